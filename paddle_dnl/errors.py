@@ -1,0 +1,42 @@
+"""Errors meant for the person at the terminal.
+
+Everything that a user can cause (a wrong path, key, value or file) is raised as one of these, with one line that names the
+thing and says what to do. The command line prints that line and ends with `exit_status`; any other exception is a
+defect of the program and keeps its traceback.
+"""
+
+
+class PaddleDnlError(Exception):
+    """Base of all errors that are shown without a traceback."""
+
+    exit_status = 1
+
+
+class UsageError(PaddleDnlError):
+    """The command line itself is wrong, for instance a required flag is missing."""
+
+    exit_status = 2
+
+
+class ConfigError(PaddleDnlError):
+    """A configuration file, key or value is wrong."""
+
+
+class DataError(PaddleDnlError):
+    """A dataset, list file, image or label cannot be used."""
+
+
+class CheckpointError(PaddleDnlError):
+    """Weights or a training state cannot be read, written or fitted to the model."""
+
+
+class ExportError(PaddleDnlError):
+    """A model cannot be exported, or the exported model differs from the trained one."""
+
+
+class DownloadError(PaddleDnlError):
+    """A file that a configuration names by URL could not be fetched or failed its check."""
+
+
+class NonFiniteError(PaddleDnlError):
+    """The loss, a gradient or a weight became NaN or infinite during training."""

@@ -1,0 +1,46 @@
+"""One logger for the whole package, in the line format that PaddleSeg users and TIPC scripts read.
+
+    [2024/01/01 00:00:00] INFO: [TRAIN] epoch: 1, iter: 10/80000, loss: 1.2345, ...
+"""
+
+import logging
+import os
+import sys
+
+from tqdm import tqdm
+
+
+class _StdoutHandler(logging.Handler):
+    """Writes to the current stdout, above a tqdm progress bar when one is on the screen."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            tqdm.write(self.format(record), file=sys.stdout)
+            sys.stdout.flush()
+        except Exception:
+            self.handleError(record)
+
+
+def _main_rank_only(record: logging.LogRecord) -> bool:
+    """Other ranks stay silent unless something is wrong, so that lines are not doubled."""
+    return record.levelno >= logging.ERROR or os.environ.get("PADDLE_TRAINER_ID", "0") == "0"
+
+
+def _make_logger() -> logging.Logger:
+    log = logging.getLogger("paddle_dnl")
+    if not log.handlers:
+        handler = _StdoutHandler()
+        handler.setFormatter(logging.Formatter("[%(asctime)s] %(levelname)s: %(message)s", "%Y/%m/%d %H:%M:%S"))
+        handler.addFilter(_main_rank_only)
+        log.addHandler(handler)
+        log.setLevel(logging.INFO)
+        log.propagate = False
+    return log
+
+
+logger = _make_logger()
+
+
+def progress(iterable, description: str, total: int | None = None):
+    """Wraps `iterable` in a tqdm bar when attached to a terminal; otherwise returns it as it is."""
+    return tqdm(iterable, desc=description, total=total, leave=False, disable=not sys.stderr.isatty())

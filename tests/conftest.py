@@ -1,0 +1,15 @@
+"""Set-up shared by all tests: import order, threads and folders that no test may leave behind."""
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+
+import paddle_dnl  # noqa: E402,F401  first: it loads zlib before paddle
+import paddle  # noqa: E402
+import pytest  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def _fixed_seed():
+    """Every test starts from the same random state."""
+    paddle.seed(0)
