@@ -1,0 +1,317 @@
+"""Checkpoint folders: written whole or not at all, verified when read, complete enough for an exact resume.
+
+    iter_1000/
+      model.pdparams   weights, readable by PaddleSeg
+      model.pdopt      optimizer and schedule, readable by PaddleSeg
+      model.pdstates   everything else: iteration, best score, early-stop count, loss scaler, seed, batch layout
+      ema_model.pdparams   (with EMA)
+      config.yml       the resolved configuration
+      manifest.json    size and SHA-256 of each file, iteration, versions; written last
+
+A folder is filled under a temporary name, flushed to disk and renamed, so that a folder with a final name is always whole.
+The random state is not stored, since it is a function of seed and iteration (see `paddle_dnl.engine.sampling`).
+"""
+
+import hashlib
+import json
+import os
+import pickle
+import re
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import paddle
+
+import paddle_dnl
+from paddle_dnl.engine.safe_pickle import read_pickle
+from paddle_dnl.engine.weights import NAME_TABLE, load_weights, read_params
+from paddle_dnl.errors import CheckpointError, NonFiniteError
+from paddle_dnl.log import logger
+
+MANIFEST = "manifest.json"
+PARAMS, OPTIMIZER, STATES, EMA = "model.pdparams", "model.pdopt", "model.pdstates", "ema_model.pdparams"
+_FORMAT = 1
+_TEMPORARY, _OLD = ".tmp-", ".old-"
+
+
+# ---------------------------------------------------------------------------------------------- writing
+
+
+def _flush(path: Path) -> None:
+    """Forces a file or folder to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _digest(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _slow_digest(file)
+
+
+def _slow_digest(file) -> str:  # Python 3.10 has no hashlib.file_digest
+    digest = hashlib.sha256()
+    while block := file.read(1 << 20):
+        digest.update(block)
+    return digest.hexdigest()
+
+
+def _put_in_place(temporary: Path, final: Path) -> None:
+    """Renames a finished folder to its name; an older folder of that name is moved aside first and removed last."""
+    aside = final.with_name(f"{_OLD}{final.name}")
+    shutil.rmtree(aside, ignore_errors=True)
+    if final.exists():
+        os.rename(final, aside)
+    os.rename(temporary, final)
+    _flush(final.parent)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def recover(save_dir: str | Path) -> None:
+    """Finishes what a killed process left in `save_dir`: a folder moved aside gets its name back, part-written ones go."""
+    for aside in Path(save_dir).glob(f"{_OLD}*"):
+        final = aside.with_name(aside.name[len(_OLD) :])
+        if final.exists():
+            shutil.rmtree(aside, ignore_errors=True)
+        else:
+            os.rename(aside, final)
+    for left in Path(save_dir).glob(f"{_TEMPORARY}*"):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def _refuse_non_finite(model: paddle.nn.Layer, iteration: int) -> None:
+    for key, tensor in model.state_dict().items():
+        if "float" in str(tensor.dtype) and not bool(paddle.isfinite(tensor.astype("float32")).all()):
+            raise NonFiniteError(f"iter {iteration}: {key} holds NaN or infinity; this checkpoint was not written")
+
+
+def _write_manifest(folder: Path, iteration: int) -> None:
+    files = sorted(path for path in folder.iterdir() if path.name != MANIFEST)
+    manifest = {
+        "format": _FORMAT,
+        "iteration": iteration,
+        "versions": {"paddle_dnl": paddle_dnl.__version__, "paddle": paddle.__version__, "numpy": np.__version__},
+        "files": {path.name: {"bytes": path.stat().st_size, "sha256": _digest(path)} for path in files},
+    }
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
+
+
+def save_checkpoint(
+    folder: str | Path,
+    *,
+    model: paddle.nn.Layer,
+    optimizer,
+    states: Mapping,
+    ema: paddle.nn.Layer | None = None,
+    config_text: str = "",
+) -> Path:
+    """Writes a complete checkpoint; after a crash at any moment `folder` is either absent, the old one or the new one.
+
+    Args:
+        folder: final name, for instance `output/iter_1000`; its parent must exist.
+        model: its `state_dict` is written.
+        optimizer: a Paddle optimizer.
+        states: plain values; must hold `iteration`.
+        ema: a model that holds the moving average.
+        config_text: resolved YAML.
+
+    Raises:
+        CheckpointError: the disk is full or the folder cannot be written; nothing is left behind.
+        NonFiniteError: a weight is NaN or infinite; nothing is written.
+    """
+    folder = Path(folder)
+    _refuse_non_finite(model, states["iteration"])
+    temporary = None
+    try:
+        temporary = Path(tempfile.mkdtemp(prefix=f"{_TEMPORARY}{folder.name}-", dir=folder.parent))
+        temporary.chmod(0o755)
+        paddle.save(model.state_dict(), str(temporary / PARAMS))
+        paddle.save(optimizer.state_dict(), str(temporary / OPTIMIZER))
+        if ema is not None:
+            paddle.save(ema.state_dict(), str(temporary / EMA))
+        (temporary / STATES).write_bytes(pickle.dumps(dict(states), protocol=4))
+        (temporary / "config.yml").write_text(config_text)
+        _write_manifest(temporary, states["iteration"])
+        for path in temporary.iterdir():
+            _flush(path)
+        _flush(temporary)
+        _put_in_place(temporary, folder)
+    except OSError as error:
+        raise CheckpointError(f"{folder}: the checkpoint could not be written ({error.strerror or error})") from error
+    except (ValueError, RuntimeError) as error:  # paddle.save reports a full disk this way
+        raise CheckpointError(f"{folder}: the checkpoint could not be written ({error})") from error
+    finally:
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
+    return folder
+
+
+def link_checkpoint(source: str | Path, target: str | Path) -> None:
+    """Gives a complete checkpoint a second name (`best_model`) without a second copy of its data where links exist."""
+    source, target = Path(source), Path(target)
+    temporary = Path(tempfile.mkdtemp(prefix=f"{_TEMPORARY}{target.name}-", dir=target.parent))
+    temporary.chmod(0o755)
+    try:
+        for path in source.iterdir():
+            try:
+                os.link(path, temporary / path.name)
+            except OSError:  # a file system without hard links
+                shutil.copy2(path, temporary / path.name)
+        _flush(temporary)
+        _put_in_place(temporary, target)
+    except OSError as error:
+        raise CheckpointError(f"{target}: could not be written ({error.strerror or error})") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def remove_old(save_dir: str | Path, keep: int) -> None:
+    """Keeps the `keep` newest `iter_N` folders of `save_dir`, earlier runs' included; 0 or less keeps all."""
+    if keep > 0:
+        for folder in iteration_folders(save_dir)[:-keep]:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+# ---------------------------------------------------------------------------------------------- reading
+
+
+def iteration_folders(save_dir: str | Path) -> list[Path]:
+    """The `iter_N` folders in `save_dir`, oldest first."""
+    found = [path for path in Path(save_dir).glob("iter_*") if path.is_dir() and re.fullmatch(r"iter_\d+", path.name)]
+    return sorted(found, key=lambda path: int(path.name[5:]))
+
+
+def verify(folder: str | Path) -> dict | None:
+    """Compares each file of a checkpoint with its manifest.
+
+    Returns:
+        The manifest, or None for a folder without one, as PaddleSeg writes it.
+
+    Raises:
+        CheckpointError: a file is missing or differs.
+    """
+    folder = Path(folder)
+    if not (folder / PARAMS).is_file():
+        raise CheckpointError(f"{folder}: not a checkpoint folder, there is no {PARAMS} in it")
+    if not (folder / MANIFEST).is_file():
+        return None
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text())
+        files = {str(name): (int(entry["bytes"]), str(entry["sha256"])) for name, entry in manifest["files"].items()}
+        manifest["iteration"] = int(manifest["iteration"])
+    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+        raise CheckpointError(f"{folder / MANIFEST}: damaged ({error}); use another checkpoint") from error
+    for name, (size, digest) in files.items():
+        path = folder / Path(name).name
+        if not path.is_file():
+            raise CheckpointError(f"{path}: missing from this checkpoint; use another one")
+        if path.stat().st_size != size or _digest(path) != digest:
+            raise CheckpointError(f"{path}: damaged, it differs from what was written; use another checkpoint")
+    return manifest
+
+
+def find_resume(resume_model: str | None, save_dir: str | Path) -> Path | None:
+    """The checkpoint folder that `--resume_model` names; `auto` takes the newest whole one in `save_dir`."""
+    if resume_model is None:
+        return None
+    if resume_model != "auto":
+        folder = Path(resume_model)
+        if not folder.is_dir():
+            raise CheckpointError(f"--resume_model {resume_model}: no such folder")
+        return folder
+    for folder in reversed(iteration_folders(save_dir)):
+        try:
+            verify(folder)
+            return folder
+        except CheckpointError as error:
+            logger.warning(f"{error} (trying the one before it)")
+    logger.info(f"--resume_model auto: no checkpoint in {save_dir}, training starts from the beginning")
+    return None
+
+
+def rename_optimizer_state(state: Mapping, old_names: Mapping[str, str], new_names: Mapping[str, str]) -> dict:
+    """Moves optimizer slots from the parameter names of one process to those of another.
+
+    Paddle keys them by generated names (`conv2d_7.w_0_velocity_0`) that depend on how many layers were built before.
+
+    Args:
+        state: as read from model.pdopt.
+        old_names: model key -> generated name when it was saved.
+        new_names: model key -> generated name now.
+    """
+    renamed = {old: new_names[key] for key, old in old_names.items() if key in new_names}
+    by_length = sorted(renamed, key=len, reverse=True)
+
+    def new_key(key: str) -> str:
+        for old in by_length:
+            if key == old or key.startswith(old + "_"):
+                return renamed[old] + key[len(old) :]
+        return key
+
+    result = {}
+    for key, value in state.items():
+        if key == "master_weights":
+            result[key] = {new_key(name): weight for name, weight in value.items()}
+        elif key != NAME_TABLE:
+            result[key if key == "LR_Scheduler" else new_key(key)] = value
+    return result
+
+
+def _restore_optimizer(folder: Path, weights: Mapping, model, optimizer) -> None:
+    state = read_params(folder / OPTIMIZER)
+    new_names = {key: tensor.name for key, tensor in model.state_dict().items()}
+    state = rename_optimizer_state(state, weights.get(NAME_TABLE, {}), new_names)
+    slots = [key for key in state if key not in ("LR_Scheduler", "master_weights")]
+    known = tuple(name + "_" for name in new_names.values())
+    strange = [key for key in slots if not key.startswith(known)]
+    if strange:
+        raise CheckpointError(
+            f"{folder / OPTIMIZER}: {len(strange)} of {len(slots)} slots belong to no parameter of this model "
+            f"({', '.join(strange[:3])}); it was written for another model"
+        )
+    state["master_weights"] = {k: paddle.to_tensor(v) for k, v in state.get("master_weights", {}).items()}
+    if not state["master_weights"]:
+        del state["master_weights"]
+    optimizer.set_state_dict(state)
+
+
+def load_checkpoint(folder: str | Path, *, model, optimizer, ema=None) -> dict:
+    """Restores a training from a checkpoint folder of ours or of PaddleSeg.
+
+    Returns:
+        The plain states; for PaddleSeg's folders just `{"iteration": N}`, taken from the name `iter_N`.
+
+    Raises:
+        CheckpointError: damaged, incomplete, hostile, or of another model; nothing has been trained yet then.
+    """
+    folder = Path(folder)
+    manifest = verify(folder)
+    if not (folder / OPTIMIZER).is_file():
+        raise CheckpointError(
+            f"{folder}: cannot be resumed, there is no {OPTIMIZER} in it. To start a new training from its weights use "
+            f"--opts model.pretrained={folder / PARAMS}"
+        )
+    weights = read_params(folder / PARAMS)
+    load_weights(model, weights, what=f"{folder / PARAMS}")
+    _restore_optimizer(folder, weights, model, optimizer)
+    if ema is not None:
+        if (folder / EMA).is_file():
+            load_weights(ema, folder / EMA, what="EMA weights")
+        else:
+            load_weights(ema, weights, what=f"{folder / PARAMS}")
+            logger.warning(f"{folder}: holds no EMA weights; the average starts again from the model's weights")
+    if manifest is not None:
+        states = read_pickle(folder / STATES)
+        if not isinstance(states, dict) or states.get("iteration") != manifest["iteration"]:
+            raise CheckpointError(f"{folder / STATES}: does not belong to this checkpoint; use another one")
+        return states
+    number = re.search(r"_(\d+)$", folder.resolve().name)
+    if number is None:
+        raise CheckpointError(f"{folder}: has no {MANIFEST} and its name does not end in _<iteration>, as PaddleSeg's do")
+    logger.warning(f"{folder}: no {MANIFEST}; resuming weights, optimizer and iteration, as PaddleSeg does")
+    return {"iteration": int(number.group(1))}
