@@ -1,0 +1,93 @@
+"""Which samples a training step sees, and with which random numbers, as a pure function of seed and position.
+
+Nothing here keeps state: the order of an epoch comes from (seed, epoch) and the augmentation of a sample from (seed, its
+position in the run). So a resumed run goes on exactly where it was, worker processes change nothing, and N ranks with B
+images each see what one process with N x B images sees.
+"""
+
+import random
+from collections.abc import Iterator
+
+import numpy as np
+import paddle
+
+from paddle_dnl.errors import DataError
+
+
+class PositionSampler:
+    """Yields one list of `(index, position)` per micro-batch of this rank, from `first_step` to the end of the run.
+
+    Args:
+        num_samples: size of the dataset.
+        batch_size: images per rank and micro-batch.
+        steps: number of micro-batches of the whole run, counted from 0.
+        seed: of the order.
+        rank, world_size: this process's share.
+        first_step: micro-batches that earlier runs did already.
+
+    Raises:
+        DataError: fewer images than one step of all ranks takes.
+    """
+
+    def __init__(
+        self, num_samples: int, batch_size: int, steps: int, *, seed: int, rank=0, world_size=1, first_step=0
+    ):
+        self.num_samples, self.batch_size, self.steps, self.seed = num_samples, batch_size, steps, seed
+        self.rank, self.world_size, self.first_step = rank, world_size, first_step
+        self.global_batch = batch_size * world_size
+        # Incomplete batches at the end of an epoch are dropped, as PaddleSeg does.
+        self.steps_per_epoch = num_samples // self.global_batch
+        if self.steps_per_epoch == 0:
+            raise DataError(
+                f"train_dataset has {num_samples} images, but one step takes {self.global_batch} "
+                f"(batch_size {batch_size} x {world_size} processes); give a smaller --batch_size"
+            )
+
+    def order(self, epoch: int) -> np.ndarray:
+        """The permutation of all samples in one epoch."""
+        return np.random.default_rng((self.seed, epoch)).permutation(self.num_samples)
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        epoch, order = -1, None
+        for step in range(self.first_step, self.steps):
+            if step // self.steps_per_epoch != epoch:
+                epoch = step // self.steps_per_epoch
+                order = self.order(epoch)
+            start = (step % self.steps_per_epoch) * self.global_batch + self.rank * self.batch_size
+            position = step * self.global_batch + self.rank * self.batch_size
+            yield [(int(order[start + i]), position + i) for i in range(self.batch_size)]
+
+    def __len__(self) -> int:
+        return self.steps - self.first_step
+
+
+class PositionedDataset(paddle.io.Dataset):
+    """A dataset whose item `(index, position)` is augmented with random numbers that depend on seed and position only.
+
+    PaddleSeg's transforms draw from `random` and `numpy.random`; both are set before each sample and put back after, so
+    that nothing else in the process is disturbed when samples are read in it.
+    """
+
+    def __init__(self, dataset: paddle.io.Dataset, seed: int):
+        super().__init__()
+        self.dataset, self.seed = dataset, seed
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, item: tuple[int, int]):
+        index, position = item
+        before = random.getstate(), np.random.get_state()
+        words = np.random.SeedSequence((self.seed, position)).generate_state(4)
+        random.seed(words.tobytes())
+        np.random.seed(words)
+        try:
+            return self.dataset[index]
+        finally:
+            random.setstate(before[0])
+            np.random.set_state(before[1])
+
+
+def seed_step(seed: int, iteration: int, rank: int) -> None:
+    """Sets Paddle's generator (dropout, drop-path) for one step, different on each rank."""
+    paddle.seed(int(np.random.SeedSequence((seed, iteration, rank)).generate_state(1)[0]))
