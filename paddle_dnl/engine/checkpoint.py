@@ -8,7 +8,7 @@
       config.yml       the resolved configuration
       manifest.json    size and SHA-256 of each file, iteration, versions; written last
 
-A folder is filled under a temporary name, flushed to disk and renamed, so that a folder with a final name is always whole.
+A folder is filled under a temporary name, flushed to disk and renamed, so a folder with a final name is always whole.
 The random state is not stored, since it is a function of seed and iteration (see `paddle_dnl.engine.sampling`).
 """
 
@@ -19,6 +19,7 @@ import pickle
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -50,14 +51,10 @@ def _flush(path: Path) -> None:
 
 
 def _digest(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _slow_digest(file)
-
-
-def _slow_digest(file) -> str:  # Python 3.10 has no hashlib.file_digest
     digest = hashlib.sha256()
-    while block := file.read(1 << 20):
-        digest.update(block)
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
     return digest.hexdigest()
 
 
@@ -73,7 +70,7 @@ def _put_in_place(temporary: Path, final: Path) -> None:
 
 
 def recover(save_dir: str | Path) -> None:
-    """Finishes what a killed process left in `save_dir`: a folder moved aside gets its name back, part-written ones go."""
+    """Tidies what a killed process left in `save_dir`: a folder moved aside gets its name back, part-written ones go."""
     for aside in Path(save_dir).glob(f"{_OLD}*"):
         final = aside.with_name(aside.name[len(_OLD) :])
         if final.exists():
@@ -95,6 +92,7 @@ def _write_manifest(folder: Path, iteration: int) -> None:
     manifest = {
         "format": _FORMAT,
         "iteration": iteration,
+        "saved_at": time.time(),
         "versions": {"paddle_dnl": paddle_dnl.__version__, "paddle": paddle.__version__, "numpy": np.__version__},
         "files": {path.name: {"bytes": path.stat().st_size, "sha256": _digest(path)} for path in files},
     }
@@ -180,10 +178,21 @@ def remove_old(save_dir: str | Path, keep: int) -> None:
 # ---------------------------------------------------------------------------------------------- reading
 
 
+def _saved_at(folder: Path) -> float:
+    try:
+        return float(json.loads((folder / MANIFEST).read_text())["saved_at"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return folder.stat().st_mtime
+
+
 def iteration_folders(save_dir: str | Path) -> list[Path]:
-    """The `iter_N` folders in `save_dir`, oldest first."""
+    """The `iter_N` folders in `save_dir` in the order in which they were written.
+
+    By time and not by number, since a new run in an old folder must neither resume from the old run nor count its
+    higher numbers as newer.
+    """
     found = [path for path in Path(save_dir).glob("iter_*") if path.is_dir() and re.fullmatch(r"iter_\d+", path.name)]
-    return sorted(found, key=lambda path: int(path.name[5:]))
+    return sorted(found, key=_saved_at)
 
 
 def verify(folder: str | Path) -> dict | None:
@@ -312,6 +321,6 @@ def load_checkpoint(folder: str | Path, *, model, optimizer, ema=None) -> dict:
         return states
     number = re.search(r"_(\d+)$", folder.resolve().name)
     if number is None:
-        raise CheckpointError(f"{folder}: has no {MANIFEST} and its name does not end in _<iteration>, as PaddleSeg's do")
+        raise CheckpointError(f"{folder}: has no {MANIFEST}, and its name does not end in _<iteration> as PaddleSeg's do")
     logger.warning(f"{folder}: no {MANIFEST}; resuming weights, optimizer and iteration, as PaddleSeg does")
     return {"iteration": int(number.group(1))}

@@ -1,8 +1,8 @@
 """Reads .pdparams, .pdopt and .pdstates files without running code from them.
 
-These files are Python pickles, and a pickle may name any function to be called while it is read. The reader below admits
-exactly what PaddlePaddle writes: NumPy arrays and scalars of plain number types inside dicts, lists, tuples, strings and
-numbers. Anything else is refused before it is called.
+These files are Python pickles, and a pickle may name any function to be called while it is read. The reader below
+admits exactly what PaddlePaddle writes: NumPy arrays and scalars of plain number types inside dicts, lists, tuples,
+strings and numbers. Anything else is refused before it is called.
 """
 
 import collections

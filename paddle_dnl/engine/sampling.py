@@ -1,8 +1,8 @@
 """Which samples a training step sees, and with which random numbers, as a pure function of seed and position.
 
-Nothing here keeps state: the order of an epoch comes from (seed, epoch) and the augmentation of a sample from (seed, its
-position in the run). So a resumed run goes on exactly where it was, worker processes change nothing, and N ranks with B
-images each see what one process with N x B images sees.
+Nothing here keeps state: the order of an epoch comes from (seed, epoch), and the augmentation of a sample from (seed,
+its position in the run). So a resumed run goes on exactly where it was, worker processes change nothing, and N ranks
+with B images each see what one process with N x B images sees.
 """
 
 import random

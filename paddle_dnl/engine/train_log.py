@@ -1,0 +1,97 @@
+"""What a training run tells: log lines as PaddleSeg writes them, and VisualDL scalars and images under its tags."""
+
+import time
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+
+from paddle_dnl.log import logger
+
+
+def format_seconds(seconds: float) -> str:
+    """`HH:MM:SS` of a duration in seconds."""
+    seconds = int(seconds)
+    return f"{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
+
+
+class TrainLog:
+    """Averages between log lines, writes them, and passes them on to VisualDL when asked.
+
+    Args:
+        iters: length of the run.
+        log_iters: steps between lines.
+        steps_per_epoch: for the `epoch:` field.
+        batch_size: images per step of this process, for the `ips:` field.
+        save_dir: where VisualDL files go.
+        use_vdl: whether to write them; one process only should.
+    """
+
+    def __init__(self, *, iters, log_iters, steps_per_epoch, batch_size, save_dir: Path, use_vdl: bool):
+        self.iters, self.log_iters, self.batch_size = iters, log_iters, batch_size
+        self.steps_per_epoch = steps_per_epoch
+        self.writer = None
+        if use_vdl:
+            from visualdl import LogWriter
+
+            self.writer = LogWriter(str(save_dir))
+        self._reset()
+
+    def _reset(self) -> None:
+        self._losses: dict[str, float] = defaultdict(float)
+        self._count = 0
+        self._reader_seconds = 0.0
+        self._since = time.perf_counter()
+
+    def pause(self) -> None:
+        """Stops the clock while something else than training happens, such as evaluation."""
+        self._paused_at = time.perf_counter()
+
+    def resume(self) -> None:
+        """Lets the clock run again."""
+        self._since += time.perf_counter() - self._paused_at
+
+    def read(self, seconds: float) -> None:
+        """Adds time spent waiting for data."""
+        self._reader_seconds += seconds
+
+    def step(self, iteration: int, losses: dict[str, float], lr: float) -> None:
+        """Takes in one step's weighted losses; writes a line when it is due."""
+        for name, value in losses.items():
+            self._losses[name] += value
+        self._count += 1
+        if iteration % self.log_iters == 0 or iteration == self.iters:
+            self._line(iteration, lr)
+
+    def _line(self, iteration: int, lr: float) -> None:
+        seconds = max(time.perf_counter() - self._since, 1e-9) / self._count
+        reader = self._reader_seconds / self._count
+        means = {name: total / self._count for name, total in self._losses.items()}
+        loss = sum(means.values())
+        epoch = (iteration - 1) // self.steps_per_epoch + 1
+        logger.info(
+            f"[TRAIN] epoch: {epoch}, iter: {iteration}/{self.iters}, loss: {loss:.4f}, lr: {lr:.6f}, "
+            f"batch_cost: {seconds:.4f}, reader_cost: {reader:.5f}, ips: {self.batch_size / seconds:.4f} samples/sec "
+            f"| ETA {format_seconds((self.iters - iteration) * seconds)}"
+        )
+        scalars = {"Train/loss": loss, "Train/lr": lr, "Train/batch_cost": seconds, "Train/reader_cost": reader}
+        if len(means) > 1:
+            scalars |= {f"Train/loss_{i}": value for i, value in enumerate(means.values())}
+        self.scalars(scalars, iteration)
+        self._reset()
+
+    def scalars(self, values: dict[str, float], iteration: int) -> None:
+        """Writes VisualDL scalars."""
+        if self.writer is not None:
+            for tag, value in values.items():
+                self.writer.add_scalar(tag, float(value), iteration)
+
+    def image(self, tag: str, rgb: np.ndarray, iteration: int) -> None:
+        """Writes a VisualDL image, uint8 `[H, W, 3]`."""
+        if self.writer is not None:
+            self.writer.add_image(tag, rgb, iteration)
+
+    def close(self) -> None:
+        """Flushes and closes the VisualDL file."""
+        if self.writer is not None:
+            self.writer.close()

@@ -1,0 +1,374 @@
+"""Training, in the order things happen: build, resume, then loop { step, log, evaluate, save }."""
+
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import paddle
+
+from paddle_dnl import registry
+from paddle_dnl.data.check import check_dataset
+from paddle_dnl.engine import amp, checkpoint, distributed
+from paddle_dnl.engine.build import build_model
+from paddle_dnl.engine.ema import ModelEMA
+from paddle_dnl.engine.evaluator import evaluate
+from paddle_dnl.engine.profiling import make_profiler
+from paddle_dnl.engine.run_folder import RunFolder
+from paddle_dnl.engine.sampling import PositionedDataset, PositionSampler, seed_step
+from paddle_dnl.engine.train_log import TrainLog
+from paddle_dnl.errors import NonFiniteError
+from paddle_dnl.log import logger
+from paddle_dnl.losses import build_losses
+from paddle_dnl.optim import build_lr_scheduler, build_optimizer
+
+
+@dataclass
+class TrainOptions:
+    """What the command line of train.py decides; the rest is in the configuration."""
+
+    save_dir: str = "./output"
+    do_eval: bool = False
+    use_vdl: bool = False
+    use_ema: bool = False
+    save_interval: int = 1000
+    log_iters: int = 10
+    num_workers: int = 0
+    keep_checkpoint_max: int = 5
+    early_stop_intervals: int | None = None
+    resume_model: str | None = None
+    seed: int | None = None
+    precision: str = "fp32"
+    amp_level: str = "O1"
+    to_static_training: bool = False
+    profiler_options: str | None = None
+
+
+@dataclass
+class Progress:
+    """What changes while training, beside weights and optimizer; it is stored in each checkpoint."""
+
+    iteration: int = 0
+    best_miou: float = -1.0
+    best_iteration: int = -1
+    best_ema_miou: float = -1.0
+    evaluations_without_gain: int = 0
+
+
+class Trainer:
+    """One training run.
+
+    Args:
+        config: a `paddle_dnl.config.Config`.
+        options: see `TrainOptions`.
+
+    Raises:
+        PaddleDnlError: anything wrong with configuration, data, folder or checkpoint, before the first step.
+    """
+
+    def __init__(self, config, options: TrainOptions):
+        self.config, self.options = config, options
+        distributed.initialise()
+        self.progress = Progress()
+        self._choose_seed()
+        self._build_data()
+        self._build_model()
+        self._open_folder()
+        self._resume()
+
+    # ------------------------------------------------------------------------------------------ build
+
+    def _choose_seed(self) -> None:
+        seed = self.options.seed
+        if seed is None:
+            seed = distributed.broadcast_object(int(np.random.SeedSequence().entropy % 2**31))
+        self.seed = seed
+        paddle.seed(seed)
+
+    def _build_data(self) -> None:
+        config = self.config
+        self.train_dataset = registry.build(config.train_dataset_cfg, "dataset", "train_dataset")
+        self.val_dataset = None
+        if self.options.do_eval:
+            self.val_dataset = registry.build(config.val_dataset_cfg, "dataset", "val_dataset")
+        for name in ("train_dataset", "val_dataset"):
+            if getattr(self, name) is not None:
+                check_dataset(getattr(self, name), name, num_workers=self.options.num_workers)
+        self.accumulate = config.dic.get("grad_accum_iters", 1)
+        self.sampler = PositionSampler(
+            len(self.train_dataset),
+            config.batch_size,
+            config.iters * self.accumulate,
+            seed=self.seed,
+            rank=distributed.rank(),
+            world_size=distributed.world_size(),
+        )
+
+    def _build_model(self) -> None:
+        options, config = self.options, self.config
+        self.precision = amp.effective_precision(options.precision)
+        self.model = build_model(config)
+        self.losses = build_losses(config.loss_cfg)
+        self.schedule = build_lr_scheduler(config.lr_scheduler_cfg, config.iters)
+        self.optimizer = build_optimizer(config.optimizer_cfg, self.model, self.schedule)
+        if self.precision != "fp32":
+            logger.info(f"AMP in {self.precision}, level {options.amp_level}")
+            if options.amp_level == "O2":
+                dtype = {"fp16": "float16", "bf16": "bfloat16"}[self.precision]
+                self.model, self.optimizer = paddle.amp.decorate(
+                    self.model, self.optimizer, level="O2", dtype=dtype, save_dtype="float32"
+                )
+        self.scaler = amp.make_scaler(self.precision)
+        self.ema = ModelEMA(self.model, config.dic.get("ema_decay", 0.999)) if options.use_ema else None
+        self.forward = self.model
+        if options.to_static_training:
+            self.forward = paddle.jit.to_static(self.model)
+        if distributed.world_size() > 1:
+            # A head may leave parameters unused (auxiliary branch switched off); their gradients are then zero.
+            self.forward = paddle.DataParallel(self.forward, find_unused_parameters=True)
+
+    def _open_folder(self) -> None:
+        self.save_dir = Path(self.options.save_dir)
+        self.folder = None
+        if distributed.is_main():
+            self.folder = RunFolder(self.save_dir)
+            self.config_text = self.config.dump()
+            (self.save_dir / "config.yml").write_text(self.config_text)
+        distributed.barrier()
+
+    # ------------------------------------------------------------------------------------------ resume
+
+    def _layout(self) -> dict:
+        """What must stay the same for a resumed run to be the continuation of the first."""
+        return {
+            "seed": self.seed,
+            "batch_size": self.config.batch_size,
+            "world_size": distributed.world_size(),
+            "grad_accum_iters": self.accumulate,
+            "train_images": len(self.train_dataset),
+            "precision": self.precision,
+        }
+
+    def _resume(self) -> None:
+        folder = checkpoint.find_resume(self.options.resume_model, self.save_dir)
+        if folder is None:
+            if distributed.is_main() and checkpoint.iteration_folders(self.save_dir):
+                logger.warning(f"{self.save_dir} holds checkpoints of an earlier run; --resume_model auto continues it")
+            return
+        ema = self.ema.model if self.ema else None
+        states = checkpoint.load_checkpoint(folder, model=self.model, optimizer=self.optimizer, ema=ema)
+        self.progress = Progress(**{k: v for k, v in states.items() if k in Progress.__dataclass_fields__})
+        self.scaler.load_state_dict(states.get("scaler") or {})
+        before = states.get("layout", {})
+        if self.options.seed is None and "seed" in before:
+            self.seed = self.sampler.seed = before["seed"]
+        changed = [f"{k} {before[k]} -> {v}" for k, v in self._layout().items() if k in before and before[k] != v]
+        if changed:
+            logger.warning(f"resuming with {', '.join(changed)}: the samples will not be those of an unbroken run")
+        self.sampler.first_step = self.progress.iteration * self.accumulate
+        logger.info(f"resumed from {folder} at iter {self.progress.iteration}")
+
+    # ------------------------------------------------------------------------------------------ loop
+
+    def run(self) -> Progress:
+        """Trains to the end of the schedule, or to an early stop or a signal; returns where it stands."""
+        options, iters = self.options, self.config.iters
+        self.log = TrainLog(
+            iters=iters,
+            log_iters=options.log_iters,
+            steps_per_epoch=max(1, self.sampler.steps_per_epoch // self.accumulate),
+            batch_size=self.config.batch_size * self.accumulate,
+            save_dir=self.save_dir,
+            use_vdl=options.use_vdl and distributed.is_main(),
+        )
+        logger.info(f"training {self.progress.iteration} -> {iters} iters, seed {self.seed}, output in {self.save_dir}")
+        batches = self._batches()
+        stop = _StopSignal()
+        profiler = make_profiler(options.profiler_options, self.save_dir)
+        try:
+            self.model.train()
+            while self.progress.iteration < iters and not self._converged():
+                self.progress.iteration += 1
+                losses = self._step(batches)
+                self.log.step(self.progress.iteration, losses, self._next_lr())
+                profiler.step()
+                interrupted = stop.received()
+                if interrupted or self.progress.iteration % options.save_interval == 0 or self._is_last():
+                    self.log.pause()
+                    miou = None if interrupted else self._evaluate()
+                    self._save(miou)
+                    self.log.resume()
+                if interrupted:
+                    logger.warning(f"stopped by a signal at iter {self.progress.iteration}; --resume_model auto continues")
+                    break
+            return self.progress
+        finally:
+            stop.restore()
+            profiler.stop()
+            batches.close()
+            self.log.close()
+            if self.folder is not None:
+                self.folder.close()
+
+    def _is_last(self) -> bool:
+        return self.progress.iteration == self.config.iters
+
+    def _converged(self) -> bool:
+        limit = self.options.early_stop_intervals
+        stop = limit is not None and self.progress.evaluations_without_gain >= limit
+        if stop:
+            logger.info(f"early stop at iter {self.progress.iteration}: no better mIoU in {limit} evaluations")
+        return stop
+
+    def _batches(self):
+        """One loader for the whole run: its workers are started once and read ahead across epochs."""
+        loader = paddle.io.DataLoader(
+            PositionedDataset(self.train_dataset, self.seed),
+            batch_sampler=self.sampler,
+            num_workers=self.options.num_workers,
+            return_list=True,
+        )
+        yield from loader
+
+    def _step(self, batches) -> dict[str, float]:
+        """Forward, backward and update on `grad_accum_iters` micro-batches; returns the weighted losses by name."""
+        iteration = self.progress.iteration
+        seed_step(self.seed, iteration, distributed.rank())
+        total: dict[str, float] = {}
+        for micro in range(self.accumulate):
+            began = time.perf_counter()
+            data = next(batches)
+            self.log.read(time.perf_counter() - began)
+            if distributed.world_size() > 1 and micro < self.accumulate - 1:
+                with self.forward.no_sync():
+                    losses = self._backward(data)
+            else:
+                losses = self._backward(data)
+            for name, value in losses.items():
+                total[name] = total.get(name, 0.0) + value
+        self._require_finite(total)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.clear_grad(set_to_zero=False)
+        if self.ema:
+            self.ema.update(self.model, iteration)
+        return total
+
+    def _backward(self, data: dict) -> dict[str, float]:
+        edges = data["edge"].astype("int64") if "edge" in data else None
+        with amp.autocast(self.precision, self.options.amp_level):
+            logits = self.forward(data["img"])
+            losses = self.losses(logits, data["label"].astype("int64"), edges)
+            loss = sum(value for _, value in losses) / self.accumulate
+        self.scaler.scale(loss).backward()
+        return {name: float(value) / self.accumulate for name, value in losses}
+
+    def _require_finite(self, losses: dict[str, float]) -> None:
+        """Every rank learns of a bad loss on any of them, so that all end with the same message."""
+        bad = [f"{name} = {value}" for name, value in losses.items() if not np.isfinite(value)]
+        if not distributed.all_reduce_sum(np.array([len(bad)]))[0]:
+            return
+        everywhere = distributed.all_gather_object(bad)
+        for rank, found in enumerate(everywhere):
+            if found:
+                good = checkpoint.iteration_folders(self.save_dir)
+                where = f" on rank {rank}" if len(everywhere) > 1 else ""
+                raise NonFiniteError(
+                    f"iter {self.progress.iteration}: {', '.join(found)}{where}. Last good checkpoint: "
+                    f"{good[-1] if good else 'none yet'}. A lower learning rate or --precision fp32 may help."
+                )
+
+    def _next_lr(self) -> float:
+        """The rate that was just used; moves the schedule on."""
+        lr = self.optimizer.get_lr()
+        self.schedule.step()
+        return lr
+
+    # ------------------------------------------------------------------------------------------ evaluate
+
+    def _evaluate(self) -> dict[str, float]:
+        if self.val_dataset is None:
+            return {}
+        settings = dict(self.config.test_config, num_workers=min(self.options.num_workers, 1))
+        settings |= {"precision": self.precision, "amp_level": self.options.amp_level}
+        iteration = self.progress.iteration
+        result = evaluate(self.model, self.val_dataset, **settings).metrics
+        self.log.scalars({"Evaluate/mIoU": result.miou, "Evaluate/Acc": result.acc}, iteration)
+        scores = {"mIoU": result.miou}
+        if self.ema:
+            result = evaluate(self.ema.model, self.val_dataset, **settings).metrics
+            self.log.scalars({"Evaluate/Ema_mIoU": result.miou, "Evaluate/Ema_Acc": result.acc}, iteration)
+            scores["Ema_mIoU"] = result.miou
+        self.model.train()
+        return scores
+
+    # ------------------------------------------------------------------------------------------ save
+
+    def _save(self, scores: dict[str, float] | None) -> None:
+        """Writes `iter_N`, and gives it the name `best_model` when it is the best so far."""
+        progress, iteration = self.progress, self.progress.iteration
+        scores = scores or {}
+        better = scores.get("mIoU", -1.0) > progress.best_miou
+        better_ema = scores.get("Ema_mIoU", -1.0) > progress.best_ema_miou
+        if better:
+            progress.best_miou, progress.best_iteration = scores["mIoU"], iteration
+        if better_ema:
+            progress.best_ema_miou = scores["Ema_mIoU"]
+        if scores:
+            gain = better or better_ema
+            progress.evaluations_without_gain = 0 if gain else progress.evaluations_without_gain + 1
+        if distributed.is_main():
+            folder = checkpoint.save_checkpoint(
+                self.save_dir / f"iter_{iteration}",
+                model=self.model,
+                optimizer=self.optimizer,
+                states={**vars(progress), "scaler": self.scaler.state_dict(), "layout": self._layout()},
+                ema=self.ema.model if self.ema else None,
+                config_text=self.config_text,
+            )
+            if better:
+                checkpoint.link_checkpoint(folder, self.save_dir / "best_model")
+            if better_ema:
+                checkpoint.link_checkpoint(folder, self.save_dir / "ema_best_model")
+            checkpoint.remove_old(self.save_dir, self.options.keep_checkpoint_max)
+        if scores:
+            logger.info(
+                f"[EVAL] The model with the best validation mIoU ({progress.best_miou:.4f}) "
+                f"was saved at iter {progress.best_iteration}."
+            )
+        distributed.barrier()
+
+
+class _StopSignal:
+    """Notes SIGTERM and SIGINT, so that the run can save and end between two steps."""
+
+    def __init__(self):
+        self.seen = False
+        self._before = {}
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._before[number] = signal.signal(number, self._note)
+
+    def _note(self, number, frame) -> None:
+        if self.seen:  # asked twice: do not wait for the step
+            raise KeyboardInterrupt
+        self.seen = True
+
+    def received(self) -> bool:
+        """Whether any rank was asked to stop; all ranks get the same answer."""
+        return bool(distributed.all_reduce_sum(np.array([int(self.seen)]))[0])
+
+    def restore(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+
+def train_from_config(config, args) -> Progress:
+    """Trains as a configuration and the flags of train.py say.
+
+    Args:
+        config: a `paddle_dnl.config.Config`.
+        args: an object with the attributes of `TrainOptions`, for instance the parsed command line.
+    """
+    options = TrainOptions(**{name: getattr(args, name) for name in TrainOptions.__dataclass_fields__})
+    return Trainer(config, options).run()
