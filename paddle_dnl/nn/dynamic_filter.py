@@ -1,0 +1,118 @@
+"""Dynamic convolution of DMNet: every sample and channel is filtered with its own kernel, made from the sample itself.
+
+He, Deng and Qiao, "Dynamic Multi-scale Filters for Semantic Segmentation", ICCV 2019; norm placement as in mmsegmentation
+and PaddleSeg.
+"""
+
+import paddle
+import paddle.nn.functional as F
+from paddle import nn
+
+from paddle_dnl.errors import ConfigError
+from paddle_dnl.nn.layers import ConvBNReLU, batch_norm
+from paddle_dnl.nn.pooling import adaptive_avg_pool
+from paddle_dnl.nn.shapes import is_known, size_of
+
+IMPLEMENTATIONS = ("auto", "grouped", "batch_free")
+
+
+def same_padding(filter_size: int) -> tuple[int, int]:
+    """Zeros before and after an axis that keep its length; an even kernel has the extra one in front."""
+    return filter_size // 2, (filter_size - 1) // 2
+
+
+def _grouped(x: paddle.Tensor, filters: paddle.Tensor) -> paddle.Tensor:
+    """One grouped convolution, with batch and channels together as the groups. The batch must be a known number."""
+    batch, channels, k, _ = filters.shape
+    before, after = same_padding(k)
+    height, width = size_of(x, 2), size_of(x, 3)
+    # The convolution pads by itself: a padded copy of the map would be made, and kept for the backward pass.
+    padding = k // 2 if before == after else [before, after, before, after]
+    y = F.conv2d(
+        x.reshape([1, batch * channels, height, width]),
+        filters.reshape([batch * channels, 1, k, k]),
+        padding=padding,
+        groups=batch * channels,
+    )
+    return y.reshape([batch, channels, height, width])
+
+
+def _batch_free(x: paddle.Tensor, filters: paddle.Tensor) -> paddle.Tensor:
+    """The same sum from operations that need neither the batch nor the map's size in advance.
+
+    With P the padded map, out[i, j] = sum_r (sum_s filter[r, s] P[i + r, j + s]). The k column shifts come from a
+    convolution with one-hot kernels, all inner sums from one batched product of a k x k matrix, and the k row shifts from
+    slices: k maps are held instead of the k * k of an unfolded map.
+    """
+    channels, k = filters.shape[1], filters.shape[2]
+    before, after = same_padding(k)
+    height, width = size_of(x, 2), size_of(x, 3)
+    one_hot = paddle.eye(k, dtype=x.dtype).reshape([k, 1, 1, k])
+    shifted = F.conv2d(x.reshape([-1, 1, height, width]), one_hot, padding=[before, after, before, after])
+    inner = paddle.matmul(filters.reshape([-1, k, k]), shifted.flatten(2))
+    inner = inner.reshape([-1, k, height + k - 1, width])
+    y = inner[:, 0, :height]
+    for r in range(1, k):
+        y = y + inner[:, r, r : r + height]
+    return y.reshape([-1, channels, height, width])
+
+
+def dynamic_depthwise_conv(x: paddle.Tensor, filters: paddle.Tensor, implementation: str = "auto") -> paddle.Tensor:
+    """Correlates each map of `x` with the filter of the same sample and channel, zeros outside, same size.
+
+    Args:
+        x: `[B, C, H, W]`.
+        filters: `[B, C, k, k]`; k may be even (then one more zero before than after) and larger than the map.
+        implementation: `grouped` (one convolution with B * C groups), `batch_free` (for export with a free batch), or
+            `auto`: `grouped` wherever the batch is known. Both are the same sum in another order.
+
+    Returns:
+        `[B, C, H, W]`.
+    """
+    if implementation == "auto":
+        implementation = "grouped" if is_known(size_of(x, 0)) else "batch_free"
+    return _grouped(x, filters) if implementation == "grouped" else _batch_free(x, filters)
+
+
+class DynamicFilter(nn.Layer):
+    """Dynamic convolutional module: pool to k x k, make a filter per sample and channel, filter the reduced map.
+
+    Args:
+        filter_size: k, at least 1.
+        fusion: one more 1x1 convolution with batch norm and ReLU on the result.
+        in_channels: channels of the input `[B, in_channels, H, W]`.
+        channels: channels of the filters and of the result `[B, channels, H, W]`.
+        conv_bias: biases in front of batch norms, as PaddleSeg has them (False: mmsegmentation).
+        implementation: see `dynamic_depthwise_conv`.
+
+    Raises:
+        ConfigError: a filter size that is no positive integer, or an unknown implementation.
+    """
+
+    def __init__(
+        self,
+        filter_size: int,
+        fusion: bool,
+        in_channels: int,
+        channels: int,
+        conv_bias: bool = True,
+        implementation: str = "auto",
+    ):
+        super().__init__()
+        if isinstance(filter_size, bool) or not isinstance(filter_size, int) or filter_size < 1:
+            raise ConfigError(f"DMNet.filter_sizes: a filter size must be a positive integer, got {filter_size!r}")
+        if implementation not in IMPLEMENTATIONS:
+            raise ConfigError(f"DMNet.dynamic_conv: {implementation!r} is none of {', '.join(IMPLEMENTATIONS)}")
+        self.filter_size = filter_size
+        self.implementation = implementation
+        bias = None if conv_bias else False
+        self.filter_gen_conv = nn.Conv2D(in_channels, channels, 1)
+        self.input_redu_conv = ConvBNReLU(in_channels, channels, 1, bias_attr=bias)
+        self.norm = batch_norm(channels)
+        self.fusion_conv = ConvBNReLU(channels, channels, 1, bias_attr=bias) if fusion else None
+
+    def forward(self, x):
+        filters = self.filter_gen_conv(adaptive_avg_pool(x, self.filter_size))
+        y = dynamic_depthwise_conv(self.input_redu_conv(x), filters, self.implementation)
+        y = F.relu(self.norm(y))
+        return y if self.fusion_conv is None else self.fusion_conv(y)
