@@ -1,1 +1,16 @@
-"""paddle_dnl.convert"""
+"""Published weights of other projects as weights of our models, by name and with complete accounting."""
+
+from paddle_dnl.convert.converter import SOURCES, convert_state_dict, convert_with_report
+from paddle_dnl.convert.describe import looks_like
+from paddle_dnl.convert.mapping import ConversionError, ConversionReport
+from paddle_dnl.convert.torch_files import read_torch_weights
+
+__all__ = [
+    "SOURCES",
+    "ConversionError",
+    "ConversionReport",
+    "convert_state_dict",
+    "convert_with_report",
+    "looks_like",
+    "read_torch_weights",
+]
