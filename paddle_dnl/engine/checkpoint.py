@@ -70,7 +70,7 @@ def _put_in_place(temporary: Path, final: Path) -> None:
 
 
 def recover(save_dir: str | Path) -> None:
-    """Tidies what a killed process left in `save_dir`: a folder moved aside gets its name back, part-written ones go."""
+    """Tidies what a killed run left in `save_dir`: a folder moved aside gets its name back, half-written ones go."""
     for aside in Path(save_dir).glob(f"{_OLD}*"):
         final = aside.with_name(aside.name[len(_OLD) :])
         if final.exists():
@@ -321,6 +321,6 @@ def load_checkpoint(folder: str | Path, *, model, optimizer, ema=None) -> dict:
         return states
     number = re.search(r"_(\d+)$", folder.resolve().name)
     if number is None:
-        raise CheckpointError(f"{folder}: has no {MANIFEST}, and its name does not end in _<iteration> as PaddleSeg's do")
+        raise CheckpointError(f"{folder}: has no {MANIFEST}, and its name does not end in _<iteration>")
     logger.warning(f"{folder}: no {MANIFEST}; resuming weights, optimizer and iteration, as PaddleSeg does")
     return {"iteration": int(number.group(1))}

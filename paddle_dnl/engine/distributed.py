@@ -43,6 +43,15 @@ def all_reduce_sum(array: np.ndarray) -> np.ndarray:
     return tensor.numpy()
 
 
+def all_reduce_mean(values: list[float]) -> list[float]:
+    """The mean over processes of each number, in float64; NaN and infinity pass through."""
+    if world_size() == 1:
+        return values
+    tensor = paddle.to_tensor(np.asarray(values, dtype=np.float64))
+    dist.all_reduce(tensor)
+    return [float(total) / world_size() for total in tensor.numpy()]
+
+
 def all_gather_object(value) -> list:
     """The values of all processes, in rank order."""
     if world_size() == 1:

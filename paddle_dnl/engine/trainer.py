@@ -200,7 +200,7 @@ class Trainer:
                     self._save(miou)
                     self.log.resume()
                 if interrupted:
-                    logger.warning(f"stopped by a signal at iter {self.progress.iteration}; --resume_model auto continues")
+                    logger.warning(f"stopped by signal at iter {self.progress.iteration}; --resume_model auto goes on")
                     break
             return self.progress
         finally:
@@ -232,7 +232,7 @@ class Trainer:
         yield from loader
 
     def _step(self, batches) -> dict[str, float]:
-        """Forward, backward and update on `grad_accum_iters` micro-batches; returns the weighted losses by name."""
+        """Forward, backward, update on `grad_accum_iters` micro-batches; returns the losses by name, mean over ranks."""
         iteration = self.progress.iteration
         seed_step(self.seed, iteration, distributed.rank())
         total: dict[str, float] = {}
@@ -247,13 +247,14 @@ class Trainer:
                 losses = self._backward(data)
             for name, value in losses.items():
                 total[name] = total.get(name, 0.0) + value
-        self._require_finite(total)
+        means = dict(zip(total, distributed.all_reduce_mean(list(total.values())), strict=True))
+        self._require_finite(total, means)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.clear_grad(set_to_zero=False)
         if self.ema:
             self.ema.update(self.model, iteration)
-        return total
+        return means
 
     def _backward(self, data: dict) -> dict[str, float]:
         edges = data["edge"].astype("int64") if "edge" in data else None
@@ -264,11 +265,11 @@ class Trainer:
         self.scaler.scale(loss).backward()
         return {name: float(value) / self.accumulate for name, value in losses}
 
-    def _require_finite(self, losses: dict[str, float]) -> None:
-        """Every rank learns of a bad loss on any of them, so that all end with the same message."""
-        bad = [f"{name} = {value}" for name, value in losses.items() if not np.isfinite(value)]
-        if not distributed.all_reduce_sum(np.array([len(bad)]))[0]:
+    def _require_finite(self, losses: dict[str, float], means: dict[str, float]) -> None:
+        """Every rank learns of a bad loss on any of them through the means, so that all end with the same message."""
+        if np.isfinite(list(means.values())).all():
             return
+        bad = [f"{name} = {value}" for name, value in losses.items() if not np.isfinite(value)]
         everywhere = distributed.all_gather_object(bad)
         for rank, found in enumerate(everywhere):
             if found:

@@ -1,0 +1,99 @@
+"""The whole way of a model in one go, on generated street scenes and a CPU: `make quickstart`.
+
+Each step is a command that can be typed by itself; it is printed before it runs. The first one that fails ends the tour
+with its exit status.
+"""
+
+import argparse
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+CONFIG = "configs/quickstart/dnlnet_resnet18_mini_cityscapes.yml"
+DATA = "data/mini_cityscapes"
+SIZE = "512x256"
+
+
+def commands(out: str) -> list[tuple[str, str]]:
+    """Step name and command line, in order; `python` stands for the running interpreter."""
+    width, height = SIZE.split("x")
+    return [
+        (
+            "generate street scenes",
+            f"python -m paddle_dnl.data.mini_cityscapes --out {DATA} --train 160 --val 24 --size {SIZE} --seed 0",
+        ),
+        (
+            "convert polygons to label pictures",
+            f"python tools/data/convert_cityscapes.py --cityscapes_path {DATA} --num_workers 2",
+        ),
+        (
+            "write file lists",
+            f'python tools/data/create_dataset_list.py {DATA} --type cityscapes --separator ","',
+        ),
+        (
+            "train",
+            f"python train.py --config {CONFIG} --do_eval --use_vdl --save_interval 100 --log_iters 20 --seed 0 "
+            f"--num_workers 1 --save_dir {out}",
+        ),
+        ("evaluate", f"python val.py --config {CONFIG} --model_path {out}/best_model/model.pdparams"),
+        (
+            "export",
+            f"python export.py --config {CONFIG} --model_path {out}/best_model/model.pdparams "
+            f"--input_shape 1 3 {height} {width} --save_dir {out}/inference_model",
+        ),
+        (
+            "infer with Paddle Inference",
+            f"python deploy/python/infer.py --config {out}/inference_model/deploy.yaml "
+            f"--image_path {DATA}/leftImg8bit/val --save_dir {out}/predictions --device cpu",
+        ),
+        (
+            "report",
+            f"python tools/report.py --config {CONFIG} --run_dir {out} --prediction_dir {out}/predictions "
+            f"--save_dir {out} --timings {out}/timings.json",
+        ),
+    ]
+
+
+def run(command: str) -> str:
+    """Runs one step with its output shown; returns that output. Ends the program when the step fails."""
+    print(f"\n$ {command}", flush=True)
+    words = shlex.split(command)
+    process = subprocess.Popen(
+        [sys.executable, *words[1:]], cwd=ROOT, stdout=subprocess.PIPE, text=True, env=dict(os.environ)
+    )
+    lines = []
+    for line in process.stdout:
+        print(line, end="", flush=True)
+        lines.append(line)
+    if process.wait():
+        print(f"The step failed with exit status {process.returncode}: {command}", file=sys.stderr)
+        sys.exit(process.returncode)
+    return "".join(lines)
+
+
+def main() -> None:
+    """Runs all steps and prints where the pictures are and the mIoU."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--save_dir", default="output/quickstart")
+    out = parser.parse_args().save_dir
+    (ROOT / out).mkdir(parents=True, exist_ok=True)
+    timings, miou = {}, None
+    for name, command in commands(out):
+        began = time.perf_counter()
+        (ROOT / out / "timings.json").write_text(json.dumps(timings, indent=1))
+        text = run(command)
+        timings[name] = time.perf_counter() - began
+        if name == "evaluate":
+            miou = re.findall(r"\[EVAL\] #Images: \d+ mIoU: ([\d.]+)", text)[-1]
+    print(f"\nPictures and report: {out}/report.html")
+    print(f"mIoU: {miou}")
+
+
+if __name__ == "__main__":
+    main()
