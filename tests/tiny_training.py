@@ -1,7 +1,7 @@
 """A training small enough for tests: eight noise images, a two-layer net without batch statistics.
 
-Also a program: `python tests/tiny_training.py FOLDER key=value ...` trains in FOLDER, so that tests can launch, kill and
-resume real processes.
+Also a program: `python tests/tiny_training.py FOLDER ...` trains in FOLDER, so that tests can launch, kill and resume
+real processes.
 """
 
 import argparse
@@ -12,7 +12,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import paddle_dnl  # noqa: E402,F401
+import paddle_dnl  # noqa: E402,F401,I001  first: it loads zlib before paddle
 import cv2  # noqa: E402
 import numpy as np  # noqa: E402
 import paddle  # noqa: E402
@@ -101,7 +101,8 @@ def train(folder: Path, opts=(), **options):
     path = folder / "config.yml"
     if not path.exists():
         write_config(folder)
-    given = TrainOptions(**{"save_dir": str(folder / "output"), "seed": 7, "save_interval": 5, "log_iters": 1, **options})
+    defaults = {"save_dir": str(folder / "output"), "seed": 7, "save_interval": 5, "log_iters": 1}
+    given = TrainOptions(**{**defaults, **options})
     return train_from_config(Config(str(path), opts=list(opts)), types.SimpleNamespace(**vars(given)))
 
 
@@ -109,13 +110,13 @@ def weights(folder: Path) -> dict[str, np.ndarray]:
     """The weights, optimizer slots and averages in a checkpoint folder, flat."""
     from paddle_dnl.engine.weights import NAME_TABLE, read_params
 
-    flat = {}
+    flat, names = {}, {}
     for name in ("model.pdparams", "ema_model.pdparams"):
         if (folder / name).exists():
             state = read_params(folder / name)
             table = state.pop(NAME_TABLE)
             flat |= {f"{name}:{key}": value for key, value in state.items()}
-            names = {generated: key for key, generated in table.items()} if name == "model.pdparams" else names
+            names = names or {generated: key for key, generated in table.items()}
     for key, value in read_params(folder / "model.pdopt").items():
         if isinstance(value, np.ndarray):
             generated = max((n for n in names if key.startswith(n + "_")), key=len)

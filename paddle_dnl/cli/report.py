@@ -10,7 +10,7 @@ import numpy as np
 
 def parse_args(argv=None) -> argparse.Namespace:
     """The flags of tools/report.py."""
-    parser = argparse.ArgumentParser(description="Writes a report of a training run: curves, scores, pictures, timings.")
+    parser = argparse.ArgumentParser(description="Writes a report of a run: curves, scores, pictures, timings.")
     parser.add_argument("--config", required=True, help="configuration of the run; its val_dataset is the truth")
     parser.add_argument("--run_dir", required=True, help="--save_dir of train.py, trained with --use_vdl")
     parser.add_argument("--prediction_dir", required=True, help="label pictures written by deploy/python/infer.py")

@@ -39,7 +39,8 @@ def _section(section: Section) -> str:
         cells = "".join(f"<tr><th>{html.escape(a)}</th><td>{html.escape(b)}</td></tr>" for a, b in section.rows)
         parts.append(f"<table>{cells}</table>")
     if section.legend:
-        spans = "".join(f'<span><i style="background:rgb{color}"></i>{html.escape(n)}</span>' for n, color in section.legend)
+        entries = (f'<span><i style="background:rgb{c}"></i>{html.escape(n)}</span>' for n, c in section.legend)
+        spans = "".join(entries)
         parts.append(f'<p class="legend">{spans}</p>')
     parts += [_picture(path, caption) for path, caption in section.pictures]
     if section.note:

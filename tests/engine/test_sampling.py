@@ -48,7 +48,8 @@ def test_random_numbers_depend_on_the_position_only(workers):
     def run(first_step):
         sampler = PositionSampler(8, 2, 6, seed=1, first_step=first_step)
         data = PositionedDataset(_Noise(), 1)
-        return [batch["img"].numpy() for batch in paddle.io.DataLoader(data, batch_sampler=sampler, num_workers=workers)]
+        loader = paddle.io.DataLoader(data, batch_sampler=sampler, num_workers=workers)
+        return [batch["img"].numpy() for batch in loader]
 
     random.seed(workers)
     np.random.seed(workers)
