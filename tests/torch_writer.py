@@ -5,7 +5,7 @@ import zipfile
 
 import numpy as np
 
-_STORAGES = {"float32": "FloatStorage", "float64": "DoubleStorage", "float16": "HalfStorage", "int64": "LongStorage"}
+_STORAGES = {"float32": "FloatStorage", "float64": "DoubleStorage", "int64": "LongStorage"}
 
 
 def _text(value: str) -> bytes:
@@ -32,7 +32,8 @@ def _call(function: bytes, *arguments: bytes) -> bytes:
 def _tensor(array: np.ndarray, key: str) -> bytes:
     strides = [stride // array.itemsize for stride in array.strides]
     storage = _global("torch", _STORAGES[array.dtype.name])
-    reference = _tuple(_text("storage"), storage, _text(key), _text("cpu"), _int(array.size)) + pickle.BINPERSID
+    identity = _tuple(_text("storage"), storage, _text(key), _text("cpu"), _int(array.size))
+    reference = identity + pickle.BINPERSID
     shape, steps = _tuple(*map(_int, array.shape)), _tuple(*map(_int, strides))
     hooks = _call(_global("collections", "OrderedDict"))
     rebuild = _global("torch._utils", "_rebuild_tensor_v2")

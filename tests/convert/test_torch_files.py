@@ -74,7 +74,7 @@ def test_not_there_and_not_weights(tmp_path):
 
 @pytest.mark.parametrize(
     "offset, shape, strides",
-    [(0, (3,), (1,)), (1, (2,), (1,)), (0, (1 << 20, 1 << 10), (0, 0)), (0, (2, 2), (1, 0)), (0, (2,), (-1,))],
+    [(0, (3,), (1,)), (1, (2,), (1,)), (0, (1 << 20, 1 << 10), (0, 0)), (0, (2,), (-1,))],
 )
 def test_a_tensor_that_reaches_beyond_its_data_is_refused(offset, shape, strides):
     storage = torch_files._Storage("<f4", 2, bytes(8))

@@ -1,0 +1,182 @@
+"""Command line of tools/convert_weights.py: published weights of other projects as files for this one.
+
+    python tools/convert_weights.py --source mmseg --input dnl_r50-d8_512x1024_40k_cityscapes.pth \
+        --config configs/dnlnet/mmseg/dnl_r50-d8_512x1024_40k_cityscapes.yml --output dnl_r50.pdparams
+"""
+
+import argparse
+import json
+import os
+import tempfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from paddle_dnl.convert import SOURCES
+
+_PADDLE_FILES = (".pdparams", ".safetensors")
+
+
+def parse_args(argv=None) -> argparse.Namespace:
+    """The flags of tools/convert_weights.py."""
+    parser = argparse.ArgumentParser(description="Converts published weights to a model of this project.")
+    parser.add_argument("--source", required=True, choices=SOURCES, help="project that the file is from")
+    parser.add_argument("--input", required=True, help=".pth (both formats), .pdparams or .safetensors")
+    parser.add_argument("--config", required=True, help="configuration of the model that the weights are for")
+    parser.add_argument(
+        "--output", required=True, help=".pdparams or .safetensors to write; with a .json report"
+    )
+    parser.add_argument(
+        "--part",
+        choices=("model", "backbone"),
+        default="model",
+        help="backbone: an ImageNet file, or a segmentor's backbone, for model.backbone.pretrained",
+    )
+    parser.add_argument(
+        "--skip_classifier", action="store_true", help="other classes: leave those layers as they start"
+    )
+    parser.add_argument("--skip_auxiliary", action="store_true", help="leave the auxiliary head as it starts")
+    parser.add_argument(
+        "--verify",
+        help=".npz with the original's `input` [B, 3, H, W] and `logits` [B, K, H, W] in float32 (or a "
+        "golden case's out.npz beside its spec.json); nothing is written unless ours agree",
+    )
+    parser.add_argument("--opts", nargs="+", help="key=value pairs that replace values of the configuration")
+    return parser.parse_args(argv)
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+    from paddle_dnl.convert import read_torch_weights
+    from paddle_dnl.engine.weights import NAME_TABLE, read_params
+
+    if path.suffix not in _PADDLE_FILES:
+        return read_torch_weights(path)
+    return {key: value for key, value in read_params(path).items() if key != NAME_TABLE}
+
+
+def _check_output(path: Path) -> None:
+    from paddle_dnl.errors import UsageError
+
+    if path.suffix not in _PADDLE_FILES:
+        raise UsageError(f"--output {path}: the name must end in {' or '.join(_PADDLE_FILES)}")
+    if path.is_dir():
+        raise UsageError(f"--output {path}: is a folder; give a file name in it")
+
+
+def _golden(path: Path) -> tuple[np.ndarray, np.ndarray, int]:
+    """Input, logits, and every how manyth pixel the logits are of."""
+    from paddle_dnl.errors import DataError
+
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            if "input" in file and "logits" in file:
+                return file["input"], file["logits"], 1
+            if "logits_sub4" in file:
+                meta = json.loads((path.parent / "spec.json").read_text())["meta"]
+                # Golden cases regenerate their input from the case's name.
+                generator = np.random.RandomState(zlib.crc32(f"input:{meta['name']}".encode()))
+                return generator.randn(*meta["input_shape"]).astype(np.float32), file["logits_sub4"], 4
+            found = ", ".join(file.files[:4])
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(f"--verify {path}: cannot be read ({error})") from error
+    raise DataError(f"--verify {path}: holds {found}; expected the arrays `input` and `logits`")
+
+
+def _verify(model, path: Path, tolerance: float = 1e-4) -> dict:
+    """Compares the model's logits with stored ones; the tolerance is relative to the largest logit.
+
+    Raises:
+        CheckpointError: they differ by more, or more than one pixel in a thousand has another class.
+    """
+    import paddle
+
+    from paddle_dnl.errors import CheckpointError
+
+    image, expected, step = _golden(path)
+    model.eval()
+    with paddle.no_grad():
+        logits = model(paddle.to_tensor(image))[0].numpy()[:, :, ::step, ::step]
+    if logits.shape != expected.shape:
+        shapes = f"{list(expected.shape)} there and {list(logits.shape)} here"
+        raise CheckpointError(f"--verify {path}: logits are {shapes}")
+    error = float(np.abs(logits - expected).max() / np.abs(expected).max())
+    same = float((logits.argmax(1) == expected.argmax(1)).mean())
+    if not error <= tolerance or same < 0.999:
+        raise CheckpointError(
+            f"--verify {path}: logits differ by {error:.2e} of the largest one (allowed {tolerance:.0e}), "
+            f"{same:.4%} of the pixels have the same class; the configuration is not of the file's network"
+        )
+    return {"file": path.name, "largest_error_relative_to_largest_logit": error, "same_class": same}
+
+
+def _write(path: Path, write: Callable[[str], None]) -> None:
+    """Writes a file under a temporary name and renames it, so that it is whole or not there."""
+    from paddle_dnl.errors import CheckpointError
+
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".tmp-", suffix=path.suffix)
+        os.close(handle)
+        write(temporary)
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise CheckpointError(f"{path}: could not be written ({error.strerror or error})") from error
+    except (ValueError, RuntimeError) as error:  # paddle.save reports a full disk this way
+        raise CheckpointError(f"{path}: could not be written ({error})") from error
+    finally:
+        if temporary and os.path.exists(temporary):
+            os.unlink(temporary)
+
+
+def _write_weights(path: Path, tensors: dict) -> None:
+    import paddle
+
+    from paddle_dnl.engine.weights import write_safetensors
+
+    if path.suffix == ".safetensors":
+        _write(path, lambda name: write_safetensors({k: v.numpy() for k, v in tensors.items()}, name))
+    else:
+        _write(path, lambda name: paddle.save(tensors, name))
+
+
+def main(argv=None) -> int:
+    """Converts, verifies if asked, then writes the weights and their report."""
+    args = parse_args(argv)
+    from paddle_dnl.config import Config
+    from paddle_dnl.convert import ConversionError, convert_with_report
+    from paddle_dnl.engine.weights import load_weights
+    from paddle_dnl.errors import UsageError
+    from paddle_dnl.log import logger
+    from paddle_dnl.models.build import build_model
+
+    output = Path(args.output)
+    _check_output(output)
+    if args.part == "backbone" and (args.verify or args.skip_classifier or args.skip_auxiliary):
+        raise UsageError(
+            "--part backbone: a backbone has no logits, classes or auxiliary head; drop that flag"
+        )
+    state = _read(Path(args.input))
+    model = build_model(Config(args.config, opts=args.opts))
+    options = {"skip_classifier": args.skip_classifier, "skip_auxiliary": args.skip_auxiliary}
+    try:
+        converted, report = convert_with_report(state, args.source, model, part=args.part, **options)
+    except ConversionError as error:
+        raise ConversionError(f"{args.input}: {error}") from None
+    target = model.backbone if args.part == "backbone" else model
+    load_weights(target, converted, what=args.input)
+    logger.info(f"{args.input}: {report}")
+    account = {"input": Path(args.input).name, "config": Path(args.config).name, **report.as_dict()}
+    if args.verify:
+        account["verified"] = _verify(model, Path(args.verify))
+        logger.info(f"{args.verify}: logits agree, {account['verified']}")
+    _write_weights(output, target.state_dict())
+    text = json.dumps(account, indent=1) + "\n"
+    _write(output.with_suffix(".json"), lambda name: Path(name).write_text(text))
+    logger.info(f"Weights written to {output}, what became of each tensor to {output.with_suffix('.json')}")
+    return 0
