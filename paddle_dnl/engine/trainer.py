@@ -232,7 +232,7 @@ class Trainer:
         yield from loader
 
     def _step(self, batches) -> dict[str, float]:
-        """Forward and backward on `grad_accum_iters` micro-batches, one update; returns the mean losses of all ranks."""
+        """Forward and backward on `grad_accum_iters` micro-batches, one update; returns the losses, mean of all ranks."""
         iteration = self.progress.iteration
         seed_step(self.seed, iteration, distributed.rank())
         total: dict[str, float] = {}
