@@ -1,1 +1,1 @@
-"""paddle_dnl.nn"""
+"""The ideas, one per file: attention, the disentangled non-local block, resizing. Knows only Paddle."""

@@ -1,4 +1,4 @@
-"""Convolution with batch normalisation, with the attribute names (`_conv`, `_batch_norm`) of PaddleSeg's checkpoints."""
+"""Convolution with batch normalisation; attributes (`_conv`, `_batch_norm`) as in PaddleSeg's checkpoints."""
 
 import paddle
 import paddle.nn.functional as F
@@ -6,7 +6,7 @@ from paddle import nn
 
 
 def batch_norm(num_features: int) -> nn.Layer:
-    """Batch normalisation: synchronised over cards on a GPU, plain where the device has no such kernel (CPU)."""
+    """Batch normalisation: synchronised over cards on a GPU, plain on a CPU, which has no such kernel."""
     if paddle.get_device().startswith("gpu"):
         return nn.SyncBatchNorm(num_features)
     return nn.BatchNorm2D(num_features)
@@ -30,4 +30,5 @@ class ConvBNReLU(ConvBN):
     """`ConvBN` followed by a ReLU."""
 
     def forward(self, x):
-        return F.relu(super().forward(x))
+        # Not through super(): Paddle 2.6's to_static cannot convert it.
+        return F.relu(self._batch_norm(self._conv(x)))

@@ -1,0 +1,269 @@
+"""The disentangled non-local block (Yin et al., ECCV 2020, https://arxiv.org/abs/2006.06668).
+
+A non-local block lets every position i gather values v_j from all positions j. Here the weight is the sum of
+two:
+
+    pairwise  softmax_j( (q_i - mean q) . (k_j - mean k) * scale )    how alike i and j are
+    unary     softmax_j( m_j )                                        how salient j is, for everybody
+
+    y_i = x_i + out( sum_j (pairwise_ij + unary_j) v_j )
+
+Removing the mean ("whitening") is what makes the two learn different things. The published implementations
+differ in details that change the function: see `DIALECTS`.
+"""
+
+import math
+
+import paddle
+import paddle.nn.functional as F
+from paddle import nn
+
+from paddle_dnl.nn.attention import attend, full_precision, in_full_precision
+from paddle_dnl.nn.layers import ConvBN, ConvBNReLU
+from paddle_dnl.nn.resize import spatial_size
+from paddle_dnl.nn.whitening import KEY_MEAN_IS_IRRELEVANT, WHITENINGS, whiten
+
+MODES = ("embedded_gaussian", "gaussian", "dot_product", "concatenation")
+OUTPUTS = ("conv_bn_relu", "conv_bn", "none")
+
+# The published implementations as settings of one block: PaddleSeg's models/dnlnet.py, mmsegmentation's
+# dnl_head.py, and the authors' yinmh17/DNL-Semantic-Segmentation.
+DIALECTS = {
+    "paddleseg": {"output": "conv_bn_relu", "concat_norm": True},
+    "mmseg": {"output": "conv_bn", "zero_init": True, "init_std": 0.01, "mask_init": "uniform"},
+    "official": {"output": "none", "gamma_gate": True, "init_std": 0.01},
+}
+
+
+class DisentangledNonLocal2D(nn.Layer):
+    """Disentangled non-local block on a feature map `[B, C, H, W]`; the output has the shape of the input.
+
+    Parameters are named as in PaddleSeg: `g` (value), `theta` (query), `phi` (key), `conv_mask`, `conv_out`,
+    `concat_project`; `gamma` as in the authors' code.
+
+    Args:
+        in_channels: C.
+        reduction: C / C', where C' is the width of queries and keys.
+        use_scale: divide the logits by sqrt(C') (embedded_gaussian only, as in all implementations).
+        sub_sample: keys, values and mask come from the 2x2 max-pooled input, a quarter of the positions. This
+            is the authors' `downsample`. PaddleSeg and mmseg pool after the projection, forget the mask and
+            cannot run, so there are no weights to be compatible with; the parameter names stay the same here.
+        mode: the pairwise weight. `embedded_gaussian`: softmax of theta.phi. `gaussian`: softmax of x.x, no
+            projections, no scale, no temperature. `dot_product`: theta.phi / M without softmax, evaluated as
+            theta (phi^T g) / M, which never forms the map. `concatenation`: relu(w . [theta_i, phi_j]) / M.
+        temperature: divides the logits (embedded_gaussian only).
+        whitening: what is taken off queries and keys, see `paddle_dnl.nn.whitening`.
+        value_channels: width of the values; default C' or, with output `none`, C.
+        output: branch between aggregation and residual: `conv_bn_relu`, `conv_bn` or `none`. With `none` the
+            value projection has no bias, as in the authors' code.
+        zero_init: the output branch's norm starts at 0, so that the block starts as the identity.
+        gamma_gate: a learned scalar, starting at 0, multiplies the pairwise term (and not the unary one).
+        pairwise: False leaves the unary term alone (a simplified GC block).
+        unary: False leaves the pairwise term alone; with whitening `none` and temperature 1 that is the plain
+            non-local block.
+        concat_norm: batch norm before the ReLU in `concatenation` mode (PaddleSeg).
+        attention: implementation for the softmax modes, see `paddle_dnl.nn.attention.attend`.
+        init_std: standard deviation of the normal initialisation of theta, phi, g and conv_mask, with zero
+            biases; None keeps Paddle's default.
+        mask_init: with init_std, `normal` or `uniform`: conv_mask within +-1/sqrt(C), PyTorch's default.
+
+    Raises:
+        ValueError: an argument is not among its options, or two of them exclude each other.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        reduction: int = 2,
+        use_scale: bool = True,
+        sub_sample: bool = False,
+        mode: str = "embedded_gaussian",
+        temperature: float = 0.05,
+        whitening: str = "spatial",
+        value_channels: int | None = None,
+        output: str = "conv_bn_relu",
+        zero_init: bool = False,
+        gamma_gate: bool = False,
+        pairwise: bool = True,
+        unary: bool = True,
+        concat_norm: bool = False,
+        attention: str = "auto",
+        init_std: float | None = None,
+        mask_init: str = "normal",
+    ):
+        super().__init__()
+        _check(
+            mode=(mode, MODES),
+            whitening=(whitening, WHITENINGS),
+            output=(output, OUTPUTS),
+            mask_init=(mask_init, ("normal", "uniform")),
+        )
+        if not (pairwise or unary):
+            raise ValueError("at least one of pairwise and unary must be True")
+        if temperature <= 0:
+            raise ValueError(f"temperature must be positive, got {temperature}")
+        inner = max(in_channels // reduction, 1)
+        if value_channels is None:
+            value_channels = in_channels if output == "none" else inner
+        if output == "none" and value_channels != in_channels:
+            raise ValueError(
+                f"output 'none' needs value_channels {in_channels} (in_channels), got {value_channels}"
+            )
+        if output == "none" and zero_init:
+            raise ValueError(
+                "zero_init needs an output branch with a norm: output 'conv_bn' or 'conv_bn_relu'"
+            )
+        self.mode, self.whitening, self.attention = mode, whitening, attention
+        self.pairwise, self.unary = pairwise, unary
+        self.scale = 1.0
+        if mode == "embedded_gaussian":
+            self.scale = 1.0 / (temperature * (math.sqrt(inner) if use_scale else 1.0))
+
+        self.pool = nn.MaxPool2D(2, 2) if sub_sample else None
+        self.g = nn.Conv2D(in_channels, value_channels, 1, bias_attr=False if output == "none" else None)
+        if output != "none":
+            branch = ConvBNReLU if output == "conv_bn_relu" else ConvBN
+            self.conv_out = branch(value_channels, in_channels, 1, bias_attr=False)
+        if pairwise and mode != "gaussian":
+            self.theta = nn.Conv2D(in_channels, inner, 1)
+            self.phi = nn.Conv2D(in_channels, inner, 1)
+        if pairwise and mode == "concatenation":
+            self.concat_project = _ConcatProject(inner, concat_norm)
+        if unary:
+            self.conv_mask = nn.Conv2D(in_channels, 1, 1)
+        if gamma_gate and pairwise:
+            self.gamma = self.create_parameter([1], default_initializer=nn.initializer.Constant(0.0))
+        self.has_output, self.has_gate = output != "none", gamma_gate and pairwise
+        self._init_weights(in_channels, init_std, mask_init, zero_init)
+
+    def _init_weights(self, in_channels: int, std: float | None, mask_init: str, zero_init: bool) -> None:
+        if std is not None:
+            for name in ("g", "theta", "phi", "conv_mask"):
+                if hasattr(self, name):
+                    _normal(getattr(self, name), std)
+        if std is not None and self.unary and mask_init == "uniform":
+            bound = nn.initializer.Uniform(-1 / math.sqrt(in_channels), 1 / math.sqrt(in_channels))
+            bound(self.conv_mask.weight)
+            bound(self.conv_mask.bias)
+        if zero_init:
+            nn.initializer.Constant(0.0)(self.conv_out._batch_norm.weight)
+
+    def forward(self, x):
+        source = x if self.pool is None else self.pool(x)
+        values = _positions(self.g(source))  # [B, M, e]
+        y = None
+        if self.pairwise:
+            y = self._pairwise_term(x, source, values)  # [B, N, e]
+            if self.has_gate:
+                y = y * self.gamma.cast(y.dtype)
+        if self.unary:
+            mean = self._unary_term(source, values)  # [B, 1, e]
+            y = mean if y is None else y + mean
+        return x + self._back_to_map(y, x)
+
+    def _pairwise_term(self, x, source, values):
+        """Sum over j of the pairwise weights times v_j, `[B, N, e]`."""
+        gaussian = self.mode == "gaussian"
+        query = _positions(x if gaussian else self.theta(x))  # [B, N, d]
+        key = _positions(source if gaussian else self.phi(source))  # [B, M, d]
+        with full_precision():
+            query, key = in_full_precision(query, key)
+            query = whiten(query, self.whitening)
+            if (
+                not (gaussian or self.mode == "embedded_gaussian")
+                or self.whitening not in KEY_MEAN_IS_IRRELEVANT
+            ):
+                key = whiten(key, self.whitening)
+        if self.mode == "dot_product":
+            return _dot_product(query, key, values)
+        if self.mode == "concatenation":
+            return self.concat_project(query, key, values)
+        return attend(query, key, values, self.scale, self.attention)
+
+    def _unary_term(self, source, values):
+        """Sum over j of softmax_j(m_j) v_j, one vector per image, `[B, 1, e]`: linear in M."""
+        mask = self.conv_mask(source).flatten(2)  # [B, 1, M]
+        with full_precision():
+            mask, wide_values = in_full_precision(mask, values)
+            return paddle.matmul(F.softmax(mask, axis=-1), wide_values).cast(values.dtype)
+
+    def _back_to_map(self, y, x):
+        """`[B, N or 1, e]` to `[B, C, H, W]`, through the output branch."""
+        height, width = spatial_size(x)
+        y = y.transpose([0, 2, 1])
+        if self.pairwise:
+            y = y.reshape([0, y.shape[1], height, width])
+        else:
+            # Spread over the map before the output branch: its batch norm then counts positions as always.
+            y = y.unsqueeze(-1) + paddle.zeros_like(x[:, :1])
+        return self.conv_out(y) if self.has_output else y
+
+
+class _ConcatProject(nn.Layer):
+    """relu(norm(w . [q_i, k_j])) / M as pairwise weight, applied to the values.
+
+    A 1x1 convolution over the concatenation is w_q . q_i + w_k . k_j, an outer sum: the 2C' x N x M tensor of
+    the original code is never built. In evaluation the map is worked through in tiles of rows; in training it
+    is there once, because the batch norm (if any) needs its statistics.
+    """
+
+    def __init__(self, channels: int, norm: bool):
+        super().__init__()
+        conv = ConvBN(2 * channels, 1, 1, bias_attr=False)
+        self._conv = conv._conv
+        self._batch_norm = conv._batch_norm if norm else None
+
+    @paddle.jit.not_to_static  # the tile loop, see paddle_dnl.nn.attention
+    def forward(self, query, key, values):
+        dtype = values.dtype
+        with full_precision():
+            values = in_full_precision(values)[0]
+            channels = query.shape[2]
+            weight = self._conv.weight.reshape([2 * channels, 1]).cast(query.dtype)
+            rows = paddle.matmul(query, weight[:channels])  # [B, N, 1]
+            columns = paddle.matmul(key, weight[channels:]).transpose([0, 2, 1])  # [B, 1, M]
+            # The division by the number of keys goes to the values: M x e numbers instead of N x M.
+            values = values / (key.shape[1] if key.shape[1] > 0 else paddle.shape(key)[1].cast(values.dtype))
+            count, step = rows.shape[1], self._tile_rows(key.shape[1])
+            if self.training or count <= 0 or step <= 0:
+                return self._part(rows, columns, values).cast(dtype)
+            parts = [self._part(rows[:, i : i + step], columns, values) for i in range(0, count, step)]
+            return paddle.concat(parts, axis=1).cast(dtype)
+
+    @staticmethod
+    def _tile_rows(keys: int) -> int:
+        """Rows that make a tile of 32 MiB in float32; 0 where the number of keys is not known."""
+        return max(1, (8 << 20) // keys) if keys > 0 else 0
+
+    def _part(self, rows, columns, values):
+        weights = rows + columns
+        if self._batch_norm is not None:
+            weights = self._batch_norm(weights.unsqueeze(1)).squeeze(1)
+        return paddle.matmul(F.relu(weights), values)
+
+
+@paddle.jit.not_to_static
+def _dot_product(query, key, values):
+    """(q k^T / M) v as q (k^T v / M), which is linear in the number of positions."""
+    dtype = values.dtype
+    with full_precision():
+        values = in_full_precision(values)[0]
+        count = key.shape[1] if key.shape[1] > 0 else paddle.shape(key)[1].cast(values.dtype)
+        return paddle.matmul(query, paddle.matmul(key, values / count, transpose_x=True)).cast(dtype)
+
+
+def _positions(x):
+    """`[B, C, H, W]` to `[B, H * W, C]`."""
+    return x.flatten(2).transpose([0, 2, 1])
+
+
+def _normal(conv: nn.Conv2D, std: float) -> None:
+    nn.initializer.Normal(0.0, std)(conv.weight)
+    if conv.bias is not None:
+        nn.initializer.Constant(0.0)(conv.bias)
+
+
+def _check(**choices) -> None:
+    for name, (value, options) in choices.items():
+        if value not in options:
+            raise ValueError(f"{name} must be one of {', '.join(options)}; got {value!r}")
