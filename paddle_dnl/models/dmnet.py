@@ -1,4 +1,4 @@
-"""DMNet: dynamic multi-scale filters (He, Deng and Qiao, ICCV 2019), with PaddleSeg's constructor and parameter names."""
+"""DMNet: dynamic multi-scale filters (He, Deng and Qiao, ICCV 2019); PaddleSeg's constructor and parameter names."""
 
 from collections.abc import Sequence
 
@@ -18,8 +18,8 @@ from paddle_dnl.registry import MODELS
 class DMNet(nn.Layer):
     """Filters the last feature map with kernels of several sizes that are made from the map itself.
 
-    The output has the size of the input, whatever it is. (PaddleSeg's enlarges by 8: 769 pixels become 776.) The defaults
-    are PaddleSeg's network; `aux_channels: 256, dropout_ratio: 0.1, conv_bias: false, align_corners: false,
+    The output has the size of the input, whatever it is. (PaddleSeg's enlarges by 8: 769 pixels become 776.) The
+    defaults are PaddleSeg's network; `aux_channels: 256, dropout_ratio: 0.1, conv_bias: false, align_corners: false,
     init: mmseg` on a ResNet `v1c` with contracted dilation is mmsegmentation's.
 
     Args:
@@ -31,7 +31,7 @@ class DMNet(nn.Layer):
         pretrained: weights of the whole network; loaded by whoever builds the model.
         aux_channels: width of the auxiliary head on stage 3; None: `mid_channels`.
         dropout_ratio: channel dropout before both classifiers.
-        align_corners: how logits are enlarged (True in PaddleSeg and for 769x769, else False in mmsegmentation).
+        align_corners: how logits are enlarged; True in PaddleSeg and for 769x769, else False in mmsegmentation.
         conv_bias: biases in front of batch norms, as in PaddleSeg's checkpoints.
         enable_auxiliary_loss: whether the auxiliary head exists.
         dynamic_conv: `auto`, `grouped` or `batch_free`, see `paddle_dnl.nn.dynamic_filter`.
@@ -65,9 +65,10 @@ class DMNet(nn.Layer):
         self.align_corners = align_corners
         self.pretrained = pretrained
         self.dcm_modules = nn.LayerList(
-            [DynamicFilter(k, fusion, channels[-1], mid_channels, conv_bias, dynamic_conv) for k in filter_sizes]
+            DynamicFilter(k, fusion, channels[-1], mid_channels, conv_bias, dynamic_conv) for k in filter_sizes
         )
-        self.bottleneck = ConvBNReLU(channels[-1] + len(filter_sizes) * mid_channels, mid_channels, 3, bias_attr=bias)
+        concatenated = channels[-1] + len(filter_sizes) * mid_channels
+        self.bottleneck = ConvBNReLU(concatenated, mid_channels, 3, bias_attr=bias)
         self.dropout = nn.Dropout2D(dropout_ratio) if dropout_ratio else None
         self.cls = nn.Conv2D(mid_channels, num_classes, 1)
         self.fcn_head = None
@@ -82,9 +83,10 @@ class DMNet(nn.Layer):
     @staticmethod
     def _check(backbone, filter_sizes, init: str) -> None:
         if isinstance(filter_sizes, int) or not len(filter_sizes):
-            raise ConfigError(f"DMNet.filter_sizes: expected a list such as [1, 3, 5, 7], got {filter_sizes!r}")
+            raise ConfigError(f"DMNet.filter_sizes: expected a list like [1, 3, 5, 7], got {filter_sizes!r}")
         if len(getattr(backbone, "feat_channels", ())) != 4:
-            raise ConfigError(f"DMNet.backbone: {type(backbone).__name__} does not give four feature maps; use a ResNet")
+            name = type(backbone).__name__
+            raise ConfigError(f"DMNet.backbone: {name} does not give four feature maps; use a ResNet")
         if init not in ("paddle", "mmseg"):
             raise ConfigError(f"DMNet.init: {init!r} is neither 'paddle' nor 'mmseg'")
 
@@ -110,7 +112,7 @@ class DMNet(nn.Layer):
             yield dynamic_filter(x)
 
     def forward(self, x):
-        """`[B, 3, H, W]` -> list of logits `[B, K, H, W]`: the main ones, and in training the auxiliary ones."""
+        """`[B, 3, H, W]` -> logits `[B, K, H, W]`: the main ones, and in training the auxiliary ones."""
         size = spatial_size(x)
         feats = self.backbone(x)
         stage3, stage4 = feats[2], feats[3]

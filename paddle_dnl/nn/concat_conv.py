@@ -6,18 +6,18 @@ import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
-# Input channels per convolution on a CPU, whose kernel unfolds its input k * k times: 151 MB for 512 channels at 64x128.
+# Input channels per convolution on a CPU, whose kernel unfolds its input: 151 MB for 512 channels, 3x3, at 64x128.
 _CHANNELS_AT_ONCE = 512
 
 
 def _pieces(part: paddle.Tensor) -> list[tuple[int, int]]:
     """Channel ranges of one part."""
     channels = part.shape[1]
-    return [(start, min(start + _CHANNELS_AT_ONCE, channels)) for start in range(0, channels, _CHANNELS_AT_ONCE)]
+    return [(i, min(i + _CHANNELS_AT_ONCE, channels)) for i in range(0, channels, _CHANNELS_AT_ONCE)]
 
 
 def _convolve_in_turn(parts: Iterable[paddle.Tensor], conv: nn.Conv2D) -> paddle.Tensor:
-    """Without gradients: each piece, its weights and its unfolded copy are gone before the next one is made."""
+    """Each piece, its weights and its unfolded copy are gone before the next one is made (without gradients)."""
     total, offset = None, 0
     for part in parts:
         for start, end in _pieces(part):
@@ -32,9 +32,9 @@ def _convolve_in_turn(parts: Iterable[paddle.Tensor], conv: nn.Conv2D) -> paddle
 def conv_of_concat(parts: Iterable[paddle.Tensor], conv: nn.Conv2D) -> paddle.Tensor:
     """`conv(paddle.concat(parts, axis=1))`, up to the rounding of the sum over channels.
 
-    On a CPU and without gradients the concatenation, and the k * k times larger unfolded copy that the convolution would
-    make of it, never exist: a convolution is linear, so the parts are convolved one after another with their slices of the
-    weight. Everywhere else one convolution is as lean and faster.
+    On a CPU and without gradients the concatenation, and the k * k times larger unfolded copy that the convolution
+    would make of it, never exist: a convolution is linear, so the parts are convolved one after another with their
+    slices of the weight. Elsewhere it is one convolution.
 
     Args:
         parts: maps `[B, C_i, H, W]`; an iterator lets every part be computed, used and freed in turn.

@@ -1,7 +1,7 @@
-"""Dynamic convolution of DMNet: every sample and channel is filtered with its own kernel, made from the sample itself.
+"""Dynamic convolution of DMNet: every sample and channel has its own kernel, made from the sample itself.
 
-He, Deng and Qiao, "Dynamic Multi-scale Filters for Semantic Segmentation", ICCV 2019; norm placement as in mmsegmentation
-and PaddleSeg.
+He, Deng and Qiao, "Dynamic Multi-scale Filters for Semantic Segmentation", ICCV 2019; norm placement as in
+mmsegmentation and PaddleSeg.
 """
 
 import paddle
@@ -22,7 +22,7 @@ def same_padding(filter_size: int) -> tuple[int, int]:
 
 
 def _grouped(x: paddle.Tensor, filters: paddle.Tensor) -> paddle.Tensor:
-    """One grouped convolution, with batch and channels together as the groups. The batch must be a known number."""
+    """One grouped convolution, batch and channels together as the groups. The batch must be a known number."""
     batch, channels, k, _ = filters.shape
     before, after = same_padding(k)
     height, width = size_of(x, 2), size_of(x, 3)
@@ -41,8 +41,8 @@ def _batch_free(x: paddle.Tensor, filters: paddle.Tensor) -> paddle.Tensor:
     """The same sum from operations that need neither the batch nor the map's size in advance.
 
     With P the padded map, out[i, j] = sum_r (sum_s filter[r, s] P[i + r, j + s]). The k column shifts come from a
-    convolution with one-hot kernels, all inner sums from one batched product of a k x k matrix, and the k row shifts from
-    slices: k maps are held instead of the k * k of an unfolded map.
+    convolution with one-hot kernels, all inner sums from one batched product with a k x k matrix, and the k row shifts
+    from slices: k maps are held instead of the k * k of an unfolded map.
     """
     channels, k = filters.shape[1], filters.shape[2]
     before, after = same_padding(k)
@@ -57,14 +57,14 @@ def _batch_free(x: paddle.Tensor, filters: paddle.Tensor) -> paddle.Tensor:
     return y.reshape([-1, channels, height, width])
 
 
-def dynamic_depthwise_conv(x: paddle.Tensor, filters: paddle.Tensor, implementation: str = "auto") -> paddle.Tensor:
+def dynamic_depthwise_conv(x: paddle.Tensor, filters: paddle.Tensor, implementation: str = "auto"):
     """Correlates each map of `x` with the filter of the same sample and channel, zeros outside, same size.
 
     Args:
         x: `[B, C, H, W]`.
         filters: `[B, C, k, k]`; k may be even (then one more zero before than after) and larger than the map.
-        implementation: `grouped` (one convolution with B * C groups), `batch_free` (for export with a free batch), or
-            `auto`: `grouped` wherever the batch is known. Both are the same sum in another order.
+        implementation: `grouped` (one convolution with B * C groups), `batch_free` (for export with a free batch),
+            or `auto`: `grouped` wherever the batch is known. Both are the same sum in another order.
 
     Returns:
         `[B, C, H, W]`.
@@ -75,7 +75,7 @@ def dynamic_depthwise_conv(x: paddle.Tensor, filters: paddle.Tensor, implementat
 
 
 class DynamicFilter(nn.Layer):
-    """Dynamic convolutional module: pool to k x k, make a filter per sample and channel, filter the reduced map.
+    """Dynamic convolutional module: pool to k x k, make a filter per sample and channel, apply it.
 
     Args:
         filter_size: k, at least 1.
@@ -100,9 +100,10 @@ class DynamicFilter(nn.Layer):
     ):
         super().__init__()
         if isinstance(filter_size, bool) or not isinstance(filter_size, int) or filter_size < 1:
-            raise ConfigError(f"DMNet.filter_sizes: a filter size must be a positive integer, got {filter_size!r}")
+            raise ConfigError(f"DMNet.filter_sizes: expected positive integers, got {filter_size!r}")
         if implementation not in IMPLEMENTATIONS:
-            raise ConfigError(f"DMNet.dynamic_conv: {implementation!r} is none of {', '.join(IMPLEMENTATIONS)}")
+            options = ", ".join(IMPLEMENTATIONS)
+            raise ConfigError(f"DMNet.dynamic_conv: {implementation!r} is none of {options}")
         self.filter_size = filter_size
         self.implementation = implementation
         bias = None if conv_bias else False

@@ -1,8 +1,8 @@
 """Adaptive average pooling as two matrix products.
 
-The windows of adaptive pooling overlap when the map is not divisible by the number of bins. ONNX converters replace the
-operation by a pooling with one fixed window, silently wrong there. Averaging along rows and then along columns is the
-same linear map, is exact for every size, and exports everywhere.
+The windows of adaptive pooling overlap when the map is not divisible by the number of bins. ONNX converters replace
+the operation by a pooling with one fixed window, silently wrong there. Averaging along rows and then along columns is
+the same linear map, is exact for every size, and exports everywhere.
 """
 
 import numpy as np
@@ -12,7 +12,7 @@ from paddle_dnl.nn.shapes import is_known, size_of
 
 
 def _averages(length, bins: int, dtype) -> paddle.Tensor:
-    """Matrix `[bins, length]` whose row i averages the positions floor(i n / k) .. ceil((i + 1) n / k) - 1."""
+    """Matrix `[bins, length]` whose row i averages positions floor(i n / k) to ceil((i + 1) n / k) - 1."""
     if is_known(length):
         bin_index = np.arange(bins)[:, None]
         position = np.arange(length)[None, :]

@@ -5,7 +5,7 @@ import paddle
 
 @paddle.jit.not_to_static
 def size_of(x: paddle.Tensor, axis: int):
-    """Length of one axis: an `int` where it is known, else (export with a free size) a scalar integer tensor."""
+    """Length of one axis: an `int` where it is known, else (export with a free size) an integer tensor."""
     length = x.shape[axis]
     if isinstance(length, int) and length >= 0:
         return length

@@ -1,0 +1,223 @@
+"""ResNet for segmentation (He et al., CVPR 2016), in the three forms that DNLNet and DMNet weights exist for.
+
+| stem  | first convolutions         | shortcut of a strided block     | dilated stages        | from              |
+|-------|----------------------------|---------------------------------|-----------------------|-------------------|
+| `vd`  | 32-32-64                   | 2x2 average pool, then 1x1      | all blocks alike      | PaddleSeg, PaddleClas |
+| `v1c` | 32-32-64                   | 1x1 with stride                 | first block half      | mmsegmentation    |
+| `3x3` | 64-64-128, ceil max-pool   | 1x1 with stride                 | first block half      | the DNL authors   |
+
+All three use the parameter names of PaddleSeg's `ResNet_vd`: `conv1_{1,2,3}`, `bb_{stage}_{block}.conv{0,1,2}` and
+`bb_{stage}_{block}.short`.
+"""
+
+from collections.abc import Sequence
+
+import paddle.nn.functional as F
+from paddle import nn
+
+from paddle_dnl.nn.layers import ConvBN, ConvBNReLU
+from paddle_dnl.registry import BACKBONES
+
+BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
+STEMS = {"vd": (32, 32, 64), "v1c": (32, 32, 64), "3x3": (64, 64, 128)}
+WIDTHS = (64, 128, 256, 512)
+
+# Output stride -> dilation of the four stages; a dilated stage keeps its input's resolution.
+DILATIONS = {8: (1, 1, 2, 4), 16: (1, 1, 1, 2), 32: (1, 1, 1, 1)}
+
+
+class ResNet(nn.Layer):
+    """Image `[B, in_channels, H, W]` to four feature maps `[B, C_s, H_s, W_s]`, one per stage.
+
+    Args:
+        depth: 18, 34, 50 or 101.
+        stem: `vd`, `v1c` or `3x3`, see the table at the top of the file.
+        output_stride: 8, 16 or 32: image size over size of the last map.
+        multi_grid: factors on the dilation of the last stage's blocks.
+        contract_dilation: the first block of a dilated stage takes half the stage's dilation (the dilation that
+            its input has); by default for `v1c` and `3x3`.
+        in_channels: image channels.
+        pretrained: kept for whoever builds the model from a configuration; nothing is loaded here.
+
+    Attributes:
+        feat_channels: channels of the four outputs.
+
+    Raises:
+        ValueError: an argument is not among its options.
+    """
+
+    def __init__(
+        self,
+        depth: int,
+        stem: str = "vd",
+        output_stride: int = 8,
+        multi_grid: Sequence[int] = (1, 1, 1),
+        contract_dilation: bool | None = None,
+        in_channels: int = 3,
+        pretrained: str | None = None,
+    ):
+        super().__init__()
+        for name, value, options in (
+            ("depth", depth, BLOCKS),
+            ("stem", stem, STEMS),
+            ("output_stride", output_stride, DILATIONS),
+        ):
+            if value not in options:
+                raise ValueError(f"{name} must be one of {', '.join(map(str, options))}; got {value!r}")
+        if len(multi_grid) < BLOCKS[depth][3]:
+            raise ValueError(f"multi_grid needs {BLOCKS[depth][3]} numbers for ResNet{depth}, got {multi_grid!r}")
+        if contract_dilation is None:
+            contract_dilation = stem != "vd"
+        self.pretrained = pretrained
+
+        first, second, third = STEMS[stem]
+        self.conv1_1 = ConvBNReLU(in_channels, first, 3, stride=2, bias_attr=False)
+        self.conv1_2 = ConvBNReLU(first, second, 3, bias_attr=False)
+        self.conv1_3 = ConvBNReLU(second, third, 3, bias_attr=False)
+        self.pool2d_max = nn.MaxPool2D(3, 2, padding=1, ceil_mode=stem == "3x3")
+
+        block_class = _Bottleneck if depth >= 50 else _BasicBlock
+        self.feat_channels = [width * block_class.expansion for width in WIDTHS]
+        self._stages = []  # a plain list: the blocks are registered one by one under PaddleSeg's names
+        channels = third
+        for stage, count in enumerate(BLOCKS[depth]):
+            blocks = []
+            for i in range(count):
+                stride, dilation = _stride_and_dilation(stage, i, stem, output_stride, multi_grid, contract_dilation)
+                block = block_class(channels, WIDTHS[stage], stride, dilation, vd=stem == "vd", first_in_stage=i == 0)
+                blocks.append(self.add_sublayer(f"bb_{stage}_{i}", block))
+                channels = self.feat_channels[stage]
+            self._stages.append(blocks)
+
+    def forward(self, x):
+        x = self.conv1_3(self.conv1_2(self.conv1_1(x)))
+        x = self.pool2d_max(x)
+        features = []
+        for blocks in self._stages:
+            for block in blocks:
+                x = block(x)
+            features.append(x)
+        return features
+
+
+def _stride_and_dilation(stage, block, stem, output_stride, multi_grid, contract_dilation) -> tuple[int, int]:
+    """Stride and dilation of one block's 3x3 convolution."""
+    dilation = DILATIONS[output_stride][stage]
+    strided = block == 0 and stage > 0 and dilation == 1
+    if contract_dilation and block == 0 and dilation > 1:
+        dilation //= 2
+    if stage == 3:
+        dilation *= multi_grid[block]
+    if stem == "vd" and dilation > 1:
+        strided = False  # PaddleSeg never strides a dilated block, even when only multi_grid dilates it
+    return (2 if strided else 1), dilation
+
+
+class _Shortcut(ConvBN):
+    """1x1 projection of a block's input; `vd` halves the resolution by averaging instead of by skipping pixels."""
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int, vd: bool):
+        super().__init__(in_channels, out_channels, 1, stride=1 if vd else stride, bias_attr=False)
+        self._pool = nn.AvgPool2D(2, 2, ceil_mode=True) if vd and stride == 2 else None
+
+    def forward(self, x):
+        if self._pool is not None:
+            x = self._pool(x)
+        return self._batch_norm(self._conv(x))
+
+
+def _shortcut(in_channels: int, out_channels: int, stride: int, vd: bool, first_in_stage: bool):
+    """The projection, or None for the identity. `vd` projects in every stage's first block, needed or not."""
+    needed = stride != 1 or in_channels != out_channels
+    return _Shortcut(in_channels, out_channels, stride, vd) if first_in_stage and (vd or needed) else None
+
+
+class _Bottleneck(nn.Layer):
+    """1x1, 3x3 (with the stride), 1x1 to four times the width."""
+
+    expansion = 4
+
+    def __init__(self, in_channels, width, stride, dilation, vd, first_in_stage):
+        super().__init__()
+        out_channels = width * self.expansion
+        self.conv0 = ConvBNReLU(in_channels, width, 1, bias_attr=False)
+        self.conv1 = ConvBNReLU(width, width, 3, stride=stride, dilation=dilation, bias_attr=False)
+        self.conv2 = ConvBN(width, out_channels, 1, bias_attr=False)
+        self.short = _shortcut(in_channels, out_channels, stride, vd, first_in_stage)
+
+    def forward(self, x):
+        y = self.conv2(self.conv1(self.conv0(x)))
+        return F.relu(y + (x if self.short is None else self.short(x)))
+
+
+class _BasicBlock(nn.Layer):
+    """Two 3x3 convolutions; stride and dilation in the first."""
+
+    expansion = 1
+
+    def __init__(self, in_channels, width, stride, dilation, vd, first_in_stage):
+        super().__init__()
+        self.conv0 = ConvBNReLU(in_channels, width, 3, stride=stride, dilation=dilation, bias_attr=False)
+        self.conv1 = ConvBN(width, width, 3, bias_attr=False)
+        self.short = _shortcut(in_channels, width, stride, vd, first_in_stage)
+
+    def forward(self, x):
+        y = self.conv1(self.conv0(x))
+        return F.relu(y + (x if self.short is None else self.short(x)))
+
+
+# ---- the names that configurations use ----------------------------------------------------------------
+
+
+@BACKBONES.add_component
+def ResNet18(stem="vd", output_stride=8, multi_grid=(1, 1, 1), contract_dilation=None, in_channels=3, pretrained=None):
+    """ResNet with 18 layers, see `ResNet`."""
+    return ResNet(18, stem, output_stride, multi_grid, contract_dilation, in_channels, pretrained)
+
+
+@BACKBONES.add_component
+def ResNet34(stem="vd", output_stride=8, multi_grid=(1, 1, 1), contract_dilation=None, in_channels=3, pretrained=None):
+    """ResNet with 34 layers, see `ResNet`."""
+    return ResNet(34, stem, output_stride, multi_grid, contract_dilation, in_channels, pretrained)
+
+
+@BACKBONES.add_component
+def ResNet50(stem="vd", output_stride=8, multi_grid=(1, 1, 1), contract_dilation=None, in_channels=3, pretrained=None):
+    """ResNet with 50 layers, see `ResNet`."""
+    return ResNet(50, stem, output_stride, multi_grid, contract_dilation, in_channels, pretrained)
+
+
+@BACKBONES.add_component
+def ResNet101(stem="vd", output_stride=8, multi_grid=(1, 1, 1), contract_dilation=None, in_channels=3, pretrained=None):
+    """ResNet with 101 layers, see `ResNet`."""
+    return ResNet(101, stem, output_stride, multi_grid, contract_dilation, in_channels, pretrained)
+
+
+def _vd(depth, output_stride, multi_grid, in_channels, pretrained, data_format):
+    if data_format != "NCHW":
+        raise ValueError(f"ResNet{depth}_vd: data_format must be 'NCHW', got {data_format!r}")
+    return ResNet(depth, "vd", output_stride, multi_grid, None, in_channels, pretrained)
+
+
+@BACKBONES.add_component
+def ResNet18_vd(output_stride=8, multi_grid=(1, 1, 1), in_channels=3, pretrained=None, data_format="NCHW"):
+    """PaddleSeg's ResNet18_vd."""
+    return _vd(18, output_stride, multi_grid, in_channels, pretrained, data_format)
+
+
+@BACKBONES.add_component
+def ResNet34_vd(output_stride=8, multi_grid=(1, 1, 1), in_channels=3, pretrained=None, data_format="NCHW"):
+    """PaddleSeg's ResNet34_vd."""
+    return _vd(34, output_stride, multi_grid, in_channels, pretrained, data_format)
+
+
+@BACKBONES.add_component
+def ResNet50_vd(output_stride=8, multi_grid=(1, 1, 1), in_channels=3, pretrained=None, data_format="NCHW"):
+    """PaddleSeg's ResNet50_vd."""
+    return _vd(50, output_stride, multi_grid, in_channels, pretrained, data_format)
+
+
+@BACKBONES.add_component
+def ResNet101_vd(output_stride=8, multi_grid=(1, 1, 1), in_channels=3, pretrained=None, data_format="NCHW"):
+    """PaddleSeg's ResNet101_vd."""
+    return _vd(101, output_stride, multi_grid, in_channels, pretrained, data_format)

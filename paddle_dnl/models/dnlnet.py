@@ -1,0 +1,178 @@
+"""DNLNet: disentangled non-local networks for segmentation (Yin et al., ECCV 2020, https://arxiv.org/abs/2006.06668).
+
+    image -> backbone -> C4, C5 (output stride 8)
+    C5 -> conv0 -> DNL block -> conv1 -> [with C5] conv_cat -> cls -> logits
+    C4 -> aux -> auxiliary logits, only in training
+
+Arguments and parameter names are those of PaddleSeg's `DNLNet`. `dialect` chooses whose DNLNet it computes.
+"""
+
+from collections.abc import Sequence
+
+import paddle.nn.functional as F
+from paddle import nn
+
+from paddle_dnl.nn.concat_conv import conv_of_concat
+from paddle_dnl.nn.disentangled_nonlocal import DIALECTS, DisentangledNonLocal2D
+from paddle_dnl.nn.layers import ConvBNReLU
+from paddle_dnl.nn.resize import resize, spatial_size
+from paddle_dnl.registry import MODELS
+
+# What differs outside the block: interpolation without align_corners, and the width of the auxiliary head.
+HEAD_DIALECTS = {
+    "paddleseg": {"align_mode": 1, "aux_channels": 256},
+    "mmseg": {"align_mode": 0, "aux_channels": 256},
+    "official": {"align_mode": 0, "aux_channels": 512},
+}
+
+
+@MODELS.add_component
+class DNLNet(nn.Layer):
+    """Image `[B, 3, H, W]`, H and W from 33, to a list of logits `[B, num_classes, H, W]`.
+
+    The list holds the main output and, in training with `enable_auxiliary_loss`, the auxiliary one.
+
+    Args:
+        num_classes: number of classes.
+        backbone: returns a list of feature maps and has `feat_channels`.
+        backbone_indices: which maps are C4 (auxiliary head) and C5 (main head).
+        reduction: channels of the block over channels of its queries and keys.
+        use_scale: divide the pairwise logits by the root of the query width.
+        mode: `embedded_gaussian`, `gaussian`, `dot_product` or `concatenation`.
+        temperature: divides the pairwise logits.
+        concat_input: join C5 to the block's result before the last convolution.
+        enable_auxiliary_loss: use the auxiliary head in training. Its parameters exist either way (PaddleSeg's
+            checkpoints hold them); without it they are frozen.
+        align_corners: convention of the last resize; True for crops such as 769x769.
+        pretrained: kept for whoever builds the model from a configuration; nothing is loaded here.
+        dialect: `paddleseg`, `mmseg` or `official`: the published implementation whose function and
+            initialisation are taken. The arguments below override single switches; None means as the dialect.
+        align_mode: 0 or 1, see `paddle_dnl.nn.resize`.
+        aux_channels: width of the auxiliary head.
+        whitening, output, value_channels, zero_init, gamma_gate, concat_norm, init_std: see
+            `paddle_dnl.nn.disentangled_nonlocal.DisentangledNonLocal2D`.
+        sub_sample: keys and values at half the resolution.
+        pairwise: False drops the pairwise term (ablation).
+        unary: False drops the unary term (ablation).
+        attention: `auto`, `plain`, `streaming` or `flash`, see `paddle_dnl.nn.attention`.
+
+    Raises:
+        ValueError: an argument is not among its options.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        backbone: nn.Layer,
+        backbone_indices: Sequence[int] = (2, 3),
+        reduction: int = 2,
+        use_scale: bool = True,
+        mode: str = "embedded_gaussian",
+        temperature: float = 0.05,
+        concat_input: bool = True,
+        enable_auxiliary_loss: bool = True,
+        align_corners: bool = False,
+        pretrained: str | None = None,
+        dialect: str = "paddleseg",
+        align_mode: int | None = None,
+        aux_channels: int | None = None,
+        whitening: str | None = None,
+        output: str | None = None,
+        value_channels: int | None = None,
+        zero_init: bool | None = None,
+        gamma_gate: bool | None = None,
+        concat_norm: bool | None = None,
+        init_std: float | None = None,
+        sub_sample: bool = False,
+        pairwise: bool = True,
+        unary: bool = True,
+        attention: str = "auto",
+    ):
+        super().__init__()
+        if dialect not in DIALECTS:
+            raise ValueError(f"dialect must be one of {', '.join(DIALECTS)}; got {dialect!r}")
+        overrides = dict(
+            whitening=whitening, output=output, value_channels=value_channels, zero_init=zero_init,
+            gamma_gate=gamma_gate, concat_norm=concat_norm, init_std=init_std,
+        )  # fmt: skip
+        block = {**DIALECTS[dialect], **{name: value for name, value in overrides.items() if value is not None}}
+        block.update(
+            reduction=reduction, use_scale=use_scale, mode=mode, temperature=temperature, sub_sample=sub_sample,
+            pairwise=pairwise, unary=unary, attention=attention,
+        )  # fmt: skip
+        self.backbone = backbone
+        self.backbone_indices = tuple(backbone_indices)
+        self.head = DNLHead(
+            num_classes,
+            [backbone.feat_channels[i] for i in self.backbone_indices],
+            block=block,
+            concat_input=concat_input,
+            enable_auxiliary_loss=enable_auxiliary_loss,
+            aux_channels=aux_channels or HEAD_DIALECTS[dialect]["aux_channels"],
+        )
+        self.align_corners = align_corners
+        if align_mode is None:
+            align_mode = 0 if align_corners else HEAD_DIALECTS[dialect]["align_mode"]
+        self.align_mode = align_mode
+        self.pretrained = pretrained
+
+    def forward(self, x):
+        features = self.backbone(x)
+        logits = self.head([features[i] for i in self.backbone_indices])
+        size = spatial_size(x)
+        return [resize(y, size, self.align_corners, self.align_mode) for y in logits]
+
+
+class DNLHead(nn.Layer):
+    """Feature maps (C4, C5), or (C5,) without auxiliary head, to logits at their resolution.
+
+    Args:
+        num_classes: number of classes.
+        in_channels: channels of the maps.
+        block: arguments of `DisentangledNonLocal2D` but its width, which is a quarter of C5's.
+        concat_input: join C5 to the block's result before the last convolution.
+        enable_auxiliary_loss: return the auxiliary logits in training.
+        aux_channels: width of the auxiliary head.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        in_channels: Sequence[int],
+        block: dict | None = None,
+        concat_input: bool = True,
+        enable_auxiliary_loss: bool = True,
+        aux_channels: int = 256,
+    ):
+        super().__init__()
+        if enable_auxiliary_loss and len(in_channels) < 2:
+            raise ValueError("the auxiliary loss needs two backbone_indices, for instance (2, 3)")
+        width = in_channels[-1] // 4
+        self.enable_auxiliary_loss = enable_auxiliary_loss
+        self.concat_input = concat_input
+        self.dnl_block = DisentangledNonLocal2D(width, **(block or {}))
+        self.conv0 = ConvBNReLU(in_channels[-1], width, 3, bias_attr=False)
+        self.conv1 = ConvBNReLU(width, width, 3, bias_attr=False)
+        self.cls = nn.Sequential(nn.Dropout2D(0.1), nn.Conv2D(width, num_classes, 1))
+        if len(in_channels) > 1:
+            self.aux = nn.Sequential(
+                ConvBNReLU(in_channels[0], aux_channels, 3, bias_attr=False),
+                nn.Dropout2D(0.1),
+                nn.Conv2D(aux_channels, num_classes, 1),
+            )
+            if not enable_auxiliary_loss:
+                # Frozen, so that data parallel training does not wait for gradients that never come.
+                for parameter in self.aux.parameters():
+                    parameter.stop_gradient = True
+        if concat_input:
+            self.conv_cat = ConvBNReLU(in_channels[-1] + width, width, 3, bias_attr=False)
+
+    def forward(self, features):
+        c5 = features[-1]
+        y = self.conv1(self.dnl_block(self.conv0(c5)))
+        if self.concat_input:
+            y = F.relu(self.conv_cat._batch_norm(conv_of_concat([c5, y], self.conv_cat._conv)))
+        logits = [self.cls(y)]
+        if self.training and self.enable_auxiliary_loss:
+            logits.append(self.aux(features[0]))
+        return logits
