@@ -1,0 +1,112 @@
+"""Flags that several programs share, with PaddleSeg's names and meanings."""
+
+import argparse
+
+from paddle_dnl.errors import UsageError
+
+DEVICES = ("cpu", "gpu", "xpu", "npu", "mlu")
+
+
+def true_or_false(text: str) -> bool:
+    """`True`, `true`, `1` and their opposites, as scripts pass them."""
+    values = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+    if text.lower() not in values:
+        raise argparse.ArgumentTypeError(f"expected True or False, got {text!r}")
+    return values[text.lower()]
+
+
+def add_common(parser: argparse.ArgumentParser) -> None:
+    """--config, --opts, --device, --precision, --amp_level, --data_format."""
+    parser.add_argument("--config", required=True, help="YAML configuration")
+    parser.add_argument("--opts", nargs="+", metavar="KEY=VALUE", help="replace values of the configuration")
+    parser.add_argument("--device", choices=DEVICES, help="default: gpu when Paddle has one, else cpu")
+    parser.add_argument("--precision", choices=("fp32", "fp16", "bf16"), default="fp32")
+    parser.add_argument("--amp_level", choices=("O1", "O2"), default="O1")
+    parser.add_argument("--data_format", choices=("NCHW", "NHWC"), default="NCHW", help="only NCHW is supported")
+
+
+def add_augmented(parser: argparse.ArgumentParser, switch: str) -> None:
+    """Sliding windows, several scales, flips."""
+    parser.add_argument(f"--{switch}", action="store_true", help="use --scales and the flips")
+    parser.add_argument("--scales", nargs="+", type=float, default=[1.0])
+    parser.add_argument("--flip_horizontal", action="store_true")
+    parser.add_argument("--flip_vertical", action="store_true")
+    parser.add_argument("--is_slide", action="store_true", help="sliding windows of --crop_size every --stride")
+    parser.add_argument("--crop_size", nargs=2, type=int, metavar=("W", "H"))
+    parser.add_argument("--stride", nargs=2, type=int, metavar=("W", "H"))
+    parser.add_argument(
+        "--average",
+        choices=("logits", "softmax"),
+        help="what overlapping windows and scales average; default as in test_config, else logits",
+    )
+
+
+def check_common(args: argparse.Namespace) -> None:
+    """Refuses values that cannot work and selects the device.
+
+    Raises:
+        UsageError: names the flag.
+    """
+    if args.data_format != "NCHW":
+        raise UsageError("--data_format NHWC: not supported; leave the flag out")
+    select_device(args.device)
+
+
+def select_device(device: str | None) -> str:
+    """Makes `device` Paddle's current one; None means a GPU when there is one. Returns its name.
+
+    Raises:
+        UsageError: this Paddle or this machine does not have the device.
+    """
+    import paddle
+
+    has_gpu = paddle.is_compiled_with_cuda() and paddle.device.cuda.device_count() > 0
+    if device is None:
+        device = "gpu" if has_gpu else "cpu"
+    elif device == "gpu" and not has_gpu:
+        why = "no GPU is visible" if paddle.is_compiled_with_cuda() else "this PaddlePaddle is built for CPU only"
+        raise UsageError(f"--device gpu: {why}; install paddlepaddle-gpu, or use --device cpu")
+    try:
+        paddle.set_device(device)
+    except Exception as error:
+        raise UsageError(f"--device {device}: not available in this PaddlePaddle ({error})") from error
+    return device
+
+
+def test_settings(args: argparse.Namespace, config, switch: str) -> dict:
+    """The configuration's `test_config` with the flags laid over it, as arguments of `evaluate` and `predict`.
+
+    Raises:
+        UsageError: --is_slide without --crop_size and --stride anywhere.
+    """
+    settings = config.test_config
+    if getattr(args, switch):
+        settings["aug_eval"] = True
+    if args.scales != [1.0]:
+        settings["scales"] = args.scales
+    for name in ("flip_horizontal", "flip_vertical", "is_slide"):
+        if getattr(args, name):
+            settings[name] = True
+    for name in ("crop_size", "stride", "average"):
+        if getattr(args, name) is not None:
+            settings[name] = getattr(args, name)
+    if settings.get("is_slide") and not (settings.get("crop_size") and settings.get("stride")):
+        raise UsageError("--is_slide needs --crop_size W H and --stride W H")
+    if any(value <= 0 for name in ("crop_size", "stride") for value in settings.get(name) or ()):
+        raise UsageError("--crop_size and --stride must be positive")
+    if not settings.get("aug_eval"):
+        # As in PaddleSeg, scales and flips count only together with the switch.
+        for name in ("scales", "flip_horizontal", "flip_vertical"):
+            settings.pop(name, None)
+    return settings
+
+
+def require_model_path(args: argparse.Namespace) -> str:
+    """--model_path, which may not be left out: random weights are never evaluated or exported.
+
+    Raises:
+        UsageError: it is missing.
+    """
+    if not args.model_path:
+        raise UsageError("--model_path is required: the .pdparams or .safetensors file of trained weights")
+    return args.model_path

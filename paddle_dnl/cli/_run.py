@@ -1,0 +1,67 @@
+"""What every program does around its `main`: threads before paddle is imported, errors to one line and an exit status."""
+
+import errno
+import importlib
+import os
+import sys
+import traceback
+import warnings
+
+
+def choose_threads() -> None:
+    """Sets OMP_NUM_THREADS to this process's share of the cores, unless the user has set it.
+
+    Paddle pins itself to one thread at import when the variable is missing.
+    """
+    local_ranks = int(os.environ.get("PADDLE_LOCAL_SIZE", os.environ.get("PADDLE_TRAINERS_NUM", "1")))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // max(1, local_ranks))))
+
+
+def run(module: str, argv: list[str] | None = None) -> None:
+    """Imports `module`, runs its `main(argv)` and ends the process with the right status.
+
+    0 is success, 2 wrong use of the command line, 1 any other failure; a failure that the user can act on is one line on
+    stderr.
+    """
+    choose_threads()
+    warnings.filterwarnings("ignore", message="No ccache found")
+    import paddle_dnl  # noqa: F401  first: it loads zlib before paddle
+    from paddle_dnl.errors import PaddleDnlError
+
+    try:
+        status = importlib.import_module(module).main(argv)
+    except PaddleDnlError as error:
+        status = _fail(str(error), error.exit_status)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.ENOTDIR, errno.EFBIG):
+            traceback.print_exc()
+            status = 1
+        else:
+            status = _fail(f"{error.filename or 'output'}: {error.strerror}", 1)
+    except MemoryError:
+        status = _fail("out of memory; a smaller --batch_size or sliding evaluation (--is_slide) needs less", 1)
+    except KeyboardInterrupt:
+        status = _fail("interrupted", 130)
+    except Exception:  # a defect of the program: its traceback is what helps
+        traceback.print_exc()
+        status = 1
+    sys.stdout.flush()
+    if _in_group():
+        # The other ranks wait for this one in a collective operation; the launcher ends them when this process is gone.
+        sys.stderr.flush()
+        os._exit(status or 0)
+    sys.exit(status)
+
+
+def _in_group() -> bool:
+    return int(os.environ.get("PADDLE_TRAINERS_NUM", "1")) > 1
+
+
+def _fail(text: str, status: int) -> int:
+    if os.environ.get("PADDLE_DNL_TRACEBACK"):
+        traceback.print_exc()
+    rank = os.environ.get("PADDLE_TRAINER_ID")
+    where = f" (rank {rank})" if rank is not None and _in_group() else ""
+    print(f"Error{where}: {text}", file=sys.stderr, flush=True)
+    return status

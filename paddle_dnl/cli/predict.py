@@ -1,0 +1,51 @@
+"""Command line of predict.py."""
+
+import argparse
+
+from paddle_dnl.cli import _arguments
+
+
+def parse_args(argv=None) -> argparse.Namespace:
+    """The flags of predict.py, those of PaddleSeg, bf16 and --average."""
+    parser = argparse.ArgumentParser(description="Writes label pictures and overlays for images.")
+    _arguments.add_common(parser)
+    parser.add_argument("--model_path", help=".pdparams or .safetensors file of trained weights")
+    parser.add_argument("--image_path", required=True, help="an image, a folder, or a .txt list of images")
+    parser.add_argument("--save_dir", default="./output/result", help="folder of the pictures")
+    parser.add_argument("--custom_color", nargs="+", type=int, metavar="N", help="R G B for each class in turn")
+    parser.add_argument("--device_id", type=int, default=0, help="number of the GPU")
+    _arguments.add_augmented(parser, "aug_pred")
+    return parser.parse_args(argv)
+
+
+def main(argv=None) -> int:
+    """Predicts all images; returns the exit status."""
+    args = parse_args(argv)
+    model_path = _arguments.require_model_path(args)
+    from paddle_dnl.config import Config
+    from paddle_dnl.errors import UsageError
+
+    _arguments.check_common(args)
+    if args.device == "gpu":
+        import paddle
+
+        paddle.set_device(f"gpu:{args.device_id}")
+    config = Config(args.config, opts=args.opts)
+    if not config.val_dataset_cfg:
+        raise UsageError(f"{args.config} has no val_dataset, whose transforms prepare the images")
+    settings = _arguments.test_settings(args, config, "aug_pred")
+    settings = {key: value for key, value in settings.items() if key not in ("auc_roc", "batch_size")}
+    from paddle_dnl.engine.build import build_model
+    from paddle_dnl.engine.predict import predict
+
+    predict(
+        build_model(config, pretrained=model_path),
+        config,
+        args.image_path,
+        args.save_dir,
+        custom_color=args.custom_color,
+        precision=args.precision,
+        amp_level=args.amp_level,
+        **settings,
+    )
+    return 0

@@ -1,0 +1,59 @@
+"""Command line of train.py."""
+
+import argparse
+
+from paddle_dnl.cli import _arguments
+from paddle_dnl.errors import UsageError
+
+
+def parse_args(argv=None) -> argparse.Namespace:
+    """The flags of train.py, those of PaddleSeg and bf16."""
+    parser = argparse.ArgumentParser(description="Trains a segmentation model.")
+    _arguments.add_common(parser)
+    add = parser.add_argument
+    add("--iters", type=int, help="optimizer steps; replaces the configuration's value")
+    add("--batch_size", type=int, help="samples per process; replaces the configuration's value")
+    add("--learning_rate", type=float, help="replaces the configuration's value")
+    add("--save_dir", default="./output", help="folder of checkpoints and VisualDL files")
+    add("--save_interval", type=int, default=1000, help="steps between checkpoints (and evaluations with --do_eval)")
+    add("--resume_model", help="checkpoint folder, or `auto` for the newest in --save_dir")
+    add("--keep_checkpoint_max", type=int, default=5, help="checkpoints kept beside the best")
+    add("--do_eval", action="store_true", help="evaluate at each checkpoint and keep the best model")
+    add("--early_stop_intervals", type=int, help="stop after this many evaluations without a better mIoU")
+    add("--log_iters", type=int, default=10, help="steps between log lines")
+    add("--use_vdl", action="store_true", help="write VisualDL scalars")
+    add("--use_ema", action="store_true", help="average the weights and evaluate the average too")
+    add("--num_workers", type=int, default=0, help="processes that load data, per rank")
+    add("--seed", type=int, help="makes the run reproducible, sample order included")
+    add("--repeats", type=int, default=1, help="times that each sample occurs in an epoch")
+    add("--profiler_options", help="for instance 'batch_range=[10,20]; profile_path=model.profile'")
+    add("--to_static_training", action="store_true", help="train as a static graph")
+    args = parser.parse_args(argv)
+    for name in ("save_interval", "log_iters", "keep_checkpoint_max", "repeats", "early_stop_intervals"):
+        if getattr(args, name) is not None and getattr(args, name) < 1:
+            raise UsageError(f"--{name} must be at least 1, got {getattr(args, name)}")
+    if args.num_workers < 0:
+        raise UsageError(f"--num_workers must not be negative, got {args.num_workers}")
+    if args.early_stop_intervals and not args.do_eval:
+        raise UsageError("--early_stop_intervals needs --do_eval")
+    return args
+
+
+def main(argv=None) -> int:
+    """Trains; returns the exit status."""
+    args = parse_args(argv)
+    from paddle_dnl.config import Config
+
+    _arguments.check_common(args)
+    config = Config(
+        args.config, learning_rate=args.learning_rate, batch_size=args.batch_size, iters=args.iters, opts=args.opts
+    )
+    args.to_static_training = args.to_static_training or config.to_static_training
+    if args.do_eval and not config.val_dataset_cfg:
+        raise UsageError(f"--do_eval: {args.config} has no val_dataset")
+    from paddle_dnl.engine.trainer import train_from_config
+    from paddle_dnl.environment import log_environment
+
+    log_environment(config)
+    train_from_config(config, args)
+    return 0

@@ -1,0 +1,48 @@
+"""Command line of val.py."""
+
+import argparse
+
+from paddle_dnl.cli import _arguments
+
+
+def parse_args(argv=None) -> argparse.Namespace:
+    """The flags of val.py, those of PaddleSeg, bf16 and --average."""
+    parser = argparse.ArgumentParser(description="Evaluates a model on the val_dataset of its configuration.")
+    _arguments.add_common(parser)
+    parser.add_argument("--model_path", help=".pdparams or .safetensors file of trained weights")
+    parser.add_argument("--num_workers", type=int, default=0, help="processes that load data")
+    parser.add_argument("--batch_size", type=int, default=1, help="images at once; sizes must be equal for more than 1")
+    parser.add_argument("--auc_roc", action="store_true", help="also the area under the ROC curve")
+    _arguments.add_augmented(parser, "aug_eval")
+    return parser.parse_args(argv)
+
+
+def main(argv=None) -> int:
+    """Evaluates and logs the metrics; returns the exit status."""
+    args = parse_args(argv)
+    model_path = _arguments.require_model_path(args)
+    from paddle_dnl import registry
+    from paddle_dnl.config import Config
+    from paddle_dnl.errors import UsageError
+
+    _arguments.check_common(args)
+    config = Config(args.config, opts=args.opts)
+    if not config.val_dataset_cfg:
+        raise UsageError(f"{args.config} has no val_dataset")
+    settings = _arguments.test_settings(args, config, "aug_eval")
+    if args.auc_roc:
+        settings["auc_roc"] = True
+    from paddle_dnl.data.check import check_dataset
+    from paddle_dnl.engine import distributed
+    from paddle_dnl.engine.build import build_model
+    from paddle_dnl.engine.evaluator import evaluate
+
+    distributed.initialise()
+    dataset = registry.build(config.val_dataset_cfg, "dataset", "val_dataset")
+    check_dataset(dataset, "val_dataset", num_workers=args.num_workers)
+    model = build_model(config, pretrained=model_path)
+    settings.setdefault("batch_size", args.batch_size)
+    evaluate(
+        model, dataset, num_workers=args.num_workers, precision=args.precision, amp_level=args.amp_level, **settings
+    )
+    return 0

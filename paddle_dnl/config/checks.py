@@ -1,0 +1,224 @@
+"""Checks of a whole configuration: known keys, known components and arguments, values that fit together.
+
+Each check works on the plain dict, raises `ConfigError` with file, dotted key and nearest valid name, and fills in what
+PaddleSeg fills in: the number of classes and channels of the model, `ignore_index` of the losses, repeated losses.
+"""
+
+import inspect
+import math
+
+import paddle
+
+from paddle_dnl import registry
+from paddle_dnl.errors import ConfigError
+
+_REQUIRED = ("batch_size", "iters", "train_dataset", "optimizer", "lr_scheduler", "loss", "model")
+_OPTIONAL = (
+    "val_dataset", "test_config", "to_static_training", "export", "distill_loss", "grad_accum_iters", "ema_decay",
+    "pretrained_sha256",
+)  # fmt: skip
+_TEST_KEYS = (
+    "aug_eval", "scales", "flip_horizontal", "flip_vertical", "is_slide", "crop_size", "stride", "average", "auc_roc",
+    "batch_size",
+)  # fmt: skip
+_SECTIONS = {"model": "model", "train_dataset": "dataset", "val_dataset": "dataset", "optimizer": "optimizer"}
+# Names that PaddleSeg accepts for compatibility with its own past.
+_OLD_NAMES = {"adam": "Adam", "sgd": "SGD"}
+
+
+def check(config: dict, path: str) -> None:
+    """Checks `config` in place; `path` is named in errors."""
+    try:
+        _check_top_level(config)
+        for section, kind in _SECTIONS.items():
+            if section in config:
+                check_component(config[section], kind, section)
+        _check_scheduler(config["lr_scheduler"])
+        _check_losses(config)
+        _check_optimizer(config["optimizer"])
+        _check_test_config(config.get("test_config") or {})
+        _match_datasets(config)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error.__cause__
+
+
+def _refuse_unknown(key: str, known, where: str) -> None:
+    if key not in known:
+        dotted = f"{where}.{key}" if where else key
+        raise ConfigError(
+            f"{dotted}: unknown key.{registry.nearest(key, known)} Known here: {', '.join(sorted(map(str, known)))}"
+        )
+
+
+def _check_top_level(config: dict) -> None:
+    for key in config:
+        _refuse_unknown(key, (*_REQUIRED, *_OPTIONAL), "")
+    for key in _REQUIRED:
+        if config.get(key) is None:
+            raise ConfigError(f"{key}: missing")
+    for key in ("batch_size", "iters", "grad_accum_iters"):
+        value = config.get(key, 1)
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ConfigError(f"{key}: must be a positive integer, got {value!r}")
+    decay = config.get("ema_decay", 0.999)
+    if isinstance(decay, bool) or not isinstance(decay, int | float) or not 0 <= decay < 1:
+        raise ConfigError(f"ema_decay: must be a number in [0, 1), got {decay!r}")
+    if not isinstance(config.get("to_static_training", False), bool):
+        raise ConfigError(f"to_static_training: must be true or false, got {config['to_static_training']!r}")
+
+
+def check_component(cfg, kind: str, where: str) -> None:
+    """A `{type: ..., argument: ...}` mapping and all inside it: known name, known arguments, none missing."""
+    if not isinstance(cfg, dict) or not isinstance(cfg.get("type"), str):
+        raise ConfigError(f"{where}: expected a mapping with a `type` key that names the {kind}, got {cfg!r}")
+    name = _OLD_NAMES.get(cfg["type"], cfg["type"]) if kind == "optimizer" else cfg["type"]
+    cls = registry.find(name, kind, where)
+    if kind == "optimizer" and name == "SGD" and "momentum" in cfg:
+        cls = registry.find("Momentum", kind, where)
+    _check_arguments(cls, name, {key: value for key, value in cfg.items() if key != "type"}, where, kind)
+    for key in ("transforms", "losses"):
+        items = cfg.get(key)
+        if items is not None and (not isinstance(items, list) or not all(registry.is_component(i) for i in items)):
+            raise ConfigError(f"{where}.{key}: expected a list of mappings with a `type` key")
+    for inner, inner_kind, inner_where in registry.nested(cfg, kind, where):
+        check_component(inner, inner_kind, inner_where)
+
+
+# What the frame around a component supplies, so that a configuration need not.
+_SUPPLIED = {
+    "model": {"num_classes"},
+    "backbone": set(),
+    "dataset": {"transforms", "num_classes", "mode"},
+    "optimizer": {"parameters", "learning_rate"},
+}
+
+
+def _check_arguments(cls, name: str, arguments: dict, where: str, kind: str) -> None:
+    parameters = inspect.signature(cls).parameters
+    known = [key for key, p in parameters.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    if not any(p.kind == p.VAR_KEYWORD for p in parameters.values()):
+        for key in arguments:
+            _refuse_unknown(key, known, where)
+    for key in known:
+        parameter = parameters[key]
+        if parameter.default is parameter.empty and key not in arguments and key not in _SUPPLIED.get(kind, ()):
+            raise ConfigError(f"{where}.{key}: missing; {name} needs it")
+
+
+def _check_scheduler(cfg) -> None:
+    where = "lr_scheduler"
+    if not isinstance(cfg, dict) or "type" not in cfg:
+        raise ConfigError(f"{where}: expected a mapping with a `type` key, got {cfg!r}")
+    module = paddle.optimizer.lr
+    schedules = [
+        name for name, value in vars(module).items()
+        if inspect.isclass(value) and issubclass(value, module.LRScheduler) and value is not module.LRScheduler
+    ]  # fmt: skip
+    if cfg["type"] not in schedules:
+        raise ConfigError(f"{where}.type: no schedule {cfg['type']!r}.{registry.nearest(cfg['type'], schedules)}")
+    known = [*inspect.signature(getattr(module, cfg["type"])).parameters, "type", "warmup_iters", "warmup_start_lr"]
+    for key, value in cfg.items():
+        _refuse_unknown(key, known, where)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ConfigError(f"{where}.{key}: must be a finite number, got {value!r}")
+    if "warmup_iters" in cfg and "warmup_start_lr" not in cfg:
+        raise ConfigError(f"{where}.warmup_start_lr: missing; warmup_iters needs it")
+    rate = cfg.get("learning_rate")
+    if "learning_rate" in known and (isinstance(rate, bool) or not isinstance(rate, int | float) or rate < 0):
+        raise ConfigError(f"{where}.learning_rate: must be a number from 0, got {rate!r}")
+
+
+def _check_optimizer(cfg: dict) -> None:
+    decay = cfg.get("weight_decay")
+    if decay is None:
+        return
+    if isinstance(decay, bool) or not isinstance(decay, int | float) or not math.isfinite(decay) or decay < 0:
+        raise ConfigError(f"optimizer.weight_decay: must be a number from 0, got {decay!r}")
+    cfg["weight_decay"] = float(decay)
+
+
+def _check_losses(config: dict) -> None:
+    for section in ("loss", "distill_loss"):
+        cfg = config.get(section)
+        if cfg is None:
+            continue
+        if not isinstance(cfg, dict):
+            raise ConfigError(f"{section}: expected a mapping with `types` and `coef`, got {cfg!r}")
+        for key in cfg:
+            _refuse_unknown(key, ("types", "coef"), section)
+        types, coef = cfg.get("types"), cfg.get("coef")
+        if not isinstance(types, list) or not types:
+            raise ConfigError(f"{section}.types: expected a list of losses, got {types!r}")
+        if not isinstance(coef, list) or not all(isinstance(c, int | float) and math.isfinite(c) for c in coef):
+            raise ConfigError(f"{section}.coef: expected a list of numbers, got {coef!r}")
+        for i, item in enumerate(types):
+            check_component(item, "loss", f"{section}.types.{i}")
+        if len(types) == 1:
+            cfg["types"] = [dict(types[0]) for _ in coef]
+        elif len(types) != len(coef):
+            raise ConfigError(f"{section}.types: {len(types)} losses for {len(coef)} coef; give one, or one per coef")
+
+
+def _check_test_config(cfg: dict) -> None:
+    if not isinstance(cfg, dict):
+        raise ConfigError(f"test_config: expected a mapping, got {cfg!r}")
+    for key in cfg:
+        _refuse_unknown(key, _TEST_KEYS, "test_config")
+    if cfg.get("average", "logits") not in ("logits", "softmax"):
+        raise ConfigError(f"test_config.average: must be logits or softmax, got {cfg['average']!r}")
+    for key in ("crop_size", "stride"):
+        value = cfg.get(key)
+        if value is None and cfg.get("is_slide"):
+            raise ConfigError(f"test_config.{key}: missing; is_slide needs it, as [width, height] in pixels")
+        if value is not None and not (
+            isinstance(value, list) and len(value) == 2 and all(isinstance(v, int) and v > 0 for v in value)
+        ):
+            raise ConfigError(f"test_config.{key}: expected [width, height] in pixels, got {value!r}")
+
+
+def _one_value(sources: dict[str, object], what: str):
+    """The value on which all sources that give one agree, or None."""
+    given = {where: value for where, value in sources.items() if value is not None}
+    if len(set(given.values())) > 1:
+        raise ConfigError(f"{what} disagree: {', '.join(f'{where} = {value}' for where, value in given.items())}")
+    return next(iter(given.values()), None)
+
+
+def _of_datasets(config: dict, argument: str, attribute: str) -> dict[str, object]:
+    """What each dataset says about `argument`: its configuration, or the class for datasets of fixed content."""
+    values = {}
+    for section in ("train_dataset", "val_dataset"):
+        cfg = config.get(section)
+        if cfg:
+            cls = registry.find(cfg["type"], "dataset", section)
+            values[f"{section}.{argument}"] = cfg.get(argument, getattr(cls, attribute, None))
+    return values
+
+
+def _match_datasets(config: dict) -> None:
+    model = config["model"]
+    classes = _of_datasets(config, "num_classes", "NUM_CLASSES")
+    agreed = _one_value({**classes, "model.num_classes": model.get("num_classes")}, "numbers of classes")
+    if agreed is None:
+        raise ConfigError("train_dataset.num_classes: missing")
+    if "num_classes" in inspect.signature(registry.find(model["type"], "model", "model")).parameters:
+        model["num_classes"] = agreed
+    holder, where = model, "model"
+    if isinstance(model.get("backbone"), dict):
+        holder, where = model["backbone"], "model.backbone"
+    channels = _of_datasets(config, "img_channels", "IMG_CHANNELS")
+    agreed = _one_value({**channels, f"{where}.in_channels": holder.get("in_channels")}, "numbers of image channels")
+    if agreed not in (None, 3):
+        holder["in_channels"] = agreed
+    ignored = _of_datasets(config, "ignore_index", "IGNORE_INDEX")
+    for i, loss in enumerate(config["loss"]["types"]):
+        _set_ignore_index(loss, ignored, f"loss.types.{i}")
+
+
+def _set_ignore_index(loss: dict, ignored: dict[str, object], where: str) -> None:
+    for i, inner in enumerate(loss.get("losses", [])):
+        _set_ignore_index(inner, ignored, f"{where}.losses.{i}")
+    if "ignore_index" in inspect.signature(registry.find(loss["type"], "loss", where)).parameters:
+        agreed = _one_value({**ignored, f"{where}.ignore_index": loss.get("ignore_index")}, "values of ignore_index")
+        if agreed is not None:
+            loss["ignore_index"] = agreed

@@ -1,0 +1,118 @@
+"""`Config`: a whole experiment in one YAML file, resolved and checked before anything is built."""
+
+import copy
+from pathlib import Path
+
+import yaml
+
+from paddle_dnl.config import checks
+from paddle_dnl.config.overrides import apply_overrides
+from paddle_dnl.config.reading import read_config
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes repeated values out instead of using anchors."""
+
+    def ignore_aliases(self, data) -> bool:
+        return True
+
+
+def to_yaml(value) -> str:
+    """Plain data as YAML text, keys in their order."""
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
+
+
+class Config:
+    """A configuration file with its bases, the overrides of the command line, and defaults, all checked.
+
+    Has the attributes of PaddleSeg's `Config`; beyond its keys it knows `grad_accum_iters`, `ema_decay` and
+    `pretrained_sha256`.
+
+    Args:
+        path: a .yml file, or the configuration as a dict.
+        learning_rate, batch_size, iters: replace the values of the file; None keeps them, zero is not ignored.
+        opts: `key=value` strings, see `paddle_dnl.config.overrides`.
+
+    Raises:
+        ConfigError: names the file, the dotted key and the nearest valid name.
+    """
+
+    def __init__(
+        self,
+        path: str | Path | dict,
+        learning_rate: float | None = None,
+        batch_size: int | None = None,
+        iters: int | None = None,
+        opts: list[str] | None = None,
+    ):
+        self.path = "configuration" if isinstance(path, dict) else str(path)
+        self.dic = copy.deepcopy(path) if isinstance(path, dict) else read_config(path)
+        options = list(opts or [])
+        for key, value in (
+            ("lr_scheduler.learning_rate", learning_rate),
+            ("batch_size", batch_size),
+            ("iters", iters),
+        ):
+            if value is not None:
+                options.insert(0, f"{key}={value}")
+        apply_overrides(self.dic, options)
+        checks.check(self.dic, self.path)
+
+    def _section(self, key: str) -> dict:
+        return copy.deepcopy(self.dic.get(key) or {})
+
+    @property
+    def batch_size(self) -> int:
+        """Samples per process and step."""
+        return self.dic["batch_size"]
+
+    @property
+    def iters(self) -> int:
+        """Optimizer steps of the whole run."""
+        return self.dic["iters"]
+
+    @property
+    def to_static_training(self) -> bool:
+        """Whether training runs as a static graph."""
+        return self.dic.get("to_static_training", False)
+
+    @property
+    def model_cfg(self) -> dict:
+        """The `model` section."""
+        return self._section("model")
+
+    @property
+    def loss_cfg(self) -> dict:
+        """The `loss` section; `types` has one entry per `coef`."""
+        return self._section("loss")
+
+    @property
+    def lr_scheduler_cfg(self) -> dict:
+        """The `lr_scheduler` section."""
+        return self._section("lr_scheduler")
+
+    @property
+    def optimizer_cfg(self) -> dict:
+        """The `optimizer` section."""
+        return self._section("optimizer")
+
+    @property
+    def train_dataset_cfg(self) -> dict:
+        """The `train_dataset` section."""
+        return self._section("train_dataset")
+
+    @property
+    def val_dataset_cfg(self) -> dict:
+        """The `val_dataset` section; empty when there is none."""
+        return self._section("val_dataset")
+
+    @property
+    def test_config(self) -> dict:
+        """Arguments of evaluation: slide, scales, flip."""
+        return self._section("test_config")
+
+    def dump(self) -> str:
+        """The resolved configuration as YAML that reads back to the same values."""
+        return to_yaml(self.dic)
+
+    __str__ = dump

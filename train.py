@@ -1,0 +1,6 @@
+"""See `python train.py --help`."""
+
+from paddle_dnl.cli._run import run
+
+if __name__ == "__main__":
+    run("paddle_dnl.cli.train")
