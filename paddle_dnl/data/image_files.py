@@ -1,0 +1,64 @@
+"""Which images a path on the command line means, and the name under which each one's result is stored."""
+
+import glob
+from pathlib import Path
+
+from paddle_dnl.errors import DataError
+
+EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
+
+
+def _from_list(path: Path) -> list[tuple[Path, Path]]:
+    """The first column of a list file; relative names are relative to the list."""
+    found = []
+    try:
+        lines = path.read_bytes().decode("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from error
+    for line in filter(None, map(str.strip, lines)):
+        name = line
+        # A whole line that is a file wins, so that names with spaces need no quoting.
+        for separator in (None, ",", "\t", " "):
+            name = line if separator is None else line.split(separator)[0].strip()
+            if (path.parent / name).is_file():
+                break
+        else:
+            raise DataError(f"{path}: {line!r} names no file below {path.parent}")
+        relative = Path(name)
+        found.append((path.parent / name, relative if not relative.is_absolute() else Path(relative.name)))
+    return found
+
+
+def find_images(path: str | Path) -> list[tuple[Path, Path]]:
+    """Images as (file, name relative to what was given), in a fixed order.
+
+    Args:
+        path: an image, a folder (searched with all its subfolders), a .txt list (first column), or a pattern with `*`.
+
+    Raises:
+        DataError: nothing there, or two images would share one name.
+    """
+    path = Path(path)
+    if path.is_dir():
+        found = [(p, p.relative_to(path)) for p in sorted(path.rglob("*")) if p.suffix.lower() in EXTENSIONS]
+    elif path.is_file():
+        found = _from_list(path) if path.suffix.lower() == ".txt" else [(path, Path(path.name))]
+    elif any(sign in str(path) for sign in "*?["):
+        files = sorted(Path(p) for p in glob.glob(str(path), recursive=True))
+        files = [p for p in files if p.suffix.lower() in EXTENSIONS]
+        parents = {p.parent for p in files}
+        found = [(p, Path(p.name) if len(parents) == 1 else Path(*p.parts[-2:])) for p in files]
+    else:
+        raise DataError(f"{path}: no such image, folder or list")
+    if not found:
+        raise DataError(f"{path}: no images there (known are {', '.join(EXTENSIONS)})")
+    by_name: dict[Path, Path] = {}
+    for file, name in found:
+        # Results are PNGs: a.jpg and a.png would overwrite each other.
+        stem = name.with_suffix("")
+        if ".." in name.parts:
+            raise DataError(f"{path}: {name} leads out of the folder of results")
+        if stem in by_name and by_name[stem] != file:
+            raise DataError(f"{path}: {by_name[stem]} and {file} would both be stored as {stem}.png")
+        by_name[stem] = file
+    return found
