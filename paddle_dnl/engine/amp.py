@@ -1,0 +1,71 @@
+"""Mixed precision, so that training and evaluation have one code path for fp32, fp16 and bf16."""
+
+import contextlib
+
+import paddle
+
+from paddle_dnl.errors import UsageError
+from paddle_dnl.log import logger
+
+PRECISIONS = ("fp32", "fp16", "bf16")
+_DTYPES = {"fp16": "float16", "bf16": "bfloat16"}
+
+# Bilinear resizing and losses lose too much in half precision; attention keeps itself in float32 (nn/attention.py).
+_KEEP_FLOAT32 = {"bilinear_interp_v2", "softmax_with_cross_entropy", "cross_entropy_with_softmax"}
+
+
+def _supports(precision: str) -> bool:
+    if not (paddle.is_compiled_with_cuda() and paddle.get_device().startswith("gpu")):
+        return False
+    check = {"fp16": "is_float16_supported", "bf16": "is_bfloat16_supported"}[precision]
+    return bool(getattr(paddle.amp, check)())
+
+
+def effective_precision(precision: str) -> str:
+    """`precision` where the current device has it, else `fp32` with one notice.
+
+    Raises:
+        UsageError: not one of fp32, fp16, bf16.
+    """
+    if precision not in PRECISIONS:
+        raise UsageError(f"precision {precision!r} is not one of {', '.join(PRECISIONS)}")
+    if precision == "fp32" or _supports(precision):
+        return precision
+    logger.warning(f"--precision {precision}: {paddle.get_device()} does not have it; computing in float32")
+    return "fp32"
+
+
+def autocast(precision: str, amp_level: str = "O1"):
+    """Context in which the forward pass runs; without effect for fp32."""
+    if precision == "fp32":
+        return contextlib.nullcontext()
+    return paddle.amp.auto_cast(level=amp_level, dtype=_DTYPES[precision], custom_black_list=_KEEP_FLOAT32)
+
+
+class _PassThrough:
+    """The interface of the loss scaler for precisions that need none."""
+
+    def scale(self, loss: paddle.Tensor) -> paddle.Tensor:
+        """The loss itself."""
+        return loss
+
+    def step(self, optimizer) -> None:
+        """Applies the gradients."""
+        optimizer.step()
+
+    def update(self) -> None:
+        """Nothing to adapt."""
+
+    def state_dict(self) -> dict:
+        """Nothing to keep."""
+        return {}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Nothing to restore."""
+
+
+def make_scaler(precision: str):
+    """Dynamic loss scaling for fp16; bf16 has float32's range and fp32 needs none."""
+    if precision != "fp16":
+        return _PassThrough()
+    return paddle.amp.GradScaler(init_loss_scaling=2.0**15, incr_every_n_steps=2000)

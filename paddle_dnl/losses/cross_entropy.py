@@ -1,0 +1,88 @@
+"""Cross entropy with PaddleSeg's arguments and values."""
+
+from collections.abc import Sequence
+
+import paddle
+import paddle.nn.functional as F
+from paddle import nn
+
+from paddle_dnl.registry import LOSSES
+
+# PaddleSeg's guard against division by zero; it also makes the loss of a batch without any valid pixel 0.
+_EPS = 1e-8
+
+
+def pixel_losses(logits: paddle.Tensor, label: paddle.Tensor, ignore_index: int) -> paddle.Tensor:
+    """Negative log-likelihood of each pixel's label, `[B, H, W]` in float32; 0 where the label is ignored."""
+    losses = F.softmax_with_cross_entropy(
+        logits.astype("float32"), label.unsqueeze(1), ignore_index=ignore_index, axis=1
+    )
+    return losses.squeeze(1)
+
+
+def class_weights(weight, label: paddle.Tensor, valid: paddle.Tensor, num_classes: int) -> paddle.Tensor:
+    """The weight of each pixel's class, `[B, H, W]`; 0 where `valid` is 0.
+
+    Raises:
+        ValueError: not one weight per class.
+    """
+    if len(weight) != num_classes:
+        raise ValueError(f"{len(weight)} class weights for {num_classes} classes")
+    inside = label * valid.astype(label.dtype)
+    chosen = paddle.gather(weight, inside.flatten()).reshape(label.shape)
+    return chosen * valid
+
+
+@LOSSES.add_component
+class CrossEntropyLoss(nn.Layer):
+    """Mean cross entropy over pixels.
+
+    Args:
+        weight: one number per class; the mean is then the weighted one.
+        ignore_index: label that does not count.
+        top_k_percent_pixels: share of pixels, the hardest ones, that count; 1 for all.
+        avg_non_ignore: divide by the number of labelled pixels; False divides by all pixels, as mmsegmentation 0.x does.
+        data_format: only NCHW.
+    """
+
+    def __init__(
+        self,
+        weight: Sequence[float] | None = None,
+        ignore_index: int = 255,
+        top_k_percent_pixels: float = 1.0,
+        avg_non_ignore: bool = True,
+        data_format: str = "NCHW",
+    ):
+        super().__init__()
+        if data_format != "NCHW":
+            raise ValueError(f"data_format must be NCHW, got {data_format!r}")
+        if not 0 < top_k_percent_pixels <= 1:
+            raise ValueError(f"top_k_percent_pixels must be in (0, 1], got {top_k_percent_pixels}")
+        self.weight = None if weight is None else paddle.to_tensor(weight, dtype="float32")
+        self.ignore_index = ignore_index
+        self.top_k_percent_pixels = top_k_percent_pixels
+        self.avg_non_ignore = avg_non_ignore
+
+    def forward(self, logits, label, semantic_weights=None):
+        """`logits [B, K, H, W]`, `label [B, H, W]` integer, optional weight of each pixel `[B, H, W]`; returns a scalar."""
+        label = label.astype("int64")
+        valid = (label != self.ignore_index).astype("float32")
+        losses = pixel_losses(logits, label, self.ignore_index)
+        if semantic_weights is not None:
+            losses = losses * semantic_weights
+        if self.weight is None:
+            share = paddle.ones_like(losses)
+        else:
+            share = class_weights(self.weight, label, valid, logits.shape[1])
+            losses = losses * share
+        if self.top_k_percent_pixels < 1:
+            return self._hardest(losses, share)
+        counted = share * valid if self.avg_non_ignore else share
+        return losses.mean() / (counted.mean() + _EPS)
+
+    def _hardest(self, losses, share):
+        count = int(self.top_k_percent_pixels * losses.size)
+        hardest, indices = paddle.topk(losses.flatten(), max(1, count))
+        share = paddle.gather(share.flatten(), indices)
+        share.stop_gradient = True
+        return hardest.mean() / (share.mean() + _EPS)

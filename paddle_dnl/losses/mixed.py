@@ -1,0 +1,31 @@
+"""A weighted sum of losses on the same output."""
+
+from collections.abc import Sequence
+
+from paddle import nn
+
+from paddle_dnl.registry import LOSSES
+
+
+@LOSSES.add_component
+class MixedLoss(nn.Layer):
+    """Several losses of one output; returns the list of weighted values, as PaddleSeg's does.
+
+    Args:
+        losses: callables `(logits, label) -> scalar`.
+        coef: one factor per loss.
+
+    Raises:
+        ValueError: not as many factors as losses.
+    """
+
+    def __init__(self, losses: Sequence, coef: Sequence[float]):
+        super().__init__()
+        if len(losses) != len(coef):
+            raise ValueError(f"MixedLoss has {len(losses)} losses and {len(coef)} coef")
+        self.losses = list(losses)
+        self.coef = list(coef)
+
+    def forward(self, logits, label):
+        """`logits [B, K, H, W]`, `label [B, H, W]`; returns weighted scalars, one per loss."""
+        return [factor * loss(logits, label) for loss, factor in zip(self.losses, self.coef, strict=True)]

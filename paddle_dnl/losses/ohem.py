@@ -1,0 +1,73 @@
+"""Online hard example mining: only pixels that the model finds hard count."""
+
+from collections.abc import Sequence
+
+import paddle
+import paddle.nn.functional as F
+from paddle import nn
+
+from paddle_dnl.losses.cross_entropy import class_weights, pixel_losses
+from paddle_dnl.registry import LOSSES
+
+_EPS = 1e-5
+
+
+@LOSSES.add_component
+class OhemCrossEntropyLoss(nn.Layer):
+    """Cross entropy of the pixels whose own class has a probability below a threshold, and of a least number of pixels.
+
+    With `min_kept` the values are PaddleSeg's: the threshold rises to the `min_kept`-th smallest probability, and pixels
+    strictly below it count. With `min_kept_per_image` they are those of the DNL authors' training
+    (https://github.com/yinmh17/DNL-Semantic-Segmentation): at least that number times the batch size counts, pixels at the
+    threshold included.
+
+    Args:
+        thresh: probability below which a pixel is hard.
+        min_kept: least number of pixels in the batch.
+        ignore_index: label that does not count.
+        weight: one factor per class on the losses; the mean stays over pixels, it is not divided by the weights.
+        min_kept_per_image: replaces `min_kept`, see above.
+    """
+
+    def __init__(
+        self,
+        thresh: float = 0.7,
+        min_kept: int = 10000,
+        ignore_index: int = 255,
+        weight: Sequence[float] | None = None,
+        min_kept_per_image: int | None = None,
+    ):
+        super().__init__()
+        self.thresh, self.min_kept, self.ignore_index = thresh, min_kept, ignore_index
+        self.min_kept_per_image = min_kept_per_image
+        self.weight = None if weight is None else paddle.to_tensor(weight, dtype="float32")
+
+    def forward(self, logits, label):
+        """`logits [B, K, H, W]`, `label [B, H, W]` or `[B, 1, H, W]` integer; returns a scalar."""
+        label = label.reshape([logits.shape[0], *logits.shape[2:]]).astype("int64")
+        valid = (label != self.ignore_index).astype("float32")
+        kept = valid * self._hard(logits, label, valid)
+        losses = pixel_losses(logits, label, self.ignore_index) * kept
+        if self.weight is not None:
+            losses = losses * class_weights(self.weight, label, valid, logits.shape[1])
+        return losses.mean() / (kept.mean() + _EPS)
+
+    @paddle.no_grad()
+    def _hard(self, logits, label, valid):
+        """1 for pixels that are hard enough, `[B, H, W]`."""
+        inside = label * valid.astype("int64")
+        probability = paddle.take_along_axis(F.softmax(logits.astype("float32"), axis=1), inside.unsqueeze(1), axis=1)
+        # Ignored pixels sort behind all others.
+        probability = probability.squeeze(1) * valid + 2.0 * (1.0 - valid)
+        if self.min_kept_per_image is not None:
+            least = self.min_kept_per_image * label.shape[0]
+        else:
+            least = self.min_kept
+            if least >= int(valid.sum()):
+                return valid
+        threshold = self.thresh
+        if least > 0:
+            ordered = probability.flatten().sort()
+            threshold = max(threshold, float(ordered[min(least, ordered.shape[0]) - 1]))
+        hard = probability <= threshold if self.min_kept_per_image is not None else probability < threshold
+        return hard.astype("float32")

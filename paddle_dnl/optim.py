@@ -1,0 +1,149 @@
+"""Learning-rate schedules and optimizers from a configuration, with PaddleSeg's names and parameter groups."""
+
+import inspect
+import re
+
+import paddle
+from paddle.optimizer.lr import LinearWarmup, LRScheduler
+
+from paddle_dnl.errors import ConfigError
+from paddle_dnl.log import logger
+from paddle_dnl.registry import nearest
+
+_OPTIMIZERS = {
+    "SGD": paddle.optimizer.SGD,
+    "Momentum": paddle.optimizer.Momentum,
+    "Adam": paddle.optimizer.Adam,
+    "AdamW": paddle.optimizer.AdamW,
+}
+_CLIPS = ("ClipGradByValue", "ClipGradByNorm", "ClipGradByGlobalNorm")
+_GROUP_KEYS = ("name", "pattern", "lr_mult", "weight_decay_mult")
+
+
+def build_lr_scheduler(cfg: dict, iters: int) -> LRScheduler:
+    """The schedule over `iters` optimizer steps.
+
+    Args:
+        cfg: `{"type": a class of paddle.optimizer.lr, ...}`; PolynomialDecay ends with the training unless
+            `decay_steps` is given; `warmup_iters` and `warmup_start_lr` put a linear warm-up before it.
+        iters: length of the training.
+
+    Raises:
+        ConfigError: unknown schedule or arguments that it refuses.
+    """
+    cfg = dict(cfg)
+    kind = cfg.pop("type")
+    warmup_iters = cfg.pop("warmup_iters", None)
+    warmup_start = cfg.pop("warmup_start_lr", None)
+    cls = getattr(paddle.optimizer.lr, kind, None)
+    if not (inspect.isclass(cls) and issubclass(cls, LRScheduler)):
+        raise ConfigError(f"lr_scheduler.type: no schedule {kind!r}.{nearest(kind, dir(paddle.optimizer.lr))}")
+    if kind == "PolynomialDecay":
+        cfg.setdefault("decay_steps", max(1, iters - (warmup_iters or 0)))
+    try:
+        schedule = cls(**cfg)
+        if warmup_iters:
+            return LinearWarmup(schedule, warmup_iters, warmup_start or 0.0, cfg["learning_rate"])
+        return schedule
+    except (TypeError, ValueError, AssertionError, KeyError) as error:
+        raise ConfigError(f"lr_scheduler: {kind} cannot be built: {error}") from error
+
+
+def _clip(cfg: dict | None):
+    if cfg is None:
+        return None
+    cfg = dict(cfg)
+    name = cfg.pop("name", None)
+    if name not in _CLIPS:
+        raise ConfigError(f"optimizer.grad_clip_cfg.name: must be one of {', '.join(_CLIPS)}, got {name!r}")
+    try:
+        return getattr(paddle.nn, name)(**cfg)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"optimizer.grad_clip_cfg: {name} cannot be built: {error}") from error
+
+
+def _group_matches(rule: dict, name: str) -> bool:
+    return bool(re.search(rule["pattern"], name)) if "pattern" in rule else rule["name"] in name
+
+
+def _check_rules(rules) -> None:
+    if not isinstance(rules, list) or not all(isinstance(rule, dict) for rule in rules):
+        raise ConfigError(f"optimizer.custom_cfg: expected a list of mappings, got {rules!r}")
+    for i, rule in enumerate(rules):
+        where = f"optimizer.custom_cfg.{i}"
+        for key in rule:
+            if key not in _GROUP_KEYS:
+                raise ConfigError(f"{where}.{key}: unknown key.{nearest(key, _GROUP_KEYS)}")
+        if ("name" in rule) == ("pattern" in rule):
+            raise ConfigError(f"{where}: give either `name`, a part of parameter names, or `pattern`, a regex")
+        try:
+            re.compile(rule.get("pattern", ""))
+        except re.error as error:
+            raise ConfigError(f"{where}.pattern: {rule['pattern']!r} is not a regular expression ({error})") from error
+
+
+def parameter_groups(model: paddle.nn.Layer, rules: list[dict] | None, weight_decay: float | None) -> list:
+    """The trainable parameters, in groups when there are rules.
+
+    Args:
+        model: its parameters' structured names decide; the first rule that fits takes a parameter.
+        rules: `custom_cfg`: mappings with `name` (substring) or `pattern` (regex), `lr_mult`, `weight_decay_mult`.
+        weight_decay: what `weight_decay_mult` multiplies.
+
+    Raises:
+        ConfigError: a malformed rule, or one that fits no parameter.
+    """
+    named = [(name, p) for name, p in model.named_parameters() if not p.stop_gradient]
+    if not rules:
+        return [p for _, p in named]
+    _check_rules(rules)
+    members: list[list] = [[] for _ in rules]
+    rest = []
+    for name, parameter in named:
+        index = next((i for i, rule in enumerate(rules) if _group_matches(rule, name)), None)
+        (rest if index is None else members[index]).append(parameter)
+    groups = []
+    for i, (rule, parameters) in enumerate(zip(rules, members, strict=True)):
+        wanted = rule.get("name", rule.get("pattern"))
+        if not parameters:
+            raise ConfigError(f"optimizer.custom_cfg.{i}: no parameter of the model fits {wanted!r}")
+        group = {"params": parameters, "learning_rate": float(rule.get("lr_mult", 1.0))}
+        if weight_decay is not None and rule.get("weight_decay_mult") is not None:
+            group["weight_decay"] = float(weight_decay * rule["weight_decay_mult"])
+        groups.append(group)
+        logger.info(f"parameter group {wanted!r}: {len(parameters)} parameters")
+    return groups + ([{"params": rest}] if rest else [])
+
+
+def build_optimizer(cfg: dict, model: paddle.nn.Layer, schedule) -> paddle.optimizer.Optimizer:
+    """The optimizer of a configuration on the trainable parameters of `model`.
+
+    Args:
+        cfg: `{"type": "SGD" | "Momentum" | "Adam" | "AdamW", ...}`; SGD with `momentum` is Momentum, as in PaddleSeg.
+        model: see `parameter_groups`.
+        schedule: a learning-rate schedule or a number.
+
+    Raises:
+        ConfigError: unknown optimizer or argument.
+    """
+    cfg = dict(cfg)
+    kind = {"sgd": "SGD", "adam": "Adam"}.get(cfg["type"], cfg["type"])
+    del cfg["type"]
+    if kind == "SGD" and "momentum" in cfg:
+        kind = "Momentum"
+    if kind not in _OPTIMIZERS:
+        raise ConfigError(f"optimizer.type: no optimizer {kind!r} here.{nearest(kind, _OPTIMIZERS)}")
+    rules = cfg.pop("custom_cfg", None)
+    clip = _clip(cfg.pop("grad_clip_cfg", None))
+    decay = cfg.pop("weight_decay", 0.01 if kind == "AdamW" else None)
+    groups = parameter_groups(model, rules, decay)
+    try:
+        return _OPTIMIZERS[kind](
+            learning_rate=schedule,
+            parameters=groups,
+            weight_decay=None if decay is None else float(decay),
+            grad_clip=clip,
+            **cfg,
+        )
+    except (TypeError, ValueError, AssertionError) as error:
+        raise ConfigError(f"optimizer: {kind} cannot be built: {error}") from error
