@@ -18,8 +18,8 @@ _OPTIONAL = (
     "pretrained_sha256",
 )  # fmt: skip
 _TEST_KEYS = (
-    "aug_eval", "scales", "flip_horizontal", "flip_vertical", "is_slide", "crop_size", "stride", "average", "auc_roc",
-    "batch_size",
+    "aug_eval", "scales", "flip_horizontal", "flip_vertical", "is_slide", "crop_size", "stride", "average", "align_corners",
+    "auc_roc", "batch_size",
 )  # fmt: skip
 _SECTIONS = {"model": "model", "train_dataset": "dataset", "val_dataset": "dataset", "optimizer": "optimizer"}
 # Names that PaddleSeg accepts for compatibility with its own past.
