@@ -1,9 +1,11 @@
-"""Images from files, with an error that names the file."""
+"""Images and labels from files, with an error that names the file."""
 
+import io
 from pathlib import Path
 
 import cv2
 import numpy as np
+from PIL import Image
 
 from paddle_dnl.errors import DataError
 
@@ -40,3 +42,25 @@ def read_image(path: str | Path, channels: int = 3) -> np.ndarray:
     if image is None:
         raise DataError(f"{path}: is not a readable image; it may be damaged or of an unknown format")
     return image
+
+
+def read_label(path: str | Path) -> np.ndarray:
+    """Class numbers of each pixel, `[H, W]`; of a palette picture the indices, not the colours.
+
+    Raises:
+        DataError: missing, empty, damaged, or a picture with several channels.
+    """
+    content = read_bytes(path)
+    try:
+        with Image.open(io.BytesIO(content)) as picture:
+            label = np.array(picture)
+    except Image.DecompressionBombError as error:
+        raise DataError(f"{path}: {error}") from error
+    except (OSError, SyntaxError, ValueError) as error:
+        raise DataError(f"{path}: is not a readable label picture; it may be damaged ({error})") from error
+    if label.ndim != 2:
+        raise DataError(
+            f"{path}: has {label.shape[2]} channels; a label picture has one, with the class number of each pixel "
+            "(grey or palette PNG)"
+        )
+    return label.astype(np.uint8) if label.dtype == bool else label

@@ -1,0 +1,107 @@
+"""What all datasets share: pairs of files in, transformed samples out."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import paddle
+from paddleseg.transforms import Compose
+from paddleseg.transforms import functional as transform_functions
+
+from paddle_dnl.data.reading import read_image, read_label
+from paddle_dnl.errors import DataError
+
+
+class SegmentationDataset(paddle.io.Dataset):
+    """Pairs of image and label as samples with PaddleSeg's fields.
+
+    A sample is a dict with `img` float32 `[3, H, W]`; `label` `[H, W]` in training and `[1, h, w]` (original size) in
+    validation; `trans_info`, what was done to the size; `edge` in training if asked for.
+
+    Args:
+        file_list: pairs (image, label or None).
+        transforms: callables on such dicts.
+        mode: `val` leaves labels as they are stored, others transform them with the image.
+        num_classes: labels are in [0, num_classes) or `ignore_index`.
+        ignore_index: label that does not count.
+        img_channels: 1 or 3.
+        edge: add a mask of class boundaries in training.
+    """
+
+    def __init__(
+        self,
+        file_list: Sequence,
+        transforms: list,
+        mode: str,
+        num_classes: int,
+        ignore_index: int = 255,
+        img_channels: int = 3,
+        edge: bool = False,
+    ):
+        super().__init__()
+        self.file_list = [[str(image), None if label is None else str(label)] for image, label in file_list]
+        self.transforms = Compose(list(transforms or []), img_channels=img_channels)
+        self.mode = mode
+        self.num_classes = num_classes
+        self.ignore_index = ignore_index
+        self.img_channels = img_channels
+        self.edge = edge
+
+    def __len__(self):
+        return len(self.file_list)
+
+    def map_label(self, label: np.ndarray) -> np.ndarray:
+        """Stored class numbers to those of the model; the same unless a dataset says otherwise."""
+        return label
+
+    def __getitem__(self, index):
+        image_path, label_path = self.file_list[index]
+        # float32 before any transform, as PaddleSeg's reader does: colour transforms then do not round.
+        data = {"img": read_image(image_path, self.img_channels).astype(np.float32), "trans_info": [], "gt_fields": []}
+        if label_path is not None:
+            data["label"] = self.map_label(read_label(label_path))
+            if data["label"].shape != data["img"].shape[:2]:
+                raise DataError(
+                    f"{label_path}: is {size_text(data['label'])}, its image {image_path} is {size_text(data['img'])}"
+                )
+        if self.mode == "val":
+            data = self.transforms(data)
+            if label_path is not None:
+                data["label"] = data["label"][np.newaxis]
+            return data
+        if label_path is not None:
+            data["gt_fields"].append("label")
+        data = self.transforms(data)
+        if self.edge and label_path is not None:
+            data["edge"] = transform_functions.mask_to_binary_edge(
+                data["label"], radius=2, num_classes=self.num_classes
+            )
+        return data
+
+
+def size_text(array: np.ndarray) -> str:
+    """`width x height` of an image for messages."""
+    return f"{array.shape[1]}x{array.shape[0]}"
+
+
+def require_mode(mode: str, allowed: Sequence[str], dataset: str) -> str:
+    """`mode` in lower case.
+
+    Raises:
+        DataError: it is not among `allowed`.
+    """
+    mode = str(mode).lower()
+    if mode not in allowed:
+        raise DataError(f"{dataset}: mode must be one of {', '.join(allowed)}; got {mode!r}")
+    return mode
+
+
+def require_folder(path, dataset: str, advice: str) -> Path:
+    """`path` as a folder that exists.
+
+    Raises:
+        DataError: it does not; `advice` says what to do.
+    """
+    if path is None or not Path(path).is_dir():
+        raise DataError(f"{dataset}: dataset_root {path} is not a folder; {advice}")
+    return Path(path)

@@ -1,0 +1,111 @@
+"""The check of a dataset before training: every file is there, readable, of its image's size, with labels in range."""
+
+import hashlib
+import json
+import multiprocessing
+import os
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from paddle_dnl.data.base_dataset import size_text
+from paddle_dnl.data.reading import read_image, read_label
+from paddle_dnl.errors import DataError
+from paddle_dnl.log import logger, progress
+
+_SHOWN = 5
+
+
+def _problem(pair, num_classes: int, ignore_index: int, channels: int, map_label) -> str | None:
+    """What is wrong with one image and its label, or None."""
+    image_path, label_path = pair
+    try:
+        image = read_image(image_path, channels)
+        if label_path is None:
+            return None
+        label = map_label(read_label(label_path))
+    except DataError as error:
+        return str(error)
+    if label.shape != image.shape[:2]:
+        return f"{label_path}: is {size_text(label)}, its image {image_path} is {size_text(image)}"
+    values = np.unique(label)
+    bad = values[(values != ignore_index) & ((values < 0) | (values >= num_classes))]
+    if bad.size:
+        count = int(np.isin(label, bad).sum())
+        return (
+            f"{label_path}: holds {', '.join(map(str, bad[:5]))} ({count} pixels); "
+            f"labels must be 0 to {num_classes - 1}, or {ignore_index} for ignored"
+        )
+    return None
+
+
+def _fingerprint(dataset) -> str:
+    """Changes when any file, or the rule for labels, changes."""
+    digest = hashlib.sha256(
+        json.dumps([dataset.num_classes, dataset.ignore_index, type(dataset).__name__, dataset.mode]).encode()
+    )
+    for pair in dataset.file_list:
+        for path in filter(None, pair):
+            try:
+                stat = os.stat(path)
+                digest.update(f"{path}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
+            except OSError as error:
+                raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+    return digest.hexdigest()
+
+
+def _cache_folder(cache_dir) -> Path:
+    home = os.environ.get("SEG_HOME", "~/.paddleseg")
+    return Path(cache_dir or Path(home).expanduser() / "tmp" / "checked_datasets")
+
+
+def _identity(label: np.ndarray) -> np.ndarray:
+    return label
+
+
+def check_dataset(dataset, name: str = "dataset", cache_dir: str | Path | None = None, num_workers: int = 0) -> None:
+    """Reads every image and label once; remembers that it did, so that an unchanged dataset is not read again.
+
+    Args:
+        dataset: has `file_list`, `num_classes`, `ignore_index`; one without `file_list` (not from files) passes.
+        name: how the dataset is called in messages.
+        cache_dir: where passed checks are noted; default below `$SEG_HOME` or `~/.paddleseg`. A folder that cannot be
+            written only costs the next check its time.
+        num_workers: processes that read.
+
+    Raises:
+        DataError: an empty dataset, or the first problems with file names and values.
+    """
+    pairs = getattr(dataset, "file_list", None)
+    if pairs is None:
+        return
+    if not pairs:
+        raise DataError(f"{name}: has no images")
+    note = _cache_folder(cache_dir) / _fingerprint(dataset)
+    if note.exists():
+        return
+    check = partial(
+        _problem,
+        num_classes=dataset.num_classes,
+        ignore_index=dataset.ignore_index,
+        channels=getattr(dataset, "img_channels", 3),
+        map_label=getattr(dataset, "map_label", _identity),
+    )
+    logger.info(f"checking {len(pairs)} files of {name} (once; an unchanged dataset is not read again)")
+    if num_workers > 1:
+        with multiprocessing.get_context("fork").Pool(num_workers) as pool:
+            found = list(progress(pool.imap(check, pairs, chunksize=16), f"check {name}", len(pairs)))
+    else:
+        found = [check(pair) for pair in progress(pairs, f"check {name}")]
+    problems = [text for text in found if text]
+    if problems:
+        more = f"\n... and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
+        raise DataError(
+            f"{name}: {len(problems)} of {len(pairs)} samples cannot be used:\n" + "\n".join(problems[:_SHOWN]) + more
+        )
+    try:
+        note.parent.mkdir(parents=True, exist_ok=True)
+        note.touch()
+    except OSError as error:
+        logger.warning(f"{note.parent}: cannot be written ({error.strerror}); the dataset will be checked again")

@@ -1,0 +1,187 @@
+"""Datasets of configurations, under PaddleSeg's names: lists of files, Cityscapes, ADE20K.
+
+PaddleSeg's own pair images and labels by position in two sorted listings (one missing file shifts all that follow), or
+download on their own; these pair by name and refuse what is missing.
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from paddle_dnl.data import pascal  # noqa: F401  registers PascalVOC and PascalContext
+from paddle_dnl.data.base_dataset import SegmentationDataset, require_folder, require_mode
+from paddle_dnl.errors import DataError
+from paddle_dnl.registry import DATASETS
+
+_SET_ROOT = "set train_dataset.dataset_root and val_dataset.dataset_root with --opts"
+
+
+def _split_line(line: str, separator: str, root: Path) -> list[str]:
+    """The one or two file names of a line.
+
+    The configured separator comes first, then comma, tab and blank; where several make two names of the line, the one
+    whose files exist is right (file names may hold blanks).
+    """
+    candidates = []
+    for candidate in dict.fromkeys((separator, ",", "\t", " ")):
+        parts = [part.strip() for part in line.split(candidate)]
+        if len(parts) == 2 and all(parts) and parts not in candidates:
+            candidates.append(parts)
+    if len(candidates) == 1:
+        return candidates[0]
+    for parts in candidates:
+        if all((root / part).is_file() for part in parts):
+            return parts
+    return candidates[0] if candidates else [line]
+
+
+def read_list(path: str | Path, root: str | Path, separator: str = " ", labelled: bool = True) -> list[tuple]:
+    """The pairs of a list file, one `image separator label` per line.
+
+    Args:
+        path: the list; a byte order mark, CRLF and blank lines do no harm.
+        root: the folder that names are relative to.
+        separator: tried first; comma, tab and blank are read too.
+        labelled: refuse lines without a label; otherwise the label is None.
+
+    Raises:
+        DataError: unreadable or empty list, or a line that is no pair (with its number).
+    """
+    root = Path(root)
+    try:
+        # Names are bytes on disk; bytes that are not UTF-8 must survive to find them.
+        lines = Path(path).read_bytes().decode("utf-8-sig", "surrogateescape").splitlines()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+    pairs = []
+    for number, line in enumerate(lines, 1):
+        line = line.strip()
+        if not line:
+            continue
+        names = _split_line(line, separator, root)
+        if len(names) == 1 and labelled:
+            raise DataError(
+                f"{path}, line {number}: expected `image{separator}label`, found {line!r}; "
+                "use a comma as separator when file names hold blanks"
+            )
+        if not labelled and len(names) == 2 and (root / line).is_file():
+            names = [line]
+        pairs.append((root / names[0], root / names[1] if len(names) == 2 else None))
+    if not pairs:
+        raise DataError(f"{path}: lists no files")
+    return pairs
+
+
+@DATASETS.add_component
+class Dataset(SegmentationDataset):
+    """Images and labels named by list files, with PaddleSeg's arguments.
+
+    Args:
+        mode: `train`, `val` or `test`; it chooses among the list files.
+        dataset_root: folder that the names in the lists are relative to.
+        transforms: see `SegmentationDataset`.
+        num_classes: number of classes.
+        img_channels: 1 or 3.
+        train_path, val_path, test_path: list files.
+        separator: between image and label; see `read_list`.
+        ignore_index: label that does not count.
+        edge: see `SegmentationDataset`.
+    """
+
+    def __init__(
+        self,
+        mode,
+        dataset_root,
+        transforms,
+        num_classes,
+        img_channels=3,
+        train_path=None,
+        val_path=None,
+        test_path=None,
+        separator=" ",
+        ignore_index=255,
+        edge=False,
+    ):
+        mode = require_mode(mode, ("train", "val", "test"), "Dataset")
+        root = require_folder(dataset_root, "Dataset", _SET_ROOT)
+        path = {"train": train_path, "val": val_path, "test": test_path}[mode]
+        if path is None:
+            raise DataError(f"Dataset: mode {mode} needs {mode}_path, the list of its files")
+        if num_classes is None or num_classes < 1:
+            raise DataError(f"Dataset: num_classes must be at least 1, got {num_classes}")
+        if img_channels not in (1, 3):
+            raise DataError(f"Dataset: img_channels must be 1 or 3, got {img_channels}")
+        pairs = read_list(path, root, separator, labelled=mode != "test")
+        super().__init__(pairs, transforms, mode, num_classes, ignore_index, img_channels, edge)
+        self.dataset_root = dataset_root
+
+
+@DATASETS.add_component
+class Cityscapes(SegmentationDataset):
+    """Cityscapes in its own folder tree, with labels of the 19 training classes.
+
+    Args:
+        transforms: see `SegmentationDataset`.
+        dataset_root: folder with `leftImg8bit` and `gtFine`.
+        mode: `train`, `val` or `test`.
+        edge: see `SegmentationDataset`.
+    """
+
+    NUM_CLASSES = 19
+    IGNORE_INDEX = 255
+    IMG_CHANNELS = 3
+
+    def __init__(self, transforms, dataset_root, mode="train", edge=False):
+        mode = require_mode(mode, ("train", "val", "test"), "Cityscapes")
+        root = require_folder(dataset_root, "Cityscapes", _SET_ROOT)
+        images = sorted((root / "leftImg8bit" / mode).glob("*/*_leftImg8bit.png"))
+        if not images:
+            raise DataError(f"Cityscapes: no images {root / 'leftImg8bit' / mode}/CITY/*_leftImg8bit.png")
+        pairs = [(image, self._label_of(root, mode, image)) for image in images]
+        missing = [label for _, label in pairs if not label.is_file()]
+        if missing:
+            raise DataError(
+                f"Cityscapes: {len(missing)} of {len(pairs)} {mode} labels are missing, first {missing[0]}; make them with "
+                f"`python tools/data/convert_cityscapes.py --cityscapes_path {root}`"
+            )
+        super().__init__(pairs, transforms, mode, self.NUM_CLASSES, self.IGNORE_INDEX, edge=edge)
+        self.dataset_root = dataset_root
+
+    @staticmethod
+    def _label_of(root: Path, mode: str, image: Path) -> Path:
+        name = image.name.replace("_leftImg8bit.png", "_gtFine_labelTrainIds.png")
+        return root / "gtFine" / mode / image.parent.name / name
+
+
+@DATASETS.add_component
+class ADE20K(SegmentationDataset):
+    """ADE20K (scene parsing challenge), 150 classes; its label 0, "other", is ignored.
+
+    Args:
+        transforms: see `SegmentationDataset`.
+        dataset_root: folder with `images` and `annotations`, each with `training` and `validation`.
+        mode: `train` or `val`.
+        edge: see `SegmentationDataset`.
+    """
+
+    NUM_CLASSES = 150
+    IGNORE_INDEX = 255
+    IMG_CHANNELS = 3
+
+    def __init__(self, transforms, dataset_root=None, mode="train", edge=False):
+        mode = require_mode(mode, ("train", "val"), "ADE20K")
+        root = require_folder(dataset_root, "ADE20K", _SET_ROOT)
+        part = {"train": "training", "val": "validation"}[mode]
+        images = sorted((root / "images" / part).glob("*.jpg"))
+        if not images:
+            raise DataError(f"ADE20K: no images {root / 'images' / part}/*.jpg")
+        pairs = [(image, root / "annotations" / part / f"{image.stem}.png") for image in images]
+        missing = [label for _, label in pairs if not label.is_file()]
+        if missing:
+            raise DataError(f"ADE20K: {len(missing)} of {len(pairs)} {mode} labels are missing, first {missing[0]}")
+        super().__init__(pairs, transforms, mode, self.NUM_CLASSES, self.IGNORE_INDEX, edge=edge)
+        self.dataset_root = dataset_root
+
+    def map_label(self, label: np.ndarray) -> np.ndarray:
+        """0 to 255 (ignored), n to n - 1; uint8 wraps around to just that."""
+        return label.astype(np.uint8) - np.uint8(1)

@@ -1,0 +1,107 @@
+"""PASCAL VOC 2012 and PASCAL Context, in the folder trees that PaddleSeg's tools make."""
+
+from pathlib import Path
+
+import numpy as np
+
+from paddle_dnl.data.base_dataset import SegmentationDataset, require_folder, require_mode
+from paddle_dnl.errors import DataError
+from paddle_dnl.registry import DATASETS
+
+
+def _names(path: Path, advice: str) -> list[str]:
+    """The image names in an image-set file."""
+    if not path.is_file():
+        raise DataError(f"{path}: no such image set; {advice}")
+    names = path.read_text().split()
+    if not names:
+        raise DataError(f"{path}: lists no images")
+    return names
+
+
+def _pairs(names: list[str], images: Path, labels: Path) -> list[tuple[Path, Path]]:
+    pairs = [(images / f"{name}.jpg", labels / f"{name}.png") for name in names]
+    missing = [path for pair in pairs for path in pair if not path.is_file()]
+    if missing:
+        raise DataError(f"{len(missing)} files are missing, first {missing[0]}")
+    return pairs
+
+
+@DATASETS.add_component
+class PascalVOC(SegmentationDataset):
+    """PASCAL VOC 2012, 21 classes; `trainaug` adds the SBD annotations.
+
+    Args:
+        transforms: see `SegmentationDataset`.
+        dataset_root: the `VOCdevkit` folder.
+        mode: `train`, `trainval`, `trainaug` or `val`.
+        edge: see `SegmentationDataset`.
+    """
+
+    NUM_CLASSES = 21
+    IGNORE_INDEX = 255
+    IMG_CHANNELS = 3
+
+    def __init__(self, transforms, dataset_root=None, mode="train", edge=False):
+        mode = require_mode(mode, ("train", "trainval", "trainaug", "val"), "PascalVOC")
+        root = require_folder(dataset_root, "PascalVOC", "give the VOCdevkit folder as dataset_root") / "VOC2012"
+        sets = root / "ImageSets" / "Segmentation"
+        first = "train" if mode == "trainaug" else mode
+        pairs = _pairs(
+            _names(sets / f"{first}.txt", "is this a VOCdevkit folder?"),
+            root / "JPEGImages",
+            root / "SegmentationClass",
+        )
+        if mode == "trainaug":
+            added = _names(sets / "aug.txt", "make it with tools/data/voc_augment.py")
+            pairs += _pairs(added, root / "JPEGImages", root / "SegmentationClassAug")
+        super().__init__(pairs, transforms, mode, self.NUM_CLASSES, self.IGNORE_INDEX, edge=edge)
+        self.dataset_root = dataset_root
+
+
+class _Context(SegmentationDataset):
+    """PASCAL Context on the VOC 2010 images; labels 0 (background) to 59 as `tools/data/convert_pascal_context.py` writes."""
+
+    IGNORE_INDEX = 255
+    IMG_CHANNELS = 3
+
+    def __init__(self, transforms=None, dataset_root=None, mode="train", edge=False):
+        name = type(self).__name__
+        mode = require_mode(mode, ("train", "trainval", "val"), name)
+        root = require_folder(dataset_root, name, "give the VOC2010 folder as dataset_root")
+        names = _names(
+            root / "ImageSets" / "Segmentation" / f"{mode}_context.txt",
+            "make it with tools/data/convert_pascal_context.py",
+        )
+        pairs = _pairs(names, root / "JPEGImages", root / "Context")
+        super().__init__(pairs, transforms, mode, self.NUM_CLASSES, self.IGNORE_INDEX, edge=edge)
+        self.dataset_root = dataset_root
+
+
+@DATASETS.add_component
+class PascalContext(_Context):
+    """PASCAL Context with background as class 0, 60 classes.
+
+    Args:
+        transforms: see `SegmentationDataset`.
+        dataset_root: the `VOC2010` folder.
+        mode: `train`, `trainval` or `val`.
+        edge: see `SegmentationDataset`.
+    """
+
+    NUM_CLASSES = 60
+
+
+@DATASETS.add_component
+class PascalContext59(_Context):
+    """PASCAL Context without background, 59 classes: background is ignored, as the DNL authors evaluate.
+
+    Arguments as `PascalContext`.
+    """
+
+    NUM_CLASSES = 59
+
+    def map_label(self, label: np.ndarray) -> np.ndarray:
+        """0 to 255 (ignored), n to n - 1, 255 stays."""
+        label = label.astype(np.uint8)
+        return np.where(label == 255, np.uint8(255), label - np.uint8(1))
