@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from paddle_dnl.data.base_dataset import size_text
+from paddle_dnl.data.base_dataset import SegmentationDataset, size_text
 from paddle_dnl.data.reading import read_image, read_label
 from paddle_dnl.errors import DataError
 from paddle_dnl.log import logger, progress
@@ -60,15 +60,11 @@ def _cache_folder(cache_dir) -> Path:
     return Path(cache_dir or Path(home).expanduser() / "tmp" / "checked_datasets")
 
 
-def _identity(label: np.ndarray) -> np.ndarray:
-    return label
-
-
 def check_dataset(dataset, name: str = "dataset", cache_dir: str | Path | None = None, num_workers: int = 0) -> None:
     """Reads every image and label once; remembers that it did, so that an unchanged dataset is not read again.
 
     Args:
-        dataset: has `file_list`, `num_classes`, `ignore_index`; one without `file_list` (not from files) passes.
+        dataset: a `SegmentationDataset`; others pass, since how they store labels is not known.
         name: how the dataset is called in messages.
         cache_dir: where passed checks are noted; default below `$SEG_HOME` or `~/.paddleseg`. A folder that cannot be
             written only costs the next check its time.
@@ -77,9 +73,9 @@ def check_dataset(dataset, name: str = "dataset", cache_dir: str | Path | None =
     Raises:
         DataError: an empty dataset, or the first problems with file names and values.
     """
-    pairs = getattr(dataset, "file_list", None)
-    if pairs is None:
+    if not isinstance(dataset, SegmentationDataset):
         return
+    pairs = dataset.file_list
     if not pairs:
         raise DataError(f"{name}: has no images")
     note = _cache_folder(cache_dir) / _fingerprint(dataset)
@@ -89,8 +85,8 @@ def check_dataset(dataset, name: str = "dataset", cache_dir: str | Path | None =
         _problem,
         num_classes=dataset.num_classes,
         ignore_index=dataset.ignore_index,
-        channels=getattr(dataset, "img_channels", 3),
-        map_label=getattr(dataset, "map_label", _identity),
+        channels=dataset.img_channels,
+        map_label=dataset.map_label,
     )
     logger.info(f"checking {len(pairs)} files of {name} (once; an unchanged dataset is not read again)")
     if num_workers > 1:
