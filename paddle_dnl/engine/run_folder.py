@@ -43,4 +43,6 @@ class RunFolder:
 
     def close(self) -> None:
         """Lets the folder go."""
+        # Closing alone would leave the lock with data loading processes that were forked while it was held.
+        fcntl.flock(self._lock, fcntl.LOCK_UN)
         self._lock.close()

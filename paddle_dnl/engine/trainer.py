@@ -11,9 +11,10 @@ import paddle
 from paddle_dnl import registry
 from paddle_dnl.data.check import check_dataset
 from paddle_dnl.engine import amp, checkpoint, distributed
-from paddle_dnl.engine.build import build_model
+from paddle_dnl.engine.build import build_model, load_start_weights
 from paddle_dnl.engine.ema import ModelEMA
 from paddle_dnl.engine.evaluator import evaluate
+from paddle_dnl.engine.pretrained import resolve_pretrained
 from paddle_dnl.engine.profiling import make_profiler
 from paddle_dnl.engine.run_folder import RunFolder
 from paddle_dnl.engine.sampling import PositionedDataset, PositionSampler, seed_step
@@ -109,6 +110,7 @@ class Trainer:
         options, config = self.options, self.config
         self.precision = amp.effective_precision(options.precision)
         self.model = build_model(config)
+        self._load_start_weights()
         self.losses = build_losses(config.loss_cfg)
         self.schedule = build_lr_scheduler(config.lr_scheduler_cfg, config.iters)
         self.optimizer = build_optimizer(config.optimizer_cfg, self.model, self.schedule)
@@ -127,6 +129,12 @@ class Trainer:
         if distributed.world_size() > 1:
             # A head may leave parameters unused (auxiliary branch switched off); their gradients are then zero.
             self.forward = paddle.DataParallel(self.forward, find_unused_parameters=True)
+
+    def _load_start_weights(self) -> None:
+        """What the configuration names; a run that resumes replaces them anyway and needs no download."""
+        if checkpoint.find_resume(self.options.resume_model, Path(self.options.save_dir)) is None:
+            checksums = self.config.dic.get("pretrained_sha256")
+            load_start_weights(self.model, resolve_pretrained(self.config.model_cfg, checksums))
 
     def _open_folder(self) -> None:
         self.save_dir = Path(self.options.save_dir)
@@ -229,7 +237,12 @@ class Trainer:
             num_workers=self.options.num_workers,
             return_list=True,
         )
-        yield from loader
+        iterator = iter(loader)
+        try:
+            yield from iterator
+        finally:
+            # Ends worker processes now; the garbage collector would do it some time later.
+            iterator._try_shutdown_all()
 
     def _step(self, batches) -> dict[str, float]:
         """Forward and backward on `grad_accum_iters` micro-batches, one update; returns the losses, mean of all ranks."""

@@ -14,10 +14,10 @@ _EPS = 1e-8
 
 def pixel_losses(logits: paddle.Tensor, label: paddle.Tensor, ignore_index: int) -> paddle.Tensor:
     """Negative log-likelihood of each pixel's label, `[B, H, W]` in float32; 0 where the label is ignored."""
-    losses = F.softmax_with_cross_entropy(
-        logits.astype("float32"), label.unsqueeze(1), ignore_index=ignore_index, axis=1
+    losses = F.cross_entropy(
+        logits.astype("float32"), label.unsqueeze(1), ignore_index=ignore_index, axis=1, reduction="none"
     )
-    return losses.squeeze(1)
+    return losses.reshape(label.shape)
 
 
 def class_weights(weight, label: paddle.Tensor, valid: paddle.Tensor, num_classes: int) -> paddle.Tensor:
