@@ -1,0 +1,171 @@
+"""deploy.yaml: what an exported folder says about itself, written and read with care.
+
+Its keys are PaddleSeg's (`model`, `params`, `transforms`, `input_shape`, `output_op`, `output_dtype` below `Deploy`), and
+`class_names`, `class_colors`, `verified`.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from paddle_dnl.config.config import to_yaml
+from paddle_dnl.config.reading import read_yaml_mapping
+from paddle_dnl.data.classes import ClassInfo
+from paddle_dnl.errors import ConfigError, ExportError
+
+FILE_NAME = "deploy.yaml"
+OUTPUT_OPS = ("argmax", "softmax", "none")
+
+
+@dataclass
+class DeployConfig:
+    """An exported model.
+
+    Attributes:
+        folder: where its files are.
+        model, params: file names in it.
+        transforms: preprocessing, as in a `val_dataset`.
+        input_shape: [N, C, H, W]; -1 or None where the size is free.
+        output_op: `argmax`, `softmax` or `none`.
+        classes: names and colours; None in folders that PaddleSeg exported.
+        verified: engine setting -> what the comparison with the dynamic graph found.
+    """
+
+    folder: Path
+    model: str
+    params: str
+    transforms: list[dict] = field(default_factory=list)
+    input_shape: list | None = None
+    output_op: str = "argmax"
+    output_dtype: str = "int32"
+    classes: ClassInfo | None = None
+    verified: dict = field(default_factory=dict)
+    onnx: str | None = None
+
+    @property
+    def model_path(self) -> Path:
+        """The graph's file."""
+        return self.folder / self.model
+
+    @property
+    def params_path(self) -> Path:
+        """The weights' file."""
+        return self.folder / self.params
+
+    @property
+    def fixed_size(self) -> tuple[int, int] | None:
+        """(height, width) of the input, None where it is free."""
+        if not self.input_shape or any(not isinstance(v, int) or v < 0 for v in self.input_shape[2:]):
+            return None
+        return tuple(self.input_shape[2:])
+
+    @property
+    def fixed_batch(self) -> int | None:
+        """Images per run, None where it is free."""
+        batch = self.input_shape[0] if self.input_shape else None
+        return batch if isinstance(batch, int) and batch > 0 else None
+
+    def write(self) -> None:
+        """Writes deploy.yaml into the folder."""
+        section = {
+            "model": self.model,
+            "params": self.params,
+            "transforms": self.transforms,
+            "input_shape": self.input_shape,
+            "output_op": self.output_op,
+            "output_dtype": self.output_dtype,
+        }
+        if self.onnx:
+            section["onnx"] = self.onnx
+        if self.classes:
+            section["class_names"] = list(self.classes.names)
+            section["class_colors"] = [list(color) for color in self.classes.colors]
+        section["verified"] = self.verified
+        (self.folder / FILE_NAME).write_text(to_yaml({"Deploy": section}), encoding="utf-8")
+
+
+def _inside(folder: Path, name, key: str, path: Path) -> str:
+    """A plain file name in the folder; anything that leads out of it is refused.
+
+    Raises:
+        ConfigError: not a name, leads elsewhere, or a link to elsewhere.
+    """
+    if not isinstance(name, str) or not name:
+        raise ConfigError(f"{path}: Deploy.{key}: expected a file name, got {name!r}")
+    pure = PurePosixPath(name.replace("\\", "/"))
+    if pure.is_absolute() or ".." in pure.parts or ":" in name:
+        raise ConfigError(f"{path}: Deploy.{key}: {name!r} leads out of the exported folder")
+    if not (folder / name).resolve().is_relative_to(folder.resolve()):
+        raise ConfigError(f"{path}: Deploy.{key}: {name!r} is a link out of the exported folder")
+    return name
+
+
+def _existing(folder: Path, name: str, path: Path, key: str) -> str:
+    """`name`, or the graph file that Paddle 3 writes in its place (PaddleSeg names .pdmodel whatever it wrote)."""
+    if (folder / name).is_file():
+        return name
+    other = str(Path(name).with_suffix(".json"))
+    if name.endswith(".pdmodel") and (folder / other).is_file():
+        return other
+    raise ExportError(f"{folder / name}: missing, though {path} names it as Deploy.{key}; export the model again")
+
+
+def _shape(value, path: Path) -> list | None:
+    if value is None:
+        return None
+    if not isinstance(value, list) or len(value) != 4 or not all(v is None or isinstance(v, int) for v in value):
+        raise ConfigError(f"{path}: Deploy.input_shape: expected four integers, got {value!r}")
+    return value
+
+
+def _classes(section: dict, path: Path) -> ClassInfo | None:
+    names, colors = section.get("class_names"), section.get("class_colors")
+    if names is None or colors is None:
+        return None
+    fits = isinstance(names, list) and isinstance(colors, list) and len(names) == len(colors)
+    if not fits or not all(
+        isinstance(c, list) and len(c) == 3 and all(isinstance(v, int) and 0 <= v <= 255 for v in c) for c in colors
+    ):
+        raise ConfigError(f"{path}: Deploy.class_names and class_colors: expected a name and [r, g, b] per class")
+    return ClassInfo(tuple(map(str, names)), tuple(tuple(color) for color in colors))
+
+
+def read_deploy_config(path: str | Path) -> DeployConfig:
+    """Reads an exported folder, or its deploy.yaml.
+
+    Raises:
+        ConfigError: not there, not YAML, a missing or malformed key, or a path that leads out of the folder.
+        ExportError: a file that it names is missing.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = path / FILE_NAME
+    section = read_yaml_mapping(path).get("Deploy")
+    if not isinstance(section, dict):
+        raise ConfigError(f"{path}: no `Deploy` section; is this the deploy.yaml of an exported model?")
+    for key in ("model", "params"):
+        if key not in section:
+            raise ConfigError(f"{path}: Deploy.{key}: missing")
+    folder = path.parent
+    transforms = section.get("transforms") or []
+    if not isinstance(transforms, list) or not all(isinstance(t, dict) and "type" in t for t in transforms):
+        raise ConfigError(f"{path}: Deploy.transforms: expected a list of mappings with a `type` key")
+    output_op = section.get("output_op", "argmax")
+    if output_op not in OUTPUT_OPS:
+        raise ConfigError(f"{path}: Deploy.output_op: must be one of {', '.join(OUTPUT_OPS)}; got {output_op!r}")
+    verified = section.get("verified") or {}
+    if not isinstance(verified, dict):
+        raise ConfigError(f"{path}: Deploy.verified: expected a mapping, got {verified!r}")
+    names = {key: _inside(folder, section[key], key, path) for key in ("model", "params")}
+    onnx = section.get("onnx")
+    return DeployConfig(
+        folder=folder,
+        model=_existing(folder, names["model"], path, "model"),
+        params=_existing(folder, names["params"], path, "params"),
+        transforms=transforms,
+        input_shape=_shape(section.get("input_shape"), path),
+        output_op=output_op,
+        output_dtype=section.get("output_dtype", "int32"),
+        classes=_classes(section, path),
+        verified=verified,
+        onnx=_inside(folder, onnx, "onnx", path) if onnx else None,
+    )

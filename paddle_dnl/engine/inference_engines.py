@@ -1,0 +1,196 @@
+"""The programs that run an exported graph: Paddle Inference and ONNX Runtime, each as `run(batch) -> array`."""
+
+import os
+from dataclasses import dataclass
+
+import numpy as np
+import paddle
+
+from paddle_dnl.engine.deploy_config import DeployConfig
+from paddle_dnl.errors import ExportError, UsageError
+from paddle_dnl.log import logger
+
+
+@dataclass
+class EngineOptions:
+    """How an exported model is run.
+
+    Attributes:
+        device: `cpu` or `gpu`.
+        cpu_threads: None takes OMP_NUM_THREADS.
+        enable_mkldnn: use oneDNN on CPU; only for folders whose export verified it.
+        use_trt, precision, min_subgraph_size, auto_tuned_shape_file: TensorRT on GPU (not verified on any machine yet).
+    """
+
+    device: str = "cpu"
+    cpu_threads: int | None = None
+    enable_mkldnn: bool = False
+    use_trt: bool = False
+    precision: str = "fp32"
+    min_subgraph_size: int = 3
+    auto_tuned_shape_file: str | None = None
+
+
+def default_threads() -> int:
+    """OMP_NUM_THREADS, else one per core."""
+    given = os.environ.get("OMP_NUM_THREADS", "")
+    return int(given) if given.isdigit() and int(given) > 0 else os.cpu_count() or 1
+
+
+def _paddle_config(files: DeployConfig, options: EngineOptions):
+    from paddle import inference
+
+    config = inference.Config(str(files.model_path), str(files.params_path))
+    config.disable_glog_info()
+    if options.device == "gpu":
+        if not paddle.is_compiled_with_cuda():
+            raise UsageError("--device gpu: this PaddlePaddle is built for CPU only; use --device cpu")
+        _configure_gpu(config, options, inference)
+        return config
+    config.disable_gpu()
+    config.set_cpu_math_library_num_threads(options.cpu_threads or default_threads())
+    if options.enable_mkldnn:
+        config.enable_mkldnn()
+    else:
+        # On by default since Paddle 3, where it fails on every bilinear resize.
+        config.disable_mkldnn()
+    if files.model.endswith(".pdmodel"):
+        # On a .json graph this pass does not exist.
+        config.enable_memory_optim()
+    return config
+
+
+def _configure_gpu(config, options: EngineOptions, inference) -> None:
+    config.enable_use_gpu(100, 0)
+    if not options.use_trt:
+        return
+    modes = {
+        "fp32": inference.PrecisionType.Float32,
+        "fp16": inference.PrecisionType.Half,
+        "int8": inference.PrecisionType.Int8,
+    }
+    config.enable_tensorrt_engine(
+        workspace_size=1 << 30,
+        max_batch_size=1,
+        min_subgraph_size=options.min_subgraph_size,
+        precision_mode=modes[options.precision],
+        use_static=False,
+        use_calib_mode=False,
+    )
+    if options.auto_tuned_shape_file:
+        if not os.path.exists(options.auto_tuned_shape_file):
+            raise UsageError(f"--auto_tuned_shape_file {options.auto_tuned_shape_file}: no such file; make it first")
+        config.enable_tuned_tensorrt_dynamic_shape(options.auto_tuned_shape_file, True)
+
+
+class PaddleEngine:
+    """Paddle Inference.
+
+    Args:
+        files: the exported folder.
+        options: see `EngineOptions`.
+
+    Raises:
+        ExportError: the graph cannot be loaded.
+        UsageError: a device that is not there.
+    """
+
+    name = "paddle"
+
+    def __init__(self, files: DeployConfig, options: EngineOptions):
+        from paddle import inference
+
+        if files.model.endswith(".json") and int(paddle.__version__.split(".")[0]) == 2:
+            raise ExportError(f"{files.model_path}: was exported by Paddle 3; Paddle {paddle.__version__} cannot read it")
+        try:
+            self._predictor = inference.create_predictor(_paddle_config(files, options))
+        except UsageError:
+            raise
+        except Exception as error:
+            raise ExportError(f"{files.model_path}: cannot be loaded: {_first_line(error)}") from error
+        self._input = self._predictor.get_input_handle(self._predictor.get_input_names()[0])
+        self._output_name = self._predictor.get_output_names()[0]
+
+    def run(self, batch: np.ndarray) -> np.ndarray:
+        """`[N, 3, H, W]` float32 to the graph's output.
+
+        Raises:
+            ExportError: the graph failed, with the reason.
+        """
+        try:
+            self._input.reshape(batch.shape)
+            self._input.copy_from_cpu(np.ascontiguousarray(batch, np.float32))
+            self._predictor.run()
+            return self._predictor.get_output_handle(self._output_name).copy_to_cpu()
+        except Exception as error:
+            raise ExportError(f"Paddle Inference failed: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    """The line of a long native message that says what happened."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    for line in reversed(lines):
+        if "Error" in line:
+            return line
+    return lines[0] if lines else type(error).__name__
+
+
+class OnnxEngine:
+    """ONNX Runtime on CPU, for folders exported with an ONNX file.
+
+    Args:
+        files: the exported folder.
+        options: only `cpu_threads` counts.
+
+    Raises:
+        ExportError: no ONNX file, or it cannot be loaded.
+        UsageError: onnxruntime is not installed.
+    """
+
+    name = "onnxruntime"
+
+    def __init__(self, files: DeployConfig, options: EngineOptions):
+        if not files.onnx or not (files.folder / files.onnx).is_file():
+            raise ExportError(f"{files.folder}: holds no ONNX model; export it with `export.py --format onnx`")
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise UsageError("engine onnxruntime: not installed; `pip install paddle-dnl[onnx]`") from error
+        settings = onnxruntime.SessionOptions()
+        settings.intra_op_num_threads = options.cpu_threads or default_threads()
+        settings.log_severity_level = 3
+        try:
+            self._session = onnxruntime.InferenceSession(
+                str(files.folder / files.onnx), settings, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:
+            raise ExportError(f"{files.folder / files.onnx}: cannot be loaded: {_first_line(error)}") from error
+        self._input_name = self._session.get_inputs()[0].name
+
+    def run(self, batch: np.ndarray) -> np.ndarray:
+        """`[N, 3, H, W]` float32 to the graph's output.
+
+        Raises:
+            ExportError: the graph failed, with the reason.
+        """
+        try:
+            return self._session.run(None, {self._input_name: np.ascontiguousarray(batch, np.float32)})[0]
+        except Exception as error:
+            raise ExportError(f"ONNX Runtime failed: {_first_line(error)}") from error
+
+
+def make_engine(name: str, files: DeployConfig, options: EngineOptions):
+    """The engine `paddle` or `onnxruntime`.
+
+    Raises:
+        UsageError: unknown name, or oneDNN for a folder whose export did not verify it.
+    """
+    if options.enable_mkldnn and options.device == "cpu" and not files.verified.get("mkldnn", {}).get("ok"):
+        found = files.verified.get("mkldnn", {}).get("error") or "the export did not check it"
+        raise UsageError(f"--enable_mkldnn: not verified for {files.folder} ({found}); run without it")
+    engines = {"paddle": PaddleEngine, "onnxruntime": OnnxEngine}
+    if name not in engines:
+        raise UsageError(f"engine {name!r} is not one of {', '.join(engines)}")
+    engine = engines[name](files, options)
+    logger.info(f"engine {name} on {options.device}")
+    return engine

@@ -1,0 +1,127 @@
+"""`Predictor`: an exported folder as an object that turns pictures into label maps."""
+
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+from paddleseg.transforms import Compose
+
+from paddle_dnl import registry
+from paddle_dnl.data.reading import read_image
+from paddle_dnl.engine.deploy_config import read_deploy_config
+from paddle_dnl.engine.inference_engines import EngineOptions, make_engine
+from paddle_dnl.errors import ConfigError, UsageError
+
+
+class Predictor:
+    """Runs an exported model on pictures.
+
+        predictor = Predictor("output/inference_model")
+        labels = predictor.predict(["street.png"])  # one uint8 [H, W] per picture
+
+    Args:
+        folder: an exported folder or its deploy.yaml.
+        engine: `paddle` or `onnxruntime`.
+        options: fields of `paddle_dnl.engine.inference_engines.EngineOptions`, such as `device` or `cpu_threads`.
+
+    Raises:
+        ConfigError: deploy.yaml is missing or wrong.
+        ExportError: files are missing or cannot be loaded.
+        UsageError: a device, engine or setting that cannot be used.
+    """
+
+    def __init__(self, folder: str | Path, *, engine: str = "paddle", **options):
+        self.files = read_deploy_config(folder)
+        self.classes = self.files.classes
+        channels = self.files.input_shape[1] if self.files.input_shape else 3
+        self._channels = channels if channels in (1, 3) else 3
+        try:
+            steps = [registry.build(step, "transform", "Deploy.transforms") for step in self.files.transforms]
+        except ConfigError as error:
+            raise ConfigError(f"{self.files.folder / 'deploy.yaml'}: {error}") from error
+        self._compose = Compose(steps, img_channels=self._channels)
+        self._engine = make_engine(engine, self.files, EngineOptions(**options))
+
+    def preprocess(self, image: str | Path | np.ndarray) -> tuple[np.ndarray, list]:
+        """A picture, as file or BGR array, to network input `[3, H, W]` and the sizes it went through."""
+        if not isinstance(image, np.ndarray):
+            image = read_image(image, self._channels)
+        data = self._compose({"img": image.astype(np.float32), "trans_info": [], "gt_fields": []})
+        tensor, info = data["img"], list(data["trans_info"])
+        size = self.files.fixed_size
+        if size is not None and tensor.shape[1:] != size:
+            info.append(("resize", tensor.shape[1:]))
+            resized = cv2.resize(tensor.transpose(1, 2, 0), size[::-1], interpolation=cv2.INTER_LINEAR)
+            tensor = resized.reshape(*size, -1).transpose(2, 0, 1)
+        return np.ascontiguousarray(tensor, np.float32), info
+
+    def run(self, batch: np.ndarray) -> np.ndarray:
+        """The graph's output for a batch `[N, 3, H, W]`; a smaller batch than the fixed one is filled up and cut back."""
+        fixed = self.files.fixed_batch
+        if fixed is None or len(batch) == fixed:
+            return self._engine.run(batch)
+        if len(batch) > fixed:
+            return np.concatenate([self.run(batch[i : i + fixed]) for i in range(0, len(batch), fixed)])
+        filled = np.concatenate([batch, np.repeat(batch[-1:], fixed - len(batch), axis=0)])
+        return self._engine.run(filled)[: len(batch)]
+
+    def postprocess(self, output: np.ndarray, info: list) -> np.ndarray:
+        """One image's output, `[H, W]` classes or `[K, H, W]` scores, to classes uint8 at the picture's own size."""
+        is_scores = output.ndim == 3
+        picture = output.transpose(1, 2, 0) if is_scores else output.astype(np.uint8)
+        for name, (height, width) in reversed(info):
+            height, width = int(height), int(width)
+            if name == "resize":
+                method = cv2.INTER_LINEAR if is_scores else cv2.INTER_NEAREST
+                picture = cv2.resize(picture, (width, height), interpolation=method)
+            else:
+                picture = picture[:height, :width]
+        return (picture.argmax(-1) if is_scores else picture).astype(np.uint8)
+
+    def predict(self, images: list, batch_size: int | None = None) -> list[np.ndarray]:
+        """Classes of each picture, uint8 `[H, W]` at its own size.
+
+        Args:
+            images: files or BGR arrays `[H, W, 3]` uint8.
+            batch_size: images per run; default the fixed batch of the export, else 1. Pictures that differ in size
+                after preprocessing are run apart.
+
+        Raises:
+            DataError: a picture cannot be read.
+            ExportError: the engine failed.
+        """
+        if batch_size is not None and batch_size < 1:
+            raise UsageError(f"batch_size must be at least 1, got {batch_size}")
+        size = batch_size or self.files.fixed_batch or 1
+        labels: list[np.ndarray] = []
+        for start in range(0, len(images), size):
+            prepared = [self.preprocess(image) for image in images[start : start + size]]
+            outputs: list = [None] * len(prepared)
+            for shape in {tensor.shape for tensor, _ in prepared}:
+                members = [i for i, (tensor, _) in enumerate(prepared) if tensor.shape == shape]
+                result = self.run(np.stack([prepared[i][0] for i in members]))
+                for i, one in zip(members, result, strict=True):
+                    outputs[i] = one
+            labels += [self.postprocess(out, info) for out, (_, info) in zip(outputs, prepared, strict=True)]
+        return labels
+
+    def benchmark(self, image, warmup: int = 5, repeats: int = 20, batch_size: int = 1) -> dict[str, float]:
+        """Seconds per run of the engine alone: median, mean, p90, p99; and images per second from the median."""
+        tensor, _ = self.preprocess(image)
+        batch = np.stack([tensor] * batch_size)
+        for _ in range(warmup):
+            self.run(batch)
+        seconds = []
+        for _ in range(repeats):
+            began = time.perf_counter()
+            self.run(batch)
+            seconds.append(time.perf_counter() - began)
+        median = float(np.median(seconds))
+        return {
+            "median": median,
+            "mean": float(np.mean(seconds)),
+            "p90": float(np.percentile(seconds, 90)),
+            "p99": float(np.percentile(seconds, 99)),
+            "ips": batch_size / median,
+        }

@@ -1,0 +1,80 @@
+"""Label maps as pictures."""
+
+import io
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image
+
+Colors = Sequence[tuple[int, int, int]]
+
+
+def _palette(colors: Colors) -> np.ndarray:
+    """256 rows of RGB; classes without a colour, and 255 for ignored pixels, are black."""
+    table = np.zeros((256, 3), np.uint8)
+    table[: len(colors)] = np.asarray(colors, np.uint8)
+    return table
+
+
+def colorize(label: np.ndarray, colors: Colors) -> np.ndarray:
+    """Label map `[H, W]` to an RGB picture `[H, W, 3]`, uint8.
+
+    Args:
+        label: class numbers, uint8.
+        colors: (red, green, blue) of each class.
+    """
+    return _palette(colors)[label]
+
+
+def overlay(image_bgr: np.ndarray, label: np.ndarray, colors: Colors, weight: float = 0.6) -> np.ndarray:
+    """The picture with classes laid over it, BGR `[H, W, 3]`, uint8.
+
+    Args:
+        image_bgr: `[H, W, 3]`, or `[H, W]` for grey.
+        label: class numbers `[H, W]`.
+        colors: (red, green, blue) of each class.
+        weight: share of the picture, the rest is the colour.
+    """
+    if image_bgr.ndim == 2:
+        image_bgr = cv2.cvtColor(image_bgr, cv2.COLOR_GRAY2BGR)
+    return cv2.addWeighted(image_bgr, weight, colorize(label, colors)[..., ::-1], 1 - weight, 0)
+
+
+def _write(path: str | Path, content: bytes) -> None:
+    """Writes a file whole or not at all."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=path.suffix)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def save_image(path: str | Path, image_bgr: np.ndarray) -> None:
+    """Writes a BGR or grey picture in the format of its name."""
+    _, content = cv2.imencode(Path(path).suffix, image_bgr)
+    _write(path, content.tobytes())
+
+
+def save_label_png(path: str | Path, label: np.ndarray, colors: Colors) -> None:
+    """Writes class numbers as a palette PNG: programs read the numbers, people see the colours."""
+    picture = Image.fromarray(label.astype(np.uint8))
+    picture.putpalette(_palette(colors).tobytes())
+    buffer = io.BytesIO()
+    picture.save(buffer, format="PNG")
+    _write(path, buffer.getvalue())
