@@ -1,0 +1,79 @@
+"""Cityscapes polygons to label pictures with the 19 training classes, with the official cityscapesscripts."""
+
+import io
+import multiprocessing
+import os
+from functools import partial
+from pathlib import Path
+
+from paddle_dnl.errors import DataError, UsageError
+from paddle_dnl.log import logger, progress
+
+_POLYGONS = "_gtFine_polygons.json"
+_LABELS = "_gtFine_labelTrainIds.png"
+
+
+def _official():
+    """The official functions (annotation reader, painter)."""
+    try:
+        from cityscapesscripts.helpers.annotation import Annotation
+        from cityscapesscripts.preparation.json2labelImg import createLabelImage
+    except ImportError as error:
+        raise UsageError("cityscapesscripts is not installed; `pip install paddle-dnl[cityscapes]`") from error
+    return Annotation, createLabelImage
+
+
+def convert_file(polygons: Path, force: bool = False) -> str | None:
+    """Writes the label picture beside a polygons file; returns what went wrong, or None.
+
+    Args:
+        polygons: a `*_gtFine_polygons.json`.
+        force: also when the picture is already there and newer.
+    """
+    target = polygons.with_name(polygons.name.replace(_POLYGONS, _LABELS))
+    if not force and target.exists() and target.stat().st_mtime_ns >= polygons.stat().st_mtime_ns:
+        return None
+    annotation_class, create_label_image = _official()
+    try:
+        annotation = annotation_class()
+        annotation.fromJsonFile(str(polygons))
+        picture = create_label_image(annotation, "trainIds")
+        if picture is None:
+            return f"{polygons}: cannot be painted"
+        buffer = io.BytesIO()
+        picture.save(buffer, format="PNG")
+        temporary = target.with_name(f".{target.name}.{os.getpid()}")
+        temporary.write_bytes(buffer.getvalue())
+        os.replace(temporary, target)
+    except (SystemExit, Exception) as error:  # cityscapesscripts ends the process on unknown labels
+        return f"{polygons}: {type(error).__name__}: {error}"
+    return None
+
+
+def convert_tree(root: str | Path, num_workers: int = 8, force: bool = False) -> int:
+    """Converts all polygons below `root/gtFine`; returns how many files there are.
+
+    Args:
+        root: folder with `gtFine`.
+        num_workers: processes.
+        force: convert also what is done.
+
+    Raises:
+        DataError: nothing to convert, or files that cannot be converted (named).
+        UsageError: cityscapesscripts is not installed.
+    """
+    _official()
+    files = sorted(Path(root).glob(f"gtFine/*/*/*{_POLYGONS}"))
+    if not files:
+        raise DataError(f"{root}: no gtFine/SPLIT/CITY/*{_POLYGONS}; give the folder that holds gtFine")
+    work = partial(convert_file, force=force)
+    if num_workers > 1:
+        with multiprocessing.Pool(num_workers) as pool:
+            found = list(progress(pool.imap(work, files, chunksize=8), "convert", len(files)))
+    else:
+        found = [work(path) for path in progress(files, "convert")]
+    problems = [text for text in found if text]
+    if problems:
+        raise DataError(f"{len(problems)} of {len(files)} files cannot be converted:\n" + "\n".join(problems[:5]))
+    logger.info(f"{root}: {len(files)} label pictures")
+    return len(files)
