@@ -26,13 +26,18 @@ def run(module: str, argv: list[str] | None = None) -> None:
     """
     choose_threads()
     warnings.filterwarnings("ignore", message="No ccache found")
-    import paddle_dnl  # noqa: F401  first: it loads zlib before paddle
+    from paddle_dnl import import_guard
     from paddle_dnl.errors import PaddleDnlError
 
     try:
         status = importlib.import_module(module).main(argv)
     except PaddleDnlError as error:
         status = _fail(str(error), error.exit_status)
+    except ImportError as error:
+        explained = import_guard.explain(error)
+        if explained is None:
+            traceback.print_exc()
+        status = _fail(explained or str(error), 1)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.ENOTDIR, errno.EFBIG):
             traceback.print_exc()

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import platform
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +26,8 @@ def _predictions(folder: Path) -> dict[str, Path]:
 
     found: dict[str, Path] = {}
     for path in sorted(folder.rglob("*.png")):
+        if "added_prediction" in path.parts:  # overlays of the same names
+            continue
         if path.stem in found:
             raise DataError(f"{folder}: {path.stem}.png occurs twice; give the folder of one inference run")
         found[path.stem] = path
@@ -67,19 +68,6 @@ def _draw_row(entry, colors, path: Path) -> None:
     cv2.imwrite(str(path), row[..., ::-1])
 
 
-def _environment() -> list[tuple[str, str]]:
-    import paddle
-
-    import paddle_dnl
-
-    return [
-        ("paddle_dnl", paddle_dnl.__version__),
-        ("Paddle", f"{paddle.__version__} on {paddle.get_device()}"),
-        ("Python", platform.python_version()),
-        ("Machine", f"{platform.machine()}, {platform.system()} {platform.release()}"),
-    ]
-
-
 def _summary(metrics, count: int) -> list[tuple[str, str]]:
     return [
         ("images", str(count)),
@@ -97,6 +85,7 @@ def main(argv=None) -> int:
     from paddle_dnl.config import Config
     from paddle_dnl.data.classes import class_info
     from paddle_dnl.engine.metrics import Metrics
+    from paddle_dnl.environment import describe
     from paddle_dnl.log import logger
     from paddle_dnl.visualize import curves
     from paddle_dnl.visualize.report import Section, write_report
@@ -131,7 +120,7 @@ def main(argv=None) -> int:
         Section("Training", pictures=[(out / "training.png", "Training loss and validation mIoU")]),
         Section("Classes", pictures=[(out / "class_iou.png", "IoU by class"), (out / "confusion.png", "Confusion")]),
         Section("Timings", rows=[(name, f"{seconds:.1f} s") for name, seconds in timings.items()]),
-        Section("Environment", rows=_environment()),
+        Section("Environment", rows=list(describe().items())),
     ]
     title = f"{config.model_cfg['type']}: {Path(args.config).stem}"
     write_report(out / "report.html", title, f"{config.iters} iterations, batch {config.batch_size}", sections)
