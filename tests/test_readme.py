@@ -1,0 +1,58 @@
+"""The two READMEs say the same commands, and the commands exist."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def _blocks(name: str) -> list[str]:
+    return re.findall(r"```\w+\n(.*?)```", (ROOT / name).read_text(encoding="utf-8"), re.S)
+
+
+def _commands() -> list[str]:
+    lines = [line for block in _blocks("README.md") for line in block.splitlines()]
+    return [line for line in lines if line.startswith(("python ", "make "))]
+
+
+def test_chinese_readme_keeps_step():
+    assert _blocks("README.md") == _blocks("README_CN.md")
+    headings = [len(re.findall(r"^## ", (ROOT / n).read_text(encoding="utf-8"), re.M)) for n in ("README.md", "README_CN.md")]
+    assert headings[0] == headings[1]
+
+
+@pytest.mark.parametrize("command", _commands())
+def test_commands_name_things_that_exist(command):
+    words = shlex.split(command)
+    if words[0] == "make":
+        assert re.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text(), re.M)
+        return
+    script = next(word for word in words if word.endswith(".py"))
+    assert (ROOT / script).is_file()
+    for word in words:
+        if word.startswith("configs/"):
+            assert (ROOT / word).is_file()
+
+
+def test_commands_parse():
+    """Every flag in the README is one that the program knows."""
+    from paddle_dnl.cli import export, infer, predict, train, val
+
+    modules = {"train.py": train, "val.py": val, "predict.py": predict, "export.py": export, "infer.py": infer}
+    parsed = 0
+    for command in _commands():
+        words = shlex.split(command)
+        at = next((i for i, word in enumerate(words) if word.endswith(".py")), None)
+        module = modules.get(Path(words[at]).name) if at else None
+        if module is not None:
+            module.parse_args(words[at + 1 :])
+            parsed += 1
+    assert parsed >= 8
+
+
+def test_test_command_is_what_ci_runs():
+    assert "make test" in (ROOT / ".ci" / "run").read_text()
+    assert "make test\n" in _blocks("README.md")
