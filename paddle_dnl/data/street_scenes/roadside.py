@@ -70,7 +70,7 @@ def _shaft(canvas: Canvas, rng, x, z, height, radius) -> None:
 def draw_lamp(canvas: Canvas, rng, x, z) -> None:
     """A lamp post with an arm towards the road."""
     height = rng.uniform(5, 8)
-    _shaft(canvas, rng, x, z, height, 0.13)
+    _shaft(canvas, rng, x, z, height, 0.17)
     reach = -1.8 * np.sign(x)
     arm = [(x, height, z), (x + reach, height + 0.1, z), (x + reach, height - 0.15, z), (x, height - 0.25, z)]
     canvas.add("pole", canvas.camera.project(arm), np.full(3, 80.0), z)
@@ -78,9 +78,9 @@ def draw_lamp(canvas: Canvas, rng, x, z) -> None:
 
 def draw_traffic_light(canvas: Canvas, rng, x, z) -> None:
     """A pole with a dark box and three round lamps, one of them lit."""
-    height = rng.uniform(2.6, 3.6)
-    _shaft(canvas, rng, x, z, height, 0.1)
-    quad = canvas.camera.project([(x - 0.28, height + 1.15, z), (x + 0.28, height + 1.15, z), (x + 0.28, height, z), (x - 0.28, height, z)])
+    height = rng.uniform(2.2, 3.0)
+    _shaft(canvas, rng, x, z, height, 0.13)
+    quad = canvas.camera.project([(x - 0.36, height + 1.4, z), (x + 0.36, height + 1.4, z), (x + 0.36, height, z), (x - 0.36, height, z)])
     picture = np.full((48, 22, 3), rng.uniform(20, 60), np.float32)
     colours, lit = ((230, 50, 40), (240, 180, 40), (60, 210, 110)), rng.integers(3)
     rows, columns = np.mgrid[:48, :22]
@@ -92,8 +92,8 @@ def draw_traffic_light(canvas: Canvas, rng, x, z) -> None:
 
 def draw_sign(canvas: Canvas, rng, x, z) -> None:
     """A pole with a disc, triangle or square that has a rim."""
-    height, size = rng.uniform(2.2, 3.0), rng.uniform(0.38, 0.5)
-    _shaft(canvas, rng, x, z, height, 0.07)
+    height, size = rng.uniform(2.0, 2.7), rng.uniform(0.48, 0.62)
+    _shaft(canvas, rng, x, z, height, 0.1)
     count = (16, 3, 4)[rng.integers(3)]
     angles = np.linspace(0, 2 * np.pi, count, endpoint=False) + (np.pi / 2 if count == 3 else np.pi / 4)
     rim = [(x + size * np.cos(a), height + size * np.sin(a), z - 0.02) for a in angles]

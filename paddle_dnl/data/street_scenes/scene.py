@@ -105,15 +105,15 @@ def _street_things(rng, half_road: float, half_walk: float) -> list[tuple[float,
     put(heavy[(first + rng.integers(1, 3)) % 3], int(rng.random() < 0.7), lane, (16, 32))
     put(vehicles.draw_car, rng.integers(1, 4), lane, (6, 30))
     put(vehicles.draw_car, rng.integers(0, 3), (half_road - 1.1, half_road - 0.9), (5, 25))
-    put(draw_person, rng.integers(2, 5), walk, (4.5, 15))
-    put(draw_person, rng.integers(0, 2), (0, half_road), (8, 18))
+    put(draw_person, rng.integers(2, 5), walk, (4.5, 11))
+    put(draw_person, rng.integers(1, 3), (0, half_road), (6, 12))
     bike, motor = vehicles.draw_bicycle, vehicles.draw_motorcycle
-    put(bike, rng.integers(0, 2), walk, (4.5, 10))
+    put(bike, rng.integers(0, 3), walk, (4.5, 10))
     put(motor, rng.integers(0, 2), (half_road * 0.6, half_walk - 0.8), (4.5, 10))
     put(bike if rng.random() < 0.5 else motor, 1, (half_road * 0.3, half_road), (5, 10), ridden=True)
     put(roadside.draw_lamp, rng.integers(1, 3), (half_road + 0.3, half_road + 0.8), (5, 20))
-    put(roadside.draw_traffic_light, rng.integers(1, 3), (half_road + 0.3, half_road + 0.9), (5.5, 12))
-    put(roadside.draw_sign, rng.integers(1, 3), (half_road + 0.3, half_road + 1.2), (5, 11))
+    put(roadside.draw_traffic_light, rng.integers(1, 4), (half_road + 0.2, half_road + 0.7), (6, 11))
+    put(roadside.draw_sign, rng.integers(1, 4), (half_road + 0.2, half_road + 1.0), (5.5, 10))
     put(roadside.draw_tree, rng.integers(0, 2), (half_road + 1.0, half_walk), (9, 25))
     return things
 
