@@ -59,7 +59,9 @@ def names(kind: str) -> list[str]:
 
 def nearest(name: str, options) -> str:
     """` Did you mean 'X'?` or, where nothing is close, an empty string."""
-    close = difflib.get_close_matches(str(name), list(options), n=1, cutoff=0.5)
+    options = list(options)
+    same = [option for option in options if option.lower() == str(name).lower()]
+    close = same or difflib.get_close_matches(str(name), options, n=1, cutoff=0.5)
     return f" Did you mean {close[0]!r}?" if close else ""
 
 

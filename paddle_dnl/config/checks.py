@@ -191,7 +191,9 @@ def _of_datasets(config: dict, argument: str, attribute: str) -> dict[str, objec
         cfg = config.get(section)
         if cfg:
             cls = registry.find(cfg["type"], "dataset", section)
-            values[f"{section}.{argument}"] = cfg.get(argument, getattr(cls, attribute, None))
+            parameter = inspect.signature(cls).parameters.get(argument)
+            default = None if parameter is None or parameter.default is parameter.empty else parameter.default
+            values[f"{section}.{argument}"] = cfg.get(argument, getattr(cls, attribute, default))
     return values
 
 

@@ -21,7 +21,7 @@ def parse_value(text: str):
         return _CONSTANTS[stripped]
     if stripped[:1] == "(" and stripped[-1:] == ")":
         stripped = f"[{stripped[1:-1].rstrip(',')}]"
-    if stripped[:1] in "[{'\"" or re.fullmatch(r"[\w.+-]+", stripped):
+    if stripped.startswith(("[", "{", "'", '"')) or re.fullmatch(r"[\w.+-]+", stripped):
         try:
             return parse_yaml(stripped)
         except yaml.YAMLError:
