@@ -1,7 +1,7 @@
 """paddle_dnl: attention-based semantic segmentation on PaddlePaddle (DNLNet, DMNet, DGMN2).
 
-    model = paddle_dnl.build_model("configs/dnlnet/dnlnet_resnet50_os8_cityscapes_1024x512_80k.yml")
-    labels = paddle_dnl.Predictor("output/inference_model").predict(["street.png"])
+model = paddle_dnl.build_model("configs/dnlnet/dnlnet_resnet50_os8_cityscapes_1024x512_80k.yml")
+labels = paddle_dnl.Predictor("output/inference_model").predict(["street.png"])
 """
 
 import zlib  # noqa: F401, I001  must stay first: Paddle 2.6 brings an old zlib that would else take the place of the system's

@@ -4,13 +4,13 @@ import os
 import platform
 import sys
 
+import paddle_dnl
+from paddle_dnl.log import logger
+
 import cv2
 import numpy
 import paddle
 import paddleseg
-
-import paddle_dnl
-from paddle_dnl.log import logger
 
 
 def describe() -> dict[str, str]:

@@ -1,6 +1,6 @@
 """One logger for the whole package, in the line format that PaddleSeg users and TIPC scripts read.
 
-    [2024/01/01 00:00:00] INFO: [TRAIN] epoch: 1, iter: 10/80000, loss: 1.2345, ...
+[2024/01/01 00:00:00] INFO: [TRAIN] epoch: 1, iter: 10/80000, loss: 1.2345, ...
 """
 
 import logging

@@ -3,12 +3,12 @@
 import inspect
 import re
 
-import paddle
-from paddle.optimizer.lr import LinearWarmup, LRScheduler
-
 from paddle_dnl.errors import ConfigError
 from paddle_dnl.log import logger
 from paddle_dnl.registry import nearest
+
+import paddle
+from paddle.optimizer.lr import LinearWarmup, LRScheduler
 
 _OPTIMIZERS = {
     "SGD": paddle.optimizer.SGD,

@@ -8,10 +8,10 @@ import difflib
 import importlib
 from collections.abc import Iterator
 
+from paddle_dnl.errors import ConfigError, PaddleDnlError
+
 from paddleseg.cvlibs import manager
 from paddleseg.cvlibs.manager import ComponentManager
-
-from paddle_dnl.errors import ConfigError, PaddleDnlError
 
 MODELS = ComponentManager("models")
 BACKBONES = ComponentManager("backbones")

@@ -5,6 +5,7 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 
 import paddle_dnl  # noqa: E402,F401  first: it loads zlib before paddle
+
 import paddle  # noqa: E402
 import pytest  # noqa: E402
 

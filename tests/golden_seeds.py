@@ -99,7 +99,5 @@ def seeded_offset(key: str, shape) -> np.ndarray:
 
 def state_check(state: dict) -> list[float]:
     """Sum and sum of magnitudes of all float tensors, in float64."""
-    arrays = [
-        np.asarray(state[name]).astype(np.float64) for name in sorted(state) if state[name].dtype.kind == "f"
-    ]
+    arrays = [np.asarray(state[name]).astype(np.float64) for name in sorted(state) if state[name].dtype.kind == "f"]
     return [float(sum(a.sum() for a in arrays)), float(sum(np.abs(a).sum() for a in arrays))]

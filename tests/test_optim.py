@@ -1,11 +1,11 @@
 """Schedules and optimizers: the update itself against NumPy, parameter groups, refusals."""
 
+from paddle_dnl.errors import ConfigError
+from paddle_dnl.optim import build_lr_scheduler, build_optimizer
+
 import numpy as np
 import paddle
 import pytest
-
-from paddle_dnl.errors import ConfigError
-from paddle_dnl.optim import build_lr_scheduler, build_optimizer
 
 
 class Net(paddle.nn.Layer):

@@ -20,7 +20,9 @@ def _commands() -> list[str]:
 
 def test_chinese_readme_keeps_step():
     assert _blocks("README.md") == _blocks("README_CN.md")
-    headings = [len(re.findall(r"^## ", (ROOT / n).read_text(encoding="utf-8"), re.M)) for n in ("README.md", "README_CN.md")]
+    headings = [
+        len(re.findall(r"^## ", (ROOT / n).read_text(encoding="utf-8"), re.M)) for n in ("README.md", "README_CN.md")
+    ]
     assert headings[0] == headings[1]
 
 

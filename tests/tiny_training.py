@@ -120,7 +120,7 @@ def weights(folder: Path) -> dict[str, np.ndarray]:
     for key, value in read_params(folder / "model.pdopt").items():
         if isinstance(value, np.ndarray):
             generated = max((n for n in names if key.startswith(n + "_")), key=len)
-            flat[f"optimizer:{names[generated]}{key[len(generated):]}"] = value
+            flat[f"optimizer:{names[generated]}{key[len(generated) :]}"] = value
     return flat
 
 

@@ -12,9 +12,9 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-
 from paddle_dnl.convert import SOURCES
+
+import numpy as np
 
 _PADDLE_FILES = (".pdparams", ".safetensors")
 
@@ -25,9 +25,7 @@ def parse_args(argv=None) -> argparse.Namespace:
     parser.add_argument("--source", required=True, choices=SOURCES, help="project that the file is from")
     parser.add_argument("--input", required=True, help=".pth (both formats), .pdparams or .safetensors")
     parser.add_argument("--config", required=True, help="configuration of the model that the weights are for")
-    parser.add_argument(
-        "--output", required=True, help=".pdparams or .safetensors to write; with a .json report"
-    )
+    parser.add_argument("--output", required=True, help=".pdparams or .safetensors to write; with a .json report")
     parser.add_argument(
         "--part",
         choices=("model", "backbone"),
@@ -90,9 +88,9 @@ def _verify(model, path: Path, tolerance: float = 1e-4) -> dict:
     Raises:
         CheckpointError: they differ by more, or more than one pixel in a thousand has another class.
     """
-    import paddle
-
     from paddle_dnl.errors import CheckpointError
+
+    import paddle
 
     image, expected, step = _golden(path)
     model.eval()
@@ -135,9 +133,9 @@ def _write(path: Path, write: Callable[[str], None]) -> None:
 
 
 def _write_weights(path: Path, tensors: dict) -> None:
-    import paddle
-
     from paddle_dnl.engine.weights import write_safetensors
+
+    import paddle
 
     if path.suffix == ".safetensors":
         _write(path, lambda name: write_safetensors({k: v.numpy() for k, v in tensors.items()}, name))
@@ -158,9 +156,7 @@ def main(argv=None) -> int:
     output = Path(args.output)
     _check_output(output)
     if args.part == "backbone" and (args.verify or args.skip_classifier or args.skip_auxiliary):
-        raise UsageError(
-            "--part backbone: a backbone has no logits, classes or auxiliary head; drop that flag"
-        )
+        raise UsageError("--part backbone: a backbone has no logits, classes or auxiliary head; drop that flag")
     state = _read(Path(args.input))
     model = build_model(Config(args.config, opts=args.opts))
     options = {"skip_classifier": args.skip_classifier, "skip_auxiliary": args.skip_auxiliary}

@@ -38,10 +38,10 @@ def _predictions(folder: Path) -> dict[str, Path]:
 
 def _score(dataset, predictions: dict[str, Path]):
     """The confusion matrix of all images, and each image's mIoU as (mIoU, image, label, prediction)."""
-    from PIL import Image
-
     from paddle_dnl.engine.metrics import Metrics, confusion_matrix
     from paddle_dnl.errors import DataError
+
+    from PIL import Image
 
     total, images = None, []
     for image, label in dataset.file_list:
@@ -57,9 +57,9 @@ def _score(dataset, predictions: dict[str, Path]):
 
 def _draw_row(entry, colors, path: Path) -> None:
     """image | truth | prediction, side by side, as a PNG."""
-    import cv2
-
     from paddle_dnl.visualize.overlay import colorize
+
+    import cv2
 
     _, image, true, predicted = entry
     panels = [cv2.imread(image)[..., ::-1], colorize(true, colors), colorize(predicted, colors)]

@@ -7,10 +7,10 @@ PaddleSeg fills in: the number of classes and channels of the model, `ignore_ind
 import inspect
 import math
 
-import paddle
-
 from paddle_dnl import registry
 from paddle_dnl.errors import ConfigError
+
+import paddle
 
 _REQUIRED = ("batch_size", "iters", "train_dataset", "optimizer", "lr_scheduler", "loss", "model")
 _OPTIONAL = (

@@ -3,11 +3,11 @@
 import copy
 from pathlib import Path
 
-import yaml
-
 from paddle_dnl.config import checks
 from paddle_dnl.config.overrides import apply_overrides
 from paddle_dnl.config.reading import read_config
+
+import yaml
 
 
 class _Dumper(yaml.SafeDumper):

@@ -2,10 +2,10 @@
 
 import re
 
-import yaml
-
 from paddle_dnl.config.reading import parse_yaml
 from paddle_dnl.errors import ConfigError
+
+import yaml
 
 _CONSTANTS = {"None": None, "none": None, "null": None, "~": None, "True": True, "False": False}
 

@@ -7,9 +7,9 @@ everything else replaces; a mapping with `_inherited_: False` replaces its base 
 import re
 from pathlib import Path
 
-import yaml
-
 from paddle_dnl.errors import ConfigError
+
+import yaml
 
 BASE_KEY = "_base_"
 INHERIT_KEY = "_inherited_"

@@ -3,8 +3,6 @@
 import re
 from collections.abc import Mapping
 
-import numpy as np
-
 from paddle_dnl.convert import dgmn2, mmseg, official_dnl, paddleseg
 from paddle_dnl.convert.describe import looks_like
 from paddle_dnl.convert.mapping import (
@@ -15,6 +13,8 @@ from paddle_dnl.convert.mapping import (
     carry_over,
     strip_module,
 )
+
+import numpy as np
 
 SOURCES = ("mmseg", "official_dnl", "dgmn2", "paddleseg", "dmnet_paddle")
 

@@ -9,9 +9,9 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 
-import numpy as np
-
 from paddle_dnl.errors import CheckpointError
+
+import numpy as np
 
 # PyTorch's names of batch-norm statistics and Paddle's.
 _STATISTICS = {"running_mean": "_mean", "running_var": "_variance"}

@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from paddle_dnl.data.reading import read_image, read_label
+from paddle_dnl.errors import DataError
+
 import numpy as np
 import paddle
 from paddleseg.transforms import Compose
 from paddleseg.transforms import functional as transform_functions
-
-from paddle_dnl.data.reading import read_image, read_label
-from paddle_dnl.errors import DataError
 
 
 class SegmentationDataset(paddle.io.Dataset):

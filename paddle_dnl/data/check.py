@@ -7,12 +7,12 @@ import os
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
 from paddle_dnl.data.base_dataset import SegmentationDataset, size_text
 from paddle_dnl.data.reading import read_image, read_label
 from paddle_dnl.errors import DataError
 from paddle_dnl.log import logger, progress
+
+import numpy as np
 
 _SHOWN = 5
 

@@ -6,12 +6,12 @@ download on their own; these pair by name and refuse what is missing.
 
 from pathlib import Path
 
-import numpy as np
-
 from paddle_dnl.data import pascal  # noqa: F401  registers PascalVOC and PascalContext
 from paddle_dnl.data.base_dataset import SegmentationDataset, require_folder, require_mode
 from paddle_dnl.errors import DataError
 from paddle_dnl.registry import DATASETS
+
+import numpy as np
 
 _SET_ROOT = "set train_dataset.dataset_root and val_dataset.dataset_root with --opts"
 

@@ -14,12 +14,12 @@ import re
 import sys
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
-
 from paddle_dnl.data.street_scenes import draw_scene
 from paddle_dnl.errors import DataError, PaddleDnlError
 from paddle_dnl.log import logger, progress
+
+import numpy as np
+from PIL import Image
 
 CITIES = {"train": ("altstadt", "birkenau", "clausdorf"), "val": ("dornhafen",)}
 SETTINGS = "mini_cityscapes.json"

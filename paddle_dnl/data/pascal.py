@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-import numpy as np
-
 from paddle_dnl.data.base_dataset import SegmentationDataset, require_folder, require_mode
 from paddle_dnl.errors import DataError
 from paddle_dnl.registry import DATASETS
+
+import numpy as np
 
 
 def _names(path: Path, advice: str) -> list[str]:

@@ -3,12 +3,11 @@
 import io
 from pathlib import Path
 
+from paddle_dnl.errors import DataError
+
 import cv2
 import numpy as np
 from PIL import Image
-
-from paddle_dnl.errors import DataError
-
 
 
 def read_bytes(path: str | Path) -> np.ndarray:

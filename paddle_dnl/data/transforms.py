@@ -9,10 +9,10 @@ import math
 import random
 from collections.abc import Sequence
 
+from paddle_dnl.registry import TRANSFORMS
+
 import cv2
 import numpy as np
-
-from paddle_dnl.registry import TRANSFORMS
 
 
 def _pair(value, name: str) -> tuple[int, int]:

@@ -2,10 +2,10 @@
 
 import contextlib
 
-import paddle
-
 from paddle_dnl.errors import UsageError
 from paddle_dnl.log import logger
+
+import paddle
 
 PRECISIONS = ("fp32", "fp16", "bf16")
 _DTYPES = {"fp16": "float16", "bf16": "bfloat16"}

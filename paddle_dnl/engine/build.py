@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-import paddle
-
 from paddle_dnl import registry
 from paddle_dnl.config import Config
 from paddle_dnl.engine.weights import load_weights
+
+import paddle
 
 
 def _model_section(config) -> dict:

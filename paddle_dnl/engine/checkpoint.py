@@ -23,14 +23,14 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
-import paddle
-
 import paddle_dnl
 from paddle_dnl.engine.safe_pickle import read_pickle
 from paddle_dnl.engine.weights import NAME_TABLE, load_weights, read_params
 from paddle_dnl.errors import CheckpointError, NonFiniteError
 from paddle_dnl.log import logger
+
+import numpy as np
+import paddle
 
 MANIFEST = "manifest.json"
 PARAMS, OPTIMIZER, STATES, EMA = "model.pdparams", "model.pdopt", "model.pdstates", "ema_model.pdparams"

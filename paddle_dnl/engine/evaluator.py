@@ -3,15 +3,16 @@
 import time
 from dataclasses import dataclass
 
-import numpy as np
-import paddle
-import paddle.nn.functional as F
-
 from paddle_dnl.engine import amp, distributed
 from paddle_dnl.engine.inference import infer, infer_augmented, restore
+from paddle_dnl.engine.loading import load_batches
 from paddle_dnl.engine.metrics import Metrics, RocCounts, confusion_matrix
 from paddle_dnl.errors import DataError, UsageError
 from paddle_dnl.log import logger, progress
+
+import numpy as np
+import paddle
+import paddle.nn.functional as F
 
 
 @dataclass
@@ -53,16 +54,18 @@ def _collate(samples: list[dict]) -> dict:
     }
 
 
-def _loader(dataset, batch_size: int, num_workers: int):
-    return paddle.io.DataLoader(
-        dataset,
-        batch_size=batch_size,
-        shuffle=False,
-        drop_last=False,
-        num_workers=num_workers,
-        collate_fn=_collate,
-        return_list=True,
-    )
+class _Batches:
+    """Consecutive indices in lists of `batch_size`."""
+
+    def __init__(self, count: int, batch_size: int):
+        self.count, self.batch_size = count, batch_size
+
+    def __len__(self):
+        return -(-self.count // self.batch_size)
+
+    def __iter__(self):
+        for start in range(0, self.count, self.batch_size):
+            yield list(range(start, min(start + self.batch_size, self.count)))
 
 
 def evaluate(
@@ -127,14 +130,17 @@ def evaluate(
     was_training = model.training
     model.eval()
     try:
-        for data in progress(_loader(share, batch_size, num_workers) if len(share) else (), "evaluate"):
+        batches = _Batches(len(share), batch_size)
+        loaded = load_batches(share, batches, _collate, num_workers if len(share) else 0, read_ahead=True)
+        for data in progress(loaded, "evaluate", len(batches)):
+            image = paddle.to_tensor(data["img"])
             with amp.autocast(precision, amp_level):
                 if aug_eval:
                     scores = infer_augmented(
-                        model, data["img"], data["trans_info"], align_corners=align_corners, **slide, **augment
+                        model, image, data["trans_info"], align_corners=align_corners, **slide, **augment
                     )
                 else:
-                    scores = restore(infer(model, data["img"], **slide), data["trans_info"], align_corners)
+                    scores = restore(infer(model, image, **slide), data["trans_info"], align_corners)
             label = np.asarray(data["label"])
             pred = paddle.argmax(scores, axis=1, dtype="int32").numpy()
             confusion += confusion_matrix(pred, label, num_classes, dataset.ignore_index)

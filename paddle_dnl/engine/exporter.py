@@ -6,18 +6,18 @@ import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import cv2
-import numpy as np
-import paddle
-import paddle.nn.functional as F
-from paddleseg.transforms import Compose
-
 from paddle_dnl import registry
 from paddle_dnl.data.classes import ClassInfo
 from paddle_dnl.engine.deploy_config import OUTPUT_OPS, DeployConfig
 from paddle_dnl.engine.inference_engines import EngineOptions, PaddleEngine
 from paddle_dnl.errors import ExportError, PaddleDnlError, UsageError
 from paddle_dnl.log import logger
+
+import cv2
+import numpy as np
+import paddle
+import paddle.nn.functional as F
+from paddleseg.transforms import Compose
 
 # Where free sizes are exported they are checked at one that no stride or pooling grid divides.
 _FREE_CHECK_SIZE = (97, 161)
@@ -246,7 +246,9 @@ def export_model(
                 f"logits differ by {found.max_relative_difference:.2e} of their largest (allowed {tolerance:g}), classes in "
                 f"{100 * found.argmax_disagreement:.4f} % of pixels (allowed 0.01 %)"
             )
-            raise ExportError(f"the static graph does not compute what the model computes: {detail}. Nothing was written.")
+            raise ExportError(
+                f"the static graph does not compute what the model computes: {detail}. Nothing was written."
+            )
         files.verified = {
             "paddle": asdict(report.comparison) | {"paddle_version": paddle.__version__},
             "mkldnn": asdict(report.mkldnn),

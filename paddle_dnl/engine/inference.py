@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 
+from paddle_dnl.errors import UsageError
+from paddle_dnl.nn.resize import resize
+
 import numpy as np
 import paddle
 import paddle.nn.functional as F
-
-from paddle_dnl.errors import UsageError
-from paddle_dnl.nn.resize import resize
 
 
 def window_starts(length: int, window: int, stride: int) -> list[int]:

@@ -3,12 +3,12 @@
 import os
 from dataclasses import dataclass
 
-import numpy as np
-import paddle
-
 from paddle_dnl.engine.deploy_config import DeployConfig
 from paddle_dnl.errors import ExportError, UsageError
 from paddle_dnl.log import logger
+
+import numpy as np
+import paddle
 
 
 @dataclass
@@ -101,7 +101,9 @@ class PaddleEngine:
         from paddle import inference
 
         if files.model.endswith(".json") and int(paddle.__version__.split(".")[0]) == 2:
-            raise ExportError(f"{files.model_path}: was exported by Paddle 3; Paddle {paddle.__version__} cannot read it")
+            raise ExportError(
+                f"{files.model_path}: was exported by Paddle 3; Paddle {paddle.__version__} cannot read it"
+            )
         try:
             self._predictor = inference.create_predictor(_paddle_config(files, options))
         except UsageError:

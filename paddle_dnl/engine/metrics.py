@@ -6,9 +6,9 @@ IoU: it is skipped in means and listed in `absent`, where paddleseg 2.8 counts i
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from paddle_dnl.errors import DataError
+
+import numpy as np
 
 
 def confusion_matrix(pred: np.ndarray, label: np.ndarray, num_classes: int, ignore_index: int = 255) -> np.ndarray:

@@ -2,10 +2,6 @@
 
 from pathlib import Path
 
-import numpy as np
-import paddle
-from paddleseg.transforms import Compose
-
 from paddle_dnl import registry
 from paddle_dnl.data.classes import class_info
 from paddle_dnl.data.image_files import find_images
@@ -15,6 +11,10 @@ from paddle_dnl.engine.inference import infer, infer_augmented, restore
 from paddle_dnl.errors import UsageError
 from paddle_dnl.log import logger, progress
 from paddle_dnl.visualize.overlay import overlay, save_image, save_label_png
+
+import numpy as np
+import paddle
+from paddleseg.transforms import Compose
 
 
 def _colors(custom: list[int] | None, dataset_type: str, num_classes: int):
@@ -82,5 +82,7 @@ def predict(
         name = name.with_suffix(".png")
         save_label_png(save_dir / "pseudo_color_prediction" / name, label, colors)
         save_image(save_dir / "added_prediction" / name, overlay(picture, label, colors))
-    logger.info(f"Predicted images are saved in {save_dir / 'added_prediction'} and {save_dir / 'pseudo_color_prediction'}")
+    logger.info(
+        f"Predicted images are saved in {save_dir / 'added_prediction'} and {save_dir / 'pseudo_color_prediction'}"
+    )
     return len(images)

@@ -3,15 +3,15 @@
 import time
 from pathlib import Path
 
-import cv2
-import numpy as np
-from paddleseg.transforms import Compose
-
 from paddle_dnl import registry
 from paddle_dnl.data.reading import read_image
 from paddle_dnl.engine.deploy_config import read_deploy_config
 from paddle_dnl.engine.inference_engines import EngineOptions, make_engine
 from paddle_dnl.errors import ConfigError, UsageError
+
+import cv2
+import numpy as np
+from paddleseg.transforms import Compose
 
 
 class Predictor:

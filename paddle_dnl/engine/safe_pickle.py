@@ -10,9 +10,9 @@ import io
 import pickle
 from pathlib import Path
 
-import numpy as np
-
 from paddle_dnl.errors import CheckpointError
+
+import numpy as np
 
 # NumPy 1 and 2 spell the module differently; both occur in files in the wild.
 _MULTIARRAY = ("numpy.core.multiarray", "numpy._core.multiarray")

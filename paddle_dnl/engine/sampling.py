@@ -8,10 +8,10 @@ with B images each see what one process with N x B images sees.
 import random
 from collections.abc import Iterator
 
+from paddle_dnl.errors import DataError
+
 import numpy as np
 import paddle
-
-from paddle_dnl.errors import DataError
 
 
 class PositionSampler:
@@ -29,9 +29,7 @@ class PositionSampler:
         DataError: fewer images than one step of all ranks takes.
     """
 
-    def __init__(
-        self, num_samples: int, batch_size: int, steps: int, *, seed: int, rank=0, world_size=1, first_step=0
-    ):
+    def __init__(self, num_samples: int, batch_size: int, steps: int, *, seed: int, rank=0, world_size=1, first_step=0):
         self.num_samples, self.batch_size, self.steps, self.seed = num_samples, batch_size, steps, seed
         self.rank, self.world_size, self.first_step = rank, world_size, first_step
         self.global_batch = batch_size * world_size

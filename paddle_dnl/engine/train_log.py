@@ -4,9 +4,9 @@ import time
 from collections import defaultdict
 from pathlib import Path
 
-import numpy as np
-
 from paddle_dnl.log import logger
+
+import numpy as np
 
 
 def format_seconds(seconds: float) -> str:

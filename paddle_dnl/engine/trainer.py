@@ -5,15 +5,13 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import paddle
-
 from paddle_dnl import registry
 from paddle_dnl.data.check import check_dataset
 from paddle_dnl.engine import amp, checkpoint, distributed
 from paddle_dnl.engine.build import build_model, load_start_weights
 from paddle_dnl.engine.ema import ModelEMA
 from paddle_dnl.engine.evaluator import evaluate
+from paddle_dnl.engine.loading import load_batches, stack_training
 from paddle_dnl.engine.pretrained import resolve_pretrained
 from paddle_dnl.engine.profiling import make_profiler
 from paddle_dnl.engine.run_folder import RunFolder
@@ -23,6 +21,9 @@ from paddle_dnl.errors import NonFiniteError
 from paddle_dnl.log import logger
 from paddle_dnl.losses import build_losses
 from paddle_dnl.optim import build_lr_scheduler, build_optimizer
+
+import numpy as np
+import paddle
 
 
 @dataclass
@@ -231,18 +232,8 @@ class Trainer:
 
     def _batches(self):
         """One loader for the whole run: its workers are started once and read ahead across epochs."""
-        loader = paddle.io.DataLoader(
-            PositionedDataset(self.train_dataset, self.seed),
-            batch_sampler=self.sampler,
-            num_workers=self.options.num_workers,
-            return_list=True,
-        )
-        iterator = iter(loader)
-        try:
-            yield from iterator
-        finally:
-            # Ends worker processes now; the garbage collector would do it some time later.
-            iterator._try_shutdown_all()
+        dataset = PositionedDataset(self.train_dataset, self.seed)
+        return load_batches(dataset, self.sampler, stack_training, self.options.num_workers)
 
     def _step(self, batches) -> dict[str, float]:
         """Forward and backward on `grad_accum_iters` micro-batches, one update; returns the losses, mean of all ranks."""
@@ -270,10 +261,10 @@ class Trainer:
         return means
 
     def _backward(self, data: dict) -> dict[str, float]:
-        edges = data["edge"].astype("int64") if "edge" in data else None
+        image, label = paddle.to_tensor(data["img"]), paddle.to_tensor(data["label"]).astype("int64")
+        edges = paddle.to_tensor(data["edge"]).astype("int64") if "edge" in data else None
         with amp.autocast(self.precision, self.options.amp_level):
-            logits = self.forward(data["img"])
-            losses = self.losses(logits, data["label"].astype("int64"), edges)
+            losses = self.losses(self.forward(image), label, edges)
             loss = sum(value for _, value in losses) / self.accumulate
         self.scaler.scale(loss).backward()
         return {name: float(value) / self.accumulate for name, value in losses}

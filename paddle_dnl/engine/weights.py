@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-import paddle
-
 from paddle_dnl.engine.safe_pickle import read_pickle
 from paddle_dnl.errors import CheckpointError
 from paddle_dnl.log import logger
+
+import numpy as np
+import paddle
 
 # PaddlePaddle stores the map from a model's keys to its generated parameter names under this key.
 NAME_TABLE = "StructuredToParameterName@@"

@@ -1,9 +1,9 @@
 """The losses of all outputs of a model, from the `loss` section of a configuration."""
 
-import paddle
-
 from paddle_dnl import registry
 from paddle_dnl.errors import ConfigError
+
+import paddle
 
 
 class Losses:

@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
+from paddle_dnl.registry import LOSSES
+
 import paddle
 import paddle.nn.functional as F
 from paddle import nn
-
-from paddle_dnl.registry import LOSSES
 
 # PaddleSeg's guard against division by zero; it also makes the loss of a batch without any valid pixel 0.
 _EPS = 1e-8

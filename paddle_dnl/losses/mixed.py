@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from paddle import nn
-
 from paddle_dnl.registry import LOSSES
+
+from paddle import nn
 
 
 @LOSSES.add_component

@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 
+from paddle_dnl.losses.cross_entropy import class_weights, pixel_losses
+from paddle_dnl.registry import LOSSES
+
 import paddle
 import paddle.nn.functional as F
 from paddle import nn
-
-from paddle_dnl.losses.cross_entropy import class_weights, pixel_losses
-from paddle_dnl.registry import LOSSES
 
 _EPS = 1e-5
 

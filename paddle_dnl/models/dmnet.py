@@ -2,9 +2,6 @@
 
 from collections.abc import Sequence
 
-import paddle.nn.functional as F
-from paddle import nn
-
 from paddle_dnl.errors import ConfigError
 from paddle_dnl.nn.concat_conv import conv_of_concat
 from paddle_dnl.nn.dynamic_filter import DynamicFilter
@@ -12,6 +9,9 @@ from paddle_dnl.nn.layers import ConvBNReLU
 from paddle_dnl.nn.resize import resize, spatial_size
 from paddle_dnl.nn.torch_init import init_conv_like_torch, init_conv_module, init_normal
 from paddle_dnl.registry import MODELS
+
+import paddle.nn.functional as F
+from paddle import nn
 
 
 @MODELS.add_component

@@ -9,14 +9,14 @@ Arguments and parameter names are those of PaddleSeg's `DNLNet`. `dialect` choos
 
 from collections.abc import Sequence
 
-import paddle.nn.functional as F
-from paddle import nn
-
 from paddle_dnl.nn.concat_conv import conv_of_concat
 from paddle_dnl.nn.disentangled_nonlocal import DIALECTS, DisentangledNonLocal2D
 from paddle_dnl.nn.layers import ConvBNReLU
 from paddle_dnl.nn.resize import resize, spatial_size
 from paddle_dnl.registry import MODELS
+
+import paddle.nn.functional as F
+from paddle import nn
 
 # What differs outside the block: interpolation without align_corners, and the width of the auxiliary head.
 HEAD_DIALECTS = {

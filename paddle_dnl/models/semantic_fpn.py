@@ -3,15 +3,15 @@
 Parameter names are those of the OpenMMLab checkpoints (`neck.`, `decode_head.`). PaddleSeg's PFPNNet is another network.
 """
 
-import paddle
-import paddle.nn.functional as F
-from paddle import nn
-
 from paddle_dnl.errors import ConfigError
 from paddle_dnl.nn.layers import batch_norm
 from paddle_dnl.nn.resize import resize, spatial_size
 from paddle_dnl.nn.torch_init import init_conv_like_torch, init_conv_module
 from paddle_dnl.registry import MODELS
+
+import paddle
+import paddle.nn.functional as F
+from paddle import nn
 
 
 class ConvModule(nn.Layer):

@@ -5,15 +5,15 @@ published code gives sizes as one integer, which makes every enlarged map square
 published multi-scale results depend on it (their 512x769 windows), so it is the default: `square_upsample: true`.
 """
 
-import paddle
-import paddle.nn.functional as F
-from paddle import nn
-
 from paddle_dnl.errors import ConfigError
 from paddle_dnl.nn.layers import batch_norm
 from paddle_dnl.nn.resize import resize, spatial_size
 from paddle_dnl.nn.torch_init import init_conv_like_torch
 from paddle_dnl.registry import MODELS
+
+import paddle
+import paddle.nn.functional as F
+from paddle import nn
 
 
 def _conv(in_channels: int, out_channels: int, kernel_size: int, bias: bool) -> nn.Conv2D:

@@ -51,9 +51,7 @@ def attend(q, k, v, scale: float = 1.0, implementation: str = "auto", tile_rows:
         RuntimeError: `flash` asked for where it cannot run.
     """
     if implementation not in IMPLEMENTATIONS:
-        raise ValueError(
-            f"attention: implementation must be one of {IMPLEMENTATIONS}, got {implementation!r}"
-        )
+        raise ValueError(f"attention: implementation must be one of {IMPLEMENTATIONS}, got {implementation!r}")
     if implementation == "flash":
         return _flash(q, k, v, scale)
     if implementation == "auto":
@@ -211,6 +209,4 @@ def _flash(q, k, v, scale: float):
         q = (q.cast("float32") * (scale * math.sqrt(width))).cast(v.dtype).unsqueeze(2)
         k = k.cast(v.dtype).unsqueeze(2)
         pieces = paddle.split(v.unsqueeze(2), v.shape[-1] // width, axis=-1)
-        return paddle.concat(
-            [F.scaled_dot_product_attention(q, k, piece) for piece in pieces], axis=-1
-        ).squeeze(2)
+        return paddle.concat([F.scaled_dot_product_attention(q, k, piece) for piece in pieces], axis=-1).squeeze(2)

@@ -4,13 +4,13 @@ Zhang et al., "Dynamic Graph Message Passing Networks for Visual Recognition", T
 step of a deformable convolution (kernel 3, padding 1), left without its matrix product.
 """
 
+from paddle_dnl.errors import ConfigError
+from paddle_dnl.nn.shapes import is_known, size_of
+
 import paddle
 import paddle.nn.functional as F
 from paddle import nn
 from paddle.vision.ops import deform_conv2d
-
-from paddle_dnl.errors import ConfigError
-from paddle_dnl.nn.shapes import is_known, size_of
 
 SAMPLES = 9
 MINIMUM_SIDE = 3

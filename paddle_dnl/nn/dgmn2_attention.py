@@ -1,11 +1,11 @@
 """Attention of DGMN2: every pixel attends to nine samples at offsets that it predicts itself."""
 
+from paddle_dnl.nn.deformable_unfold import SAMPLES, DeformableUnfold
+from paddle_dnl.nn.relative_position import RelativePosition
+
 import paddle
 import paddle.nn.functional as F
 from paddle import nn
-
-from paddle_dnl.nn.deformable_unfold import SAMPLES, DeformableUnfold
-from paddle_dnl.nn.relative_position import RelativePosition
 
 LINEAR_STD = 0.02
 

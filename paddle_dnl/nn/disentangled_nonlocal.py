@@ -14,14 +14,14 @@ differ in details that change the function: see `DIALECTS`.
 
 import math
 
-import paddle
-import paddle.nn.functional as F
-from paddle import nn
-
 from paddle_dnl.nn.attention import attend, full_precision, in_full_precision
 from paddle_dnl.nn.layers import ConvBN, ConvBNReLU
 from paddle_dnl.nn.resize import spatial_size
 from paddle_dnl.nn.whitening import KEY_MEAN_IS_IRRELEVANT, WHITENINGS, whiten
+
+import paddle
+import paddle.nn.functional as F
+from paddle import nn
 
 MODES = ("embedded_gaussian", "gaussian", "dot_product", "concatenation")
 OUTPUTS = ("conv_bn_relu", "conv_bn", "none")
@@ -106,13 +106,9 @@ class DisentangledNonLocal2D(nn.Layer):
         if value_channels is None:
             value_channels = in_channels if output == "none" else inner
         if output == "none" and value_channels != in_channels:
-            raise ValueError(
-                f"output 'none' needs value_channels {in_channels} (in_channels), got {value_channels}"
-            )
+            raise ValueError(f"output 'none' needs value_channels {in_channels} (in_channels), got {value_channels}")
         if output == "none" and zero_init:
-            raise ValueError(
-                "zero_init needs an output branch with a norm: output 'conv_bn' or 'conv_bn_relu'"
-            )
+            raise ValueError("zero_init needs an output branch with a norm: output 'conv_bn' or 'conv_bn_relu'")
         self.mode, self.whitening, self.attention = mode, whitening, attention
         self.pairwise, self.unary = pairwise, unary
         self.scale = 1.0
@@ -169,10 +165,7 @@ class DisentangledNonLocal2D(nn.Layer):
         with full_precision():
             query, key = in_full_precision(query, key)
             query = whiten(query, self.whitening)
-            if (
-                not (gaussian or self.mode == "embedded_gaussian")
-                or self.whitening not in KEY_MEAN_IS_IRRELEVANT
-            ):
+            if not (gaussian or self.mode == "embedded_gaussian") or self.whitening not in KEY_MEAN_IS_IRRELEVANT:
                 key = whiten(key, self.whitening)
         if self.mode == "dot_product":
             return _dot_product(query, key, values)

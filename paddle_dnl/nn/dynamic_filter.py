@@ -4,14 +4,14 @@ He, Deng and Qiao, "Dynamic Multi-scale Filters for Semantic Segmentation", ICCV
 mmsegmentation and PaddleSeg.
 """
 
-import paddle
-import paddle.nn.functional as F
-from paddle import nn
-
 from paddle_dnl.errors import ConfigError
 from paddle_dnl.nn.layers import ConvBNReLU, batch_norm
 from paddle_dnl.nn.pooling import adaptive_avg_pool
 from paddle_dnl.nn.shapes import is_known, size_of
+
+import paddle
+import paddle.nn.functional as F
+from paddle import nn
 
 IMPLEMENTATIONS = ("auto", "grouped", "batch_free")
 

@@ -5,10 +5,10 @@ the operation by a pooling with one fixed window, silently wrong there. Averagin
 the same linear map, is exact for every size, and exports everywhere.
 """
 
+from paddle_dnl.nn.shapes import is_known, size_of
+
 import numpy as np
 import paddle
-
-from paddle_dnl.nn.shapes import is_known, size_of
 
 
 def _averages(length, bins: int, dtype) -> paddle.Tensor:

@@ -1,10 +1,10 @@
 """Relative position term of DGMN2, with the transposition and the stretching of the published networks."""
 
-import paddle
-from paddle import nn
-
 from paddle_dnl.nn.shapes import is_known, size_of
 from paddle_dnl.nn.torch_init import normal_parameter
+
+import paddle
+from paddle import nn
 
 _WINDOW = 9
 

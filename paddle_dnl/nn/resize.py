@@ -37,7 +37,5 @@ def resize(x, size, align_corners: bool = False, align_mode: int = 0):
         if list(x.shape[2:]) == size:
             return x
     else:
-        size = paddle.stack(
-            [paddle.full([], s, "int32") if isinstance(s, int) else s.cast("int32") for s in size]
-        )
+        size = paddle.stack([paddle.full([], s, "int32") if isinstance(s, int) else s.cast("int32") for s in size])
     return F.interpolate(x, size, mode="bilinear", align_corners=align_corners, align_mode=align_mode)

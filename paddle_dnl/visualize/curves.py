@@ -5,10 +5,10 @@ from pathlib import Path
 import matplotlib
 
 matplotlib.use("Agg")
+from paddle_dnl.errors import DataError  # noqa: E402
+
 import matplotlib.pyplot as plt  # noqa: E402
 import numpy as np  # noqa: E402
-
-from paddle_dnl.errors import DataError  # noqa: E402
 
 _INK, _LINE, _MARK = "#1f2933", "#2f6db5", "#c2571a"
 

@@ -2,15 +2,15 @@
 
 import time
 
-import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from paddleseg.cvlibs import Config as TheirConfig
-
 from paddle_dnl.config import Config
 from paddle_dnl.config.overrides import apply_overrides, parse_value
 from paddle_dnl.config.reading import merge, parse_yaml, read_config
 from paddle_dnl.errors import ConfigError
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from paddleseg.cvlibs import Config as TheirConfig
 
 BASE = """
 batch_size: 2

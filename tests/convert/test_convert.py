@@ -8,13 +8,13 @@ import json
 import re
 from pathlib import Path
 
+from paddle_dnl.convert import ConversionError, convert_state_dict, convert_with_report, looks_like
+from paddle_dnl.errors import CheckpointError
+
 import golden_seeds
 import numpy as np
 import paddle
 import pytest
-
-from paddle_dnl.convert import ConversionError, convert_state_dict, convert_with_report, looks_like
-from paddle_dnl.errors import CheckpointError
 
 GOLDEN = Path(__file__).parents[1] / "data" / "golden"
 
@@ -45,9 +45,7 @@ def mmseg_name(ours: str) -> str:
     if parts[:2] == ["head", "aux"]:
         return f"auxiliary_head.convs.0.{inner[parts[3]]}.{leaf}"
     if parts[:2] == ["head", "dnl_block"]:
-        tail = {"theta": "theta.conv", "phi": "phi.conv", "g": "g.conv", "conv_mask": "conv_mask"}.get(
-            parts[2]
-        )
+        tail = {"theta": "theta.conv", "phi": "phi.conv", "g": "g.conv", "conv_mask": "conv_mask"}.get(parts[2])
         return f"decode_head.dnl_block.{tail or 'conv_out.' + inner[parts[3]]}.{leaf}"
     if parts[0] == "head":
         name = {"conv0": "convs.0", "conv1": "convs.1", "conv_cat": "conv_cat"}[parts[1]]
@@ -199,9 +197,7 @@ def test_two_tensors_for_one_place(small):
     state, model = small
     shape = state["stem.0.weight"].shape
     both = {"prefix.conv1.weight": np.ones(shape, "float32"), "conv1.weight": np.ones(shape, "float32")}
-    with pytest.raises(
-        ConversionError, match="two tensors for one place: conv1.weight -> conv1_1._conv.weight"
-    ):
+    with pytest.raises(ConversionError, match="two tensors for one place: conv1.weight -> conv1_1._conv.weight"):
         convert_state_dict(both, "official_dnl", model)
 
 
@@ -220,9 +216,7 @@ def test_wrong_source_and_unknown_source(small, live_dnlnet):
 
 
 def test_another_number_of_classes(live_dnlnet):
-    spec = [
-        [n, [7, *s[1:]] if "conv_seg" in n else s] for n, s in spec_of("mmseg_dnl_r50_cityscapes_512x1024")
-    ]
+    spec = [[n, [7, *s[1:]] if "conv_seg" in n else s] for n, s in spec_of("mmseg_dnl_r50_cityscapes_512x1024")]
     state = {name: np.broadcast_to(np.float32(1), shape) for name, shape in spec}
     with pytest.raises(ConversionError, match=r"decode_head.conv_seg.weight -> .*\[7, .*--skip_classifier"):
         convert_state_dict(state, "mmseg", live_dnlnet)

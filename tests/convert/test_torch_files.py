@@ -3,13 +3,13 @@
 import pickle
 from pathlib import Path
 
-import numpy as np
-import pytest
-import torch_writer
-
 from paddle_dnl.convert import read_torch_weights, torch_files
 from paddle_dnl.convert.torch_files import read_torch
 from paddle_dnl.errors import CheckpointError
+
+import numpy as np
+import pytest
+import torch_writer
 
 DATA = Path(__file__).parents[1] / "data" / "convert"
 

@@ -4,13 +4,13 @@ import json
 import os
 import pickle
 
-import numpy as np
-import paddle
-import pytest
-
 from paddle_dnl.engine import checkpoint
 from paddle_dnl.engine.weights import load_weights, read_params, write_safetensors
 from paddle_dnl.errors import CheckpointError, NonFiniteError
+
+import numpy as np
+import paddle
+import pytest
 
 
 def _build(optimizer="Momentum"):

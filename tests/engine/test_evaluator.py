@@ -5,16 +5,16 @@ import subprocess
 import sys
 from pathlib import Path
 
-import cv2
-import numpy as np
-import paddle
-import pytest
-
 from paddle_dnl.data.datasets import Dataset
 from paddle_dnl.engine import distributed
 from paddle_dnl.engine.evaluator import evaluate
 from paddle_dnl.engine.metrics import Metrics, confusion_matrix
 from paddle_dnl.errors import DataError
+
+import cv2
+import numpy as np
+import paddle
+import pytest
 
 
 class Threshold(paddle.nn.Layer):

@@ -1,13 +1,13 @@
 """Whole, sliding, multi-scale and flipped inference against NumPy and against paddleseg's own functions."""
 
+from paddle_dnl.engine.inference import infer, infer_augmented, restore, window_starts
+from paddle_dnl.errors import UsageError
+
 import numpy as np
 import paddle
 import paddle.nn.functional as F
 import pytest
 from paddleseg.core import infer as paddleseg_infer
-
-from paddle_dnl.engine.inference import infer, infer_augmented, restore, window_starts
-from paddle_dnl.errors import UsageError
 
 
 class Net(paddle.nn.Layer):

@@ -1,13 +1,13 @@
 """Metrics against scikit-learn and against paddleseg's own functions where a class is present."""
 
+from paddle_dnl.engine.metrics import Metrics, RocCounts, confusion_matrix
+from paddle_dnl.errors import DataError
+
 import numpy as np
 import paddle
 import pytest
 from paddleseg.utils import metrics as paddleseg_metrics
 from sklearn import metrics as sklearn_metrics
-
-from paddle_dnl.engine.metrics import Metrics, RocCounts, confusion_matrix
-from paddle_dnl.errors import DataError
 
 
 def _maps(classes=5, seed=0, ignore=True):

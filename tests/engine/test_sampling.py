@@ -2,12 +2,12 @@
 
 import random
 
+from paddle_dnl.engine.sampling import PositionedDataset, PositionSampler
+from paddle_dnl.errors import DataError
+
 import numpy as np
 import paddle
 import pytest
-
-from paddle_dnl.engine.sampling import PositionedDataset, PositionSampler
-from paddle_dnl.errors import DataError
 
 
 def _collect(**kwargs):

@@ -9,13 +9,13 @@ import sys
 import time
 from pathlib import Path
 
+from paddle_dnl.errors import CheckpointError, NonFiniteError
+
 import numpy as np
 import paddle
 import pytest
 import tiny_training
 from tiny_training import train, weights, write_config
-
-from paddle_dnl.errors import CheckpointError, NonFiniteError
 
 PROGRAM = Path(tiny_training.__file__)
 

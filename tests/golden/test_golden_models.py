@@ -9,14 +9,14 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from paddle_dnl.convert import convert_with_report
+from paddle_dnl.models.build import build_model
+
 import golden_seeds
 import numpy as np
 import paddle
 import paddle.nn.functional as F
 import pytest
-from paddle_dnl.models.build import build_model
-
-from paddle_dnl.convert import convert_with_report
 
 DATA = Path(__file__).parents[1] / "data" / "golden"
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -128,10 +128,7 @@ _DONE: dict[str, Golden] = {}
 
 @pytest.fixture(
     scope="module",
-    params=[
-        pytest.param(name, marks=() if default else pytest.mark.slow)
-        for name, (_, _, default) in CASES.items()
-    ],
+    params=[pytest.param(name, marks=() if default else pytest.mark.slow) for name, (_, _, default) in CASES.items()],
 )
 def golden(request) -> Golden:
     _DONE.clear()  # one model's gradients at a time

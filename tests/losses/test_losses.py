@@ -1,11 +1,11 @@
 """Losses against NumPy in float64, values and gradients, and against paddleseg where it runs."""
 
+from paddle_dnl.errors import ConfigError
+from paddle_dnl.losses import CrossEntropyLoss, MixedLoss, OhemCrossEntropyLoss, build_losses
+
 import numpy as np
 import paddle
 import pytest
-
-from paddle_dnl.errors import ConfigError
-from paddle_dnl.losses import CrossEntropyLoss, MixedLoss, OhemCrossEntropyLoss, build_losses
 
 rng = np.random.default_rng(0)
 LOGITS = rng.normal(size=(2, 4, 5, 6)).astype("float32") * 2
@@ -94,12 +94,12 @@ def test_ohem_with_the_authors_rule(thresh, per_image):
 
 
 def test_ohem_keeps_all_when_there_are_few():
-    np.testing.assert_allclose(
-        _value(OhemCrossEntropyLoss(0.01, 10_000)), _nll().sum() / VALID.sum(), rtol=1e-4
-    )
+    np.testing.assert_allclose(_value(OhemCrossEntropyLoss(0.01, 10_000)), _nll().sum() / VALID.sum(), rtol=1e-4)
 
 
-@pytest.mark.parametrize("loss", [CrossEntropyLoss(), OhemCrossEntropyLoss(min_kept=3), CrossEntropyLoss(weight=[1] * 4)])
+@pytest.mark.parametrize(
+    "loss", [CrossEntropyLoss(), OhemCrossEntropyLoss(min_kept=3), CrossEntropyLoss(weight=[1] * 4)]
+)
 def test_nothing_labelled_is_zero_and_finite(loss):
     logits = paddle.to_tensor(LOGITS, stop_gradient=False)
     value = loss(logits, paddle.full([2, 5, 6], 255, "int64"))

@@ -1,11 +1,11 @@
 """Attention: every implementation against a NumPy float64 softmax, in value and gradient."""
 
+from paddle_dnl.nn import attention
+from paddle_dnl.nn.attention import attend
+
 import numpy as np
 import paddle
 import pytest
-
-from paddle_dnl.nn import attention
-from paddle_dnl.nn.attention import attend
 
 
 def np_attend(q, k, v, scale):
@@ -26,9 +26,7 @@ def np_gradients(q, k, v, scale, grad):
 
 def inputs(batch=2, n=23, m=23, d=8, e=5, dtype="float32"):
     rng = np.random.default_rng(3)
-    return [
-        rng.standard_normal(shape).astype(dtype) for shape in ((batch, n, d), (batch, m, d), (batch, m, e))
-    ]
+    return [rng.standard_normal(shape).astype(dtype) for shape in ((batch, n, d), (batch, m, d), (batch, m, e))]
 
 
 def run(arrays, scale=0.7, **options):
@@ -82,9 +80,7 @@ def test_streaming_gradients_by_finite_differences():
             moved = list(arrays)
             moved[i] = arrays[i] + sign * step * direction
             values.append((np_attend(*moved, 0.7) * grad).sum())
-        np.testing.assert_allclose(
-            (gradient * direction).sum(), (values[0] - values[1]) / (2 * step), rtol=1e-7
-        )
+        np.testing.assert_allclose((gradient * direction).sum(), (values[0] - values[1]) / (2 * step), rtol=1e-7)
 
 
 def test_streaming_backward_uses_the_layer_and_keeps_no_map(monkeypatch):
@@ -131,9 +127,7 @@ def test_autocast_does_not_reach_the_products(monkeypatch):
     """Autocast is switched off around forward and backward (on a CPU Paddle never switches it on)."""
     states = []
     original = paddle.amp.auto_cast
-    monkeypatch.setattr(
-        paddle.amp, "auto_cast", lambda *a, **k: states.append(k.get("enable")) or original(*a, **k)
-    )
+    monkeypatch.setattr(paddle.amp, "auto_cast", lambda *a, **k: states.append(k.get("enable")) or original(*a, **k))
     run(inputs(), implementation="streaming", tile_rows=4)
     assert states == [False, False]  # forward and backward
 
@@ -169,9 +163,7 @@ class _Attention(paddle.nn.Layer):
 
 
 def _save(shapes, path, **options):
-    spec = [
-        paddle.static.InputSpec(shape, "float32", name) for shape, name in zip(shapes, "qkv", strict=True)
-    ]
+    spec = [paddle.static.InputSpec(shape, "float32", name) for shape, name in zip(shapes, "qkv", strict=True)]
     layer = _Attention(**options)
     layer.eval()
     paddle.jit.save(paddle.jit.to_static(layer, input_spec=spec, full_graph=True), path)

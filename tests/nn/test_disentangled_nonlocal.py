@@ -4,13 +4,13 @@ import itertools
 import json
 from pathlib import Path
 
+from paddle_dnl.nn.disentangled_nonlocal import DIALECTS, MODES, DisentangledNonLocal2D
+from paddle_dnl.nn.whitening import WHITENINGS
+
 import golden_seeds
 import numpy as np
 import paddle
 import pytest
-
-from paddle_dnl.nn.disentangled_nonlocal import DIALECTS, MODES, DisentangledNonLocal2D
-from paddle_dnl.nn.whitening import WHITENINGS
 
 GOLDEN = Path(__file__).parents[1] / "data" / "golden" / "blocks"
 WHITENING_NAMES = {
@@ -89,9 +89,7 @@ def test_equals_the_published_modules(file, case, spec, golden_arrays):
     )
     load(block, {our_name(n): a.astype("float64") for n, a in golden_seeds.seeded_state(spec).items()})
     block.eval()
-    x = paddle.to_tensor(
-        golden_seeds.seeded_input(case["key"], case["x_shape"]).astype("float64"), stop_gradient=False
-    )
+    x = paddle.to_tensor(golden_seeds.seeded_input(case["key"], case["x_shape"]).astype("float64"), stop_gradient=False)
     upstream = golden_seeds.seeded_input("grad:" + case["key"], case["x_shape"]).astype("float64")
     out = block(x)
     out.backward(paddle.to_tensor(upstream))
@@ -141,9 +139,7 @@ def np_conv(p, name, a):  # 1x1 on [B, N, C]
 
 
 def np_norm(p, name, a):  # inference form on [..., C]
-    return (a - p[name + "._mean"]) / np.sqrt(p[name + "._variance"] + 1e-5) * p[name + ".weight"] + p[
-        name + ".bias"
-    ]
+    return (a - p[name + "._mean"]) / np.sqrt(p[name + "._variance"] + 1e-5) * p[name + ".weight"] + p[name + ".bias"]
 
 
 def np_block(x, p, mode, whitening, scale, output, gate, norm, pairwise=True, unary=True, pool=False):
@@ -236,9 +232,7 @@ def compare_with_formula(
     # Derivative along a random direction of input and parameters together, by central differences.
     trainable = trainable_parameters(block)
     dx, step = rng.standard_normal(shape), 1e-6
-    dp = {
-        name: rng.standard_normal(a.shape) if name in trainable else np.zeros_like(a) for name, a in p.items()
-    }
+    dp = {name: rng.standard_normal(a.shape) if name in trainable else np.zeros_like(a) for name, a in p.items()}
 
     def loss(t):
         return (np_block(x + t * dx, {n: a + t * dp[n] for n, a in p.items()}, **arguments) * upstream).sum()
@@ -309,9 +303,7 @@ def test_start(dialect, identity):
 
 def test_parameter_count_at_512_channels():
     blocks = {dialect: DisentangledNonLocal2D(512, **DIALECTS[dialect]) for dialect in DIALECTS}
-    counts = {
-        d: sum(int(p.size) for p in trainable_parameters(block).values()) for d, block in blocks.items()
-    }
+    counts = {d: sum(int(p.size) for p in trainable_parameters(block).values()) for d, block in blocks.items()}
     assert counts == {"paddleseg": 526593, "mmseg": 526593, "official": 525314}
 
 

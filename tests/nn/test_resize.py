@@ -1,10 +1,10 @@
 """Bilinear resizing in its three conventions against NumPy."""
 
+from paddle_dnl.nn.resize import resize, spatial_size
+
 import numpy as np
 import paddle
 import pytest
-
-from paddle_dnl.nn.resize import resize, spatial_size
 
 
 def np_axis(length, size, align_corners, align_mode):

@@ -1,9 +1,9 @@
 """People on foot and on wheels."""
 
-import numpy as np
-
 from paddle_dnl.data.street_scenes import textures
 from paddle_dnl.data.street_scenes.canvas import Canvas
+
+import numpy as np
 
 
 def _part(canvas: Canvas, name, x, z, points, colour, lift, lean, size) -> None:

@@ -1,9 +1,9 @@
 """What stands beside the road: houses, walls, fences, trees, poles, lights and signs."""
 
-import numpy as np
-
 from paddle_dnl.data.street_scenes import textures
 from paddle_dnl.data.street_scenes.canvas import Canvas
+
+import numpy as np
 
 
 def _upright(canvas: Canvas, x, near, far, bottom, top) -> np.ndarray:
@@ -18,12 +18,19 @@ def draw_house(canvas: Canvas, rng, x, near, far) -> None:
     floors = max(2, int(height / 3))
     picture = textures.facade(rng, floors, max(2, int((far - near) / 2.5)))
     depth_into_block = 12 * np.sign(x)
-    end = canvas.camera.project([(x, height, near), (x + depth_into_block, height, near), (x + depth_into_block, 0, near), (x, 0, near)])
+    end = canvas.camera.project(
+        [(x, height, near), (x + depth_into_block, height, near), (x + depth_into_block, 0, near), (x, 0, near)]
+    )
     canvas.add("building", end, textures.facade(rng, floors, 4) * 0.8, near, end)
     quad = _upright(canvas, x, near, far, 0, height)
     canvas.add("building", quad, picture, (near + far) / 2, quad)
     if rng.random() < 0.5:
-        ridge = [(x, height, near), (x, height, far), (x + depth_into_block * 0.4, height + 3, far), (x + depth_into_block * 0.4, height + 3, near)]
+        ridge = [
+            (x, height, near),
+            (x, height, far),
+            (x + depth_into_block * 0.4, height + 3, far),
+            (x + depth_into_block * 0.4, height + 3, near),
+        ]
         canvas.add("building", canvas.camera.project(ridge), textures.mineral(rng) * 0.7, near)
 
 
@@ -80,7 +87,9 @@ def draw_traffic_light(canvas: Canvas, rng, x, z) -> None:
     """A pole with a dark box and three round lamps, one of them lit."""
     height = rng.uniform(2.2, 3.0)
     _shaft(canvas, rng, x, z, height, 0.13)
-    quad = canvas.camera.project([(x - 0.36, height + 1.4, z), (x + 0.36, height + 1.4, z), (x + 0.36, height, z), (x - 0.36, height, z)])
+    quad = canvas.camera.project(
+        [(x - 0.36, height + 1.4, z), (x + 0.36, height + 1.4, z), (x + 0.36, height, z), (x - 0.36, height, z)]
+    )
     picture = np.full((48, 22, 3), rng.uniform(20, 60), np.float32)
     colours, lit = ((230, 50, 40), (240, 180, 40), (60, 210, 110)), rng.integers(3)
     rows, columns = np.mgrid[:48, :22]
@@ -100,6 +109,13 @@ def draw_sign(canvas: Canvas, rng, x, z) -> None:
     inner = [(x + 0.68 * size * np.cos(a), height + 0.68 * size * np.sin(a), z - 0.02) for a in angles]
     colour = np.array([(200, 40, 40), (40, 70, 170), (230, 190, 40)][rng.integers(3)], np.float32)
     canvas.add("traffic sign", canvas.camera.project(rim), colour, z)
-    canvas.fill(canvas.camera.project(inner), np.full(3, rng.uniform(190, 250)) if rng.random() < 0.7 else colour * 0.6, z)
-    mark = [(x - 0.1, height - 0.12, z - 0.03), (x + 0.1, height - 0.12, z - 0.03), (x + 0.1, height + 0.1, z - 0.03), (x - 0.1, height + 0.1, z - 0.03)]
+    canvas.fill(
+        canvas.camera.project(inner), np.full(3, rng.uniform(190, 250)) if rng.random() < 0.7 else colour * 0.6, z
+    )
+    mark = [
+        (x - 0.1, height - 0.12, z - 0.03),
+        (x + 0.1, height - 0.12, z - 0.03),
+        (x + 0.1, height + 0.1, z - 0.03),
+        (x - 0.1, height + 0.1, z - 0.03),
+    ]
     canvas.fill(canvas.camera.project(mark), np.full(3, 30.0), z)

@@ -2,12 +2,12 @@
 
 from collections.abc import Callable
 
-import cv2
-import numpy as np
-
 from paddle_dnl.data.street_scenes import roadside, textures, vehicles
 from paddle_dnl.data.street_scenes.canvas import Camera, Canvas
 from paddle_dnl.data.street_scenes.people import draw_person
+
+import cv2
+import numpy as np
 
 _NEAR, _FAR = 2.2, 90.0
 

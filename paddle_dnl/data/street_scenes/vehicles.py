@@ -1,11 +1,11 @@
 """Things on wheels: cars, trucks, buses, trams, motorcycles, bicycles and their riders."""
 
-import cv2
-import numpy as np
-
 from paddle_dnl.data.street_scenes import textures
 from paddle_dnl.data.street_scenes.canvas import Canvas
 from paddle_dnl.data.street_scenes.people import draw_person
+
+import cv2
+import numpy as np
 
 
 def _ellipse(center, radii, count: int = 14) -> np.ndarray:
@@ -47,7 +47,12 @@ class _Box:
 
 
 def _shadow(canvas: Canvas, x, z, width, length) -> None:
-    corners = [(x - width / 2, z - 0.3), (x + width / 2, z - 0.3), (x + width / 2, z + length), (x - width / 2, z + length)]
+    corners = [
+        (x - width / 2, z - 0.3),
+        (x + width / 2, z - 0.3),
+        (x + width / 2, z + length),
+        (x - width / 2, z + length),
+    ]
     canvas.shade(canvas.camera.project([(cx, 0, max(cz, 0.5)) for cx, cz in corners]), 0.5)
 
 
@@ -84,7 +89,9 @@ def draw_car(canvas: Canvas, rng, x, z) -> None:
     cabin[4:22, 4:44] = (glass, glass + 6, glass + 12)
     side = textures.rough(rng, colour * 0.65, 24, 64, 4, 3)
     side[4:21, 5:29] = side[4:21, 34:58] = glass * 0.8
-    _Box(canvas, x, z + 0.4, width * 0.96, length * 0.7, 0.9, 1.45, inset=0.18, taper=0.35).draw(canvas, "car", cabin, side, z)
+    _Box(canvas, x, z + 0.4, width * 0.96, length * 0.7, 0.9, 1.45, inset=0.18, taper=0.35).draw(
+        canvas, "car", cabin, side, z
+    )
 
 
 def draw_truck(canvas: Canvas, rng, x, z) -> None:
@@ -134,7 +141,12 @@ def draw_train(canvas: Canvas, rng, x, z) -> None:
     colour, skirt = textures.paint(rng), textures.paint(rng)
     for rail in (-0.7, 0.7):
         near, far = max(z - 6, 2.5), z
-        corners = [(x + rail - 0.06, 0, far), (x + rail + 0.06, 0, far), (x + rail + 0.06, 0, near), (x + rail - 0.06, 0, near)]
+        corners = [
+            (x + rail - 0.06, 0, far),
+            (x + rail + 0.06, 0, far),
+            (x + rail + 0.06, 0, near),
+            (x + rail - 0.06, 0, near),
+        ]
         canvas.fill(canvas.camera.project(corners), np.full(3, 150.0), z)
     _shadow(canvas, x, z, width * 1.05, length)
     glass = rng.uniform(20, 70)

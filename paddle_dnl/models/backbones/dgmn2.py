@@ -4,16 +4,16 @@ Four stages of convolutional patch embedding and pre-norm blocks; there is no no
 absolute position embedding. Parameter names are those of the published checkpoints.
 """
 
-import paddle
-import paddle.nn.functional as F
-from paddle import nn
-
 from paddle_dnl.errors import ConfigError
 from paddle_dnl.nn.dgmn2_attention import DGMN2Attention, linear
 from paddle_dnl.nn.layers import batch_norm
 from paddle_dnl.nn.shapes import is_known, size_of
 from paddle_dnl.nn.torch_init import init_conv_like_torch
 from paddle_dnl.registry import BACKBONES
+
+import paddle
+import paddle.nn.functional as F
+from paddle import nn
 
 DIMS = (64, 128, 320, 512)
 HEADS = (1, 2, 5, 8)

@@ -12,11 +12,11 @@ All three use the parameter names of PaddleSeg's `ResNet_vd`: `conv1_{1,2,3}`, `
 
 from collections.abc import Sequence
 
-import paddle.nn.functional as F
-from paddle import nn
-
 from paddle_dnl.nn.layers import ConvBN, ConvBNReLU
 from paddle_dnl.registry import BACKBONES
+
+import paddle.nn.functional as F
+from paddle import nn
 
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 STEMS = {"vd": (32, 32, 64), "v1c": (32, 32, 64), "3x3": (64, 64, 128)}

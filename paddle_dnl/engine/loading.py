@@ -1,0 +1,124 @@
+"""Batches from a dataset, in this process or in workers, with errors that arrive.
+
+PaddlePaddle's own loader stands still for ever when a sample raises in its reader thread; here a failing sample becomes a
+value that crosses threads and processes and is raised where the batch is used.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+from paddle_dnl.errors import DataError, PaddleDnlError
+
+import numpy as np
+import paddle
+
+_FAILURE = "failure"
+
+
+def _failure(error: Exception) -> dict:
+    text = str(error) if isinstance(error, PaddleDnlError) else f"{type(error).__name__}: {error}"
+    return {_FAILURE: np.frombuffer(text.encode("utf-8", "replace") or b"?", np.uint8).copy()}
+
+
+class _Guarded(paddle.io.Dataset):
+    """A dataset whose failing samples are values."""
+
+    def __init__(self, dataset):
+        self.dataset = dataset
+
+    def __len__(self):
+        return len(self.dataset)
+
+    def __getitem__(self, index):
+        try:
+            return self.dataset[index]
+        except Exception as error:
+            return _failure(error)
+
+
+class _GuardedCollate:
+    """Collation that passes failures on."""
+
+    def __init__(self, collate: Callable[[list[dict]], dict]):
+        self.collate = collate
+
+    def __call__(self, samples: list[dict]) -> dict:
+        for sample in samples:
+            if isinstance(sample, dict) and _FAILURE in sample:
+                return sample
+        try:
+            return self.collate(samples)
+        except Exception as error:
+            return _failure(error)
+
+
+def _checked(batch: dict) -> dict:
+    if _FAILURE in batch:
+        raise DataError(np.asarray(batch[_FAILURE]).tobytes().decode("utf-8", "replace"))
+    return batch
+
+
+def load_batches(
+    dataset,
+    batches: Iterable[list[int]],
+    collate: Callable[[list[dict]], dict],
+    num_workers: int = 0,
+    read_ahead: bool = False,
+) -> Iterator[dict]:
+    """Yields `collate([dataset[i] for i in indices])` for each list of indices, in order.
+
+    Args:
+        dataset: indexed by whatever `batches` holds.
+        batches: lists of indices; with workers it must have a length.
+        collate: samples to a dict of NumPy arrays and plain values.
+        num_workers: processes that load; 0 loads here.
+        read_ahead: without workers, load the next batch in a thread; only where loading draws no random numbers.
+
+    Raises:
+        DataError: a sample could not be read or does not fit its batch; names what is wrong.
+    """
+    guarded, join = _Guarded(dataset), _GuardedCollate(collate)
+
+    def load(indices):
+        return join([guarded[i] for i in indices])
+
+    if num_workers > 0:
+        loader = paddle.io.DataLoader(
+            guarded, batch_sampler=batches, collate_fn=join, num_workers=num_workers, return_list=True
+        )
+        iterator = iter(loader)
+        try:
+            for batch in iterator:
+                yield _checked(batch)
+        finally:
+            # Ends worker processes now; the garbage collector would do it some time later.
+            iterator._try_shutdown_all()
+    elif read_ahead:
+        with ThreadPoolExecutor(1) as thread:
+            pending = None
+            for indices in batches:
+                coming = thread.submit(load, indices)
+                if pending is not None:
+                    yield _checked(pending.result())
+                pending = coming
+            if pending is not None:
+                yield _checked(pending.result())
+    else:
+        for indices in batches:
+            yield _checked(load(indices))
+
+
+def stack_training(samples: list[dict]) -> dict:
+    """`img [B, C, H, W]` float32, `label [B, H, W]`, and `edge` if there is one.
+
+    Raises:
+        DataError: samples that differ in size.
+    """
+    shapes = {sample["img"].shape[1:] for sample in samples}
+    if len(shapes) > 1:
+        sizes = ", ".join(f"{shape[1]}x{shape[0]}" for shape in sorted(shapes))
+        raise DataError(
+            f"train_dataset.transforms: the samples of one batch differ in size ({sizes}); end with a crop to one size, "
+            "for instance RandomPaddingCrop"
+        )
+    return {key: np.stack([s[key] for s in samples]) for key in ("img", "label", "edge") if key in samples[0]}
