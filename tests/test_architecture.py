@@ -1,0 +1,180 @@
+"""The rules of the house, read from the syntax trees: who may import whom, how long a file may be, what never appears."""
+
+import ast
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "paddle_dnl"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+WRITTEN = sorted(
+    path
+    for folder in ("paddle_dnl", "tests", "tools", "deploy", "test_tipc", "benchmarks", "configs")
+    for path in (ROOT / folder).rglob("*.py")
+) + sorted(ROOT.glob("*.py"))
+
+# What a layer may import of this package: cli -> engine -> models -> nn. `errors`, `log` and the import guard are for all.
+BASE = {"errors", "log", "import_guard", "__init__"}
+ALLOWED = {
+    "nn": {"nn"},
+    "models": {"models", "nn", "registry"} | BASE,
+    "losses": {"losses", "nn", "registry"} | BASE,
+    "registry": {"registry", "models", "losses", "optim", "data"} | BASE,
+    "optim": {"optim", "registry"} | BASE,
+    "data": {"data", "registry"} | BASE,
+    "convert": {"convert", "models", "nn", "registry"} | BASE,
+    "visualize": {"visualize", "data", "nn"} | BASE,
+    "config": {"config", "registry", "models", "losses", "optim", "data"} | BASE,
+    "errors": {"errors"},
+    "import_guard": {"import_guard"},
+    "__init__": {"import_guard"},
+}
+
+
+def _tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+
+
+def _name(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def _imports(path: Path) -> set[str]:
+    """Full names of everything a file imports, also inside functions; `from a import b` gives `a.b`."""
+    found = set()
+    for node in ast.walk(_tree(path)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            package = node.module or ""
+            if node.level:  # relative: made absolute
+                parts = path.relative_to(ROOT).with_suffix("").parts[: -node.level]
+                package = ".".join([*parts, *filter(None, [node.module])])
+            found |= {f"{package}.{alias.name}" for alias in node.names}
+    return found
+
+
+def _layer(path: Path) -> str:
+    return path.relative_to(PACKAGE).with_suffix("").parts[0]
+
+
+def _own_layers(path: Path) -> set[str]:
+    """The layers of this package that a file imports; `import paddle_dnl` alone is none."""
+    names = {name.split(".")[1] for name in _imports(path) if name.startswith("paddle_dnl.")}
+    public = {p.stem for p in PACKAGE.iterdir() if p.is_dir() or p.suffix == ".py"}
+    return names & public
+
+
+@pytest.mark.parametrize("layer", ALLOWED)
+def test_arrows_go_one_way(layer):
+    wrong = {
+        _name(path): sorted(_own_layers(path) - ALLOWED[layer])
+        for path in MODULES
+        if _layer(path) == layer and _own_layers(path) - ALLOWED[layer]
+    }
+    assert not wrong, f"{layer} may import {sorted(ALLOWED[layer])} of this package, but: {wrong}"
+
+
+def test_only_the_command_line_imports_the_command_line():
+    wrong = [_name(path) for path in MODULES if _layer(path) != "cli" and "cli" in _own_layers(path)]
+    assert not wrong
+
+
+def test_blocks_know_only_paddle():
+    known = {"paddle", "numpy", "paddle_dnl"} | sys.stdlib_module_names
+    wrong = {
+        _name(path): sorted(foreign)
+        for path in (PACKAGE / "nn").rglob("*.py")
+        if (foreign := {name.split(".")[0] for name in _imports(path)} - known)
+    }
+    assert not wrong
+
+
+def test_the_layers_named_here_exist():
+    assert {_layer(path) for path in MODULES} >= set(ALLOWED)
+
+
+def test_files_stay_readable():
+    """Generated tables would be data, not code; there are none."""
+    long = {_name(p): n for p in WRITTEN if (n := len(p.read_text(encoding="utf-8").splitlines())) >= 400}
+    assert not long, f"files of 400 lines or more: {long}"
+
+
+def test_functions_stay_readable():
+    long = {}
+    for path in MODULES + sorted((ROOT / "tools").rglob("*.py")):
+        for node in ast.walk(_tree(path)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                # The docstring is for the reader, not part of what has to be held in mind.
+                has_text = ast.get_docstring(node) is not None
+                text = (node.body[0].end_lineno - node.body[0].lineno + 1) if has_text else 0
+                length = node.end_lineno - node.lineno + 1 - text
+                if length >= 60:
+                    long[f"{_name(path)}:{node.lineno} {node.name}"] = length
+    assert not long, f"functions of 60 lines or more, docstring not counted: {long}"
+
+
+def test_every_file_says_what_it_is_for():
+    silent = [_name(path) for path in WRITTEN if path.read_text().strip() and not ast.get_docstring(_tree(path))]
+    assert not silent
+
+
+def test_no_text_is_run_as_code():
+    wrong = [
+        f"{_name(path)}:{node.lineno}"
+        for path in WRITTEN
+        for node in ast.walk(_tree(path))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("eval", "exec")
+    ]
+    assert not wrong
+
+
+def test_yaml_is_read_safely():
+    """`yaml.load` takes a loader, and it is a SafeLoader or made from one."""
+    wrong = []
+    for path in MODULES + sorted((ROOT / "tools").rglob("*.py")):
+        for node in ast.walk(_tree(path)):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in ("yaml.load", "yaml.load_all"):
+                given = [ast.unparse(k.value) for k in node.keywords if k.arg == "Loader"]
+                given += [ast.unparse(a) for a in node.args[1:2]]
+                if not any("Safe" in loader or _made_from_safe(path, loader) for loader in given):
+                    wrong.append(f"{_name(path)}:{node.lineno}")
+            if isinstance(node, ast.Call) and re.search(r"yaml\.(unsafe|full)_load", ast.unparse(node.func)):
+                wrong.append(f"{_name(path)}:{node.lineno}")
+    assert not wrong
+
+
+def _made_from_safe(path: Path, loader: str) -> bool:
+    classes = [node for node in ast.walk(_tree(path)) if isinstance(node, ast.ClassDef) and node.name == loader]
+    return any("Safe" in ast.unparse(base) for node in classes for base in node.bases)
+
+
+def _texts() -> list[Path]:
+    """Files that a person wrote; not data, not what tools or runs made."""
+    found = [path for path in ROOT.glob("*") if path.is_file()]
+    for folder in (".ci", "paddle_dnl", "configs", "tools", "deploy", "test_tipc", "tests", "docs", "benchmarks"):
+        found += (ROOT / folder).rglob("*")
+    made = ("tests/data/", "test_tipc/output/", "test_tipc/data/")
+    endings = {".py", ".md", ".yml", ".yaml", ".toml", ".txt", ".sh", ".cfg", ".in", ".html", ".js", ".css", ""}
+    return [p for p in found if p.is_file() and p.suffix in endings and not _name(p).startswith(made)]
+
+
+def test_no_path_of_one_machine():
+    private = re.compile(r"(?<![\w.:])/(?:home|root|Users|mnt|work|tmp/envs)/\w|(?<!\w)[A-Z]:\\\\Users")
+    wrong = []
+    for path in _texts():
+        if path == Path(__file__).resolve():
+            continue
+        text = path.read_text(encoding="utf-8", errors="replace")
+        wrong += [f"{_name(path)}: {line.strip()[:90]}" for line in text.splitlines() if private.search(line)]
+    assert not wrong, wrong
+
+
+def test_no_loose_ends():
+    """No test is passed over in silence and nothing is left for later."""
+    marks = re.compile("TO" + r"DO\b|FIX" + r"ME\b|pytest\.sk" + r"ip\(|mark\.sk" + "ip|mark\\.xf" + "ail")
+    wrong = [_name(path) for path in WRITTEN if marks.search(path.read_text(encoding="utf-8"))]
+    assert not wrong
