@@ -1,9 +1,10 @@
 """deploy.yaml: what an exported folder says about itself, written and read with care.
 
 Its keys are PaddleSeg's (`model`, `params`, `transforms`, `input_shape`, `output_op`, `output_dtype` below `Deploy`), and
-`class_names`, `class_colors`, `verified`.
+`class_names`, `class_colors`, `verified` (what the export compared) and `sha256` (of the files it compared).
 """
 
+import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -13,6 +14,7 @@ from paddle_dnl.data.classes import ClassInfo
 from paddle_dnl.errors import ConfigError, ExportError
 
 FILE_NAME = "deploy.yaml"
+ONNX_NAME = "model.onnx"
 OUTPUT_OPS = ("argmax", "softmax", "none")
 
 
@@ -28,6 +30,8 @@ class DeployConfig:
         output_op: `argmax`, `softmax` or `none`.
         classes: names and colours; None in folders that PaddleSeg exported.
         verified: engine setting -> what the comparison with the dynamic graph found.
+        sha256: file name -> digest; empty in folders that PaddleSeg exported.
+        onnx: file name of an ONNX form of the same model, if there is one.
     """
 
     folder: Path
@@ -39,6 +43,7 @@ class DeployConfig:
     output_dtype: str = "int32"
     classes: ClassInfo | None = None
     verified: dict = field(default_factory=dict)
+    sha256: dict = field(default_factory=dict)
     onnx: str | None = None
 
     @property
@@ -64,6 +69,26 @@ class DeployConfig:
         batch = self.input_shape[0] if self.input_shape else None
         return batch if isinstance(batch, int) and batch > 0 else None
 
+    def hash_files(self) -> None:
+        """Records what graph and weights look like now."""
+        self.sha256 = {name: _digest(self.folder / name) for name in (self.model, self.params)}
+
+    def check_files(self, *names: str) -> None:
+        """Compares files with their recorded digests; a damaged graph can crash the native reader.
+
+        Raises:
+            ExportError: a file is missing or is not the one that was exported.
+        """
+        for name in names:
+            path = self.folder / name
+            if not path.is_file():
+                raise ExportError(f"{path}: missing; export the model again")
+            if name in self.sha256 and _digest(path) != self.sha256[name]:
+                raise ExportError(
+                    f"{path}: damaged or replaced since the export (its SHA-256 is not the one in {FILE_NAME}); "
+                    "copy or export it again"
+                )
+
     def write(self) -> None:
         """Writes deploy.yaml into the folder."""
         section = {
@@ -80,7 +105,16 @@ class DeployConfig:
             section["class_names"] = list(self.classes.names)
             section["class_colors"] = [list(color) for color in self.classes.colors]
         section["verified"] = self.verified
+        section["sha256"] = self.sha256
         (self.folder / FILE_NAME).write_text(to_yaml({"Deploy": section}), encoding="utf-8")
+
+
+def _digest(path: Path) -> str:
+    found = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            found.update(block)
+    return found.hexdigest()
 
 
 def _inside(folder: Path, name, key: str, path: Path) -> str:
@@ -112,8 +146,9 @@ def _existing(folder: Path, name: str, path: Path, key: str) -> str:
 def _shape(value, path: Path) -> list | None:
     if value is None:
         return None
-    if not isinstance(value, list) or len(value) != 4 or not all(v is None or isinstance(v, int) for v in value):
-        raise ConfigError(f"{path}: Deploy.input_shape: expected four integers, got {value!r}")
+    fits = isinstance(value, list) and len(value) == 4
+    if not fits or not all(v is None or (type(v) is int and (v == -1 or 0 < v < 1 << 20)) for v in value):
+        raise ConfigError(f"{path}: Deploy.input_shape: expected [N, C, H, W], -1 where free; got {value!r}")
     return value
 
 
@@ -127,6 +162,19 @@ def _classes(section: dict, path: Path) -> ClassInfo | None:
     ):
         raise ConfigError(f"{path}: Deploy.class_names and class_colors: expected a name and [r, g, b] per class")
     return ClassInfo(tuple(map(str, names)), tuple(tuple(color) for color in colors))
+
+
+def _mapping(section: dict, key: str, kind: type, path: Path) -> dict:
+    """The mapping `key`, whose values are of one kind; empty when it is left out."""
+    value = section.get(key) or {}
+    if not isinstance(value, dict) or not all(isinstance(item, kind) for item in value.values()):
+        raise ConfigError(f"{path}: Deploy.{key}: expected a mapping of {kind.__name__} values, got {value!r}")
+    return value
+
+
+def _onnx(section: dict, folder: Path, path: Path) -> str | None:
+    name = section.get("onnx") or (ONNX_NAME if (folder / ONNX_NAME).is_file() else None)
+    return _inside(folder, name, "onnx", path) if name else None
 
 
 def read_deploy_config(path: str | Path) -> DeployConfig:
@@ -152,11 +200,7 @@ def read_deploy_config(path: str | Path) -> DeployConfig:
     output_op = section.get("output_op", "argmax")
     if output_op not in OUTPUT_OPS:
         raise ConfigError(f"{path}: Deploy.output_op: must be one of {', '.join(OUTPUT_OPS)}; got {output_op!r}")
-    verified = section.get("verified") or {}
-    if not isinstance(verified, dict):
-        raise ConfigError(f"{path}: Deploy.verified: expected a mapping, got {verified!r}")
     names = {key: _inside(folder, section[key], key, path) for key in ("model", "params")}
-    onnx = section.get("onnx")
     return DeployConfig(
         folder=folder,
         model=_existing(folder, names["model"], path, "model"),
@@ -166,6 +210,7 @@ def read_deploy_config(path: str | Path) -> DeployConfig:
         output_op=output_op,
         output_dtype=section.get("output_dtype", "int32"),
         classes=_classes(section, path),
-        verified=verified,
-        onnx=_inside(folder, onnx, "onnx", path) if onnx else None,
+        verified=_mapping(section, "verified", dict, path),
+        sha256=_mapping(section, "sha256", str, path),
+        onnx=_onnx(section, folder, path),
     )

@@ -1,9 +1,10 @@
 """The programs that run an exported graph: Paddle Inference and ONNX Runtime, each as `run(batch) -> array`."""
 
+import importlib.util
 import os
 from dataclasses import dataclass
 
-from paddle_dnl.engine.deploy_config import DeployConfig
+from paddle_dnl.engine.deploy_config import ONNX_NAME, DeployConfig
 from paddle_dnl.errors import ExportError, UsageError
 from paddle_dnl.log import logger
 
@@ -20,6 +21,7 @@ class EngineOptions:
         cpu_threads: None takes OMP_NUM_THREADS.
         enable_mkldnn: use oneDNN on CPU; only for folders whose export verified it.
         use_trt, precision, min_subgraph_size, auto_tuned_shape_file: TensorRT on GPU (not verified on any machine yet).
+        collect_shapes_file: write the shapes that occur in the graph there, for a later run with `auto_tuned_shape_file`.
     """
 
     device: str = "cpu"
@@ -29,6 +31,7 @@ class EngineOptions:
     precision: str = "fp32"
     min_subgraph_size: int = 3
     auto_tuned_shape_file: str | None = None
+    collect_shapes_file: str | None = None
 
 
 def default_threads() -> int:
@@ -51,9 +54,15 @@ def _paddle_config(files: DeployConfig, options: EngineOptions):
     config.set_cpu_math_library_num_threads(options.cpu_threads or default_threads())
     if options.enable_mkldnn:
         config.enable_mkldnn()
+        if files.model.endswith(".json"):
+            # Otherwise every bilinear resize fails (Paddle 3.3).
+            config.delete_pass("onednn_placement_pass")
     else:
-        # On by default since Paddle 3, where it fails on every bilinear resize.
+        # On by default since Paddle 3.
         config.disable_mkldnn()
+        if files.model.endswith(".pdmodel"):
+            # Fusing convolution and normalisation there costs three digits and gains no time.
+            config.switch_ir_optim(False)
     if files.model.endswith(".pdmodel"):
         # On a .json graph this pass does not exist.
         config.enable_memory_optim()
@@ -62,6 +71,9 @@ def _paddle_config(files: DeployConfig, options: EngineOptions):
 
 def _configure_gpu(config, options: EngineOptions, inference) -> None:
     config.enable_use_gpu(100, 0)
+    if options.collect_shapes_file:
+        config.collect_shape_range_info(options.collect_shapes_file)
+        return
     if not options.use_trt:
         return
     modes = {
@@ -109,7 +121,9 @@ class PaddleEngine:
         except UsageError:
             raise
         except Exception as error:
-            raise ExportError(f"{files.model_path}: cannot be loaded: {_first_line(error)}") from error
+            raise ExportError(
+                f"{files.model_path} with {files.params}: cannot be loaded: {_first_line(error)}"
+            ) from error
         self._input = self._predictor.get_input_handle(self._predictor.get_input_names()[0])
         self._output_name = self._predictor.get_output_names()[0]
 
@@ -153,7 +167,7 @@ class OnnxEngine:
 
     def __init__(self, files: DeployConfig, options: EngineOptions):
         if not files.onnx or not (files.folder / files.onnx).is_file():
-            raise ExportError(f"{files.folder}: holds no ONNX model; export it with `export.py --format onnx`")
+            raise ExportError(f"{files.folder / (files.onnx or ONNX_NAME)}: missing; the engine onnxruntime needs it")
         try:
             import onnxruntime
         except ImportError as error:
@@ -181,18 +195,44 @@ class OnnxEngine:
             raise ExportError(f"ONNX Runtime failed: {_first_line(error)}") from error
 
 
+def _choose_engine(files: DeployConfig, options: EngineOptions) -> str:
+    """ONNX Runtime where the folder and this Python have it, as it is the faster one on CPU; else Paddle Inference."""
+    has_onnx = files.onnx is not None and importlib.util.find_spec("onnxruntime") is not None
+    return OnnxEngine.name if has_onnx and options.device == "cpu" and not options.enable_mkldnn else PaddleEngine.name
+
+
+def _require_verified_mkldnn(files: DeployConfig) -> None:
+    found = files.verified.get("mkldnn", {})
+    if found.get("ok") is True and found.get("paddle_version") == paddle.__version__:
+        return
+    if not found:
+        why = "the export did not check it"
+    elif found.get("ok") is True:
+        why = f"the export checked it with Paddle {found.get('paddle_version')}, this is {paddle.__version__}"
+    else:
+        why = found.get("error") or f"logits differ by {found.get('max_relative_difference')} of the largest"
+    raise UsageError(f"--enable_mkldnn: not verified for {files.folder} ({why}); run without it")
+
+
 def make_engine(name: str, files: DeployConfig, options: EngineOptions):
-    """The engine `paddle` or `onnxruntime`.
+    """The engine `paddle` or `onnxruntime`; `auto` chooses.
 
     Raises:
-        UsageError: unknown name, or oneDNN for a folder whose export did not verify it.
+        UsageError: unknown name, a device that the engine has not, or oneDNN for a folder whose export did not verify it.
+        ExportError: files that are missing, damaged or cannot be loaded.
     """
-    if options.enable_mkldnn and options.device == "cpu" and not files.verified.get("mkldnn", {}).get("ok"):
-        found = files.verified.get("mkldnn", {}).get("error") or "the export did not check it"
-        raise UsageError(f"--enable_mkldnn: not verified for {files.folder} ({found}); run without it")
-    engines = {"paddle": PaddleEngine, "onnxruntime": OnnxEngine}
-    if name not in engines:
-        raise UsageError(f"engine {name!r} is not one of {', '.join(engines)}")
-    engine = engines[name](files, options)
+    if name == "auto":
+        name = _choose_engine(files, options)
+    if name == PaddleEngine.name:
+        if options.enable_mkldnn and options.device == "cpu":
+            _require_verified_mkldnn(files)
+        files.check_files(files.model, files.params)
+        engine = PaddleEngine(files, options)
+    elif name == OnnxEngine.name:
+        if options.device != "cpu":
+            raise UsageError(f"engine {name} runs on cpu only here; use --device cpu, or the engine paddle")
+        engine = OnnxEngine(files, options)
+    else:
+        raise UsageError(f"engine {name!r} is not one of paddle, onnxruntime, auto")
     logger.info(f"engine {name} on {options.device}")
     return engine

@@ -7,7 +7,7 @@ from paddle_dnl import registry
 from paddle_dnl.data.reading import read_image
 from paddle_dnl.engine.deploy_config import read_deploy_config
 from paddle_dnl.engine.inference_engines import EngineOptions, make_engine
-from paddle_dnl.errors import ConfigError, UsageError
+from paddle_dnl.errors import ConfigError, DataError, UsageError
 
 import cv2
 import numpy as np
@@ -22,7 +22,7 @@ class Predictor:
 
     Args:
         folder: an exported folder or its deploy.yaml.
-        engine: `paddle` or `onnxruntime`.
+        engine: `paddle`, `onnxruntime` or `auto`.
         options: fields of `paddle_dnl.engine.inference_engines.EngineOptions`, such as `device` or `cpu_threads`.
 
     Raises:
@@ -45,7 +45,9 @@ class Predictor:
 
     def preprocess(self, image: str | Path | np.ndarray) -> tuple[np.ndarray, list]:
         """A picture, as file or BGR array, to network input `[3, H, W]` and the sizes it went through."""
-        if not isinstance(image, np.ndarray):
+        if isinstance(image, np.ndarray):
+            image = self._check_array(image)
+        else:
             image = read_image(image, self._channels)
         data = self._compose({"img": image.astype(np.float32), "trans_info": [], "gt_fields": []})
         tensor, info = data["img"], list(data["trans_info"])
@@ -55,6 +57,21 @@ class Predictor:
             resized = cv2.resize(tensor.transpose(1, 2, 0), size[::-1], interpolation=cv2.INTER_LINEAR)
             tensor = resized.reshape(*size, -1).transpose(2, 0, 1)
         return np.ascontiguousarray(tensor, np.float32), info
+
+    def _check_array(self, image: np.ndarray) -> np.ndarray:
+        if image.size == 0 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (1, 3)):
+            raise DataError(f"an image array must be [H, W, 3] (blue, green, red) or [H, W], got {list(image.shape)}")
+        is_grey = image.ndim == 2 or image.shape[2] == 1
+        if is_grey and self._channels == 3:
+            return np.repeat(image.reshape(*image.shape[:2], 1), 3, axis=2)
+        if not is_grey and self._channels == 1:
+            raise DataError(f"this model reads grey images [H, W], got {list(image.shape)}")
+        return image.reshape(image.shape[:2]) if is_grey else image
+
+    @property
+    def engine(self) -> str:
+        """Name of the engine that runs."""
+        return self._engine.name
 
     def run(self, batch: np.ndarray) -> np.ndarray:
         """The graph's output for a batch `[N, 3, H, W]`; a smaller batch than the fixed one is filled up and cut back."""
@@ -74,7 +91,8 @@ class Predictor:
             height, width = int(height), int(width)
             if name == "resize":
                 method = cv2.INTER_LINEAR if is_scores else cv2.INTER_NEAREST
-                picture = cv2.resize(picture, (width, height), interpolation=method)
+                resized = cv2.resize(picture, (width, height), interpolation=method)
+                picture = resized.reshape(height, width, *picture.shape[2:])
             else:
                 picture = picture[:height, :width]
         return (picture.argmax(-1) if is_scores else picture).astype(np.uint8)
@@ -90,7 +108,10 @@ class Predictor:
         Raises:
             DataError: a picture cannot be read.
             ExportError: the engine failed.
+            UsageError: `images` is no list, or a batch size below 1.
         """
+        if not isinstance(images, list | tuple):
+            raise UsageError(f"predict: expected a list of images, got {type(images).__name__}; wrap one image in [ ]")
         if batch_size is not None and batch_size < 1:
             raise UsageError(f"batch_size must be at least 1, got {batch_size}")
         size = batch_size or self.files.fixed_batch or 1
@@ -107,7 +128,16 @@ class Predictor:
         return labels
 
     def benchmark(self, image, warmup: int = 5, repeats: int = 20, batch_size: int = 1) -> dict[str, float]:
-        """Seconds per run of the engine alone: median, mean, p90, p99; and images per second from the median."""
+        """Seconds per run of the engine alone: median, mean, p90, p99; and images per second from the median.
+
+        Args:
+            image: file or BGR array.
+            warmup: runs that are not timed.
+            repeats: runs that are.
+            batch_size: copies of the image per run.
+        """
+        if warmup < 0 or repeats < 1 or batch_size < 1:
+            raise UsageError(f"benchmark: needs warmup >= 0 and repeats, batch_size >= 1; got {warmup, repeats, batch_size}")
         tensor, _ = self.preprocess(image)
         batch = np.stack([tensor] * batch_size)
         for _ in range(warmup):

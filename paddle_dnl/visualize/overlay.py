@@ -16,7 +16,8 @@ Colors = Sequence[tuple[int, int, int]]
 def _palette(colors: Colors) -> np.ndarray:
     """256 rows of RGB; classes without a colour, and 255 for ignored pixels, are black."""
     table = np.zeros((256, 3), np.uint8)
-    table[: len(colors)] = np.asarray(colors, np.uint8)
+    known = np.asarray(colors[:256], np.uint8).reshape(-1, 3)
+    table[: len(known)] = known
     return table
 
 

@@ -1,0 +1,129 @@
+"""The proof that an exported graph computes what the model computes: both on one picture, logits and classes compared."""
+
+from dataclasses import dataclass
+
+from paddle_dnl import registry
+
+import cv2
+import numpy as np
+from paddleseg.transforms import Compose
+
+# Where free sizes are exported they are checked at one that no stride or pooling grid divides, and with two pictures.
+_FREE_BATCH = 2
+_FREE_SIZE = (97, 161)
+_MAX_DISAGREEMENT = 1e-4
+
+
+@dataclass
+class Comparison:
+    """What a static graph gave beside the dynamic one.
+
+    Attributes:
+        ok: close enough.
+        max_relative_difference: largest difference of logits over the largest logit.
+        argmax_disagreement: share of pixels with another class, near ties left out.
+        near_tie_disagreement: share of pixels with another class where the two best logits were closer than the tolerance.
+        error: why there is nothing to compare, or what differs beside the logits.
+    """
+
+    ok: bool
+    max_relative_difference: float | None = None
+    argmax_disagreement: float | None = None
+    near_tie_disagreement: float | None = None
+    error: str | None = None
+
+    def describe(self) -> str:
+        """One clause for logs and errors."""
+        if self.error:
+            return self.error
+        text = (
+            f"logits differ by {self.max_relative_difference:.1e} of the largest, "
+            f"classes differ in {100 * self.argmax_disagreement:.4f} % of pixels"
+        )
+        if self.near_tie_disagreement:
+            text += f", and in {100 * self.near_tie_disagreement:.4f} % where two classes were as good as equal"
+        return text
+
+
+def example_batch(shape: list[int], transforms: list[dict]) -> np.ndarray:
+    """A batch like real input, `[N, C, H, W]` float32: smooth blobs and grain, through the model's own preprocessing.
+
+    Args:
+        shape: of the network's input; -1 where it is free.
+        transforms: as in a `val_dataset`.
+    """
+    batch, channels, height, width = shape
+    batch = _FREE_BATCH if batch == -1 else batch
+    height = _FREE_SIZE[0] if height == -1 else height
+    width = _FREE_SIZE[1] if width == -1 else width
+    rng = np.random.default_rng(0)
+    images = []
+    for _ in range(batch):
+        blobs = rng.uniform(0, 255, (6, 8, channels)).astype(np.float32)
+        picture = cv2.resize(blobs, (width, height), interpolation=cv2.INTER_CUBIC).reshape(height, width, channels)
+        picture = np.clip(picture + rng.normal(0, 12, picture.shape), 0, 255).astype(np.float32)
+        steps = [registry.build(step, "transform") for step in transforms]
+        image = Compose(steps, img_channels=channels)({"img": picture})["img"]
+        if image.shape[1:] != (height, width):
+            image = cv2.resize(image.transpose(1, 2, 0), (width, height)).reshape(height, width, channels)
+            image = image.transpose(2, 0, 1)
+        images.append(image)
+    return np.stack(images).astype(np.float32)
+
+
+def _near_ties(logits: np.ndarray, distance: float) -> np.ndarray:
+    """Pixels `[B, H, W]` of logits `[B, K, H, W]` whose two best classes are closer than `distance`."""
+    if logits.shape[1] < 2:
+        return np.zeros((logits.shape[0], *logits.shape[2:]), bool)
+    best = np.partition(logits, -2, axis=1)[:, -2:]
+    return (best[:, 1] - best[:, 0]) <= distance
+
+
+def compare(reference: np.ndarray, found: np.ndarray, tolerance: float) -> Comparison:
+    """Compares logits `[B, K, H, W]` of two engines.
+
+    Good when the largest difference is within `tolerance` of the largest logit, and the classes differ in at most 0.01 % of
+    pixels; a pixel whose two best logits are closer than the tolerance may go either way.
+    """
+    if not np.isfinite(reference).all():
+        return Comparison(False, error="the model itself gives NaN or infinity; are these trained weights?")
+    if reference.shape != found.shape:
+        return Comparison(False, error=f"output is {list(found.shape)}, expected {list(reference.shape)}")
+    if not np.isfinite(found).all():
+        return Comparison(False, error="output holds NaN or infinity")
+    scale = float(np.abs(reference).max()) or 1.0
+    difference = float(np.abs(reference - found).max()) / scale
+    disagree = reference.argmax(1) != found.argmax(1)
+    ties = _near_ties(reference, tolerance * scale)
+    share, tied = float((disagree & ~ties).mean()), float((disagree & ties).mean())
+    ok = difference <= tolerance and share <= _MAX_DISAGREEMENT
+    # Nine digits are plenty for a person and keep deploy.yaml readable; rounding happens after the decision.
+    return Comparison(ok, round(difference, 9), round(share, 9), round(tied, 9))
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    shifted = np.exp(logits - logits.max(1, keepdims=True))
+    return shifted / shifted.sum(1, keepdims=True)
+
+
+def check_output(
+    reference: np.ndarray, logits: np.ndarray, output: np.ndarray, output_op: str, tolerance: float
+) -> str | None:
+    """What is wrong with the output of the graph that holds `output_op`, or None.
+
+    Args:
+        reference: logits of the dynamic graph.
+        logits: logits of the static graph, already found good.
+        output: classes `[B, H, W]` or probabilities `[B, K, H, W]` of the static graph.
+        output_op: `argmax` or `softmax`.
+        tolerance: see `compare`.
+    """
+    wanted = reference.argmax(1) if output_op == "argmax" else _softmax(logits)
+    if output.shape != wanted.shape:
+        return f"{output_op} gives {list(output.shape)}, expected {list(wanted.shape)}"
+    if output_op == "softmax":
+        limit = tolerance + float(np.abs(reference - logits).max())
+        return None if np.abs(output - wanted).max() <= limit else "softmax in the graph differs from that of its logits"
+    ties = _near_ties(reference, tolerance * (float(np.abs(reference).max()) or 1.0))
+    share = float(((output != wanted) & ~ties).mean())
+    return None if share <= _MAX_DISAGREEMENT else f"argmax in the graph gives other classes in {100 * share:.4f} % of pixels"
