@@ -5,22 +5,28 @@ Only train.py calls this. Evaluation, export and prediction take their weights f
 
 import copy
 import hashlib
+import http.client
+import lzma
 import os
 import shutil
 import tarfile
 import tempfile
-import urllib.error
+import time
 import urllib.request
 import zipfile
-from pathlib import Path
+import zlib
+from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
 from paddle_dnl.engine import distributed
-from paddle_dnl.errors import DownloadError, PaddleDnlError
+from paddle_dnl.errors import DownloadError
 from paddle_dnl.log import logger
 
 _MAX_BYTES = 4 << 30
+_SLOWEST = 1024  # bytes per second, on average, once `timeout` has passed
 _WEIGHTS = (".pdparams", ".safetensors")
+# What unpacking raises on hostile or damaged content: NotImplementedError for an unknown compression is a RuntimeError.
+_BROKEN = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError, ValueError)
 
 
 def is_url(value) -> bool:
@@ -53,22 +59,21 @@ def cached_path(url: str, cache_dir: str | Path | None = None) -> Path:
     return folder / ("model.safetensors" if name.endswith(".safetensors") else "model.pdparams")
 
 
-def _advice(url: str, target: Path) -> str:
-    return (
-        f"Put the weights of {url} at {target} yourself, or train from scratch with "
-        "--opts model.backbone.pretrained=null"
-    )
-
-
 def _download(url: str, to: Path, timeout: float) -> str:
-    """Writes the body to `to`; returns its SHA-256."""
-    digest, size = hashlib.sha256(), 0
+    """Writes the body to `to`; returns its SHA-256. A server that trickles is given up like one that is silent."""
+    digest, size, start = hashlib.sha256(), 0, time.monotonic()
     with urllib.request.urlopen(url, timeout=timeout) as response, open(to, "wb") as file:
+        schemes = ("https",) if url.startswith("https:") else ("http", "https")
+        if urlsplit(response.url).scheme not in schemes:
+            raise DownloadError(f"it leads to {response.url}, which is not {' or '.join(schemes)}")
         expected = response.headers.get("Content-Length")
-        while chunk := response.read(1 << 20):
+        while chunk := response.read1(1 << 16):
             size += len(chunk)
             if size > _MAX_BYTES:
-                raise DownloadError(f"more than {_MAX_BYTES} bytes")
+                raise DownloadError(f"it is larger than {_MAX_BYTES} bytes")
+            elapsed = time.monotonic() - start
+            if elapsed > timeout and size < _SLOWEST * elapsed:
+                raise DownloadError(f"only {size} bytes came in {elapsed:.0f} seconds")
             digest.update(chunk)
             file.write(chunk)
     if expected is not None and size != int(expected):
@@ -89,6 +94,30 @@ def _copy_limited(source, to: Path) -> None:
             file.write(chunk)
 
 
+def _is_weights(name: str) -> bool:
+    """macOS puts `._model.pdparams` beside `model.pdparams`; that is not weights."""
+    return name.endswith(_WEIGHTS) and not PurePosixPath(name).name.startswith(".")
+
+
+def _choose(names: list[str]) -> int:
+    """Index of the one weights file, or of the one called `model` among several."""
+    chosen = [i for i, name in enumerate(names) if PurePosixPath(name).stem == "model"] if len(names) > 1 else [0]
+    if not names or len(chosen) != 1:
+        raise DownloadError(f"the archive holds {len(names)} weights files; expected one ({', '.join(names[:3])})")
+    return chosen[0]
+
+
+def _regular_members(bundle: tarfile.TarFile) -> list[tarfile.TarInfo]:
+    """Weights files of a tar; looking past a member unpacks it, so what it may hold in all is limited."""
+    found = []
+    for member in bundle:
+        if member.offset_data + member.size > _MAX_BYTES:
+            raise DownloadError(f"the archive unpacks to more than {_MAX_BYTES} bytes")
+        if member.isreg() and _is_weights(member.name):
+            found.append(member)
+    return found
+
+
 def extract_weights(archive: Path, to: Path) -> None:
     """Copies the one weights file of a tar or zip archive to `to`; no path from the archive is ever used.
 
@@ -98,56 +127,98 @@ def extract_weights(archive: Path, to: Path) -> None:
     try:
         if zipfile.is_zipfile(archive):
             with zipfile.ZipFile(archive) as bundle:
-                names = [i for i in bundle.infolist() if i.filename.endswith(_WEIGHTS) and not i.is_dir()]
-                _require_one([i.filename for i in names], archive)
-                with bundle.open(names[0]) as source:
+                infos = [info for info in bundle.infolist() if _is_weights(info.filename)]
+                with bundle.open(infos[_choose([info.filename for info in infos])]) as source:
                     _copy_limited(source, to)
         else:
             with tarfile.open(archive) as bundle:
-                members = [m for m in bundle if m.isreg() and m.name.endswith(_WEIGHTS)]
-                _require_one([m.name for m in members], archive)
-                _copy_limited(bundle.extractfile(members[0]), to)
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError) as error:
+                members = _regular_members(bundle)
+                _copy_limited(bundle.extractfile(members[_choose([member.name for member in members])]), to)
+    except _BROKEN as error:
         raise DownloadError(f"not a readable archive ({error})") from error
 
 
-def _require_one(names: list[str], archive: Path) -> None:
-    if len(names) != 1:
-        raise DownloadError(f"the archive holds {len(names)} weights files; expected one ({', '.join(names[:3])})")
+def _is_cached(target: Path, url: str, sha256: str | None) -> bool:
+    """Whether `target` holds the weights of this very URL; a file without a note of its source was put there by a person.
+
+    A checksum is of the downloaded file: it can be held against the cache where that is not an unpacked archive.
+    """
+    if not target.is_file():
+        return False
+    note = target.with_suffix(".source")
+    if note.is_file() and note.read_text(encoding="utf-8").strip() != url:
+        logger.info(f"{target} is of another address; fetching {url} in its place")
+        return False
+    if sha256 and urlsplit(url).path.endswith(_WEIGHTS):
+        with open(target, "rb") as file:
+            digest = hashlib.sha256()
+            while chunk := file.read(1 << 20):
+                digest.update(chunk)
+        if digest.hexdigest() != sha256.lower():
+            logger.warning(f"{target} has not the SHA-256 {sha256}; fetching it again")
+            return False
+    return True
 
 
-def fetch(url: str, sha256: str | None = None, cache_dir: str | Path | None = None, timeout: float = 60.0) -> Path:
+def _fill_cache(target: Path, url: str, sha256: str | None, timeout: float) -> None:
+    """Downloads beside `target`, checks, unpacks, and renames; an interrupted download leaves nothing to be taken for weights."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(dir=target.parent, prefix=".download_"))
+    try:
+        weights = work / "body"
+        found = _download(url, weights, timeout)
+        if sha256 and found != sha256.lower():
+            raise DownloadError(f"its SHA-256 is {found}, expected {sha256}")
+        if not urlsplit(url).path.endswith(_WEIGHTS):
+            weights = work / "weights"
+            extract_weights(work / "body", weights)
+        # In this order no interruption can leave weights beside the note of another source.
+        target.unlink(missing_ok=True)
+        target.with_suffix(".source").write_text(url + "\n", encoding="utf-8")
+        os.replace(weights, target)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def fetch(
+    url: str,
+    sha256: str | None = None,
+    cache_dir: str | Path | None = None,
+    timeout: float = 60.0,
+    key: str = "model.backbone.pretrained",
+) -> Path:
     """The local weights file of a URL, downloaded only when it is not in the cache.
 
     Args:
         url: http(s) address of .pdparams, .safetensors, or a tar or zip that holds one.
         sha256: of the downloaded file, in hexadecimal; None where it is not known.
         cache_dir: default `$SEG_HOME/pretrained_model`, or `~/.paddleseg/pretrained_model`.
-        timeout: seconds without an answer.
+        timeout: seconds of silence, or of next to no progress, after which the server is given up.
+        key: of the configuration, for the advice in an error.
 
     Raises:
         DownloadError: no connection, wrong status, short or wrong content; says where to put the file instead.
     """
     target = cached_path(url, cache_dir)
-    if target.is_file():
-        return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    logger.info(f"downloading {url}")
-    work = Path(tempfile.mkdtemp(dir=target.parent, prefix=".download_"))
     try:
-        found = _download(url, work / "body", timeout)
-        if sha256 and found != sha256.lower():
-            raise DownloadError(f"its SHA-256 is {found}, expected {sha256}")
-        weights = work / "body"
-        if not urlsplit(url).path.endswith(_WEIGHTS):
-            weights = work / "weights"
-            extract_weights(work / "body", weights)
-        os.replace(weights, target)
-    except (urllib.error.URLError, OSError, ValueError, DownloadError) as error:
-        raise DownloadError(f"{url} could not be fetched: {error}. {_advice(url, target)}") from error
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+        if not _is_cached(target, url, sha256):
+            logger.info(f"downloading {url}")
+            _fill_cache(target, url, sha256, timeout)
+    except (OSError, ValueError, http.client.HTTPException, DownloadError) as error:
+        reason = " ".join(str(getattr(error, "reason", None) or error or type(error).__name__).split())
+        if getattr(error, "code", None):
+            reason = f"HTTP status {error.code}, {reason}"
+        raise DownloadError(
+            f"{url} could not be fetched: {reason}. Put its weights at {target} yourself, or train from scratch with "
+            f"--opts {key}=null"
+        ) from error
     return target
+
+
+def _fetches_here() -> bool:
+    """Whether this rank downloads: the first of each machine, since a cache is a folder of one machine."""
+    in_node = os.environ.get("PADDLE_RANK_IN_NODE") if distributed.world_size() > 1 else None
+    return distributed.is_main() if in_node is None else in_node == "0"
 
 
 def resolve_pretrained(model_cfg: dict, sha256: dict[str, str] | None = None) -> dict:
@@ -161,18 +232,21 @@ def resolve_pretrained(model_cfg: dict, sha256: dict[str, str] | None = None) ->
         DownloadError: on every rank, when any file could not be fetched.
     """
     cfg = copy.deepcopy(model_cfg)
-    places = [cfg] + ([cfg["backbone"]] if isinstance(cfg.get("backbone"), dict) else [])
-    for place in places:
+    places = {"model.pretrained": cfg}
+    if isinstance(cfg.get("backbone"), dict):
+        places["model.backbone.pretrained"] = cfg["backbone"]
+    for key, place in places.items():
         url = place.get("pretrained")
-        if is_url(url):
-            path, problem = None, None
-            if distributed.is_main():
-                try:
-                    path = str(fetch(url, (sha256 or {}).get(url)))
-                except PaddleDnlError as error:
-                    problem = str(error)
-            path, problem = distributed.broadcast_object((path, problem))
-            if problem:
-                raise DownloadError(problem)
-            place["pretrained"] = path
+        if not is_url(url):
+            continue
+        problem = None
+        if _fetches_here():
+            try:
+                fetch(url, (sha256 or {}).get(url), key=key)
+            except Exception as error:  # whatever it is, the others wait to hear of it
+                problem = str(error) or type(error).__name__
+        problems = [text for text in distributed.all_gather_object(problem) if text]
+        if problems:
+            raise DownloadError(problems[0])
+        place["pretrained"] = str(cached_path(url))
     return cfg
