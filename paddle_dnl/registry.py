@@ -51,6 +51,11 @@ def load_components() -> None:
         importlib.import_module(name)
 
 
+def registries() -> list[tuple[ComponentManager, ComponentManager]]:
+    """Our registry and paddleseg's, for each kind."""
+    return list(_REGISTRIES.values())
+
+
 def names(kind: str) -> list[str]:
     """All component names of one kind, sorted."""
     load_components()

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from paddle_dnl.convert import convert_with_report
-from paddle_dnl.models.build import build_model
+from paddle_dnl.engine.build import build_model
 
 import golden_seeds
 import numpy as np

@@ -69,7 +69,7 @@ def draw_hedge(canvas: Canvas, rng, x, near, far) -> None:
 
 def _shaft(canvas: Canvas, rng, x, z, height, radius) -> None:
     corners = [(x - radius, 0, z), (x - radius, height, z), (x + radius, height, z), (x + radius, 0, z)]
-    grey = textures.mineral(rng) * 0.75
+    grey = textures.mineral(rng) * rng.uniform(0.3, 0.6)
     ramp = np.stack([grey * 0.7, grey * 1.25, grey * 0.8])[None].astype(np.float32)
     canvas.add("pole", canvas.camera.project(corners), ramp, z)
 
@@ -77,7 +77,7 @@ def _shaft(canvas: Canvas, rng, x, z, height, radius) -> None:
 def draw_lamp(canvas: Canvas, rng, x, z) -> None:
     """A lamp post with an arm towards the road."""
     height = rng.uniform(5, 8)
-    _shaft(canvas, rng, x, z, height, 0.17)
+    _shaft(canvas, rng, x, z, height, 0.2)
     reach = -1.8 * np.sign(x)
     arm = [(x, height, z), (x + reach, height + 0.1, z), (x + reach, height - 0.15, z), (x, height - 0.25, z)]
     canvas.add("pole", canvas.camera.project(arm), np.full(3, 80.0), z)
@@ -86,7 +86,7 @@ def draw_lamp(canvas: Canvas, rng, x, z) -> None:
 def draw_traffic_light(canvas: Canvas, rng, x, z) -> None:
     """A pole with a dark box and three round lamps, one of them lit."""
     height = rng.uniform(2.2, 3.0)
-    _shaft(canvas, rng, x, z, height, 0.13)
+    _shaft(canvas, rng, x, z, height, 0.16)
     quad = canvas.camera.project(
         [(x - 0.36, height + 1.4, z), (x + 0.36, height + 1.4, z), (x + 0.36, height, z), (x - 0.36, height, z)]
     )
@@ -101,8 +101,8 @@ def draw_traffic_light(canvas: Canvas, rng, x, z) -> None:
 
 def draw_sign(canvas: Canvas, rng, x, z) -> None:
     """A pole with a disc, triangle or square that has a rim."""
-    height, size = rng.uniform(2.0, 2.7), rng.uniform(0.48, 0.62)
-    _shaft(canvas, rng, x, z, height, 0.1)
+    height, size = rng.uniform(2.0, 2.7), rng.uniform(0.55, 0.7)
+    _shaft(canvas, rng, x, z, height, 0.13)
     count = (16, 3, 4)[rng.integers(3)]
     angles = np.linspace(0, 2 * np.pi, count, endpoint=False) + (np.pi / 2 if count == 3 else np.pi / 4)
     rim = [(x + size * np.cos(a), height + size * np.sin(a), z - 0.02) for a in angles]

@@ -51,7 +51,7 @@ def _ground(canvas: Canvas, rng, half_road, half_walk) -> None:
     everything = np.array([(0, 0), (camera.width, 0), (camera.width, horizon + 4), (0, horizon + 4)])
     canvas.add("sky", everything, textures.sky(rng, int(horizon) + 4, camera.width), 0.0)
     below = np.array([(0, horizon), (camera.width, horizon), (camera.width, camera.height), (0, camera.height)])
-    canvas.add("terrain", below, textures.leafy(rng), 20.0)
+    canvas.add("terrain", below, textures.earthy(rng), 20.0)
     for side in (-1, 1):
         edges = sorted((side * half_walk, side * (half_walk + 30)))
         _strip(canvas, "terrain", *edges, textures.grass(rng, 120, 400))
@@ -94,7 +94,10 @@ def _street_things(rng, half_road: float, half_walk: float) -> list[tuple[float,
     def put(draw, count, x_range, z_range, both_sides=True, **kwargs):
         for _ in range(count):
             side = rng.choice((-1, 1)) if both_sides else 1
-            x, z = side * rng.uniform(*x_range), rng.uniform(*z_range)
+            x = side * rng.uniform(*x_range)
+            # Nearer than this it would be outside the picture.
+            nearest = abs(x) / 0.52
+            z = rng.uniform(max(z_range[0], nearest), max(z_range[1], nearest + 3))
             things.append((z, lambda c, x=x, z=z: draw(c, rng, x, z, **kwargs)))
 
     lane = (half_road * 0.35, half_road * 0.65)
@@ -105,15 +108,16 @@ def _street_things(rng, half_road: float, half_walk: float) -> list[tuple[float,
     put(heavy[(first + rng.integers(1, 3)) % 3], int(rng.random() < 0.7), lane, (16, 32))
     put(vehicles.draw_car, rng.integers(1, 4), lane, (6, 30))
     put(vehicles.draw_car, rng.integers(0, 3), (half_road - 1.1, half_road - 0.9), (5, 25))
-    put(draw_person, rng.integers(2, 5), walk, (4.5, 11))
+    put(draw_person, rng.integers(3, 6), walk, (4.5, 9))
     put(draw_person, rng.integers(1, 3), (0, half_road), (6, 12))
     bike, motor = vehicles.draw_bicycle, vehicles.draw_motorcycle
-    put(bike, rng.integers(0, 3), walk, (4.5, 10))
-    put(motor, rng.integers(0, 2), (half_road * 0.6, half_walk - 0.8), (4.5, 10))
-    put(bike if rng.random() < 0.5 else motor, 1, (half_road * 0.3, half_road), (5, 10), ridden=True)
+    put(bike, rng.integers(1, 3), walk, (4.5, 8))
+    put(motor, int(rng.random() < 0.3), (half_road * 0.6, half_walk - 0.8), (4.5, 9))
+    put(bike, int(rng.random() < 0.75), (half_road * 0.3, half_road), (5, 9), ridden=True)
+    put(motor, int(rng.random() < 0.5), (half_road * 0.3, half_road), (5, 9), ridden=True)
     put(roadside.draw_lamp, rng.integers(1, 3), (half_road + 0.3, half_road + 0.8), (5, 20))
-    put(roadside.draw_traffic_light, rng.integers(1, 4), (half_road + 0.2, half_road + 0.7), (6, 11))
-    put(roadside.draw_sign, rng.integers(1, 4), (half_road + 0.2, half_road + 1.0), (5.5, 10))
+    put(roadside.draw_traffic_light, rng.integers(1, 4), (half_road + 0.2, half_road + 0.7), (6, 10))
+    put(roadside.draw_sign, rng.integers(1, 4), (half_road + 0.2, half_road + 1.0), (5.5, 9))
     put(roadside.draw_tree, rng.integers(0, 2), (half_road + 1.0, half_walk), (9, 25))
     return things
 
@@ -143,8 +147,8 @@ def draw_scene(rng: np.random.Generator, width: int, height: int) -> tuple[np.nd
     """
     haze = np.array([(190, 195, 205), (165, 165, 170), (205, 195, 180)][rng.integers(3)], np.float32)
     canvas = Canvas(_camera(rng, width, height), haze, rng.uniform(60, 160))
-    half_road = rng.uniform(3.6, 5.2)
-    half_walk = half_road + rng.uniform(2.0, 3.2)
+    half_road = rng.uniform(3.0, 4.2)
+    half_walk = half_road + rng.uniform(1.8, 2.8)
     _ground(canvas, rng, half_road, half_walk)
     things = _street_things(rng, half_road, half_walk)
     for side in (-1, 1):

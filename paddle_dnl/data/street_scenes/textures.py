@@ -25,9 +25,15 @@ def mineral(rng) -> np.ndarray:
 
 
 def leafy(rng) -> np.ndarray:
-    """A green, olive, brown or yellow: leaves and grass in any season."""
-    base = np.array([(70, 95, 45), (110, 110, 60), (120, 90, 50), (55, 75, 50), (140, 130, 70)][rng.integers(5)])
-    return np.clip(base * rng.uniform(0.7, 1.35) + rng.normal(0, 10, 3), 10, 245)
+    """A green or olive: leaves in summer and autumn."""
+    base = np.array([(62, 98, 42), (95, 108, 48), (48, 82, 46), (112, 104, 50)][rng.integers(4)])
+    return np.clip(base * rng.uniform(0.7, 1.3) + rng.normal(0, 8, 3), 10, 245)
+
+
+def earthy(rng) -> np.ndarray:
+    """A light green, yellow or brown: grass, dry or worn."""
+    base = np.array([(135, 150, 80), (160, 145, 90), (120, 135, 62), (140, 118, 82)][rng.integers(4)])
+    return np.clip(base * rng.uniform(0.75, 1.2) + rng.normal(0, 8, 3), 10, 245)
 
 
 def _noise(rng, rows: int, columns: int, cell: float, strength: float) -> np.ndarray:
@@ -45,7 +51,7 @@ def rough(rng, colour, rows: int, columns: int, cell: float = 1.5, strength: flo
 def facade(rng, floors: int, windows: int) -> np.ndarray:
     """A house front: rows of windows, ledges, a darker ground floor."""
     rows, columns = 16 * floors, 14 * windows
-    picture = rough(rng, paint(rng) if rng.random() < 0.6 else mineral(rng), rows, columns, 2, 6)
+    picture = rough(rng, paint(rng) if rng.random() < 0.3 else mineral(rng), rows, columns, 2, 6)
     glass, frame = rng.uniform(30, 130), rng.uniform(0.6, 1.5)
     for floor in range(floors):
         picture[16 * floor : 16 * floor + 2] *= frame
@@ -96,7 +102,7 @@ def foliage(rng, rows: int = 64, columns: int = 64) -> np.ndarray:
 
 def grass(rng, rows: int, columns: int) -> np.ndarray:
     """Ground with short upright streaks."""
-    flat = np.broadcast_to(leafy(rng).astype(np.float32), (rows, columns, 3))
+    flat = np.broadcast_to(earthy(rng).astype(np.float32), (rows, columns, 3))
     streaks = cv2.resize(rng.normal(0, 16, (rows // 6 + 2, columns)).astype(np.float32), (columns, rows))
     return np.clip(flat + streaks[..., None], 5, 250)
 

@@ -191,7 +191,8 @@ def draw_motorcycle(canvas: Canvas, rng, x, z, ridden: bool = False) -> None:
     """A motorcycle from the side: fat wheels, a heavy body with tank and seat, a screen in front."""
     colour = textures.paint(rng)
     _two_wheels(canvas, "motorcycle", x, z, 1.45, 0.36, 22.0)
-    body = [(-0.95, 0.62), (-0.85, 0.95), (-0.1, 0.92), (0.1, 1.15), (0.5, 1.12), (0.75, 1.4), (0.85, 1.1), (0.85, 0.6), (0.3, 0.25), (-0.4, 0.25)]  # fmt: skip
+    rear = [(-0.4, 0.25), (-0.95, 0.62), (-0.85, 0.95), (-0.1, 0.92)]
+    body = [*rear, (0.1, 1.15), (0.5, 1.12), (0.75, 1.4), (0.85, 1.1), (0.85, 0.6), (0.3, 0.25)]
     canvas.add("motorcycle", canvas.camera.project([(x + bx, by, z) for bx, by in body]), colour, z)
     engine = [(-0.35, 0.3), (-0.35, 0.65), (0.35, 0.65), (0.35, 0.3)]
     canvas.fill(canvas.camera.project([(x + ex, ey, z) for ex, ey in engine]), np.full(3, 45.0), z)
