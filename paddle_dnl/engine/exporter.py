@@ -111,7 +111,10 @@ def _verify(model, files: DeployConfig, batch: np.ndarray, tolerance: float, wor
             comparison.ok = comparison.error is None
         return comparison
 
-    comparison = check(EngineOptions())
+    try:
+        comparison = check(EngineOptions())
+    except ExportError as error:
+        comparison = Comparison(False, error=f"it cannot be run ({error})")
     try:
         mkldnn = check(EngineOptions(enable_mkldnn=True))
     except ExportError as error:
@@ -195,7 +198,7 @@ def export_model(
         report = _verify(model, files, example_batch(shape, transforms), tolerance, work)
         if not report.comparison.ok:
             raise ExportError(
-                f"the static graph does not compute what the model computes: {report.comparison.describe()} "
+                f"the static graph of {type(model).__name__} does not compute what the model computes: {report.comparison.describe()} "
                 f"(allowed are {tolerance:g} and 0.01 %); nothing was written"
             )
         files.transforms, files.classes = transforms, class_info

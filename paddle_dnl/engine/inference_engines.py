@@ -118,14 +118,14 @@ class PaddleEngine:
             )
         try:
             self._predictor = inference.create_predictor(_paddle_config(files, options))
+            self._input = self._predictor.get_input_handle(self._predictor.get_input_names()[0])
+            self._output_name = self._predictor.get_output_names()[0]
         except UsageError:
             raise
         except Exception as error:
             raise ExportError(
                 f"{files.model_path} with {files.params}: cannot be loaded: {_first_line(error)}"
             ) from error
-        self._input = self._predictor.get_input_handle(self._predictor.get_input_names()[0])
-        self._output_name = self._predictor.get_output_names()[0]
 
     def run(self, batch: np.ndarray) -> np.ndarray:
         """`[N, 3, H, W]` float32 to the graph's output.
