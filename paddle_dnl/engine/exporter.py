@@ -89,6 +89,10 @@ def _save_graph(model, output_op: str, shape: list, folder: Path) -> DeployConfi
     graph = next((name for name in ("model.json", "model.pdmodel") if (folder / name).exists()), None)
     if graph is None:
         raise ExportError(f"{folder}: Paddle wrote neither model.json nor model.pdmodel")
+    if not (folder / "model.pdiparams").exists():
+        raise ExportError(
+            f"{type(model).__name__} has no weights that its output depends on; there is nothing to export"
+        )
     dtype = "int32" if output_op == "argmax" else "float32"
     return DeployConfig(folder, graph, "model.pdiparams", [], shape, output_op, dtype)
 
@@ -198,8 +202,8 @@ def export_model(
         report = _verify(model, files, example_batch(shape, transforms), tolerance, work)
         if not report.comparison.ok:
             raise ExportError(
-                f"the static graph of {type(model).__name__} does not compute what the model computes: {report.comparison.describe()} "
-                f"(allowed are {tolerance:g} and 0.01 %); nothing was written"
+                f"the static graph of {type(model).__name__} does not compute what the model computes: "
+                f"{report.comparison.describe()} (allowed are {tolerance:g} and 0.01 %); nothing was written"
             )
         files.transforms, files.classes = transforms, class_info
         files.verified = {

@@ -46,10 +46,16 @@ class Predictor:
     def preprocess(self, image: str | Path | np.ndarray) -> tuple[np.ndarray, list]:
         """A picture, as file or BGR array, to network input `[3, H, W]` and the sizes it went through."""
         if isinstance(image, np.ndarray):
-            image = self._check_array(image)
+            name, pixels = "image array", self._check_array(image)
         else:
-            image = read_image(image, self._channels)
-        data = self._compose({"img": image.astype(np.float32), "trans_info": [], "gt_fields": []})
+            name, pixels = image, read_image(image, self._channels)
+        try:
+            data = self._compose({"img": pixels.astype(np.float32), "trans_info": [], "gt_fields": []})
+        except (ValueError, TypeError, cv2.error) as error:
+            size = f"{pixels.shape[1]}x{pixels.shape[0]}"
+            raise DataError(
+                f"{name}: {size} pixels do not pass Deploy.transforms: {' '.join(str(error).split())}"
+            ) from error
         tensor, info = data["img"], list(data["trans_info"])
         size = self.files.fixed_size
         if size is not None and tensor.shape[1:] != size:
@@ -137,7 +143,9 @@ class Predictor:
             batch_size: copies of the image per run.
         """
         if warmup < 0 or repeats < 1 or batch_size < 1:
-            raise UsageError(f"benchmark: needs warmup >= 0 and repeats, batch_size >= 1; got {warmup, repeats, batch_size}")
+            raise UsageError(
+                f"benchmark: needs warmup >= 0 and repeats, batch_size >= 1; got {warmup, repeats, batch_size}"
+            )
         tensor, _ = self.preprocess(image)
         batch = np.stack([tensor] * batch_size)
         for _ in range(warmup):

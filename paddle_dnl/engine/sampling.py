@@ -80,7 +80,7 @@ class PositionedDataset(paddle.io.Dataset):
         random.seed(words.tobytes())
         np.random.seed(words)
         try:
-            return self.dataset[index]
+            return self.dataset[index % len(self.dataset)]  # --repeats counts indices further
         finally:
             random.setstate(before[0])
             np.random.set_state(before[1])

@@ -41,6 +41,7 @@ class TrainOptions:
     early_stop_intervals: int | None = None
     resume_model: str | None = None
     seed: int | None = None
+    repeats: int = 1
     precision: str = "fp32"
     amp_level: str = "O1"
     to_static_training: bool = False
@@ -99,7 +100,7 @@ class Trainer:
                 check_dataset(getattr(self, name), name, num_workers=self.options.num_workers)
         self.accumulate = config.dic.get("grad_accum_iters", 1)
         self.sampler = PositionSampler(
-            len(self.train_dataset),
+            len(self.train_dataset) * self.options.repeats,
             config.batch_size,
             config.iters * self.accumulate,
             seed=self.seed,
@@ -155,7 +156,7 @@ class Trainer:
             "batch_size": self.config.batch_size,
             "world_size": distributed.world_size(),
             "grad_accum_iters": self.accumulate,
-            "train_images": len(self.train_dataset),
+            "train_images": len(self.train_dataset) * self.options.repeats,
             "precision": self.precision,
         }
 

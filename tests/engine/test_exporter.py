@@ -117,8 +117,18 @@ def test_a_model_without_static_form_is_named(tmp_path):
         def forward(self, x):
             return [paddle.to_tensor(x.numpy())]
 
-    with pytest.raises(ExportError, match="Broken"):
+    with pytest.raises(ExportError, match="^(the static graph of )?Broken"):
         _export(Broken(), tmp_path / "out")
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_model_without_weights(tmp_path):
+    class Bare(ColorNet):
+        def forward(self, x):
+            return [x]
+
+    with pytest.raises(ExportError, match="Bare has no weights"):
+        _export(Bare(), tmp_path / "out")
     assert os.listdir(tmp_path) == []
 
 

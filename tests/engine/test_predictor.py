@@ -22,7 +22,12 @@ from paddle_dnl.errors import ConfigError, DataError, ExportError, UsageError
 def _export(folder, shape=(1, 3, 32, 64), model=None, transforms=None, **more):
     transforms = [dict(NORMALIZE)] if transforms is None else transforms
     export_model(
-        model or ColorNet(), folder, input_shape=shape and list(shape), transforms=transforms, class_info=CLASSES, **more
+        model or ColorNet(),
+        folder,
+        input_shape=shape and list(shape),
+        transforms=transforms,
+        class_info=CLASSES,
+        **more,
     )
     return folder
 
@@ -120,7 +125,7 @@ def test_grey_arrays_count_as_pictures(tmp_path):
 def test_one_class(tmp_path):
     class One(ColorNet):
         def forward(self, x):
-            return [x[:, :1]]
+            return [self.conv(x)[:, :1]]
 
     predictor = Predictor(_export(tmp_path, model=One(), output_op="none"))
     assert predictor.predict([blocks(3, 5, 9)[0]])[0].shape == (27, 45)
@@ -139,6 +144,14 @@ def test_images_that_are_none(tmp_path, image, text):
     predictor = Predictor(_export(tmp_path))
     with pytest.raises(DataError, match=text):
         predictor.predict([image])
+
+
+def test_pictures_that_do_not_pass_the_preprocessing(tmp_path):
+    transforms = [{"type": "Padding", "target_size": [40, 40]}, dict(NORMALIZE)]
+    predictor = Predictor(_export(tmp_path / "export", (1, 3, 40, 40), transforms=transforms))
+    cv2.imwrite(str(tmp_path / "wide.png"), blocks(1, 8, 8)[0])
+    with pytest.raises(DataError, match="wide.png: 64x8 pixels do not pass Deploy.transforms"):
+        predictor.predict([tmp_path / "wide.png"])
 
 
 def test_damaged_pictures_are_named(tmp_path):
