@@ -5,6 +5,7 @@ import io
 import tarfile
 import threading
 import time
+import urllib.request
 import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -41,7 +42,7 @@ def _zip(members: dict[str, bytes]) -> bytes:
 BODIES = {
     "/plain/net.pdparams": WEIGHTS,
     "/net.safetensors": WEIGHTS,
-    "/dygraph/resnet_ssld.tar.gz": _tar({"resnet_ssld/._model.pdparams": b"mac", "resnet_ssld/model.pdparams": WEIGHTS}),
+    "/dygraph/resnet_ssld.tar.gz": _tar({"resnet_ssld/._net.pdparams": b"mac", "resnet_ssld/net.pdparams": WEIGHTS}),
     "/other/resnet_ssld.tar.gz": _tar({"model.pdparams": WEIGHTS[::-1]}),
     "/net.tar": _tar({"a/readme": b"x", "a/model.pdparams": WEIGHTS, "a/other.pdparams": b"no"}, "w"),
     "/net.zip": _zip({"net/weights.pdparams": WEIGHTS}),
@@ -225,6 +226,15 @@ def test_a_file_put_there_by_hand_needs_no_network(tmp_path, monkeypatch):
 def test_other_addresses_are_refused(tmp_path, url):
     with pytest.raises(DownloadError, match="not an http or https address"):
         pretrained.fetch(url, cache_dir=tmp_path)
+
+
+def test_a_secure_address_that_leads_to_an_insecure_one_is_refused(server, tmp_path, monkeypatch):
+    plain = urllib.request.urlopen
+    insecure = server.url + "/net.zip"
+    monkeypatch.setattr(urllib.request, "urlopen", lambda url, timeout: plain(insecure, timeout=timeout))
+    with pytest.raises(DownloadError, match="which is not https"):
+        pretrained.fetch("https://weights.invalid/net.zip", cache_dir=tmp_path)
+    assert not _files(tmp_path)
 
 
 def test_unreachable_server_and_unusable_cache(server, tmp_path):
