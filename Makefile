@@ -1,15 +1,19 @@
 # Every target works in its own virtual environment, made from the pins in constraints.txt.
 #   make quickstart                 the whole way of a model on generated data
-#   make test PADDLE=2.6.2          the same tests on another Paddle
-#   make venv PYTHON=python3.12     another Python, 3.10 to 3.12
+#   make test PADDLE=2.6.2          the same tests on another Paddle, in .venv-2.6.2
+#   make venv PYTHON=python3.12     another Python, 3.10 to 3.12, in .venv-python3.12
 
 PADDLE ?= 3.3.1
 PYTHON ?= $(shell sh tools/find_python.sh)
-VENV := $(if $(filter 3.3.1,$(PADDLE)),.venv,.venv-$(PADDLE))
+# A Python or Paddle that was asked for has a folder of its own, so that none is used in place of another.
+CHOSEN := $(if $(filter file undefined,$(origin PYTHON)),,-$(notdir $(PYTHON)))
+VENV := .venv$(if $(filter 3.3.1,$(PADDLE)),,-$(PADDLE))$(CHOSEN)
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.complete
-EXTRAS := test
-JOBS ?= 2
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(or $(JOBS),2) --dist loadfile
+# What a later part of the project brings says so when it is not there.
+need = @test -e $(1) || { echo "make $@: $(1) is not part of this version"; exit 1; }
 
 .PHONY: venv quickstart test test-slow lint bench tipc parity docs serve clean
 
@@ -17,11 +21,14 @@ venv: $(STAMP)
 
 $(STAMP): setup.py constraints.txt tools/check_system.py
 	@test -n "$(PYTHON)" || { echo "Python 3.10, 3.11 or 3.12 is needed; give one with PYTHON=..."; exit 1; }
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check "setuptools<81" wheel
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt paddlepaddle==$(PADDLE) -e ".[$(EXTRAS)]"
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' || \
+		{ echo "$(PYTHON) is not a Python 3.10, 3.11 or 3.12; give one with PYTHON=..."; exit 1; }
+	@echo "making $(VENV) with $(PYTHON) and Paddle $(PADDLE); this takes minutes, once"
+	$(PYTHON) -m venv --clear $(VENV)
+	$(INSTALL) setuptools wheel
+	$(INSTALL) paddlepaddle==$(PADDLE) -e ".[test]"
 	$(BIN)/python tools/check_system.py
-	touch $(STAMP)
+	@touch $(STAMP)
 
 quickstart: $(STAMP)
 	$(BIN)/python tools/quickstart.py
@@ -30,16 +37,38 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+	$(TEST)
 
 test-slow: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m slow
+	$(TEST) -m slow
+
+# Everything that compares with the original implementations, the slow parts too.
+parity: $(STAMP)
+	$(TEST) -m "slow or not slow" tests/golden tests/convert tests/models tests/nn
 
 bench: $(STAMP)
+	$(call need,benchmarks/run.py)
 	$(BIN)/python benchmarks/run.py
 
+TIPC_MODE ?= lite_train_lite_infer
 tipc: $(STAMP)
-	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python test_tipc/run_all.py
+	@PATH="$(abspath $(BIN)):$$PATH"; export PATH; failed=; \
+	for config in test_tipc/configs/*/train_infer_python.txt; do \
+		bash test_tipc/prepare.sh $$config $(TIPC_MODE) && \
+		bash test_tipc/test_train_inference_python.sh $$config $(TIPC_MODE) || failed="$$failed $$config"; \
+	done; \
+	test -z "$$failed" || { echo "failed:$$failed"; exit 1; }
 
+docs: $(STAMP)
+	$(call need,mkdocs.yml)
+	$(INSTALL) -e ".[docs]"
+	$(BIN)/python -m mkdocs build --strict
+
+serve: $(STAMP)
+	$(call need,deploy/serving/serve.py)
+	$(INSTALL) -e ".[serving]"
+	$(BIN)/python deploy/serving/serve.py $(ARGS)
+
+# Checkpoints and results in output/ are not rubbish and stay.
 clean:
-	rm -rf .venv .venv-* output build *.egg-info
+	rm -rf .venv .venv-* build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -38,7 +38,7 @@ def commands(out: str) -> list[tuple[str, str]]:
         ),
         (
             "train",
-            f"python train.py --config {CONFIG} --do_eval --use_vdl --save_interval 100 --log_iters 20 --seed 0 "
+            f"python train.py --config {CONFIG} --do_eval --use_vdl --save_interval 200 --log_iters 20 --seed 0 "
             f"--num_workers 1 --save_dir {out}",
         ),
         ("evaluate", f"python val.py --config {CONFIG} --model_path {out}/best_model/model.pdparams"),

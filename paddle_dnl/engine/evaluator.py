@@ -111,55 +111,68 @@ def evaluate(
     if len(dataset) == 0:
         raise DataError("the dataset to evaluate has no images")
     began = time.perf_counter()
-    num_classes = dataset.num_classes
-    confusion = np.zeros((num_classes, num_classes), np.int64)
-    curves = RocCounts(num_classes) if auc_roc else None
-    slide = {"is_slide": is_slide, "crop_size": crop_size, "stride": stride}
     if is_slide and not (crop_size and stride):
         raise UsageError("is_slide needs crop_size and stride")
-    augment = {
-        "scales": scales if isinstance(scales, list | tuple) else (float(scales),),
-        "flip_horizontal": flip_horizontal,
-        "flip_vertical": flip_vertical,
-        "average": average,
-    }
+    slide = {"is_slide": is_slide, "crop_size": crop_size, "stride": stride}
+    augment = None
+    if aug_eval:
+        augment = {
+            "scales": scales if isinstance(scales, list | tuple) else (float(scales),),
+            "flip_horizontal": flip_horizontal,
+            "flip_vertical": flip_vertical,
+            "average": average,
+        }
     precision = amp.effective_precision(precision)
     share = _Share(dataset)
+    batches = _Batches(len(share), batch_size)
     if print_detail:
-        logger.info(f"Start evaluating (total_samples: {len(dataset)}, total_iters: {-(-len(share) // batch_size)})...")
+        logger.info(f"Start evaluating (total_samples: {len(dataset)}, total_iters: {len(batches)})...")
+    count = _Count(dataset.num_classes, dataset.ignore_index, auc_roc)
     was_training = model.training
     model.eval()
     try:
-        batches = _Batches(len(share), batch_size)
         loaded = load_batches(share, batches, _collate, num_workers if len(share) else 0, read_ahead=True)
         for data in progress(loaded, "evaluate", len(batches)):
-            image = paddle.to_tensor(data["img"])
             with amp.autocast(precision, amp_level):
-                if aug_eval:
-                    scores = infer_augmented(
-                        model, image, data["trans_info"], align_corners=align_corners, **slide, **augment
-                    )
-                else:
-                    scores = restore(infer(model, image, **slide), data["trans_info"], align_corners)
-            label = np.asarray(data["label"])
-            pred = paddle.argmax(scores, axis=1, dtype="int32").numpy()
-            confusion += confusion_matrix(pred, label, num_classes, dataset.ignore_index)
-            if curves is not None:
-                is_probability = aug_eval and average == "softmax"
-                probabilities = (scores if is_probability else F.softmax(scores, axis=1)).numpy()
-                for one, truth in zip(probabilities, label, strict=True):
-                    curves.add(one, truth, dataset.ignore_index)
+                scores = _scores(model, data, slide, augment, align_corners)
+            count.add(scores, data["label"], is_probability=aug_eval and average == "softmax")
     finally:
         if was_training:
             model.train()
-    confusion = distributed.all_reduce_sum(confusion)
+    confusion = distributed.all_reduce_sum(count.confusion)
     result = EvalResult(Metrics.from_confusion(confusion), confusion, len(dataset), time.perf_counter() - began)
-    if curves is not None:
-        curves.counts = distributed.all_reduce_sum(curves.counts)
-        result.auc_roc = curves.area()
+    if count.curves is not None:
+        count.curves.counts = distributed.all_reduce_sum(count.curves.counts)
+        result.auc_roc = count.curves.area()
     if print_detail:
         _log(result)
     return result
+
+
+def _scores(model, data: dict, slide: dict, augment: dict | None, align_corners: bool) -> paddle.Tensor:
+    """Logits, or probabilities for the softmax rule, at the size of the label."""
+    image = paddle.to_tensor(data["img"])
+    if augment is not None:
+        return infer_augmented(model, image, data["trans_info"], align_corners=align_corners, **slide, **augment)
+    return restore(infer(model, image, **slide), data["trans_info"], align_corners)
+
+
+class _Count:
+    """What one rank has counted."""
+
+    def __init__(self, num_classes: int, ignore_index: int, auc_roc: bool):
+        self.num_classes, self.ignore_index = num_classes, ignore_index
+        self.confusion = np.zeros((num_classes, num_classes), np.int64)
+        self.curves = RocCounts(num_classes) if auc_roc else None
+
+    def add(self, scores: paddle.Tensor, label, is_probability: bool) -> None:
+        label = np.asarray(label)
+        pred = paddle.argmax(scores, axis=1, dtype="int32").numpy()
+        self.confusion += confusion_matrix(pred, label, self.num_classes, self.ignore_index)
+        if self.curves is not None:
+            probabilities = (scores if is_probability else F.softmax(scores, axis=1)).numpy()
+            for one, truth in zip(probabilities, label, strict=True):
+                self.curves.add(one, truth, self.ignore_index)
 
 
 def _log(result: EvalResult) -> None:
