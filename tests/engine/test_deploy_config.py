@@ -2,13 +2,12 @@
 
 import os
 
-import paddle_dnl  # noqa: F401
+from paddle_dnl.engine.deploy_config import DeployConfig, read_deploy_config
+from paddle_dnl.errors import ConfigError, ExportError
+
 import pytest
 import yaml
 from tiny_export import CLASSES, NORMALIZE
-
-from paddle_dnl.engine.deploy_config import DeployConfig, read_deploy_config
-from paddle_dnl.errors import ConfigError, ExportError
 
 
 def _folder(tmp_path, text=None, **keys):

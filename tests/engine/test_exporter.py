@@ -3,19 +3,18 @@
 import os
 from pathlib import Path
 
-import paddle_dnl  # noqa: F401,I001
-import numpy as np
-import paddle
-import pytest
-import yaml
-from tiny_export import CLASSES, NORMALIZE, ColorNet, TwoFaced, logits_of
-
 from paddle_dnl.engine import exporter
 from paddle_dnl.engine.deploy_config import read_deploy_config
 from paddle_dnl.engine.export_check import check_output, compare, example_batch
 from paddle_dnl.engine.exporter import export_model
 from paddle_dnl.engine.inference_engines import EngineOptions, PaddleEngine
 from paddle_dnl.errors import ExportError, UsageError
+
+import numpy as np
+import paddle
+import pytest
+import yaml
+from tiny_export import CLASSES, NORMALIZE, ColorNet, TwoFaced, logits_of
 
 
 def _export(model, folder, shape=(1, 3, 12, 20), **more):

@@ -4,19 +4,18 @@ import os
 import sys
 import types
 
-import paddle_dnl  # noqa: F401,I001
+from paddle_dnl.engine import inference_engines
+from paddle_dnl.engine.exporter import export_model
+from paddle_dnl.engine.inference import infer, restore
+from paddle_dnl.engine.predictor import Predictor
+from paddle_dnl.errors import ConfigError, DataError, ExportError, UsageError
+
 import cv2
 import numpy as np
 import paddle
 import pytest
 import yaml
 from tiny_export import CLASSES, NORMALIZE, ColorNet, blocks, logits_of
-
-from paddle_dnl.engine import inference_engines
-from paddle_dnl.engine.exporter import export_model
-from paddle_dnl.engine.inference import infer, restore
-from paddle_dnl.engine.predictor import Predictor
-from paddle_dnl.errors import ConfigError, DataError, ExportError, UsageError
 
 
 def _export(folder, shape=(1, 3, 32, 64), model=None, transforms=None, **more):
