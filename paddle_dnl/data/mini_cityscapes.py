@@ -7,7 +7,6 @@ Writes `leftImg8bit/SPLIT/CITY/*_leftImg8bit.png` and `gtFine/SPLIT/CITY/*_gtFin
 """
 
 import argparse
-import io
 import json
 import os
 import re
@@ -18,21 +17,36 @@ from paddle_dnl.data.street_scenes import draw_scene
 from paddle_dnl.errors import DataError, PaddleDnlError
 from paddle_dnl.log import logger, progress
 
+import cv2
 import numpy as np
-from PIL import Image
 
 CITIES = {"train": ("altstadt", "birkenau", "clausdorf"), "val": ("dornhafen",)}
 SETTINGS = "mini_cityscapes.json"
 # Raised whenever the same seed draws other pictures.
 _VERSION = 1
 _SMALLEST = 64
+# What a picture of the dataset and all that is made from it are called after their common stem.
+_ENDINGS = re.compile(r"_(leftImg8bit|gtFine_\w+)\.(png|json)$")
 
 
 def _write(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)
+    try:
+        temporary.write_bytes(content)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _files(out: Path, split: str, index: int) -> tuple[Path, Path]:
+    """Where a scene's picture and polygons are."""
+    city = CITIES[split][index % len(CITIES[split])]
+    stem = f"{city}_{index:06d}_000019"
+    return (
+        out / "leftImg8bit" / split / city / f"{stem}_leftImg8bit.png",
+        out / "gtFine" / split / city / f"{stem}_gtFine_polygons.json",
+    )
 
 
 def _write_scene(out: Path, split: str, index: int, size: tuple[int, int], seed: int) -> None:
@@ -40,13 +54,78 @@ def _write_scene(out: Path, split: str, index: int, size: tuple[int, int], seed:
     width, height = size
     rng = np.random.default_rng([seed, ("train", "val").index(split), index])
     picture, objects = draw_scene(rng, width, height)
-    city = CITIES[split][index % len(CITIES[split])]
-    stem = f"{city}_{index:06d}_000019"
-    buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, format="PNG", compress_level=3)
+    image_path, polygons_path = _files(out, split, index)
+    _, encoded = cv2.imencode(".png", picture[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 3])
     polygons = {"imgHeight": height, "imgWidth": width, "objects": objects}
-    _write(out / "gtFine" / split / city / f"{stem}_gtFine_polygons.json", json.dumps(polygons).encode())
-    _write(out / "leftImg8bit" / split / city / f"{stem}_leftImg8bit.png", buffer.getvalue())
+    _write(polygons_path, json.dumps(polygons).encode())
+    _write(image_path, encoded.tobytes())
+
+
+def _checked_settings(train, val, size, seed) -> dict:
+    """The settings as they are noted in the folder; refuses unusable ones."""
+    try:
+        width, height = size
+    except (TypeError, ValueError):
+        raise DataError(f"--size {size!r}: give (width, height), for instance (512, 256)") from None
+    for flag, value in (("train", train), ("val", val), ("size", width), ("size", height), ("seed", seed)):
+        if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+            raise DataError(f"--{flag}: {value!r} is not a whole number")
+    if train < 0 or val < 0 or train + val == 0:
+        raise DataError(f"--train {train} --val {val}: give the number of images, at least one in all")
+    if min(width, height) < _SMALLEST:
+        raise DataError(f"--size {width}x{height}: both sides must be at least {_SMALLEST}")
+    if seed < 0:
+        raise DataError(f"--seed {seed}: must not be negative")
+    return {
+        "version": _VERSION,
+        "train": int(train),
+        "val": int(val),
+        "size": [int(width), int(height)],
+        "seed": int(seed),
+    }
+
+
+def _is_noted(out: Path, settings: dict) -> bool:
+    """Whether the folder was finished with these settings; refuses one that was finished with others."""
+    note = out / SETTINGS
+    if not note.exists():
+        return False
+    try:
+        noted = json.loads(note.read_text())
+    except ValueError:
+        raise DataError(f"{note}: cannot be read; remove it, or give another folder than --out {out}") from None
+    if noted != settings:
+        raise DataError(f"--out {out}: holds scenes of other settings ({noted}); remove it or give another folder")
+    return True
+
+
+def _refuse_strangers(out: Path, scenes: list[tuple[str, int]]) -> None:
+    """Pictures that are not overwritten would be read as part of the dataset: another one's, or a larger broken-off run's."""
+    own = {path for scene in scenes for path in _files(out, *scene)}
+    own_stems = {_ENDINGS.sub("", str(path)) for path in own}
+    for top in ("leftImg8bit", "gtFine"):
+        for path in sorted((out / top).rglob("*")):
+            if _ENDINGS.search(path.name) and _ENDINGS.sub("", str(path)) not in own_stems:
+                raise DataError(f"--out {out}: {path} is not of this dataset; remove the tree or give another folder")
+
+
+def _generate(out: Path, settings: dict) -> None:
+    if out.exists() and not out.is_dir():
+        raise DataError(f"--out {out}: is a file; give a folder")
+    train, val, size = settings["train"], settings["val"], tuple(settings["size"])
+    scenes = [("train", i) for i in range(train)] + [("val", i) for i in range(val)]
+    if _is_noted(out, settings):
+        scenes = [scene for scene in scenes if not all(path.is_file() for path in _files(out, *scene))]
+        if not scenes:
+            logger.info(f"{out}: already there")
+            return
+        logger.warning(f"{out}: {len(scenes)} of {train + val} scenes are missing and are drawn again")
+    else:
+        _refuse_strangers(out, scenes)
+    for split, index in progress(scenes, "street scenes"):
+        _write_scene(out, split, index, size, settings["seed"])
+    _write(out / SETTINGS, json.dumps(settings).encode())
+    logger.info(f"{out}: {train} training and {val} validation scenes of {size[0]}x{size[1]}")
 
 
 def generate(
@@ -58,6 +137,8 @@ def generate(
 ) -> Path:
     """Writes the dataset; does nothing when the same one is already there.
 
+    Scenes that are missing from a finished dataset are drawn again, which is logged.
+
     Args:
         out: folder, made if needed.
         train, val: number of images.
@@ -65,32 +146,14 @@ def generate(
         seed: the same seed gives the same files, byte for byte.
 
     Raises:
-        DataError: unusable numbers, or a folder that holds something else.
+        DataError: unusable numbers, or a folder that holds something else or cannot be written.
     """
-    out = Path(out)
-    if train < 0 or val < 0 or train + val == 0:
-        raise DataError(f"--train {train} --val {val}: give the number of images, at least one in all")
-    if min(size) < _SMALLEST:
-        raise DataError(f"--size {size[0]}x{size[1]}: both sides must be at least {_SMALLEST}")
-    if seed < 0:
-        raise DataError(f"--seed {seed}: must not be negative")
-    if out.exists() and not out.is_dir():
-        raise DataError(f"--out {out}: is a file; give a folder")
-    settings = {"version": _VERSION, "train": train, "val": val, "size": list(size), "seed": seed}
-    note = out / SETTINGS
-    if note.exists():
-        if json.loads(note.read_text()) == settings:
-            logger.info(f"{out}: already there")
-            return out
-        raise DataError(f"--out {out}: holds scenes of other settings; remove it or give another folder")
-    if (out / "leftImg8bit").exists() and any((out / "gtFine").glob("*/*/*_gtFine_color.png")):
-        raise DataError(f"--out {out}: holds another Cityscapes tree; give another folder")
-    scenes = [("train", i) for i in range(train)] + [("val", i) for i in range(val)]
-    for split, index in progress(scenes, "street scenes"):
-        _write_scene(out, split, index, size, seed)
-    _write(note, json.dumps(settings).encode())
-    logger.info(f"{out}: {train} training and {val} validation scenes of {size[0]}x{size[1]}")
-    return out
+    settings = _checked_settings(train, val, size, seed)
+    try:
+        _generate(Path(out), settings)
+    except OSError as error:
+        raise DataError(f"--out {out}: {error.strerror or error} ({error.filename}); give another folder") from error
+    return Path(out)
 
 
 def _size(text: str) -> tuple[int, int]:

@@ -6,17 +6,17 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
-import pytest
-from PIL import Image
-from sklearn.linear_model import LogisticRegression
-
 from paddle_dnl.data.convert_cityscapes import convert_tree
 from paddle_dnl.data.datasets import Cityscapes
 from paddle_dnl.data.file_lists import LAYOUTS, write_lists
 from paddle_dnl.data.mini_cityscapes import generate, main
 from paddle_dnl.engine.metrics import Metrics, confusion_matrix
 from paddle_dnl.errors import DataError
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.linear_model import LogisticRegression
 
 
 @pytest.fixture(scope="module")
@@ -70,8 +70,30 @@ def test_polygons_are_whole_and_inside(tree):
             assert points[:, 0].max() < scene["imgWidth"] and points[:, 1].max() < scene["imgHeight"]
 
 
+def test_labels_lie_on_what_is_drawn(tree):
+    """The picture changes most where the label does; moved by two pixels either way the labels fit worse."""
+    margin = 4
+    contrast = {(dx, dy): 0.0 for dx in (-2, 0, 2) for dy in (-2, 0, 2)}
+    for path in tree.glob("gtFine/*/*/*labelTrainIds.png"):
+        image = str(path).replace("gtFine_labelTrainIds.png", "leftImg8bit.png").replace("gtFine", "leftImg8bit")
+        colours, label = np.asarray(Image.open(image)).astype(float), np.asarray(Image.open(path))
+        change = np.abs(colours[:, 2:] - colours[:, :-2]).sum(2)[1:-1] + np.abs(colours[2:] - colours[:-2]).sum(2)[:, 1:-1]
+        edge = (label[:, 2:] != label[:, :-2])[1:-1] | (label[2:] != label[:-2])[:, 1:-1]
+        inner = edge[margin:-margin, margin:-margin]
+        for dx, dy in contrast:
+            moved = np.roll(change, (dy, dx), (0, 1))[margin:-margin, margin:-margin]
+            contrast[dx, dy] += moved[inner].mean() / change.mean()
+    best = contrast.pop((0, 0))
+    print("EDGE", best, max(contrast.values()))
+    assert best > 1.15 * max(contrast.values()), (best, contrast)
+
+
 def test_colour_alone_is_not_enough(tree):
-    """At most 0.7 of the network's 0.50 and more; measured on the quick start's data: 0.09 beside its own mIoU."""
+    """A linear classifier of RGB alone.
+
+    Measured mIoU: 0.061 on the quick start's data (160 + 24 scenes of 512x256, seed 0; 0.059 with balanced classes),
+    0.0XX on the small scenes here.
+    """
 
     def pixels(split, step):
         colours, labels = [], []
@@ -87,7 +109,8 @@ def test_colour_alone_is_not_enough(tree):
     model.fit(*pixels("train", 40))
     colours, truth = pixels("val", 3)
     score = Metrics.from_confusion(confusion_matrix(model.predict(colours), truth, 19)).miou
-    assert 0.02 < score < 0.7 * 0.50, score
+    print("SCORE", score)
+    assert 0.02 < score <= 0.25, score
 
 
 def test_again_is_free_and_other_settings_are_refused(tmp_path):
@@ -99,15 +122,54 @@ def test_again_is_free_and_other_settings_are_refused(tmp_path):
         generate(tmp_path, train=2, val=0, size=(128, 64))
 
 
+def test_what_is_missing_is_drawn_again(tmp_path):
+    generate(tmp_path, train=2, val=1, size=(128, 64), seed=5)
+    before = _hashes(tmp_path)
+    times = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.png")}
+    lost = next(tmp_path.glob("leftImg8bit/val/*/*.png"))
+    lost.unlink()
+    generate(tmp_path, train=2, val=1, size=(128, 64), seed=5)
+    assert _hashes(tmp_path) == before
+    assert {path for path, time in times.items() if path.stat().st_mtime_ns != time} == {lost}
+
+
+def test_broken_off_run(tmp_path):
+    """Without the note at the end it is started again, and no scene of a larger run may stay behind."""
+    generate(tmp_path, train=3, val=0, size=(128, 64))
+    before = _hashes(tmp_path)
+    (tmp_path / "mini_cityscapes.json").unlink()
+    with pytest.raises(DataError, match="is not of this dataset"):
+        generate(tmp_path, train=2, val=0, size=(128, 64))
+    next(tmp_path.glob("leftImg8bit/*/*/*.png")).write_bytes(b"half")
+    generate(tmp_path, train=3, val=0, size=(128, 64))
+    assert _hashes(tmp_path) == before
+
+
+def test_failed_write_leaves_nothing(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device", "picture")
+
+    monkeypatch.setattr("paddle_dnl.data.mini_cityscapes.os.replace", full)
+    with pytest.raises(DataError, match="No space left on device"):
+        generate(tmp_path, train=1, val=0, size=(64, 64))
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
 def test_bad_arguments(tmp_path):
     (tmp_path / "file").write_text("")
     for settings, message in (
         ({"train": -1}, "number of images"), ({"train": 0, "val": 0}, "at least one"), ({"size": (32, 64)}, "at least 64"),
-        ({"seed": -1}, "must not be negative"),
+        ({"seed": -1}, "must not be negative"), ({"size": "512x256"}, "--size"), ({"size": (64, 64.5)}, "whole number"),
+        ({"val": True}, "whole number"),
     ):  # fmt: skip
         with pytest.raises(DataError, match=message):
             generate(tmp_path / "x", **settings)
     assert main(["--out", str(tmp_path / "file")]) == 1
+    assert main(["--out", str(tmp_path / "file" / "below")]) == 1
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "mini_cityscapes.json").write_text("{")
+    with pytest.raises(DataError, match="mini_cityscapes.json: cannot be read"):
+        generate(tmp_path / "damaged")
     with pytest.raises(SystemExit) as caught:
         main(["--out", str(tmp_path / "y"), "--size", "512*256"])
     assert caught.value.code == 2 and not (tmp_path / "y").exists()
