@@ -95,6 +95,21 @@ def test_a_graph_that_computes_something_else_is_refused(tmp_path, output_op):
     assert _files(tmp_path) == before, "the earlier export is as it was, and nothing lies beside it"
 
 
+class _WrongStep(exporter.ExportWrapper):
+    """Good logits, and a last step that is another one than asked for."""
+
+    def forward(self, x):
+        logits = self.model(x)[0]
+        return logits if self.output_op == "none" else paddle.argmin(logits, axis=1, dtype="int32")
+
+
+def test_a_wrong_last_step_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(exporter, "ExportWrapper", _WrongStep)
+    with pytest.raises(ExportError, match="argmax in the graph gives other classes"):
+        _export(ColorNet(), tmp_path / "out")
+    assert os.listdir(tmp_path) == []
+
+
 def test_the_limit_is_the_tolerance(tmp_path):
     # Logits reach about 10: 0.0002 is 2e-5 of them, 0.005 is 5e-4.
     assert 1e-6 < _export(TwoFaced(0.0002), tmp_path).comparison.max_relative_difference < 1e-4

@@ -151,14 +151,14 @@ class _Bottleneck(nn.Layer):
 
 
 class _BasicBlock(nn.Layer):
-    """Two 3x3 convolutions; stride and dilation in the first."""
+    """Two 3x3 convolutions; stride and dilation in the first, dilation in both with `vd` (PaddleSeg)."""
 
     expansion = 1
 
     def __init__(self, in_channels, width, stride, dilation, vd, first_in_stage):
         super().__init__()
         self.conv0 = ConvBNReLU(in_channels, width, 3, stride=stride, dilation=dilation, bias_attr=False)
-        self.conv1 = ConvBN(width, width, 3, bias_attr=False)
+        self.conv1 = ConvBN(width, width, 3, dilation=dilation if vd else 1, bias_attr=False)
         self.short = _shortcut(in_channels, width, stride, vd, first_in_stage)
 
     def forward(self, x):
