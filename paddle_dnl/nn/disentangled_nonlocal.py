@@ -35,6 +35,18 @@ DIALECTS = {
 }
 
 
+def _check_together(in_channels, value_channels, output, zero_init, has_term, temperature) -> None:
+    """Refuses arguments that exclude each other."""
+    if not has_term:
+        raise ValueError("at least one of pairwise and unary must be True")
+    if temperature <= 0:
+        raise ValueError(f"temperature must be positive, got {temperature}")
+    if output == "none" and value_channels != in_channels:
+        raise ValueError(f"output 'none' needs value_channels {in_channels} (in_channels), got {value_channels}")
+    if output == "none" and zero_init:
+        raise ValueError("zero_init needs an output branch with a norm: output 'conv_bn' or 'conv_bn_relu'")
+
+
 class DisentangledNonLocal2D(nn.Layer):
     """Disentangled non-local block on a feature map `[B, C, H, W]`; the output has the shape of the input.
 
@@ -98,17 +110,10 @@ class DisentangledNonLocal2D(nn.Layer):
             output=(output, OUTPUTS),
             mask_init=(mask_init, ("normal", "uniform")),
         )
-        if not (pairwise or unary):
-            raise ValueError("at least one of pairwise and unary must be True")
-        if temperature <= 0:
-            raise ValueError(f"temperature must be positive, got {temperature}")
         inner = max(in_channels // reduction, 1)
         if value_channels is None:
             value_channels = in_channels if output == "none" else inner
-        if output == "none" and value_channels != in_channels:
-            raise ValueError(f"output 'none' needs value_channels {in_channels} (in_channels), got {value_channels}")
-        if output == "none" and zero_init:
-            raise ValueError("zero_init needs an output branch with a norm: output 'conv_bn' or 'conv_bn_relu'")
+        _check_together(in_channels, value_channels, output, zero_init, pairwise or unary, temperature)
         self.mode, self.whitening, self.attention = mode, whitening, attention
         self.pairwise, self.unary = pairwise, unary
         self.scale = 1.0
