@@ -2,12 +2,22 @@
 
 from pathlib import Path
 
-import yaml
-
 from paddle_dnl.errors import ConfigError
 
+import yaml
+
 FAMILIES = {"dnlnet": "DNLNet", "dmnet": "DMNet", "dgmn2": "DGMN2"}
-_COLUMNS = ("Model", "Backbone", "Resolution", "Training Iters", "mIoU", "mIoU (flip)", "mIoU (ms+flip)", "Source", "Checked here")
+_COLUMNS = (
+    "Model",
+    "Backbone",
+    "Resolution",
+    "Training Iters",
+    "mIoU",
+    "mIoU (flip)",
+    "mIoU (ms+flip)",
+    "Source",
+    "Checked here",
+)
 
 
 def read_rows(path: str | Path) -> list[dict]:

@@ -27,7 +27,9 @@ def _zlib_at_start() -> bool:
 
 def _check(order: tuple[str, ...]) -> None:
     """No crash; the one refusal says what to do. What fails before this package is imported is beyond its reach."""
-    program = "; ".join(("print('ours', flush=True); " if name == "paddle_dnl" else "") + f"import {name}" for name in order)
+    program = "; ".join(
+        ("print('ours', flush=True); " if name == "paddle_dnl" else "") + f"import {name}" for name in order
+    )
     done = _run(f"{program}; {USE}; print('end')")
     if done.returncode == 0:
         assert done.stdout.split()[-1] == "end"
@@ -37,7 +39,10 @@ def _check(order: tuple[str, ...]) -> None:
     if "ours" in done.stdout:
         assert done.returncode == 1, f"crashed with {done.returncode}: {done.stderr[-500:]}"
         last = done.stderr.strip().splitlines()[-1]
-        assert last.startswith("ImportError: ") and "put `import paddle_dnl` (or `import zlib`) before `import paddle`" in last
+        assert (
+            last.startswith("ImportError: ")
+            and "put `import paddle_dnl` (or `import zlib`) before `import paddle`" in last
+        )
 
 
 @pytest.mark.parametrize("order", ORDERS[::17], ids="-".join)

@@ -26,7 +26,16 @@ _MAX_BYTES = 4 << 30
 _SLOWEST = 1024  # bytes per second, on average, once `timeout` has passed
 _WEIGHTS = (".pdparams", ".safetensors")
 # What unpacking raises on hostile or damaged content: NotImplementedError for an unknown compression is a RuntimeError.
-_BROKEN = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError, ValueError)
+_BROKEN = (
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    OSError,
+    RuntimeError,
+    ValueError,
+)
 
 
 def is_url(value) -> bool:

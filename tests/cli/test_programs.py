@@ -5,14 +5,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
-import pytest
-from PIL import Image
-
 from paddle_dnl.cli import export, predict, train, val
 from paddle_dnl.data.convert_cityscapes import convert_tree
 from paddle_dnl.data.mini_cityscapes import generate
 from paddle_dnl.errors import UsageError
+
+import numpy as np
+import pytest
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
 MODEL = """
@@ -44,7 +44,9 @@ def run(script, *arguments, cwd=ROOT, status=0):
     done = subprocess.run(
         [sys.executable, str(ROOT / script), *map(str, arguments)], cwd=cwd, capture_output=True, text=True, timeout=600
     )
-    assert done.returncode == status, f"{script} ended with {done.returncode}\n{done.stdout[-1500:]}\n{done.stderr[-3000:]}"
+    assert done.returncode == status, (
+        f"{script} ended with {done.returncode}\n{done.stdout[-1500:]}\n{done.stderr[-3000:]}"
+    )
     return done
 
 

@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
+from paddle_dnl import build_model
+from paddle_dnl.config import Config
+
 import numpy as np
 import pytest
 import yaml
-
-from paddle_dnl import build_model
-from paddle_dnl.config import Config
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = sorted(p for p in (ROOT / "configs").rglob("*.yml") if p.parent.name != "_base_" and p.name != "zoo.yml")
@@ -33,7 +33,10 @@ def _published_counts() -> dict[str, int]:
         for head, row in DGMN2.items()
         for size, count in zip(SIZES, row, strict=True)
     }
-    for model, by_depth in (("dnl", {"r50": 50_024_327, "r101": 69_016_455}), ("dmnet", {"r50": 53_175_942, "r101": 72_168_070})):
+    for model, by_depth in (
+        ("dnl", {"r50": 50_024_327, "r101": 69_016_455}),
+        ("dmnet", {"r50": 53_175_942, "r101": 72_168_070}),
+    ):
         folder = {"dnl": "dnlnet", "dmnet": "dmnet"}[model]
         for depth, count in by_depth.items():
             for recipe in ("512x1024_40k", "512x1024_80k", "769x769_40k", "769x769_80k"):

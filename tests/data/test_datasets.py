@@ -2,11 +2,6 @@
 
 import os
 
-import cv2
-import numpy as np
-import pytest
-from PIL import Image
-
 from paddle_dnl.data.check import check_dataset
 from paddle_dnl.data.datasets import ADE20K, Cityscapes, Dataset, read_list
 from paddle_dnl.data.file_lists import write_lists
@@ -14,6 +9,11 @@ from paddle_dnl.data.image_files import find_images
 from paddle_dnl.data.pascal import PascalContext, PascalContext59, PascalVOC
 from paddle_dnl.data.reading import read_image, read_label
 from paddle_dnl.errors import DataError
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
 
 RNG = np.random.default_rng(0)
 

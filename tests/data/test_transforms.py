@@ -2,13 +2,13 @@
 
 import random
 
+from paddle_dnl import registry
+from paddle_dnl.data import transforms as T
+
 import cv2
 import numpy as np
 import pytest
 from paddleseg.transforms import ResizeByShort as TheirResizeByShort
-
-from paddle_dnl import registry
-from paddle_dnl.data import transforms as T
 
 
 @pytest.fixture(autouse=True)
@@ -34,9 +34,7 @@ def test_crop_is_a_window_of_both():
     image, label = data["img"].copy(), data["label"].copy()
     out = T.RandomPaddingCrop([8, 6])(data)
     assert out["img"].shape == (6, 8, 3) and out["label"].shape == (6, 8)
-    places = [
-        (y, x) for y in range(15) for x in range(23) if np.array_equal(image[y : y + 6, x : x + 8], out["img"])
-    ]
+    places = [(y, x) for y in range(15) for x in range(23) if np.array_equal(image[y : y + 6, x : x + 8], out["img"])]
     ((y, x),) = places
     np.testing.assert_array_equal(out["label"], label[y : y + 6, x : x + 8])
 
@@ -155,7 +153,8 @@ def test_bgr_mean():
 
 
 @pytest.mark.parametrize("make", [
-    lambda: T.RandomPaddingCrop([0, 5]), lambda: T.RandomPaddingCrop(5), lambda: T.RandomPaddingCrop([5, 5], category_max_ratio=0),
+    lambda: T.RandomPaddingCrop([0, 5]), lambda: T.RandomPaddingCrop(5),
+    lambda: T.RandomPaddingCrop([5, 5], category_max_ratio=0),
     lambda: T.RandomCrop([5, 5], loop_times=0), lambda: T.ResizeToFit([5]), lambda: T.ResizeToFit([5, 5], [2, 1]),
     lambda: T.RandomScaleAspect([0, 1]), lambda: T.SubtractMeanBGR([1, 2]),
 ])  # fmt: skip

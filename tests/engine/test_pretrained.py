@@ -252,7 +252,9 @@ def test_sections_are_copied_with_urls_resolved(server, tmp_path, monkeypatch):
     found = pretrained.resolve_pretrained(cfg)
     assert found["backbone"]["pretrained"] == str(tmp_path / "pretrained_model" / "net" / "model.pdparams")
     assert found["pretrained"] == "some/file.pdparams" and cfg["backbone"]["pretrained"] == url
-    assert pretrained.resolve_pretrained({"type": "A", "backbone": {"pretrained": None}})["backbone"]["pretrained"] is None
+    assert (
+        pretrained.resolve_pretrained({"type": "A", "backbone": {"pretrained": None}})["backbone"]["pretrained"] is None
+    )
     with pytest.raises(DownloadError, match=r"--opts model\.pretrained=null"):
         pretrained.resolve_pretrained({"pretrained": server.url + "/nothing.zip"})
     with pytest.raises(DownloadError, match="SHA-256"):

@@ -1,17 +1,17 @@
 """DNLNet against the live PaddleSeg model, and what ours does that theirs cannot."""
 
-import numpy as np
-import paddle
-import paddleseg.models as paddleseg_models
-import pytest
-from paddleseg.models import backbones as paddleseg_backbones
-
 import paddle_dnl
 from paddle_dnl import registry
 from paddle_dnl.engine.weights import load_weights
 from paddle_dnl.errors import CheckpointError
 from paddle_dnl.models.backbones.resnet import ResNet18, ResNet50_vd
 from paddle_dnl.models.dnlnet import DNLNet
+
+import numpy as np
+import paddle
+import paddleseg.models as paddleseg_models
+import pytest
+from paddleseg.models import backbones as paddleseg_backbones
 
 
 def _live(**settings):
@@ -26,7 +26,9 @@ def _small(**settings):
     return DNLNet(num_classes=5, backbone=ResNet18(output_stride=8), **settings)
 
 
-@pytest.mark.parametrize("settings", [{}, {"align_corners": True, "mode": "dot_product"}], ids=["default", "dot-product"])
+@pytest.mark.parametrize(
+    "settings", [{}, {"align_corners": True, "mode": "dot_product"}], ids=["default", "dot-product"]
+)
 def test_same_weights_same_logits_as_paddleseg(tmp_path, settings):
     live = _live(**settings)
     path = tmp_path / "model.pdparams"
@@ -92,7 +94,8 @@ def test_parameter_counts_of_the_published_models():
         return sum(int(np.prod(p.shape)) for p in model.parameters() if not p.stop_gradient)
 
     model = registry.build(
-        {"type": "DNLNet", "num_classes": 19, "dialect": "mmseg", "backbone": {"type": "ResNet50", "stem": "v1c"}}, "model"
+        {"type": "DNLNet", "num_classes": 19, "dialect": "mmseg", "backbone": {"type": "ResNet50", "stem": "v1c"}},
+        "model",
     )
     assert count(model) == 50_024_327
     model = registry.build({"type": "DNLNet", "num_classes": 19, "backbone": {"type": "ResNet101_vd"}}, "model")

@@ -1,11 +1,11 @@
 """Our ResNet_vd is PaddleSeg's; the other stems have the shapes their authors describe."""
 
+from paddle_dnl.models.backbones import resnet as ours
+
 import numpy as np
 import paddle
 import pytest
 from paddleseg.models import backbones as theirs
-
-from paddle_dnl.models.backbones import resnet as ours
 
 
 def _settle(model, seed=0):

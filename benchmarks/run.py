@@ -1,0 +1,125 @@
+"""Compares with the live peer: each side in its own process, in turn, several rounds; prints ratios.
+
+python benchmarks/run.py                     all cases
+python benchmarks/run.py block_64x128 train_512x1024 --rounds 3
+"""
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from statistics import median
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
+
+
+def run_side(case: str, side: str, repeats: int, threads: int) -> dict:
+    """One process; raises with its output when it fails."""
+    command = [sys.executable, str(ROOT / "benchmarks/worker.py"), case, side, str(repeats)]
+    environment = dict(os.environ, OMP_NUM_THREADS=str(threads))
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    if done.returncode:
+        raise SystemExit(f"{case} {side} failed with {done.returncode}:\n{done.stderr[-2000:]}")
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def compare(name: str, case, rounds: int, repeats: int, threads: int) -> dict:
+    """Medians over all rounds and the ratios ours / peer."""
+    found: dict[str, list[dict]] = {"ours": [], "peer": []}
+    for round_number in range(rounds):
+        # The side that begins changes, so that a machine that slows down favours neither.
+        for side in ("ours", "peer") if round_number % 2 == 0 else ("peer", "ours"):
+            found[side].append(run_side(name, side, repeats, threads))
+    row: dict = {
+        "case": name,
+        "title": case.title,
+        "time_target": case.time_target,
+        "memory_target": case.memory_target,
+    }
+    for side, runs in found.items():
+        row[f"{side}_seconds"] = median(s for run in runs for s in run["seconds"])
+        memory = [run["peak"] - (run["base"] if case.above_base else 0) for run in runs]
+        row[f"{side}_megabytes"] = median(memory) / 1e6
+    row["time_ratio"] = row["ours_seconds"] / row["peer_seconds"]
+    row["memory_ratio"] = row["ours_megabytes"] / row["peer_megabytes"]
+    return row
+
+
+def table(rows: list[dict]) -> str:
+    """Markdown."""
+    lines = ["| case | ours s | peer s | ratio | target | ours MB | peer MB | ratio | target |", "|---|" + "---:|" * 8]
+    for row in rows:
+        targets = ["" if row[k] is None else f"<= {row[k]:g}" for k in ("time_target", "memory_target")]
+        lines.append(
+            f"| {row['title']} | {row['ours_seconds']:.3f} | {row['peer_seconds']:.3f} | {row['time_ratio']:.2f} | {targets[0]} "
+            f"| {row['ours_megabytes']:.0f} | {row['peer_megabytes']:.0f} | {row['memory_ratio']:.2f} | {targets[1]} |"
+        )
+    return "\n".join(lines)
+
+
+def draw(rows: list[dict], path: Path) -> None:
+    """Bars of both ratios; 1 is the peer."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(9, 0.5 * len(rows) + 1.2))
+    places = range(len(rows))
+    axes.barh([p + 0.2 for p in places], [row["time_ratio"] for row in rows], 0.38, label="time", color="#33658a")
+    axes.barh([p - 0.2 for p in places], [row["memory_ratio"] for row in rows], 0.38, label="memory", color="#f6ae2d")
+    axes.axvline(1, color="#666666", linewidth=1)
+    axes.set_yticks(list(places), [row["title"] for row in rows], fontsize=8)
+    axes.invert_yaxis()
+    axes.set_xlabel("ours / paddleseg 2.8.0 (less is better)")
+    axes.legend(loc="lower right")
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+
+
+def machine() -> str:
+    """Processor, cores and versions."""
+    import paddle_dnl  # noqa: F401
+
+    import paddle
+
+    model = next(
+        (x.split(":")[1].strip() for x in open("/proc/cpuinfo") if x.startswith("model name")), platform.machine()
+    )
+    return f"{model}, {os.cpu_count()} cores, Python {platform.python_version()}, Paddle {paddle.__version__}"
+
+
+def main() -> None:
+    """Runs, prints, and writes output/benchmarks/{results.json,results.md,ratios.png}."""
+    import paddle_dnl  # noqa: F401
+
+    from cases import CASES
+
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("cases", nargs="*", help=f"default all: {', '.join(CASES)}")
+    parser.add_argument("--rounds", type=int, default=2, help="processes per side")
+    parser.add_argument("--repeats", type=int, default=3, help="timed steps per process")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="OMP_NUM_THREADS of both sides")
+    parser.add_argument("--save_dir", type=Path, default=ROOT / "output" / "benchmarks")
+    args = parser.parse_args()
+    unknown = [name for name in args.cases if name not in CASES]
+    if unknown:
+        parser.error(f"no case {', '.join(unknown)}; there are {', '.join(CASES)}")
+    rows = []
+    for name in args.cases or CASES:
+        rows.append(compare(name, CASES[name], args.rounds, args.repeats, args.threads))
+        print(table(rows[-1:]).splitlines()[-1], flush=True)
+    args.save_dir.mkdir(parents=True, exist_ok=True)
+    text = f"{machine()}, {args.threads} threads, medians of {args.rounds} x {args.repeats}\n\n{table(rows)}\n"
+    (args.save_dir / "results.md").write_text(text)
+    (args.save_dir / "results.json").write_text(json.dumps({"machine": machine(), "rows": rows}, indent=1))
+    draw(rows, args.save_dir / "ratios.png")
+    print(f"\n{text}")
+
+
+if __name__ == "__main__":
+    main()
