@@ -13,6 +13,7 @@ def parse_args(argv=None) -> argparse.Namespace:
     parser.add_argument("--model_path", help=".pdparams or .safetensors file of trained weights")
     parser.add_argument("--save_dir", default="./output/inference_model", help="folder of the exported model")
     parser.add_argument("--input_shape", nargs=4, type=int, metavar=("N", "C", "H", "W"), help="fixed input size")
+    parser.add_argument("--format", choices=("paddle", "onnx"), default="paddle", help="onnx: model.onnx as well")
     parser.add_argument("--output_op", choices=("argmax", "softmax", "none"), default="argmax")
     return parser.parse_args(argv)
 
@@ -38,5 +39,6 @@ def main(argv=None) -> int:
         output_op=args.output_op,
         transforms=section.get("transforms") or [{"type": "Normalize"}],
         class_info=classes,
+        with_onnx=args.format == "onnx",
     )
     return 0

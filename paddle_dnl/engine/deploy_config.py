@@ -71,7 +71,8 @@ class DeployConfig:
 
     def hash_files(self) -> None:
         """Records what graph and weights look like now."""
-        self.sha256 = {name: _digest(self.folder / name) for name in (self.model, self.params)}
+        names = filter(None, (self.model, self.params, self.onnx))
+        self.sha256 = {name: _digest(self.folder / name) for name in names}
 
     def check_files(self, *names: str) -> None:
         """Compares files with their recorded digests; a damaged graph can crash the native reader.

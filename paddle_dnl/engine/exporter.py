@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from paddle_dnl.data.classes import ClassInfo
+from paddle_dnl.engine import onnx_export
 from paddle_dnl.engine.deploy_config import FILE_NAME, ONNX_NAME, OUTPUT_OPS, DeployConfig
 from paddle_dnl.engine.export_check import Comparison, check_output, compare, example_batch
 from paddle_dnl.engine.inference_engines import EngineOptions, PaddleEngine
@@ -48,6 +49,7 @@ class ExportReport:
     folder: Path
     comparison: Comparison
     mkldnn: Comparison
+    onnx: Comparison | None = None
 
 
 def _check_shape(input_shape, model) -> list[int]:
@@ -97,7 +99,9 @@ def _save_graph(model, output_op: str, shape: list, folder: Path) -> DeployConfi
     return DeployConfig(folder, graph, "model.pdiparams", [], shape, output_op, dtype)
 
 
-def _verify(model, files: DeployConfig, batch: np.ndarray, tolerance: float, work: Path) -> ExportReport:
+def _verify(
+    model, files: DeployConfig, batch: np.ndarray, tolerance: float, work: Path, with_onnx: bool
+) -> ExportReport:
     """Compares logits of the static graph with the dynamic ones, then what the asked-for graph makes of them."""
     with paddle.no_grad():
         reference = model(paddle.to_tensor(batch))[0].numpy()
@@ -123,7 +127,24 @@ def _verify(model, files: DeployConfig, batch: np.ndarray, tolerance: float, wor
         mkldnn = check(EngineOptions(enable_mkldnn=True))
     except ExportError as error:
         mkldnn = Comparison(False, error=str(error))
-    return ExportReport(files.folder, comparison, mkldnn)
+    report = ExportReport(files.folder, comparison, mkldnn)
+    if with_onnx and comparison.ok:
+        for graph in {id(files): files, id(plain): plain}.values():
+            onnx_export.convert(graph)
+        report.onnx = onnx_export.verify(files, plain, reference, batch)
+    return report
+
+
+def _refuse_difference(report: ExportReport, name: str, tolerance: float) -> None:
+    for what, found, allowed in (
+        ("the static graph", report.comparison, tolerance),
+        ("the ONNX graph", report.onnx, onnx_export.TOLERANCE),
+    ):
+        if found is not None and not found.ok:
+            raise ExportError(
+                f"{what} of {name} does not compute what the model computes: {found.describe()} "
+                f"(allowed are {allowed:g} and 0.01 %); nothing was written"
+            )
 
 
 def _install(export: Path, save_dir: Path) -> None:
@@ -170,6 +191,7 @@ def export_model(
     transforms: list[dict],
     class_info: ClassInfo | None = None,
     tolerance: float = 1e-4,
+    with_onnx: bool = False,
 ) -> ExportReport:
     """Writes the graph, its weights and deploy.yaml into `save_dir`, after checking them in Paddle Inference.
 
@@ -181,14 +203,17 @@ def export_model(
         transforms: preprocessing to store, as in a `val_dataset`.
         class_info: names and colours to store.
         tolerance: largest difference allowed, relative to the largest logit.
+        with_onnx: also write model.onnx, compared in ONNX Runtime (see `paddle_dnl.engine.onnx_export`).
 
     Raises:
-        UsageError: an output operation or folder that cannot be used.
+        UsageError: an output operation or folder that cannot be used, or no ONNX converter.
         ExportError: an input shape that the model cannot be exported for, a model without a static form, or a static graph
             that disagrees with the dynamic one.
     """
     if output_op not in OUTPUT_OPS:
         raise UsageError(f"--output_op must be one of {', '.join(OUTPUT_OPS)}; got {output_op!r}")
+    if with_onnx:
+        onnx_export.require_converter()
     shape = _check_shape(input_shape, model)
     place = _require_folder(Path(save_dir))
     # Layers may be in different modes, for instance frozen normalisation.
@@ -199,16 +224,14 @@ def export_model(
     try:
         (work / "export").mkdir()
         files = _save_graph(model, output_op, shape, work / "export")
-        report = _verify(model, files, example_batch(shape, transforms), tolerance, work)
-        if not report.comparison.ok:
-            raise ExportError(
-                f"the static graph of {type(model).__name__} does not compute what the model computes: "
-                f"{report.comparison.describe()} (allowed are {tolerance:g} and 0.01 %); nothing was written"
-            )
+        report = _verify(model, files, example_batch(shape, transforms), tolerance, work, with_onnx)
+        _refuse_difference(report, type(model).__name__, tolerance)
         files.transforms, files.classes = transforms, class_info
+        found = {"paddle": report.comparison, "mkldnn": report.mkldnn, "onnxruntime": report.onnx}
         files.verified = {
-            "paddle": asdict(report.comparison) | {"paddle_version": paddle.__version__},
-            "mkldnn": asdict(report.mkldnn) | {"paddle_version": paddle.__version__},
+            name: asdict(comparison) | {"paddle_version": paddle.__version__}
+            for name, comparison in found.items()
+            if comparison is not None
         }
         files.hash_files()
         files.write()
@@ -221,4 +244,6 @@ def export_model(
     logger.info(
         f"The inference model is saved in {save_dir}; verified in Paddle Inference: {report.comparison.describe()}"
     )
+    if report.onnx is not None:
+        logger.info(f"model.onnx verified in ONNX Runtime: {report.onnx.describe()}")
     return report

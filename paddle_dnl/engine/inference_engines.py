@@ -231,6 +231,8 @@ def make_engine(name: str, files: DeployConfig, options: EngineOptions):
     elif name == OnnxEngine.name:
         if options.device != "cpu":
             raise UsageError(f"engine {name} runs on cpu only here; use --device cpu, or the engine paddle")
+        if files.onnx:
+            files.check_files(files.onnx)
         engine = OnnxEngine(files, options)
     else:
         raise UsageError(f"engine {name!r} is not one of paddle, onnxruntime, auto")

@@ -47,10 +47,10 @@ def resize_nearest(x, size):
     Made of row and column look-ups: the same on every engine. (Paddle Inference of 2.6 with oneDNN takes other pixels
     for an interpolation of this kind.)
     """
-    for axis, (old, new) in enumerate(zip(spatial_size(x), size, strict=True), start=2):
-        index = paddle.arange(0, new, 1, dtype="int64") * old // new
-        x = paddle.index_select(x, index, axis)
-    return x
+    height, width = spatial_size(x)
+    rows = paddle.arange(0, size[0], 1, dtype="int64") * height // size[0]
+    columns = paddle.arange(0, size[1], 1, dtype="int64") * width // size[1]
+    return paddle.index_select(paddle.index_select(x, rows, 2), columns, 3)
 
 
 class FPN(nn.Layer):
@@ -63,10 +63,10 @@ class FPN(nn.Layer):
 
     def forward(self, feats: list) -> list:
         """Maps from fine to coarse -> as many maps of the same sizes with equal channels."""
-        maps = [conv(x) for conv, x in zip(self.lateral_convs, feats, strict=True)]
+        maps = [conv(x) for conv, x in zip(self.lateral_convs, feats)]  # noqa: B905  to_static knows no `strict`
         for i in range(len(maps) - 1, 0, -1):
             maps[i - 1] = maps[i - 1] + resize_nearest(maps[i], spatial_size(maps[i - 1]))
-        return [conv(x) for conv, x in zip(self.fpn_convs, maps, strict=True)]
+        return [conv(x) for conv, x in zip(self.fpn_convs, maps)]  # noqa: B905
 
 
 class FPNHead(nn.Layer):
@@ -95,7 +95,7 @@ class FPNHead(nn.Layer):
         """Maps from fine to coarse -> logits at the size of the finest."""
         total = self.scale_heads[0](maps[0])
         size = spatial_size(total)
-        for head, x in zip(list(self.scale_heads)[1:], maps[1:], strict=True):
+        for head, x in zip(list(self.scale_heads)[1:], maps[1:]):  # noqa: B905
             total = total + resize(head(x), size, align_corners=self.align_corners)
         return self.conv_seg(self.dropout(total))
 
