@@ -275,3 +275,45 @@ def test_the_example_is_like_a_picture():
     assert np.abs(batch[0] - batch[1]).max() > 0.1, "two different pictures"
     assert np.abs(np.diff(batch, axis=3)).mean() < 0.5 * batch.std(), "smooth, not white noise"
     assert example_batch([1, 3, 8, 9], [{"type": "Resize", "target_size": [5, 4]}, NORMALIZE]).shape == (1, 3, 8, 9)
+
+
+def test_onnx_is_compared_too(tmp_path, monkeypatch):
+    """With the converter's process replaced, since not every environment has it: a wrong answer is refused."""
+    from paddle_dnl.engine import onnx_export
+
+    monkeypatch.setattr(onnx_export, "require_converter", lambda: None)
+    monkeypatch.setattr(onnx_export, "convert", lambda files: (files.folder / "model.onnx").write_text("x"))
+    for factor, good in ((1.0, True), (1.1, False)):
+
+        class Engine:
+            def __init__(self, files, options):
+                from paddle_dnl.engine.inference_engines import PaddleEngine
+
+                self.inner, self.op, self.factor = PaddleEngine(files, options), files.output_op, factor  # noqa: B023
+
+            def run(self, batch):
+                return self.inner.run(batch) * (self.factor if self.op == "none" else 1)
+
+        monkeypatch.setattr(onnx_export, "OnnxEngine", Engine)
+        settings = {"input_shape": [1, 3, 16, 16], "transforms": [{"type": "Normalize"}], "with_onnx": True}
+        if good:
+            report = export_model(_net_for_onnx(), tmp_path / "out", **settings)
+            assert report.onnx.ok and (tmp_path / "out/model.onnx").is_file()
+        else:
+            with pytest.raises(ExportError, match="the ONNX graph of .* does not compute"):
+                export_model(_net_for_onnx(), tmp_path / "bad", **settings)
+            assert not (tmp_path / "bad").exists()
+
+
+def _net_for_onnx():
+    import paddle
+
+    class Net(paddle.nn.Layer):
+        def __init__(self):
+            super().__init__()
+            self.conv = paddle.nn.Conv2D(3, 4, 3, padding=1)
+
+        def forward(self, x):
+            return [self.conv(x)]
+
+    return Net()
