@@ -13,6 +13,7 @@ from paddle_dnl.engine.ema import ModelEMA
 from paddle_dnl.engine.evaluator import evaluate
 from paddle_dnl.engine.loading import load_batches, stack_training
 from paddle_dnl.engine.pretrained import resolve_pretrained
+from paddle_dnl.engine.preview import preview
 from paddle_dnl.engine.profiling import make_profiler
 from paddle_dnl.engine.run_folder import RunFolder
 from paddle_dnl.engine.sampling import PositionedDataset, PositionSampler, seed_step
@@ -306,6 +307,8 @@ class Trainer:
             result = evaluate(self.ema.model, self.val_dataset, **settings).metrics
             self.log.scalars({"Evaluate/Ema_mIoU": result.miou, "Evaluate/Ema_Acc": result.acc}, iteration)
             scores["Ema_mIoU"] = result.miou
+        if self.log.writer is not None:
+            self.log.image("Evaluate/prediction", preview(self.model, self.val_dataset, self.config.test_config), iteration)
         self.model.train()
         return scores
 

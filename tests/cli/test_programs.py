@@ -88,6 +88,7 @@ def test_visualdl_tags(work):
 
     reader = LogReader(file_path=str(next((work / "out").glob("vdlrecords*"))))
     tags = set(reader.get_tags()["scalar"])
+    assert reader.get_tags()["image"] == ["Evaluate/prediction"]
     assert {"Train/loss", "Train/lr", "Train/batch_cost", "Train/reader_cost", "Evaluate/mIoU", "Evaluate/Acc"} <= tags
 
 
