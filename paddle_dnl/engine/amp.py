@@ -64,8 +64,22 @@ class _PassThrough:
         """Nothing to restore."""
 
 
+class _LossScaler(paddle.amp.GradScaler):
+    """Paddle's scaler with a state of plain numbers, which a checkpoint of any precision may lack."""
+
+    def state_dict(self) -> dict:
+        """Scale and counters; empty where scaling is off."""
+        state = super().state_dict()
+        return {**state, "scale": [float(value) for value in state["scale"]]} if state else {}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Continues from `state`; an empty one, of a run in another precision, leaves the first scale."""
+        if state:
+            super().load_state_dict(state)
+
+
 def make_scaler(precision: str):
     """Dynamic loss scaling for fp16; bf16 has float32's range and fp32 needs none."""
     if precision != "fp16":
         return _PassThrough()
-    return paddle.amp.GradScaler(init_loss_scaling=2.0**15, incr_every_n_steps=2000)
+    return _LossScaler(init_loss_scaling=2.0**15, incr_every_n_steps=2000)

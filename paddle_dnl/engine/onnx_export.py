@@ -46,7 +46,9 @@ def convert(files: DeployConfig) -> Path:
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if done.returncode or not target.is_file():
         lines = [line for line in (done.stderr + done.stdout).splitlines() if line.strip()]
-        reason = next((line for line in reversed(lines) if "Error" in line or "error" in line), lines[-1] if lines else "")
+        reason = next(
+            (line for line in reversed(lines) if "Error" in line or "error" in line), lines[-1] if lines else ""
+        )
         raise ExportError(f"{files.model_path}: cannot be converted to ONNX: {reason.strip()[:300]}")
     return target
 

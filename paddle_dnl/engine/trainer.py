@@ -308,7 +308,9 @@ class Trainer:
             self.log.scalars({"Evaluate/Ema_mIoU": result.miou, "Evaluate/Ema_Acc": result.acc}, iteration)
             scores["Ema_mIoU"] = result.miou
         if self.log.writer is not None:
-            self.log.image("Evaluate/prediction", preview(self.model, self.val_dataset, self.config.test_config), iteration)
+            self.log.image(
+                "Evaluate/prediction", preview(self.model, self.val_dataset, self.config.test_config), iteration
+            )
         self.model.train()
         return scores
 

@@ -7,10 +7,6 @@ import re
 from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
-import paddle
-import pytest
-
 from paddle_dnl import Predictor, build_model, registry
 from paddle_dnl.config import Config
 from paddle_dnl.data.convert_cityscapes import convert_tree
@@ -18,6 +14,10 @@ from paddle_dnl.data.mini_cityscapes import generate
 from paddle_dnl.engine.evaluator import evaluate
 from paddle_dnl.engine.exporter import export_model
 from paddle_dnl.engine.trainer import TrainOptions, train_from_config
+
+import numpy as np
+import paddle
+import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 DGMN2 = "dgmn2/{}_dgmn2_tiny_cityscapes_769x769_40k.yml"
