@@ -11,14 +11,16 @@ from paddle_dnl.errors import UsageError
 import numpy as np
 import paddle
 import pytest
+from paddle.amp import grad_scaler
 
 
 @pytest.fixture
 def on_gpu(monkeypatch):
-    """The scaler believes that it is on a GPU; its kernels run on the CPU as well."""
+    """The scaler believes that it is on a GPU, inside float16 autocast; its kernels run on the CPU as well."""
     place = SimpleNamespace(is_gpu_place=lambda: True, is_xpu_place=lambda: False, is_custom_place=lambda: False)
-    module = __import__("importlib").import_module("paddle.amp.grad_scaler")
-    monkeypatch.setattr(module, "_dygraph_tracer", lambda: SimpleNamespace(_expected_place=place))
+    monkeypatch.setattr(grad_scaler, "_dygraph_tracer", lambda: SimpleNamespace(_expected_place=place))
+    # Paddle switches a scaler off for good when the last autocast was not float16.
+    monkeypatch.setattr(grad_scaler, "amp_global_state", lambda: SimpleNamespace(amp_dtype="float16"))
 
 
 @pytest.fixture
@@ -102,6 +104,13 @@ def test_no_scaling_where_none_is_needed(precision):
     assert scaler.state_dict() == {}
     scaler.load_state_dict({})
     scaler.load_state_dict({"scale": [4.0]})  # of a run in fp16
+
+
+def test_fp16_autocast_leaves_the_scaler_on():
+    """What the fixture assumes: after our autocast, and one switched off inside it, Paddle's last dtype is float16."""
+    with amp.autocast("fp16"), paddle.amp.auto_cast(enable=False):
+        pass
+    assert grad_scaler.amp_global_state().amp_dtype == "float16"
 
 
 def test_fp16_scales_and_unscales(on_gpu):
