@@ -5,6 +5,8 @@ from paddle_dnl.errors import ConfigError
 
 import paddle
 
+_HALF = (paddle.float16, paddle.bfloat16)
+
 
 class Losses:
     """One loss and factor for each output of the model.
@@ -26,23 +28,36 @@ class Losses:
             edges: `[B, H, W]`, for losses that learn edges (`edge_label`).
 
         Raises:
-            ConfigError: the model has another number of outputs than there are losses.
+            ConfigError: the model has another number of outputs than there are losses; a loss on edges without them.
         """
         if len(outputs) != len(self.losses):
             raise ConfigError(
-                f"loss.coef: {len(self.losses)} losses for {len(outputs)} outputs of the model; give one coef per output "
-                "(DNLNet and DMNet have an auxiliary output unless enable_auxiliary_loss is false)"
+                f"loss.types, loss.coef: {len(self.losses)} losses for {len(outputs)} outputs of the model; "
+                "give one coef per output (DNLNet and DMNet have an auxiliary output unless enable_auxiliary_loss is false)"
             )
+        outputs = [logits.astype("float32") if logits.dtype in _HALF else logits for logits in outputs]
         found = []
-        for i, (logits, loss, factor) in enumerate(zip(outputs, self.losses, self.coef, strict=True)):
-            truth = edges if getattr(loss, "edge_label", False) and edges is not None else label
-            value = loss(logits, truth)
-            name = f"{type(loss).__name__}_{i}"
-            if isinstance(value, list):
-                found += [(f"{name}.{j}", factor * part) for j, part in enumerate(value)]
-            else:
-                found.append((name, factor * value))
+        # Autocast must not bring half precision back inside a loss.
+        with paddle.amp.auto_cast(enable=False):
+            for i, (loss, factor) in enumerate(zip(self.losses, self.coef, strict=True)):
+                value = self._value(i, outputs, label, edges)
+                name = f"{type(loss).__name__}_{i}"
+                if isinstance(value, list | tuple):
+                    found += [(f"{name}.{j}", factor * part.reshape([])) for j, part in enumerate(value)]
+                else:
+                    found.append((name, factor * value.reshape([])))
         return found
+
+    def _value(self, i: int, outputs: list, label, edges):
+        """Loss of output `i`: on labels, on edges, or between two outputs, which PaddleSeg also tells by the class."""
+        loss = self.losses[i]
+        if getattr(loss, "edge_label", False):
+            if edges is None:
+                raise ConfigError(f"loss.types.{i}: {type(loss).__name__} learns edges; set train_dataset.edge: true")
+            return loss(outputs[i], edges)
+        if type(loss).__name__ == "KLLoss":
+            return loss(outputs[0], outputs[1].detach())
+        return loss(outputs[i], label)
 
 
 def build_losses(cfg: dict) -> Losses:
@@ -51,7 +66,9 @@ def build_losses(cfg: dict) -> Losses:
     Raises:
         ConfigError: unknown loss or argument, or numbers of types and coef that do not fit.
     """
-    types, coef = cfg["types"], cfg["coef"]
+    types, coef = cfg.get("types"), cfg.get("coef")
+    if not types or not coef:
+        raise ConfigError(f"loss: needs `types` and `coef`, both lists, got {cfg!r}")
     if len(types) == 1:
         types = list(types) * len(coef)
     if len(types) != len(coef):

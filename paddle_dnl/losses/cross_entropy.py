@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 
+from paddle_dnl.errors import ConfigError
 from paddle_dnl.registry import LOSSES
 
+import numpy as np
 import paddle
 import paddle.nn.functional as F
 from paddle import nn
@@ -21,16 +23,15 @@ def pixel_losses(logits: paddle.Tensor, label: paddle.Tensor, ignore_index: int)
 
 
 def class_weights(weight, label: paddle.Tensor, valid: paddle.Tensor, num_classes: int) -> paddle.Tensor:
-    """The weight of each pixel's class, `[B, H, W]`; 0 where `valid` is 0.
+    """The weight of each pixel's class, `[B, H, W]`; that of class 0 where `valid` is 0.
 
     Raises:
-        ValueError: not one weight per class.
+        ConfigError: not one weight per class.
     """
     if len(weight) != num_classes:
-        raise ValueError(f"{len(weight)} class weights for {num_classes} classes")
+        raise ConfigError(f"loss: `weight` has {len(weight)} class weights for {num_classes} classes")
     inside = label * valid.astype(label.dtype)
-    chosen = paddle.gather(weight, inside.flatten()).reshape(label.shape)
-    return chosen * valid
+    return paddle.gather(weight, inside.flatten()).reshape(label.shape)
 
 
 @LOSSES.add_component
@@ -41,8 +42,13 @@ class CrossEntropyLoss(nn.Layer):
         weight: one number per class; the mean is then the weighted one.
         ignore_index: label that does not count.
         top_k_percent_pixels: share of pixels, the hardest ones, that count; 1 for all.
-        avg_non_ignore: divide by the number of labelled pixels; False divides by all pixels, as mmsegmentation 0.x does.
+        avg_non_ignore: divide by the number of labelled pixels; False divides by all, as mmsegmentation 0.x does.
+            With `weight` the divisor is the weight of the labelled pixels in both cases.
         data_format: only NCHW.
+
+    Raises:
+        ValueError: `top_k_percent_pixels` outside (0, 1], or another data format.
+        ConfigError: at the first call, not one weight per class.
     """
 
     def __init__(
@@ -64,7 +70,7 @@ class CrossEntropyLoss(nn.Layer):
         self.avg_non_ignore = avg_non_ignore
 
     def forward(self, logits, label, semantic_weights=None):
-        """`logits [B, K, H, W]`, `label [B, H, W]` integer, optional weight of each pixel `[B, H, W]`; returns a scalar."""
+        """`logits [B, K, H, W]`, integer `label [B, H, W]`, optional weight of each pixel `[B, H, W]`; a scalar."""
         label = label.astype("int64")
         valid = (label != self.ignore_index).astype("float32")
         losses = pixel_losses(logits, label, self.ignore_index)
@@ -77,12 +83,17 @@ class CrossEntropyLoss(nn.Layer):
             losses = losses * share
         if self.top_k_percent_pixels < 1:
             return self._hardest(losses, share)
-        counted = share * valid if self.avg_non_ignore else share
-        return losses.mean() / (counted.mean() + _EPS)
+        if self.avg_non_ignore or self.weight is not None:
+            share = share * valid
+        return losses.mean() / (share.mean() + _EPS)
 
     def _hardest(self, losses, share):
-        count = int(self.top_k_percent_pixels * losses.size)
+        """Mean over the largest losses.
+
+        When these reach into the ignored pixels, those count in the divisor: by 1, or by the weight of class 0. That
+        is PaddleSeg's rule, and so is the number of pixels, a float32 product rounded down.
+        """
+        count = int(np.float32(self.top_k_percent_pixels) * np.float32(losses.size))
         hardest, indices = paddle.topk(losses.flatten(), max(1, count))
         share = paddle.gather(share.flatten(), indices)
-        share.stop_gradient = True
         return hardest.mean() / (share.mean() + _EPS)

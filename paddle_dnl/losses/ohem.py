@@ -16,10 +16,16 @@ _EPS = 1e-5
 class OhemCrossEntropyLoss(nn.Layer):
     """Cross entropy of the pixels whose own class has a probability below a threshold, and of a least number of pixels.
 
-    With `min_kept` the values are PaddleSeg's: the threshold rises to the `min_kept`-th smallest probability, and pixels
-    strictly below it count. With `min_kept_per_image` they are those of the DNL authors' training
-    (https://github.com/yinmh17/DNL-Semantic-Segmentation): at least that number times the batch size counts, pixels at the
-    threshold included.
+    With `min_kept` the values are PaddleSeg's: the threshold rises to the `min_kept`-th smallest probability of the
+    batch, and pixels strictly below it count, that is one fewer; `min_kept=0` lets all pixels count, and 1 leaves the
+    threshold alone.
+
+    With `min_kept_per_image` they are those of the DNL authors' training
+    (https://github.com/yinmh17/DNL-Semantic-Segmentation, the OHEM of OpenSeg): that number times the batch size counts
+    at least, chosen over the whole batch.
+
+    In both cases a batch with no more labelled pixels than wanted counts whole. (The authors' code leaves out the
+    easiest pixel then.)
 
     Args:
         thresh: probability below which a pixel is hard.
@@ -27,6 +33,9 @@ class OhemCrossEntropyLoss(nn.Layer):
         ignore_index: label that does not count.
         weight: one factor per class on the losses; the mean stays over pixels, it is not divided by the weights.
         min_kept_per_image: replaces `min_kept`, see above.
+
+    Raises:
+        ConfigError: at the first call, not one weight per class.
     """
 
     def __init__(
@@ -46,28 +55,29 @@ class OhemCrossEntropyLoss(nn.Layer):
         """`logits [B, K, H, W]`, `label [B, H, W]` or `[B, 1, H, W]` integer; returns a scalar."""
         label = label.reshape([logits.shape[0], *logits.shape[2:]]).astype("int64")
         valid = (label != self.ignore_index).astype("float32")
-        kept = valid * self._hard(logits, label, valid)
+        kept = self._kept(logits, label, valid)
         losses = pixel_losses(logits, label, self.ignore_index) * kept
         if self.weight is not None:
             losses = losses * class_weights(self.weight, label, valid, logits.shape[1])
+        if self.min_kept_per_image is not None:
+            return losses.sum() / kept.sum().clip(min=1.0)
         return losses.mean() / (kept.mean() + _EPS)
 
     @paddle.no_grad()
-    def _hard(self, logits, label, valid):
-        """1 for pixels that are hard enough, `[B, H, W]`."""
+    def _kept(self, logits, label, valid):
+        """1 for pixels that count, `[B, H, W]`."""
+        least = self.min_kept
+        if self.min_kept_per_image is not None:
+            least = self.min_kept_per_image * label.shape[0]
+        elif least <= 0:
+            return valid
+        if least >= int(valid.astype("int64").sum()):
+            return valid
+        # As many below the threshold as are wanted; PaddleSeg's takes the last of these as threshold.
+        rank = least if self.min_kept_per_image is not None else least - 1
         inside = label * valid.astype("int64")
         probability = paddle.take_along_axis(F.softmax(logits.astype("float32"), axis=1), inside.unsqueeze(1), axis=1)
         # Ignored pixels sort behind all others.
         probability = probability.squeeze(1) * valid + 2.0 * (1.0 - valid)
-        if self.min_kept_per_image is not None:
-            least = self.min_kept_per_image * label.shape[0]
-        else:
-            least = self.min_kept
-            if least >= int(valid.sum()):
-                return valid
-        threshold = self.thresh
-        if least > 0:
-            ordered = probability.flatten().sort()
-            threshold = max(threshold, float(ordered[min(least, ordered.shape[0]) - 1]))
-        hard = probability <= threshold if self.min_kept_per_image is not None else probability < threshold
-        return hard.astype("float32")
+        threshold = max(self.thresh, float(probability.flatten().sort()[rank]))
+        return valid * (probability < threshold).astype("float32")
