@@ -33,6 +33,7 @@ PADDLESEG = [
     ("OhemCrossEntropyLoss", 0.2, {"thresh": 0.05, "min_kept": 20}, 4.0389295),
     ("OhemCrossEntropyLoss", 0.2, {"thresh": 0.3, "min_kept": 1}, 2.9946806),
     ("OhemCrossEntropyLoss", 0.2, {"thresh": 0.3, "min_kept": 0}, 2.2942748),
+    ("OhemCrossEntropyLoss", 0.0, {"thresh": 0.3, "min_kept": 0}, 2.4653337),
     ("OhemCrossEntropyLoss", 1.0, {"thresh": 0.3, "min_kept": 3}, 0.0),
 ]
 
@@ -58,10 +59,12 @@ def test_over_all_pixels():
     np.testing.assert_allclose(_value(CrossEntropyLoss(avg_non_ignore=False)), _nll().mean(), rtol=1e-6)
 
 
-def test_weighted_mean():
+@pytest.mark.parametrize("avg_non_ignore", [True, False])
+def test_weighted_mean(avg_non_ignore):
     weights = np.where(VALID, WEIGHT[np.where(VALID, LABEL, 0)], 0)
     wanted = (_nll() * weights).sum() / weights.sum()
-    np.testing.assert_allclose(_value(CrossEntropyLoss(weight=list(WEIGHT))), wanted, rtol=1e-6)
+    loss = CrossEntropyLoss(weight=W, avg_non_ignore=avg_non_ignore)
+    np.testing.assert_allclose(_value(loss), wanted, rtol=1e-6)
 
 
 def test_hardest_share():
