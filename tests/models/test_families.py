@@ -14,6 +14,7 @@ from paddle_dnl.data.mini_cityscapes import generate
 from paddle_dnl.engine.evaluator import evaluate
 from paddle_dnl.engine.exporter import export_model
 from paddle_dnl.engine.trainer import TrainOptions, train_from_config
+from paddle_dnl.errors import ExportError
 
 import numpy as np
 import paddle
@@ -105,3 +106,30 @@ def test_the_whole_way(family, scenes, tmp_path, capsys):
         dynamic = paddle.argmax(model(paddle.to_tensor(tensor[None]))[0], axis=1).numpy()[0]
     (static,) = predictor.predict([picture])
     assert (static == dynamic).mean() > 0.9999
+
+
+@pytest.mark.parametrize("shape", [[-1, 3, -1, -1], [1, 3, -1, -1], None], ids=str)
+def test_dmnet_exports_with_free_batch_and_size(tmp_path, shape):
+    """One graph for all inputs; the exporter checks it with two pictures of a size that no pooling grid divides."""
+    model = build_model(
+        {"type": "DMNet", "num_classes": 5, "mid_channels": 16, "backbone": {"type": "ResNet18", "output_stride": 8}}
+    )
+    with paddle.no_grad():
+        model(paddle.randn([2, 3, 97, 97]))  # batch statistics other than 0 and 1
+    report = export_model(model, tmp_path / "out", input_shape=shape, transforms=[{"type": "Normalize"}])
+    assert report.comparison.ok
+    predictor = Predictor(tmp_path / "out")
+    rng = np.random.default_rng(0)
+    model.eval()
+    for size in ((65, 70), (128, 96)):
+        picture = rng.integers(0, 256, (*size, 3), dtype=np.uint8)
+        tensor, _ = predictor.preprocess(picture)
+        with paddle.no_grad():
+            dynamic = paddle.argmax(model(paddle.to_tensor(tensor[None]))[0], axis=1).numpy()[0]
+        assert (predictor.predict([picture])[0] == dynamic).mean() > 0.9999
+
+
+def test_dnlnet_refuses_a_free_size_at_once(tmp_path):
+    model = build_model({"type": "DNLNet", "num_classes": 5, "backbone": {"type": "ResNet18", "output_stride": 8}})
+    with pytest.raises(ExportError, match="--input_shape 1 3 512 1024"):
+        export_model(model, tmp_path / "out", input_shape=None, transforms=[])
