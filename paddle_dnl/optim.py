@@ -1,6 +1,7 @@
 """Learning-rate schedules and optimizers from a configuration, with PaddleSeg's names and parameter groups."""
 
 import inspect
+import math
 import re
 
 from paddle_dnl.errors import ConfigError
@@ -32,20 +33,24 @@ def build_lr_scheduler(cfg: dict, iters: int) -> LRScheduler:
         ConfigError: unknown schedule or arguments that it refuses.
     """
     cfg = dict(cfg)
-    kind = cfg.pop("type")
+    kind = cfg.pop("type", None)
     warmup_iters = cfg.pop("warmup_iters", None)
     warmup_start = cfg.pop("warmup_start_lr", None)
     cls = getattr(paddle.optimizer.lr, kind, None)
     if not (inspect.isclass(cls) and issubclass(cls, LRScheduler)):
-        raise ConfigError(f"lr_scheduler.type: no schedule {kind!r}.{nearest(kind, dir(paddle.optimizer.lr))}")
+        raise ConfigError(f"lr_scheduler.type: no schedule {kind!r}.{nearest(str(kind), dir(paddle.optimizer.lr))}")
+    if kind == "ReduceOnPlateau":
+        raise ConfigError("lr_scheduler.type: ReduceOnPlateau needs a loss at each step; choose a schedule of the step")
     if kind == "PolynomialDecay":
         cfg.setdefault("decay_steps", max(1, iters - (warmup_iters or 0)))
     try:
         schedule = cls(**cfg)
         if warmup_iters:
-            return LinearWarmup(schedule, warmup_iters, warmup_start or 0.0, cfg["learning_rate"])
+            # PaddleSeg warms up to `learning_rate` and so fails on schedules without one; their first rate serves.
+            end = cfg.get("learning_rate", schedule.get_lr())
+            return LinearWarmup(schedule, warmup_iters, warmup_start or 0.0, end)
         return schedule
-    except (TypeError, ValueError, AssertionError, KeyError) as error:
+    except (TypeError, ValueError, AssertionError, NotImplementedError) as error:
         raise ConfigError(f"lr_scheduler: {kind} cannot be built: {error}") from error
 
 
@@ -80,6 +85,24 @@ def _check_rules(rules) -> None:
             re.compile(rule.get("pattern", ""))
         except re.error as error:
             raise ConfigError(f"{where}.pattern: {rule['pattern']!r} is not a regular expression ({error})") from error
+        for key in ("lr_mult", "weight_decay_mult"):
+            if rule.get(key) is not None:
+                _number(rule[key], f"{where}.{key}")
+
+
+def _number(value, where: str) -> float:
+    """`value` as a float; YAML reads 4e-5, without a point, as text, which is accepted.
+
+    Raises:
+        ConfigError: not a number from 0.
+    """
+    try:
+        number = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not (math.isfinite(number) and number >= 0):
+        raise ConfigError(f"{where}: must be a number from 0, got {value!r}")
+    return number
 
 
 def parameter_groups(model: paddle.nn.Layer, rules: list[dict] | None, weight_decay: float | None) -> list:
@@ -106,10 +129,13 @@ def parameter_groups(model: paddle.nn.Layer, rules: list[dict] | None, weight_de
     for i, (rule, parameters) in enumerate(zip(rules, members, strict=True)):
         wanted = rule.get("name", rule.get("pattern"))
         if not parameters:
-            raise ConfigError(f"optimizer.custom_cfg.{i}: no parameter of the model fits {wanted!r}")
-        group = {"params": parameters, "learning_rate": float(rule.get("lr_mult", 1.0))}
+            taken = any(_group_matches(rule, name) for name, _ in named)
+            why = "earlier entries take every parameter that fits" if taken else "no parameter of the model fits"
+            raise ConfigError(f"optimizer.custom_cfg.{i}: {why} {wanted!r}")
+        rate = rule.get("lr_mult")
+        group = {"params": parameters, "learning_rate": 1.0 if rate is None else float(rate)}
         if weight_decay is not None and rule.get("weight_decay_mult") is not None:
-            group["weight_decay"] = float(weight_decay * rule["weight_decay_mult"])
+            group["weight_decay"] = weight_decay * float(rule["weight_decay_mult"])
         groups.append(group)
         logger.info(f"parameter group {wanted!r}: {len(parameters)} parameters")
     return groups + ([{"params": rest}] if rest else [])
@@ -127,21 +153,25 @@ def build_optimizer(cfg: dict, model: paddle.nn.Layer, schedule) -> paddle.optim
         ConfigError: unknown optimizer or argument.
     """
     cfg = dict(cfg)
-    kind = {"sgd": "SGD", "adam": "Adam"}.get(cfg["type"], cfg["type"])
-    del cfg["type"]
+    kind = cfg.pop("type", None)
+    kind = {"sgd": "SGD", "adam": "Adam"}.get(kind, kind)
     if kind == "SGD" and "momentum" in cfg:
         kind = "Momentum"
     if kind not in _OPTIMIZERS:
-        raise ConfigError(f"optimizer.type: no optimizer {kind!r} here.{nearest(kind, _OPTIMIZERS)}")
+        raise ConfigError(f"optimizer.type: no optimizer {kind!r} here.{nearest(str(kind), _OPTIMIZERS)}")
     rules = cfg.pop("custom_cfg", None)
     clip = _clip(cfg.pop("grad_clip_cfg", None))
     decay = cfg.pop("weight_decay", 0.01 if kind == "AdamW" else None)
+    if decay is not None:
+        decay = _number(decay, "optimizer.weight_decay")
+    elif kind == "AdamW":
+        decay = 0.0  # Paddle's AdamW refuses None
     groups = parameter_groups(model, rules, decay)
     try:
         return _OPTIMIZERS[kind](
             learning_rate=schedule,
             parameters=groups,
-            weight_decay=None if decay is None else float(decay),
+            weight_decay=decay,
             grad_clip=clip,
             **cfg,
         )

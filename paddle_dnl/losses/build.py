@@ -33,7 +33,7 @@ class Losses:
         if len(outputs) != len(self.losses):
             raise ConfigError(
                 f"loss.types, loss.coef: {len(self.losses)} losses for {len(outputs)} outputs of the model; "
-                "give one coef per output (DNLNet and DMNet have an auxiliary one unless enable_auxiliary_loss is false)"
+                "give one coef for each (DNLNet and DMNet have an auxiliary one unless enable_auxiliary_loss is false)"
             )
         outputs = [logits.astype("float32") if logits.dtype in _HALF else logits for logits in outputs]
         found = []
