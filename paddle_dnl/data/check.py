@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from paddle_dnl.data.base_dataset import SegmentationDataset, size_text
-from paddle_dnl.data.reading import read_image, read_label
+from paddle_dnl.data.reading import read_image, read_label, require_whole
 from paddle_dnl.errors import DataError
 from paddle_dnl.log import logger, progress
 
@@ -22,6 +22,7 @@ def _problem(pair, num_classes: int, ignore_index: int, channels: int, map_label
     image_path, label_path = pair
     try:
         image = read_image(image_path, channels)
+        require_whole(image_path)
         if label_path is None:
             return None
         label = map_label(read_label(label_path))
@@ -40,24 +41,44 @@ def _problem(pair, num_classes: int, ignore_index: int, channels: int, map_label
     return None
 
 
-def _fingerprint(dataset) -> str:
-    """Changes when any file, or the rule for labels, changes."""
-    digest = hashlib.sha256(
-        json.dumps([dataset.num_classes, dataset.ignore_index, type(dataset).__name__, dataset.mode]).encode()
+def _raise(name: str, problems: list[str], total: int) -> None:
+    more = f"\n... and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
+    raise DataError(
+        f"{name}: {len(problems)} of {total} samples cannot be used:\n" + "\n".join(problems[:_SHOWN]) + more
     )
+
+
+def _fingerprint(dataset, name: str) -> str:
+    """Changes when any file, or the rule for labels, changes; files that are not there are reported at once."""
+    rule = [dataset.num_classes, dataset.ignore_index, dataset.img_channels, type(dataset).__name__, dataset.mode]
+    digest = hashlib.sha256(json.dumps(rule).encode())
+    problems = []
     for pair in dataset.file_list:
-        for path in filter(None, pair):
-            try:
+        try:
+            for path in filter(None, pair):
                 stat = os.stat(path)
                 digest.update(f"{path}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
-            except OSError as error:
-                raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+        except OSError as error:
+            problems.append(f"{path}: cannot be read ({error.strerror})")
+    if problems:
+        _raise(name, problems, len(dataset.file_list))
     return digest.hexdigest()
 
 
-def _cache_folder(cache_dir) -> Path:
-    home = os.environ.get("SEG_HOME", "~/.paddleseg")
-    return Path(cache_dir or Path(home).expanduser() / "tmp" / "checked_datasets")
+def _cache_folder(cache_dir) -> str:
+    # os.path: a user without a home folder, or one who may not look into it, is no error here.
+    home = os.path.expanduser(os.environ.get("SEG_HOME", "~/.paddleseg"))
+    return str(cache_dir or os.path.join(home, "tmp", "checked_datasets"))
+
+
+def _remember(note: str) -> None:
+    try:
+        os.makedirs(os.path.dirname(note), exist_ok=True)
+        Path(note).touch()
+    except OSError as error:
+        logger.warning(
+            f"{os.path.dirname(note)}: cannot be written ({error.strerror}); the dataset will be checked again"
+        )
 
 
 def check_dataset(dataset, name: str = "dataset", cache_dir: str | Path | None = None, num_workers: int = 0) -> None:
@@ -78,8 +99,8 @@ def check_dataset(dataset, name: str = "dataset", cache_dir: str | Path | None =
     pairs = dataset.file_list
     if not pairs:
         raise DataError(f"{name}: has no images")
-    note = _cache_folder(cache_dir) / _fingerprint(dataset)
-    if note.exists():
+    note = os.path.join(_cache_folder(cache_dir), _fingerprint(dataset, name))
+    if os.path.exists(note):
         return
     check = partial(
         _problem,
@@ -96,12 +117,5 @@ def check_dataset(dataset, name: str = "dataset", cache_dir: str | Path | None =
         found = [check(pair) for pair in progress(pairs, f"check {name}")]
     problems = [text for text in found if text]
     if problems:
-        more = f"\n... and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
-        raise DataError(
-            f"{name}: {len(problems)} of {len(pairs)} samples cannot be used:\n" + "\n".join(problems[:_SHOWN]) + more
-        )
-    try:
-        note.parent.mkdir(parents=True, exist_ok=True)
-        note.touch()
-    except OSError as error:
-        logger.warning(f"{note.parent}: cannot be written ({error.strerror}); the dataset will be checked again")
+        _raise(name, problems, len(pairs))
+    _remember(note)

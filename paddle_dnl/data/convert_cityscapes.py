@@ -23,6 +23,14 @@ def _official():
     return Annotation, createLabelImage
 
 
+def _is_done(polygons: Path, target: Path) -> bool:
+    """Whether the label picture is there, not empty (a full disk leaves such), and not older than its polygons."""
+    if not target.exists():
+        return False
+    made = target.stat()
+    return made.st_size > 0 and made.st_mtime_ns >= polygons.stat().st_mtime_ns
+
+
 def convert_file(polygons: Path, force: bool = False) -> str | None:
     """Writes the label picture beside a polygons file; returns what went wrong, or None.
 
@@ -31,7 +39,7 @@ def convert_file(polygons: Path, force: bool = False) -> str | None:
         force: also when the picture is already there and newer.
     """
     target = polygons.with_name(polygons.name.replace(_POLYGONS, _LABELS))
-    if not force and target.exists() and target.stat().st_mtime_ns >= polygons.stat().st_mtime_ns:
+    if not force and _is_done(polygons, target):
         return None
     annotation_class, create_label_image = _official()
     try:

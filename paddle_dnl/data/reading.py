@@ -44,10 +44,12 @@ def read_image(path: str | Path, channels: int = 3) -> np.ndarray:
 
 
 def read_label(path: str | Path) -> np.ndarray:
-    """Class numbers of each pixel, `[H, W]`; of a palette picture the indices, not the colours.
+    """Class numbers of each pixel, `[H, W]` uint8; of a palette picture the indices, not the colours.
+
+    Numbers that do not fit (more than 256 classes in 16 bits) are int32.
 
     Raises:
-        DataError: missing, empty, damaged, or a picture with several channels.
+        DataError: missing, empty, damaged, or a picture with several channels or with fractions.
     """
     content = read_bytes(path)
     try:
@@ -62,4 +64,27 @@ def read_label(path: str | Path) -> np.ndarray:
             f"{path}: has {label.shape[2]} channels; a label picture has one, with the class number of each pixel "
             "(grey or palette PNG)"
         )
-    return label.astype(np.uint8) if label.dtype == bool else label
+    if label.dtype.kind == "f":
+        raise DataError(
+            f"{path}: holds {label.dtype} numbers; a label picture has whole class numbers (8 or 16 bit PNG)"
+        )
+    # Paddle takes uint16 arrays for bfloat16, so that class numbers of 16 bit pictures would turn into almost zero.
+    small = label.dtype.itemsize == 1 or (label.min() >= 0 and label.max() <= 255)
+    return label.astype(np.uint8 if small else np.int32, copy=False)
+
+
+def require_whole(path: str | Path) -> None:
+    """Finds JPEGs that end too early, of which OpenCV silently makes a picture with a grey rest.
+
+    Raises:
+        DataError: the file is a JPEG and its data end before the picture does.
+    """
+    with open(path, "rb") as file:
+        if file.read(2) != b"\xff\xd8":
+            return
+        file.seek(0)
+        try:
+            with Image.open(file) as picture:
+                picture.load()
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            raise DataError(f"{path}: is a damaged JPEG ({error})") from error

@@ -16,6 +16,10 @@ from paddle import nn
 IMPLEMENTATIONS = ("auto", "grouped", "batch_free")
 
 
+# Kernel size from which padding a copy first is faster on a CPU.
+_PADDED_COPY_FROM = 5
+
+
 def same_padding(filter_size: int) -> tuple[int, int]:
     """Zeros before and after an axis that keep its length; an even kernel has the extra one in front."""
     return filter_size // 2, (filter_size - 1) // 2
@@ -26,10 +30,17 @@ def _grouped(x: paddle.Tensor, filters: paddle.Tensor) -> paddle.Tensor:
     batch, channels, k, _ = filters.shape
     before, after = same_padding(k)
     height, width = size_of(x, 2), size_of(x, 3)
-    # The convolution pads by itself: a padded copy of the map would be made, and kept for the backward pass.
+    # The convolution pads by itself: a padded copy of the map would be made, and kept for the backward pass. Only large
+    # kernels on a CPU are faster on a copy (7x7, 512 x 64 x 128: 0.46 s against 0.60 s); never in a graph, since the
+    # ONNX converter fills such padding with garbage.
     padding = k // 2 if before == after else [before, after, before, after]
+    if k >= _PADDED_COPY_FROM and paddle.in_dynamic_mode() and paddle.get_device() == "cpu":
+        padded, padding = F.pad(x, [before, after, before, after]), 0
+        grouped = padded.reshape([1, batch * channels, *padded.shape[2:]])
+    else:
+        grouped = x.reshape([1, batch * channels, height, width])
     y = F.conv2d(
-        x.reshape([1, batch * channels, height, width]),
+        grouped,
         filters.reshape([batch * channels, 1, k, k]),
         padding=padding,
         groups=batch * channels,

@@ -228,7 +228,7 @@ def test_one_type_per_output():
 
 def test_losses_get_float32_outside_autocast_and_return_scalars():
     seen = _Seen()
-    (_, value), = Losses([seen], [2.0])([paddle.to_tensor(LOGITS).astype("bfloat16")], paddle.to_tensor(LABEL))
+    ((_, value),) = Losses([seen], [2.0])([paddle.to_tensor(LOGITS).astype("bfloat16")], paddle.to_tensor(LABEL))
     assert seen.seen[0].dtype == paddle.float32 and value.shape == []
 
 
