@@ -4,6 +4,7 @@ import hashlib
 import json
 import multiprocessing
 import os
+import tempfile
 from functools import partial
 from pathlib import Path
 
@@ -66,8 +67,9 @@ def _fingerprint(dataset, name: str) -> str:
 
 
 def _cache_folder(cache_dir) -> str:
-    # os.path: a user without a home folder, or one who may not look into it, is no error here.
     home = os.path.expanduser(os.environ.get("SEG_HOME", "~/.paddleseg"))
+    if home.startswith("~"):  # a user without a home folder
+        home = tempfile.gettempdir()
     return str(cache_dir or os.path.join(home, "tmp", "checked_datasets"))
 
 

@@ -13,6 +13,7 @@ from paddle_dnl.registry import TRANSFORMS
 
 import cv2
 import numpy as np
+from paddleseg.transforms import RandomScaleAspect as PaddleSegScaleAspect
 
 
 def _pair(value, name: str) -> tuple[int, int]:
@@ -193,24 +194,41 @@ class ResizeByShort:
 
 
 @TRANSFORMS.add_component
-class RandomScaleAspect:
-    """A random scale with a random change of shape, as the DNL authors train.
+class RandomScaleAspect(PaddleSegScaleAspect):
+    """With `scale_range` or `aspect_range`: a random scale with a random change of shape, as the DNL authors train.
+
+    Without them it is PaddleSeg's transform of this name (a random part of the image, resized to the whole), so that its
+    configurations keep their meaning.
 
     Source: https://github.com/yinmh17/DNL-Semantic-Segmentation, whose widths and heights are scaled by
     s * sqrt(a) and s / sqrt(a).
 
     Args:
-        scale_range: [min, max] of the factor s on both sides.
-        aspect_range: [min, max] of the factor a on width over height.
+        min_scale, aspect_ratio: PaddleSeg's; not together with the ranges.
+        scale_range: [min, max] of the factor s on both sides; [0.5, 2.0] if only `aspect_range` is given.
+        aspect_range: [min, max] of the factor a on width over height; [0.9, 1.1] if only `scale_range` is given.
     """
 
-    def __init__(self, scale_range: Sequence[float] = (0.5, 2.0), aspect_range: Sequence[float] = (0.9, 1.1)):
-        for name, value in (("scale_range", scale_range), ("aspect_range", aspect_range)):
+    def __init__(
+        self,
+        min_scale: float = 0.5,
+        aspect_ratio: float = 0.33,
+        scale_range: Sequence[float] | None = None,
+        aspect_range: Sequence[float] | None = None,
+    ):
+        super().__init__(min_scale, aspect_ratio)
+        self.resizes = scale_range is not None or aspect_range is not None
+        if self.resizes and (min_scale, aspect_ratio) != (0.5, 0.33):
+            raise ValueError("min_scale and aspect_ratio do not go together with scale_range and aspect_range")
+        self.scale_range = tuple((0.5, 2.0) if scale_range is None else scale_range)
+        self.aspect_range = tuple((0.9, 1.1) if aspect_range is None else aspect_range)
+        for name, value in (("scale_range", self.scale_range), ("aspect_range", self.aspect_range)):
             if len(value) != 2 or not 0 < value[0] <= value[1]:
                 raise ValueError(f"{name} must be [min, max] with 0 < min <= max, got {value}")
-        self.scale_range, self.aspect_range = tuple(scale_range), tuple(aspect_range)
 
     def __call__(self, data: dict) -> dict:
+        if not self.resizes:
+            return super().__call__(data)
         scale, aspect = random.uniform(*self.scale_range), random.uniform(*self.aspect_range)
         rows, columns = data["img"].shape[:2]
         width = max(1, int(columns * scale * math.sqrt(aspect)))

@@ -1,5 +1,6 @@
 """Transforms against NumPy by hand."""
 
+import inspect
 import random
 
 from paddle_dnl import registry
@@ -7,7 +8,11 @@ from paddle_dnl.data import transforms as T
 
 import cv2
 import numpy as np
+import paddle
 import pytest
+from paddleseg.core.infer import reverse_transform
+from paddleseg.transforms import RandomPaddingCrop as TheirPaddingCrop
+from paddleseg.transforms import RandomScaleAspect as TheirScaleAspect
 from paddleseg.transforms import ResizeByShort as TheirResizeByShort
 
 
@@ -89,13 +94,69 @@ def test_resize_to_fit():
 def test_scale_and_aspect():
     rows, columns = [], []
     for _ in range(200):
-        shape = T.RandomScaleAspect([0.5, 2.0], [0.9, 1.1])(_sample(100, 200))["img"].shape
+        shape = T.RandomScaleAspect(scale_range=[0.5, 2.0], aspect_range=[0.9, 1.1])(_sample(100, 200))["img"].shape
         rows.append(shape[0])
         columns.append(shape[1])
     aspect = np.array(columns) / np.array(rows) / 2
     assert aspect.min() > 0.87 and aspect.max() < 1.13 and aspect.std() > 0.03
     scale = np.sqrt(np.array(columns) * np.array(rows) / 20000)
     assert 0.49 < scale.min() < 0.6 and 1.9 < scale.max() < 2.01
+
+
+@pytest.mark.parametrize("settings", [{}, {"min_scale": 0.3, "aspect_ratio": 0.5}])
+def test_scale_and_aspect_keeps_paddlesegs_meaning(settings):
+    """A configuration of PaddleSeg that names this transform gets what it got there."""
+    samples = []
+    for cls in (T.RandomScaleAspect, TheirScaleAspect):
+        np.random.seed(3)
+        samples.append([cls(**settings)(_sample(20, 30)) for _ in range(5)])
+    for ours, theirs in zip(*samples, strict=True):
+        np.testing.assert_array_equal(ours["img"], theirs["img"])
+        np.testing.assert_array_equal(ours["label"], theirs["label"])
+
+
+def test_same_names_take_paddlesegs_arguments():
+    """Ours wins where both have a name: then every argument of theirs must still be there, with its default."""
+    registry.load_components()
+    for ours, theirs in registry.registries():
+        for name in set(ours.components_dict) & set(theirs.components_dict):
+            mine = inspect.signature(ours[name]).parameters
+            for key, parameter in inspect.signature(theirs[name]).parameters.items():
+                assert key in mine and mine[key].default == parameter.default, (name, key)
+
+
+def test_one_channel_images():
+    """Grey images are [H, W] on the way."""
+    for transform in (
+        T.RandomPaddingCrop([40, 10]), T.RandomCrop([8, 6]), T.ResizeToFit([40, 20]), T.ResizeByShort(10),
+        T.RandomScaleAspect(scale_range=[0.5, 2.0]), T.RandomBrightnessShift(prob=1.0),
+    ):  # fmt: skip
+        data = _sample()
+        data["img"] = data["img"][..., 0]
+        out = transform(data)
+        assert out["img"].ndim == 2 and out["img"].shape == out["label"].shape and out["img"].dtype == np.float32
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("size", [[8, 6], [40, 25], [8, 25]])
+def test_crop_equals_paddlesegs_where_that_is_right(seed, size):
+    found = []
+    for cls in (T.RandomPaddingCrop, TheirPaddingCrop):
+        np.random.seed(seed)
+        found.append(cls(size, im_padding_value=[1, 2, 3])(_sample()))
+    np.testing.assert_array_equal(found[0]["img"], found[1]["img"])
+    np.testing.assert_array_equal(found[0]["label"], found[1]["label"])
+
+
+@pytest.mark.parametrize("make", [
+    lambda: T.ResizeByShort(10), lambda: T.ResizeToFit([40, 20]), lambda: T.ResizeByShort(31, 40),
+])  # fmt: skip
+def test_what_resized_is_taken_back(make):
+    """PaddleSeg's own inverse reads what ours note."""
+    data = make()(_sample())
+    logits = paddle.to_tensor(np.ascontiguousarray(data["img"].transpose(2, 0, 1)[None]))
+    back = reverse_transform(logits, [(name, paddle.to_tensor(shape)) for name, shape in data["trans_info"]])
+    assert tuple(back.shape) == (1, 3, 20, 30)
 
 
 def test_brightness_shift_is_one_integer_for_all():
@@ -156,7 +217,8 @@ def test_bgr_mean():
     lambda: T.RandomPaddingCrop([0, 5]), lambda: T.RandomPaddingCrop(5),
     lambda: T.RandomPaddingCrop([5, 5], category_max_ratio=0),
     lambda: T.RandomCrop([5, 5], loop_times=0), lambda: T.ResizeToFit([5]), lambda: T.ResizeToFit([5, 5], [2, 1]),
-    lambda: T.RandomScaleAspect([0, 1]), lambda: T.SubtractMeanBGR([1, 2]),
+    lambda: T.RandomScaleAspect(scale_range=[0, 1]),
+    lambda: T.RandomScaleAspect(min_scale=0.3, scale_range=[1, 2]), lambda: T.SubtractMeanBGR([1, 2]),
 ])  # fmt: skip
 def test_refusals(make):
     with pytest.raises(ValueError):

@@ -3,15 +3,15 @@
 import json
 from pathlib import Path
 
-import golden_seeds
-import numpy as np
-import paddle
-import pytest
-
 from paddle_dnl.errors import ConfigError
 from paddle_dnl.models.backbones.dgmn2 import DGMN2_Tiny, DGMN2Block
 from paddle_dnl.models.semantic_fpn import SemanticFPN
 from paddle_dnl.models.setr import DGMN2SETR
+
+import golden_seeds
+import numpy as np
+import paddle
+import pytest
 
 BLOCKS = Path(__file__).parents[1] / "data" / "golden" / "blocks"
 CASES = json.loads((BLOCKS / "dgmn2_block.json").read_text())["cases"]

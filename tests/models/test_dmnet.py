@@ -1,15 +1,15 @@
 """DMNet against the live PaddleSeg model, and where ours is better on purpose."""
 
+from paddle_dnl.engine.weights import load_weights
+from paddle_dnl.errors import ConfigError
+from paddle_dnl.models.backbones.resnet import ResNet18, ResNet18_vd
+from paddle_dnl.models.dmnet import DMNet
+
 import numpy as np
 import paddle
 import paddleseg.models as paddleseg_models
 import pytest
 from paddleseg.models import backbones as paddleseg_backbones
-
-from paddle_dnl.engine.weights import load_weights
-from paddle_dnl.errors import ConfigError
-from paddle_dnl.models.backbones.resnet import ResNet18, ResNet18_vd
-from paddle_dnl.models.dmnet import DMNet
 
 
 @pytest.mark.parametrize("fusion", [False, True])

@@ -3,13 +3,13 @@
 import json
 from pathlib import Path
 
+from paddle_dnl.errors import ConfigError
+from paddle_dnl.nn.deformable_unfold import DeformableUnfold
+
 import golden_seeds
 import numpy as np
 import paddle
 import pytest
-
-from paddle_dnl.errors import ConfigError
-from paddle_dnl.nn.deformable_unfold import DeformableUnfold
 
 BLOCKS = Path(__file__).parents[1] / "data" / "golden" / "blocks"
 CASES = json.loads((BLOCKS / "deform_unfold.json").read_text())["cases"]

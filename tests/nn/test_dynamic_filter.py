@@ -3,13 +3,13 @@
 import json
 from pathlib import Path
 
+from paddle_dnl.errors import ConfigError
+from paddle_dnl.nn.dynamic_filter import DynamicFilter, dynamic_depthwise_conv
+
 import golden_seeds
 import numpy as np
 import paddle
 import pytest
-
-from paddle_dnl.errors import ConfigError
-from paddle_dnl.nn.dynamic_filter import DynamicFilter, dynamic_depthwise_conv
 
 BLOCKS = Path(__file__).parents[1] / "data" / "golden" / "blocks"
 META = json.loads((BLOCKS / "dcm.json").read_text())
