@@ -1,7 +1,9 @@
 """Compares the label pictures that inference saved with the stored scores of an earlier run.
 
-    python test_tipc/compare_results.py CONFIG MODE            compare, status 1 when a score is off
-    python test_tipc/compare_results.py CONFIG MODE --update   store the scores of the run that is there
+    python test_tipc/compare_results.py CONFIG MODE [FOLDER ...]   compare, status 1 when a score is off
+    python test_tipc/compare_results.py CONFIG MODE --update       store the scores of the run that is there
+
+FOLDER is a folder of label pictures; without one, all that the last run in MODE left are compared.
 
 Scores are computed here from the pictures and the ground truth, with NumPy alone, so that a fault of the package's own
 evaluation does not hide itself. Stored files are test_tipc/results/<model>/<config>.<mode>.txt, one `metric:value` per
@@ -122,16 +124,17 @@ def write_stored(path: Path, found: dict[str, float]) -> None:
 
 
 def main(argv: list[str]) -> int:
-    """`compare_results.py CONFIG MODE [--update]`; 0 when all scores agree, 1 when not, 2 when there is nothing to compare."""
+    """`compare_results.py CONFIG MODE [--update]`; 0: all scores agree, 1: not, 2: nothing to compare."""
     parser = argparse.ArgumentParser(description="Compares saved label pictures with stored scores.")
     parser.add_argument("config")
     parser.add_argument("mode", choices=MODES[:4])
+    parser.add_argument("folders", nargs="*", type=Path)
     parser.add_argument("--update", action="store_true", help="store the scores of the run that is there")
     args = parser.parse_args(argv)
     try:
         config = TipcConfig(args.config)
         images = Path(config.line(48 if args.mode == "whole_infer" else 12).value)
-        folders = sorted((OUTPUT / config.model_name / args.mode).glob("python_infer_*_results"))
+        folders = args.folders or sorted((OUTPUT / config.model_name / args.mode).glob("python_infer_*_results"))
         if not folders:
             raise TipcError(f"{OUTPUT / config.model_name / args.mode}: no results of inference; run the chain first")
         path = stored_path(config, args.mode)

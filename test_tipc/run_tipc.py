@@ -1,4 +1,4 @@
-"""The TIPC chain: train, evaluate, export and infer as a text file says, each step a process with a log and a status line.
+"""The TIPC chain: train, evaluate, export and infer as a text file says, each step a process with its log.
 
 Called by test_train_inference_python.sh. Unlike the runner that it is compatible with, it ends with status 1 when any
 step failed, and it runs on machines without a GPU.
@@ -6,10 +6,12 @@ step failed, and it runs on machines without a GPU.
 
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+from compare_results import stored_path
 from tipc_config import MODES, TipcConfig, TipcError
 
 YELLOW, RESET = "\033[33m", "\033[0m"
@@ -33,7 +35,7 @@ class Runner:
         out.mkdir(parents=True, exist_ok=True)
         self.status_log = out / "results_python.log"
         self.status_log.write_text(f"------------------------ {mode} ------------------------\n")
-        self.trained: dict[str, Path] = {}
+        self.results: list[Path] = []
 
     def step(self, command: list[str], log: Path, gpu: str = "-1") -> bool:
         """Runs one command; its output goes to `log`, a status line to the screen and to results_python.log."""
@@ -70,6 +72,14 @@ class Runner:
                 chosen.append(gpu or "-1")
         return chosen
 
+    @staticmethod
+    def launch(gpu: str) -> list[str]:
+        """What starts one process per card; nothing for one card or the CPU."""
+        if len(gpu) <= 2:
+            return []
+        launch = ["-m", "paddle.distributed.launch", f"--devices={gpu.split(';')[-1]}"]
+        return launch + [f"--ips={gpu.split(';')[0]}"] if ";" in gpu else launch
+
     def train_all(self) -> None:
         """Every combination of device, precision and trainer, with the steps that follow each training."""
         config = self.config
@@ -83,8 +93,9 @@ class Runner:
     def _commands_of(self, trainer: str) -> tuple[str | None, str | None]:
         """Training and export command of a trainer."""
         numbers = {"norm": (16, 30), "pact": (17, 31), "fpgm": (18, 32), "distill": (19, 33)}
-        for train, export in ((20, 34), (21, 35)):
+        for train, export in ((16, 30), (17, 31), (18, 32), (19, 33), (20, 34), (21, 35)):
             numbers.setdefault(self.config.line(train).key, (train, export))
+        numbers.pop("null", None)
         if trainer not in numbers:
             raise TipcError(f"line 15: there is no trainer {trainer}; the file has {', '.join(numbers)}")
         train, export = numbers[trainer]
@@ -98,20 +109,14 @@ class Runner:
             return
         name = f"{trainer}_gpus_{gpu}_autocast_{precision}"
         folder = self.out / name
-        launch = []
-        if len(gpu) > 2:
-            launch = ["-m", "paddle.distributed.launch", f"--devices={gpu.split(';')[-1]}"]
-            if ";" in gpu:
-                launch.append(f"--ips={gpu.split(';')[0]}")
         nodes = len(gpu.split(";")[0].split(",")) if ";" in gpu else 1
-        command = [config.python, *launch, *shlex.split(train), *device]
+        command = [config.python, *self.launch(gpu), *shlex.split(train), *device]
         command += config.line(8).flag(str(folder)) + config.line(7).flag(config.line(7).for_mode(self.mode))
         command += config.line(10).flag() + config.line(9).flag(config.line(9).for_mode(self.mode))
         command += config.line(6).flag(precision) + config.line(13).flag()
         if not self.step(command, self.out / f"{name}_nodes_{nodes}.log", gpu):
             return
         weights = self._weights(folder)
-        self.trained[name] = folder
         evaluation = config.line(24).command
         if evaluation:
             command = [config.python, *shlex.split(evaluation), *config.line(10).flag(str(weights)), *device]
@@ -120,7 +125,7 @@ class Runner:
             command = [config.python, *shlex.split(export)]
             command += config.line(29).flag(str(weights)) + config.line(28).flag(str(folder))
             if self.step(command, self.out / f"{name}_nodes_{nodes}_export.log", gpu):
-                self.infer_all(folder, config.line(12).value, quantised=trainer == "pact", gpu=gpu)
+                self.infer_all(folder, config.line(12).value, quantised=trainer in ("pact", config.line(17).key), gpu=gpu)
 
     def _weights(self, folder: Path) -> Path:
         """The weights of a training: line 11, else those of the newest iter_N."""
@@ -174,12 +179,30 @@ class Runner:
         command = [config.python, *shlex.split(config.line(40).value), *flags]
         command += config.line(47).flag(f"{folder}/deploy.yaml") + config.line(48).flag(images)
         command += config.line(50).flag() + config.line(51).flag(str(results)) + config.line(52).flag()
-        self.step(command, log, gpu)
+        shutil.rmtree(results, ignore_errors=True)  # pictures of an earlier run must not pass for this one's
+        # Stored scores are those of weights that a CPU trained.
+        if self.step(command, log, gpu) and results.name.startswith("python_infer_cpu_gpu_-1_"):
+            self.results.append(results)
+
+    def compare(self) -> None:
+        """Compares what inference on the CPU saved with stored scores, where there are any."""
+        stored = stored_path(self.config, self.mode)
+        if not self.results:
+            return
+        if not stored.is_file():
+            print(f"{stored}: no stored scores, so results were not compared")
+            return
+        folders = [str(folder) for folder in dict.fromkeys(self.results)]
+        script = str(Path(__file__).with_name("compare_results.py"))
+        command = [self.config.python, script, str(self.config.path), self.mode, *folders]
+        self.step(command, self.out / "compare_results.log")
 
     def whole_infer(self) -> None:
         """Export and inference of given weights, lines 37-39."""
         config = self.config
         weights, quantised = config.line(37).choices, config.line(39).choices
+        if not len(weights) == len(quantised) == len(config.line(38).choices):
+            raise TipcError("lines 37, 38 and 39 name weights, exports and quantised or not: their lists differ in length")
         for number, export in enumerate(config.line(38).choices):
             folder = self.out / f"whole_infer_{number}"
             if export not in ("", "null"):
@@ -204,6 +227,7 @@ def main(argv: list[str]) -> int:
             runner.whole_infer()
         else:
             runner.train_all()
+        runner.compare()
     except TipcError as error:
         print(f"Error: {error}", file=sys.stderr)
         return 2
