@@ -125,7 +125,8 @@ class Runner:
             command = [config.python, *shlex.split(export)]
             command += config.line(29).flag(str(weights)) + config.line(28).flag(str(folder))
             if self.step(command, self.out / f"{name}_nodes_{nodes}_export.log", gpu):
-                self.infer_all(folder, config.line(12).value, quantised=trainer in ("pact", config.line(17).key), gpu=gpu)
+                quantised = trainer in ("pact", config.line(17).key)
+                self.infer_all(folder, config.line(12).value, quantised=quantised, gpu=gpu)
 
     def _weights(self, folder: Path) -> Path:
         """The weights of a training: line 11, else those of the newest iter_N."""
@@ -202,7 +203,7 @@ class Runner:
         config = self.config
         weights, quantised = config.line(37).choices, config.line(39).choices
         if not len(weights) == len(quantised) == len(config.line(38).choices):
-            raise TipcError("lines 37, 38 and 39 name weights, exports and quantised or not: their lists differ in length")
+            raise TipcError("lines 37, 38 and 39 (weights, export, quantised): their lists differ in length")
         for number, export in enumerate(config.line(38).choices):
             folder = self.out / f"whole_infer_{number}"
             if export not in ("", "null"):

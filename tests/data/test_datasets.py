@@ -12,7 +12,9 @@ from paddle_dnl.errors import DataError
 
 import cv2
 import numpy as np
+import paddle
 import pytest
+from paddle.io.dataloader.collate import default_collate_fn
 from PIL import Image
 
 RNG = np.random.default_rng(0)
@@ -217,6 +219,29 @@ def test_truncated_label_is_named(tmp_path):
         read_label(tmp_path / "b.png")
 
 
+@pytest.mark.parametrize("dtype", [np.uint16, np.int32], ids=["16 bit", "32 bit"])
+def test_wide_labels_reach_the_model_as_they_are(tmp_path, dtype):
+    """Paddle reads uint16 as bfloat16: class 2 would become 2.8e-45."""
+    label = RNG.integers(0, 3, (6, 8)).astype(dtype)
+    Image.fromarray(label).save(tmp_path / "b.tif")
+    _image(tmp_path / "a.png")
+    dataset = _dataset(tmp_path, "a.png b.tif\n")
+    check_dataset(dataset, cache_dir=tmp_path / "cache")
+    assert dataset[0]["label"].dtype == np.uint8
+    (batch,) = paddle.io.DataLoader(dataset, batch_size=1, collate_fn=lambda s: default_collate_fn(s)["label"])
+    np.testing.assert_array_equal(batch.astype("int64").numpy()[0], label)
+    label[0, 0] = 300
+    Image.fromarray(label).save(tmp_path / "b.tif")
+    with pytest.raises(DataError, match="b.tif: holds 300"):
+        check_dataset(dataset, cache_dir=tmp_path / "cache")
+
+
+def test_labels_with_fractions_are_refused(tmp_path):
+    Image.fromarray(np.full((6, 8), 0.5, np.float32)).save(tmp_path / "b.tif")
+    with pytest.raises(DataError, match="b.tif: holds float32"):
+        read_label(tmp_path / "b.tif")
+
+
 def test_coloured_label_is_refused_and_palette_read_by_index(tmp_path):
     _image(tmp_path / "rgb.png")
     with pytest.raises(DataError, match="rgb.png: has 3 channels"):
@@ -249,6 +274,46 @@ def test_check_names_files_and_values(tmp_path):
     (tmp_path / "a1.png").unlink()
     with pytest.raises(DataError, match="a1.png: cannot be read"):
         check_dataset(dataset, "train_dataset", cache)
+
+
+@pytest.mark.parametrize("ending", [".png", ".jpg"])
+@pytest.mark.parametrize("share", [0.5, 0.99])
+def test_check_finds_images_that_end_too_early(tmp_path, ending, share):
+    """OpenCV makes a picture of half a JPEG without a word."""
+    image = _image(tmp_path / f"a{ending}", size=(60, 80))
+    _label(tmp_path / "b.png", size=(60, 80))
+    dataset = _dataset(tmp_path, f"a{ending} b.png\n")
+    check_dataset(dataset, "train_dataset", tmp_path / "cache")
+    image.write_bytes(image.read_bytes()[: int(image.stat().st_size * share)])
+    with pytest.raises(DataError, match=f"1 of 1 samples.*\n.*a{ending}: is "):
+        check_dataset(dataset, "train_dataset", tmp_path / "cache")
+
+
+def test_check_counts_all_problems_and_shows_five(tmp_path):
+    lines = ""
+    for i in range(7):
+        _image(tmp_path / f"a{i}.png")
+        _label(tmp_path / f"b{i}.png", (0, 50))
+        lines += f"a{i}.png b{i}.png\n"
+    dataset = _dataset(tmp_path, lines)
+    for message in ("holds 50", "cannot be read"):
+        with pytest.raises(DataError, match="7 of 7") as caught:
+            check_dataset(dataset, "train_dataset", tmp_path / "cache")
+        assert str(caught.value).count(message) == 5 and "and 2 more" in str(caught.value)
+        for i in range(7):
+            (tmp_path / f"b{i}.png").unlink(missing_ok=True)
+    assert not (tmp_path / "cache").exists()
+
+
+def test_check_lives_without_its_notes(tmp_path, monkeypatch):
+    _image(tmp_path / "a.png")
+    _label(tmp_path / "b.png")
+    dataset = _dataset(tmp_path, "a.png b.png\n")
+    (tmp_path / "file").write_text("in the way")
+    check_dataset(dataset, cache_dir=tmp_path / "file" / "cache")
+    monkeypatch.setenv("SEG_HOME", str(tmp_path / "home"))
+    check_dataset(dataset)
+    assert len(list((tmp_path / "home/tmp/checked_datasets").iterdir())) == 1
 
 
 def test_second_check_reads_nothing(tmp_path, monkeypatch):

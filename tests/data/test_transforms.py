@@ -11,6 +11,7 @@ import numpy as np
 import paddle
 import pytest
 from paddleseg.core.infer import reverse_transform
+from paddleseg.cvlibs import manager
 from paddleseg.transforms import RandomPaddingCrop as TheirPaddingCrop
 from paddleseg.transforms import RandomScaleAspect as TheirScaleAspect
 from paddleseg.transforms import ResizeByShort as TheirResizeByShort
@@ -115,14 +116,18 @@ def test_scale_and_aspect_keeps_paddlesegs_meaning(settings):
         np.testing.assert_array_equal(ours["label"], theirs["label"])
 
 
-def test_same_names_take_paddlesegs_arguments():
+@pytest.mark.parametrize("ours, theirs", [
+    (registry.DATASETS, manager.DATASETS), (registry.TRANSFORMS, manager.TRANSFORMS),
+])  # fmt: skip
+def test_same_names_take_paddlesegs_arguments(ours, theirs):
     """Ours wins where both have a name: then every argument of theirs must still be there, with its default."""
     registry.load_components()
-    for ours, theirs in registry.registries():
-        for name in set(ours.components_dict) & set(theirs.components_dict):
-            mine = inspect.signature(ours[name]).parameters
-            for key, parameter in inspect.signature(theirs[name]).parameters.items():
-                assert key in mine and mine[key].default == parameter.default, (name, key)
+    shared = set(ours.components_dict) & set(theirs.components_dict)
+    assert shared >= {"Cityscapes", "ADE20K", "Dataset"} or shared >= {"RandomPaddingCrop", "ResizeByShort"}
+    for name in shared:
+        mine = inspect.signature(ours[name]).parameters
+        for key, parameter in inspect.signature(theirs[name]).parameters.items():
+            assert key in mine and mine[key].default == parameter.default, (name, key)
 
 
 def test_one_channel_images():
@@ -143,7 +148,7 @@ def test_crop_equals_paddlesegs_where_that_is_right(seed, size):
     found = []
     for cls in (T.RandomPaddingCrop, TheirPaddingCrop):
         np.random.seed(seed)
-        found.append(cls(size, im_padding_value=[1, 2, 3])(_sample()))
+        found.append(cls(size, im_padding_value=7)(_sample()))
     np.testing.assert_array_equal(found[0]["img"], found[1]["img"])
     np.testing.assert_array_equal(found[0]["label"], found[1]["label"])
 
