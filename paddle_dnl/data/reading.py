@@ -70,7 +70,7 @@ def read_label(path: str | Path) -> np.ndarray:
         )
     # Paddle takes uint16 arrays for bfloat16, so that class numbers of 16 bit pictures would turn into almost zero.
     small = label.dtype.itemsize == 1 or (label.min() >= 0 and label.max() <= 255)
-    return label
+    return label.astype(np.uint8 if small else np.int32, copy=False)
 
 
 def require_whole(path: str | Path) -> None:
