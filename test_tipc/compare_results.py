@@ -104,7 +104,8 @@ def compare(found: dict[str, float], stored: dict[str, float]) -> list[str]:
             continue
         # Written so that a NaN counts as wrong.
         if key not in found or not abs(found[key] - value) <= limits["atol"] + limits["rtol"] * abs(value):
-            wrong.append(f"{key}: {format(found[key], ".6g") if key in found else "missing"}, stored {value}, tolerance {limits}")
+            value_found = f"{found[key]:.6g}" if key in found else "missing"
+            wrong.append(f"{key}: {value_found}, stored {value}, tolerance {limits}")
     return wrong
 
 
