@@ -54,9 +54,8 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=97, help="height and width of the map")
     parser.add_argument("--repeats", type=int, default=2)
     args = parser.parse_args()
-    print(
-        f"map {args.size} x {args.size}, {os.environ['OMP_NUM_THREADS']} threads, Paddle {paddle.__version__}, {paddle.get_device()}"
-    )
+    where = f"{os.environ['OMP_NUM_THREADS']} threads, Paddle {paddle.__version__}, {paddle.get_device()}"
+    print(f"map {args.size} x {args.size}, {where}")
     print("| stage | deform forward s | grid forward s | deform both s | grid both s |\n|---|---:|---:|---:|---:|")
     for stage, (dim, heads) in enumerate(STAGES, 1):
         deform = measure(dim, heads, args.size, "deform", args.repeats)

@@ -12,6 +12,8 @@ _COLUMNS = (
     "Backbone",
     "Resolution",
     "Training Iters",
+    "Params (M)",
+    "GMACs",
     "mIoU",
     "mIoU (flip)",
     "mIoU (ms+flip)",
@@ -34,8 +36,8 @@ def read_rows(path: str | Path) -> list[dict]:
     return rows
 
 
-def _number(value) -> str:
-    return "-" if value is None else f"{value:.2f}"
+def _number(value, digits: int = 2) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
 
 
 def _table(rows: list[dict], link_from: str) -> list[str]:
@@ -51,6 +53,8 @@ def _table(rows: list[dict], link_from: str) -> list[str]:
             row["backbone"],
             row["size"],
             str(row["iters"]),
+            _number(row.get("params_m")),
+            _number(row.get("gmacs"), 1),
             _number(row.get("miou")),
             _number(row.get("miou_flip")),
             _number(row.get("miou_ms_flip")),
@@ -65,7 +69,9 @@ _NOTE = (
     "Numbers are what the named source published for its own training; this project has not trained on these datasets. "
     "*Checked here*: `logits`: outputs equal those of the original implementation with the same weights (tests/golden); "
     "`live`: equal to the running paddleseg model with the same weights (tests/models); `count`: the number of parameters is "
-    "the published one; `builds`: the configuration resolves and builds. Made by `python tools/model_zoo.py`."
+    "the published one; `builds`: the configuration resolves and builds. *Params*: trainable parameters with auxiliary heads; "
+    "*GMACs*: 10^9 multiply-accumulates of one image of that resolution in evaluation, both counted here "
+    "(tools/count_macs.py). Made by `python tools/model_zoo.py`."
 )
 
 

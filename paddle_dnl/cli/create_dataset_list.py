@@ -10,7 +10,10 @@ def main(argv=None) -> int:
     parser = argparse.ArgumentParser(description="Writes train.txt, val.txt and test.txt of a dataset.")
     parser.add_argument("dataset_root", help="the dataset; lists are written into it")
     parser.add_argument("--type", choices=("cityscapes", "custom"), default="custom")
-    parser.add_argument("--folder", nargs=2, default=("images", "labels"), metavar=("IMAGES", "LABELS"))
+    parser.add_argument("--folder", nargs=2, default=("images", "annotations"), metavar=("IMAGES", "LABELS"))
+    parser.add_argument(
+        "--second_folder", nargs="+", default=("train", "val", "test"), help="folders below these, one list each"
+    )
     parser.add_argument("--format", nargs=2, default=("jpg", "png"), metavar=("IMAGE", "LABEL"), help="file endings")
     parser.add_argument("--postfix", nargs=2, default=("", ""), metavar=("IMAGE", "LABEL"), help="ends of file stems")
     parser.add_argument("--separator", default=" ", help="between image and label")
@@ -31,5 +34,6 @@ def main(argv=None) -> int:
         image_end=image_end,
         label_end=label_end,
         separator=args.separator,
+        splits=args.second_folder,
     )
     return 0

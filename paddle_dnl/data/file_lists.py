@@ -1,5 +1,6 @@
 """List files (`train.txt`, `val.txt`, `test.txt`) of a dataset's folders."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from paddle_dnl.errors import DataError
@@ -38,6 +39,7 @@ def write_lists(
     image_end: str,
     label_end: str,
     separator: str = " ",
+    splits: Sequence[str] = SPLITS,
 ) -> dict[str, int]:
     """Writes a list for each split that has images; returns their lengths.
 
@@ -46,6 +48,7 @@ def write_lists(
         images, labels: folders below `root` that hold a folder per split.
         image_end, label_end: endings of file names, such as `.jpg` and `.png`.
         separator: between image and label.
+        splits: folders below `images` and `labels`, and names of the lists; images of `test` need no labels.
 
     Raises:
         DataError: no images at all, labels that are missing, or file names that hold the separator.
@@ -54,7 +57,7 @@ def write_lists(
     if not (root / images).is_dir():
         raise DataError(f"{root / images}: no such folder of images")
     found, missing = {}, []
-    for split in SPLITS:
+    for split in splits:
         lines, lost = _one_split(root, split, images, labels, image_end, label_end, separator)
         missing += lost
         if lines:
@@ -62,7 +65,7 @@ def write_lists(
     if missing:
         raise DataError(f"{len(missing)} labels are missing, first {missing[0]}; convert or remove the images first")
     if not found:
-        raise DataError(f"{root / images}: no *{image_end} in {', '.join(SPLITS)}")
+        raise DataError(f"{root / images}: no *{image_end} in {', '.join(splits)}")
     for split, lines in found.items():
         (root / f"{split}.txt").write_text("\n".join(lines) + "\n", encoding="utf-8", errors="surrogateescape")
         logger.info(f"{root / f'{split}.txt'}: {len(lines)} lines")

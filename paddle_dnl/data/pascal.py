@@ -53,14 +53,17 @@ class PascalVOC(SegmentationDataset):
             root / "SegmentationClass",
         )
         if mode == "trainaug":
-            added = _names(sets / "aug.txt", "make it with tools/data/voc_augment.py")
+            added = _names(
+                sets / "aug.txt",
+                f"make it with `python tools/data/voc_augment.py --voc_path {root.parent} --sbd_path SBD`",
+            )
             pairs += _pairs(added, root / "JPEGImages", root / "SegmentationClassAug")
         super().__init__(pairs, transforms, mode, self.NUM_CLASSES, self.IGNORE_INDEX, edge=edge)
         self.dataset_root = dataset_root
 
 
 class _Context(SegmentationDataset):
-    """PASCAL Context on the VOC 2010 images; labels 0 (background) to 59 as `tools/data/convert_pascal_context.py` writes."""
+    """PASCAL Context on the VOC 2010 images, with labels as `tools/data/convert_pascal_context.py` writes them."""
 
     IGNORE_INDEX = 255
     IMG_CHANNELS = 3
@@ -71,7 +74,7 @@ class _Context(SegmentationDataset):
         root = require_folder(dataset_root, name, "give the VOC2010 folder as dataset_root")
         names = _names(
             root / "ImageSets" / "Segmentation" / f"{mode}_context.txt",
-            "make it with tools/data/convert_pascal_context.py",
+            f"make it with `python tools/data/convert_pascal_context.py --voc_path {root}`",
         )
         pairs = _pairs(names, root / "JPEGImages", root / "Context")
         super().__init__(pairs, transforms, mode, self.NUM_CLASSES, self.IGNORE_INDEX, edge=edge)
