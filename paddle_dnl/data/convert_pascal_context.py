@@ -1,6 +1,7 @@
 """PASCAL Context (Mottaghi et al., CVPR 2014): COCO-style annotations to label pictures with 59 classes and background.
 
-Read are `images` (`file_name`, `height`, `width`, `id`, optionally `phase`), `categories` (`id`, `name`) and
+Read are `images` (`file_name`, `height`, `width`, `image_id` or `id`, optionally `phase`), `categories` (`category_id`
+or `id`, `name`: the published trainval_merged.json has the longer keys, COCO the shorter ones) and
 `annos_segmentation` or `annotations` (`image_id`, `category_id`, `segmentation`: polygons, or run lengths either as a
 list or as COCO's text).
 """
@@ -66,9 +67,14 @@ def _read(path: Path) -> dict:
     return {"images": content["images"], "categories": content["categories"], "annotations": annotations}
 
 
+def _id(entry: dict, long_key: str) -> int:
+    return entry[long_key] if long_key in entry else entry["id"]
+
+
 def _class_numbers(categories: list[dict], path: Path) -> dict[int, int]:
     """Category id -> 1 to 59; the other categories of the 459 are background."""
-    found = {entry["id"]: _NUMBERS[entry["name"]] for entry in categories if entry["name"] in _NUMBERS}
+    known = [entry for entry in categories if entry["name"] in _NUMBERS]
+    found = {_id(entry, "category_id"): _NUMBERS[entry["name"]] for entry in known}
     missing = sorted(set(_NUMBERS) - {PASCAL_CONTEXT_59[number - 1] for number in found.values()})
     if missing:
         raise DataError(f"{path}: categories: without {', '.join(missing[:5])} ({len(missing)} of 59 missing)")
@@ -132,7 +138,7 @@ def convert(voc_path: str | Path, annotation: str | Path | None = None, force: b
             name = Path(image["file_name"]).stem
             target = voc / "Context" / f"{name}.png"
             if name in wanted and (force or not is_done(path, target)):
-                write_label(target, _paint(image, by_image[image["id"]], numbers, path))
+                write_label(target, _paint(image, by_image[_id(image, "image_id")], numbers, path))
     except KeyError as error:
         raise DataError(f"{path}: an entry has no key {error}") from error
     for split, names in splits.items():

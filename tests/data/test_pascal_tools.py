@@ -123,6 +123,9 @@ def test_context_splits_of_voc_where_the_annotations_name_none(tmp_path):
     voc, content = _context(tmp_path)
     for image in content["images"]:
         del image["phase"]
+        image["image_id"] = image.pop("id")  # as in the published file
+    for category in content["categories"]:
+        category["category_id"] = category.pop("id")
     (voc / "trainval_merged.json").write_text(json.dumps(content))
     with pytest.raises(DataError, match=r"train.txt"):
         context_main(["--voc_path", str(voc)])
@@ -131,6 +134,7 @@ def test_context_splits_of_voc_where_the_annotations_name_none(tmp_path):
     (voc / "ImageSets" / "Main" / "val.txt").write_text("x\n")
     context_main(["--voc_path", str(voc)])
     assert (voc / "ImageSets" / "Segmentation" / "train_context.txt").read_text() == "y\n"
+    assert np.unique(np.asarray(Image.open(voc / "Context" / "x.png"))).tolist() == [0, 59]
 
 
 def test_context_errors_name_the_file(tmp_path):
