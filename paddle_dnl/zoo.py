@@ -69,7 +69,8 @@ _NOTE = (
     "Numbers are what the named source published for its own training; this project has not trained on these datasets. "
     "*Checked here*: `logits`: outputs equal those of the original implementation with the same weights (tests/golden); "
     "`live`: equal to the running paddleseg model with the same weights (tests/models); `count`: the number of parameters is "
-    "the published one; `builds`: the configuration resolves and builds. *Params*: trainable parameters with auxiliary heads; "
+    "the published one; `builds`: the configuration resolves and builds. "
+    "*Params*: trainable parameters with auxiliary heads; "
     "*GMACs*: 10^9 multiply-accumulates of one image of that resolution in evaluation, both counted here "
     "(tools/count_macs.py). Made by `python tools/model_zoo.py`."
 )
