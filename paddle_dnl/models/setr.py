@@ -89,8 +89,9 @@ class MultiLevel(nn.Layer):
         height, width = spatial_size(feats[1])
         size = [4 * (width if self.square else height), 4 * width]
         maps = []
-        for level, x in enumerate(feats, start=2):
-            maps.append(resize(getattr(self, f"head{level}")(x), size, align_corners=True))
+        # Paddle turns enumerate into a static graph without its `start`.
+        for index, x in enumerate(feats):
+            maps.append(resize(getattr(self, f"head{index + 2}")(x), size, align_corners=True))
         return paddle.concat(maps, axis=1)
 
 
