@@ -131,15 +131,17 @@ def count_macs(model: nn.Layer, input_shape: list[int] | tuple[int, ...]) -> int
         total += next(_COUNTERS[kind] for kind in type(layer).__mro__ if kind in _COUNTERS)(layer, inputs, output)
 
     layers = model.sublayers(include_self=True)
-    modes = [layer.training for layer in layers]
+    modes = [(layer.training, layer.__dict__.get("forward")) for layer in layers]
     hooks = [layer.register_forward_post_hook(add) for layer in layers if isinstance(layer, tuple(_COUNTERS))]
     try:
         _trace(model, shape)
     finally:
         for hook in hooks:
             hook.remove()
-        for layer, mode in zip(layers, modes, strict=True):
-            layer.training = mode
+        for layer, (training, forward) in zip(layers, modes, strict=True):
+            layer.training = training
+            if forward is None:  # tracing may leave its own version in the object
+                layer.__dict__.pop("forward", None)
     return total
 
 
