@@ -2,7 +2,8 @@
 
 Each case goes the way a user goes: the configuration builds the model, `convert_with_report` maps the
 original state dict (regenerated from names), the model gets it, and logits, loss and gradients are compared
-with what the original code computed in float64.
+with what the original code computed in float64. In float32 one ReLU input within rounding of zero turns a whole row
+of backbone gradients on or off; so every case also runs in float64, where all gradients must agree.
 """
 
 import json
@@ -52,15 +53,20 @@ CASES = {
     "dgmn2_setr_pup_tiny": ("dgmn2", "dgmn2/setr_pup_dgmn2_tiny_cityscapes_769x769_40k", True),
     "dgmn2_setr_mla_tiny": ("dgmn2", "dgmn2/setr_mla_dgmn2_tiny_cityscapes_769x769_40k", False),
 }
-# A bias that moves all logits of a softmax alike has no gradient in theory.
-ZERO_IN_THEORY = ("conv_mask.bias", "conv_key.bias", "phi.conv.bias", "theta.conv.bias", "conv_query.bias")
+# Gradients this small, in float64, are zero in theory: biases that move all logits of a softmax alike, whitened queries.
+ZERO_IN_THEORY = 1e-12
+# Of logits (of the largest), loss, gradients (relative L2) and zero gradients (absolute). Paddle's bilinear resize has
+# float32 weights in float64 too, hence no more than 1e-5 there.
+TOLERANCES = {"float32": (1e-4, 1e-5, 1e-3, 1e-6), "float64": (2e-6, 1e-7, 1e-5, 1e-12)}
+# For backbone gradients in float32 where the reference's own float32 run is off by more than 1e-4: a ReLU at its kink.
+KINK, KINK_TOLERANCE = 1e-4, 2e-2
 
 
 @dataclass
 class Golden:
     """One case, computed once: the original's numbers and ours."""
 
-    name: str
+    dtype: str
     meta: dict
     expected: dict
     logits: list
@@ -93,7 +99,7 @@ def _gradients(model, report):
     return result
 
 
-def _compute(name: str) -> Golden:
+def _compute(name: str, dtype: str = "float32") -> Golden:
     spec = json.loads((DATA / name / "spec.json").read_text())
     source, config, _ = CASES[name]
     meta, expected = spec["meta"], dict(np.load(DATA / name / "out.npz"))
@@ -104,7 +110,7 @@ def _compute(name: str) -> Golden:
     assert {row["from"] for row in report.mapped} | set(report.dropped) == set(state)
     assert all(key.endswith("num_batches_tracked") for key in report.dropped) and not report.kept
     assert model.set_state_dict(converted) in (None, ([], []))
-    image = paddle.to_tensor(golden_seeds.seeded_input(name, meta["input_shape"]))
+    image = paddle.to_tensor(golden_seeds.seeded_input(name, meta["input_shape"]).astype(dtype))
     batch, _, height, width = meta["input_shape"]
     label = golden_seeds.seeded_label(name, (batch, height, width), meta["num_classes"])
 
@@ -120,60 +126,70 @@ def _compute(name: str) -> Golden:
     loss = sum(w * _cross_entropy(out, target) for w, out in zip(weights, outputs, strict=True))
     loss.backward()
     as_numpy = [out.numpy() for out in logits], [f.numpy() for f in features]
-    return Golden(name, meta, expected, *as_numpy, float(loss), _gradients(model, report))
+    return Golden(dtype, meta, expected, *as_numpy, float(loss), _gradients(model, report))
 
 
-_DONE: dict[str, Golden] = {}
+def _cases():
+    for dtype in TOLERANCES:
+        for name, (_, _, default) in CASES.items():
+            marks = () if default and dtype == "float32" else pytest.mark.slow
+            yield pytest.param((name, dtype), marks=marks, id=f"{name}-{dtype}")
 
 
-@pytest.fixture(
-    scope="module",
-    params=[pytest.param(name, marks=() if default else pytest.mark.slow) for name, (_, _, default) in CASES.items()],
-)
+@pytest.fixture(scope="module", params=_cases())
 def golden(request) -> Golden:
-    _DONE.clear()  # one model's gradients at a time
-    return _DONE.setdefault(request.param, _compute(request.param))
+    name, dtype = request.param
+    paddle.set_default_dtype(dtype)
+    yield _compute(name, dtype)
+    paddle.set_default_dtype("float32")
 
 
 def test_logits(golden):
     expected = golden.expected["logits_sub4"]
     assert len(golden.logits) == 1, "auxiliary logits are for training only"
     full = golden.logits[0]
-    assert list(full.shape[2:]) == golden.meta["input_shape"][2:]
+    assert full.dtype == golden.dtype and list(full.shape[2:]) == golden.meta["input_shape"][2:]
     ours = full[:, :, ::4, ::4]
-    assert np.abs(ours - expected).max() <= 1e-4 * np.abs(expected).max()
-    same = ours.argmax(1) == expected.argmax(1)
-    top = np.sort(expected, axis=1)
-    assert np.all(same | (top[:, -1] - top[:, -2] < 1e-3)), "a pixel that is no tie has another class"
-    assert same.mean() >= 0.999
+    assert np.abs(ours - expected).max() <= TOLERANCES[golden.dtype][0] * np.abs(expected).max()
+    assert (ours.argmax(1) == expected.argmax(1)).all()
 
 
 def test_backbone_features(golden):
+    assert [list(f.shape) for f in golden.features] == list(golden.meta["feat_shapes"].values())
     for i, feature in enumerate(golden.features):
-        if f"feat{i}_mean_abs" in golden.expected:
-            expected = float(golden.expected[f"feat{i}_mean_abs"])
-            assert float(np.abs(feature).mean(dtype="float64")) == pytest.approx(expected, rel=1e-5), i
+        expected = float(golden.expected[f"feat{i}_mean_abs"])
+        assert float(np.abs(feature).mean(dtype="float64")) == pytest.approx(expected, rel=1e-5), i
 
 
 def test_loss(golden):
-    assert golden.loss == pytest.approx(float(golden.expected["loss"]), rel=1e-5)
+    expected = float(golden.expected["loss"])
+    assert golden.loss == pytest.approx(expected, rel=TOLERANCES[golden.dtype][1])
+
+
+def _listed_gradients(golden):
+    """Name, ours, theirs; of the large ones the first 256 values, whose sum of magnitudes is checked here."""
+    relative = KINK_TOLERANCE if golden.dtype == "float32" else TOLERANCES[golden.dtype][2]
+    for key, theirs in golden.expected.items():
+        kind, _, name = key.partition("/")
+        if kind in ("grad", "grad_first"):
+            ours, theirs = golden.gradients[name].astype("float64"), theirs.astype("float64")
+            if kind == "grad":
+                assert ours.shape == theirs.shape, name
+            else:
+                total = float(golden.expected[f"grad_abs/{name}"])
+                assert np.abs(ours).sum() == pytest.approx(total, rel=relative), name
+            yield name, ours.ravel()[: theirs.size], theirs.ravel()
 
 
 def test_gradients(golden):
-    names = {key.split("/", 1)[1] for key in golden.expected if key.startswith("grad")}
-    assert names
-    errors = {}
-    for name in sorted(names):
-        ours = golden.gradients[name].astype("float64")
-        if f"grad/{name}" in golden.expected:
-            pairs = [(ours, golden.expected[f"grad/{name}"])]
-        else:
-            first = golden.expected[f"grad_first/{name}"]
-            pairs = [(ours.ravel()[: first.size], first.ravel())]
-            total = float(golden.expected[f"grad_abs/{name}"])
-            assert abs(np.abs(ours).sum() - total) <= 2e-2 * total, name
-        for got, want in pairs:
-            assert got.shape == want.shape, name
-            norms = np.linalg.norm(got - want), np.linalg.norm(want)
-            errors[name] = (*norms, np.abs(got - want).max(), np.abs(want).max())
-    print(golden.name, errors)
+    _, _, relative, absolute = TOLERANCES[golden.dtype]
+    compared = 0
+    for name, ours, theirs in _listed_gradients(golden):
+        compared += 1
+        error, size = np.linalg.norm(ours - theirs), np.linalg.norm(theirs)
+        if size < ZERO_IN_THEORY:
+            assert np.abs(ours).max() <= absolute, name
+            continue
+        noisy = golden.dtype == "float32" and golden.meta["f32_grad_rel_l2"][name] > KINK
+        assert error <= (KINK_TOLERANCE if noisy else relative) * size, (name, error / size)
+    assert compared > 20
