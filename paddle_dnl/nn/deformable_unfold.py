@@ -15,11 +15,18 @@ from paddle.vision.ops import deform_conv2d
 SAMPLES = 9
 MINIMUM_SIDE = 3
 IMPLEMENTATIONS = ("auto", "deform", "grid")
+_FAR = 1e6  # pixels
 
 
 def one_hot_kernels(channels: int) -> paddle.Tensor:
     """Weights `[9 * channels, 1, 3, 3]`: the grouped convolution copies sample s of channel c to output 9 c + s."""
     return paddle.eye(SAMPLES).reshape([SAMPLES, 1, 3, 3]).tile([channels, 1, 1, 1])
+
+
+def _bounded(offset):
+    """NaN and whatever is beyond all maps become a point outside: both kernels read wrong memory for such numbers."""
+    offset = paddle.where(paddle.isnan(offset), paddle.full_like(offset, _FAR), offset)
+    return offset.clip(-_FAR, _FAR)
 
 
 def _by_deformable_convolution(x, offset, kernels):
@@ -41,14 +48,9 @@ def _by_grid_sample(x, offset):
     x_position = offset[:, :, 1] + column_of_tap + _positions(width, x.dtype)
 
     def normalised(position, length):
-        # A NaN becomes a point outside, as in the deformable convolution: comparisons with it are false there too.
-        position = paddle.where(paddle.isnan(position), paddle.full_like(position, -2.0), position)
-        # Beyond one pixel outside everything is zero; an infinite coordinate would give NaN.
-        if is_known(length):
-            return position.clip(-2.0, length + 1.0) * (2.0 / (length - 1)) - 1.0
-        length = length.astype(x.dtype)
-        inside = paddle.minimum(position.clip(min=-2.0), length + 1.0)
-        return inside * (2.0 / (length - 1.0)) - 1.0
+        if not is_known(length):
+            length = length.astype(x.dtype)
+        return position * (2.0 / (length - 1.0)) - 1.0
 
     grid = paddle.stack([normalised(x_position, width), normalised(y, height)], axis=-1)
     grid = grid.reshape([-1, SAMPLES, height * width, 2])
@@ -64,8 +66,7 @@ class DeformableUnfold(nn.Layer):
     Two implementations, equal in value and gradient except where bilinear interpolation has a kink (integer positions):
     `deform` is a deformable convolution with one-hot kernels, bit-equal to the original in both directions and with
     the least memory; `grid` is `grid_sample`, whose backward pass on a CPU is several times faster. `auto` takes `grid`
-    while training on a CPU, else `deform`. Infinite and NaN offsets give samples of zero in both; the gradient of a NaN
-    offset is NaN in `deform` and zero in `grid`.
+    while training on a CPU, else `deform`. Infinite and NaN offsets give samples and gradients of zero.
 
     Args:
         channels: C.
@@ -93,4 +94,5 @@ class DeformableUnfold(nn.Layer):
         height, width = size_of(x, 2), size_of(x, 3)
         if is_known(height) and is_known(width) and min(height, width) < MINIMUM_SIDE:
             raise ConfigError(f"DGMN2 samples 3x3 neighbourhoods and needs a map of 3x3 or more, got {height}x{width}")
+        offset = _bounded(offset)
         return _by_grid_sample(x, offset) if self._uses_grid() else _by_deformable_convolution(x, offset, self.kernels)
