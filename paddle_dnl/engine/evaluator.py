@@ -1,10 +1,13 @@
 """Evaluation of a model on a dataset: every image once, over all ranks, into one confusion matrix."""
 
+import contextlib
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from paddle_dnl.engine import amp, distributed
-from paddle_dnl.engine.inference import infer, infer_augmented, restore
+from paddle_dnl.engine.evaluation_batches import Batches, Share, at_scales, collate
+from paddle_dnl.engine.inference import infer, infer_augmented, infer_pyramid, restore
 from paddle_dnl.engine.loading import load_batches
 from paddle_dnl.engine.metrics import Metrics, RocCounts, confusion_matrix
 from paddle_dnl.errors import DataError, UsageError
@@ -26,46 +29,16 @@ class EvalResult:
     auc_roc: float | None = None
 
 
-class _Share(paddle.io.Dataset):
-    """The images of one rank: every `world_size`-th, so that no image is read twice."""
-
-    def __init__(self, dataset):
-        self.dataset = dataset
-        self.indices = range(distributed.rank(), len(dataset), distributed.world_size())
-
-    def __len__(self):
-        return len(self.indices)
-
-    def __getitem__(self, i):
-        return self.dataset[self.indices[i]]
-
-
-def _collate(samples: list[dict]) -> dict:
-    """Stacks images; labels stay as they are stored, in the smallest integer type that holds them."""
-    shapes = {sample["img"].shape for sample in samples}
-    infos = {repr(sample.get("trans_info", [])) for sample in samples}
-    if len(shapes) > 1 or len(infos) > 1:
-        raise DataError(f"batch_size {len(samples)}: images of one batch differ in size; evaluate with batch_size 1")
-    return {
-        "img": np.stack([sample["img"] for sample in samples]),
-        "label": np.stack([np.squeeze(sample["label"]).astype(np.int32) for sample in samples]),
-        # One level less than PaddlePaddle's own collation makes: plain numbers, not tensors.
-        "trans_info": samples[0].get("trans_info", []),
-    }
-
-
-class _Batches:
-    """Consecutive indices in lists of `batch_size`."""
-
-    def __init__(self, count: int, batch_size: int):
-        self.count, self.batch_size = count, batch_size
-
-    def __len__(self):
-        return -(-self.count // self.batch_size)
-
-    def __iter__(self):
-        for start in range(0, self.count, self.batch_size):
-            yield list(range(start, min(start + self.batch_size, self.count)))
+@contextlib.contextmanager
+def _evaluating(model: paddle.nn.Layer) -> Iterator[None]:
+    """Evaluation mode; afterwards every layer is in the mode it was in, frozen ones too."""
+    modes = [(layer, layer.training) for layer in model.sublayers(include_self=True)]
+    model.eval()
+    try:
+        yield
+    finally:
+        for layer, training in modes:
+            layer.training = training
 
 
 def evaluate(
@@ -91,13 +64,15 @@ def evaluate(
     """Evaluates and logs the scores in PaddleSeg's lines.
 
     Args:
-        model: maps `[B, 3, H, W]` to a list of logits; it is left in the mode it was in.
+        model: maps `[B, 3, H, W]` to a list of logits; its layers are left in the modes they were in.
         dataset: of dicts with `img [3, H, W]`, `label [h, w]` and `trans_info`; has `num_classes` and `ignore_index`.
         batch_size, num_workers: of the loader; images of one batch must agree in size.
         precision, amp_level: see `paddle_dnl.engine.amp`.
         aug_eval: use `scales` and flips.
-        scales, flip_horizontal, flip_vertical, is_slide, stride, crop_size, average, align_corners: see
-            `paddle_dnl.engine.inference`.
+        scales: one number or several.
+        flip_horizontal, flip_vertical, is_slide, stride, crop_size, align_corners: see `paddle_dnl.engine.inference`.
+        average: `logits` or `softmax`, see `infer_augmented`. With `softmax` and a dataset that has `ResizeToFit`, each
+            scale is made from the original picture, as published; otherwise from the network's input.
         auc_roc: also the area under the ROC curve.
         print_detail: write log lines.
 
@@ -110,35 +85,29 @@ def evaluate(
     """
     if len(dataset) == 0:
         raise DataError("the dataset to evaluate has no images")
-    began = time.perf_counter()
     if is_slide and not (crop_size and stride):
         raise UsageError("is_slide needs crop_size and stride")
+    began = time.perf_counter()
     slide = {"is_slide": is_slide, "crop_size": crop_size, "stride": stride}
-    augment = None
+    augment, scaled = None, []
     if aug_eval:
-        augment = {
-            "scales": scales if isinstance(scales, list | tuple) else (float(scales),),
-            "flip_horizontal": flip_horizontal,
-            "flip_vertical": flip_vertical,
-            "average": average,
-        }
+        scales = tuple(map(float, scales if isinstance(scales, list | tuple) else (scales,)))
+        augment = {"flip_horizontal": flip_horizontal, "flip_vertical": flip_vertical}
+        scaled = at_scales(dataset, scales) if average == "softmax" and scales != (1.0,) else []
+        augment |= {} if scaled else {"scales": scales, "average": average}
     precision = amp.effective_precision(precision)
-    share = _Share(dataset)
-    batches = _Batches(len(share), batch_size)
+    share = Share(dataset, scaled)
+    batches = Batches(len(share), batch_size)
     if print_detail:
         logger.info(f"Start evaluating (total_samples: {len(dataset)}, total_iters: {len(batches)})...")
     count = _Count(dataset.num_classes, dataset.ignore_index, auc_roc)
-    was_training = model.training
-    model.eval()
-    try:
-        loaded = load_batches(share, batches, _collate, num_workers if len(share) else 0, read_ahead=True)
-        for data in progress(loaded, "evaluate", len(batches)):
+    loaded = load_batches(share, batches, collate, num_workers if len(share) else 0, read_ahead=True)
+    with _evaluating(model):
+        for data in progress(loaded, "evaluate", len(batches)) if print_detail else loaded:
+            label = np.asarray(data["label"])
             with amp.autocast(precision, amp_level):
-                scores = _scores(model, data, slide, augment, align_corners)
-            count.add(scores, data["label"], is_probability=aug_eval and average == "softmax")
-    finally:
-        if was_training:
-            model.train()
+                for scores, truth in _scores(model, data, label, slide, augment, align_corners):
+                    count.add(scores, truth, is_probability=aug_eval and average == "softmax")
     confusion = distributed.all_reduce_sum(count.confusion)
     result = EvalResult(Metrics.from_confusion(confusion), confusion, len(dataset), time.perf_counter() - began)
     if count.curves is not None:
@@ -149,12 +118,25 @@ def evaluate(
     return result
 
 
-def _scores(model, data: dict, slide: dict, augment: dict | None, align_corners: bool) -> paddle.Tensor:
-    """Logits, or probabilities for the softmax rule, at the size of the label."""
-    image = paddle.to_tensor(data["img"])
-    if augment is not None:
-        return infer_augmented(model, image, data["trans_info"], align_corners=align_corners, **slide, **augment)
-    return restore(infer(model, image, **slide), data["trans_info"], align_corners)
+def _tensor(array) -> paddle.Tensor:
+    return array if isinstance(array, paddle.Tensor) else paddle.to_tensor(array)
+
+
+def _scores(model, data: dict, label: np.ndarray, slide: dict, augment: dict | None, align_corners: bool) -> Iterator:
+    """(logits, or probabilities for the softmax rule, `[B, K, h, w]`; label `[B, h, w]`), of some images at a time."""
+    if augment is None:
+        logits = infer(model, _tensor(data["img"]), **slide)
+        # Images are enlarged one by one: the logits of one at full size are the largest array of an evaluation.
+        parts = [slice(i, i + 1) for i in range(len(label))] if len(label) > 1 else [slice(None)]
+        for part in parts:
+            one = logits if len(parts) == 1 else logits[part]
+            yield restore(one, data["trans_info"], align_corners), label[part]
+    elif "pyramid" in data:
+        images = ((_tensor(level["img"]), level["trans_info"]) for level in data["pyramid"])
+        yield infer_pyramid(model, images, **slide, **augment, align_corners=align_corners), label
+    else:
+        image = _tensor(data["img"])
+        yield infer_augmented(model, image, data["trans_info"], align_corners=align_corners, **slide, **augment), label
 
 
 class _Count:
@@ -165,8 +147,7 @@ class _Count:
         self.confusion = np.zeros((num_classes, num_classes), np.int64)
         self.curves = RocCounts(num_classes) if auc_roc else None
 
-    def add(self, scores: paddle.Tensor, label, is_probability: bool) -> None:
-        label = np.asarray(label)
+    def add(self, scores: paddle.Tensor, label: np.ndarray, is_probability: bool) -> None:
         pred = paddle.argmax(scores, axis=1, dtype="int32").numpy()
         self.confusion += confusion_matrix(pred, label, self.num_classes, self.ignore_index)
         if self.curves is not None:

@@ -1,7 +1,7 @@
 """Segmentation metrics from one int64 confusion matrix.
 
-Values are those of paddleseg 2.8 for every class that occurs. A class that occurs neither in labels nor in predictions has no
-IoU: it is skipped in means and listed in `absent`, where paddleseg 2.8 counts it as 0 and 2.9 as 1.
+Values are those of paddleseg 2.8 for every class that occurs. A class that occurs neither in labels nor in predictions
+has no IoU: it is skipped in means and listed in `absent`, where paddleseg 2.8 counts it as 0 and 2.9 as 1.
 """
 
 from dataclasses import dataclass
@@ -16,21 +16,41 @@ def confusion_matrix(pred: np.ndarray, label: np.ndarray, num_classes: int, igno
 
     Args:
         pred: classes in [0, K), any shape.
-        label: the same shape; `ignore_index` does not count.
+        label: the same shape; `ignore_index` does not count. uint8, as labels are stored, is fastest.
         num_classes: K.
 
     Raises:
-        DataError: shapes differ, or a label is neither a class nor `ignore_index`.
+        DataError: shapes differ, a label is neither a class nor `ignore_index`, or a prediction is no class.
     """
     if pred.shape != label.shape:
         raise DataError(f"prediction {list(pred.shape)} and label {list(label.shape)} differ in shape")
-    valid = label != ignore_index
-    truth = label[valid].astype(np.int64)
-    if truth.size and (truth.max() >= num_classes or truth.min() < 0):
-        bad = sorted(set(np.unique(truth)) - set(range(num_classes)))
-        raise DataError(f"label holds {', '.join(map(str, bad[:5]))}; classes are 0 to {num_classes - 1}")
-    counts = np.bincount(truth * num_classes + pred[valid], minlength=num_classes**2)
-    return counts.reshape(num_classes, num_classes)
+    if pred.size and not 0 <= int(pred.min()) <= int(pred.max()) < num_classes:
+        raise DataError(
+            f"prediction holds {int(pred.min())} to {int(pred.max())}; classes are 0 to {num_classes - 1}. "
+            "Do num_classes of the model and of the dataset differ?"
+        )
+    if label.dtype != np.uint8:
+        valid = label != ignore_index
+        label, pred = label[valid], pred[valid]
+        ignore_index = None
+        if label.size and not 0 <= int(label.min()) <= int(label.max()) < num_classes:
+            _refuse(sorted(set(np.unique(label).tolist()) - set(range(num_classes))), num_classes)
+    # One row for each value that a label can have, so that no mask is needed; checked and cut afterwards.
+    rows = max(256, num_classes)
+    places = label.astype(np.int64)
+    places *= num_classes
+    places += pred
+    counts = np.bincount(places.ravel(), minlength=rows * num_classes).reshape(rows, num_classes)
+    if ignore_index is not None and 0 <= ignore_index < rows:
+        counts[ignore_index] = 0
+    beyond = np.flatnonzero(counts[num_classes:].any(1)) + num_classes
+    if beyond.size:
+        _refuse(beyond.tolist(), num_classes)
+    return counts[:num_classes].astype(np.int64)
+
+
+def _refuse(values: list[int], num_classes: int) -> None:
+    raise DataError(f"label holds {', '.join(map(str, values[:5]))}; classes are 0 to {num_classes - 1}")
 
 
 def _ratio(part: np.ndarray, whole: np.ndarray, present: np.ndarray) -> np.ndarray:
@@ -89,28 +109,43 @@ class Metrics:
 class RocCounts:
     """Areas under ROC curves from histograms of scores, so that nothing but counts is kept or exchanged.
 
-    Scores within 1/65536 count as tied.
+    Bins are equal steps of the floating-point number, of the score below 1/2 and of its distance to 1 above: scores
+    count as tied within 1/256 of that, also where a sure network pushes them to 1e-12 or 1 - 1e-6.
 
     Args:
         num_classes: K; for two classes the area of class 1, otherwise the mean over classes of one against the rest.
     """
 
-    BINS = 65536
+    _DROPPED_BITS = 15
+    _HALF = int(np.float32(0.5).view(np.int32)) >> _DROPPED_BITS
+    BINS = 2 * _HALF + 1
 
     def __init__(self, num_classes: int):
         # [class, negative or positive, bin]
         self.counts = np.zeros((num_classes, 2, self.BINS), np.int64)
 
+    def _bins(self, scores: np.ndarray) -> np.ndarray:
+        scores = np.clip(scores, 0, 1, dtype=np.float32)
+        low = scores < 0.5
+        # 1 - score is exact here, and numbers that are not negative are ordered like their bits.
+        small = np.where(low, scores, 1 - scores)
+        bits = small.view(np.int32) >> self._DROPPED_BITS
+        # NaN, whose bits are beyond all numbers, goes to bin 0.
+        return np.where(low, bits, np.maximum(2 * self._HALF - bits, 0))
+
     def add(self, probabilities: np.ndarray, label: np.ndarray, ignore_index: int) -> None:
         """Takes in softmax scores `[K, H, W]` and the label `[H, W]`."""
         valid = label != ignore_index
+        label = label[valid]
         for k, scores in enumerate(probabilities):
-            bins = np.minimum((scores[valid] * self.BINS).astype(np.int64), self.BINS - 1)
-            positive = (label[valid] == k).astype(np.int64)
-            self.counts[k] += np.bincount(positive * self.BINS + bins, minlength=2 * self.BINS).reshape(2, -1)
+            places = self._bins(scores[valid]) + (label == k) * self.BINS
+            self.counts[k] += np.bincount(places, minlength=2 * self.BINS).reshape(2, -1)
 
     def area(self) -> float:
-        """The area under the curve, NaN where a class has only positive or only negative pixels everywhere."""
+        """The area under the curve; classes that are everywhere or nowhere have none and are left out of the mean.
+
+        NaN where no class has one.
+        """
         areas = []
         for negative, positive in self.counts.astype(np.float64):
             if negative.sum() and positive.sum():
@@ -118,4 +153,6 @@ class RocCounts:
                 areas.append(((below + negative / 2) * positive).sum() / (negative.sum() * positive.sum()))
             else:
                 areas.append(np.nan)
-        return float(areas[1]) if len(areas) == 2 else float(np.nanmean(areas))
+        if len(areas) == 2:
+            return float(areas[1])
+        return float(np.nanmean(areas)) if not np.all(np.isnan(areas)) else float("nan")
