@@ -62,10 +62,13 @@ def test_original_block(case, unfold, float64):
     assert compared == sum(name.startswith(f"{key}/grad/") for name in GOLDEN) >= 2
 
 
-def test_recompute_is_exactly_equal():
-    x = paddle.randn([1, 3, 65, 65])
+@pytest.mark.parametrize("settings", [{}, {"drop_path_rate": 0.4, "unfold": "deform"}], ids=["published", "drop-path"])
+def test_recompute_is_exactly_equal(settings):
+    """Also with drawn numbers: the second pass must draw the first one's."""
+    settings = {"output": "neck", **settings}
+    x = paddle.randn([2, 3, 65, 65])
     found = []
-    plain, again = DGMN2_Tiny(output="neck"), DGMN2_Tiny(output="neck", recompute=True)
+    plain, again = DGMN2_Tiny(**settings), DGMN2_Tiny(recompute=True, **settings)
     again.set_state_dict({k: v.numpy() for k, v in plain.state_dict().items()})
     for model in (plain, again):
         model.train()

@@ -2,7 +2,7 @@
 
 from paddle_dnl.engine.weights import load_weights
 from paddle_dnl.errors import ConfigError
-from paddle_dnl.models.backbones.resnet import ResNet18, ResNet18_vd
+from paddle_dnl.models.backbones.resnet import ResNet18, ResNet18_vd, ResNet50_vd
 from paddle_dnl.models.dmnet import DMNet
 
 import numpy as np
@@ -12,9 +12,10 @@ import pytest
 from paddleseg.models import backbones as paddleseg_backbones
 
 
-@pytest.mark.parametrize("fusion", [False, True])
-def test_same_weights_same_logits_as_paddleseg(tmp_path, fusion):
-    settings = {"num_classes": 5, "mid_channels": 32, "fusion": fusion, "filter_sizes": (1, 3, 5, 7)}
+@pytest.mark.parametrize("fusion, filter_sizes", [(False, (1, 3, 5, 7)), (True, (2, 4, 15))], ids=str)
+def test_same_weights_same_logits_as_paddleseg(tmp_path, fusion, filter_sizes):
+    """Odd and even filters, one of them larger than the map of 8 x 12."""
+    settings = {"num_classes": 5, "mid_channels": 32, "fusion": fusion, "filter_sizes": filter_sizes}
     live = paddleseg_models.DMNet(backbone=paddleseg_backbones.ResNet18_vd(output_stride=8), **settings)
     with paddle.no_grad():
         live(paddle.randn([2, 3, 64, 64]))
@@ -30,7 +31,23 @@ def test_same_weights_same_logits_as_paddleseg(tmp_path, fusion):
         assert len(ours) == len(theirs) == (2 if training else 1)
         for a, b in zip(ours, theirs, strict=True):
             scale = float(b.abs().max())
-            np.testing.assert_allclose(a.numpy() / scale, b.numpy() / scale, atol=2e-5)
+            np.testing.assert_allclose(a.numpy() / scale, b.numpy() / scale, atol=1e-5)
+
+
+def test_names_and_size_of_paddleseg_r50():
+    live = paddleseg_models.DMNet(19, paddleseg_backbones.ResNet50_vd(output_stride=8))
+    mine = DMNet(19, ResNet50_vd(output_stride=8))
+    shapes = [{key: value.shape for key, value in model.state_dict().items()} for model in (mine, live)]
+    assert shapes[0] == shapes[1] and len(shapes[0]) == 339
+    assert sum(int(np.prod(p.shape)) for p in mine.parameters() if not p.stop_gradient) == 55_543_686
+
+
+@pytest.mark.parametrize("settings", [{}, {"filter_sizes": [2, 5], "fusion": True}], ids=["default", "even-fusion"])
+def test_everything_learns(settings):
+    model = DMNet(5, ResNet18(output_stride=8), mid_channels=16, **settings)
+    model.train()
+    sum((out * paddle.randn(out.shape)).sum() for out in model(paddle.randn([2, 3, 40, 48]))).backward()
+    assert not [n for n, p in model.named_parameters() if not p.stop_gradient and p.grad is None]
 
 
 @pytest.mark.parametrize("size", [(33, 33), (70, 90), (97, 65)])

@@ -23,6 +23,8 @@ def _settle(model, seed=0):
     [
         ("ResNet18_vd", {"output_stride": 8}),
         ("ResNet18_vd", {"output_stride": 32}),
+        ("ResNet18_vd", {"output_stride": 32, "multi_grid": (1, 2, 4)}),
+        ("ResNet34_vd", {"output_stride": 8, "multi_grid": (2, 1, 2)}),
         ("ResNet34_vd", {"output_stride": 16}),
         ("ResNet50_vd", {"output_stride": 8, "multi_grid": (1, 2, 4)}),
         ("ResNet50_vd", {"output_stride": 16, "in_channels": 1}),
