@@ -93,7 +93,7 @@ def infer(
 
 
 def _flip(x: paddle.Tensor, axes: tuple[bool, bool]) -> paddle.Tensor:
-    """Flipped horizontally and vertically, as a view: on a CPU that costs a fifth of `flip`."""
+    """Flipped horizontally and vertically, as a view, which Paddle 3 adds and resizes faster than what `flip` makes."""
     horizontal, vertical = axes
     x = x[:, :, :, ::-1] if horizontal else x
     return x[:, :, ::-1, :] if vertical else x

@@ -20,6 +20,7 @@ import pytest
 from paddleseg.core.val import evaluate as paddleseg_evaluate
 from paddleseg.transforms import Normalize, Padding, Resize
 from paddleseg.utils import metrics as paddleseg_metrics
+from sklearn.metrics import roc_auc_score
 
 
 class Threshold(paddle.nn.Layer):
@@ -227,6 +228,17 @@ def test_log_lines_are_those_that_scripts_read(tmp_path, caplog, monkeypatch):
     with caplog.at_level(logging.INFO, "paddle_dnl"):
         evaluate(Threshold(), _dataset(tmp_path), print_detail=False)
     assert not caplog.text
+
+
+@pytest.mark.parametrize("settings", [{}, {"aug_eval": True}, {"aug_eval": True, "scales": 1, "average": "softmax"}])
+def test_roc_area_against_sklearn(tmp_path, settings):
+    """One against the rest, of softmax scores, over all pixels that count."""
+    _write(tmp_path)
+    grey = np.concatenate([cv2.imread(str(tmp_path / f"i{i}.png")).mean(-1)[2:].ravel() / 255 for i in range(5)])
+    label = np.concatenate([cv2.imread(str(tmp_path / f"l{i}.png"), 0)[2:].ravel() for i in range(5)])
+    scores = _softmax(np.stack([-((grey - c) ** 2) for c in (0.2, 0.5, 0.8)], axis=1))
+    found = evaluate(Threshold(), _dataset(tmp_path), auc_roc=True, print_detail=False, **settings).auc_roc
+    np.testing.assert_allclose(found, roc_auc_score(label, scores, multi_class="ovr"), atol=1e-4)
 
 
 def test_mode_is_restored_and_errors_name_things(tmp_path):
