@@ -238,7 +238,8 @@ def test_roc_area_against_sklearn(tmp_path, settings):
     label = np.concatenate([cv2.imread(str(tmp_path / f"l{i}.png"), 0)[2:].ravel() for i in range(5)])
     scores = _softmax(np.stack([-((grey - c) ** 2) for c in (0.2, 0.5, 0.8)], axis=1))
     found = evaluate(Threshold(), _dataset(tmp_path), auc_roc=True, print_detail=False, **settings).auc_roc
-    np.testing.assert_allclose(found, roc_auc_score(label, scores, multi_class="ovr"), atol=1e-4)
+    # Many pixels have nearly the same brightness: which of them tie differs between float32 and float64.
+    np.testing.assert_allclose(found, roc_auc_score(label, scores, multi_class="ovr"), atol=5e-4)
 
 
 def test_mode_is_restored_and_errors_name_things(tmp_path):
