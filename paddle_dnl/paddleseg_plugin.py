@@ -5,7 +5,12 @@ asked for:
 
     from paddle_dnl import paddleseg_plugin
     paddleseg_plugin.replace("DNLNet", "CrossEntropyLoss")
+
+In PaddleSeg a model reads its start weights (`pretrained`) itself, here whoever builds it does; so what is registered
+there builds our component and then gives it its weights, URLs included.
 """
+
+import functools
 
 from paddle_dnl import registry
 from paddle_dnl.errors import ConfigError
@@ -17,6 +22,25 @@ def _pairs():
     return registry.registries()
 
 
+def _for_paddleseg(component):
+    """What PaddleSeg calls: the component, for models and backbones with start weights."""
+    if component not in (*registry.MODELS.components_dict.values(), *registry.BACKBONES.components_dict.values()):
+        return component
+
+    @functools.wraps(component)
+    def with_start_weights(*args, **kwargs):
+        from paddle_dnl.engine.pretrained import resolve_pretrained
+        from paddle_dnl.engine.weights import load_weights
+
+        layer = component(*args, **kwargs)
+        path = resolve_pretrained({"pretrained": kwargs.get("pretrained")})["pretrained"]
+        if path:
+            load_weights(layer, path, strict=False, what=f"{component.__name__}.pretrained")
+        return layer
+
+    return with_start_weights
+
+
 def add_new() -> list[str]:
     """Adds what PaddleSeg lacks to its registries; returns the names."""
     added = []
@@ -25,7 +49,7 @@ def add_new() -> list[str]:
         taken = {name for _, other in _pairs() for name in other.components_dict}
         for name, component in ours.components_dict.items():
             if name not in taken:
-                theirs.components_dict[name] = component
+                theirs.components_dict[name] = _for_paddleseg(component)
                 added.append(name)
     return added
 
@@ -42,7 +66,7 @@ def replace(*names: str) -> None:
             known = sorted(n for ours, _ in _pairs() for n in ours.components_dict)
             raise ConfigError(f"paddleseg_plugin.replace: there is no {name!r} here.{registry.nearest(name, known)}")
         for ours, theirs in found:
-            theirs.components_dict[name] = ours.components_dict[name]
+            theirs.components_dict[name] = _for_paddleseg(ours.components_dict[name])
 
 
 ADDED = add_new()
