@@ -13,6 +13,7 @@ from paddle_dnl.convert.mapping import (
     carry_over,
     strip_module,
 )
+from paddle_dnl.log import logger
 
 import numpy as np
 
@@ -47,6 +48,27 @@ _CLASSIFIER = {
     "dgmn2": r"decode_head\.conv_seg\.(weight|bias)",
 }
 _AUXILIARY = {"dnlnet": r"head\.aux\..+", "dmnet": r"fcn_head\..+"}
+
+
+# What a model has to be set up as, so that equal names and shapes also mean the same function.
+_SETTINGS = {
+    "mmseg": {"dialect": "mmseg", "stem": "v1c"},
+    "official_dnl": {"dialect": "official", "stem": "3x3"},
+    "paddleseg": {"dialect": "paddleseg", "stem": "vd"},
+    "dmnet_paddle": {"stem": "vd"},
+}
+
+
+def _other_settings(source: str, model) -> list[str]:
+    """Settings with which the model would take the weights and compute something else."""
+    wrong = []
+    for key, layer in (("dialect", model), ("stem", getattr(model, "backbone", model))):
+        present, needed = getattr(layer, key, None), _SETTINGS.get(source, {}).get(key)
+        if present is not None and needed is not None and present != needed:
+            wrong.append(
+                f"{key}: the weights of {source} are for '{needed}', this model has '{present}' and computes something else"
+            )
+    return wrong
 
 
 def _own_tensors(model) -> dict[str, np.ndarray]:
@@ -147,6 +169,9 @@ def convert_with_report(
             f"{_advice(relevant, own, plan, family, skip_classifier, skip_auxiliary)}"
         ) from None
     report.dropped.update(outside)
+    report.warnings.extend(_other_settings(source, model))
+    for warning in report.warnings:
+        logger.warning("%s", warning)
     return result, report
 
 
@@ -174,9 +199,9 @@ def convert_state_dict(
 ) -> dict[str, np.ndarray]:
     """The weights of another project under the names and in the layout of our model.
 
-    Pure: neither `state` nor `model` is changed. Every tensor of the file is used once or dropped for a
-        stated
-    reason, and every tensor of the model gets a value (see `convert_with_report`).
+    Pure: neither `state` nor `model` is changed. Every tensor of the file is used once or dropped for a stated
+    reason, and every tensor of the model gets a value (see `convert_with_report`). Logs a warning where the model is
+    set up to compute something else with them (another `dialect` or `stem`).
 
     Args:
         state: names and arrays of the file.

@@ -115,6 +115,7 @@ class DNLNet(nn.Layer):
             align_mode = 0 if align_corners else HEAD_DIALECTS[dialect]["align_mode"]
         self.align_mode = align_mode
         self.pretrained = pretrained
+        self.dialect = dialect
 
     def forward(self, x):
         features = self.backbone(x)

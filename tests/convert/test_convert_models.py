@@ -1,6 +1,7 @@
 """Conversion into our own models from every source, whole models and backbones. What they compute: tests/golden."""
 
 import json
+import re
 from pathlib import Path
 
 from paddle_dnl.convert import ConversionError, convert_state_dict, convert_with_report
@@ -99,6 +100,24 @@ def test_other_dialect_depth_and_stem_are_refused():
         )
     with pytest.raises(ConversionError, match="ResNet-50; the model is: .*ResNet-18"):
         convert_state_dict(state, "mmseg", DNLNet(19, ResNet18_vd()))
+
+
+@pytest.mark.parametrize(
+    "make, said",
+    [
+        (lambda: DNLNet(19, ResNet50(stem="v1c"), dialect="mmseg"), []),
+        (lambda: DNLNet(19, ResNet50(stem="v1c")), ["dialect: .*'mmseg', this model has 'paddleseg'"]),
+        (lambda: ResNet50(stem="vd"), ["stem: the weights of mmseg are for 'v1c', this model has 'vd'"]),
+    ],
+    ids=["mmseg", "paddleseg", "backbone"],
+)
+def test_equal_shapes_of_another_function_are_pointed_out(make, said):
+    """PaddleSeg's DNLNet takes mmseg's tensors one for one and gives other logits: a ReLU, a dilation, a shortcut."""
+    model = make()
+    state = golden_state("mmseg_dnl_r50_cityscapes_512x1024", "" if hasattr(model, "head") else "backbone.")
+    _, report = convert_with_report(state, "mmseg", model)
+    assert len(report.warnings) == len(said)
+    assert all(re.search(pattern, text) for pattern, text in zip(said, report.warnings, strict=True))
 
 
 def test_nothing_is_changed_by_a_conversion():

@@ -109,6 +109,7 @@ def _compute(name: str, dtype: str = "float32") -> Golden:
     converted, report = convert_with_report(state, source, model)
     assert {row["from"] for row in report.mapped} | set(report.dropped) == set(state)
     assert all(key.endswith("num_batches_tracked") for key in report.dropped) and not report.kept
+    assert not report.warnings, "the configuration computes another function"
     assert model.set_state_dict(converted) in (None, ([], []))
     image = paddle.to_tensor(golden_seeds.seeded_input(name, meta["input_shape"]).astype(dtype))
     batch, _, height, width = meta["input_shape"]

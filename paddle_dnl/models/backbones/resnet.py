@@ -69,6 +69,7 @@ class ResNet(nn.Layer):
         if contract_dilation is None:
             contract_dilation = stem != "vd"
         self.pretrained = pretrained
+        self.stem = stem
 
         first, second, third = STEMS[stem]
         self.conv1_1 = ConvBNReLU(in_channels, first, 3, stride=2, bias_attr=False)
