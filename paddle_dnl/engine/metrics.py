@@ -109,29 +109,30 @@ class Metrics:
 class RocCounts:
     """Areas under ROC curves from histograms of scores, so that nothing but counts is kept or exchanged.
 
-    Bins are equal steps of the floating-point number, of the score below 1/2 and of its distance to 1 above: scores
-    count as tied within 1/256 of that, also where a sure network pushes them to 1e-12 or 1 - 1e-6.
+    Bins are 1/65536 wide where scores are ordinary. Within 1/256 of 0 and of 1, where a sure network puts nearly all of
+    them, they are 1/256 of the distance wide, so that 1e-12 and 1e-9 are still told apart. Scores in a bin are ties.
 
     Args:
         num_classes: K; for two classes the area of class 1, otherwise the mean over classes of one against the rest.
     """
 
-    _DROPPED_BITS = 15
-    _HALF = int(np.float32(0.5).view(np.int32)) >> _DROPPED_BITS
-    BINS = 2 * _HALF + 1
+    _EDGE = np.float32(1 / 256)
+    _EDGE_BIN = int(_EDGE.view(np.int32)) >> 15
+    _HALF_BIN = _EDGE_BIN + int((0.5 - _EDGE) * 65536)
+    BINS = 2 * _HALF_BIN + 1
 
     def __init__(self, num_classes: int):
         # [class, negative or positive, bin]
         self.counts = np.zeros((num_classes, 2, self.BINS), np.int64)
 
     def _bins(self, scores: np.ndarray) -> np.ndarray:
-        scores = np.clip(scores, 0, 1, dtype=np.float32)
+        scores = np.nan_to_num(np.clip(scores, 0, 1, dtype=np.float32), copy=False)
         low = scores < 0.5
-        # 1 - score is exact here, and numbers that are not negative are ordered like their bits.
-        small = np.where(low, scores, 1 - scores)
-        bits = small.view(np.int32) >> self._DROPPED_BITS
-        # NaN, whose bits are beyond all numbers, goes to bin 0.
-        return np.where(low, bits, np.maximum(2 * self._HALF - bits, 0))
+        # Exact for float32: 1 - score, and both kinds of bins, as positive numbers are ordered like their bits.
+        distance = np.where(low, scores, 1 - scores)
+        wide = self._EDGE_BIN + ((distance - self._EDGE) * 65536).astype(np.int32)
+        bins = np.where(distance < self._EDGE, distance.view(np.int32) >> 15, wide)
+        return np.where(low, bins, 2 * self._HALF_BIN - bins)
 
     def add(self, probabilities: np.ndarray, label: np.ndarray, ignore_index: int) -> None:
         """Takes in softmax scores `[K, H, W]` and the label `[H, W]`."""
