@@ -39,8 +39,9 @@ lint: $(STAMP)
 test: lint
 	$(TEST)
 
+# The quick reliability tests too, so that the counts are complete.
 test-slow: $(STAMP)
-	$(TEST) -m slow
+	$(TEST) -m "slow or reliability" --reliability-report output/reliability.json
 
 # Everything that compares with the original implementations, the slow parts too.
 parity: $(STAMP)

@@ -8,6 +8,7 @@ import paddle_dnl  # noqa: E402,F401  first: it loads zlib before paddle
 
 import paddle  # noqa: E402
 import pytest  # noqa: E402
+from fault_counts import count_fault, pytest_addoption, pytest_terminal_summary  # noqa: E402,F401
 
 
 @pytest.fixture(autouse=True)
