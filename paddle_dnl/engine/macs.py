@@ -38,9 +38,13 @@ def _disentangled_nonlocal(layer: DisentangledNonLocal2D, inputs, output) -> int
     queries = height * width
     keys = queries if layer.pool is None else (height // 2) * (width // 2)
     values = layer.g.weight.shape[0]
-    count = keys * values if layer.unary else 0
+    count = keys * values if layer.unary and layer.combine == "add" else 0
     if layer.pairwise:
         inner = channels if layer.mode == "gaussian" else layer.theta.weight.shape[0]
+        if layer.unary and layer.unary_key == "shared":  # mean query times keys
+            count += keys * inner
+        if layer.combine == "multiply":  # the unary logits are one more channel
+            inner += 1
         if layer.mode == "dot_product":  # q (k^T v): no product of positions with positions
             count += (queries + keys) * inner * values
         elif layer.mode == "concatenation":  # one number per query and per key; their outer sum times the values

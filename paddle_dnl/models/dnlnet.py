@@ -53,7 +53,9 @@ class DNLNet(nn.Layer):
             `paddle_dnl.nn.disentangled_nonlocal.DisentangledNonLocal2D`.
         sub_sample: keys and values at half the resolution.
         pairwise: False drops the pairwise term (ablation).
-        unary: False drops the unary term (ablation).
+        unary: False drops the unary term (ablation). Without both, there is no block: conv1 follows conv0.
+        unary_key, combine: the paper's steps between the plain and the disentangled block, see
+            `paddle_dnl.nn.disentangled_nonlocal.DisentangledNonLocal2D`.
         attention: `auto`, `plain`, `streaming` or `flash`, see `paddle_dnl.nn.attention`.
 
     Raises:
@@ -87,6 +89,8 @@ class DNLNet(nn.Layer):
         pairwise: bool = True,
         unary: bool = True,
         attention: str = "auto",
+        unary_key: str = "own",
+        combine: str = "add",
     ):
         super().__init__()
         if dialect not in DIALECTS:
@@ -98,7 +102,7 @@ class DNLNet(nn.Layer):
         block = {**DIALECTS[dialect], **{name: value for name, value in overrides.items() if value is not None}}
         block.update(
             reduction=reduction, use_scale=use_scale, mode=mode, temperature=temperature, sub_sample=sub_sample,
-            pairwise=pairwise, unary=unary, attention=attention,
+            pairwise=pairwise, unary=unary, attention=attention, unary_key=unary_key, combine=combine,
         )  # fmt: skip
         self.backbone = backbone
         self.backbone_indices = tuple(backbone_indices)
@@ -151,7 +155,9 @@ class DNLHead(nn.Layer):
         width = in_channels[-1] // 4
         self.enable_auxiliary_loss = enable_auxiliary_loss
         self.concat_input = concat_input
-        self.dnl_block = DisentangledNonLocal2D(width, **(block or {}))
+        block = block or {}
+        has_block = block.get("pairwise", True) or block.get("unary", True)
+        self.dnl_block = DisentangledNonLocal2D(width, **block) if has_block else nn.Identity()
         self.conv0 = ConvBNReLU(in_channels[-1], width, 3, bias_attr=False)
         self.conv1 = ConvBNReLU(width, width, 3, bias_attr=False)
         self.cls = nn.Sequential(nn.Dropout2D(0.1), nn.Conv2D(width, num_classes, 1))

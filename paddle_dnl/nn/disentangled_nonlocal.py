@@ -10,9 +10,19 @@ two:
 
 Removing the mean ("whitening") is what makes the two learn different things. The published implementations
 differ in details that change the function: see `DIALECTS`.
+
+The paper's steps from the plain non-local block to this one are switches (`unary_key`, `combine`). The plain
+block is itself a product of two terms, since q_i . k_j = (q_i - mean q) . (k_j - mean k) + mean q . k_j plus
+what does not depend on j:
+
+    plain           softmax_j( whitened_ij + mean q . k_j )       multiply, shared key
+    add only        softmax_j(whitened_ij) + softmax_j(mean q . k_j)   add, shared key
+    separate key    softmax_j( whitened_ij + m_j )                multiply, own projection
+    disentangled    softmax_j(whitened_ij) + softmax_j(m_j)       add, own projection
 """
 
 import math
+from typing import NamedTuple
 
 from paddle_dnl.nn.attention import attend, full_precision, in_full_precision
 from paddle_dnl.nn.layers import ConvBN, ConvBNReLU
@@ -25,6 +35,9 @@ from paddle import nn
 
 MODES = ("embedded_gaussian", "gaussian", "dot_product", "concatenation")
 OUTPUTS = ("conv_bn_relu", "conv_bn", "none")
+SOFTMAX_MODES = ("embedded_gaussian", "gaussian")
+UNARY_KEYS = ("own", "shared")
+COMBINATIONS = ("add", "multiply")
 
 # The published implementations as settings of one block: PaddleSeg's models/dnlnet.py, mmsegmentation's
 # dnl_head.py, and the authors' yinmh17/DNL-Semantic-Segmentation.
@@ -35,10 +48,21 @@ DIALECTS = {
 }
 
 
-def _check_together(in_channels, value_channels, output, zero_init, has_term, temperature) -> None:
-    """Refuses arguments that exclude each other."""
-    if not has_term:
+def _check_terms(mode, pairwise, unary, unary_key, combine, gamma_gate) -> None:
+    """Refuses combinations of terms that are not defined."""
+    if not (pairwise or unary):
         raise ValueError("at least one of pairwise and unary must be True")
+    both = pairwise and unary
+    if unary_key == "shared" and not (both and mode == "embedded_gaussian"):
+        raise ValueError("unary_key 'shared' needs pairwise and unary True and mode 'embedded_gaussian'")
+    if combine == "multiply" and not (both and mode in SOFTMAX_MODES):
+        raise ValueError(f"combine 'multiply' needs pairwise and unary True and a mode of {', '.join(SOFTMAX_MODES)}")
+    if combine == "multiply" and gamma_gate:
+        raise ValueError("combine 'multiply' leaves no pairwise term for gamma_gate to multiply")
+
+
+def _check_together(in_channels, value_channels, output, zero_init, temperature) -> None:
+    """Refuses arguments that exclude each other."""
     if temperature <= 0:
         raise ValueError(f"temperature must be positive, got {temperature}")
     if output == "none" and value_channels != in_channels:
@@ -73,6 +97,10 @@ class DisentangledNonLocal2D(nn.Layer):
         pairwise: False leaves the unary term alone (a simplified GC block).
         unary: False leaves the pairwise term alone; with whitening `none` and temperature 1 that is the plain
             non-local block.
+        unary_key: `own`: m_j comes from a projection of its own, `conv_mask`. `shared`: m_j = mean q . k_j with
+            the keys of the pairwise term, unscaled, and `conv_mask` does not exist (the paper's ablation).
+        combine: `add`: two softmaxes, whose weights are added. `multiply`: one softmax over the sum of the
+            logits, which multiplies the two weights and normalises (the paper's ablation).
         concat_norm: batch norm before the ReLU in `concatenation` mode (PaddleSeg).
         attention: implementation for the softmax modes, see `paddle_dnl.nn.attention.attend`.
         init_std: standard deviation of the normal initialisation of theta, phi, g and conv_mask, with zero
@@ -102,6 +130,8 @@ class DisentangledNonLocal2D(nn.Layer):
         attention: str = "auto",
         init_std: float | None = None,
         mask_init: str = "normal",
+        unary_key: str = "own",
+        combine: str = "add",
     ):
         super().__init__()
         _check(
@@ -109,13 +139,17 @@ class DisentangledNonLocal2D(nn.Layer):
             whitening=(whitening, WHITENINGS),
             output=(output, OUTPUTS),
             mask_init=(mask_init, ("normal", "uniform")),
+            unary_key=(unary_key, UNARY_KEYS),
+            combine=(combine, COMBINATIONS),
         )
         inner = max(in_channels // reduction, 1)
         if value_channels is None:
             value_channels = in_channels if output == "none" else inner
-        _check_together(in_channels, value_channels, output, zero_init, pairwise or unary, temperature)
+        _check_terms(mode, pairwise, unary, unary_key, combine, gamma_gate)
+        _check_together(in_channels, value_channels, output, zero_init, temperature)
         self.mode, self.whitening, self.attention = mode, whitening, attention
         self.pairwise, self.unary = pairwise, unary
+        self.unary_key, self.combine = unary_key, combine
         self.scale = 1.0
         if mode == "embedded_gaussian":
             self.scale = 1.0 / (temperature * (math.sqrt(inner) if use_scale else 1.0))
@@ -130,7 +164,7 @@ class DisentangledNonLocal2D(nn.Layer):
             self.phi = nn.Conv2D(in_channels, inner, 1)
         if pairwise and mode == "concatenation":
             self.concat_project = _ConcatProject(inner, concat_norm)
-        if unary:
+        if unary and unary_key == "own":
             self.conv_mask = nn.Conv2D(in_channels, 1, 1)
         if gamma_gate and pairwise:
             self.gamma = self.create_parameter([1], default_initializer=nn.initializer.Constant(0.0))
@@ -142,7 +176,7 @@ class DisentangledNonLocal2D(nn.Layer):
             for name in ("g", "theta", "phi", "conv_mask"):
                 if hasattr(self, name):
                     _normal(getattr(self, name), std)
-        if std is not None and self.unary and mask_init == "uniform":
+        if std is not None and hasattr(self, "conv_mask") and mask_init == "uniform":
             bound = nn.initializer.Uniform(-1 / math.sqrt(in_channels), 1 / math.sqrt(in_channels))
             bound(self.conv_mask.weight)
             bound(self.conv_mask.bias)
@@ -152,37 +186,64 @@ class DisentangledNonLocal2D(nn.Layer):
     def forward(self, x):
         source = x if self.pool is None else self.pool(x)
         values = _positions(self.g(source))  # [B, M, e]
+        terms = self._terms(x, source)
+        if self.combine == "multiply":
+            return x + self._back_to_map(self._product_term(terms, values), x)
         y = None
         if self.pairwise:
-            y = self._pairwise_term(x, source, values)  # [B, N, e]
+            y = self._pairwise_term(terms, values)  # [B, N, e]
             if self.has_gate:
                 y = y * self.gamma.cast(y.dtype)
         if self.unary:
-            mean = self._unary_term(source, values)  # [B, 1, e]
+            mean = self._unary_term(terms, values)  # [B, 1, e]
             y = mean if y is None else y + mean
         return x + self._back_to_map(y, x)
 
-    def _pairwise_term(self, x, source, values):
+    def terms(self, x) -> "Terms":
+        """What the weights of this input are made of, linear in the number of positions; see `Terms`."""
+        return self._terms(x, x if self.pool is None else self.pool(x))
+
+    def _terms(self, x, source) -> "Terms":
+        query = key = mask = None
+        if self.pairwise:
+            gaussian = self.mode == "gaussian"
+            query = _positions(x if gaussian else self.theta(x))
+            key = _positions(source if gaussian else self.phi(source))
+            with full_precision():
+                query, key = in_full_precision(query, key)
+                if self.unary_key == "shared":
+                    mask = paddle.matmul(query.mean(axis=1, keepdim=True), key, transpose_y=True)
+                query = whiten(query, self.whitening)
+                if self.mode not in SOFTMAX_MODES or self.whitening not in KEY_MEAN_IS_IRRELEVANT:
+                    key = whiten(key, self.whitening)
+        if self.unary and self.unary_key == "own":
+            mask = self.conv_mask(source).flatten(2)
+        return Terms(query, key, mask)
+
+    def _pairwise_term(self, terms, values):
         """Sum over j of the pairwise weights times v_j, `[B, N, e]`."""
-        gaussian = self.mode == "gaussian"
-        query = _positions(x if gaussian else self.theta(x))  # [B, N, d]
-        key = _positions(source if gaussian else self.phi(source))  # [B, M, d]
-        with full_precision():
-            query, key = in_full_precision(query, key)
-            query = whiten(query, self.whitening)
-            if not (gaussian or self.mode == "embedded_gaussian") or self.whitening not in KEY_MEAN_IS_IRRELEVANT:
-                key = whiten(key, self.whitening)
         if self.mode == "dot_product":
-            return _dot_product(query, key, values)
+            return _dot_product(terms.query, terms.key, values)
         if self.mode == "concatenation":
-            return self.concat_project(query, key, values)
+            return self.concat_project(terms.query, terms.key, values)
+        return attend(terms.query, terms.key, values, self.scale, self.attention)
+
+    def _product_term(self, terms, values):
+        """Sum over j of softmax_j(scale q_i . k_j + m_j) v_j, `[B, N, e]`.
+
+        The mask becomes one more channel of the keys and meets a constant channel of the queries, so that the map is
+        worked through by the same code as always.
+        """
+        with full_precision():
+            query, key, mask = in_full_precision(*terms)
+            query = paddle.concat([query, paddle.full_like(query[:, :, :1], 1 / self.scale)], axis=-1)
+            key = paddle.concat([key, mask.transpose([0, 2, 1])], axis=-1)
         return attend(query, key, values, self.scale, self.attention)
 
-    def _unary_term(self, source, values):
+    def _unary_term(self, terms, values):
         """Sum over j of softmax_j(m_j) v_j, one vector per image, `[B, 1, e]`: linear in M."""
-        mask = self.conv_mask(source).flatten(2)  # [B, 1, M]
         with full_precision():
-            mask, wide_values = in_full_precision(mask, values)
+            mask, wide_values = in_full_precision(terms.mask, values)
             return paddle.matmul(F.softmax(mask, axis=-1), wide_values).cast(values.dtype)
 
     def _back_to_map(self, y, x):
@@ -195,6 +256,17 @@ class DisentangledNonLocal2D(nn.Layer):
             # Spread over the map before the output branch: its batch norm then counts positions as always.
             y = y.unsqueeze(-1) + paddle.zeros_like(x[:, :1])
         return self.conv_out(y) if self.has_output else y
+
+
+class Terms(NamedTuple):
+    """Ingredients of a block's weights for one batch; None where the block lacks the term.
+
+    query: `[B, N, d]`, whitened, not yet scaled.  key: `[B, M, d]`.  mask: unary logits m, `[B, 1, M]`.
+    """
+
+    query: paddle.Tensor | None
+    key: paddle.Tensor | None
+    mask: paddle.Tensor | None
 
 
 class _ConcatProject(nn.Layer):

@@ -22,6 +22,7 @@ WHITENING_NAMES = {
     "fln_nostd": "batch",
     "spatial": "position",  # dnl_block_official_extra.json
 }
+PRODUCT, SHARED = {"combine": "multiply"}, {"unary_key": "shared"}
 
 
 @pytest.fixture(autouse=True)
@@ -142,8 +143,8 @@ def np_norm(p, name, a):  # inference form on [..., C]
     return (a - p[name + "._mean"]) / np.sqrt(p[name + "._variance"] + 1e-5) * p[name + ".weight"] + p[name + ".bias"]
 
 
-def np_block(x, p, mode, whitening, scale, output, gate, norm, pairwise=True, unary=True, pool=False):
-    """Float64, every N x M weight written out."""
+def np_block(x, p, mode, whitening, scale, output, gate, norm, pairwise=True, unary=True, pool=False, **terms):
+    """Float64, every N x M weight written out. `terms`: unary_key and combine."""
     b, c, h, w = x.shape
     source = x
     if pool:
@@ -151,7 +152,13 @@ def np_block(x, p, mode, whitening, scale, output, gate, norm, pairwise=True, un
     flat, flat_source = (a.reshape(b, c, -1).transpose(0, 2, 1) for a in (x, source))
     values = np_conv(p, "g", flat_source)
     n, m = flat.shape[1], flat_source.shape[1]
-    weight = np.zeros((b, n, m))
+    weight, product = np.zeros((b, n, m)), None
+    shared, multiply = terms.get("unary_key") == "shared", terms.get("combine") == "multiply"
+    if shared:
+        raw_q, raw_k = (np_conv(p, name, a) for name, a in (("theta", flat), ("phi", flat_source)))
+        mask = np.einsum("bc,bjc->bj", raw_q.mean(1), raw_k)
+    elif unary:
+        mask = np_conv(p, "conv_mask", flat_source)[..., 0]
     if pairwise:
         q = np_whiten(flat if mode == "gaussian" else np_conv(p, "theta", flat), whitening)
         k = np_whiten(flat_source if mode == "gaussian" else np_conv(p, "phi", flat_source), whitening)
@@ -164,8 +171,11 @@ def np_block(x, p, mode, whitening, scale, output, gate, norm, pairwise=True, un
             product = np.einsum("bic,bjc->bij", q, k)
             weight = product / m if mode == "dot_product" else np_softmax(product * scale)
         weight = weight * p["gamma"] if gate else weight
-    if unary:
-        weight = weight + np_softmax(np_conv(p, "conv_mask", flat_source)[..., 0])[:, None]
+    if multiply:
+        weight = np.exp(product * scale) * np.exp(mask)[:, None]
+        weight = weight / weight.sum(-1, keepdims=True)
+    elif unary:
+        weight = weight + np_softmax(mask)[:, None]
     y = weight @ values
     if output != "none":
         y = np_norm(p, "conv_out._batch_norm", np_conv(p, "conv_out._conv", y))
@@ -222,6 +232,8 @@ def compare_with_formula(
         pairwise=preset.get("pairwise", True),
         unary=preset.get("unary", True),
         pool=sub_sample,
+        unary_key=preset.get("unary_key", "own"),
+        combine=preset.get("combine", "add"),
     )
     upstream = rng.standard_normal(shape)
     tensor = paddle.to_tensor(x, stop_gradient=False)
@@ -269,11 +281,32 @@ def test_sub_sample_pools_key_value_and_mask(mode):
         {"dialect": "mmseg", "pairwise": False},
         {"attention": "streaming"},
         {"reduction": 2, "shape": (1, 6, 1, 1)},
+        {"unary_key": "shared"},
+        {"unary_key": "shared", "sub_sample": True, "dialect": "official"},
+        {"combine": "multiply"},
+        {"combine": "multiply", "attention": "streaming"},
+        {"combine": "multiply", "mode": "gaussian", "sub_sample": True},
+        {"combine": "multiply", "unary_key": "shared", "dialect": "mmseg"},
     ],
     ids=str,
 )
 def test_switches_equal_formula(switches):
     compare_with_formula(**switches)
+
+
+def test_plain_block_is_the_product_of_its_two_hidden_terms():
+    """The paper's starting point: whitened pairwise times softmax of mean q . k, with shared keys, is plain non-local."""
+    plain = DisentangledNonLocal2D(6, whitening="none", unary=False, temperature=1.0, use_scale=False)
+    product = DisentangledNonLocal2D(6, combine="multiply", unary_key="shared", temperature=1.0, use_scale=False)
+    assert list(product.state_dict()) == list(plain.state_dict())
+    parameters = random_parameters(plain, np.random.default_rng(3))
+    x = paddle.to_tensor(np.random.default_rng(4).standard_normal((2, 6, 3, 4)))
+    for block in (plain, product):
+        load(block, parameters)
+        block.eval()
+    np.testing.assert_allclose(product(x).numpy(), plain(x).numpy(), atol=1e-12)
+    product.combine = "add"
+    assert np.abs(product(x).numpy() - plain(x).numpy()).max() > 0.01
 
 
 def test_key_mean_is_irrelevant_and_query_mean_is_not():
@@ -332,6 +365,13 @@ def test_batch_norm_in_training_sees_every_position():
         ({"output": "x"}, "conv_bn"),
         ({"pairwise": False, "unary": False}, "pairwise"),
         ({"temperature": 0}, "temperature"),
+        ({"unary_key": "other"}, "shared"),
+        ({"combine": "divide"}, "multiply"),
+        ({"unary_key": "shared", "unary": False}, "unary_key"),
+        ({"unary_key": "shared", "mode": "dot_product"}, "unary_key"),
+        ({"combine": "multiply", "pairwise": False}, "combine"),
+        ({"combine": "multiply", "mode": "concatenation"}, "combine"),
+        ({"combine": "multiply", "gamma_gate": True}, "gamma_gate"),
         ({"output": "none", "value_channels": 3}, "value_channels"),
         ({"output": "none", "zero_init": True}, "zero_init"),
     ],
@@ -341,11 +381,11 @@ def test_wrong_arguments_are_named(arguments, word):
         DisentangledNonLocal2D(8, **arguments)
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("switches", [{"mode": mode} for mode in MODES] + [PRODUCT, SHARED], ids=str)
 @pytest.mark.parametrize("shape", [[2, 8, 6, 5], [-1, 8, 6, 5], [-1, 8, -1, -1]], ids=str)
-def test_static_graph_equals_dynamic(mode, shape, tmp_path):
+def test_static_graph_equals_dynamic(switches, shape, tmp_path):
     paddle.set_default_dtype("float32")
-    block = DisentangledNonLocal2D(8, mode=mode, **DIALECTS["paddleseg"])
+    block = DisentangledNonLocal2D(8, **switches, **DIALECTS["paddleseg"])
     block.eval()
     x = paddle.randn([2, 8, 6, 5])
     expected = block(x).numpy()
