@@ -11,7 +11,7 @@ VERSION = re.search(r'__version__ = "([^"]+)"', (ROOT / "paddle_dnl" / "__init__
 EXTRAS = {
     "cpu": ["paddlepaddle==3.3.1"],
     "cityscapes": ["cityscapesscripts==2.3.0"],
-    "onnx": ["paddle2onnx==2.1.0", "onnxruntime>=1.20"],
+    "onnx": ["paddle2onnx==2.1.0", "onnx>=1.16", "onnxruntime>=1.20", "ml-dtypes<0.6"],
     "convert": ["torch>=2.0"],
     "serving": [
         "fastapi", "uvicorn", "pydantic-settings", "prometheus-client", "python-multipart", "psutil",
@@ -19,7 +19,7 @@ EXTRAS = {
     "docs": ["mkdocs-material", "mkdocstrings[python]"],
     "test": [
         "pytest", "pytest-timeout", "pytest-xdist", "ruff", "scikit-learn", "scipy", "hypothesis", "pre-commit",
-        "cityscapesscripts==2.3.0",
+        "cityscapesscripts==2.3.0", "onnx>=1.16", "onnxruntime>=1.20", "ml-dtypes<0.6",
     ],
 }  # fmt: skip
 
