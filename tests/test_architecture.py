@@ -16,8 +16,9 @@ WRITTEN = sorted(
     for path in (ROOT / folder).rglob("*.py")
 ) + sorted(ROOT.glob("*.py"))
 
-# What a layer may import of this package: cli -> engine -> models -> nn. `errors`, `log` and the import guard are for all.
-BASE = {"errors", "log", "import_guard", "__init__"}
+# What a layer may import of this package: cli -> engine -> models -> nn. `errors`, `log`, the reader of pickles and the
+# import guard are for all.
+BASE = {"errors", "log", "import_guard", "restricted_pickle", "__init__"}
 ALLOWED = {
     "nn": {"nn", "errors"},
     "models": {"models", "nn", "registry"} | BASE,
@@ -29,6 +30,7 @@ ALLOWED = {
     "visualize": {"visualize", "data", "nn"} | BASE,
     "config": {"config", "registry", "models", "losses", "optim", "data"} | BASE,
     "errors": {"errors"},
+    "restricted_pickle": {"restricted_pickle"},
     "import_guard": {"import_guard"},
     "__init__": {"import_guard"},
 }

@@ -10,7 +10,6 @@ formats are read: the zip archive (PyTorch 1.6 and later) and the older stream o
              its number of elements (int64) and raw data
 """
 
-import collections
 import io
 import math
 import pickle
@@ -19,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from paddle_dnl.errors import CheckpointError
+from paddle_dnl.restricted_pickle import ORDERED_DICT, Admitted, RestrictedUnpickler
 
 import numpy as np
 
@@ -46,6 +46,8 @@ _IGNORED_NAMES = {
     ("_codecs", "encode"),
     *((f"numpy.{core}.multiarray", x) for core in ("core", "_core") for x in ("scalar", "_reconstruct")),
 }
+_MAX_DIMENSIONS = 64
+_MAX_VALUES = 5_000_000
 _WRAPPERS = ("state_dict", "model", "model_state_dict")
 
 
@@ -120,28 +122,29 @@ def _rebuild_parameter(tensor, *_):
     return tensor
 
 
+def _size(numbers=()) -> tuple:
+    """Stands in for `torch.Size`."""
+    if type(numbers) not in (tuple, list) or len(numbers) > _MAX_DIMENSIONS:
+        raise pickle.UnpicklingError("an unusual size of a tensor")
+    return tuple(numbers)
+
+
 _ALLOWED = {
-    ("collections", "OrderedDict"): collections.OrderedDict,
-    ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
-    ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
-    ("torch", "Size"): tuple,
+    **ORDERED_DICT,
+    ("torch._utils", "_rebuild_tensor_v2"): Admitted(_rebuild_tensor),
+    ("torch._utils", "_rebuild_parameter"): Admitted(_rebuild_parameter),
+    ("torch", "Size"): Admitted(_size),
     **{("torch", name): dtype for name, dtype in _DTYPES.items()},
-    **dict.fromkeys(_IGNORED_NAMES, _Ignored),
+    **dict.fromkeys(_IGNORED_NAMES, Admitted(_Ignored)),
 }
 
 
-class _Unpickler(pickle.Unpickler):
+class _Unpickler(RestrictedUnpickler):
     """Admits the names in `_ALLOWED` and references to storages, which it collects in `storages`."""
 
     def __init__(self, file, storages: dict[str, _Storage]):
-        super().__init__(file, encoding="utf-8")
+        super().__init__(file, _ALLOWED, encoding="utf-8")
         self._storages = storages
-
-    def find_class(self, module, name):
-        try:
-            return _ALLOWED[(module, name)]
-        except KeyError:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which weights never need") from None
 
     def persistent_load(self, pid):
         kind, dtype, key, _, size, *view = pid
@@ -163,6 +166,8 @@ def _read_zip(file) -> tuple[object, dict[str, _Storage]]:
         root = pickles[0][: -len("data.pkl")]
         if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
             raise pickle.UnpicklingError("compressed members, which PyTorch never writes")
+        if sum(info.file_size for info in archive.infolist()) > file.seek(0, io.SEEK_END):
+            raise pickle.UnpicklingError("members that lie over each other")
         if f"{root}byteorder" in names and archive.read(f"{root}byteorder").strip() != b"little":
             raise pickle.UnpicklingError("big-endian numbers; save it again on an ordinary machine")
         storages: dict[str, _Storage] = {}
@@ -191,18 +196,30 @@ def _read_stream(file) -> tuple[object, dict[str, _Storage]]:
     return content, storages
 
 
-def _arrays(value, depth: int = 0):
-    """The same containers with arrays in place of tensors; what is neither becomes None."""
-    if depth > 32:
-        raise pickle.UnpicklingError("containers nested more than 32 deep")
-    if isinstance(value, dict):
-        items = dict.items(value)  # not value.items(), which the file could have covered with an attribute
-        return {key: _arrays(item, depth + 1) for key, item in items if isinstance(key, (str, int))}
-    if isinstance(value, (list, tuple)):
-        return [_arrays(item, depth + 1) for item in value]
-    if isinstance(value, _Tensor):
-        return value.array()
-    return value if isinstance(value, (str, int, float, bool)) else None
+class _Arrays:
+    """The same containers with arrays in place of tensors; what is neither becomes None.
+
+    Args:
+        size: bytes of the file; the tensors together may take four times that, since several may share their data.
+    """
+
+    def __init__(self, size: int):
+        self.values, self.left = 0, 4 * size
+
+    def __call__(self, value, depth: int = 0):
+        self.values += 1
+        if depth > 32 or self.values > _MAX_VALUES:
+            raise pickle.UnpicklingError(f"containers nested more than 32 deep, or more than {_MAX_VALUES} values")
+        if isinstance(value, dict):
+            return {key: self(item, depth + 1) for key, item in value.items() if isinstance(key, (str, int))}
+        if isinstance(value, (list, tuple)):
+            return [self(item, depth + 1) for item in value]
+        if isinstance(value, _Tensor):
+            self.left -= math.prod(value.shape) * value.storage.itemsize
+            if self.left < 0:
+                raise pickle.UnpicklingError("the tensors together are larger than the file")
+            return value.array()
+        return value if isinstance(value, (str, int, float, bool)) else None
 
 
 def read_torch(path: str | Path):
@@ -220,7 +237,7 @@ def read_torch(path: str | Path):
             start = file.read(4)
             file.seek(0)
             content, _ = _read_zip(file) if start == b"PK\x03\x04" else _read_stream(file)
-        return _arrays(content)
+        return _Arrays(path.stat().st_size)(content)
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror or error})") from error
     except Exception as error:  # a damaged file raises almost anything

@@ -5,74 +5,109 @@ admits exactly what PaddlePaddle writes: NumPy arrays and scalars of plain numbe
 strings and numbers. Anything else is refused before it is called.
 """
 
-import collections
 import io
+import math
 import pickle
 from pathlib import Path
 
 from paddle_dnl.errors import CheckpointError
+from paddle_dnl.restricted_pickle import ORDERED_DICT, Admitted, RestrictedUnpickler
 
 import numpy as np
 
 # NumPy 1 and 2 spell the module differently; both occur in files in the wild.
 _MULTIARRAY = ("numpy.core.multiarray", "numpy._core.multiarray")
 _NDARRAY_TOKEN = "numpy.ndarray"
+_MAX_VALUES = 1_000_000
+_MAX_DEPTH = 16
 
 
-def _reconstruct(subtype, shape, typecode):
-    """Stands in for NumPy's `_reconstruct`; only the empty array that unpickling fills afterwards is made."""
-    if subtype != _NDARRAY_TOKEN or tuple(shape) != (0,):
-        raise pickle.UnpicklingError("unusual array header")
-    return np.ndarray((0,), dtype="int8")
+class _Dtype:
+    """Stands in for `numpy.dtype`, whose own `__setstate__` believes flags that turn numbers into addresses."""
+
+    __slots__ = ("dtype",)
+
+    def __init__(self, code, align=False, copy=True):
+        dtype = np.dtype(code) if isinstance(code, str) and len(code) <= 4 else None
+        if dtype is None or dtype.kind not in "biufc":
+            raise pickle.UnpicklingError(f"array type {str(code)[:40]!r} is not a number type")
+        self.dtype = dtype
+
+    def __setstate__(self, state):
+        """Takes the byte order; everything else that a type can be told is for records and objects."""
+        order = state[1] if isinstance(state, tuple) and len(state) >= 5 else None
+        if order not in ("<", ">", "|", "=") or any(part is not None for part in state[2:5]):
+            raise pickle.UnpicklingError("unusual array type")
+        self.dtype = self.dtype.newbyteorder(order)
 
 
-def _dtype(code, align=False, copy=True):
-    """Stands in for `numpy.dtype`; admits numbers and booleans, no objects, records or strings."""
-    dtype = np.dtype(code) if isinstance(code, str) and len(code) <= 4 else None
-    if dtype is None or dtype.kind not in "biufc":
-        raise pickle.UnpicklingError(f"array type {str(code)[:40]!r} is not a number type")
-    return np.dtype(code, align=False, copy=True)
+class _Array:
+    """Stands in for an array, which is made from its bytes when all is known."""
+
+    __slots__ = ("array",)
+
+    def __init__(self, subtype, shape, typecode):
+        if subtype != _NDARRAY_TOKEN or tuple(shape) != (0,):
+            raise pickle.UnpicklingError("unusual array header")
+        self.array = None
+
+    def __setstate__(self, state):
+        _, shape, dtype, is_fortran, data = state
+        plain = type(dtype) is _Dtype and type(data) is bytes and type(shape) is tuple and len(shape) <= 32
+        if not plain or not all(type(n) is int and n >= 0 for n in shape):
+            raise pickle.UnpicklingError("an array with an unusual description")
+        if math.prod(shape) * dtype.dtype.itemsize != len(data):
+            raise pickle.UnpicklingError("an array whose shape does not fit its data")
+        self.array = np.frombuffer(data, dtype.dtype).reshape(shape, order="F" if is_fortran else "C").copy("K")
 
 
-def _scalar(dtype, data=None):
+def _scalar(dtype, data):
     """Stands in for NumPy's `scalar`."""
-    return np.frombuffer(data, dtype=dtype, count=1)[0]
+    if type(dtype) is not _Dtype or type(data) is not bytes or len(data) != dtype.dtype.itemsize:
+        raise pickle.UnpicklingError("a number with an unusual description")
+    return np.frombuffer(data, dtype=dtype.dtype, count=1)[0]
 
 
 def _encode(text, encoding="latin1"):
     """Stands in for `_codecs.encode`, with which protocol 2 writes bytes."""
-    return str(text).encode("latin1")
+    if type(text) is not str:
+        raise pickle.UnpicklingError("text to encode that is no text")
+    return text.encode("latin1")
 
 
-_ALLOWED = {("numpy", "ndarray"): _NDARRAY_TOKEN, ("numpy", "dtype"): _dtype, ("_codecs", "encode"): _encode}
-_ALLOWED[("collections", "OrderedDict")] = collections.OrderedDict
+_ADMITTED = {
+    ("numpy", "ndarray"): _NDARRAY_TOKEN,
+    ("numpy", "dtype"): Admitted(_Dtype),
+    ("_codecs", "encode"): Admitted(_encode),
+    **ORDERED_DICT,
+}
 for _module in _MULTIARRAY:
-    _ALLOWED[(_module, "_reconstruct")] = _reconstruct
-    _ALLOWED[(_module, "scalar")] = _scalar
+    _ADMITTED[(_module, "_reconstruct")] = Admitted(_Array)
+    _ADMITTED[(_module, "scalar")] = Admitted(_scalar)
 
 
-class _RestrictedUnpickler(pickle.Unpickler):
-    def find_class(self, module, name):
-        try:
-            return _ALLOWED[(module, name)]
-        except KeyError:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which weights never need") from None
+class _Plainer:
+    """Checks that only arrays, numbers, strings and containers came out, and gives them back as plain ones."""
 
-    def persistent_load(self, pid):
-        raise pickle.UnpicklingError("it refers to objects outside the file")
+    def __init__(self):
+        self.values = 0
 
-
-def _plain(value, depth: int = 0):
-    """Checks that only arrays, numbers, strings and containers came out; returns OrderedDicts as dicts."""
-    if depth > 16:
-        raise pickle.UnpicklingError("its containers are nested more than 16 deep")
-    if isinstance(value, dict):
-        return {_key(k): _plain(v, depth + 1) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return type(value)(_plain(v, depth + 1) for v in value)
-    if value is None or isinstance(value, (bool, int, float, complex, str, bytes, np.ndarray, np.generic)):
-        return value
-    raise pickle.UnpicklingError(f"it holds a {type(value).__name__}")
+    def __call__(self, value, depth: int = 0):
+        # A list that holds another one ten times, which holds another ten times, is a short file and never ends.
+        self.values += 1
+        if self.values > _MAX_VALUES:
+            raise pickle.UnpicklingError(f"it holds more than {_MAX_VALUES} values")
+        if depth > _MAX_DEPTH:
+            raise pickle.UnpicklingError(f"its containers are nested more than {_MAX_DEPTH} deep")
+        if isinstance(value, dict):
+            return {_key(k): self(v, depth + 1) for k, v in value.items()}
+        if isinstance(value, (list, tuple)):
+            return type(value)(self(v, depth + 1) for v in value)
+        if type(value) is _Array and value.array is not None:
+            return value.array
+        if value is None or isinstance(value, (bool, int, float, complex, str, bytes, np.generic)):
+            return value
+        raise pickle.UnpicklingError(f"it holds a {type(value).__name__.strip('_')}")
 
 
 def _key(key):
@@ -103,7 +138,7 @@ def read_pickle(path: str | Path):
     if not data:
         raise CheckpointError(f"{path}: the file is empty; use another checkpoint")
     try:
-        return _join_big_arrays(_plain(_RestrictedUnpickler(io.BytesIO(data)).load()))
+        return _join_big_arrays(_Plainer()(RestrictedUnpickler(io.BytesIO(data), _ADMITTED).load()))
     except Exception as error:  # a damaged pickle raises almost anything
         raise CheckpointError(
             f"{path}: not a checkpoint that can be read safely ({type(error).__name__}: {error}). The file is damaged "
