@@ -93,7 +93,9 @@ class RestrictedUnpickler(pickle._Unpickler):
         super().__init__(bounded, fix_imports=False, encoding=encoding)
         self.admitted = admitted
         self.operations = self.other_keys = 0
-        self.left_to_copy = bounded.size
+        self.left_to_copy = (
+            2 * bounded.size
+        )  # protocol 2 hands an array's bytes on twice: as text to encode, then as bytes
 
     def find_class(self, module, name):
         try:
