@@ -25,17 +25,78 @@ def read_bytes(path: str | Path) -> np.ndarray:
     return content
 
 
-def read_image(path: str | Path, channels: int = 3) -> np.ndarray:
+def _announced_pixels(content: np.ndarray) -> int | None:
+    """Width times height as the file's head says it; None where Pillow does not know the format.
+
+    Raises:
+        Image.DecompressionBombError: more pixels than Pillow touches at all.
+    """
+    try:
+        with Image.open(io.BytesIO(content)) as picture:
+            return picture.width * picture.height
+    except (OSError, SyntaxError, ValueError):
+        return None
+
+
+def _require_size(path: str | Path, content: np.ndarray, max_pixels: int) -> None:
+    """Refuses huge pictures before memory is taken for them."""
+    try:
+        pixels = _announced_pixels(content)
+    except Image.DecompressionBombError as error:
+        if max_pixels <= 2 * (Image.MAX_IMAGE_PIXELS or max_pixels):
+            raise DataError(f"{path}: {error}; allowed are {max_pixels} (--max_pixels)") from error
+        return
+    if pixels is not None and pixels > max_pixels:
+        raise DataError(
+            f"{path}: has {pixels} pixels, allowed are {max_pixels}; make it smaller or raise the limit (--max_pixels)"
+        )
+
+
+def _start_of_scan(data: bytes) -> int:
+    """Where a JPEG's picture data begin, after its head; the head may hold a whole small JPEG of its own."""
+    at = 2
+    while at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] != 0xDA:
+        at += 1 if data[at + 1] == 0xFF else 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return at
+
+
+def _require_end_of_jpeg(path: str | Path, content: np.ndarray) -> None:
+    """A cheap form of `require_whole`: the mark of the end must follow the start of the picture's data."""
+    data = content.tobytes()
+    if data[:2] == b"\xff\xd8" and data.find(b"\xff\xd9", _start_of_scan(data)) < 0:
+        raise DataError(f"{path}: is a damaged JPEG (it ends before the picture does)")
+
+
+def read_image(
+    path: str | Path, channels: int = 3, *, max_pixels: int | None = None, whole: bool = False
+) -> np.ndarray:
     """An image as uint8, BGR `[H, W, 3]` or grey `[H, W]` for one channel.
 
     EXIF orientation is applied, 16 bits become 8, alpha is dropped, CMYK and palettes become colours.
 
+    Args:
+        path: the file.
+        channels: 3 or 1.
+        max_pixels: refuse larger pictures, before they are decoded.
+        whole: refuse JPEGs that are cut off, of which OpenCV makes a picture with a grey rest.
+
     Raises:
-        DataError: missing, empty, damaged, or no image.
+        DataError: missing, empty, damaged, too large, or no image.
     """
+    return decode_image(read_bytes(path), path, channels, max_pixels=max_pixels, whole=whole)
+
+
+def decode_image(
+    content: np.ndarray, path: str | Path, channels: int = 3, *, max_pixels: int | None = None, whole: bool = False
+) -> np.ndarray:
+    """`read_image` for the content of a file, uint8 with at least one byte, which errors call `path`."""
     flag = cv2.IMREAD_GRAYSCALE if channels == 1 else cv2.IMREAD_COLOR
+    if max_pixels is not None:
+        _require_size(path, content, max_pixels)
+    if whole:
+        _require_end_of_jpeg(path, content)
     try:
-        image = cv2.imdecode(read_bytes(path), flag)
+        image = cv2.imdecode(content, flag)
     except cv2.error as error:
         raise DataError(f"{path}: cannot be decoded ({str(error).strip().splitlines()[-1]})") from error
     if image is None:

@@ -4,7 +4,7 @@ import time
 from pathlib import Path
 
 from paddle_dnl import registry
-from paddle_dnl.data.reading import read_image
+from paddle_dnl.data.reading import decode_image, read_image
 from paddle_dnl.engine.deploy_config import read_deploy_config
 from paddle_dnl.engine.inference_engines import EngineOptions, make_engine
 from paddle_dnl.errors import ConfigError, DataError, UsageError
@@ -12,6 +12,10 @@ from paddle_dnl.errors import ConfigError, DataError, UsageError
 import cv2
 import numpy as np
 from paddleseg.transforms import Compose
+
+WRONG_SIZES = ("resize", "refuse")
+# 8K video has 33 million, a large camera 60; what is larger is more often an attack or a mistake than a picture.
+MAX_PIXELS = 80_000_000
 
 
 class Predictor:
@@ -22,8 +26,14 @@ class Predictor:
 
     Args:
         folder: an exported folder or its deploy.yaml.
-        engine: `paddle`, `onnxruntime` or `auto`.
-        options: fields of `paddle_dnl.engine.inference_engines.EngineOptions`, such as `device` or `cpu_threads`.
+        engine: `paddle`, `onnxruntime` or `auto`; or an engine that runs already, such as an `EngineProcess`.
+        wrong_size: pictures of another size than a fixed-size model takes: `resize` or `refuse`.
+        max_pixels: larger picture files are refused before they are decoded; None allows all.
+        options: of a named engine, fields of `paddle_dnl.engine.inference_engines.EngineOptions`, such as `device`.
+
+    Attributes:
+        files: what deploy.yaml says.
+        classes: names and colours, None in folders that PaddleSeg exported.
 
     Raises:
         ConfigError: deploy.yaml is missing or wrong.
@@ -31,7 +41,18 @@ class Predictor:
         UsageError: a device, engine or setting that cannot be used.
     """
 
-    def __init__(self, folder: str | Path, *, engine: str = "paddle", **options):
+    def __init__(
+        self,
+        folder: str | Path,
+        *,
+        engine="paddle",
+        wrong_size: str = "resize",
+        max_pixels: int | None = MAX_PIXELS,
+        **options,
+    ):
+        if wrong_size not in WRONG_SIZES:
+            raise UsageError(f"wrong_size {wrong_size!r} is not one of {', '.join(WRONG_SIZES)}")
+        self._wrong_size, self._max_pixels = wrong_size, max_pixels
         self.files = read_deploy_config(folder)
         self.classes = self.files.classes
         channels = self.files.input_shape[1] if self.files.input_shape else 3
@@ -41,14 +62,27 @@ class Predictor:
         except ConfigError as error:
             raise ConfigError(f"{self.files.folder / 'deploy.yaml'}: {error}") from error
         self._compose = Compose(steps, img_channels=self._channels)
-        self._engine = make_engine(engine, self.files, EngineOptions(**options))
+        self._engine = make_engine(engine, self.files, EngineOptions(**options)) if isinstance(engine, str) else engine
+
+    def read(self, path: str | Path) -> np.ndarray:
+        """A picture file as the array that `preprocess` takes, uint8 BGR `[H, W, 3]` (`[H, W]` for grey models).
+
+        Raises:
+            DataError: missing, empty, damaged, cut off, no picture, or larger than `max_pixels`.
+        """
+        return read_image(path, self._channels, max_pixels=self._max_pixels, whole=True)
+
+    def decode(self, content: bytes, name: str = "picture") -> np.ndarray:
+        """`read` for the content of a file, at least one byte, which errors call `name`."""
+        data = np.frombuffer(content, np.uint8)
+        return decode_image(data, name, self._channels, max_pixels=self._max_pixels, whole=True)
 
     def preprocess(self, image: str | Path | np.ndarray) -> tuple[np.ndarray, list]:
         """A picture, as file or BGR array, to network input `[3, H, W]` and the sizes it went through."""
         if isinstance(image, np.ndarray):
             name, pixels = "image array", self._check_array(image)
         else:
-            name, pixels = image, read_image(image, self._channels)
+            name, pixels = image, self.read(image)
         try:
             data = self._compose({"img": pixels.astype(np.float32), "trans_info": [], "gt_fields": []})
         except (ValueError, TypeError, cv2.error) as error:
@@ -59,6 +93,11 @@ class Predictor:
         tensor, info = data["img"], list(data["trans_info"])
         size = self.files.fixed_size
         if size is not None and tensor.shape[1:] != size:
+            if self._wrong_size == "refuse":
+                raise DataError(
+                    f"{name}: is {tensor.shape[2]}x{tensor.shape[1]} after Deploy.transforms, this model takes "
+                    f"{size[1]}x{size[0]}; resize it, or allow that with wrong_size resize (--wrong_size)"
+                )
             info.append(("resize", tensor.shape[1:]))
             resized = cv2.resize(tensor.transpose(1, 2, 0), size[::-1], interpolation=cv2.INTER_LINEAR)
             tensor = resized.reshape(*size, -1).transpose(2, 0, 1)
@@ -124,14 +163,19 @@ class Predictor:
         labels: list[np.ndarray] = []
         for start in range(0, len(images), size):
             prepared = [self.preprocess(image) for image in images[start : start + size]]
-            outputs: list = [None] * len(prepared)
-            for shape in {tensor.shape for tensor, _ in prepared}:
-                members = [i for i, (tensor, _) in enumerate(prepared) if tensor.shape == shape]
-                result = self.run(np.stack([prepared[i][0] for i in members]))
-                for i, one in zip(members, result, strict=True):
-                    outputs[i] = one
+            outputs = self.run_each([tensor for tensor, _ in prepared])
             labels += [self.postprocess(out, info) for out, (_, info) in zip(outputs, prepared, strict=True)]
         return labels
+
+    def run_each(self, tensors: list[np.ndarray]) -> list[np.ndarray]:
+        """The graph's output for each input `[3, H, W]`; inputs of one size are run as one batch."""
+        outputs: list = [None] * len(tensors)
+        for shape in dict.fromkeys(tensor.shape for tensor in tensors):
+            members = [i for i, tensor in enumerate(tensors) if tensor.shape == shape]
+            result = self.run(np.stack([tensors[i] for i in members]))
+            for i, one in zip(members, result, strict=True):
+                outputs[i] = one
+        return outputs
 
     def benchmark(self, image, warmup: int = 5, repeats: int = 20, batch_size: int = 1) -> dict[str, float]:
         """Seconds per run of the engine alone: median, mean, p90, p99; and images per second from the median.
