@@ -174,19 +174,28 @@ def _dynamic_filter(side: str):
     for kernel in kernels.values():
         kernel.stop_gradient = False
 
+    def step(convolve):
+        # As in DMNet: all four forward, then all backward.
+        sum(convolve(x, kernel).sum() for kernel in kernels.values()).backward()
+        x.clear_gradient()
+        for kernel in kernels.values():
+            kernel.clear_gradient()
+
     def ours():
         from paddle_dnl.nn.dynamic_filter import dynamic_depthwise_conv
 
-        for kernel in kernels.values():
-            dynamic_depthwise_conv(x, kernel).sum().backward()
+        step(dynamic_depthwise_conv)
+
+    def padded_copy(x, kernel):
+        # paddleseg.models.dmnet.DCM: pads a copy, then convolves it in groups.
+        k = kernel.shape[-1]
+        pad = (k - 1) // 2
+        padded = F.pad(x, [pad] * 4, mode="constant") if pad else x
+        grouped = F.conv2d(padded.reshape([1, 512, *padded.shape[2:]]), kernel.reshape([512, 1, k, k]), groups=512)
+        return grouped.reshape([1, 512, 64, 128])
 
     def peer():
-        # paddleseg.models.dmnet.DCM: pads a copy, then convolves it in groups.
-        for k, kernel in kernels.items():
-            pad = (k - 1) // 2
-            padded = F.pad(x, [pad] * 4, mode="constant") if pad else x
-            grouped = F.conv2d(padded.reshape([1, 512, *padded.shape[2:]]), kernel.reshape([512, 1, k, k]), groups=512)
-            grouped.reshape([1, 512, 64, 128]).sum().backward()
+        step(padded_copy)
 
     return ours if side == "ours" else peer
 
