@@ -10,6 +10,10 @@ import cv2
 import numpy as np
 from PIL import Image
 
+# Reading it means setting it, for all threads of the process: so once, before there are any.
+_UMASK = os.umask(0)
+os.umask(_UMASK)
+
 Colors = Sequence[tuple[int, int, int]]
 
 
@@ -53,29 +57,33 @@ def _write(path: str | Path, content: bytes) -> None:
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
-        os.chmod(temporary, 0o666 & ~_umask())
+        os.chmod(temporary, 0o666 & ~_UMASK)
         os.replace(temporary, path)
     except BaseException:
         os.unlink(temporary)
         raise
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def encode_image(image_bgr: np.ndarray, suffix: str = ".png") -> bytes:
+    """A BGR or grey picture as the content of a file whose name ends in `suffix`."""
+    _, content = cv2.imencode(suffix, image_bgr)
+    return content.tobytes()
 
 
-def save_image(path: str | Path, image_bgr: np.ndarray) -> None:
-    """Writes a BGR or grey picture in the format of its name."""
-    _, content = cv2.imencode(Path(path).suffix, image_bgr)
-    _write(path, content.tobytes())
-
-
-def save_label_png(path: str | Path, label: np.ndarray, colors: Colors) -> None:
-    """Writes class numbers as a palette PNG: programs read the numbers, people see the colours."""
+def encode_label_png(label: np.ndarray, colors: Colors) -> bytes:
+    """Class numbers as a palette PNG: programs read the numbers, people see the colours."""
     picture = Image.fromarray(label.astype(np.uint8))
     picture.putpalette(_palette(colors).tobytes())
     buffer = io.BytesIO()
     picture.save(buffer, format="PNG")
-    _write(path, buffer.getvalue())
+    return buffer.getvalue()
+
+
+def save_image(path: str | Path, image_bgr: np.ndarray) -> None:
+    """Writes a BGR or grey picture in the format of its name."""
+    _write(path, encode_image(image_bgr, Path(path).suffix))
+
+
+def save_label_png(path: str | Path, label: np.ndarray, colors: Colors) -> None:
+    """Writes `encode_label_png`."""
+    _write(path, encode_label_png(label, colors))
