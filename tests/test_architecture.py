@@ -28,6 +28,8 @@ ALLOWED = {
     "data": {"data", "registry"} | BASE,
     "convert": {"convert", "models", "nn", "registry"} | BASE,
     "visualize": {"visualize", "data", "nn"} | BASE,
+    # Looks at finished models, so it stands above the engine, as the command line does.
+    "analysis": {"analysis", "engine", "models", "nn", "data", "registry", "visualize"} | BASE,
     "config": {"config", "registry", "models", "losses", "optim", "data"} | BASE,
     "errors": {"errors"},
     "restricted_pickle": {"restricted_pickle"},

@@ -56,14 +56,18 @@ class DGMN2Attention(nn.Layer):
             maps.append(y.reshape([-1, self.head_dim, height, width]))
         return maps
 
-    def forward(self, x, height, width):
-        """Tokens `[B, N = H * W, C]`, row by row -> `[B, N, C]`."""
-        dim = x.shape[2]
+    def attention_weights(self, x, height, width):
+        """Tokens `[B, N, C]` -> (offsets `[B * h, 18, H, W]`, weights `[B * h, 9, N]`, values `[B * h, d, H, W]`)."""
         offset = self._offsets(x, height, width)
         q, k, v = self._queries_keys_values(x, height, width)
         logits = (self.scale * q.flatten(2).unsqueeze(2) * self.unfold(k, offset)).sum(1)
         logits = logits + self.pos_emb(q).flatten(2)
-        weights = F.softmax(logits, axis=1)  # [B * h, 9, N]
+        return offset, F.softmax(logits, axis=1), v
+
+    def forward(self, x, height, width):
+        """Tokens `[B, N = H * W, C]`, row by row -> `[B, N, C]`."""
+        dim = x.shape[2]
+        offset, weights, v = self.attention_weights(x, height, width)
         y = (weights.unsqueeze(1) * self.unfold(v, offset)).sum(2)
         y = y.reshape([-1, dim, height * width])
         return paddle.matmul(y, self.proj.weight, transpose_x=True) + self.proj.bias

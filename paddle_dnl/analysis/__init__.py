@@ -1,0 +1,1 @@
+"""What a trained model attends to: its weights for single queries, and how they agree with the labels."""

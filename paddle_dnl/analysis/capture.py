@@ -1,0 +1,47 @@
+"""The inputs of layers during one pass of a model, kept by hooks that are gone afterwards."""
+
+import contextlib
+
+from paddle_dnl.errors import UsageError
+
+import paddle
+
+
+def layers_of(model: paddle.nn.Layer, kind: type) -> dict[str, paddle.nn.Layer]:
+    """Name -> layer for all layers of a class, in the order of the model."""
+    return {name: layer for name, layer in model.named_sublayers(include_self=True) if isinstance(layer, kind)}
+
+
+@paddle.no_grad()
+def capture_inputs(model: paddle.nn.Layer, image: paddle.Tensor, layers: dict[str, paddle.nn.Layer]) -> dict:
+    """Runs the model once, in evaluation mode, and returns name -> positional inputs of the named layers.
+
+    Args:
+        model: maps images to a list of logits; its layers are left in the modes they were in.
+        image: `[1, 3, H, W]`, prepared as for the model.
+        layers: as from `layers_of`.
+
+    Raises:
+        UsageError: a batch, or a layer that the pass does not reach.
+    """
+    if image.shape[0] != 1:
+        raise UsageError(f"attention is looked at one image at a time, got a batch of {image.shape[0]}")
+    found: dict[str, tuple] = {}
+
+    def keep(name):
+        return lambda layer, inputs: found.update({name: inputs})
+
+    modes = [(layer, layer.training) for layer in model.sublayers(include_self=True)]
+    with contextlib.ExitStack() as stack:
+        for name, layer in layers.items():
+            stack.callback(layer.register_forward_pre_hook(keep(name)).remove)
+        try:
+            model.eval()
+            model(image)
+        finally:
+            for layer, training in modes:
+                layer.training = training
+    missing = sorted(set(layers) - set(found))
+    if missing:
+        raise UsageError(f"{type(model).__name__} did not use {', '.join(missing)} in this pass")
+    return found

@@ -1,0 +1,28 @@
+"""The filters that a DMNet makes for one image."""
+
+from paddle_dnl.analysis.capture import capture_inputs, layers_of
+from paddle_dnl.errors import UsageError
+from paddle_dnl.nn.dynamic_filter import DynamicFilter
+
+import numpy as np
+import paddle
+
+
+@paddle.no_grad()
+def dynamic_filters(model: paddle.nn.Layer, image: paddle.Tensor) -> dict[str, np.ndarray]:
+    """Name of the module -> its filters for one image `[1, 3, H, W]`: `[channels, k, k]`, as in the order of the model.
+
+    Raises:
+        UsageError: the model makes no filters.
+    """
+    layers = layers_of(model, DynamicFilter)
+    if not layers:
+        raise UsageError(f"{type(model).__name__} makes no filters")
+    inputs = capture_inputs(model, image, layers)
+    return {name: layer.filters(inputs[name][0])[0].numpy() for name, layer in layers.items()}
+
+
+def strongest(filters: np.ndarray, count: int) -> np.ndarray:
+    """The `count` filters with the largest norm, largest first; of equal ones the first."""
+    norms = np.sqrt((filters.astype(np.float64) ** 2).sum((1, 2)))
+    return filters[np.argsort(-norms, kind="stable")[:count]]

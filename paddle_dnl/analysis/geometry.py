@@ -1,0 +1,97 @@
+"""Which position of a feature map a pixel of the original image belongs to, and maps back at the image's size."""
+
+from collections.abc import Sequence
+
+from paddle_dnl.engine.inference import restore
+from paddle_dnl.errors import UsageError
+from paddle_dnl.nn.resize import resize
+
+import numpy as np
+import paddle
+
+
+class Geometry:
+    """Original image -> transforms -> network input -> feature map, for one image.
+
+    A position stands for the pixels whose logits it would give if the map were enlarged to the input, so the rule is
+    that of the model's own last resize.
+
+    Args:
+        input_size: (height, width) of the network input.
+        map_size: (height, width) of the feature map.
+        trans_info: what the transforms did, see `paddle_dnl.engine.inference.restore`.
+        align_corners: of the model.
+    """
+
+    def __init__(self, input_size, map_size, trans_info: Sequence = (), align_corners: bool = False):
+        self.input_size, self.map_size = tuple(input_size), tuple(map_size)
+        self.trans_info, self.align_corners = trans_info, align_corners
+        self._cells = None
+
+    def cells(self) -> np.ndarray:
+        """The position of every pixel of the original image, `[H, W]` int64."""
+        if self._cells is None:
+            height, width = self.input_size
+            ramps = np.empty((1, 2, height, width), np.float32)
+            ramps[0, 0], ramps[0, 1] = np.arange(height, dtype=np.float32)[:, None], np.arange(width, dtype=np.float32)
+            # Where a pixel of the original lies in the input: the ramps go the way that logits go.
+            y, x = restore(paddle.to_tensor(ramps), self.trans_info).numpy()[0]
+            self._cells = self._along(y, 0) * self.map_size[1] + self._along(x, 1)
+        return self._cells
+
+    def _along(self, coordinate: np.ndarray, axis: int) -> np.ndarray:
+        length, cells = self.input_size[axis], self.map_size[axis]
+        if self.align_corners:
+            found = np.rint(coordinate.astype(np.float64) * ((cells - 1) / max(length - 1, 1)))
+        else:
+            found = np.floor((coordinate.astype(np.float64) + 0.5) * (cells / length))
+        return found.astype(np.int64).clip(0, cells - 1)
+
+    def position(self, x: int, y: int) -> int:
+        """The position of one pixel of the original image.
+
+        Raises:
+            UsageError: a pixel outside.
+        """
+        height, width = self.cells().shape
+        if not (0 <= x < width and 0 <= y < height):
+            raise UsageError(f"the point {x},{y} lies outside the image, which is {width} wide and {height} high")
+        return int(self.cells()[y, x])
+
+    def pixels(self, rows: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(x, y) in the network input, in pixels, of fractional (row, column) coordinates of the feature map."""
+        found = []
+        for coordinate, length, cells in zip((columns, rows), self.input_size[::-1], self.map_size[::-1], strict=True):
+            if self.align_corners:
+                found.append(coordinate * ((length - 1) / max(cells - 1, 1)))
+            else:
+                found.append((coordinate + 0.5) * (length / cells) - 0.5)
+        return found[0], found[1]
+
+    def enlarge(self, maps: np.ndarray) -> np.ndarray:
+        """Maps `[n, h, w]` at the original image's size, `[n, H, W]` float32, interpolated as logits are."""
+        large = resize(paddle.to_tensor(maps[None].astype(np.float32)), list(self.input_size), self.align_corners)
+        return restore(large, self.trans_info).numpy()[0]
+
+    def extent(self) -> tuple[int, int]:
+        """How many rows and columns of positions the original image covers."""
+        cells = self.cells()
+        return int(cells.max() // self.map_size[1]) + 1, int((cells % self.map_size[1]).max()) + 1
+
+    def regrid(self, maps: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+        """Weights `[n, h, w]` summed into an even grid over the original image, `[n, *size]`.
+
+        A position's weight is spread evenly over its pixels, so shares of attention stay shares. What lies on padding
+        is lost.
+        """
+        cells, (height, width) = self.cells(), self.cells().shape
+        rows = np.arange(height) * size[0] // height
+        columns = np.arange(width) * size[1] // width
+        target = rows[:, None] * size[1] + columns
+        positions, count = self.map_size[0] * self.map_size[1], size[0] * size[1]
+        pairs, pixels = np.unique(cells.reshape(-1) * count + target.reshape(-1), return_counts=True)
+        source, target = np.divmod(pairs, count)
+        share = pixels / np.bincount(cells.reshape(-1), minlength=positions)[source]
+        flat = maps.reshape(len(maps), positions)
+        summed = [np.bincount(target, weights=row[source] * share, minlength=count) for row in flat]
+        return np.stack(summed).reshape(len(maps), *size)

@@ -1,0 +1,121 @@
+"""From attention to files: what tools/visualize_attention.py writes for one image."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from paddle_dnl.analysis.filters import strongest
+from paddle_dnl.analysis.geometry import Geometry
+from paddle_dnl.analysis.nonlocal_maps import BlockAttention
+from paddle_dnl.analysis.sampled_points import SampledAttention
+from paddle_dnl.visualize import attention as draw
+from paddle_dnl.visualize import viewer
+from paddle_dnl.visualize.overlay import save_image
+
+import numpy as np
+
+Point = tuple[int, int]
+_QUERIES_AT_ONCE = 32
+FILTERS_SHOWN = 32
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One image: the picture `[H, W, 3]` BGR, the points (x, y) in it, and the folder that is written."""
+
+    picture: np.ndarray
+    points: Sequence[Point]
+    folder: Path
+    title: str
+
+
+def render_nonlocal(attention: BlockAttention, geometry: Geometry, scene: Scene) -> None:
+    """`unary.png`, and for each point `pairwise_X_Y.png` and `both_X_Y.png`; `overview.png` and `viewer.html`.
+
+    A plain non-local block is shown as its two factors, see `BlockAttention.factors`; `both` are its weights.
+    """
+    parts = attention.factors()
+    unary = _overlay(parts.unary(), geometry, scene.picture) if parts.has_unary else None
+    if unary is not None:
+        save_image(scene.folder / "unary.png", unary)
+    rows = []
+    for x, y in scene.points:
+        position = [geometry.position(x, y)]
+        row = [(draw.mark(scene.picture, x, y), f"query {x},{y}")]
+        shown = {"pairwise": parts.pairwise(position)[0]} if parts.has_pairwise else {}
+        if parts.has_pairwise and parts.has_unary:
+            shown["both"] = attention.weights(position)[0]
+        for name, heat in shown.items():
+            made = draw.mark(_overlay(heat, geometry, scene.picture), x, y)
+            save_image(scene.folder / f"{name}_{x}_{y}.png", made)
+            row.append((made, f"{name}, {heat.max() * heat.size:.1f} x even at most"))
+        if unary is not None:
+            row.insert(min(2, len(row)), (unary, "unary"))
+        rows.append(row)
+    save_image(scene.folder / "overview.png", draw.sheet(rows))
+    _write_viewer(parts, geometry, scene)
+
+
+def _overlay(heat: np.ndarray, geometry: Geometry, picture: np.ndarray) -> np.ndarray:
+    return draw.heat_overlay(picture, draw.relative(geometry.enlarge(heat[None])[0]))
+
+
+def _write_viewer(parts: BlockAttention, geometry: Geometry, scene: Scene) -> None:
+    size = viewer.fit(*geometry.extent(), viewer.POSITIONS)
+    unary = geometry.regrid(parts.unary()[None], size)[0] if parts.has_unary else None
+    pairwise, both, note = None, None, f"Block {parts.name}, feature map {parts.size[1]}x{parts.size[0]}."
+    if parts.has_pairwise:
+        grid = viewer.fit(*geometry.extent(), viewer.QUERIES)
+        pairwise = _on_grid(parts.pairwise, grid, size, geometry)
+        if parts.combine == "multiply":
+            both = _on_grid(parts.weights, grid, size, geometry)
+        note += f" Stored: {grid[1]}x{grid[0]} queries, maps of {size[1]}x{size[0]}, one byte per weight."
+    maps = viewer.ViewerMaps(scene.picture, pairwise, unary, parts.gate, both)
+    viewer.write_viewer(scene.folder / "viewer.html", scene.title, note, maps)
+
+
+def _on_grid(rows, grid: tuple[int, int], size: tuple[int, int], geometry: Geometry) -> np.ndarray:
+    """The maps of an even grid of queries over the image, reduced to `size`: `[*grid, *size]`."""
+    height, width = geometry.cells().shape
+    ys = ((np.arange(grid[0]) + 0.5) * height / grid[0]).astype(int)
+    xs = ((np.arange(grid[1]) + 0.5) * width / grid[1]).astype(int)
+    positions = geometry.cells()[np.ix_(ys, xs)].reshape(-1)
+    # In parts: only reduced maps are kept.
+    groups = [positions[i : i + _QUERIES_AT_ONCE] for i in range(0, len(positions), _QUERIES_AT_ONCE)]
+    return np.concatenate([geometry.regrid(rows(group), size) for group in groups]).reshape(*grid, *size)
+
+
+def render_samples(layers: Sequence[tuple[SampledAttention, Geometry]], scene: Scene) -> None:
+    """`samples_LAYER_X_Y.png` for each point and layer, and `overview.png` with all of them."""
+    rows = []
+    for x, y in scene.points:
+        row = [(draw.mark(scene.picture, x, y), f"query {x},{y}")]
+        for sampled, geometry in layers:
+            at = sampled.at(geometry.position(x, y))
+            columns, lines = _original(geometry, *geometry.pixels(at[0], at[1]))
+            made = draw.draw_samples(draw.mark(scene.picture, x, y), columns, lines, at[2])
+            save_image(scene.folder / f"samples_{sampled.name}_{x}_{y}.png", made)
+            row.append((made, sampled.name))
+        rows.append(row)
+    save_image(scene.folder / "overview.png", draw.sheet(rows))
+
+
+def _original(geometry: Geometry, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels of the network input as pixels of the original image; padding lies at the right and bottom."""
+    size = geometry.input_size
+    for name, before in reversed(list(geometry.trans_info)):
+        if name == "resize":
+            x = (x + 0.5) * (before[1] / size[1]) - 0.5
+            y = (y + 0.5) * (before[0] / size[0]) - 0.5
+        size = before
+    return x, y
+
+
+def render_filters(filters: dict[str, np.ndarray], scene: Scene) -> None:
+    """`filters_NAME.png`: the strongest filters of each module; `overview.png` with all of them beside the picture."""
+    sheets = []
+    for name, kernels in filters.items():
+        made = draw.draw_filters(strongest(kernels, FILTERS_SHOWN))
+        save_image(scene.folder / f"filters_{name}.png", made)
+        sheets.append((made, f"{name}: {kernels.shape[-1]}x{kernels.shape[-1]}"))
+    save_image(scene.folder / "overview.png", draw.sheet([[(scene.picture, scene.title)], sheets]))

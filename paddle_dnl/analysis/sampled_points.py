@@ -1,0 +1,67 @@
+"""Where the pixels of a DGMN2 network look: nine points per head, each with a weight."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from paddle_dnl.analysis.capture import capture_inputs, layers_of
+from paddle_dnl.errors import UsageError
+from paddle_dnl.nn.deformable_unfold import SAMPLES
+from paddle_dnl.nn.dgmn2_attention import DGMN2Attention
+
+import numpy as np
+import paddle
+
+
+@dataclass(frozen=True)
+class SampledAttention:
+    """One attention layer on one image.
+
+    Attributes:
+        name: of the layer in the model.
+        size: (height, width) of its map.
+        rows, columns: where each sample lies, in positions of the map, fractional: `[heads, 9, height, width]`.
+        weights: of each sample, they sum to 1 per head: `[heads, 9, height, width]`.
+    """
+
+    name: str
+    size: tuple[int, int]
+    rows: np.ndarray
+    columns: np.ndarray
+    weights: np.ndarray
+
+    def at(self, position: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Rows, columns and weights of one query, `[heads, 9]` each.
+
+        Raises:
+            UsageError: no such position.
+        """
+        if not 0 <= position < self.size[0] * self.size[1]:
+            raise UsageError(f"{self.name}: positions must lie in [0, {self.size[0] * self.size[1]})")
+        row, column = divmod(position, self.size[1])
+        return self.rows[..., row, column], self.columns[..., row, column], self.weights[..., row, column]
+
+
+@paddle.no_grad()
+def layer_samples(name: str, layer: DGMN2Attention, x: paddle.Tensor, height: int, width: int) -> SampledAttention:
+    """The samples of one layer for its input tokens `[1, height * width, C]`."""
+    offset, weights, _ = layer.attention_weights(x, height, width)
+    offset = offset.numpy().astype(np.float64).reshape(-1, SAMPLES, 2, height, width)
+    tap = np.arange(SAMPLES)[:, None, None]
+    rows = np.arange(height)[:, None] + tap // 3 - 1 + offset[:, :, 0]
+    columns = np.arange(width) + tap % 3 - 1 + offset[:, :, 1]
+    return SampledAttention(name, (height, width), rows, columns, weights.numpy().reshape(-1, SAMPLES, height, width))
+
+
+def sampled_attention(model: paddle.nn.Layer, image: paddle.Tensor) -> Iterator[SampledAttention]:
+    """All DGMN2 attention layers of a model on one image `[1, 3, H, W]`, from the first to the last.
+
+    Raises:
+        UsageError: the model has none.
+    """
+    layers = layers_of(model, DGMN2Attention)
+    if not layers:
+        raise UsageError(f"{type(model).__name__} has no DGMN2 attention")
+    inputs = capture_inputs(model, image, layers)
+    for name, layer in layers.items():
+        x, height, width = inputs[name]
+        yield layer_samples(name, layer, x, int(height), int(width))

@@ -1,0 +1,160 @@
+"""How much attention falls on the query's category and on boundaries: definitions in docs/attention.md.
+
+An overlap is a share of attention. Let w_j be the weights of one map over the positions j of the feature map, and R a region
+of labelled pixels. Each weight is spread evenly over the pixels of its position; pixels to be ignored do not count:
+
+    overlap(w, R) = sum_j w_j r_j / sum_j w_j l_j,   r_j, l_j: share of position j's pixels in R, with a label at all
+
+For equal weights this is the share of R in the labelled area: the overlap of attention that knows nothing. `top` replaces
+the weights by 1 for the tenth of the positions with the largest ones and by 0 for the others.
+"""
+
+from dataclasses import dataclass, field
+
+from paddle_dnl.analysis.nonlocal_maps import BlockAttention
+from paddle_dnl.errors import UsageError
+
+import cv2
+import numpy as np
+
+TOP = 0.1
+
+
+def boundary_region(label: np.ndarray, width: int, ignore_index: int = 255) -> np.ndarray:
+    """Pixels near a change of category, `[H, W]` bool.
+
+    A pixel lies on the contour if one of its four neighbours has another category; pixels to be ignored are of no
+    category. The region is all labelled pixels less than `width` pixels (Euclidean, between centres) from the contour;
+    width 1 is the contour itself.
+    """
+    labelled = label != ignore_index
+    contour = np.zeros(label.shape, bool)
+    for first, second in (((slice(1, None), slice(None)), (slice(None, -1), slice(None))),
+                          ((slice(None), slice(1, None)), (slice(None), slice(None, -1)))):  # fmt: skip
+        changes = (label[first] != label[second]) & labelled[first] & labelled[second]
+        contour[first] |= changes
+        contour[second] |= changes
+    if not contour.any():
+        return contour
+    distance = cv2.distanceTransform((~contour).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    return labelled & (distance < width)
+
+
+def shares(region: np.ndarray, cells: np.ndarray, positions: int) -> np.ndarray:
+    """The share of each position's pixels that lie in a region, `[positions]`; 0 where a position has no pixels.
+
+    Args:
+        region: `[H, W]` bool.
+        cells: the position of each pixel, `[H, W]`.
+        positions: how many there are.
+    """
+    inside = np.bincount(cells[region].reshape(-1), minlength=positions)
+    return inside / np.maximum(np.bincount(cells.reshape(-1), minlength=positions), 1)
+
+
+def overlap(weights: np.ndarray, region: np.ndarray, labelled: np.ndarray) -> np.ndarray:
+    """Share of attention on a region, `[n]`; NaN where no attention falls on labelled pixels.
+
+    Args:
+        weights: `[n, N]`.
+        region, labelled: shares of the positions' pixels, `[N]`, or `[n, N]` for a region that depends on the query.
+    """
+    total = (weights * labelled).sum(-1)
+    inside = (weights * region).sum(-1)
+    return np.divide(inside, total, out=np.full(inside.shape, np.nan), where=total > 0)
+
+
+def top_weights(weights: np.ndarray, fraction: float = TOP) -> np.ndarray:
+    """1 for the largest weights of each row, at least one, and 0 for the others; of equal weights the first count."""
+    count = max(1, round(fraction * weights.shape[-1]))
+    chosen = np.argsort(-weights, axis=-1, kind="stable")[..., :count]
+    result = np.zeros(weights.shape)
+    np.put_along_axis(result, chosen, 1.0, axis=-1)
+    return result
+
+
+def sample_queries(label: np.ndarray, count: int, seed: int, index: int, ignore_index: int = 255) -> np.ndarray:
+    """Flat indices of labelled pixels, drawn evenly with replacement; image `index` of a seed always gives the same."""
+    candidates = np.flatnonzero(label.reshape(-1) != ignore_index)
+    if not len(candidates):
+        return candidates
+    return candidates[np.random.default_rng([seed, index]).integers(0, len(candidates), count)]
+
+
+@dataclass
+class AttentionStatistics:
+    """Sums over images; every image counts the same, whatever its number of queries.
+
+    Args:
+        queries: per image.
+        seed: of their choice.
+        boundary_width: see `boundary_region`.
+        ignore_index: label that does not count.
+    """
+
+    queries: int
+    seed: int
+    boundary_width: int
+    ignore_index: int = 255
+    images: int = 0
+    _values: dict[str, list[float]] = field(default_factory=dict)
+
+    def add(self, attention: BlockAttention, label: np.ndarray, cells: np.ndarray) -> None:
+        """One image.
+
+        Args:
+            attention: weights of its block; a plain block is taken apart into its two factors.
+            label: `[H, W]` categories.
+            cells: position of each pixel, see `paddle_dnl.analysis.geometry`.
+
+        Raises:
+            UsageError: a block whose weights are no shares (modes without softmax).
+        """
+        if not attention.is_normalised:
+            raise UsageError(f"mode {attention.mode} has no shares of attention; the statistics need a softmax mode")
+        index, self.images = self.images, self.images + 1
+        pixels = sample_queries(label, self.queries, self.seed, index, self.ignore_index)
+        if not len(pixels):
+            return
+        count = attention.size[0] * attention.size[1]
+        labelled = shares(label != self.ignore_index, cells, count)
+        boundary = shares(boundary_region(label, self.boundary_width, self.ignore_index), cells, count)
+        categories = label.reshape(-1)[pixels]
+        by_category = {c: shares(label == c, cells, count) for c in np.unique(categories)}
+        own = np.stack([by_category[c] for c in categories])  # [n, N]
+
+        factors, positions = attention.factors(), cells.reshape(-1)[pixels]
+        total = attention.weights(positions).reshape(-1, count)
+        self._record("total", total, own, boundary, labelled)
+        if factors.has_pairwise:
+            self._record("pairwise", factors.pairwise(positions).reshape(-1, count), own, boundary, labelled)
+        if factors.has_unary:
+            self._record("unary", factors.unary().reshape(1, count), None, boundary, labelled)
+        even = np.ones((1, count))
+        self._keep("random_category", overlap(even, own, labelled))
+        self._keep("random_boundary", overlap(even, boundary, labelled))
+
+    def _record(self, term: str, weights, own, boundary, labelled) -> None:
+        for suffix, chosen in (("", weights), ("_top", top_weights(weights))):
+            if own is not None:
+                self._keep(f"{term}_category{suffix}", overlap(chosen, own, labelled))
+            self._keep(f"{term}_boundary{suffix}", overlap(chosen, boundary, labelled))
+
+    def _keep(self, name: str, values: np.ndarray) -> None:
+        if np.isfinite(values).any():
+            self._values.setdefault(name, []).append(float(np.nanmean(values)))
+
+    def result(self) -> dict:
+        """Settings, and for each measure its mean over images and the standard error of that mean."""
+        measures = {}
+        for name, values in self._values.items():
+            error = float(np.std(values, ddof=1) / np.sqrt(len(values))) if len(values) > 1 else None
+            measures[name] = {"mean": float(np.mean(values)), "standard_error": error, "images": len(values)}
+        return {
+            "images": self.images,
+            "queries_per_image": self.queries,
+            "seed": self.seed,
+            "boundary_width": self.boundary_width,
+            "top_fraction": TOP,
+            "measures": measures,
+        }
