@@ -8,18 +8,18 @@ from setuptools import find_packages, setup
 ROOT = Path(__file__).resolve().parent
 VERSION = re.search(r'__version__ = "([^"]+)"', (ROOT / "paddle_dnl" / "__init__.py").read_text()).group(1)
 
+# The tests start the service too.
+SERVING = ["fastapi", "uvicorn", "pydantic-settings", "prometheus-client", "python-multipart", "psutil"]
 EXTRAS = {
     "cpu": ["paddlepaddle==3.3.1"],
     "cityscapes": ["cityscapesscripts==2.3.0"],
     "onnx": ["paddle2onnx==2.1.0", "onnx>=1.16", "onnxruntime>=1.20", "ml-dtypes<0.6"],
     "convert": ["torch>=2.0"],
-    "serving": [
-        "fastapi", "uvicorn", "pydantic-settings", "prometheus-client", "python-multipart", "psutil",
-    ],
+    "serving": SERVING,
     "docs": ["mkdocs-material", "mkdocstrings[python]"],
     "test": [
         "pytest", "pytest-timeout", "pytest-xdist", "ruff", "scikit-learn", "scipy", "hypothesis", "pre-commit",
-        "cityscapesscripts==2.3.0", "onnx>=1.16", "onnxruntime>=1.20", "ml-dtypes<0.6",
+        "cityscapesscripts==2.3.0", *SERVING, "httpx", "schemathesis", "onnx>=1.16", "onnxruntime>=1.20", "ml-dtypes<0.6",
     ],
 }  # fmt: skip
 
