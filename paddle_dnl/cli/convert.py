@@ -148,10 +148,10 @@ def main(argv=None) -> int:
     args = parse_args(argv)
     from paddle_dnl.config import Config
     from paddle_dnl.convert import ConversionError, convert_with_report
+    from paddle_dnl.engine.build import build_model
     from paddle_dnl.engine.weights import load_weights
     from paddle_dnl.errors import UsageError
     from paddle_dnl.log import logger
-    from paddle_dnl.models.build import build_model
 
     output = Path(args.output)
     _check_output(output)
