@@ -5,16 +5,20 @@ Its keys are PaddleSeg's (`model`, `params`, `transforms`, `input_shape`, `outpu
 """
 
 import hashlib
-from dataclasses import dataclass, field
+import os
+import shutil
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 from paddle_dnl.config.config import to_yaml
 from paddle_dnl.config.reading import read_yaml_mapping
 from paddle_dnl.data.classes import ClassInfo
+from paddle_dnl.engine.manifest import require_unbroken_seal, seal
 from paddle_dnl.errors import ConfigError, ExportError
 
 FILE_NAME = "deploy.yaml"
 ONNX_NAME = "model.onnx"
+INT8_NAME = "model_int8.onnx"
 OUTPUT_OPS = ("argmax", "softmax", "none")
 
 
@@ -32,6 +36,7 @@ class DeployConfig:
         verified: engine setting -> what the comparison with the dynamic graph found.
         sha256: file name -> digest; empty in folders that PaddleSeg exported.
         onnx: file name of an ONNX form of the same model, if there is one.
+        onnx_int8: file name of its quantised form, if there is one.
     """
 
     folder: Path
@@ -45,6 +50,7 @@ class DeployConfig:
     verified: dict = field(default_factory=dict)
     sha256: dict = field(default_factory=dict)
     onnx: str | None = None
+    onnx_int8: str | None = None
 
     @property
     def model_path(self) -> Path:
@@ -71,7 +77,7 @@ class DeployConfig:
 
     def hash_files(self) -> None:
         """Records what graph and weights look like now."""
-        names = filter(None, (self.model, self.params, self.onnx))
+        names = filter(None, (self.model, self.params, self.onnx, self.onnx_int8))
         self.sha256 = {name: _digest(self.folder / name) for name in names}
 
     def check_files(self, *names: str) -> None:
@@ -102,12 +108,17 @@ class DeployConfig:
         }
         if self.onnx:
             section["onnx"] = self.onnx
+        if self.onnx_int8:
+            section["onnx_int8"] = self.onnx_int8
         if self.classes:
             section["class_names"] = list(self.classes.names)
             section["class_colors"] = [list(color) for color in self.classes.colors]
         section["verified"] = self.verified
         section["sha256"] = self.sha256
-        (self.folder / FILE_NAME).write_text(to_yaml({"Deploy": section}), encoding="utf-8")
+        # Whole or not at all: the folder may be in use.
+        temporary = self.folder / f".{FILE_NAME}"
+        temporary.write_text(seal(to_yaml({"Deploy": section})), encoding="utf-8")
+        os.replace(temporary, self.folder / FILE_NAME)
 
 
 def _digest(path: Path) -> str:
@@ -188,9 +199,14 @@ def read_deploy_config(path: str | Path) -> DeployConfig:
     path = Path(path)
     if path.is_dir():
         path = path / FILE_NAME
-    section = read_yaml_mapping(path).get("Deploy")
+    content = read_yaml_mapping(path)
+    require_unbroken_seal(path)
+    section = content.get("Deploy")
     if not isinstance(section, dict):
         raise ConfigError(f"{path}: no `Deploy` section; is this the deploy.yaml of an exported model?")
+    for key in content:
+        if key not in ("Deploy", "checksum"):
+            raise ConfigError(f"{path}: {key}: unknown key beside Deploy; remove it, or export the model again")
     for key in ("model", "params"):
         if key not in section:
             raise ConfigError(f"{path}: Deploy.{key}: missing")
@@ -214,4 +230,27 @@ def read_deploy_config(path: str | Path) -> DeployConfig:
         verified=_mapping(section, "verified", dict, path),
         sha256=_mapping(section, "sha256", str, path),
         onnx=_onnx(section, folder, path),
+        onnx_int8=_inside(folder, section["onnx_int8"], "onnx_int8", path) if section.get("onnx_int8") else None,
     )
+
+
+def copy_export(files: DeployConfig, target: str | Path) -> DeployConfig:
+    """The export's files in another folder, made when it is not there; files that the folder holds beside them stay.
+
+    Raises:
+        ExportError: the target is a file, or a file to copy is damaged.
+    """
+    target = Path(target)
+    if target.exists() and not target.is_dir():
+        raise ExportError(f"{target}: is a file; give a folder")
+    if target.resolve() == files.folder.resolve():
+        return files
+    names = [name for name in (files.model, files.params, files.onnx, files.onnx_int8) if name]
+    files.check_files(*names)
+    target.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(files.folder / name, target / name)
+    copy = replace(files, folder=target)
+    copy.write()
+    return copy

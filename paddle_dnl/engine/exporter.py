@@ -8,7 +8,7 @@ from pathlib import Path
 
 from paddle_dnl.data.classes import ClassInfo
 from paddle_dnl.engine import onnx_export
-from paddle_dnl.engine.deploy_config import FILE_NAME, ONNX_NAME, OUTPUT_OPS, DeployConfig
+from paddle_dnl.engine.deploy_config import FILE_NAME, INT8_NAME, ONNX_NAME, OUTPUT_OPS, DeployConfig
 from paddle_dnl.engine.export_check import Comparison, check_output, compare, example_batch
 from paddle_dnl.engine.inference_engines import EngineOptions, PaddleEngine
 from paddle_dnl.errors import ExportError, PaddleDnlError, UsageError
@@ -19,7 +19,15 @@ import paddle
 import paddle.nn.functional as F
 
 # What an export may consist of; deploy.yaml comes last, so that it never names files that are not there yet.
-_EXPORT_FILES = ("model.json", "model.pdmodel", "model.pdiparams", "model.pdiparams.info", ONNX_NAME, FILE_NAME)
+_EXPORT_FILES = (
+    "model.json",
+    "model.pdmodel",
+    "model.pdiparams",
+    "model.pdiparams.info",
+    ONNX_NAME,
+    INT8_NAME,
+    FILE_NAME,
+)
 
 
 class ExportWrapper(paddle.nn.Layer):

@@ -1,10 +1,10 @@
 """The programs that run an exported graph: Paddle Inference and ONNX Runtime, each as `run(batch) -> array`."""
 
-import importlib.util
 import os
 from dataclasses import dataclass
 
 from paddle_dnl.engine.deploy_config import ONNX_NAME, DeployConfig
+from paddle_dnl.engine.verified import mkldnn_obstacle
 from paddle_dnl.errors import ExportError, UsageError
 from paddle_dnl.log import logger
 
@@ -20,7 +20,9 @@ class EngineOptions:
         device: `cpu` or `gpu`.
         cpu_threads: None takes OMP_NUM_THREADS.
         enable_mkldnn: use oneDNN on CPU; only for folders whose export verified it.
-        use_trt, precision, min_subgraph_size, auto_tuned_shape_file: TensorRT on GPU (not verified on any machine yet).
+        precision: `int8` on CPU is for the engine onnxruntime, after tools/quantize.py; `fp16` and `int8` on GPU are
+            TensorRT's.
+        use_trt, min_subgraph_size, auto_tuned_shape_file: TensorRT on GPU (not verified on any machine yet).
         collect_shapes_file: write the shapes that occur in the graph there, for a later run with `auto_tuned_shape_file`.
     """
 
@@ -151,12 +153,17 @@ def _first_line(error: Exception) -> str:
     return lines[0] if lines else type(error).__name__
 
 
+def onnx_file(files: DeployConfig, options: EngineOptions) -> str | None:
+    """The name of the ONNX file of the wanted precision; None where the folder has none."""
+    return files.onnx_int8 if options.precision == "int8" else files.onnx
+
+
 class OnnxEngine:
     """ONNX Runtime on CPU, for folders exported with an ONNX file.
 
     Args:
         files: the exported folder.
-        options: only `cpu_threads` counts.
+        options: `cpu_threads`, and `precision`: fp32, or int8 for folders that tools/quantize.py has worked on.
 
     Raises:
         ExportError: no ONNX file, or it cannot be loaded.
@@ -166,8 +173,14 @@ class OnnxEngine:
     name = "onnxruntime"
 
     def __init__(self, files: DeployConfig, options: EngineOptions):
-        if not files.onnx or not (files.folder / files.onnx).is_file():
-            raise ExportError(f"{files.folder / (files.onnx or ONNX_NAME)}: missing; the engine onnxruntime needs it")
+        if options.precision not in ("fp32", "int8"):
+            raise UsageError(f"engine onnxruntime has no precision {options.precision}; use fp32 or int8")
+        name = onnx_file(files, options)
+        if options.precision == "int8" and not name:
+            raise ExportError(f"{files.folder}: has no int8 model; make one with tools/quantize.py")
+        path = files.folder / (name or ONNX_NAME)
+        if not path.is_file():
+            raise ExportError(f"{path}: missing; the engine onnxruntime needs it")
         try:
             import onnxruntime
         except ImportError as error:
@@ -176,11 +189,9 @@ class OnnxEngine:
         settings.intra_op_num_threads = options.cpu_threads or default_threads()
         settings.log_severity_level = 3
         try:
-            self._session = onnxruntime.InferenceSession(
-                str(files.folder / files.onnx), settings, providers=["CPUExecutionProvider"]
-            )
+            self._session = onnxruntime.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
         except Exception as error:
-            raise ExportError(f"{files.folder / files.onnx}: cannot be loaded: {_first_line(error)}") from error
+            raise ExportError(f"{path}: cannot be loaded: {_first_line(error)}") from error
         self._input_name = self._session.get_inputs()[0].name
 
     def run(self, batch: np.ndarray) -> np.ndarray:
@@ -195,46 +206,50 @@ class OnnxEngine:
             raise ExportError(f"ONNX Runtime failed: {_first_line(error)}") from error
 
 
-def _choose_engine(files: DeployConfig, options: EngineOptions) -> str:
-    """ONNX Runtime where the folder and this Python have it, as it is the faster one on CPU; else Paddle Inference."""
-    has_onnx = files.onnx is not None and importlib.util.find_spec("onnxruntime") is not None
-    return OnnxEngine.name if has_onnx and options.device == "cpu" and not options.enable_mkldnn else PaddleEngine.name
+def _make(name: str, files: DeployConfig, options: EngineOptions):
+    """A named engine, after its files were checked."""
+    if name == PaddleEngine.name:
+        if options.device == "cpu":
+            _require_possible_on_cpu(files, options)
+        files.check_files(files.model, files.params)
+        return PaddleEngine(files, options)
+    if name != OnnxEngine.name:
+        raise UsageError(f"engine {name!r} is not one of paddle, onnxruntime, auto")
+    if options.device != "cpu":
+        raise UsageError(f"engine {name} runs on cpu only here; use --device cpu, or the engine paddle")
+    file = onnx_file(files, options)
+    if file:
+        files.check_files(file)
+    return OnnxEngine(files, options)
 
 
-def _require_verified_mkldnn(files: DeployConfig) -> None:
-    found = files.verified.get("mkldnn", {})
-    if found.get("ok") is True and found.get("paddle_version") == paddle.__version__:
-        return
-    if not found:
-        why = "the export did not check it"
-    elif found.get("ok") is True:
-        why = f"the export checked it with Paddle {found.get('paddle_version')}, this is {paddle.__version__}"
-    else:
-        why = found.get("error") or f"logits differ by {found.get('max_relative_difference')} of the largest"
-    raise UsageError(f"--enable_mkldnn: not verified for {files.folder} ({why}); run without it")
+def _require_possible_on_cpu(files: DeployConfig, options: EngineOptions) -> None:
+    if options.precision == "int8":
+        raise UsageError("int8 on a CPU is run by the engine onnxruntime; use --engine onnxruntime or auto")
+    obstacle = mkldnn_obstacle(files) if options.enable_mkldnn else None
+    if obstacle:
+        raise UsageError(f"--enable_mkldnn: not verified for {files.folder} ({obstacle}); run without it")
+
+
+def resolve_engine(name: str, files: DeployConfig, options: EngineOptions) -> tuple[str, EngineOptions]:
+    """`auto` to the fastest verified engine on this machine with its options; other names stay as they are."""
+    if name != "auto":
+        return name, options
+    from paddle_dnl.engine.engine_choice import choose
+
+    return choose(files, options, _make)
 
 
 def make_engine(name: str, files: DeployConfig, options: EngineOptions):
-    """The engine `paddle` or `onnxruntime`; `auto` chooses.
+    """The engine `paddle` or `onnxruntime`; `auto` takes the fastest verified one on this machine.
 
     Raises:
-        UsageError: unknown name, a device that the engine has not, or oneDNN for a folder whose export did not verify it.
+        UsageError: unknown name, a device or precision that the engine has not, or oneDNN for a folder whose export did not
+            verify it.
         ExportError: files that are missing, damaged or cannot be loaded.
     """
-    if name == "auto":
-        name = _choose_engine(files, options)
-    if name == PaddleEngine.name:
-        if options.enable_mkldnn and options.device == "cpu":
-            _require_verified_mkldnn(files)
-        files.check_files(files.model, files.params)
-        engine = PaddleEngine(files, options)
-    elif name == OnnxEngine.name:
-        if options.device != "cpu":
-            raise UsageError(f"engine {name} runs on cpu only here; use --device cpu, or the engine paddle")
-        if files.onnx:
-            files.check_files(files.onnx)
-        engine = OnnxEngine(files, options)
-    else:
-        raise UsageError(f"engine {name!r} is not one of paddle, onnxruntime, auto")
-    logger.info(f"engine {name} on {options.device}")
+    name, options = resolve_engine(name, files, options)
+    engine = _make(name, files, options)
+    extras = [options.precision] * (options.precision != "fp32") + ["oneDNN"] * options.enable_mkldnn
+    logger.info(" ".join([f"engine {name} on {options.device}", *extras]))
     return engine

@@ -77,12 +77,15 @@ class Predictor:
         data = np.frombuffer(content, np.uint8)
         return decode_image(data, name, self._channels, max_pixels=self._max_pixels, whole=True)
 
-    def preprocess(self, image: str | Path | np.ndarray) -> tuple[np.ndarray, list]:
-        """A picture, as file or BGR array, to network input `[3, H, W]` and the sizes it went through."""
+    def preprocess(self, image: str | Path | np.ndarray, name: str | None = None) -> tuple[np.ndarray, list]:
+        """A picture, as file or BGR array, to network input `[3, H, W]` and the sizes it went through.
+
+        Errors call it `name`; by default a file by its path.
+        """
         if isinstance(image, np.ndarray):
-            name, pixels = "image array", self._check_array(image)
+            name, pixels = name or "image array", self._check_array(image)
         else:
-            name, pixels = image, self.read(image)
+            name, pixels = name or image, self.read(image)
         try:
             data = self._compose({"img": pixels.astype(np.float32), "trans_info": [], "gt_fields": []})
         except (ValueError, TypeError, cv2.error) as error:
@@ -117,6 +120,11 @@ class Predictor:
     def engine(self) -> str:
         """Name of the engine that runs."""
         return self._engine.name
+
+    def close(self) -> None:
+        """Ends the engine's process, where it has one of its own."""
+        if hasattr(self._engine, "close"):
+            self._engine.close()
 
     def run(self, batch: np.ndarray) -> np.ndarray:
         """The graph's output for a batch `[N, 3, H, W]`; a smaller batch than the fixed one is filled up and cut back."""

@@ -1,8 +1,6 @@
 """Predictor: classes at the picture's own size, whatever size, batch and preprocessing the export has."""
 
 import os
-import sys
-import types
 
 from paddle_dnl.engine import inference_engines
 from paddle_dnl.engine.exporter import export_model
@@ -248,52 +246,3 @@ def test_gpu_on_a_cpu_build(tmp_path, monkeypatch):
         Predictor(_export(tmp_path), device="gpu")
     with pytest.raises(UsageError, match="runs on cpu only"):
         Predictor(tmp_path, device="gpu", engine="onnxruntime")
-
-
-class _Session:
-    """Stands in for ONNX Runtime: the function of `ColorNet`, with int64 classes."""
-
-    def __init__(self, path, settings, providers):
-        if open(path, "rb").read() != b"onnx":
-            raise RuntimeError("Error: not an ONNX file")
-        self.threads = settings.intra_op_num_threads
-
-    def get_inputs(self):
-        return [types.SimpleNamespace(name="x")]
-
-    def run(self, outputs, feed):
-        assert outputs is None and feed["x"].dtype == np.float32
-        return [np.stack([logits_of((x.transpose(1, 2, 0)[..., ::-1] + 1) * 127.5).argmax(0) for x in feed["x"]])]
-
-
-@pytest.fixture
-def onnxruntime(monkeypatch):
-    module = types.ModuleType("onnxruntime")
-    module.__spec__ = types.SimpleNamespace(name="onnxruntime")
-    module.SessionOptions, module.InferenceSession = types.SimpleNamespace, _Session
-    monkeypatch.setitem(sys.modules, "onnxruntime", module)
-
-
-def test_onnx_runtime(tmp_path, onnxruntime):
-    _export(tmp_path)
-    with pytest.raises(ExportError, match="model.onnx: missing"):
-        Predictor(tmp_path, engine="onnxruntime")
-    assert Predictor(tmp_path, engine="auto").engine == "paddle"
-    (tmp_path / "model.onnx").write_bytes(b"onnx")
-    image, label = blocks(4, 8, 16)
-    for engine in ("onnxruntime", "auto"):
-        predictor = Predictor(tmp_path, engine=engine, cpu_threads=1)
-        assert predictor.engine == "onnxruntime"
-        np.testing.assert_array_equal(predictor.predict([image])[0], label)
-    (tmp_path / "model.onnx").write_bytes(b"else")
-    with pytest.raises(ExportError, match="model.onnx: cannot be loaded: Error: not an ONNX file"):
-        Predictor(tmp_path, engine="onnxruntime")
-
-
-def test_onnx_runtime_not_installed(tmp_path, monkeypatch):
-    _export(tmp_path)
-    (tmp_path / "model.onnx").write_bytes(b"onnx")
-    monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(UsageError, match=r"pip install paddle-dnl\[onnx\]"):
-        Predictor(tmp_path, engine="onnxruntime")
-    assert Predictor(tmp_path, engine="auto").engine == "paddle"

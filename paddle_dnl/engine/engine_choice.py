@@ -1,0 +1,150 @@
+"""`--engine auto`: the fastest of an exported folder's verified engines on this machine; measured once, then remembered."""
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from paddle_dnl.engine.deploy_config import DeployConfig
+from paddle_dnl.engine.inference_engines import EngineOptions, OnnxEngine, PaddleEngine, default_threads
+from paddle_dnl.engine.verified import mkldnn_obstacle
+from paddle_dnl.log import logger
+
+import numpy as np
+import paddle
+
+# What stands for a free size and a free batch.
+_FREE = (1, 3, 256, 512)
+_TIMED_RUNS = 2
+
+
+def candidates(files: DeployConfig, options: EngineOptions) -> dict[str, tuple[str, EngineOptions]]:
+    """The engines that may run this folder as asked: what the log calls each -> (engine, options)."""
+    paddle_only = {PaddleEngine.name: (PaddleEngine.name, options)}
+    if options.precision == "int8" and options.device == "cpu":
+        return {"onnxruntime int8": (OnnxEngine.name, options)}
+    if options.device != "cpu" or options.enable_mkldnn:
+        return paddle_only
+    found = paddle_only
+    if mkldnn_obstacle(files) is None:
+        found["paddle with oneDNN"] = (PaddleEngine.name, replace(options, enable_mkldnn=True))
+    has_verified_onnx = files.onnx is not None and files.verified.get("onnxruntime", {}).get("ok") is True
+    if has_verified_onnx and _version("onnxruntime") is not None:
+        found[OnnxEngine.name] = (OnnxEngine.name, options)
+    return found
+
+
+def choose(files: DeployConfig, options: EngineOptions, make: Callable) -> tuple[str, EngineOptions]:
+    """The fastest candidate and its options; says what was measured.
+
+    Args:
+        files: the exported folder.
+        options: what was asked for.
+        make: (engine, files, options) -> an engine with `run`; checks the files first.
+
+    Raises:
+        ExportError: an engine's files are missing or damaged, or it fails.
+    """
+    found = candidates(files, options)
+    if len(found) == 1:
+        label, chosen = next(iter(found.items()))
+        logger.info(f"engine auto: {label}, the only one that is verified for {files.folder} and asked for")
+        return chosen
+    shape = [
+        free if not isinstance(v, int) or v < 1 else v
+        for v, free in zip(files.input_shape or _FREE, _FREE, strict=True)
+    ]
+    key = _key(files, options, shape, list(found))
+    seconds, when = _remembered(key, list(found)), "measured earlier on this machine"
+    if seconds is None:
+        batch = np.random.default_rng(0).standard_normal(shape, np.float32)
+        seconds = {label: _time(make(chosen[0], files, chosen[1]), batch) for label, chosen in found.items()}
+        when = "measured now"
+        _remember(key, seconds)
+    best = min(seconds, key=seconds.get)
+    listed = ", ".join(f"{label} {seconds[label]:.3f} s" for label in sorted(seconds, key=seconds.get))
+    threads = options.cpu_threads or default_threads()
+    logger.info(f"engine auto: {best}; a batch {shape} with {threads} threads takes {listed} ({when})")
+    return found[best]
+
+
+def _time(engine, batch: np.ndarray) -> float:
+    """Seconds of the faster of two runs, after one that is not timed."""
+    engine.run(batch)
+    seconds = []
+    for _ in range(_TIMED_RUNS):
+        began = time.perf_counter()
+        engine.run(batch)
+        seconds.append(time.perf_counter() - began)
+    return min(seconds)
+
+
+def _version(package: str) -> str | None:
+    """Of an installed package that can be imported; None without it."""
+    try:
+        importlib.import_module(package)
+        return importlib.metadata.version(package)
+    except (ImportError, importlib.metadata.PackageNotFoundError):
+        return None
+
+
+def _processor() -> str:
+    """The processor's name, as far as the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    return next(
+        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor()
+    )
+
+
+def _key(files: DeployConfig, options: EngineOptions, shape: list[int], labels: list[str]) -> str | None:
+    """What the measurement depends on, as a digest; None for folders that do not say what their files are."""
+    if not files.sha256:
+        return None
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    threads = options.cpu_threads or default_threads()
+    versions = [paddle.__version__, _version("onnxruntime")]
+    content = [files.sha256, shape, labels, threads, cores, _processor(), platform.node(), versions]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _memory() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(base) / "paddle-dnl" / "engines.json"
+
+
+def _all_remembered() -> dict:
+    try:
+        found = json.loads(_memory().read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _remembered(key: str | None, labels: list[str]) -> dict[str, float] | None:
+    found = _all_remembered().get(key) if key else None
+    fits = isinstance(found, dict) and list(found) == labels
+    return found if fits and all(isinstance(v, float) and v > 0 for v in found.values()) else None
+
+
+def _remember(key: str | None, seconds: dict[str, float]) -> None:
+    """Keeps a measurement for the next start; a home that cannot be written to only costs that."""
+    if key is None:
+        return
+    path = _memory()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".engines_")
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            json.dump(_all_remembered() | {key: seconds}, file, indent=1)
+        os.replace(temporary, path)
+    except OSError as error:
+        logger.info(f"engine auto: {path} cannot be written ({error.strerror}); the next start measures again")
