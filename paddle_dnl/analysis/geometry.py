@@ -26,7 +26,7 @@ class Geometry:
     def __init__(self, input_size, map_size, trans_info: Sequence = (), align_corners: bool = False):
         self.input_size, self.map_size = tuple(input_size), tuple(map_size)
         self.trans_info, self.align_corners = trans_info, align_corners
-        self._cells = None
+        self._cells, self._plans = None, {}
 
     def cells(self) -> np.ndarray:
         """The position of every pixel of the original image, `[H, W]` int64."""
@@ -84,14 +84,20 @@ class Geometry:
         A position's weight is spread evenly over its pixels, so shares of attention stay shares. What lies on padding
         is lost.
         """
-        cells, (height, width) = self.cells(), self.cells().shape
-        rows = np.arange(height) * size[0] // height
-        columns = np.arange(width) * size[1] // width
-        target = rows[:, None] * size[1] + columns
-        positions, count = self.map_size[0] * self.map_size[1], size[0] * size[1]
-        pairs, pixels = np.unique(cells.reshape(-1) * count + target.reshape(-1), return_counts=True)
-        source, target = np.divmod(pairs, count)
-        share = pixels / np.bincount(cells.reshape(-1), minlength=positions)[source]
-        flat = maps.reshape(len(maps), positions)
-        summed = [np.bincount(target, weights=row[source] * share, minlength=count) for row in flat]
+        source, target, share = self._plan(tuple(size))
+        flat = maps.reshape(len(maps), -1)
+        summed = [np.bincount(target, weights=row[source] * share, minlength=size[0] * size[1]) for row in flat]
         return np.stack(summed).reshape(len(maps), *size)
+
+    def _plan(self, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Which position gives which share of its weight to which cell of a grid; kept for the next maps."""
+        if size not in self._plans:
+            cells = self.cells()
+            height, width = cells.shape
+            rows, columns = np.arange(height) * size[0] // height, np.arange(width) * size[1] // width
+            target, count = rows[:, None] * size[1] + columns, size[0] * size[1]
+            pairs, pixels = np.unique(cells.reshape(-1) * count + target.reshape(-1), return_counts=True)
+            source, target = np.divmod(pairs, count)
+            share = pixels / np.bincount(cells.reshape(-1), minlength=self.map_size[0] * self.map_size[1])[source]
+            self._plans[size] = source, target, share
+        return self._plans[size]

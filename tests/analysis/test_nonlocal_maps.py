@@ -1,7 +1,10 @@
 """Rows of attention against the full map in NumPy float64, from the block's own query and key convolutions."""
 
+import tracemalloc
+
 from paddle_dnl.analysis.geometry import Geometry
-from paddle_dnl.analysis.nonlocal_maps import block_attention, nonlocal_attention
+from paddle_dnl.analysis.nonlocal_maps import BlockAttention, block_attention, nonlocal_attention
+from paddle_dnl.analysis.render import _on_grid
 from paddle_dnl.errors import UsageError
 from paddle_dnl.models.backbones.resnet import ResNet18
 from paddle_dnl.models.dmnet import DMNet
@@ -155,12 +158,32 @@ def test_model_is_left_as_it_was_and_large_maps_stay_rows():
         next(nonlocal_attention(DMNet(5, ResNet18(output_stride=8)), paddle.randn([1, 3, 65, 97])))
 
 
+def test_a_whole_cityscapes_image_is_worked_through_in_rows():
+    """128 x 256 positions, for which the full map has 8 GiB: 512 queries stay below 300 MiB."""
+    rng, count = np.random.default_rng(0), 128 * 256
+    query, key = rng.normal(size=(2, count, 8))
+    attention = BlockAttention("block", (128, 256), "embedded_gaussian", "add", 1.0, query, key, rng.normal(size=count))
+    geometry = Geometry((1024, 2048), (128, 256))
+    geometry.cells()
+    tracemalloc.start()
+    maps = _on_grid(attention.pairwise, (16, 32), (32, 64), geometry)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert maps.shape == (16, 32, 32, 64) and peak < 300 << 20
+    np.testing.assert_allclose(maps.sum((2, 3)), 1, atol=1e-9)
+    row, column = (3 * 8 + 4), (5 * 8 + 4)
+    weights = softmax(query[row * 256 + column] @ key.T).reshape(32, 4, 64, 4).sum((1, 3))
+    np.testing.assert_allclose(maps[3, 5], weights, atol=1e-12)
+
+
 # ---- pixels and positions ---------------------------------------------------------------------------
 
 
 def test_cells_without_transforms():
     geometry = Geometry((4, 6), (2, 3))
     np.testing.assert_array_equal(geometry.cells(), [[0, 0, 1, 1, 2, 2]] * 2 + [[3, 3, 4, 4, 5, 5]] * 2)
+    # Pixels' centres count: 0.3, 0.9, 1.5, 2.1, 2.7 positions from the border.
+    np.testing.assert_array_equal(Geometry((1, 5), (1, 3)).cells(), [[0, 0, 1, 2, 2]])
     assert geometry.position(x=5, y=0) == 2 and geometry.position(x=0, y=3) == 3
     for x, y in ((6, 0), (0, 4), (-1, 0)):
         with pytest.raises(UsageError, match="outside"):
@@ -177,6 +200,17 @@ def test_cells_after_resize_and_padding():
     geometry = Geometry((8, 12), (2, 3), [("resize", (4, 4)), ("padding", (8, 8))])
     np.testing.assert_array_equal(geometry.cells(), [[0, 0, 1, 1]] * 2 + [[3, 3, 4, 4]] * 2)
     assert geometry.enlarge(np.ones((2, 2, 3))).shape == (2, 4, 4)
+
+
+def test_regrid_keeps_shares_and_leaves_padding_out():
+    # Three positions of 2, 2 and 1 pixels (the last one's other pixel is padding) onto an even grid of two.
+    geometry = Geometry((1, 6), (1, 3), [("padding", (1, 5))])
+    assert geometry.extent() == (1, 3)
+    found = geometry.regrid(np.array([[[1.0, 10.0, 100.0]], [[0.0, 2.0, 0.0]]]), (1, 2))
+    # Pixels 0, 1, 2 go left, 3, 4 right: the middle position is halved.
+    np.testing.assert_allclose(found, [[[6.0, 105.0]], [[1.0, 1.0]]])
+    same = np.random.default_rng(0).uniform(0, 1, (2, 3, 4))
+    np.testing.assert_allclose(Geometry((6, 8), (3, 4)).regrid(same, (3, 4)), same)
 
 
 @pytest.mark.parametrize("align", [False, True])

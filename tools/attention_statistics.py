@@ -1,0 +1,11 @@
+"""Measures attention against labels; see `python tools/attention_statistics.py --help`."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from paddle_dnl.cli._run import run  # noqa: E402
+
+if __name__ == "__main__":
+    sys.exit(run("paddle_dnl.cli.attention_statistics"))

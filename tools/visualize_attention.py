@@ -1,0 +1,11 @@
+"""Shows what a model attends to; see `python tools/visualize_attention.py --help`."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from paddle_dnl.cli._run import run  # noqa: E402
+
+if __name__ == "__main__":
+    sys.exit(run("paddle_dnl.cli.visualize_attention"))
