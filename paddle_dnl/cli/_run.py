@@ -41,6 +41,7 @@ def run(module: str, argv: list[str] | None = None) -> None:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.ENOTDIR, errno.EFBIG):
             traceback.print_exc()
+            _tell_other_ranks(str(error))
             status = 1
         else:
             status = _fail(f"{error.filename or 'output'}: {error.strerror}", 1)
@@ -48,8 +49,9 @@ def run(module: str, argv: list[str] | None = None) -> None:
         status = _fail("out of memory; a smaller --batch_size or sliding evaluation (--is_slide) needs less", 1)
     except KeyboardInterrupt:
         status = _fail("interrupted", 130)
-    except Exception:  # a defect of the program: its traceback is what helps
+    except Exception as error:  # a defect of the program: its traceback is what helps
         traceback.print_exc()
+        _tell_other_ranks(f"{type(error).__name__}: {error}")
         status = 1
     sys.stdout.flush()
     if _in_group():
@@ -69,4 +71,12 @@ def _fail(text: str, status: int) -> int:
     rank = os.environ.get("PADDLE_TRAINER_ID")
     where = f" (rank {rank})" if rank is not None and _in_group() else ""
     print(f"Error{where}: {text}", file=sys.stderr, flush=True)
+    _tell_other_ranks(text)
     return status
+
+
+def _tell_other_ranks(text: str) -> None:
+    """What failed before the group was joined is seen by the launcher alone."""
+    distributed = sys.modules.get("paddle_dnl.engine.distributed")
+    if distributed is not None:
+        distributed.report_failure(text)

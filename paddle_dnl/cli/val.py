@@ -50,4 +50,5 @@ def main(argv=None) -> int:
     evaluate(
         model, dataset, num_workers=args.num_workers, precision=args.precision, amp_level=args.amp_level, **settings
     )
+    distributed.finish()
     return 0

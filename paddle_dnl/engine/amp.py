@@ -45,6 +45,8 @@ def autocast(precision: str, amp_level: str = "O1"):
 class _PassThrough:
     """The interface of the loss scaler for precisions that need none."""
 
+    skips = skipped = False
+
     def scale(self, loss: paddle.Tensor) -> paddle.Tensor:
         """The loss itself."""
         return loss
@@ -65,7 +67,28 @@ class _PassThrough:
 
 
 class _LossScaler(paddle.amp.GradScaler):
-    """Paddle's scaler with a state of plain numbers, which a checkpoint of any precision may lack."""
+    """Paddle's scaler with a state of plain numbers, which a checkpoint of any precision may lack.
+
+    `skips` says that updates from gradients with NaN or infinity are skipped, `skipped` that the last one was.
+    """
+
+    skipped = False
+
+    @property
+    def skips(self) -> bool:
+        return self.is_enable()
+
+    @property
+    def scale_now(self) -> float:
+        """The factor of the loss."""
+        return self.state_dict()["scale"][0]
+
+    def update(self) -> None:
+        """Adapts the factor: half after a skipped update, double after 2000 that were not."""
+        if self.skips:
+            before = self.scale_now
+            super().update()
+            self.skipped = self.scale_now < before
 
     def state_dict(self) -> dict:
         """Scale and counters; empty where scaling is off."""

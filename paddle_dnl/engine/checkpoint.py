@@ -12,6 +12,7 @@ A folder is filled under a temporary name, flushed to disk and renamed, so a fol
 The random state is not stored, since it is a function of seed and iteration (see `paddle_dnl.engine.sampling`).
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -58,15 +59,23 @@ def _digest(path: Path) -> str:
     return digest.hexdigest()
 
 
+def _discard(folder: Path) -> None:
+    """Removes a folder; one that is half removed when the process dies has no name under which it would be used."""
+    if folder.exists():
+        left = Path(tempfile.mkdtemp(prefix=f"{_TEMPORARY}removed-", dir=folder.parent))
+        os.rename(folder, left / folder.name)
+        shutil.rmtree(left, ignore_errors=True)
+
+
 def _put_in_place(temporary: Path, final: Path) -> None:
     """Renames a finished folder to its name; an older folder of that name is moved aside first and removed last."""
     aside = final.with_name(f"{_OLD}{final.name}")
-    shutil.rmtree(aside, ignore_errors=True)
+    _discard(aside)
     if final.exists():
         os.rename(final, aside)
     os.rename(temporary, final)
     _flush(final.parent)
-    shutil.rmtree(aside, ignore_errors=True)
+    _discard(aside)
 
 
 def recover(save_dir: str | Path) -> None:
@@ -74,24 +83,35 @@ def recover(save_dir: str | Path) -> None:
     for aside in Path(save_dir).glob(f"{_OLD}*"):
         final = aside.with_name(aside.name[len(_OLD) :])
         if final.exists():
-            shutil.rmtree(aside, ignore_errors=True)
+            _discard(aside)
         else:
             os.rename(aside, final)
     for left in Path(save_dir).glob(f"{_TEMPORARY}*"):
         shutil.rmtree(left, ignore_errors=True)
 
 
-def _refuse_non_finite(model: paddle.nn.Layer, iteration: int) -> None:
-    for key, tensor in model.state_dict().items():
-        if "float" in str(tensor.dtype) and not bool(paddle.isfinite(tensor.astype("float32")).all()):
-            raise NonFiniteError(f"iter {iteration}: {key} holds NaN or infinity; this checkpoint was not written")
+def _refuse_non_finite(model: paddle.nn.Layer, optimizer, ema: paddle.nn.Layer | None, iteration: int) -> None:
+    keys = {tensor.name: key for key, tensor in model.state_dict().items()}
+    state = optimizer.state_dict()
+    slots = {**state, **state.get("master_weights", {})}
+    named = [(key, tensor) for key, tensor in model.state_dict().items()]
+    for slot, tensor in slots.items():
+        owner = max((name for name in keys if slot.startswith(name)), key=len, default="")
+        named.append((f"optimizer slot {keys.get(owner, '')}{slot[len(owner) :]}", tensor))
+    if ema is not None:
+        named += [(f"average of {key}", tensor) for key, tensor in ema.state_dict().items()]
+    for name, tensor in named:
+        if isinstance(tensor, paddle.Tensor) and "float" in str(tensor.dtype):
+            if not bool(paddle.isfinite(tensor.astype("float32")).all()):
+                raise NonFiniteError(f"iter {iteration}: {name} holds NaN or infinity; this checkpoint was not written")
 
 
-def _write_manifest(folder: Path, iteration: int) -> None:
+def _write_manifest(folder: Path, iteration: int, optimizer: str) -> None:
     files = sorted(path for path in folder.iterdir() if path.name != MANIFEST)
     manifest = {
         "format": _FORMAT,
         "iteration": iteration,
+        "optimizer": optimizer,
         "saved_at": time.time(),
         "versions": {"paddle_dnl": paddle_dnl.__version__, "paddle": paddle.__version__, "numpy": np.__version__},
         "files": {path.name: {"bytes": path.stat().st_size, "sha256": _digest(path)} for path in files},
@@ -120,10 +140,10 @@ def save_checkpoint(
 
     Raises:
         CheckpointError: the disk is full or the folder cannot be written; nothing is left behind.
-        NonFiniteError: a weight is NaN or infinite; nothing is written.
+        NonFiniteError: a weight, optimizer slot or average is NaN or infinite; nothing is written.
     """
     folder = Path(folder)
-    _refuse_non_finite(model, states["iteration"])
+    _refuse_non_finite(model, optimizer, ema, states["iteration"])
     temporary = None
     try:
         temporary = Path(tempfile.mkdtemp(prefix=f"{_TEMPORARY}{folder.name}-", dir=folder.parent))
@@ -134,7 +154,7 @@ def save_checkpoint(
             paddle.save(ema.state_dict(), str(temporary / EMA))
         (temporary / STATES).write_bytes(pickle.dumps(dict(states), protocol=4))
         (temporary / "config.yml").write_text(config_text)
-        _write_manifest(temporary, states["iteration"])
+        _write_manifest(temporary, states["iteration"], type(optimizer).__name__)
         for path in temporary.iterdir():
             _flush(path)
         _flush(temporary)
@@ -168,11 +188,16 @@ def link_checkpoint(source: str | Path, target: str | Path) -> None:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def remove_old(save_dir: str | Path, keep: int) -> None:
-    """Keeps the `keep` newest `iter_N` folders of `save_dir`, earlier runs' included; 0 or less keeps all."""
+def remove_old(save_dir: str | Path, keep: int, newest: Path | None = None) -> None:
+    """Keeps the `keep` newest `iter_N` folders of `save_dir`, earlier runs' included; 0 or less keeps all.
+
+    `newest`, just written, is kept even where the clock was set back and makes it look old.
+    """
     if keep > 0:
-        for folder in iteration_folders(save_dir)[:-keep]:
-            shutil.rmtree(folder, ignore_errors=True)
+        others = [folder for folder in iteration_folders(save_dir) if folder != newest]
+        for folder in others[: max(0, len(others) + (newest is not None) - keep)]:
+            with contextlib.suppress(OSError):
+                _discard(folder)
 
 
 # ---------------------------------------------------------------------------------------------- reading
@@ -289,6 +314,17 @@ def _restore_optimizer(folder: Path, weights: Mapping, model, optimizer) -> None
     optimizer.set_state_dict(state)
 
 
+def _require_same_optimizer(folder: Path, manifest: Mapping, optimizer) -> None:
+    """Paddle would else fail at the first step or go on without momentum; manifests of older versions do not say."""
+    now = type(optimizer).__name__
+    before = manifest.get("optimizer", now)
+    if before != now:
+        raise CheckpointError(
+            f"{folder / OPTIMIZER}: is of another optimizer, {before} instead of {now}. To start a new training from its "
+            f"weights use --opts model.pretrained={folder / PARAMS}"
+        )
+
+
 def load_checkpoint(folder: str | Path, *, model, optimizer, ema=None) -> dict:
     """Restores a training from a checkpoint folder of ours or of PaddleSeg.
 
@@ -300,6 +336,7 @@ def load_checkpoint(folder: str | Path, *, model, optimizer, ema=None) -> dict:
     """
     folder = Path(folder)
     manifest = verify(folder)
+    _require_same_optimizer(folder, manifest or {}, optimizer)
     if not (folder / OPTIMIZER).is_file():
         raise CheckpointError(
             f"{folder}: cannot be resumed, there is no {OPTIMIZER} in it. To start a new training from its weights use "

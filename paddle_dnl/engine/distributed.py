@@ -1,6 +1,13 @@
 """The few collective operations that the engine needs, which are no-ops in a single process."""
 
+import atexit
+import contextlib
 import os
+import socket
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import paddle
@@ -22,10 +29,71 @@ def is_main() -> bool:
     return rank() == 0
 
 
+_watcher: subprocess.Popen | None = None
+
+
 def initialise() -> None:
-    """Joins the process group that `paddle.distributed.launch` described; call once per process."""
+    """Joins the process group that `paddle.distributed.launch` described; `finish` must follow when all is done.
+
+    From here on the end of any process ends all of them, with a line that names the one (`engine/rank_watch.py`).
+    """
     if world_size() > 1 and not dist.is_initialized():
         dist.init_parallel_env()
+    if world_size() > 1 and _watcher is None:
+        _start_watcher()
+
+
+def _start_watcher() -> None:
+    global _watcher
+    host = f"{socket.gethostname()} {os.stat('/proc/self/ns/pid').st_ino if os.path.exists('/proc/self/ns/pid') else 0}"
+    folder = tempfile.mkdtemp(prefix="paddle_dnl_ranks_")
+    everywhere = all_gather_object((host, folder))
+    shared = next(there for name, there in everywhere if name == host)  # of the first rank on this machine
+    if shared != folder:
+        os.rmdir(folder)
+    program = str(Path(__file__).with_name("rank_watch.py"))
+    words = [
+        sys.executable,
+        "-I",
+        "-S",
+        program,
+        shared,
+        str(rank()),
+        str(os.getpid()),
+        "owner" if shared == folder else "-",
+    ]
+    _watcher = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True)
+    # Data loading processes are forked later; with a copy of the pipe they would hide the end of this process.
+    os.register_at_fork(after_in_child=_watcher.stdin.close)
+    atexit.register(_tell_normal_end)
+
+
+def _tell_normal_end() -> None:
+    """For a program that ends without `finish`; one that ends by an exception says nothing and is found."""
+    if not hasattr(sys, "last_type"):
+        _tell("done")
+
+
+def finish() -> None:
+    """Waits for all processes and ends the watch over them: from here on one may end before another."""
+    global _watcher
+    barrier()
+    if _watcher is not None:
+        _tell("done")
+        _watcher.stdin.close()
+        _watcher.wait()
+        _watcher = None
+
+
+def report_failure(text: str) -> None:
+    """Tells the other processes why this one is about to end."""
+    _tell("failed " + " ".join(text.split()))
+
+
+def _tell(line: str) -> None:
+    if _watcher is not None:
+        with contextlib.suppress(OSError, ValueError):
+            os.write(_watcher.stdin.fileno(), (line + "\n").encode("utf-8", "replace"))
 
 
 def barrier() -> None:
@@ -50,6 +118,14 @@ def all_reduce_mean(values: list[float]) -> list[float]:
     tensor = paddle.to_tensor(np.asarray(values, dtype=np.float64))
     dist.all_reduce(tensor)
     return [float(total) / world_size() for total in tensor.numpy()]
+
+
+def share_statistics(model: paddle.nn.Layer) -> None:
+    """Gives all processes rank 0's batch statistics and all else that is not learnt: those that a checkpoint holds."""
+    if world_size() > 1:
+        for tensor in model.state_dict().values():
+            if tensor.stop_gradient:  # Paddle counts batch statistics among the parameters
+                dist.broadcast(tensor, src=0)
 
 
 def all_gather_object(value) -> list:

@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from paddle_dnl.engine import amp, distributed
@@ -60,7 +60,8 @@ def evaluate(
     align_corners: bool = False,
     auc_roc: bool = False,
     print_detail: bool = True,
-) -> EvalResult:
+    stop: Callable[[], bool] | None = None,
+) -> EvalResult | None:
     """Evaluates and logs the scores in PaddleSeg's lines.
 
     Args:
@@ -75,9 +76,10 @@ def evaluate(
             scale is made from the original picture, as published; otherwise from the network's input.
         auc_roc: also the area under the ROC curve.
         print_detail: write log lines.
+        stop: asked before each batch; a rank on which it is true counts no further.
 
     Returns:
-        The same scores on every rank.
+        The same scores on every rank; None on all of them when any was stopped.
 
     Raises:
         DataError: an unusable image or label.
@@ -105,9 +107,14 @@ def evaluate(
     with _evaluating(model):
         for data in progress(loaded, "evaluate", len(batches)) if print_detail else loaded:
             label = np.asarray(data["label"])
+            if stop is not None and stop():
+                count.stopped = True
+                break
             with amp.autocast(precision, amp_level):
                 for scores, truth in _scores(model, data, label, slide, augment, align_corners):
                     count.add(scores, truth, is_probability=aug_eval and average == "softmax")
+    if stop is not None and distributed.all_reduce_sum(np.array([int(count.stopped)]))[0]:
+        return None
     confusion = distributed.all_reduce_sum(count.confusion)
     result = EvalResult(Metrics.from_confusion(confusion), confusion, len(dataset), time.perf_counter() - began)
     if count.curves is not None:
@@ -146,6 +153,7 @@ class _Count:
         self.num_classes, self.ignore_index = num_classes, ignore_index
         self.confusion = np.zeros((num_classes, num_classes), np.int64)
         self.curves = RocCounts(num_classes) if auc_roc else None
+        self.stopped = False
 
     def add(self, scores: paddle.Tensor, label: np.ndarray, is_probability: bool) -> None:
         pred = paddle.argmax(scores, axis=1, dtype="int32").numpy()

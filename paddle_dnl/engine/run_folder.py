@@ -4,9 +4,11 @@ import fcntl
 import os
 import socket
 from pathlib import Path
+from typing import TextIO
 
 from paddle_dnl.engine import checkpoint
 from paddle_dnl.errors import CheckpointError
+from paddle_dnl.log import logger
 
 
 class RunFolder:
@@ -20,29 +22,52 @@ class RunFolder:
 
     def __init__(self, save_dir: str | Path):
         self.path = Path(save_dir)
+        self._lock = self._take()
+        # Data loading processes are forked while the lock is held; with a copy of it they would keep it after a kill.
+        os.register_at_fork(after_in_child=lambda: self._lock.close())
+        checkpoint.recover(self.path)
+
+    def _take(self) -> TextIO:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = open(self.path / ".lock", "a+")
+            lock = open(self.path / ".lock", "a+")
         except FileExistsError as error:
-            raise CheckpointError(f"--save_dir {save_dir}: is a file; give a folder") from error
+            raise CheckpointError(f"--save_dir {self.path}: is a file; give a folder") from error
         except NotADirectoryError as error:
-            raise CheckpointError(f"--save_dir {save_dir}: a part of this path is a file; give a folder") from error
+            raise CheckpointError(f"--save_dir {self.path}: a part of this path is a file; give a folder") from error
         except OSError as error:
-            raise CheckpointError(f"--save_dir {save_dir}: cannot be written ({error.strerror})") from error
+            raise CheckpointError(f"--save_dir {self.path}: cannot be written ({error.strerror})") from error
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            self._lock.seek(0)
-            owner = self._lock.read().strip() or "another process"
-            message = f"--save_dir {save_dir}: {owner} is training in this folder; give another one"
+            lock.seek(0)
+            owner = lock.read().strip() or "another process"
+            lock.close()
+            message = f"--save_dir {self.path}: {owner} is training in this folder; give another one"
             raise CheckpointError(message) from error
-        self._lock.truncate(0)
-        self._lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-        self._lock.flush()
-        checkpoint.recover(self.path)
+        lock.truncate(0)
+        lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        lock.flush()
+        return lock
+
+    def ensure(self) -> None:
+        """Makes and locks the folder again when somebody has deleted it: the training in memory is worth more.
+
+        Raises:
+            CheckpointError: as the class; another run may have made a folder of that name since.
+        """
+        try:
+            held, there = os.fstat(self._lock.fileno()), os.stat(self.path / ".lock")
+            if (held.st_dev, held.st_ino) == (there.st_dev, there.st_ino):
+                return
+        except OSError:
+            pass
+        logger.warning(f"{self.path}: was deleted while training in it; it is made again")
+        lost, self._lock = self._lock, self._take()
+        lost.close()
 
     def close(self) -> None:
         """Lets the folder go."""
-        # Closing alone would leave the lock with data loading processes that were forked while it was held.
+        # Closing alone would leave the lock with processes that were forked by other means.
         fcntl.flock(self._lock, fcntl.LOCK_UN)
         self._lock.close()

@@ -5,6 +5,8 @@ its position in the run). So a resumed run goes on exactly where it was, worker 
 with B images each see what one process with N x B images sees.
 """
 
+import hashlib
+import os
 import random
 from collections.abc import Iterator
 
@@ -45,15 +47,21 @@ class PositionSampler:
         """The permutation of all samples in one epoch."""
         return np.random.default_rng((self.seed, epoch)).permutation(self.num_samples)
 
+    def batch(self, step: int, order: np.ndarray | None = None) -> list[tuple[int, int]]:
+        """The micro-batch `step`; `order` of its epoch, when it is at hand, saves drawing it again."""
+        if order is None:
+            order = self.order(step // self.steps_per_epoch)
+        start = (step % self.steps_per_epoch) * self.global_batch + self.rank * self.batch_size
+        position = step * self.global_batch + self.rank * self.batch_size
+        return [(int(order[start + i]), position + i) for i in range(self.batch_size)]
+
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         epoch, order = -1, None
         for step in range(self.first_step, self.steps):
             if step // self.steps_per_epoch != epoch:
                 epoch = step // self.steps_per_epoch
                 order = self.order(epoch)
-            start = (step % self.steps_per_epoch) * self.global_batch + self.rank * self.batch_size
-            position = step * self.global_batch + self.rank * self.batch_size
-            yield [(int(order[start + i]), position + i) for i in range(self.batch_size)]
+            yield self.batch(step, order)
 
     def __len__(self) -> int:
         return self.steps - self.first_step
@@ -64,6 +72,10 @@ class PositionedDataset(paddle.io.Dataset):
 
     PaddleSeg's transforms draw from `random` and `numpy.random`; both are set before each sample and put back after, so
     that nothing else in the process is disturbed when samples are read in it.
+
+    Raises:
+        DataError: a sample whose image holds NaN or infinity. A ReLU can swallow them, so that the loss would not tell,
+            while batch statistics are spoilt for good.
     """
 
     def __init__(self, dataset: paddle.io.Dataset, seed: int):
@@ -80,10 +92,35 @@ class PositionedDataset(paddle.io.Dataset):
         random.seed(words.tobytes())
         np.random.seed(words)
         try:
-            return self.dataset[index % len(self.dataset)]  # --repeats counts indices further
+            sample = self.dataset[index % len(self.dataset)]  # --repeats counts indices further
+            if not np.isfinite(np.sum(sample["img"])):
+                name = sample_names(self.dataset, [item])[0]
+                raise DataError(
+                    f"{name}: the network's input made from it holds NaN or infinity (train_dataset.transforms)"
+                )
+            return sample
         finally:
             random.setstate(before[0])
             np.random.set_state(before[1])
+
+
+def sample_names(dataset, batch: list[tuple[int, int]]) -> list[str]:
+    """How the samples of a batch are called in messages: their files where the dataset knows them, else their numbers."""
+    files = getattr(dataset, "file_list", None)
+    if files:
+        return [str(files[index % len(files)][0]) for index, _ in batch]
+    return [f"sample {index % len(dataset)}" for index, _ in batch]
+
+
+def dataset_fingerprint(dataset) -> str:
+    """Changes when other files, or the same in another order, make up a dataset; the folder they are in may move."""
+    digest = hashlib.sha256(f"{type(dataset).__name__} {len(dataset)}".encode())
+    root = str(getattr(dataset, "dataset_root", "") or "")
+    for pair in getattr(dataset, "file_list", None) or ():
+        for path in filter(None, pair):
+            name = os.path.relpath(path, root) if root and str(path).startswith(root) else str(path)
+            digest.update(name.encode("utf-8", "surrogateescape") + b"\0")
+    return digest.hexdigest()[:16]
 
 
 def seed_step(seed: int, iteration: int, rank: int) -> None:

@@ -1,13 +1,12 @@
 """Training, in the order things happen: build, resume, then loop { step, log, evaluate, save }."""
 
-import signal
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from paddle_dnl import registry
 from paddle_dnl.data.check import check_dataset
-from paddle_dnl.engine import amp, checkpoint, distributed
+from paddle_dnl.engine import amp, checkpoint, distributed, finite
 from paddle_dnl.engine.build import build_model, load_start_weights
 from paddle_dnl.engine.ema import ModelEMA
 from paddle_dnl.engine.evaluator import evaluate
@@ -16,9 +15,15 @@ from paddle_dnl.engine.pretrained import resolve_pretrained
 from paddle_dnl.engine.preview import preview
 from paddle_dnl.engine.profiling import make_profiler
 from paddle_dnl.engine.run_folder import RunFolder
-from paddle_dnl.engine.sampling import PositionedDataset, PositionSampler, seed_step
+from paddle_dnl.engine.sampling import (
+    PositionedDataset,
+    PositionSampler,
+    dataset_fingerprint,
+    sample_names,
+    seed_step,
+)
+from paddle_dnl.engine.stop_signal import StopSignal
 from paddle_dnl.engine.train_log import TrainLog
-from paddle_dnl.errors import NonFiniteError
 from paddle_dnl.log import logger
 from paddle_dnl.losses import build_losses
 from paddle_dnl.optim import build_lr_scheduler, build_optimizer
@@ -47,6 +52,7 @@ class TrainOptions:
     amp_level: str = "O1"
     to_static_training: bool = False
     profiler_options: str | None = None
+    skip_bad_samples: bool = False
 
 
 @dataclass
@@ -58,6 +64,7 @@ class Progress:
     best_iteration: int = -1
     best_ema_miou: float = -1.0
     evaluations_without_gain: int = 0
+    evaluation_due: bool = False  # a signal came before it was done
 
 
 class Trainer:
@@ -98,7 +105,8 @@ class Trainer:
             self.val_dataset = registry.build(config.val_dataset_cfg, "dataset", "val_dataset")
         for name in ("train_dataset", "val_dataset"):
             if getattr(self, name) is not None:
-                check_dataset(getattr(self, name), name, num_workers=self.options.num_workers)
+                workers, skip = self.options.num_workers, self.options.skip_bad_samples
+                check_dataset(getattr(self, name), name, num_workers=workers, skip_bad=skip)
         self.accumulate = config.dic.get("grad_accum_iters", 1)
         self.sampler = PositionSampler(
             len(self.train_dataset) * self.options.repeats,
@@ -158,11 +166,15 @@ class Trainer:
             "world_size": distributed.world_size(),
             "grad_accum_iters": self.accumulate,
             "train_images": len(self.train_dataset) * self.options.repeats,
+            "train_files": dataset_fingerprint(self.train_dataset),
             "precision": self.precision,
         }
 
     def _resume(self) -> None:
-        folder = checkpoint.find_resume(self.options.resume_model, self.save_dir)
+        # Rank 0 chooses, so that all take the same one although it tidies the folder at the same time.
+        main = distributed.is_main()
+        folder = checkpoint.find_resume(self.options.resume_model, self.save_dir) if main else None
+        folder = distributed.broadcast_object(folder)
         if folder is None:
             if distributed.is_main() and checkpoint.iteration_folders(self.save_dir):
                 logger.warning(f"{self.save_dir} holds checkpoints of an earlier run; --resume_model auto continues it")
@@ -195,24 +207,24 @@ class Trainer:
         )
         logger.info(f"training {self.progress.iteration} -> {iters} iters, seed {self.seed}, output in {self.save_dir}")
         batches = self._batches()
-        stop = _StopSignal()
+        stop = self.stop = StopSignal()
         profiler = make_profiler(options.profiler_options, self.save_dir)
         try:
             self.model.train()
+            if self.progress.evaluation_due:
+                self._evaluate_and_save(interrupted=False)
             while self.progress.iteration < iters and not self._converged():
                 self.progress.iteration += 1
                 losses = self._step(batches)
                 self.log.step(self.progress.iteration, losses, self._next_lr())
                 profiler.step()
                 interrupted = stop.received()
-                if interrupted or self.progress.iteration % options.save_interval == 0 or self._is_last():
-                    self.log.pause()
-                    miou = None if interrupted else self._evaluate()
-                    self._save(miou)
-                    self.log.resume()
+                if interrupted or self._is_save_point():
+                    interrupted = self._evaluate_and_save(interrupted)
                 if interrupted:
                     logger.warning(f"stopped by signal at iter {self.progress.iteration}; --resume_model auto goes on")
                     break
+            distributed.finish()
             return self.progress
         finally:
             stop.restore()
@@ -222,8 +234,9 @@ class Trainer:
             if self.folder is not None:
                 self.folder.close()
 
-    def _is_last(self) -> bool:
-        return self.progress.iteration == self.config.iters
+    def _is_save_point(self) -> bool:
+        iteration = self.progress.iteration
+        return iteration % self.options.save_interval == 0 or iteration == self.config.iters
 
     def _converged(self) -> bool:
         limit = self.options.early_stop_intervals
@@ -242,6 +255,7 @@ class Trainer:
         iteration = self.progress.iteration
         seed_step(self.seed, iteration, distributed.rank())
         total: dict[str, float] = {}
+        problem = ""
         for micro in range(self.accumulate):
             began = time.perf_counter()
             data = next(batches)
@@ -251,12 +265,16 @@ class Trainer:
                     losses = self._backward(data)
             else:
                 losses = self._backward(data)
+            step = (iteration - 1) * self.accumulate + micro
+            problem = problem or self._loss_problem(losses, step)
             for name, value in losses.items():
                 total[name] = total.get(name, 0.0) + value
         means = dict(zip(total, distributed.all_reduce_mean(list(total.values())), strict=True))
-        self._require_finite(total, means)
+        finite.require_finite_losses(iteration, means, problem, self.save_dir)
+        finite.require_finite_gradients(iteration, self.model, self.scaler, self.save_dir)
         self.scaler.step(self.optimizer)
         self.scaler.update()
+        finite.require_useful_scale(iteration, self.model, self.scaler, self.save_dir)
         self.optimizer.clear_grad(set_to_zero=False)
         if self.ema:
             self.ema.update(self.model, iteration)
@@ -271,20 +289,11 @@ class Trainer:
         self.scaler.scale(loss).backward()
         return {name: float(value) / self.accumulate for name, value in losses}
 
-    def _require_finite(self, losses: dict[str, float], means: dict[str, float]) -> None:
-        """Every rank learns of a bad loss on any of them through the means, so that all end with the same message."""
-        if np.isfinite(list(means.values())).all():
-            return
-        bad = [f"{name} = {value}" for name, value in losses.items() if not np.isfinite(value)]
-        everywhere = distributed.all_gather_object(bad)
-        for rank, found in enumerate(everywhere):
-            if found:
-                good = checkpoint.iteration_folders(self.save_dir)
-                where = f" on rank {rank}" if len(everywhere) > 1 else ""
-                raise NonFiniteError(
-                    f"iter {self.progress.iteration}: {', '.join(found)}{where}. Last good checkpoint: "
-                    f"{good[-1] if good else 'none yet'}. A lower learning rate or --precision fp32 may help."
-                )
+    def _loss_problem(self, losses: dict[str, float], step: int) -> str:
+        if np.isfinite(list(losses.values())).all():
+            return ""
+        files = sample_names(self.train_dataset, self.sampler.batch(step))
+        return finite.loss_problem(losses, files, self.model)
 
     def _next_lr(self) -> float:
         """The rate that was just used; moves the schedule on."""
@@ -294,19 +303,37 @@ class Trainer:
 
     # ------------------------------------------------------------------------------------------ evaluate
 
-    def _evaluate(self) -> dict[str, float]:
-        if self.val_dataset is None:
-            return {}
+    def _evaluate_and_save(self, interrupted: bool) -> bool:
+        """Both at a save point; whether a signal has come. It ends an evaluation, which a resumed run then does first."""
+        self.log.pause()
+        distributed.share_statistics(self.model)
+        if self.ema:
+            distributed.share_statistics(self.ema.model)
+        scores = None
+        due = self.val_dataset is not None and (self._is_save_point() or self.progress.evaluation_due)
+        if due and not interrupted:
+            scores = self._evaluate()
+            interrupted = scores is None
+        self.progress.evaluation_due = due and scores is None
+        self._save(scores)
+        self.log.resume()
+        return interrupted
+
+    def _evaluate(self) -> dict[str, float] | None:
+        """The scores, by name; None when a signal came."""
         settings = dict(self.config.test_config, num_workers=min(self.options.num_workers, 1))
         settings |= {"precision": self.precision, "amp_level": self.options.amp_level}
         iteration = self.progress.iteration
-        result = evaluate(self.model, self.val_dataset, **settings).metrics
-        self.log.scalars({"Evaluate/mIoU": result.miou, "Evaluate/Acc": result.acc}, iteration)
-        scores = {"mIoU": result.miou}
-        if self.ema:
-            result = evaluate(self.ema.model, self.val_dataset, **settings).metrics
-            self.log.scalars({"Evaluate/Ema_mIoU": result.miou, "Evaluate/Ema_Acc": result.acc}, iteration)
-            scores["Ema_mIoU"] = result.miou
+        scores = {}
+        for prefix, model in (("", self.model), ("Ema_", self.ema and self.ema.model)):
+            if model is None:
+                continue
+            result = evaluate(model, self.val_dataset, stop=lambda: self.stop.seen, **settings)
+            if result is None:
+                return None
+            miou, acc = result.metrics.miou, result.metrics.acc
+            self.log.scalars({f"Evaluate/{prefix}mIoU": miou, f"Evaluate/{prefix}Acc": acc}, iteration)
+            scores[f"{prefix}mIoU"] = miou
         if self.log.writer is not None:
             self.log.image(
                 "Evaluate/prediction", preview(self.model, self.val_dataset, self.config.test_config), iteration
@@ -330,6 +357,7 @@ class Trainer:
             gain = better or better_ema
             progress.evaluations_without_gain = 0 if gain else progress.evaluations_without_gain + 1
         if distributed.is_main():
+            self.folder.ensure()
             folder = checkpoint.save_checkpoint(
                 self.save_dir / f"iter_{iteration}",
                 model=self.model,
@@ -342,36 +370,13 @@ class Trainer:
                 checkpoint.link_checkpoint(folder, self.save_dir / "best_model")
             if better_ema:
                 checkpoint.link_checkpoint(folder, self.save_dir / "ema_best_model")
-            checkpoint.remove_old(self.save_dir, self.options.keep_checkpoint_max)
+            checkpoint.remove_old(self.save_dir, self.options.keep_checkpoint_max, newest=folder)
         if scores:
             logger.info(
                 f"[EVAL] The model with the best validation mIoU ({progress.best_miou:.4f}) "
                 f"was saved at iter {progress.best_iteration}."
             )
         distributed.barrier()
-
-
-class _StopSignal:
-    """Notes SIGTERM and SIGINT, so that the run can save and end between two steps."""
-
-    def __init__(self):
-        self.seen = False
-        self._before = {}
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self._before[number] = signal.signal(number, self._note)
-
-    def _note(self, number, frame) -> None:
-        if self.seen:  # asked twice: do not wait for the step
-            raise KeyboardInterrupt
-        self.seen = True
-
-    def received(self) -> bool:
-        """Whether any rank was asked to stop; all ranks get the same answer."""
-        return bool(distributed.all_reduce_sum(np.array([int(self.seen)]))[0])
-
-    def restore(self) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
 
 
 def train_from_config(config, args) -> Progress:

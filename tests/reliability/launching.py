@@ -1,0 +1,90 @@
+"""Starting real training processes, one or several, and finding what they leave behind."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+import uuid
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+_TAG = "PADDLE_DNL_TEST_TAG"
+
+
+class Started:
+    """A process and everything that it started, known by a mark in their environment.
+
+    Args:
+        program: a file of this folder.
+        words: its arguments.
+        ranks: more than one for a launch with gloo.
+        folder: of the launcher's logs.
+        options: of `subprocess.Popen`.
+    """
+
+    def __init__(self, program: str, words, folder: Path, ranks: int = 1, **options):
+        self.tag, self.logs = uuid.uuid4().hex, folder / "log"
+        environment = {k: v for k, v in os.environ.items() if not k.startswith(("PADDLE_", "CUDA_VISIBLE"))}
+        environment |= {_TAG: self.tag, "SEG_HOME": str(folder / "home")}
+        command = [sys.executable]
+        if ranks > 1:
+            command += ["-m", "paddle.distributed.launch", "--nproc_per_node", str(ranks), "--backend", "gloo"]
+            command += ["--log_dir", str(self.logs)]
+        command += [str(HERE / program), *map(str, words)]
+        # A file, not a pipe: nothing waits for whoever still holds the other end.
+        self._output = open(folder / f"output_{self.tag}.txt", "w+")
+        self.process = subprocess.Popen(
+            command, stdout=self._output, stderr=subprocess.STDOUT, env=environment, cwd=folder, **options
+        )
+
+    def text(self) -> str:
+        """What was written so far, of all ranks."""
+        self._output.flush()
+        texts = [Path(self._output.name).read_text(errors="replace")]
+        texts += [path.read_text(errors="replace") for path in sorted(self.logs.glob("workerlog.*"))[1:]]
+        return "\n".join(texts)
+
+    def wait_for(self, part: str, seconds: float = 120) -> None:
+        """Waits until the output holds `part`."""
+        until = time.monotonic() + seconds
+        while part not in self.text():
+            if self.process.poll() is not None or time.monotonic() > until:
+                raise AssertionError(f"{part!r} did not appear:\n{self.text()[-4000:]}")
+            time.sleep(0.1)
+
+    def wait(self, seconds: float = 300) -> int:
+        """The exit status."""
+        return self.process.wait(seconds)
+
+    def alive(self) -> list[int]:
+        """Process numbers of all that bear the mark."""
+        found = []
+        for entry in Path("/proc").glob("[0-9]*"):
+            try:
+                if f"{_TAG}={self.tag}".encode() in (entry / "environ").read_bytes():
+                    found.append(int(entry.name))
+            except OSError:
+                continue
+        return found
+
+    def require_nothing_left(self, seconds: float = 15) -> None:
+        """No process of this run lives on."""
+        until = time.monotonic() + seconds
+        while left := self.alive():
+            if time.monotonic() > until:
+                for pid in left:
+                    os.kill(pid, 9)
+                raise AssertionError(f"{len(left)} processes live on: {left}\n{self.text()[-3000:]}")
+            time.sleep(0.2)
+
+
+def training_words(folder: Path, faults=(), **flags) -> list[str]:
+    """Arguments for faulty_training.py; `folder` holds config.yml."""
+    words = []
+    for fault in faults:
+        words += ["--fault", json.dumps(fault)]
+    flags = {"config": folder / "config.yml", "save_dir": folder / "output", "seed": 7, "log_iters": 1, **flags}
+    for name, value in flags.items():
+        words += [f"--{name}"] if value is True else [f"--{name}", *(value if isinstance(value, list) else [value])]
+    return [str(word) for word in words]
