@@ -29,6 +29,35 @@ def _from_list(path: Path) -> list[tuple[Path, Path]]:
     return found
 
 
+def find_pairs(path: str | Path) -> list[tuple[Path, Path | None]]:
+    """The (image, label) of each line of a list file; label None where a line names only an image.
+
+    Columns are divided as in dataset lists: by comma, tab or space. Names are relative to the list.
+
+    Raises:
+        DataError: no such list, an empty one, or a line that names a file that is not there.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(f"{path}: no such list of images")
+    found: list[tuple[Path, Path | None]] = []
+    lines = [line.strip() for line in path.read_bytes().decode("utf-8-sig", "replace").splitlines()]
+    for line in filter(None, lines):
+        for separator in (None, ",", "\t", " "):
+            names = [line] if separator is None else [part.strip() for part in line.split(separator)]
+            if (path.parent / names[0]).is_file():
+                break
+        else:
+            raise DataError(f"{path}: {line!r} names no image below {path.parent}")
+        label = path.parent / names[1] if len(names) > 1 and names[1] else None
+        if label is not None and not label.is_file():
+            raise DataError(f"{path}: {label}: no such label picture")
+        found.append((path.parent / names[0], label))
+    if not found:
+        raise DataError(f"{path}: names no images")
+    return found
+
+
 def find_images(path: str | Path) -> list[tuple[Path, Path]]:
     """Images as (file, name relative to what was given), in a fixed order.
 

@@ -1,0 +1,70 @@
+"""Command line of tools/quantize.py: an exported ONNX model to int8, with accuracy and speed before and after."""
+
+import argparse
+
+from paddle_dnl.errors import UsageError
+
+
+def parse_args(argv=None) -> argparse.Namespace:
+    """The flags of quantize.py."""
+    parser = argparse.ArgumentParser(
+        description="Quantises the ONNX graph of an exported folder to 8 bits for ONNX Runtime on CPU (static, after "
+        "training) and prints accuracy and speed of both. Attention logits and classifier stay in float."
+    )
+    add = parser.add_argument
+    add("--config", required=True, help="deploy.yaml of the exported folder (export.py --format onnx), or the folder")
+    add(
+        "--image_list", required=True, help="list file: image per line, as for training; activations are measured on it"
+    )
+    add("--eval_list", help="list file: image and, for mIoU, label per line; default: --image_list")
+    add("--save_dir", help="write a copy of the folder there; default: the folder itself")
+    add("--num_calibration", type=int, default=32, help="images used of --image_list, spread over it")
+    add("--num_eval", type=int, default=100, help="images compared of --eval_list, spread over it")
+    add("--cpu_threads", type=int, help="default OMP_NUM_THREADS, else one per core")
+    args = parser.parse_args(argv)
+    for name in ("num_calibration", "num_eval", "cpu_threads"):
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            raise UsageError(f"--{name} must be at least 1, got {value}")
+    return args
+
+
+def _spread(items: list, count: int) -> list:
+    """At most `count` items at even distances."""
+    return [items[i * len(items) // count] for i in range(count)] if len(items) > count else items
+
+
+def main(argv=None) -> int:
+    """Quantises, compares, records; returns the exit status."""
+    args = parse_args(argv)
+    from paddle_dnl.data.image_files import find_pairs
+    from paddle_dnl.data.reading import read_label
+    from paddle_dnl.engine import int8
+    from paddle_dnl.engine.deploy_config import copy_export, read_deploy_config
+    from paddle_dnl.engine.inference_engines import EngineOptions, default_threads
+    from paddle_dnl.engine.predictor import Predictor
+    from paddle_dnl.log import logger
+
+    calibration = [image for image, _ in _spread(find_pairs(args.image_list), args.num_calibration)]
+    evaluation = _spread(find_pairs(args.eval_list or args.image_list), args.num_eval)
+    files = read_deploy_config(args.config)
+    if args.save_dir:
+        files = copy_export(files, args.save_dir)
+    threads = args.cpu_threads or default_threads()
+    plain = Predictor(files.folder, engine="onnxruntime", cpu_threads=threads)
+    logger.info(f"calibrating on {len(calibration)} images of {args.image_list}")
+    made = int8.quantize(files, calibration, plain.preprocess)
+    try:
+        options = EngineOptions(precision="int8", cpu_threads=threads)
+        small = Predictor(files.folder, engine=int8.trial_engine(files, made, options))
+        shared = len({image for image, _ in evaluation} & set(calibration))
+        note = f", {shared} of them were calibrated on" if shared else ""
+        logger.info(f"comparing on {len(evaluation)} images{note}")
+        pairs = [(image, label and read_label(label)) for image, label in evaluation]
+        classes = len(files.classes.names) if files.classes else 256
+        report = int8.compare(plain, small, pairs, classes, len(calibration), threads)
+        int8.install(files, made, report)
+    finally:
+        made.unlink(missing_ok=True)
+    print(report.table(), flush=True)
+    return 0
