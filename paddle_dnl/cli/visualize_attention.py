@@ -1,6 +1,7 @@
 """Command line of tools/visualize_attention.py."""
 
 import argparse
+import dataclasses
 import re
 from pathlib import Path
 
@@ -53,7 +54,7 @@ def chosen_layers(layers: list, names: list[str] | None) -> list:
     return [layer for layer in layers if layer.name in wanted]
 
 
-def _visualize(model, prepared, scene, names: list[str] | None) -> None:
+def visualize(model, prepared, scene, names: list[str] | None) -> None:
     """Writes what this kind of model has to show.
 
     Raises:
@@ -74,8 +75,11 @@ def _visualize(model, prepared, scene, names: list[str] | None) -> None:
         return Geometry(prepared.tensor.shape[2:], size, prepared.trans_info, align)
 
     if layers_of(model, DisentangledNonLocal2D):
-        for block in nonlocal_attention(model, prepared.tensor):
-            render_nonlocal(block, geometry(block.size), scene)
+        blocks = list(nonlocal_attention(model, prepared.tensor))
+        for block in blocks:
+            folder = scene.folder if len(blocks) == 1 else scene.folder / block.name
+            folder.mkdir(exist_ok=True)
+            render_nonlocal(block, geometry(block.size), dataclasses.replace(scene, folder=folder))
     elif layers_of(model, DGMN2Attention):
         chosen = chosen_layers(list(sampled_attention(model, prepared.tensor)), names)
         render_samples([(layer, geometry(layer.size)) for layer in chosen], scene)
@@ -110,6 +114,6 @@ def main(argv=None) -> int:
                 raise UsageError(f"--points {x},{y} lies outside {path}, which is {width} wide and {height} high")
         folder = Path(args.save_dir) / name.with_suffix("")
         folder.mkdir(parents=True, exist_ok=True)
-        _visualize(model, prepared, Scene(prepared.picture, points, folder, path.name), args.layers)
+        visualize(model, prepared, Scene(prepared.picture, points, folder, path.name), args.layers)
     logger.info(f"Pictures of {len(images)} images are in {args.save_dir}")
     return 0

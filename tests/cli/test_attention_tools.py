@@ -6,12 +6,14 @@ from types import SimpleNamespace
 from paddle_dnl import build_model
 from paddle_dnl.analysis.capture import layers_of
 from paddle_dnl.analysis.filters import dynamic_filters, strongest
+from paddle_dnl.analysis.render import Scene
 from paddle_dnl.analysis.sampled_points import sampled_attention
 from paddle_dnl.cli import attention_statistics, visualize_attention
 from paddle_dnl.data.convert_cityscapes import convert_tree
 from paddle_dnl.data.mini_cityscapes import generate
 from paddle_dnl.errors import UsageError
 from paddle_dnl.nn.dgmn2_attention import DGMN2Attention
+from paddle_dnl.nn.disentangled_nonlocal import DisentangledNonLocal2D
 from paddle_dnl.nn.dynamic_filter import DynamicFilter
 
 import cv2
@@ -82,6 +84,15 @@ def test_nonlocal_models(work, tmp_path, name, wanted):
     assert files == wanted | {"overview.png", "viewer.html"}
     assert cv2.imread(str(folder / "unary.png")).shape == (64, 128, 3)
     assert (folder / "viewer.html").stat().st_size < 200_000
+
+
+def test_several_blocks_have_a_folder_each(tmp_path):
+    first, second = (DisentangledNonLocal2D(3, reduction=1) for _ in range(2))
+    model = paddle.nn.Sequential(first, second)
+    prepared = SimpleNamespace(tensor=paddle.randn([1, 3, 6, 8]), trans_info=[])
+    scene = Scene(np.zeros((6, 8, 3), np.uint8), [(1, 2)], tmp_path, "a.png")
+    visualize_attention.visualize(model, prepared, scene, None)
+    assert {path.name for path in tmp_path.iterdir()} == {"0", "1"} and (tmp_path / "1" / "viewer.html").exists()
 
 
 def test_transforms_that_change_the_size(work, tmp_path):
