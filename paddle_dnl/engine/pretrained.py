@@ -6,36 +6,22 @@ Only train.py calls this. Evaluation, export and prediction take their weights f
 import copy
 import hashlib
 import http.client
-import lzma
 import os
 import shutil
-import tarfile
 import tempfile
 import time
 import urllib.request
-import zipfile
-import zlib
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from paddle_dnl.engine import distributed
+from paddle_dnl.engine.archives import extract_weights
 from paddle_dnl.errors import DownloadError
 from paddle_dnl.log import logger
 
+_WEIGHTS = (".pdparams", ".safetensors")
 _MAX_BYTES = 4 << 30
 _SLOWEST = 1024  # bytes per second, on average, once `timeout` has passed
-_WEIGHTS = (".pdparams", ".safetensors")
-# What unpacking raises on hostile or damaged content: NotImplementedError for an unknown compression is a RuntimeError.
-_BROKEN = (
-    tarfile.TarError,
-    zipfile.BadZipFile,
-    zlib.error,
-    lzma.LZMAError,
-    EOFError,
-    OSError,
-    RuntimeError,
-    ValueError,
-)
 
 
 def is_url(value) -> bool:
@@ -92,61 +78,6 @@ def _download(url: str, to: Path, timeout: float) -> str:
     return digest.hexdigest()
 
 
-def _copy_limited(source, to: Path) -> None:
-    """Copies a stream out of an archive; an archive may promise less than it holds."""
-    size = 0
-    with open(to, "wb") as file:
-        while chunk := source.read(1 << 20):
-            size += len(chunk)
-            if size > _MAX_BYTES:
-                raise DownloadError(f"the weights in it are larger than {_MAX_BYTES} bytes")
-            file.write(chunk)
-
-
-def _is_weights(name: str) -> bool:
-    """macOS puts `._model.pdparams` beside `model.pdparams`; that is not weights."""
-    return name.endswith(_WEIGHTS) and not PurePosixPath(name).name.startswith(".")
-
-
-def _choose(names: list[str]) -> int:
-    """Index of the one weights file, or of the one called `model` among several."""
-    chosen = [i for i, name in enumerate(names) if PurePosixPath(name).stem == "model"] if len(names) > 1 else [0]
-    if not names or len(chosen) != 1:
-        raise DownloadError(f"the archive holds {len(names)} weights files; expected one ({', '.join(names[:3])})")
-    return chosen[0]
-
-
-def _regular_members(bundle: tarfile.TarFile) -> list[tarfile.TarInfo]:
-    """Weights files of a tar; looking past a member unpacks it, so what it may hold in all is limited."""
-    found = []
-    for member in bundle:
-        if member.offset_data + member.size > _MAX_BYTES:
-            raise DownloadError(f"the archive unpacks to more than {_MAX_BYTES} bytes")
-        if member.isreg() and _is_weights(member.name):
-            found.append(member)
-    return found
-
-
-def extract_weights(archive: Path, to: Path) -> None:
-    """Copies the one weights file of a tar or zip archive to `to`; no path from the archive is ever used.
-
-    Raises:
-        DownloadError: not an archive, or not exactly one regular file of weights in it.
-    """
-    try:
-        if zipfile.is_zipfile(archive):
-            with zipfile.ZipFile(archive) as bundle:
-                infos = [info for info in bundle.infolist() if _is_weights(info.filename)]
-                with bundle.open(infos[_choose([info.filename for info in infos])]) as source:
-                    _copy_limited(source, to)
-        else:
-            with tarfile.open(archive) as bundle:
-                members = _regular_members(bundle)
-                _copy_limited(bundle.extractfile(members[_choose([member.name for member in members])]), to)
-    except _BROKEN as error:
-        raise DownloadError(f"not a readable archive ({error})") from error
-
-
 def _is_cached(target: Path, url: str, sha256: str | None) -> bool:
     """Whether `target` holds the weights of this very URL; a file without a note of its source was put there by a person.
 
@@ -180,7 +111,7 @@ def _fill_cache(target: Path, url: str, sha256: str | None, timeout: float) -> N
             raise DownloadError(f"its SHA-256 is {found}, expected {sha256}")
         if not urlsplit(url).path.endswith(_WEIGHTS):
             weights = work / "weights"
-            extract_weights(work / "body", weights)
+            extract_weights(work / "body", weights, _MAX_BYTES)
         # In this order no interruption can leave weights beside the note of another source.
         target.unlink(missing_ok=True)
         target.with_suffix(".source").write_text(url + "\n", encoding="utf-8")
@@ -199,7 +130,7 @@ def fetch(
     """The local weights file of a URL, downloaded only when it is not in the cache.
 
     Args:
-        url: http(s) address of .pdparams, .safetensors, or a tar or zip that holds one.
+        url: http(s) address of .pdparams, .safetensors, or a .tar, .tar.gz or .zip that holds one .pdparams.
         sha256: of the downloaded file, in hexadecimal; None where it is not known.
         cache_dir: default `$SEG_HOME/pretrained_model`, or `~/.paddleseg/pretrained_model`.
         timeout: seconds of silence, or of next to no progress, after which the server is given up.

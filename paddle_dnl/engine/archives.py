@@ -1,0 +1,189 @@
+"""The one .pdparams file of a tar or zip archive; nothing else of the archive is used, least of all its paths.
+
+Python's `tarfile` and `zipfile` take memory for whatever an archive announces: a long name of 4 GB (which gzip packs into a
+few MB), a map of holes, a table of a million files. Here the heads of a tar are read one by one with bounded parts, and the
+table of a zip is measured before it is read.
+"""
+
+import gzip
+import io
+import lzma
+import stat
+import struct
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path, PureWindowsPath
+
+from paddle_dnl.errors import DownloadError
+
+ENDING = ".pdparams"
+
+_MAX_FILES = 10_000
+_MAX_TABLE = 4 << 20  # bytes of the table at the end of a zip
+_MAX_NAME = 1 << 16  # bytes of a long name or of PAX records in a tar
+_BLOCK = 512
+# What unpacking raises on hostile or damaged content: NotImplementedError for an unknown compression is a RuntimeError.
+_BROKEN = (
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    EOFError,
+    OSError,
+    RuntimeError,
+    ValueError,
+    IndexError,
+)
+
+
+def extract_weights(archive: Path, to: Path, max_bytes: int) -> None:
+    """Copies the one weights file of a .tar, .tar.gz or .zip archive to `to`.
+
+    Args:
+        archive: the file; its kind is recognised by its content.
+        to: the file to write; no path from the archive is ever used.
+        max_bytes: most that the weights, and all of a tar, may take unpacked.
+
+    Raises:
+        DownloadError: not an archive, too large, or not exactly one regular file of weights in it.
+    """
+    try:
+        if zipfile.is_zipfile(archive):
+            _require_small_table(archive)
+            with zipfile.ZipFile(archive) as bundle:
+                infos = [info for info in bundle.infolist() if _is_weights(info.filename) and _is_regular(info)]
+                info = infos[_choose([info.filename for info in infos])]
+                if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                    raise DownloadError("the archive is packed in an unusual way; use an ordinary zip or tar.gz")
+                with bundle.open(info) as source:
+                    _copy(source, to, max_bytes)
+        else:
+            with _open_tar(archive) as stream:
+                found = list(_tar_files(stream, max_bytes))
+                _, start, size = found[_choose([name for name, _, _ in found])]
+                stream.seek(start)
+                _copy(stream, to, max_bytes, size)
+    except _BROKEN as error:
+        raise DownloadError(f"not a readable archive ({error})") from error
+
+
+def _is_weights(name: str) -> bool:
+    """macOS puts `._model.pdparams` beside `model.pdparams`; that is not weights."""
+    return name.endswith(ENDING) and not PureWindowsPath(name).name.startswith(".")
+
+
+def _choose(names: list[str]) -> int:
+    """Index of the one weights file, or of the one called `model` among several."""
+    chosen = [i for i, name in enumerate(names) if PureWindowsPath(name).stem == "model"] if len(names) > 1 else [0]
+    if not names or len(chosen) != 1:
+        raise DownloadError(
+            f"the archive holds {len(names)} weights files; expected one {ENDING} ({', '.join(names[:3])})"
+        )
+    return chosen[0]
+
+
+def _copy(source, to: Path, max_bytes: int, size: int | None = None) -> None:
+    """Copies `size` bytes, or all; an archive may promise less than it holds."""
+    copied = 0
+    with open(to, "wb") as file:
+        while chunk := source.read((1 << 20) if size is None else min(1 << 20, size - copied)):
+            copied += len(chunk)
+            if copied > max_bytes:
+                raise DownloadError(f"the weights in it are larger than {max_bytes} bytes")
+            file.write(chunk)
+    if size is not None and copied < size:
+        raise DownloadError("the archive ends in the middle of the weights")
+
+
+# ------------------------------------------------------------------------------------------------ zip
+
+
+def _is_regular(info: zipfile.ZipInfo) -> bool:
+    """Not a link, device or folder; archives from other systems than Unix do not say."""
+    mode = info.external_attr >> 16
+    return not info.is_dir() and stat.S_IFMT(mode) in (0, stat.S_IFREG)
+
+
+def _require_small_table(archive: Path) -> None:
+    """Refuses a table of files that would take much memory; `zipfile` reads it whole when an archive is opened."""
+    with open(archive, "rb") as file:
+        end = file.seek(0, io.SEEK_END)
+        file.seek(max(0, end - (1 << 16) - 42))
+        tail = file.read()
+    at = len(tail) - 22
+    if at < 0 or tail[at : at + 4] != b"PK\5\6" or tail[-2:] != b"\0\0":
+        at = tail.rfind(b"PK\5\6")
+    files, size = struct.unpack_from("<H", tail, at + 10)[0], struct.unpack_from("<L", tail, at + 12)[0]
+    has_large_form = tail[max(0, at - 20) : at].startswith(b"PK\6\7")
+    if has_large_form or files > _MAX_FILES or size > _MAX_TABLE:
+        raise DownloadError(f"the archive lists more than {_MAX_FILES} files or is larger than 4 GiB")
+
+
+# ------------------------------------------------------------------------------------------------ tar
+
+
+def _open_tar(archive: Path):
+    with open(archive, "rb") as file:
+        packed = file.read(2) == b"\x1f\x8b"
+    return gzip.open(archive, "rb") if packed else open(archive, "rb")
+
+
+def _tar_files(stream, max_bytes: int) -> Iterator[tuple[str, int, int]]:
+    """Name, place and size of the weights files in a tar, regular files only."""
+    position, long_name, heads = 0, None, 0
+    while block := stream.read(_BLOCK):
+        position += _BLOCK
+        if not any(block):
+            return
+        info = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+        heads += 1
+        if info.size < 0 or position + info.size > max_bytes:
+            raise DownloadError(f"the archive unpacks to more than {max_bytes} bytes")
+        if heads > _MAX_FILES:
+            raise DownloadError(f"the archive lists more than {_MAX_FILES} files")
+        if info.type in (tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE):
+            if info.size > _MAX_NAME:
+                raise DownloadError("the archive holds a name that is no file name")
+            content = stream.read(info.size)
+            long_name = _long_name(info.type, content) or long_name
+            stream.seek(position)
+        else:
+            name, long_name = long_name or info.name, None
+            if info.type in (tarfile.REGTYPE, tarfile.AREGTYPE) and _is_weights(name):
+                yield name, position, info.size
+        position += -(-info.size // _BLOCK) * _BLOCK if _has_data(info) else 0
+        stream.seek(position)
+
+
+def _has_data(info: tarfile.TarInfo) -> bool:
+    """Links, folders, devices and pipes may state a size and have none."""
+    return info.type not in (
+        tarfile.LNKTYPE,
+        tarfile.SYMTYPE,
+        tarfile.CHRTYPE,
+        tarfile.BLKTYPE,
+        tarfile.DIRTYPE,
+        tarfile.FIFOTYPE,
+    )
+
+
+def _long_name(kind: bytes, content: bytes) -> str | None:
+    """The name of the next file: the content itself, or the PAX record `LENGTH path=NAME`."""
+    if kind == tarfile.GNUTYPE_LONGNAME:
+        return content.rstrip(b"\0").decode("utf-8", "surrogateescape")
+    name, at = None, 0
+    while at < len(content):
+        length = int(content[at : content.index(b" ", at)])
+        record = content[at : at + length].partition(b" ")[2]
+        if length < 5 or not record.endswith(b"\n"):
+            raise ValueError("damaged PAX records")
+        key, _, value = record[:-1].partition(b"=")
+        if key == b"path":
+            name = value.decode("utf-8", "surrogateescape")
+        elif key in (b"size", b"GNU.sparse.major"):
+            raise ValueError("a file with holes, or larger than 8 GB")
+        at += length
+    return name
