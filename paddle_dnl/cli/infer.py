@@ -1,20 +1,20 @@
-"""Command line of deploy/python/infer.py: an exported folder on pictures."""
+"""Command line of deploy/python/infer.py: an exported folder on pictures, a video or a camera."""
 
 import argparse
-import time
 from pathlib import Path
 
 from paddle_dnl.cli._arguments import true_or_false
 from paddle_dnl.errors import UsageError
 
-_OVERLAYS = "added_prediction"
 _WARMUP, _REPEATS = 5, 20
 # PaddleSeg tunes on this many images too.
 _TUNING_IMAGES = 10
+# A process for the engine takes seconds to start, which reading and writing beside it must first win back.
+_PROCESS_FROM_IMAGES = 32
 
 
 def parse_args(argv=None) -> argparse.Namespace:
-    """The flags of infer.py, those of PaddleSeg and --engine."""
+    """The flags of infer.py: those of PaddleSeg, and the engine, limits and videos."""
     parser = argparse.ArgumentParser(description="Runs an exported model and writes label pictures and overlays.")
     add = parser.add_argument
 
@@ -23,13 +23,15 @@ def parse_args(argv=None) -> argparse.Namespace:
         add(name, type=true_or_false, nargs="?", const=True, default=default, metavar="True|False", help=text)
 
     add("--config", required=True, help="deploy.yaml of the exported folder, or the folder")
-    add("--image_path", required=True, help="an image, a folder, a .txt list, or a pattern with *")
+    add("--image_path", required=True, help="image, folder, .txt list, pattern with *, video, or camera number")
     add("--batch_size", type=int, default=1)
     add("--save_dir", default="./output", help="folder of the label pictures")
     add("--device", choices=("cpu", "gpu"), default="cpu")
     add("--engine", choices=("paddle", "onnxruntime", "auto"), default="paddle")
     switch("--use_trt", False, "TensorRT on GPU (not verified on any machine yet)")
-    add("--precision", choices=("fp32", "fp16", "int8"), default="fp32", help="of TensorRT")
+    add(
+        "--precision", choices=("fp32", "fp16", "int8"), default="fp32", help="on CPU fp32, or int8 (tools/quantize.py)"
+    )
     add("--min_subgraph_size", type=int, default=3)
     switch("--enable_auto_tune", False, "collect shapes for TensorRT first")
     add("--auto_tuned_shape_file", help="shapes for TensorRT; written by --enable_auto_tune")
@@ -39,19 +41,26 @@ def parse_args(argv=None) -> argparse.Namespace:
     add("--model_name", default="", help="name shown by --benchmark")
     switch("--with_argmax", False, "accepted; scores are always turned into classes")
     switch("--print_detail", True, "log each image")
+    add("--wrong_size", choices=("resize", "refuse"), default="resize", help="images a fixed-size model does not take")
+    add("--max_pixels", type=int, default=80_000_000, help="larger images are refused before they are decoded")
+    add("--video_output", choices=("video", "frames"), default="video", help="overlay video, or numbered pictures")
+    add("--max_frames", type=int, help="of a video or camera; default all, of a camera until Ctrl-C")
     args = parser.parse_args(argv)
     _check(args)
     return args
 
 
 def _check(args: argparse.Namespace) -> None:
-    for name in ("batch_size", "cpu_threads", "min_subgraph_size"):
+    for name in ("batch_size", "cpu_threads", "min_subgraph_size", "max_pixels", "max_frames"):
         value = getattr(args, name)
         if value is not None and value < 1:
             raise UsageError(f"--{name} must be at least 1, got {value}")
     if args.device == "cpu" and (args.use_trt or args.enable_auto_tune):
         raise UsageError("--use_trt and --enable_auto_tune need --device gpu")
-    if args.precision != "fp32" and not args.use_trt:
+    if args.device == "cpu" and args.precision == "int8":
+        if args.engine == "paddle":
+            raise UsageError("--precision int8 on a CPU is run by ONNX Runtime; add --engine onnxruntime (or auto)")
+    elif args.precision != "fp32" and not args.use_trt:
         raise UsageError(f"--precision {args.precision} is for --use_trt True; without TensorRT leave it fp32")
     if Path(args.save_dir).exists() and not Path(args.save_dir).is_dir():
         raise UsageError(f"--save_dir {args.save_dir}: is a file; give a folder")
@@ -70,19 +79,62 @@ def _collect_shapes(args: argparse.Namespace, images: list) -> None:
         Path(args.save_dir).mkdir(parents=True, exist_ok=True)
         args.auto_tuned_shape_file = str(Path(args.save_dir) / "auto_tuned_shapes.pbtxt")
     predictor = Predictor(args.config, device=args.device, collect_shapes_file=args.auto_tuned_shape_file)
-    predictor.predict([path for path, _ in images[:_TUNING_IMAGES]], args.batch_size)
+    predictor.predict(images, args.batch_size)
 
 
-def _save(folder: Path, name: Path, path: Path, label, colors) -> None:
-    from paddle_dnl.data.reading import read_image
-    from paddle_dnl.visualize.overlay import overlay, save_image, save_label_png
+def _make_predictor(args: argparse.Namespace, is_long: bool):
+    """With Paddle Inference in a process of its own where there is much to overlap, see `EngineProcess`."""
+    from dataclasses import asdict
 
-    name = name.with_suffix(".png")
-    save_label_png(folder / name, label, colors)
-    save_image(folder / _OVERLAYS / name, overlay(read_image(path), label, colors))
+    from paddle_dnl.engine.deploy_config import read_deploy_config
+    from paddle_dnl.engine.engine_process import EngineProcess
+    from paddle_dnl.engine.inference_engines import EngineOptions, resolve_engine
+    from paddle_dnl.engine.predictor import Predictor
+
+    limits = {"wrong_size": args.wrong_size, "max_pixels": args.max_pixels}
+    name, options = resolve_engine(args.engine, read_deploy_config(args.config), EngineOptions(**_engine_options(args)))
+    if name == "paddle" and is_long:
+        return Predictor(args.config, engine=EngineProcess(args.config, name, **asdict(options)), **limits)
+    return Predictor(args.config, engine=name, **limits, **asdict(options))
 
 
-def _benchmark(predictor, image: Path, args: argparse.Namespace) -> None:
+def _make_job(args: argparse.Namespace, colors):
+    from paddle_dnl.data.video_files import is_video
+    from paddle_dnl.engine.infer_outputs import PictureJob, VideoJob
+
+    folder = Path(args.save_dir)
+    if is_video(args.image_path):
+        as_frames = args.video_output == "frames"
+        return VideoJob(args.image_path, folder, colors, args.print_detail, as_frames, args.max_frames)
+    return PictureJob(args.image_path, folder, colors, args.print_detail)
+
+
+def _run(args: argparse.Namespace, predictor, job):
+    """Everything through the pipeline; what was written of a camera or a damaged video is kept. None: stopped by hand."""
+    from paddle_dnl.engine.pipeline import run_pipeline
+    from paddle_dnl.log import logger, progress
+
+    total = len(job) if hasattr(job, "__len__") else None
+    pictures = job.pictures()
+    try:
+        return run_pipeline(
+            predictor,
+            progress(pictures, "infer", total),
+            job.write,
+            batch_size=args.batch_size,
+            writers=job.writers,
+        )
+    except KeyboardInterrupt:
+        if not getattr(job, "is_camera", False):
+            raise
+        logger.info(f"stopped; results in {args.save_dir}")
+        return None
+    finally:
+        pictures.close()
+        job.close()
+
+
+def _benchmark(predictor, image, timing, args: argparse.Namespace) -> None:
     from paddle_dnl.log import logger
 
     found = predictor.benchmark(image, _WARMUP, _REPEATS, args.batch_size)
@@ -91,34 +143,41 @@ def _benchmark(predictor, image: Path, args: argparse.Namespace) -> None:
         f"benchmark {args.model_name or 'model'}: engine {predictor.engine}, {args.device}, batch {args.batch_size}, "
         f"{_WARMUP} warm-up and {_REPEATS} timed runs: {milliseconds}, {found['ips']:.2f} images/s"
     )
+    if timing is not None:
+        logger.info(
+            f"pipeline (read, run, write): {timing.rate:.2f} images/s, {timing.rate / found['ips']:.2f} of the engine "
+            f"alone; {timing.pictures} images in {timing.seconds:.2f} s, {timing.engine_seconds:.2f} s in the engine"
+        )
 
 
 def main(argv=None) -> int:
-    """Predicts all images; returns the exit status."""
+    """Predicts everything; returns the exit status."""
     args = parse_args(argv)
-    from paddle_dnl.data.classes import bit_palette
-    from paddle_dnl.data.image_files import find_images
-    from paddle_dnl.engine.predictor import Predictor
-    from paddle_dnl.log import logger, progress
+    import warnings
 
-    images = find_images(args.image_path)
-    if any(name.parts[0] == _OVERLAYS and len(name.parts) > 1 for _, name in images):
-        raise UsageError(f"--image_path {args.image_path}: a folder {_OVERLAYS} in it would mix with the overlays")
+    from paddle_dnl.data.classes import bit_palette
+    from paddle_dnl.engine.deploy_config import read_deploy_config
+    from paddle_dnl.log import logger
+
+    from PIL import Image
+
+    # The limit is --max_pixels.
+    warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+    classes = read_deploy_config(args.config).classes
+    job = _make_job(args, classes.colors if classes else bit_palette(256))
     if args.enable_auto_tune:
-        _collect_shapes(args, images)
-    predictor = Predictor(args.config, engine=args.engine, **_engine_options(args))
-    colors = predictor.classes.colors if predictor.classes else bit_palette(256)
-    folder = Path(args.save_dir)
-    began = time.perf_counter()
-    for start in progress(range(0, len(images), args.batch_size), "infer"):
-        chunk = images[start : start + args.batch_size]
-        labels = predictor.predict([path for path, _ in chunk], args.batch_size)
-        for (path, name), label in zip(chunk, labels, strict=True):
-            _save(folder, name, path, label, colors)
-            if args.print_detail:
-                logger.info(f"{path} -> {folder / name.with_suffix('.png')}")
-    seconds = time.perf_counter() - began
-    logger.info(f"{len(images)} images in {seconds:.2f} s with reading and writing; results in {folder}")
-    if args.benchmark:
-        _benchmark(predictor, images[0][0], args)
+        _collect_shapes(args, job.examples(_TUNING_IMAGES))
+    examples = job.examples(1) if args.benchmark else []
+    predictor = _make_predictor(args, not hasattr(job, "__len__") or len(job) >= _PROCESS_FROM_IMAGES)
+    try:
+        timing = _run(args, predictor, job)
+        if timing is not None:
+            logger.info(
+                f"{timing.pictures} images in {timing.seconds:.2f} s with reading and writing; "
+                f"results in {getattr(job, 'target', args.save_dir)}"
+            )
+        if args.benchmark:
+            _benchmark(predictor, examples[0], timing, args)
+    finally:
+        predictor.close()
     return 0

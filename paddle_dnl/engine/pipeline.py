@@ -1,0 +1,129 @@
+"""Reading, running and writing at the same time, for many pictures or a video.
+
+    read + preprocess (threads)  ->  engine (caller's thread)  ->  postprocess + write (threads)
+
+Both sides hold a bounded number of pictures, so that memory does not grow with the number of pictures. Order is kept.
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from paddle_dnl.errors import PaddleDnlError
+
+import numpy as np
+
+
+@dataclass
+class Picture:
+    """One picture on its way.
+
+    Attributes:
+        title: what messages call it.
+        source: a file, or BGR pixels `[H, W, 3]`.
+        name: relative name of its results.
+    """
+
+    title: str
+    source: Path | np.ndarray
+    name: Path
+
+
+@dataclass
+class Timing:
+    """What a pipeline did: pictures, seconds from the first read to the last write, seconds inside the engine."""
+
+    pictures: int
+    seconds: float
+    engine_seconds: float
+
+    @property
+    def rate(self) -> float:
+        """Pictures per second."""
+        return self.pictures / self.seconds if self.seconds > 0 else 0.0
+
+
+def read_ahead(items: Iterable, depth: int) -> Iterator:
+    """The items, up to `depth` of them fetched early by one thread; for sources such as a video decoder."""
+    iterator = iter(items)
+    end = object()
+    with ThreadPoolExecutor(1, "reader") as pool:
+        window = deque(pool.submit(next, iterator, end) for _ in range(depth))
+        while (item := window.popleft().result()) is not end:
+            window.append(pool.submit(next, iterator, end))
+            yield item
+
+
+def _prepare(predictor, picture: Picture) -> tuple:
+    pixels = picture.source if isinstance(picture.source, np.ndarray) else predictor.read(picture.source)
+    tensor, info = predictor.preprocess(pixels, picture.title)
+    return picture, pixels, tensor, info
+
+
+def _finish(predictor, write: Callable, picture: Picture, pixels, output, info) -> None:
+    write(picture, pixels, predictor.postprocess(output, info))
+
+
+def run_pipeline(
+    predictor,
+    pictures: Iterable[Picture],
+    write: Callable[[Picture, np.ndarray, np.ndarray], None],
+    *,
+    batch_size: int = 1,
+    workers: int = 2,
+    writers: int = 2,
+) -> Timing:
+    """Predicts all pictures.
+
+    Args:
+        predictor: a `Predictor`. Paddle Inference keeps Python's interpreter lock while it runs, so that only an engine in
+            another process (`EngineProcess`) or ONNX Runtime overlaps with reading and writing.
+        pictures: in order.
+        write: gets the picture, its pixels `[H, W, 3]` and its classes `[H, W]`; called from other threads.
+        batch_size: pictures per run.
+        workers: threads that read.
+        writers: threads that write; 1 keeps the calls of `write` in order.
+
+    Raises:
+        PaddleDnlError: as soon as a picture cannot be read, run or written; what was not begun then is left undone. When
+            `pictures` itself fails, as a damaged video does, all before that are finished first.
+    """
+    began, in_engine, count = time.perf_counter(), 0.0, 0
+    waiting = iter(pictures)
+    ahead: deque = deque()
+    behind: deque = deque()
+    limit = 2 * batch_size + workers
+    torn: PaddleDnlError | None = None
+    reading, writing = ThreadPoolExecutor(workers, "reader"), ThreadPoolExecutor(writers, "writer")
+    try:
+        while True:
+            while torn is None and len(ahead) < batch_size + limit:
+                try:
+                    ahead.append(reading.submit(_prepare, predictor, next(waiting)))
+                except StopIteration:
+                    break
+                except PaddleDnlError as error:
+                    torn = error
+            if not ahead:
+                break
+            batch = [ahead.popleft().result() for _ in range(min(batch_size, len(ahead)))]
+            start = time.perf_counter()
+            outputs = predictor.run_each([tensor for _, _, tensor, _ in batch])
+            in_engine += time.perf_counter() - start
+            count += len(batch)
+            for (picture, pixels, _, info), output in zip(batch, outputs, strict=True):
+                behind.append(writing.submit(_finish, predictor, write, picture, pixels, output, info))
+            while len(behind) > limit:
+                behind.popleft().result()
+        for future in behind:
+            future.result()
+        if torn is not None:
+            raise torn
+    finally:
+        # Waits for what runs; what waits is dropped, which after success is nothing.
+        reading.shutdown(cancel_futures=True)
+        writing.shutdown(cancel_futures=True)
+    return Timing(count, time.perf_counter() - began, in_engine)
