@@ -1,0 +1,80 @@
+"""Command line of tools/benchmark.py: what each engine makes of an exported folder on this machine."""
+
+import argparse
+import json
+import re
+from pathlib import Path
+
+from paddle_dnl.errors import UsageError
+
+_ENGINES = ("paddle", "onednn", "onnxruntime", "int8")
+
+
+def _size(text: str) -> tuple[int, int]:
+    """`1024x512`, width first as in pictures, to (height, width)."""
+    found = re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", text)
+    if not found:
+        raise argparse.ArgumentTypeError(f"expected WIDTHxHEIGHT such as 1024x512, got {text!r}")
+    return int(found[2]), int(found[1])
+
+
+def parse_args(argv=None) -> argparse.Namespace:
+    """The flags of benchmark.py."""
+    parser = argparse.ArgumentParser(
+        description="Latency, throughput and peak memory of an exported model, each setting in a process of its own."
+    )
+    add = parser.add_argument
+    add("--config", required=True, help="deploy.yaml of the exported folder, or the folder")
+    add("--engines", nargs="+", choices=_ENGINES, help="default: all that the folder has and its export verified")
+    add("--threads", nargs="+", type=int, help="default: one per core")
+    add("--batch_sizes", nargs="+", type=int, help="for exports with a free batch; default 1")
+    add("--sizes", nargs="+", type=_size, metavar="WIDTHxHEIGHT", help="for exports that take every size")
+    add("--warmup", type=int, default=3, help="runs that are not timed")
+    add("--repeats", type=int, default=20, help="runs that are")
+    add("--save_dir", default="./output/engine_benchmark", help="gets results.md, results.json and results.png")
+    args = parser.parse_args(argv)
+    for name, least in (("threads", 1), ("batch_sizes", 1), ("warmup", 0), ("repeats", 1)):
+        given = getattr(args, name)
+        if any(value < least for value in (given if isinstance(given, list) else [given]) if value is not None):
+            raise UsageError(f"--{name}: must be at least {least}")
+    return args
+
+
+def main(argv=None) -> int:
+    """Measures, prints a table and writes the files; returns the exit status."""
+    args = parse_args(argv)
+    import os
+    from dataclasses import asdict
+
+    from paddle_dnl.engine import engine_benchmark as bench
+    from paddle_dnl.engine.deploy_config import read_deploy_config
+    from paddle_dnl.log import logger
+    from paddle_dnl.visualize.benchmark_chart import draw
+
+    files = read_deploy_config(args.config)
+    wanted = []
+    for name in args.engines or _ENGINES:
+        why = bench.obstacle(name, files)
+        if why and args.engines:
+            raise UsageError(f"--engines {name}: {files.folder}: {why}")
+        if why:
+            logger.info(f"{name} left out: {why}")
+        else:
+            wanted.append(name)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    rows = []
+    for shape in bench.shapes(files, args.batch_sizes, args.sizes):
+        for threads in args.threads or [cores]:
+            for name in wanted:
+                rows.append(bench.measure(files, name, threads, shape, args.warmup, args.repeats))
+                logger.info(bench.table(rows[-1:]).splitlines()[-1].strip("| "))
+    machine = bench.machine()
+    folder = Path(args.save_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    head = f"{files.folder}: {args.repeats} runs after {args.warmup}, random input; {machine}"
+    (folder / "results.md").write_text(f"{head}\n\n{bench.table(rows)}\n", encoding="utf-8")
+    content = {"folder": str(files.folder), "machine": machine, "rows": [asdict(row) for row in rows]}
+    (folder / "results.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
+    draw(rows, folder / "results.png", machine)
+    print(f"\n{head}\n\n{bench.table(rows)}\n\nresults.md, results.json, results.png: {folder}", flush=True)
+    return 0

@@ -1,0 +1,72 @@
+"""One engine at one setting, alone in its process: `python -m paddle_dnl.engine.benchmark_worker SETTING`; prints a JSON line.
+
+SETTING is JSON with `folder`, `engine`, `threads`, `shape`, `warmup`, `repeats`, and what `EngineOptions` calls `precision`
+and `enable_mkldnn`. The program that calls it sets OMP_NUM_THREADS.
+"""
+
+import json
+import os
+import resource
+import sys
+import time
+from pathlib import Path
+
+from paddle_dnl.engine.deploy_config import read_deploy_config
+from paddle_dnl.engine.inference_engines import EngineOptions, make_engine
+from paddle_dnl.errors import PaddleDnlError
+from paddle_dnl.log import logger
+
+import numpy as np
+
+
+def _peak_bytes() -> int:
+    """The most memory this process has had."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+    except (OSError, StopIteration):
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _resident_bytes() -> int:
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0
+
+
+def measure(setting: dict) -> dict:
+    """Seconds of each timed run, and the process's memory: before the model is loaded, and the most it had.
+
+    Raises:
+        PaddleDnlError: the engine cannot be used for the folder.
+    """
+    options = EngineOptions(
+        cpu_threads=setting["threads"], precision=setting["precision"], enable_mkldnn=setting["enable_mkldnn"]
+    )
+    base = _resident_bytes()
+    engine = make_engine(setting["engine"], read_deploy_config(setting["folder"]), options)
+    batch = np.random.default_rng(0).standard_normal(setting["shape"], np.float32)
+    for _ in range(setting["warmup"]):
+        engine.run(batch)
+    seconds = []
+    for _ in range(setting["repeats"]):
+        began = time.perf_counter()
+        engine.run(batch)
+        seconds.append(time.perf_counter() - began)
+    return {"seconds": seconds, "base_bytes": base, "peak_bytes": _peak_bytes()}
+
+
+def main() -> int:
+    """Measures and prints; 1 when the engine cannot be used, with the reason as `error`."""
+    logger.disabled = True
+    try:
+        answer = measure(json.loads(sys.argv[1]))
+    except PaddleDnlError as error:
+        answer = {"error": str(error)}
+    print(json.dumps(answer), flush=True)
+    return int("error" in answer)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

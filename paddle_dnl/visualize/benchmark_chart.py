@@ -1,0 +1,51 @@
+"""Bars of latency, throughput and memory."""
+
+from pathlib import Path
+
+_COLORS = {"paddle": "#33658a", "onednn": "#86bbd8", "onnxruntime": "#f26419", "int8": "#f6ae2d"}
+
+
+def draw(rows: list, path: Path, title: str) -> None:
+    """Writes a PNG with one bar per row and panel.
+
+    Args:
+        rows: with `engine`, `threads`, `batch`, `height`, `width`, `median`, `p90`, `throughput` and `peak`.
+        path: of the PNG.
+        title: above the panels.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    names = [f"{r.engine}, {r.threads} thr., batch {r.batch}, {r.width}x{r.height}" for r in rows]
+    places = range(len(rows))
+    colors = [_COLORS.get(r.engine, "#555555") for r in rows]
+    figure, axes = pyplot.subplots(1, 3, figsize=(13, 0.42 * len(rows) + 1.8), sharey=True)
+    panels = (
+        ("latency in ms: median, line to p90 (less is better)", [1000 * r.median for r in rows]),
+        ("images per second (more is better)", [r.throughput for r in rows]),
+        ("peak memory of the process in MB (less is better)", [r.peak / 1e6 for r in rows]),
+    )
+    for axis, (label, values) in zip(axes, panels, strict=True):
+        bars = axis.barh(places, values, color=colors)
+        axis.set_xlabel(label, fontsize=8)
+        top = max(values)
+        if axis is axes[0]:
+            tails = [1000 * max(0.0, r.p90 - r.median) for r in rows]
+            axis.errorbar(values, places, xerr=[[0] * len(rows), tails], fmt="none", ecolor="#222222", capsize=3)
+            top = max(value + tail for value, tail in zip(values, tails, strict=True))
+        axis.set_xlim(0, 1.22 * top)
+        axis.tick_params(labelsize=8)
+        axis.spines[["top", "right"]].set_visible(False)
+        for bar, value in zip(bars, values, strict=True):
+            axis.text(
+                0.015 * 1.22 * top, bar.get_y() + bar.get_height() / 2, f"{value:.4g}",
+                va="center", fontsize=7, color="white", fontweight="bold",
+            )  # fmt: skip
+    axes[0].set_yticks(list(places), names, fontsize=8)
+    axes[0].invert_yaxis()
+    figure.suptitle(title, fontsize=9)
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)

@@ -1,0 +1,11 @@
+"""Measures the engines of an exported folder; see `python tools/benchmark.py --help`."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from paddle_dnl.cli._run import run  # noqa: E402
+
+if __name__ == "__main__":
+    run("paddle_dnl.cli.benchmark")
