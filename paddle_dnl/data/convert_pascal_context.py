@@ -18,6 +18,12 @@ from paddle_dnl.log import logger, progress
 import cv2
 import numpy as np
 
+# Category ids of trainval_merged.json in the order of the 59 classes, as everybody's conversion of that file has them.
+_PUBLISHED_IDS = (
+    2, 9, 18, 19, 22, 23, 25, 31, 33, 34, 44, 45, 46, 59, 65, 68, 72, 80, 85, 98,
+    104, 105, 113, 115, 144, 158, 159, 162, 187, 189, 207, 220, 232, 258, 259, 260, 284, 295, 296, 308,
+    324, 326, 347, 349, 354, 355, 360, 366, 368, 397, 415, 416, 420, 424, 427, 440, 445, 454, 458,
+)  # fmt: skip
 _NUMBERS = {name: number for number, name in enumerate(PASCAL_CONTEXT_59, start=1)}
 
 
@@ -72,10 +78,19 @@ def _id(entry: dict, long_key: str) -> int:
 
 
 def _class_numbers(categories: list[dict], path: Path) -> dict[int, int]:
-    """Category id -> 1 to 59; the other categories of the 459 are background."""
-    known = [entry for entry in categories if entry["name"] in _NUMBERS]
-    found = {_id(entry, "category_id"): _NUMBERS[entry["name"]] for entry in known}
-    missing = sorted(set(_NUMBERS) - {PASCAL_CONTEXT_59[number - 1] for number in found.values()})
+    """Category id -> 1 to 59; the other categories of the 459 are background.
+
+    Names decide. A class under another name is taken by its published id, if the ids of all others are the published ones.
+    """
+    names = {_id(entry, "category_id"): str(entry["name"]).strip() for entry in categories}
+    found = {number: _NUMBERS[name] for number, name in names.items() if name in _NUMBERS}
+    missing = [name for name in PASCAL_CONTEXT_59 if _NUMBERS[name] not in found.values()]
+    published = dict(zip(_PUBLISHED_IDS, _NUMBERS.values(), strict=True))
+    if missing and found and set(published) <= set(names) and found.items() <= published.items():
+        for name in missing:
+            number = _PUBLISHED_IDS[_NUMBERS[name] - 1]
+            logger.warning(f"{path}: category {number}, {names[number]!r}, is taken for {name}, which has this id")
+        return published
     if missing:
         raise DataError(f"{path}: categories: without {', '.join(missing[:5])} ({len(missing)} of 59 missing)")
     return found

@@ -6,7 +6,7 @@ import sys
 from paddle_dnl.cli.convert_pascal_context import main as context_main
 from paddle_dnl.cli.voc_augment import main as augment_main
 from paddle_dnl.data.classes import PASCAL_CONTEXT_59
-from paddle_dnl.data.convert_pascal_context import decode_counts, decode_mask
+from paddle_dnl.data.convert_pascal_context import _PUBLISHED_IDS, decode_counts, decode_mask
 from paddle_dnl.data.pascal import PascalContext, PascalVOC
 from paddle_dnl.errors import DataError, UsageError
 
@@ -135,6 +135,30 @@ def test_context_splits_of_voc_where_the_annotations_name_none(tmp_path):
     context_main(["--voc_path", str(voc)])
     assert (voc / "ImageSets" / "Segmentation" / "train_context.txt").read_text() == "y\n"
     assert np.unique(np.asarray(Image.open(voc / "Context" / "x.png"))).tolist() == [0, 59]
+
+
+def test_context_class_under_another_name_is_known_by_its_published_id(tmp_path):
+    """The ids of trainval_merged.json follow the alphabet, as the classes do; some of them are known by heart."""
+    known = {2: "aeroplane", 9: "bag", 23: "bicycle", 284: "person", 416: "train", 427: "tvmonitor", 458: "wood"}
+    assert [PASCAL_CONTEXT_59[_PUBLISHED_IDS.index(number)] for number in known] == list(known.values())
+    assert list(_PUBLISHED_IDS) == sorted(set(_PUBLISHED_IDS)) and len(_PUBLISHED_IDS) == 59
+    renamed = {"table": "diningtable", "cloth": "clothes"}
+    categories = [
+        {"category_id": number, "name": renamed.get(name, name)}
+        for number, name in zip(_PUBLISHED_IDS, PASCAL_CONTEXT_59, strict=True)
+    ]
+    table = categories[PASCAL_CONTEXT_59.index("table")]["category_id"]
+    whole = [[0, 0, 5, 0, 5, 4, 0, 4]]
+    annotations = [{"image_id": n, "category_id": table, "segmentation": whole} for n in (1, 2)]
+    voc, _ = _context(tmp_path, categories=categories, annos_segmentation=annotations)
+    assert context_main(["--voc_path", str(voc)]) == 0
+    label = np.asarray(Image.open(voc / "Context" / "x.png"))
+    assert (label == PASCAL_CONTEXT_59.index("table") + 1).all()
+
+    categories[0]["category_id"], categories[1]["category_id"] = 9, 2  # a file with ids of its own
+    voc, _ = _context(tmp_path, categories=categories, annos_segmentation=annotations)
+    with pytest.raises(DataError, match="without cloth, table"):
+        context_main(["--voc_path", str(voc), "--force"])
 
 
 def test_context_errors_name_the_file(tmp_path):
