@@ -43,9 +43,17 @@ test: lint
 test-slow: $(STAMP)
 	$(TEST) -m "slow or reliability" --reliability-report output/reliability.json
 
-# Everything that compares with the original implementations, the slow parts too.
-parity: $(STAMP)
+# Everything that compares with the original implementations, the slow parts too. First the originals take their training
+# steps anew, in PyTorch and in an environment of their own; TORCH=file.whl installs another build of it.
+parity: $(STAMP) .venv-parity/.complete
+	OMP_NUM_THREADS=1 .venv-parity/bin/python tests/reference/trajectories.py --check
 	$(TEST) -m "slow or not slow" tests/golden tests/convert tests/models tests/nn
+
+.venv-parity/.complete: setup.py constraints.txt
+	$(PYTHON) -m venv --clear .venv-parity
+	$(subst $(BIN),.venv-parity/bin,$(INSTALL)) setuptools wheel $(or $(TORCH),torch)
+	$(subst $(BIN),.venv-parity/bin,$(INSTALL)) -e ".[parity]"
+	@touch $@
 
 bench: $(STAMP)
 	$(call need,benchmarks/run.py)
@@ -65,10 +73,18 @@ docs: $(STAMP)
 	$(INSTALL) -e ".[docs]"
 	$(BIN)/python -m mkdocs build --strict
 
+# make serve                                                 what `make quickstart` exported
+# make serve MODEL=output/inference_model ARGS="--port 80"   another exported folder; settings in docs/serving.md
+# make serve CONFIG=a.yml WEIGHTS=model.pdparams SHAPE="-1 3 512 1024"    exports first
+MODEL ?= output/quickstart/inference_model
+SERVED := $(if $(CONFIG),output/served_model,$(MODEL))
 serve: $(STAMP)
-	$(call need,deploy/serving/serve.py)
+	@test -z "$(CONFIG)" || test -n "$(WEIGHTS)" || { echo "make serve: CONFIG needs WEIGHTS=model.pdparams"; exit 1; }
+	$(if $(CONFIG),$(BIN)/python export.py --config $(CONFIG) --model_path $(WEIGHTS) $(if $(SHAPE),--input_shape $(SHAPE)) --save_dir $(SERVED))
+	@test -e "$(SERVED)" || { echo "make serve: there is no exported model in $(SERVED); run make quickstart first," \
+		"or give MODEL=folder, or CONFIG=file.yml WEIGHTS=model.pdparams"; exit 1; }
 	$(INSTALL) -e ".[serving]"
-	$(BIN)/python deploy/serving/serve.py $(ARGS)
+	$(BIN)/python deploy/serving/serve.py --model $(SERVED) $(ARGS)
 
 # Checkpoints and results in output/ are not rubbish and stay.
 clean:

@@ -13,6 +13,9 @@ from paddle_dnl.errors import ExportError, PaddleDnlError
 import numpy as np
 
 
+_GOODBYE_SECONDS = 10
+
+
 class EngineProcess:
     """Runs an exported graph in another process; `Predictor(folder, engine=EngineProcess(folder))` uses it.
 
@@ -100,6 +103,9 @@ class EngineProcess:
     def close(self) -> None:
         """Ends the process after the batch that runs."""
         with self._lock:
+            # It sees the end of the connection and ends by itself, tidily.
+            self._connection.close()
+            self._process.join(_GOODBYE_SECONDS)
             self._end()
 
 

@@ -1,0 +1,1 @@
+"""An exported model as an HTTP service: settings, uploads, pictures, batches, answers, and one page for people."""

@@ -1,0 +1,96 @@
+"""Label maps as answers: PNGs, shares of classes, and COCO's run lengths."""
+
+import json
+
+from paddle_dnl.data.classes import ClassInfo, bit_palette
+
+import numpy as np
+from pydantic import BaseModel, Field
+
+
+class ClassShare(BaseModel):
+    """One class that occurs in the picture."""
+
+    id: int
+    name: str
+    color: tuple[int, int, int] = Field(description="red, green, blue")
+    pixels: int
+    share: float = Field(description="of all pixels, 0 to 1")
+
+
+class Shares(BaseModel):
+    """Classes by their share, largest first."""
+
+    width: int
+    height: int
+    classes: list[ClassShare]
+
+
+class RunLengths(BaseModel):
+    """COCO's uncompressed run lengths: column by column, zeros first."""
+
+    size: tuple[int, int] = Field(description="height, width")
+    counts: list[int]
+
+
+class ClassMask(ClassShare):
+    """One class and where it is."""
+
+    rle: RunLengths
+
+
+class Masks(BaseModel):
+    """Classes by their share, largest first, each with its mask."""
+
+    width: int
+    height: int
+    classes: list[ClassMask]
+
+
+class ClassNames:
+    """Name and colour of each number that a label map may hold, also where the export names none."""
+
+    def __init__(self, classes: ClassInfo | None):
+        self.names = classes.names if classes else ()
+        # Without a background class black would hide class 0.
+        self.colors = classes.colors if classes else bit_palette(257)[1:]
+
+    def describe(self, number: int) -> dict:
+        """`id`, `name` and `color`."""
+        name = self.names[number] if number < len(self.names) else f"class_{number}"
+        color = self.colors[number] if number < len(self.colors) else (0, 0, 0)
+        return {"id": number, "name": name, "color": list(color)}
+
+
+def shares(label: np.ndarray, classes: ClassNames) -> dict:
+    """`Shares` of a label map `[H, W]` uint8, as a dictionary."""
+    counts = np.bincount(label.ravel(), minlength=256)
+    order = sorted(np.flatnonzero(counts), key=lambda number: (-counts[number], number))
+    found = [
+        classes.describe(int(number)) | {"pixels": int(counts[number]), "share": float(counts[number] / label.size)}
+        for number in order
+    ]
+    return {"width": label.shape[1], "height": label.shape[0], "classes": found}
+
+
+def masks(label: np.ndarray, classes: ClassNames) -> dict:
+    """`Masks` of a label map `[H, W]` uint8, as a dictionary."""
+    answer = shares(label, classes)
+    columns = label.ravel(order="F")
+    changes = np.flatnonzero(columns[1:] != columns[:-1]) + 1
+    starts = np.concatenate([[0], changes])
+    ends = np.concatenate([changes, [columns.size]])
+    values = columns[starts]
+    for found in answer["classes"]:
+        mine = values == found["id"]
+        edges = np.stack([starts[mine], ends[mine]], axis=1).ravel()
+        counts = np.diff(edges, prepend=0).tolist()
+        if edges[-1] < columns.size:
+            counts.append(int(columns.size - edges[-1]))
+        found["rle"] = {"size": list(label.shape), "counts": counts}
+    return answer
+
+
+def as_json(answer: dict) -> bytes:
+    """Compact JSON."""
+    return json.dumps(answer, separators=(",", ":")).encode()

@@ -1,0 +1,58 @@
+"""What can be set, by flag (`--port 8080`) or environment variable (`SERVING_PORT=8080`); a flag wins."""
+
+from pathlib import Path
+from typing import Literal
+
+from paddle_dnl.errors import UsageError
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+PREFIX = "SERVING_"
+
+
+class Settings(BaseSettings):
+    """Settings of the service."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid")
+
+    model: Path = Field(description="exported folder, or its deploy.yaml")
+    host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 for all")
+    port: int = Field(8000, ge=0, le=65535, description="0 takes a free one")
+    engine: Literal["paddle", "onnxruntime", "auto"] = Field("paddle", description="what runs the model")
+    device: Literal["cpu", "gpu"] = Field("cpu", description="where it runs")
+    cpu_threads: int | None = Field(None, ge=1, description="of the engine; default OMP_NUM_THREADS, else one per core")
+    enable_mkldnn: bool = Field(False, description="oneDNN; only where the export verified it")
+    wrong_size: Literal["resize", "refuse"] = Field(
+        "resize", description="pictures of another size than a fixed-size model takes"
+    )
+    max_request_bytes: int = Field(32_000_000, ge=1, description="larger requests are refused")
+    max_pixels: int = Field(25_000_000, ge=1, description="larger pictures are refused before they are decoded")
+    request_seconds: float = Field(60, gt=0, le=86400, description="from the first byte to the answer")
+    queue_size: int = Field(64, ge=1, description="requests in the house at once; more are answered with 429")
+    max_batch: int = Field(8, ge=1, description="pictures per run, for models exported with a free batch")
+    batch_wait_ms: float = Field(5, ge=0, le=10_000, description="how long a batch waits for more pictures")
+    workers: int = Field(2, ge=1, le=256, description="threads that read and write pictures")
+    stop_seconds: int = Field(60, ge=1, description="after SIGTERM, for the requests in the house")
+    access_log: bool = Field(False, description="one line per request")
+
+
+def _explain(error: ValidationError) -> str:
+    problems = []
+    for problem in error.errors():
+        name = str(problem["loc"][0]) if problem["loc"] else "settings"
+        given = "" if problem["type"] == "missing" else f", got {problem['input']!r}"
+        problems.append(f"--{name} ({PREFIX}{name.upper()}): {problem['msg']}{given}")
+    return "; ".join(problems)
+
+
+def read_settings(argv: list[str] | None = None) -> Settings:
+    """Settings from flags and environment.
+
+    Raises:
+        UsageError: a value that does not fit, or no model.
+    """
+    try:
+        return Settings(_cli_parse_args=True if argv is None else argv, _cli_prog_name="serve.py")
+    except ValidationError as error:
+        raise UsageError(_explain(error)) from error
