@@ -30,6 +30,9 @@ def test_every_configuration_says_how_it_is_run_and_what_was_published():
         for key in ("miou", "miou_flip", "miou_ms_flip"):
             if row.get(key) is not None:
                 assert f"{row[key]:.2f}" in head or f"{row[key]} " in head, (row["config"], key)
+                flag = {"miou": "", "miou_flip": "--flip_horizontal", "miou_ms_flip": "--scales"}[key]
+                # The authors' two rows with scales have them in test_config.
+                assert flag in head or "aug_eval: True" in text, (row["config"], flag)
 
 
 def test_every_row_links_to_a_file():
