@@ -11,7 +11,7 @@ from pathlib import Path
 
 from paddle_dnl.cli import convert
 from paddle_dnl.config import Config
-from paddle_dnl.engine.build import build_model
+from paddle_dnl.engine.build import build_model, load_start_weights
 from paddle_dnl.errors import CheckpointError, UsageError
 
 import golden_seeds
@@ -26,6 +26,7 @@ DATA = ROOT / "tests" / "data"
 SMALL = ["model.backbone.type=ResNet18"]
 MMSEG = ROOT / "configs/dnlnet/mmseg/dnl_r50-d8_512x1024_40k_cityscapes.yml"
 ADE20K = ROOT / "configs/dnlnet/mmseg/dnl_r50-d8_512x512_160k_ade20k.yml"
+PADDLESEG = ROOT / "configs/dnlnet/dnlnet_resnet50_os8_cityscapes_1024x512_80k.yml"
 OFFICIAL = ROOT / "configs/dnlnet/official/dnl_temp_in_resnet101_cityscapes_769x769_60k.yml"
 DGMN2 = ROOT / "configs/dgmn2/fpn_dgmn2_tiny_cityscapes_769x769_40k.yml"
 SAVERS = {"zip": torch_writer.save, "stream": torch_writer.save_stream}
@@ -112,6 +113,34 @@ def test_dgmn2_files_of_both_formats_compute_what_the_original_computed(publishe
     assert report["verified"]["same_class"] == 1
     weight = np.asarray(paddle.load(str(output))["backbone.block1.0.attn.proj.weight"])
     np.testing.assert_array_equal(weight, state["backbone.block1.0.attn.proj.weight"].T)
+
+
+def test_an_imagenet_file_becomes_start_weights_of_a_backbone(published, tmp_path):
+    """Without `backbone.`, as classification files are; the result is what model.backbone.pretrained expects."""
+    _, ours, state = published["mmseg"]
+    inside = {k.removeprefix("backbone."): v for k, v in state.items() if k.startswith("backbone.")}
+    classifier = {"fc.weight": np.ones((10, 512), "float32"), "fc.bias": np.ones(10, "float32")}
+    torch_writer.save(inside | classifier, tmp_path / "resnet18_v1c.pth", wrapper=None)
+    output = tmp_path / "backbone.pdparams"
+    more = ("--part", "backbone")
+    assert convert.main(arguments("mmseg", MMSEG, tmp_path / "resnet18_v1c.pth", output, *more)) == 0
+    model = build_model(Config(MMSEG, opts=SMALL))
+    load_start_weights(model, {"backbone": {"pretrained": str(output)}})
+    for key, value in model.backbone.state_dict().items():
+        np.testing.assert_array_equal(value.numpy(), ours[f"backbone.{key}"], err_msg=key)
+    assert json.loads(output.with_suffix(".json").read_text())["dropped"]["fc.weight"] == "ImageNet classifier"
+
+
+def test_paddle_files(tmp_path):
+    opts = ["model.backbone.type=ResNet18_vd"]
+    model = build_model(Config(PADDLESEG, opts=opts))
+    paddle.save(model.state_dict(), str(tmp_path / "model.pdparams"))
+    output = tmp_path / "out.pdparams"
+    assert convert.main(arguments("paddleseg", PADDLESEG, tmp_path / "model.pdparams", output, opts=opts)) == 0
+    written = paddle.load(str(output))
+    for key, value in model.state_dict().items():
+        np.testing.assert_array_equal(np.asarray(written[key]), value.numpy(), err_msg=key)
+    assert len(json.loads(output.with_suffix(".json").read_text())["mapped"]) == len(model.state_dict())
 
 
 def test_a_golden_output_of_another_network_writes_nothing(published, tmp_path):
