@@ -1,0 +1,93 @@
+"""What proves that files are those that were written: a checkpoint's manifest.json, and the first line of deploy.yaml.
+
+Both hold the SHA-256 of files, and a checksum of themselves: a flipped bit in a file's digest, in the iteration or in the
+mean of a normalisation is noticed like one in the weights. They prove that nothing was damaged, not who wrote it.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+
+from paddle_dnl.errors import CheckpointError, ConfigError
+
+MANIFEST = "manifest.json"
+FORMAT = 2  # 1 had no checksum of its own
+_SEAL = "checksum: "
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file."""
+    found = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            found.update(block)
+    return found.hexdigest()
+
+
+def _checksum(manifest: dict) -> str:
+    rest = {key: value for key, value in manifest.items() if key != "checksum"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
+def write_manifest(path: Path, manifest: dict) -> None:
+    """Writes a manifest, which must hold `files` and `iteration`, with its format and checksum."""
+    manifest = {"format": FORMAT, **manifest}
+    path.write_text(json.dumps({**manifest, "checksum": _checksum(manifest)}, indent=1) + "\n", encoding="utf-8")
+
+
+def read_manifest(path: Path) -> dict:
+    """A manifest; `iteration` is an int and `files` maps names to `bytes` and `sha256`.
+
+    Raises:
+        CheckpointError: it is damaged.
+    """
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        if manifest["format"] not in (1, FORMAT):
+            raise ValueError(f"format {manifest['format']!r}")
+        if manifest["format"] == FORMAT and manifest.get("checksum") != _checksum(manifest):
+            raise ValueError("its checksum does not fit")
+        manifest["iteration"] = int(manifest["iteration"])
+        manifest["files"] = {
+            Path(name).name: {"bytes": int(entry["bytes"]), "sha256": str(entry["sha256"])}
+            for name, entry in manifest["files"].items()
+        }
+    except (ValueError, KeyError, TypeError, AttributeError, OSError, RecursionError) as error:
+        raise CheckpointError(f"{path}: damaged ({error}); use another checkpoint") from error
+    return manifest
+
+
+def require_as_written(path: Path) -> None:
+    """Compares a file with the manifest beside it; without a manifest, or an entry in it, there is nothing to compare.
+
+    Raises:
+        CheckpointError: the file is not the one that was written, or the manifest is damaged.
+    """
+    beside = path.parent / MANIFEST
+    if not beside.is_file():
+        return
+    entry = read_manifest(beside)["files"].get(path.name)
+    if entry and (path.stat().st_size != entry["bytes"] or file_digest(path) != entry["sha256"]):
+        raise CheckpointError(
+            f"{path}: damaged, it differs from what was written ({beside.name} beside it has its SHA-256); use another "
+            f"checkpoint, or remove {beside.name} if you replaced the file yourself"
+        )
+
+
+def seal(text: str) -> str:
+    """`text` with its checksum as a first line of YAML."""
+    return f"{_SEAL}{hashlib.sha256(text.encode()).hexdigest()}\n{text}"
+
+
+def require_unbroken_seal(path: Path) -> None:
+    """Compares a sealed file with its first line; files of other programs have none and pass.
+
+    Raises:
+        ConfigError: something behind the first line was changed.
+    """
+    first, _, rest = path.read_bytes().partition(b"\n")
+    if first.startswith(_SEAL.encode()) and first[len(_SEAL) :].decode("latin1") != hashlib.sha256(rest).hexdigest():
+        raise ConfigError(
+            f"{path}: damaged or changed since the export (its first line is the SHA-256 of the rest); export the model "
+            "again, or remove that line if you changed the file yourself"
+        )
