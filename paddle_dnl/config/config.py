@@ -1,11 +1,13 @@
 """`Config`: a whole experiment in one YAML file, resolved and checked before anything is built."""
 
+import contextlib
 import copy
 from pathlib import Path
 
 from paddle_dnl.config import checks
 from paddle_dnl.config.overrides import apply_overrides
 from paddle_dnl.config.reading import read_config
+from paddle_dnl.errors import ConfigError
 
 import yaml
 
@@ -57,6 +59,20 @@ class Config:
                 options.insert(0, f"{key}={value}")
         apply_overrides(self.dic, options)
         checks.check(self.dic, self.path)
+
+    @contextlib.contextmanager
+    def named_in_errors(self):
+        """Puts the file's name in front of `ConfigError`s that building its components raises.
+
+        Raises:
+            ConfigError: the same, with the file.
+        """
+        try:
+            yield
+        except ConfigError as error:
+            if self.path in str(error):
+                raise
+            raise ConfigError(f"{self.path}: {error}") from error.__cause__
 
     def _section(self, key: str) -> dict:
         return copy.deepcopy(self.dic.get(key) or {})

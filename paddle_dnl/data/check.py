@@ -49,21 +49,46 @@ def _raise(name: str, problems: list[str], total: int) -> None:
     )
 
 
-def _fingerprint(dataset, name: str) -> str:
-    """Changes when any file, or the rule for labels, changes; files that are not there are reported at once."""
+def _fingerprint(dataset) -> tuple[str, dict[int, str]]:
+    """What changes when any file, or the rule for labels, changes; and the samples whose files are not there."""
     rule = [dataset.num_classes, dataset.ignore_index, dataset.img_channels, type(dataset).__name__, dataset.mode]
     digest = hashlib.sha256(json.dumps(rule).encode())
-    problems = []
-    for pair in dataset.file_list:
+    problems = {}
+    for index, pair in enumerate(dataset.file_list):
         try:
             for path in filter(None, pair):
-                stat = os.stat(path)
-                digest.update(f"{path}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
+                found = os.stat(path)
+                digest.update(f"{path}\0{found.st_size}\0{found.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
         except OSError as error:
-            problems.append(f"{path}: cannot be read ({error.strerror})")
-    if problems:
-        _raise(name, problems, len(dataset.file_list))
-    return digest.hexdigest()
+            problems[index] = f"{path}: cannot be read ({error.strerror})"
+    return digest.hexdigest(), problems
+
+
+def _compare_entries(pairs: list, name: str) -> None:
+    """An image with two labels is a mistake; one that is listed twice may be meant, as it then counts twice.
+
+    Raises:
+        DataError: an image is listed with different labels.
+    """
+    labels: dict = {}
+    for image, label in pairs:
+        if labels.setdefault(image, label) != label:
+            raise DataError(f"{name}: {image} is listed with two labels, {labels[image]} and {label}; remove one")
+    if len(labels) < len(pairs):
+        seen = set()
+        twice = [image for image, _ in pairs if image in seen or seen.add(image)]
+        logger.warning(f"{name}: {len(twice)} entries are listed more than once, first {twice[0]}; they count as often")
+
+
+def _skip(dataset, name: str, problems: dict[int, str]) -> None:
+    """Takes samples out of the dataset, and says of each why."""
+    total = len(dataset.file_list)
+    if len(problems) == total:
+        _raise(name, list(problems.values()), total)
+    for text in problems.values():
+        logger.warning(f"{name}: skipped: {text}")
+    logger.warning(f"{name}: skipped {len(problems)} of {total} samples that cannot be used (--skip_bad_samples)")
+    dataset.file_list = [pair for index, pair in enumerate(dataset.file_list) if index not in problems]
 
 
 def _cache_folder(cache_dir) -> str:
@@ -83,7 +108,13 @@ def _remember(note: str) -> None:
         )
 
 
-def check_dataset(dataset, name: str = "dataset", cache_dir: str | Path | None = None, num_workers: int = 0) -> None:
+def check_dataset(
+    dataset,
+    name: str = "dataset",
+    cache_dir: str | Path | None = None,
+    num_workers: int = 0,
+    skip_bad: bool = False,
+) -> int:
     """Reads every image and label once; remembers that it did, so that an unchanged dataset is not read again.
 
     Args:
@@ -92,18 +123,42 @@ def check_dataset(dataset, name: str = "dataset", cache_dir: str | Path | None =
         cache_dir: where passed checks are noted; default below `$SEG_HOME` or `~/.paddleseg`. A folder that cannot be
             written only costs the next check its time.
         num_workers: processes that read.
+        skip_bad: take samples that cannot be used out of the dataset, with a warning for each, instead of refusing it.
+
+    Returns:
+        How many samples were taken out.
 
     Raises:
-        DataError: an empty dataset, or the first problems with file names and values.
+        DataError: an empty dataset, an image with two labels, or the first problems with file names and values; with
+            `skip_bad` only when no sample is left.
     """
     if not isinstance(dataset, SegmentationDataset):
-        return
+        return 0
     pairs = dataset.file_list
     if not pairs:
         raise DataError(f"{name}: has no images")
-    note = os.path.join(_cache_folder(cache_dir), _fingerprint(dataset, name))
-    if os.path.exists(note):
-        return
+    _compare_entries(pairs, name)
+    fingerprint, problems = _fingerprint(dataset)
+    if problems and not skip_bad:
+        _raise(name, list(problems.values()), len(pairs))
+    note = os.path.join(_cache_folder(cache_dir), fingerprint)
+    if not problems and os.path.exists(note):
+        return 0
+    there = [index for index in range(len(pairs)) if index not in problems]
+    logger.info(f"checking {len(there)} files of {name} (once; an unchanged dataset is not read again)")
+    found = _read_all(dataset, [pairs[index] for index in there], name, num_workers)
+    problems |= {index: text for index, text in zip(there, found, strict=True) if text}
+    if not problems:
+        _remember(note)
+    elif skip_bad:
+        _skip(dataset, name, dict(sorted(problems.items())))
+    else:
+        _raise(name, list(problems.values()), len(pairs))
+    return len(problems)
+
+
+def _read_all(dataset, pairs: list, name: str, num_workers: int) -> list[str | None]:
+    """What is wrong with each pair, or None."""
     check = partial(
         _problem,
         num_classes=dataset.num_classes,
@@ -111,13 +166,7 @@ def check_dataset(dataset, name: str = "dataset", cache_dir: str | Path | None =
         channels=dataset.img_channels,
         map_label=dataset.map_label,
     )
-    logger.info(f"checking {len(pairs)} files of {name} (once; an unchanged dataset is not read again)")
     if num_workers > 1:
         with multiprocessing.get_context("fork").Pool(num_workers) as pool:
-            found = list(progress(pool.imap(check, pairs, chunksize=16), f"check {name}", len(pairs)))
-    else:
-        found = [check(pair) for pair in progress(pairs, f"check {name}")]
-    problems = [text for text in found if text]
-    if problems:
-        _raise(name, problems, len(pairs))
-    _remember(note)
+            return list(progress(pool.imap(check, pairs, chunksize=16), f"check {name}", len(pairs)))
+    return [check(pair) for pair in progress(pairs, f"check {name}")]
