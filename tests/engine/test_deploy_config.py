@@ -55,6 +55,8 @@ def test_paddleseg_names_pdmodel_whatever_was_written(tmp_path):
         ({"model": "..\\model.json"}, "Deploy.model.*leads out"),
         ({"model": "C:\\model.json"}, "Deploy.model.*leads out"),
         ({"onnx": "/tmp/model.onnx"}, "Deploy.onnx.*leads out"),
+        ({"onnx_int8": "../model_int8.onnx"}, "Deploy.onnx_int8.*leads out"),
+        ({"onnx_int8": 8}, "Deploy.onnx_int8: expected a file name"),
         ({"model": ["model.json"]}, "Deploy.model: expected a file name"),
         ({"model": ""}, "Deploy.model: expected a file name"),
         ({"model": "absent"}, "Deploy.model: missing"),
