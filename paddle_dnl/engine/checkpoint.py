@@ -13,7 +13,6 @@ The random state is not stored, since it is a function of seed and iteration (se
 """
 
 import contextlib
-import hashlib
 import json
 import os
 import pickle
@@ -25,6 +24,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import paddle_dnl
+from paddle_dnl.engine.manifest import MANIFEST, file_digest, read_manifest, write_manifest
 from paddle_dnl.engine.safe_pickle import read_pickle
 from paddle_dnl.engine.weights import NAME_TABLE, load_weights, read_params
 from paddle_dnl.errors import CheckpointError, NonFiniteError
@@ -33,9 +33,7 @@ from paddle_dnl.log import logger
 import numpy as np
 import paddle
 
-MANIFEST = "manifest.json"
 PARAMS, OPTIMIZER, STATES, EMA = "model.pdparams", "model.pdopt", "model.pdstates", "ema_model.pdparams"
-_FORMAT = 1
 _TEMPORARY, _OLD = ".tmp-", ".old-"
 
 
@@ -49,14 +47,6 @@ def _flush(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def _digest(path: Path) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _discard(folder: Path) -> None:
@@ -109,14 +99,13 @@ def _refuse_non_finite(model: paddle.nn.Layer, optimizer, ema: paddle.nn.Layer |
 def _write_manifest(folder: Path, iteration: int, optimizer: str) -> None:
     files = sorted(path for path in folder.iterdir() if path.name != MANIFEST)
     manifest = {
-        "format": _FORMAT,
         "iteration": iteration,
         "optimizer": optimizer,
         "saved_at": time.time(),
         "versions": {"paddle_dnl": paddle_dnl.__version__, "paddle": paddle.__version__, "numpy": np.__version__},
-        "files": {path.name: {"bytes": path.stat().st_size, "sha256": _digest(path)} for path in files},
+        "files": {path.name: {"bytes": path.stat().st_size, "sha256": file_digest(path)} for path in files},
     }
-    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
+    write_manifest(folder / MANIFEST, manifest)
 
 
 def save_checkpoint(
@@ -234,17 +223,12 @@ def verify(folder: str | Path) -> dict | None:
         raise CheckpointError(f"{folder}: not a checkpoint folder, there is no {PARAMS} in it")
     if not (folder / MANIFEST).is_file():
         return None
-    try:
-        manifest = json.loads((folder / MANIFEST).read_text())
-        files = {str(name): (int(entry["bytes"]), str(entry["sha256"])) for name, entry in manifest["files"].items()}
-        manifest["iteration"] = int(manifest["iteration"])
-    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
-        raise CheckpointError(f"{folder / MANIFEST}: damaged ({error}); use another checkpoint") from error
-    for name, (size, digest) in files.items():
-        path = folder / Path(name).name
+    manifest = read_manifest(folder / MANIFEST)
+    for name, entry in manifest["files"].items():
+        path = folder / name
         if not path.is_file():
             raise CheckpointError(f"{path}: missing from this checkpoint; use another one")
-        if path.stat().st_size != size or _digest(path) != digest:
+        if path.stat().st_size != entry["bytes"] or file_digest(path) != entry["sha256"]:
             raise CheckpointError(f"{path}: damaged, it differs from what was written; use another checkpoint")
     return manifest
 
@@ -325,6 +309,15 @@ def _require_same_optimizer(folder: Path, manifest: Mapping, optimizer) -> None:
         )
 
 
+def _instead_of(folder: Path) -> str:
+    """For the end of an error: the newest whole checkpoint beside a damaged one."""
+    for other in reversed(iteration_folders(folder.parent)):
+        with contextlib.suppress(CheckpointError):
+            if other.resolve() != folder.resolve() and verify(other) is not None:
+                return f". Whole is {other} (--resume_model {other})"
+    return f". No other checkpoint in {folder.parent} is whole"
+
+
 def load_checkpoint(folder: str | Path, *, model, optimizer, ema=None) -> dict:
     """Restores a training from a checkpoint folder of ours or of PaddleSeg.
 
@@ -335,7 +328,10 @@ def load_checkpoint(folder: str | Path, *, model, optimizer, ema=None) -> dict:
         CheckpointError: damaged, incomplete, hostile, or of another model; nothing has been trained yet then.
     """
     folder = Path(folder)
-    manifest = verify(folder)
+    try:
+        manifest = verify(folder)
+    except CheckpointError as error:
+        raise CheckpointError(f"{error}{_instead_of(folder)}") from error
     _require_same_optimizer(folder, manifest or {}, optimizer)
     if not (folder / OPTIMIZER).is_file():
         raise CheckpointError(

@@ -32,7 +32,8 @@ def _checksum(manifest: dict) -> str:
 def write_manifest(path: Path, manifest: dict) -> None:
     """Writes a manifest, which must hold `files` and `iteration`, with its format and checksum."""
     manifest = {"format": FORMAT, **manifest}
-    path.write_text(json.dumps({**manifest, "checksum": _checksum(manifest)}, indent=1) + "\n", encoding="utf-8")
+    # No line break at the end, which could be cut off unnoticed.
+    path.write_text(json.dumps({**manifest, "checksum": _checksum(manifest)}, indent=1), encoding="utf-8")
 
 
 def read_manifest(path: Path) -> dict:

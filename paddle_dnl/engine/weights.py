@@ -1,15 +1,20 @@
 """Weights: reading them from files safely and putting them into a model with every key accounted for."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from paddle_dnl.engine.manifest import require_as_written
 from paddle_dnl.engine.safe_pickle import read_pickle
 from paddle_dnl.errors import CheckpointError
 from paddle_dnl.log import logger
 
 import numpy as np
 import paddle
+
+_MAX_HEADER = 16 << 20  # bytes; DNLNet's is 60 thousand
+_DIGEST_KEY = "sha256_of_tensors"
 
 # PaddlePaddle stores the map from a model's keys to its generated parameter names under this key.
 NAME_TABLE = "StructuredToParameterName@@"
@@ -38,13 +43,32 @@ class LoadReport:
         return f"{len(self.loaded)} keys fit; " + ("; ".join(parts) if parts else "all present")
 
 
+def _tensors_digest(state: Mapping[str, np.ndarray]) -> str:
+    """SHA-256 of names, types, shapes and numbers, whatever their order in a file."""
+    digest = hashlib.sha256()
+    for key in sorted(state):
+        value = np.ascontiguousarray(state[key])
+        digest.update(f"{key}\0{value.dtype.str}\0{value.shape}\n".encode())
+        digest.update(value.view(np.uint8).data if value.size and value.ndim else value.tobytes())
+    return digest.hexdigest()
+
+
 def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
-    from safetensors.numpy import load_file
+    from safetensors import safe_open
 
     try:
-        return load_file(str(path))
+        with open(path, "rb") as file:
+            header = int.from_bytes(file.read(8), "little")
+        if header > _MAX_HEADER:
+            raise ValueError(f"its list of tensors would have {header} bytes")
+        with safe_open(str(path), "numpy") as file:
+            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  not a mapping
+            expected = (file.metadata() or {}).get(_DIGEST_KEY)
     except Exception as error:
         raise CheckpointError(f"{path}: not a valid safetensors file ({error}); use another one") from error
+    if expected is not None and expected != _tensors_digest(state):
+        raise CheckpointError(f"{path}: damaged, its tensors are not those that were written; use another one")
+    return state
 
 
 def read_params(path: str | Path) -> dict:
@@ -61,6 +85,7 @@ def read_params(path: str | Path) -> dict:
         raise CheckpointError(f"{path}: is a folder; give the file in it, for instance {path / 'model.pdparams'}")
     if not path.exists():
         raise CheckpointError(f"{path}: no such file")
+    require_as_written(path)
     state = _read_safetensors(path) if path.suffix == ".safetensors" else read_pickle(path)
     if not isinstance(state, dict):
         raise CheckpointError(f"{path}: holds a {type(state).__name__}, not a mapping of weights")
@@ -68,10 +93,11 @@ def read_params(path: str | Path) -> dict:
 
 
 def write_safetensors(state: Mapping[str, np.ndarray], path: str | Path) -> None:
-    """Writes weights in the safetensors format, which can hold no code; the recommended form for sharing."""
+    """Writes weights in the safetensors format, the form for sharing: it can hold no code, and a digest finds damage."""
     from safetensors.numpy import save_file
 
-    save_file({key: np.ascontiguousarray(value) for key, value in state.items()}, str(path))
+    tensors = {key: np.ascontiguousarray(value) for key, value in state.items()}
+    save_file(tensors, str(path), metadata={"format": "np", _DIGEST_KEY: _tensors_digest(tensors)})
 
 
 def match(model: paddle.nn.Layer, state: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], LoadReport]:
