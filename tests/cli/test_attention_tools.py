@@ -1,6 +1,8 @@
 """tools/visualize_attention.py and tools/attention_statistics.py on small untrained models of every family."""
 
 import json
+import shlex
+from pathlib import Path
 from types import SimpleNamespace
 
 from paddle_dnl import build_model
@@ -22,6 +24,7 @@ import paddle
 import paddle.nn.functional as F
 import pytest
 
+ROOT = Path(__file__).resolve().parents[2]
 DATA = "{{type: Cityscapes, dataset_root: {data}, mode: {mode}, transforms: [{transforms}]}}"
 BACKBONE = "backbone: {type: ResNet18, output_stride: 8}"
 MODELS = {
@@ -172,6 +175,16 @@ def test_strongest_filters_first():
 def test_what_cannot_be_shown_is_said(work, tmp_path, name, more, message):
     with pytest.raises(UsageError, match=message):
         _visualize(work, tmp_path, name, *more)
+
+
+def test_commands_of_the_documentation_parse():
+    lines = (ROOT / "docs" / "attention.md").read_text().splitlines()
+    commands = [shlex.split(line) for line in lines if line.startswith("python tools/")]
+    assert [Path(words[1]).stem for words in commands] == ["visualize_attention", "attention_statistics"]
+    for words, module in zip(commands, (visualize_attention, attention_statistics), strict=True):
+        args = module.parse_args(words[2:])
+        config = args.config if isinstance(args.config, str) else args.config[0]
+        assert (ROOT / words[1]).exists() and (ROOT / config).exists()
 
 
 def test_point_syntax(capsys):
