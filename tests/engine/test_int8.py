@@ -1,5 +1,6 @@
 """Quantisation: what stays in float, that classes stay, what is recorded, what is refused."""
 
+from paddle_dnl.cli import infer
 from paddle_dnl.cli.quantize import main, parse_args
 from paddle_dnl.engine import int8
 from paddle_dnl.engine.deploy_config import read_deploy_config
@@ -13,6 +14,7 @@ import onnx
 import pytest
 import yaml
 from onnx import TensorProto, numpy_helper
+from PIL import Image
 from tiny_export import CLASSES, NORMALIZE, ColorNet, blocks
 from tiny_onnx import attention_net, color_net
 
@@ -109,6 +111,16 @@ def test_one_command(folder, lists, capsys):
         assert (predictor.predict([image])[0] == label).mean() > 0.99
     scores = [Predictor(folder, engine="onnxruntime", precision=p)._engine._session for p in ("fp32", "int8")]
     assert scores[0]._model_path != scores[1]._model_path
+
+
+def test_infer_runs_it(folder, lists, tmp_path, capsys):
+    _quantize(folder, lists)
+    image, label = blocks(2, 4, 16, 3)
+    cv2.imwrite(str(tmp_path / "photo.png"), image)
+    flags = ["--config", str(folder), "--image_path", str(tmp_path / "photo.png"), "--save_dir", str(tmp_path / "out")]
+    assert infer.main([*flags, "--engine", "onnxruntime", "--precision", "int8"]) == 0
+    assert "engine onnxruntime on cpu int8" in capsys.readouterr().out
+    assert (np.array(Image.open(tmp_path / "out" / "photo.png")) == label).mean() > 0.99
 
 
 def test_miou_is_that_of_the_predictions(folder, lists):
