@@ -24,8 +24,8 @@ class OhemCrossEntropyLoss(nn.Layer):
     (https://github.com/yinmh17/DNL-Semantic-Segmentation, the OHEM of OpenSeg): that number times the batch size counts
     at least, chosen over the whole batch.
 
-    In both cases a batch with no more labelled pixels than wanted counts whole. (The authors' code leaves out the
-    easiest pixel then.)
+    A batch with no more labelled pixels than wanted counts whole with `min_kept`; with `min_kept_per_image` all but its
+    easiest pixels count, unless these are hard too, as in the authors' code, whose threshold is then their probability.
 
     Args:
         thresh: probability below which a pixel is hard.
@@ -66,15 +66,15 @@ class OhemCrossEntropyLoss(nn.Layer):
     @paddle.no_grad()
     def _kept(self, logits, label, valid):
         """1 for pixels that count, `[B, H, W]`."""
-        least = self.min_kept
+        labelled = int(valid.astype("int64").sum())
+        if labelled == 0:
+            return valid
         if self.min_kept_per_image is not None:
-            least = self.min_kept_per_image * label.shape[0]
-        elif least <= 0:
+            rank = min(self.min_kept_per_image * label.shape[0], labelled - 1)
+        elif self.min_kept <= 0 or self.min_kept >= labelled:
             return valid
-        if least >= int(valid.astype("int64").sum()):
-            return valid
-        # As many below the threshold as are wanted; PaddleSeg's takes the last of these as threshold.
-        rank = least if self.min_kept_per_image is not None else least - 1
+        else:  # PaddleSeg takes the last of the wanted pixels as threshold, one fewer is below it
+            rank = self.min_kept - 1
         inside = label * valid.astype("int64")
         probability = paddle.take_along_axis(F.softmax(logits.astype("float32"), axis=1), inside.unsqueeze(1), axis=1)
         # Ignored pixels sort behind all others.
