@@ -33,6 +33,7 @@ def check(config: dict, path: str) -> None:
         for section, kind in _SECTIONS.items():
             if section in config:
                 check_component(config[section], kind, section)
+        _check_normalisation(config)
         _check_scheduler(config["lr_scheduler"])
         _check_losses(config)
         _check_optimizer(config["optimizer"])
@@ -98,11 +99,30 @@ def _check_arguments(cls, name: str, arguments: dict, where: str, kind: str) -> 
     known = [key for key, p in parameters.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
     if not any(p.kind == p.VAR_KEYWORD for p in parameters.values()):
         for key in arguments:
-            _refuse_unknown(key, known, where)
+            # PaddleSeg's SGD with a momentum is another class.
+            _refuse_unknown(key, [*known, "momentum"] if (kind, name) == ("optimizer", "SGD") else known, where)
     for key in known:
         parameter = parameters[key]
         if parameter.default is parameter.empty and key not in arguments and key not in _SUPPLIED.get(kind, ()):
             raise ConfigError(f"{where}.{key}: missing; {name} needs it")
+
+
+def _is_number(value) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _check_normalisation(config: dict) -> None:
+    """A mean per channel: NumPy would spread two of them over the width of an image where that fits."""
+    for section in ("train_dataset", "val_dataset"):
+        cfg = config.get(section) or {}
+        channels = cfg.get("img_channels", 3)
+        for i, step in enumerate(cfg.get("transforms") or []):
+            for key in ("mean", "std") if step["type"] == "Normalize" else ():
+                value = step.get(key, [0.5] * channels)
+                if not isinstance(value, list) or len(value) != channels or not all(map(_is_number, value)):
+                    raise ConfigError(
+                        f"{section}.transforms.{i}.{key}: must be a list of {channels} numbers, one per channel; got {value!r}"
+                    )
 
 
 def _check_scheduler(cfg) -> None:
@@ -116,9 +136,13 @@ def _check_scheduler(cfg) -> None:
     ]  # fmt: skip
     if cfg["type"] not in schedules:
         raise ConfigError(f"{where}.type: no schedule {cfg['type']!r}.{registry.nearest(cfg['type'], schedules)}")
-    known = [*inspect.signature(getattr(module, cfg["type"])).parameters, "type", "warmup_iters", "warmup_start_lr"]
+    parameters = inspect.signature(getattr(module, cfg["type"])).parameters
+    known = [*parameters, "type", "warmup_iters", "warmup_start_lr"]
     for key, value in cfg.items():
         _refuse_unknown(key, known, where)
+        default = parameters[key].default if key in parameters else 0.0
+        if key != "type" and type(default) in (int, float) and not _is_number(value):
+            raise ConfigError(f"{where}.{key}: must be a number, got {value!r}")
         if isinstance(value, float) and not math.isfinite(value):
             raise ConfigError(f"{where}.{key}: must be a finite number, got {value!r}")
     if "warmup_iters" in cfg and "warmup_start_lr" not in cfg:
@@ -129,6 +153,9 @@ def _check_scheduler(cfg) -> None:
 
 
 def _check_optimizer(cfg: dict) -> None:
+    momentum = cfg.get("momentum", 0.9)
+    if not _is_number(momentum) or not 0 <= momentum <= 1:
+        raise ConfigError(f"optimizer.momentum: must be a number from 0 to 1, got {momentum!r}")
     decay = cfg.get("weight_decay")
     if decay is None:
         return
@@ -149,7 +176,11 @@ def _check_losses(config: dict) -> None:
         types, coef = cfg.get("types"), cfg.get("coef")
         if not isinstance(types, list) or not types:
             raise ConfigError(f"{section}.types: expected a list of losses, got {types!r}")
-        if not isinstance(coef, list) or not all(isinstance(c, int | float) and math.isfinite(c) for c in coef):
+        if (
+            not isinstance(coef, list)
+            or not coef
+            or not all(isinstance(c, int | float) and math.isfinite(c) for c in coef)
+        ):
             raise ConfigError(f"{section}.coef: expected a list of numbers, got {coef!r}")
         for i, item in enumerate(types):
             check_component(item, "loss", f"{section}.types.{i}")

@@ -15,7 +15,7 @@ BASE_KEY = "_base_"
 INHERIT_KEY = "_inherited_"
 
 # A configuration is a page of text. These bounds stop files that are something else, and alias bombs.
-_MAX_BYTES = 1_000_000
+_MAX_BYTES = 256_000
 _MAX_NODES = 100_000
 
 

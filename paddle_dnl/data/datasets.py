@@ -4,6 +4,7 @@ PaddleSeg's own pair images and labels by position in two sorted listings (one m
 download on their own; these pair by name and refuse what is missing.
 """
 
+import re
 from pathlib import Path
 
 from paddle_dnl.data import pascal  # noqa: F401  registers PascalVOC and PascalContext
@@ -13,6 +14,7 @@ from paddle_dnl.registry import DATASETS
 
 import numpy as np
 
+_BLANK = " \t"
 _SET_ROOT = "set train_dataset.dataset_root and val_dataset.dataset_root with --opts"
 
 
@@ -24,15 +26,30 @@ def _split_line(line: str, separator: str, root: Path) -> list[str]:
     """
     candidates = []
     for candidate in dict.fromkeys((separator, ",", "\t", " ")):
-        parts = [part.strip() for part in line.split(candidate)]
+        parts = [part.strip(_BLANK) for part in line.split(candidate)]
         if len(parts) == 2 and all(parts) and parts not in candidates:
             candidates.append(parts)
     if len(candidates) == 1:
         return candidates[0]
     for parts in candidates:
-        if all((root / part).is_file() for part in parts):
+        if all(_is_file(_place(root, part)) for part in parts):
             return parts
     return candidates[0] if candidates else [line]
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that is too long
+        return False
+
+
+def _place(root: Path, name: str) -> Path:
+    """The file that a list names; backslashes of lists from Windows are read as what they mean there."""
+    path = root / name
+    if "\\" in name and not _is_file(path) and _is_file(root / name.replace("\\", "/")):
+        return root / name.replace("\\", "/")
+    return path
 
 
 def read_list(path: str | Path, root: str | Path, separator: str = " ", labelled: bool = True) -> list[tuple]:
@@ -50,23 +67,26 @@ def read_list(path: str | Path, root: str | Path, separator: str = " ", labelled
     root = Path(root)
     try:
         # Names are bytes on disk; bytes that are not UTF-8 must survive to find them.
-        lines = Path(path).read_bytes().decode("utf-8-sig", "surrogateescape").splitlines()
+        text = Path(path).read_bytes().decode("utf-8-sig", "surrogateescape")
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
     pairs = []
-    for number, line in enumerate(lines, 1):
-        line = line.strip()
+    # Not `splitlines` and `strip`: to them some letters of file names are line breaks or blanks.
+    for number, line in enumerate(re.split("\r\n|\r|\n", text), 1):
+        line = line.strip(_BLANK)
         if not line:
             continue
+        if "\0" in line:
+            raise DataError(f"{path}, line {number}: holds zero bytes; it is no list, or must be saved as UTF-8")
         names = _split_line(line, separator, root)
         if len(names) == 1 and labelled:
             raise DataError(
                 f"{path}, line {number}: expected `image{separator}label`, found {line!r}; "
                 "use a comma as separator when file names hold blanks"
             )
-        if not labelled and len(names) == 2 and (root / line).is_file():
+        if not labelled and len(names) == 2 and _is_file(root / line):
             names = [line]
-        pairs.append((root / names[0], root / names[1] if len(names) == 2 else None))
+        pairs.append((_place(root, names[0]), _place(root, names[1]) if len(names) == 2 else None))
     if not pairs:
         raise DataError(f"{path}: lists no files")
     return pairs

@@ -1,6 +1,8 @@
 """Images and labels from files, with an error that names the file."""
 
 import io
+import os
+import stat
 from pathlib import Path
 
 from paddle_dnl.errors import DataError
@@ -17,6 +19,9 @@ def read_bytes(path: str | Path) -> np.ndarray:
         DataError: missing, unreadable or empty.
     """
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            # A pipe would be waited for, a device read without end.
+            raise DataError(f"{path}: is a folder, pipe or device, no file")
         content = np.fromfile(str(path), dtype=np.uint8)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
@@ -110,11 +115,13 @@ def read_label(path: str | Path) -> np.ndarray:
     Numbers that do not fit (more than 256 classes in 16 bits) are int32.
 
     Raises:
-        DataError: missing, empty, damaged, or a picture with several channels or with fractions.
+        DataError: missing, empty, damaged, a JPEG, or a picture with several channels or with fractions.
     """
     content = read_bytes(path)
     try:
         with Image.open(io.BytesIO(content)) as picture:
+            if picture.format in ("JPEG", "MPO"):
+                raise DataError(f"{path}: is a JPEG, which changes class numbers; labels must be stored as PNG")
             label = np.array(picture)
     except Image.DecompressionBombError as error:
         raise DataError(f"{path}: {error}") from error
