@@ -10,8 +10,10 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from paddle_dnl.config import Config
 from paddle_dnl.convert import convert_with_report
 from paddle_dnl.engine.build import build_model
+from paddle_dnl.losses import build_losses
 
 import golden_seeds
 import numpy as np
@@ -73,6 +75,7 @@ class Golden:
     features: list
     loss: float
     gradients: dict
+    recipe: list
 
 
 def _freeze_norms_and_dropout(model):
@@ -126,8 +129,11 @@ def _compute(name: str, dtype: str = "float32") -> Golden:
     weights = (1.0, meta["aux_weight"])[: len(outputs)]
     loss = sum(w * _cross_entropy(out, target) for w, out in zip(weights, outputs, strict=True))
     loss.backward()
+    recipe = build_losses(Config(CONFIGS / f"{config}.yml").loss_cfg)
+    with paddle.no_grad():
+        of_recipe = [float(value) for _, value in recipe(outputs, target)]
     as_numpy = [out.numpy() for out in logits], [f.numpy() for f in features]
-    return Golden(dtype, meta, expected, *as_numpy, float(loss), _gradients(model, report))
+    return Golden(dtype, meta, expected, *as_numpy, float(loss), _gradients(model, report), of_recipe)
 
 
 def _cases():
@@ -165,6 +171,19 @@ def test_backbone_features(golden):
 def test_loss(golden):
     expected = float(golden.expected["loss"])
     assert golden.loss == pytest.approx(expected, rel=TOLERANCES[golden.dtype][1])
+
+
+def test_losses_of_the_recipe(golden):
+    """As the configuration trains: over all pixels (OpenMMLab, DGMN2), with class weights (the authors' auxiliary one)."""
+    expected = golden.expected
+    if "loss_main_all_pixels" in expected:
+        wanted = [float(expected["loss_main_all_pixels"])]
+        if len(golden.recipe) == 2:
+            wanted.append(0.4 * float(expected["loss_aux_all_pixels"]))
+        assert golden.recipe == pytest.approx(wanted, rel=1e-5)
+    else:
+        # Mined pixels: test_official_losses.py.
+        assert golden.recipe[1] == pytest.approx(0.4 * float(expected["official_ce_aux_weighted"]), rel=1e-5)
 
 
 def _listed_gradients(golden):
