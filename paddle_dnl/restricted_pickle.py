@@ -16,8 +16,8 @@ for 32 GB); weights have few operations and large ones, so that it is not slower
 import collections
 import pickle
 
-_MAX_OPERATIONS = 5_000_000
-_MAX_OTHER_KEYS = 20_000  # integers may be chosen to collide; strings are hashed with a secret
+_MAX_OPERATIONS = 2_000_000  # a large model with its optimizer has 0.2 million
+_MAX_OTHER_KEYS = 5_000  # integers may be chosen to collide; strings are hashed with a secret
 _KEYS = (str, int, float, bool, bytes, type(None))  # the hash of a tuple can take for ever
 _SHORT = 64
 

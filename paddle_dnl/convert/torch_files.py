@@ -47,7 +47,7 @@ _IGNORED_NAMES = {
     *((f"numpy.{core}.multiarray", x) for core in ("core", "_core") for x in ("scalar", "_reconstruct")),
 }
 _MAX_DIMENSIONS = 64
-_MAX_VALUES = 5_000_000
+_MAX_VALUES = 1_000_000
 _WRAPPERS = ("state_dict", "model", "model_state_dict")
 
 

@@ -35,8 +35,8 @@ class _Dtype:
 
     def __setstate__(self, state):
         """Takes the byte order; everything else that a type can be told is for records and objects."""
-        order = state[1] if isinstance(state, tuple) and len(state) >= 5 else None
-        if order not in ("<", ">", "|", "=") or any(part is not None for part in state[2:5]):
+        order = state[1] if isinstance(state, tuple) and len(state) == 8 else None
+        if order not in ("<", ">", "|", "=") or state[2:] != (None, None, None, -1, -1, 0):
             raise pickle.UnpicklingError("unusual array type")
         self.dtype = self.dtype.newbyteorder(order)
 
@@ -141,6 +141,6 @@ def read_pickle(path: str | Path):
         return _join_big_arrays(_Plainer()(RestrictedUnpickler(io.BytesIO(data), _ADMITTED).load()))
     except Exception as error:  # a damaged pickle raises almost anything
         raise CheckpointError(
-            f"{path}: not a checkpoint that can be read safely ({type(error).__name__}: {error}). The file is damaged "
+            f"{path}: not a checkpoint that can be read safely ({type(error).__name__}: {str(error) or 'it ends too early'}). The file is damaged "
             "or was not written by PaddlePaddle; use another one."
         ) from error

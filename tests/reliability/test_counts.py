@@ -37,3 +37,24 @@ def test_counts_add_up(tmp_path, processes):
         "cut files": {"tests": 2, "tried": 9, "held": 9},
     }
     assert any(line.split()[:4] == ["cut", "files", "9", "9"] for line in run.stdout.splitlines())
+
+
+def test_counts_become_a_page(tmp_path):
+    page, tool = tmp_path / "page.md", TESTS.parent / "tools" / "reliability_page.py"
+    run = {"python": "3.11.7", "paddle": "3.3.1", "system": "Linux"}
+    first = {"bombs": {"tests": 2, "tried": 9, "held": 9}, "cut files": {"tests": 1, "tried": 1, "held": 1}}
+    second = {"cut files": {"tests": 3, "tried": 40, "held": 40}}
+    for name, counts in (("a", first), ("b", second)):
+        (tmp_path / f"{name}.json").write_text(json.dumps({"run": run, "counts": counts}))
+    page.write_text(
+        "# Page\n<!-- counts: written by tools/reliability_page.py -->\nold\n<!-- end of counts -->\nrest\n"
+    )
+    command = [sys.executable, str(tool), str(tmp_path / "a.json"), str(tmp_path / "b.json"), "--page", str(page)]
+    assert subprocess.run(command).returncode == 0
+    text = page.read_text()
+    assert "| cut files | 40 | 3 |" in text and "| bombs | 9 | 2 |" in text and "**49**" in text and "old" not in text
+    assert text.startswith("# Page\n") and text.endswith("\nrest\n")
+    second["cut files"]["held"] = 39
+    (tmp_path / "b.json").write_text(json.dumps({"run": run, "counts": second}))
+    failed = subprocess.run(command, capture_output=True, text=True)
+    assert failed.returncode == 1 and "did not hold: cut files" in failed.stderr and page.read_text() == text

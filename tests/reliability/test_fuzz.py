@@ -1,0 +1,193 @@
+"""Random input for the three parsers that people's text goes through, against what it must mean.
+
+50 examples each in every test run, 500 in `make test-slow`.
+"""
+
+import copy
+import json
+
+from paddle_dnl.config.config import to_yaml
+from paddle_dnl.config.overrides import apply_overrides
+from paddle_dnl.config.reading import merge, read_config
+from paddle_dnl.data.datasets import read_list
+from paddle_dnl.errors import ConfigError, DataError
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+AMOUNTS = pytest.mark.parametrize("examples", [50, pytest.param(500, marks=pytest.mark.slow)])
+
+
+def _settings(examples: int):
+    return settings(
+        max_examples=examples, deadline=None, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    )
+
+
+# ------------------------------------------------------------------------------------------------ overrides
+
+LETTERS = st.characters(
+    codec="utf-8", exclude_categories=("Cc", "Cs", "Cn", "Co"), exclude_characters="\u2028\u2029\ufeff"
+)
+KEYS = st.sampled_from(["model", "backbone", "a_b", "x1", "type"])
+LEAVES = (
+    st.none() | st.booleans() | st.integers(-(10**15), 10**15) | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(LETTERS, max_size=12)
+)  # fmt: skip
+VALUES = st.recursive(
+    LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=3), max_leaves=6
+)
+TREES = st.dictionaries(KEYS, VALUES, max_size=4)
+
+
+def _places(tree, path=()):
+    """Every path in a tree, the way `--opts` spells it."""
+    items = tree.items() if isinstance(tree, dict) else enumerate(tree)
+    for key, value in items:
+        yield (*path, key)
+        if isinstance(value, dict | list):
+            yield from _places(value, (*path, key))
+
+
+@AMOUNTS
+def test_an_override_sets_one_value_and_nothing_else(examples, count_fault):
+    @_settings(examples)
+    @given(TREES, st.data(), VALUES)
+    def check(tree, data, value):
+        places = list(_places(tree)) or [("iters",)]
+        path = data.draw(st.sampled_from(places))
+        expected = copy.deepcopy(tree)
+        holder = expected
+        for key in path[:-1]:
+            holder = holder[key]
+        holder[path[-1]] = value
+        apply_overrides(tree, [f"{'.'.join(map(str, path))}={json.dumps(value, ensure_ascii=False)}"])
+        assert tree == expected
+        assert [type(v) for v in tree.values()] == [type(v) for v in expected.values()]
+
+    check()
+    count_fault("fuzzed overrides", examples)
+
+
+@AMOUNTS
+def test_any_text_as_an_override_is_applied_or_refused(examples, count_fault):
+    @_settings(examples)
+    @given(
+        TREES,
+        st.text(max_size=40) | st.from_regex(r"[a-z0-9_.]{0,12}=[\[\]{}(),:'\"!&*#=a-z0-9. -]{0,20}", fullmatch=True),
+    )
+    def check(tree, option):
+        try:
+            apply_overrides(tree, [option])
+        except ConfigError as error:
+            assert str(error).startswith(f"--opts {option}")
+        json.dumps(tree)  # plain data
+
+    check()
+    count_fault("fuzzed overrides", examples)
+
+
+# ------------------------------------------------------------------------------------------------ list files
+
+NAMES = st.text(
+    st.characters(codec="utf-8", exclude_characters=" ,\t\r\n\0\\/\ufeff", exclude_categories=("Cs",)),
+    min_size=1,
+    max_size=10,
+)
+
+
+@AMOUNTS
+def test_a_list_gives_back_its_pairs(tmp_path, examples, count_fault):
+    @_settings(examples)
+    @given(
+        st.lists(st.tuples(NAMES, NAMES), min_size=1, max_size=6),
+        st.sampled_from([" ", ",", "\t"]),
+        st.sampled_from(["\n", "\r\n", "\r"]),
+        st.booleans(),
+        st.sampled_from(["", "  ", "\t"]),
+    )
+    def check(pairs, separator, end, mark, blank):
+        lines = [f"{blank}{image}{separator}{label}{blank}{end}{blank}{end}" for image, label in pairs]
+        (tmp_path / "list.txt").write_bytes((b"\xef\xbb\xbf" if mark else b"") + "".join(lines).encode())
+        found = read_list(tmp_path / "list.txt", tmp_path, separator)
+        assert found == [(tmp_path / image, tmp_path / label) for image, label in pairs]
+
+    check()
+    count_fault("fuzzed list files", examples)
+
+
+@AMOUNTS
+def test_any_bytes_as_a_list_are_read_or_refused(tmp_path, examples, count_fault):
+    @_settings(examples)
+    @given(
+        st.binary(max_size=60) | st.text(st.sampled_from("ab. ,\t\r\n\0é/\\"), max_size=40).map(str.encode),
+        st.booleans(),
+    )
+    def check(content, labelled):
+        (tmp_path / "list.txt").write_bytes(content)
+        try:
+            for image, label in read_list(tmp_path / "list.txt", tmp_path, labelled=labelled):
+                assert image.is_absolute() and (label is not None or not labelled)
+        except DataError as error:
+            assert "list.txt" in str(error)
+
+    check()
+    count_fault("fuzzed list files", examples)
+
+
+# ------------------------------------------------------------------------------------------------ merge
+
+MAPPINGS = st.recursive(
+    st.dictionaries(KEYS, st.integers(0, 9), max_size=3),
+    lambda inner: st.dictionaries(KEYS, inner | LEAVES, max_size=3),
+    max_leaves=8,
+)
+
+
+def _leaves(tree: dict, path=()) -> dict:
+    """Path -> value of everything that is not a mapping with something in it."""
+    found = {}
+    for key, value in tree.items():
+        found |= _leaves(value, (*path, key)) if isinstance(value, dict) and value else {(*path, key): value}
+    return found
+
+
+def _expected(child: dict, base: dict) -> dict:
+    """Leaves of the merged tree, from the leaves of both: the child's, and the base's where the child has nothing."""
+    ours, theirs = _leaves(child), _leaves(base)
+
+    def below(path, paths):
+        return any(other[: len(path)] == path for other in paths)
+
+    kept = {path: value for path, value in ours.items() if value != {} or not below(path, theirs)}
+    for path, value in theirs.items():
+        over = [other for other in ours if path[: len(other)] == other and ours[other] != {}]
+        under = below(path, ours)
+        if not over and not (under and ours.get(path) != {}) and not _leaf_over(path, theirs, ours):
+            kept.setdefault(path, value)
+    return kept
+
+
+def _leaf_over(path, theirs, ours) -> bool:
+    """An empty mapping of the child where the base has a plain value replaces it."""
+    return ours.get(path) == {} and not isinstance(theirs[path], dict)
+
+
+@AMOUNTS
+def test_merge_keeps_what_the_child_does_not_say(tmp_path, examples, count_fault):
+    @_settings(examples)
+    @given(MAPPINGS, MAPPINGS)
+    def check(child, base):
+        before = copy.deepcopy((child, base))
+        merged = merge(child, base)
+        assert _leaves(merged) == _expected(child, base)
+        assert (child, base) == before, "an argument was changed"
+        (tmp_path / "base.yml").write_text(to_yaml(base) if base else "{}")
+        (tmp_path / "child.yml").write_text("_base_: base.yml\n" + (to_yaml(child) if child else ""))
+        assert read_config(tmp_path / "child.yml") == merged
+        alone = {**child, "_inherited_": False}
+        assert merge({"model": alone}, {"model": base}) == {"model": child}
+
+    check()
+    count_fault("fuzzed merges", examples)
