@@ -1,7 +1,7 @@
 """Command line of tools/convert_weights.py: published weights of other projects as files for this one.
 
     python tools/convert_weights.py --source mmseg --input dnl_r50-d8_512x1024_40k_cityscapes.pth \
-        --config configs/dnlnet/mmseg/dnl_r50-d8_512x1024_40k_cityscapes.yml --output dnl_r50.pdparams
+        --config configs/dnlnet/mmseg/dnl_r50-d8_512x1024_40k_cityscapes.yml --output dnl_r50.safetensors
 """
 
 import argparse
@@ -25,7 +25,11 @@ def parse_args(argv=None) -> argparse.Namespace:
     parser.add_argument("--source", required=True, choices=SOURCES, help="project that the file is from")
     parser.add_argument("--input", required=True, help=".pth (both formats), .pdparams or .safetensors")
     parser.add_argument("--config", required=True, help="configuration of the model that the weights are for")
-    parser.add_argument("--output", required=True, help=".pdparams or .safetensors to write; with a .json report")
+    parser.add_argument(
+        "--output",
+        required=True,
+        help=".safetensors (for sharing: it can hold no code) or .pdparams to write, with a .json report beside it",
+    )
     parser.add_argument(
         "--part",
         choices=("model", "backbone"),

@@ -233,8 +233,16 @@ def test_there_are_at_least_60():
     assert len(MISTAKES) >= 60
 
 
-@pytest.mark.parametrize("name", HOSTILE)
-@pytest.mark.parametrize("kind", ["mistaken.yml", "deploy.yaml"])
+# Both kinds of file go through the same reader; what takes it seconds is tried once in a quick run.
+LONG = ("3,000 deep", "100,000 open brackets", "200 KB of keys", "200 KB of anchors")
+FILES = [
+    pytest.param(kind, name, marks=pytest.mark.slow if kind == "deploy.yaml" and name in LONG else ())
+    for kind in ("mistaken.yml", "deploy.yaml")
+    for name in HOSTILE
+]
+
+
+@pytest.mark.parametrize(("kind", "name"), FILES)
 def test_hostile_yaml(tmp_path, monkeypatch, name, kind, count_fault):
     from paddle_dnl.engine.deploy_config import read_deploy_config
 

@@ -20,7 +20,15 @@ import pytest
 
 MEMORY, SECONDS = 128 << 20, 60  # a million values take 66 MB, an empty file next to none
 RUNNING = sorted(hostile_pickles.running("marker"))
-FILLING = sorted(hostile_pickles.filling())
+SLOW = {"three million operations", "zip: 10^14 lists"}
+
+
+def _cases(names) -> list:
+    """The names as parameters, those that take seconds marked."""
+    return [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in names]
+
+
+FILLING = _cases(sorted(hostile_pickles.filling()))
 
 
 def _refused(read, path, memory: int = MEMORY) -> str:
@@ -174,7 +182,7 @@ PTH = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", PTH)
+@pytest.mark.parametrize("name", _cases(PTH))
 def test_pytorch_files(cage, name, count_fault):
     content = PTH[name]()
     path = cage / "hostile.pth"
