@@ -1,6 +1,7 @@
 """ONNX beside an exported graph, compared with the dynamic model before it counts."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -45,12 +46,23 @@ def convert(files: DeployConfig) -> Path:
     environment = dict(os.environ, PIP_NO_INDEX="1")
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if done.returncode or not target.is_file():
-        lines = [line for line in (done.stderr + done.stdout).splitlines() if line.strip()]
-        reason = next(
-            (line for line in reversed(lines) if "Error" in line or "error" in line), lines[-1] if lines else ""
-        )
-        raise ExportError(f"{files.model_path}: cannot be converted to ONNX: {reason.strip()[:300]}")
+        raise ExportError(f"{files.model_path}: cannot be converted to ONNX: {_reason(done.stderr + done.stdout)}{_hint(files)}")
     return target
+
+
+def _reason(output: str) -> str:
+    """The line of the converter's output that says what failed, without its colours."""
+    lines = [line.strip() for line in re.sub(r"\x1b\[[0-9;]*m", "", output).splitlines()]
+    lines = [line for line in lines if any(sign.isalnum() for sign in line)]
+    named = [line for line in lines if "error" in line.lower()]
+    return ((named or lines or ["the converter gave no reason"])[-1])[:300]
+
+
+def _hint(files: DeployConfig) -> str:
+    """What to do about a graph of a known kind."""
+    if b"deformable_conv" not in files.model_path.read_bytes():
+        return ""
+    return ". It holds deformable convolutions; export DGMN2 for ONNX with --opts model.backbone.unfold=grid"
 
 
 def verify(

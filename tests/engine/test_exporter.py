@@ -305,6 +305,37 @@ def test_onnx_is_compared_too(tmp_path, monkeypatch):
             assert not (tmp_path / "bad").exists()
 
 
+@pytest.mark.parametrize(
+    "output, reason",
+    [
+        ("step 1\n\x1b[0;31m2026 [ERROR]\tFailed: (InvalidArgument) no index\n  [Hint: x]\n.\x1b[0m\n", "no index"),
+        ("Traceback:\nValueError: no such op\n\n", "ValueError: no such op"),
+        ("Aborted (core dumped)\n .\n", "Aborted (core dumped)"),
+        ("", "gave no reason"),
+    ],
+)
+def test_why_a_graph_has_no_onnx_form(output, reason):
+    from paddle_dnl.engine.onnx_export import _reason
+
+    assert reason in _reason(output) and "\x1b" not in _reason(output)
+
+
+def test_what_to_do_about_deformable_convolutions(tmp_path, monkeypatch):
+    import subprocess
+    import types
+
+    from paddle_dnl.engine import onnx_export
+    from paddle_dnl.engine.deploy_config import DeployConfig
+
+    failed = types.SimpleNamespace(returncode=255, stdout="[ERROR] no index", stderr="")
+    monkeypatch.setattr(subprocess, "run", lambda *a, **k: failed)
+    for graph, has_hint in ((b"pd_op.conv2d", False), (b"pd_op.deformable_conv", True)):
+        (tmp_path / "model.json").write_bytes(graph)
+        with pytest.raises(ExportError, match="cannot be converted to ONNX: .*no index") as caught:
+            onnx_export.convert(DeployConfig(tmp_path, "model.json", "model.pdiparams"))
+        assert ("--opts model.backbone.unfold=grid" in str(caught.value)) == has_hint
+
+
 def _net_for_onnx():
     import paddle
 
