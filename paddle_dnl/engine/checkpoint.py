@@ -158,23 +158,35 @@ def save_checkpoint(
     return folder
 
 
-def link_checkpoint(source: str | Path, target: str | Path) -> None:
-    """Gives a complete checkpoint a second name (`best_model`) without a second copy of its data where links exist."""
+def link_checkpoint(source: str | Path, target: str | Path, states: Mapping | None = None) -> Path:
+    """Gives a complete checkpoint a second name (`best_model`) without a second copy of its data where links exist.
+
+    With `states` these replace its own; `target` may then be `source`.
+    """
     source, target = Path(source), Path(target)
     temporary = Path(tempfile.mkdtemp(prefix=f"{_TEMPORARY}{target.name}-", dir=target.parent))
     temporary.chmod(0o755)
     try:
         for path in source.iterdir():
+            if states is not None and path.name in (STATES, MANIFEST):
+                continue
             try:
                 os.link(path, temporary / path.name)
             except OSError:  # a file system without hard links
                 shutil.copy2(path, temporary / path.name)
+        if states is not None:
+            (temporary / STATES).write_bytes(pickle.dumps(dict(states), protocol=4))
+            optimizer = json.loads((source / MANIFEST).read_text())["optimizer"]
+            _write_manifest(temporary, states["iteration"], optimizer)
+            for name in (STATES, MANIFEST):
+                _flush(temporary / name)
         _flush(temporary)
         _put_in_place(temporary, target)
     except OSError as error:
         raise CheckpointError(f"{target}: could not be written ({error.strerror or error})") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+    return target
 
 
 def remove_old(save_dir: str | Path, keep: int, newest: Path | None = None) -> None:

@@ -4,10 +4,11 @@ PaddlePaddle's own loader stands still for ever when a sample raises in its read
 value that crosses threads and processes and is raised where the batch is used.
 """
 
-import contextlib
 import ctypes
 import os
 import signal
+import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -63,13 +64,27 @@ def _checked(batch: dict) -> dict:
     return batch
 
 
-def _end_with(parent: int, worker: int) -> None:
-    """Ties a data loading process to its training: Paddle's would outlive a kill, to hand over its last batch to nobody."""
+def _obey(parent: int) -> None:
+    """Ends this process when its parent says so; a signal to the whole group is for the parent alone to answer."""
+    while signal.sigwaitinfo({signal.SIGTERM, signal.SIGINT}).si_pid != parent:
+        pass
+    os._exit(0)
+
+
+def _belong_to(parent: int, worker: int) -> None:
+    """Ties a data loading process to its training, which Paddle leaves loose at both ends.
+
+    It is not to outlive a kill, where Paddle's waits for ever to hand over its last batch. And it is to outlive a Ctrl-C and
+    the launcher's SIGTERM, which go to the whole group: the training finishes its step and saves, and needs the batch.
+    """
+    if sys.platform != "linux":
+        return
     set_parent_death_signal = 1
-    with contextlib.suppress(AttributeError):  # Linux alone has it
-        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL, 0, 0, 0)
+    ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
         os._exit(1)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
+    threading.Thread(target=_obey, args=(parent,), daemon=True).start()
 
 
 def load_batches(
@@ -103,7 +118,7 @@ def load_batches(
             collate_fn=join,
             num_workers=num_workers,
             return_list=True,
-            worker_init_fn=partial(_end_with, os.getpid()),
+            worker_init_fn=partial(_belong_to, os.getpid()),
         )
         iterator = iter(loader)
         try:

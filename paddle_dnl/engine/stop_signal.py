@@ -1,6 +1,5 @@
 """SIGTERM and SIGINT as a wish to save and end."""
 
-import os
 import signal
 import time
 
@@ -8,20 +7,18 @@ from paddle_dnl.engine import distributed
 
 import numpy as np
 
-_WORKER_SECONDS = 60
+_REPEATED_SECONDS = 1.0
 
 
 class StopSignal:
     """Notes SIGTERM and SIGINT, so that the run can save and end between two steps.
 
     SIGTERM may come several times (the launcher sends it three times within a second). SIGINT from a person who asks
-    again, a second later, ends the process without saving. Data loading processes inherit the handler and go on, since the
-    terminal and the launcher signal them too: without them the training could not finish its step. They end with the
-    training, or after a minute.
+    again, a second later, ends the process without saving.
     """
 
     def __init__(self):
-        self._process, self._first = os.getpid(), None
+        self._first: float | None = None
         self._before = {}
         for number in (signal.SIGTERM, signal.SIGINT):
             self._before[number] = signal.signal(number, self._note)
@@ -32,12 +29,9 @@ class StopSignal:
         return self._first is not None
 
     def _note(self, number, frame) -> None:
-        if os.getpid() != self._process:
-            signal.alarm(_WORKER_SECONDS)
-            return
         if self._first is None:
             self._first = time.monotonic()
-        elif number == signal.SIGINT and time.monotonic() - self._first > 1:
+        elif number == signal.SIGINT and time.monotonic() - self._first > _REPEATED_SECONDS:
             raise KeyboardInterrupt
 
     def received(self) -> bool:
@@ -45,6 +39,8 @@ class StopSignal:
         return bool(distributed.all_reduce_sum(np.array([int(self.seen)]))[0])
 
     def restore(self) -> None:
-        """Puts the handlers back that were there before."""
+        """Puts the handlers back that were there before, when signals that say the same again have come too."""
+        if self._first is not None:
+            time.sleep(max(0.0, self._first + _REPEATED_SECONDS - time.monotonic()))
         for number, handler in self._before.items():
             signal.signal(number, handler)

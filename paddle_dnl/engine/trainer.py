@@ -174,7 +174,7 @@ class Trainer:
         # Rank 0 chooses, so that all take the same one although it tidies the folder at the same time.
         main = distributed.is_main()
         folder = checkpoint.find_resume(self.options.resume_model, self.save_dir) if main else None
-        folder = distributed.broadcast_object(folder)
+        folder = self.resumed_from = distributed.broadcast_object(folder)
         if folder is None:
             if distributed.is_main() and checkpoint.iteration_folders(self.save_dir):
                 logger.warning(f"{self.save_dir} holds checkpoints of an earlier run; --resume_model auto continues it")
@@ -227,12 +227,12 @@ class Trainer:
             distributed.finish()
             return self.progress
         finally:
-            stop.restore()
             profiler.stop()
             batches.close()
             self.log.close()
             if self.folder is not None:
                 self.folder.close()
+            stop.restore()
 
     def _is_save_point(self) -> bool:
         iteration = self.progress.iteration
@@ -272,6 +272,7 @@ class Trainer:
         means = dict(zip(total, distributed.all_reduce_mean(list(total.values())), strict=True))
         finite.require_finite_losses(iteration, means, problem, self.save_dir)
         finite.require_finite_gradients(iteration, self.model, self.scaler, self.save_dir)
+        self.resumed_from = None
         self.scaler.step(self.optimizer)
         self.scaler.update()
         finite.require_useful_scale(iteration, self.model, self.scaler, self.save_dir)
@@ -358,14 +359,14 @@ class Trainer:
             progress.evaluations_without_gain = 0 if gain else progress.evaluations_without_gain + 1
         if distributed.is_main():
             self.folder.ensure()
-            folder = checkpoint.save_checkpoint(
-                self.save_dir / f"iter_{iteration}",
-                model=self.model,
-                optimizer=self.optimizer,
-                states={**vars(progress), "scaler": self.scaler.state_dict(), "layout": self._layout()},
-                ema=self.ema.model if self.ema else None,
-                config_text=self.config_text,
-            )
+            folder = self.save_dir / f"iter_{iteration}"
+            states = {**vars(progress), "scaler": self.scaler.state_dict(), "layout": self._layout()}
+            if self.resumed_from is not None:  # before its first step Paddle's optimizer does not give its slots
+                checkpoint.link_checkpoint(self.resumed_from, folder, states)
+            else:
+                ema = self.ema.model if self.ema else None
+                given = {"model": self.model, "optimizer": self.optimizer, "ema": ema, "config_text": self.config_text}
+                checkpoint.save_checkpoint(folder, states=states, **given)
             if better:
                 checkpoint.link_checkpoint(folder, self.save_dir / "best_model")
             if better_ema:
@@ -387,4 +388,6 @@ def train_from_config(config, args) -> Progress:
         args: an object with the attributes of `TrainOptions`, for instance the parsed command line.
     """
     options = TrainOptions(**{name: getattr(args, name) for name in TrainOptions.__dataclass_fields__})
-    return Trainer(config, options).run()
+    with config.named_in_errors():
+        trainer = Trainer(config, options)
+    return trainer.run()

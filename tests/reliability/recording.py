@@ -134,7 +134,7 @@ def check_case(case: Case, folder: Path, ranks: int) -> None:
         assert [len(steps) for steps in (whole, first, second)] == [10, 5, 5], case
         assert first + second == whole, f"{case}, rank {rank}"
         assert len({digest for step in whole for digest in step["fed"]}) == 10
-    for name in ("iter_10", "best_model"):
+    for name in ("iter_5", "iter_10", "best_model"):
         left, right = (here / run / name for run in ("whole", "parts"))
         states = [read_pickle(path / "model.pdstates") for path in (left, right)]
         assert states[0] == states[1], f"{case}, {name}"

@@ -246,6 +246,6 @@ def test_two_ranks_stop_with_one_message(tmp_path, count_fault):
     found = re.findall(r"Error \(rank (\d)\): (iter 7: .*)", started.text())
     assert {rank for rank, _ in found} == {"0", "1"} and len({text for _, text in found}) == 1, started.text()[-3000:]
     assert re.search(
-        r"CrossEntropyLoss_0 = nan in the batch of .* on rank 1\. Last good checkpoint: .*iter_5", found[0][1]
+        r"CrossEntropyLoss_1 = nan in the batch of .* on rank 1\. Last good checkpoint: .*iter_5", found[0][1]
     )
     count_fault("NaN or infinity put into a training")
