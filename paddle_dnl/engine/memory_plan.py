@@ -7,6 +7,7 @@ largest moment is taken, with the copies that Paddle's CPU convolution unfolds. 
 from dataclasses import dataclass
 
 from paddle_dnl.log import logger
+from paddle_dnl.nn.row_strips import UNFOLDED_LIMIT, unfolded_bytes
 
 import paddle
 from paddle import nn
@@ -50,16 +51,15 @@ def _elements(tensors) -> int:
     return sum(_elements(t) for t in tensors) if isinstance(tensors, list | tuple) else 0
 
 
-def _probe(model: nn.Layer) -> tuple[int, int]:
-    """(elements of the largest moment, elements of the logits) for a square probe."""
-    moments: list[int] = []
+def _probe(model: nn.Layer) -> tuple[list[tuple[int, int]], int]:
+    """For a square probe: (elements read and written, elements unfolded) of every layer, and elements of the logits."""
+    moments: list[tuple[int, int]] = []
 
     def note(layer, inputs, outputs):
         unfolded = 0
-        if isinstance(layer, nn.Conv2D) and layer._groups == 1:
-            taps = layer._kernel_size[0] * layer._kernel_size[1]
-            unfolded = taps * inputs[0].shape[1] * outputs.shape[2] * outputs.shape[3] if taps > 1 else 0
-        moments.append(_elements(inputs) + _elements(outputs) + unfolded)
+        if isinstance(layer, nn.Conv2D) and layer._groups == 1 and paddle.get_device() == "cpu":
+            unfolded = unfolded_bytes(layer, inputs[0].shape[1], *outputs.shape[2:]) // _FLOAT
+        moments.append((_elements(inputs) + _elements(outputs), unfolded))
 
     leaves = [layer for layer in model.sublayers() if not layer.sublayers()]
     handles = [layer.register_forward_post_hook(note) for layer in leaves]
@@ -73,16 +73,18 @@ def _probe(model: nn.Layer) -> tuple[int, int]:
             handle.remove()
         if was_training:
             model.train()
-    return max(moments), logits.size
+    return moments, logits.size
 
 
 def plan_evaluation(model: nn.Layer, height: int, width: int) -> MemoryPlan:
     """The plan for one image of `height` x `width` pixels, whole (no sliding windows)."""
-    largest, logits = _probe(model)
+    moments, logits = _probe(model)
     area = height * width / _PROBE**2
+    # A convolution that would unfold more than the limit goes in strips of rows.
+    largest = max(area * maps + min(area * unfolded, UNFOLDED_LIMIT / _FLOAT) for maps, unfolded in moments)
     weights = sum(p.size for p in model.parameters())
     # Two copies of the logits at image size: before and after they are turned into classes.
-    peak = _FLOAT * (weights + area * (largest + 2 * logits))
+    peak = _FLOAT * (weights + largest + area * 2 * logits)
     return MemoryPlan(int(peak), free_bytes())
 
 

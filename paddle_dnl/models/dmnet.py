@@ -5,12 +5,11 @@ from collections.abc import Sequence
 from paddle_dnl.errors import ConfigError
 from paddle_dnl.nn.concat_conv import conv_of_concat
 from paddle_dnl.nn.dynamic_filter import DynamicFilter
-from paddle_dnl.nn.layers import ConvBNReLU
+from paddle_dnl.nn.layers import ConvBNReLU, relu_of_fresh
 from paddle_dnl.nn.resize import resize, spatial_size
 from paddle_dnl.nn.torch_init import init_conv_like_torch, init_conv_module, init_normal
 from paddle_dnl.registry import MODELS
 
-import paddle.nn.functional as F
 from paddle import nn
 
 
@@ -122,7 +121,7 @@ class DMNet(nn.Layer):
         if not self.training:
             del feats, stage3
         y = conv_of_concat(self._multi_scale(stage4), self.bottleneck._conv)
-        y = F.relu(self.bottleneck._batch_norm(y))
+        y = relu_of_fresh(self.bottleneck._batch_norm(y))
         logits = [self._classify(y, self.cls, size)]
         if self.training and self.fcn_head is not None:
             logits.append(self._classify(self.fcn_head[0](stage3), self.fcn_head[1], size))

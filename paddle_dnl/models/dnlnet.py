@@ -11,11 +11,10 @@ from collections.abc import Sequence
 
 from paddle_dnl.nn.concat_conv import conv_of_concat
 from paddle_dnl.nn.disentangled_nonlocal import DIALECTS, DisentangledNonLocal2D
-from paddle_dnl.nn.layers import ConvBNReLU
+from paddle_dnl.nn.layers import ConvBNReLU, relu_of_fresh
 from paddle_dnl.nn.resize import resize, spatial_size
 from paddle_dnl.registry import MODELS
 
-import paddle.nn.functional as F
 from paddle import nn
 
 # What differs outside the block: interpolation without align_corners, and the width of the auxiliary head.
@@ -178,7 +177,7 @@ class DNLHead(nn.Layer):
         c5 = features[-1]
         y = self.conv1(self.dnl_block(self.conv0(c5)))
         if self.concat_input:
-            y = F.relu(self.conv_cat._batch_norm(conv_of_concat([c5, y], self.conv_cat._conv)))
+            y = relu_of_fresh(self.conv_cat._batch_norm(conv_of_concat([c5, y], self.conv_cat._conv)))
         logits = [self.cls(y)]
         if self.training and self.enable_auxiliary_loss:
             logits.append(self.aux(features[0]))

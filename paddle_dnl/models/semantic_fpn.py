@@ -4,13 +4,13 @@ Parameter names are those of the OpenMMLab checkpoints (`neck.`, `decode_head.`)
 """
 
 from paddle_dnl.errors import ConfigError
-from paddle_dnl.nn.layers import batch_norm
+from paddle_dnl.nn.layers import batch_norm, relu_of_fresh
 from paddle_dnl.nn.resize import resize, spatial_size
+from paddle_dnl.nn.row_strips import conv2d
 from paddle_dnl.nn.torch_init import init_conv_like_torch, init_conv_module
 from paddle_dnl.registry import MODELS
 
 import paddle
-import paddle.nn.functional as F
 from paddle import nn
 
 
@@ -25,8 +25,8 @@ class ConvModule(nn.Layer):
         self.bn = batch_norm(out_channels) if norm else None
 
     def forward(self, x):
-        y = self.conv(x)
-        return y if self.bn is None else F.relu(self.bn(y))
+        y = conv2d(x, self.conv)
+        return y if self.bn is None else relu_of_fresh(self.bn(y))
 
 
 class Upsample2x(nn.Layer):

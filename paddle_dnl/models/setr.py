@@ -6,13 +6,13 @@ published multi-scale results depend on it (their 512x769 windows), so it is the
 """
 
 from paddle_dnl.errors import ConfigError
-from paddle_dnl.nn.layers import batch_norm
+from paddle_dnl.nn.layers import batch_norm, relu_of_fresh
 from paddle_dnl.nn.resize import resize, spatial_size
+from paddle_dnl.nn.row_strips import conv2d
 from paddle_dnl.nn.torch_init import init_conv_like_torch
 from paddle_dnl.registry import MODELS
 
 import paddle
-import paddle.nn.functional as F
 from paddle import nn
 
 
@@ -60,8 +60,8 @@ class PUPHead(nn.Layer):
     def forward(self, feats: list):
         x = feats[-1]
         for i in range(3):
-            x = getattr(self, f"conv_{i}")(x)
-            x = F.relu(getattr(self, f"syncbn_fc_{i}")(x))
+            x = conv2d(x, getattr(self, f"conv_{i}"))
+            x = relu_of_fresh(getattr(self, f"syncbn_fc_{i}")(x))
             x = _enlarged(x, 2, self.square)
         x = self.conv_seg(x)
         return _enlarged(x, 2, self.square)

@@ -2,30 +2,20 @@
 
 from collections.abc import Iterable
 
+from paddle_dnl.nn.row_strips import conv2d_with
+
 import paddle
-import paddle.nn.functional as F
 from paddle import nn
-
-# Input channels per convolution on a CPU, whose kernel unfolds its input: 151 MB for 512 channels, 3x3, at 64x128.
-_CHANNELS_AT_ONCE = 512
-
-
-def _pieces(part: paddle.Tensor) -> list[tuple[int, int]]:
-    """Channel ranges of one part."""
-    channels = part.shape[1]
-    return [(i, min(i + _CHANNELS_AT_ONCE, channels)) for i in range(0, channels, _CHANNELS_AT_ONCE)]
 
 
 def _convolve_in_turn(parts: Iterable[paddle.Tensor], conv: nn.Conv2D) -> paddle.Tensor:
-    """Each piece, its weights and its unfolded copy are gone before the next one is made (without gradients)."""
+    """Each part, its weights and its unfolded copy are gone before the next one is made."""
     total, offset = None, 0
     for part in parts:
-        for start, end in _pieces(part):
-            piece = part if end - start == part.shape[1] else part[:, start:end]
-            weight = conv.weight[:, offset : offset + end - start]
-            y = F.conv2d(piece, weight, conv.bias if total is None else None, padding=conv._padding)
-            total = y if total is None else total.add_(y)
-            offset += end - start
+        weight = conv.weight[:, offset : offset + part.shape[1]]
+        y = conv2d_with(part, conv, weight, conv.bias if total is None else None)
+        total = y if total is None else total.add_(y)
+        offset += part.shape[1]
     return total
 
 
@@ -38,7 +28,7 @@ def conv_of_concat(parts: Iterable[paddle.Tensor], conv: nn.Conv2D) -> paddle.Te
 
     Args:
         parts: maps `[B, C_i, H, W]`; an iterator lets every part be computed, used and freed in turn.
-        conv: stride 1, no groups, no dilation, sum of C_i input channels.
+        conv: no groups, sum of C_i input channels.
     """
     in_turn = paddle.in_dynamic_mode() and not paddle.is_grad_enabled() and paddle.get_device() == "cpu"
     return _convolve_in_turn(parts, conv) if in_turn else conv(paddle.concat(list(parts), axis=1))

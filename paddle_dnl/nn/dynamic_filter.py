@@ -5,7 +5,7 @@ mmsegmentation and PaddleSeg.
 """
 
 from paddle_dnl.errors import ConfigError
-from paddle_dnl.nn.layers import ConvBNReLU, batch_norm
+from paddle_dnl.nn.layers import ConvBNReLU, batch_norm, relu_of_fresh
 from paddle_dnl.nn.pooling import adaptive_avg_pool
 from paddle_dnl.nn.shapes import is_known, size_of
 
@@ -148,5 +148,5 @@ class DynamicFilter(nn.Layer):
 
     def forward(self, x):
         y = dynamic_depthwise_conv(self.input_redu_conv(x), self.filters(x), self.implementation)
-        y = F.relu(self.norm(y))
+        y = relu_of_fresh(self.norm(y))
         return y if self.fusion_conv is None else self.fusion_conv(y)

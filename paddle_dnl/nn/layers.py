@@ -1,5 +1,7 @@
 """Convolution with batch normalisation; attributes (`_conv`, `_batch_norm`) as in PaddleSeg's checkpoints."""
 
+from paddle_dnl.nn.row_strips import conv2d
+
 import paddle
 import paddle.nn.functional as F
 from paddle import nn
@@ -10,6 +12,19 @@ def batch_norm(num_features: int) -> nn.Layer:
     if paddle.get_device().startswith("gpu"):
         return nn.SyncBatchNorm(num_features)
     return nn.BatchNorm2D(num_features)
+
+
+def relu_of_fresh(x: paddle.Tensor) -> paddle.Tensor:
+    """ReLU in the memory of `x`, for results that nobody else holds and whose own gradient does not need them.
+
+    On a CPU fresh memory costs more than the comparison: 8 instead of 41 ms for 2048 x 64 x 128.
+    """
+    return F.relu_(x) if paddle.in_dynamic_mode() else F.relu(x)
+
+
+def add_to_fresh(x: paddle.Tensor, y: paddle.Tensor) -> paddle.Tensor:
+    """`x + y` in the memory of `x`; the same conditions as for `relu_of_fresh`."""
+    return x.add_(y) if paddle.in_dynamic_mode() else x + y
 
 
 class ConvBN(nn.Layer):
@@ -23,7 +38,7 @@ class ConvBN(nn.Layer):
         self._batch_norm = batch_norm(out_channels)
 
     def forward(self, x):
-        return self._batch_norm(self._conv(x))
+        return self._batch_norm(conv2d(x, self._conv))
 
 
 class ConvBNReLU(ConvBN):
@@ -31,4 +46,4 @@ class ConvBNReLU(ConvBN):
 
     def forward(self, x):
         # Not through super(): Paddle 2.6's to_static cannot convert it.
-        return F.relu(self._batch_norm(self._conv(x)))
+        return relu_of_fresh(self._batch_norm(conv2d(x, self._conv)))

@@ -6,7 +6,8 @@ absolute position embedding. Parameter names are those of the published checkpoi
 
 from paddle_dnl.errors import ConfigError
 from paddle_dnl.nn.dgmn2_attention import DGMN2Attention, linear
-from paddle_dnl.nn.layers import batch_norm
+from paddle_dnl.nn.layers import batch_norm, relu_of_fresh
+from paddle_dnl.nn.row_strips import conv2d
 from paddle_dnl.nn.shapes import is_known, size_of
 from paddle_dnl.nn.torch_init import init_conv_like_torch
 from paddle_dnl.registry import BACKBONES
@@ -43,9 +44,9 @@ class Stem(nn.Layer):
         self.conv3, self.norm3 = _conv3x3(half, dim, 2), batch_norm(dim)
 
     def forward(self, x):
-        x = F.relu(self.norm1(self.conv1(x)))
-        x = F.relu(self.norm2(self.conv2(x)))
-        return F.relu(self.norm3(self.conv3(x)))
+        x = relu_of_fresh(self.norm1(conv2d(x, self.conv1)))
+        x = relu_of_fresh(self.norm2(conv2d(x, self.conv2)))
+        return relu_of_fresh(self.norm3(conv2d(x, self.conv3)))
 
 
 class PatchEmbed(nn.Layer):
@@ -56,7 +57,7 @@ class PatchEmbed(nn.Layer):
         self.conv, self.norm = _conv3x3(in_channels, dim, stride), batch_norm(dim)
 
     def forward(self, x):
-        return F.relu(self.norm(self.conv(x)))
+        return relu_of_fresh(self.norm(conv2d(x, self.conv)))
 
 
 class DropPath(nn.Layer):

@@ -12,10 +12,10 @@ All three use the parameter names of PaddleSeg's `ResNet_vd`: `conv1_{1,2,3}`, `
 
 from collections.abc import Sequence
 
-from paddle_dnl.nn.layers import ConvBN, ConvBNReLU
+from paddle_dnl.nn.layers import ConvBN, ConvBNReLU, add_to_fresh, relu_of_fresh
+from paddle_dnl.nn.row_strips import conv2d
 from paddle_dnl.registry import BACKBONES
 
-import paddle.nn.functional as F
 from paddle import nn
 
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
@@ -124,7 +124,7 @@ class _Shortcut(ConvBN):
     def forward(self, x):
         if self._pool is not None:
             x = self._pool(x)
-        return self._batch_norm(self._conv(x))
+        return self._batch_norm(conv2d(x, self._conv))
 
 
 def _shortcut(in_channels: int, out_channels: int, stride: int, vd: bool, first_in_stage: bool):
@@ -148,7 +148,7 @@ class _Bottleneck(nn.Layer):
 
     def forward(self, x):
         y = self.conv2(self.conv1(self.conv0(x)))
-        return F.relu(y + (x if self.short is None else self.short(x)))
+        return relu_of_fresh(add_to_fresh(y, x if self.short is None else self.short(x)))
 
 
 class _BasicBlock(nn.Layer):
@@ -164,7 +164,7 @@ class _BasicBlock(nn.Layer):
 
     def forward(self, x):
         y = self.conv1(self.conv0(x))
-        return F.relu(y + (x if self.short is None else self.short(x)))
+        return relu_of_fresh(add_to_fresh(y, x if self.short is None else self.short(x)))
 
 
 # ---- the names that configurations use ----------------------------------------------------------------
