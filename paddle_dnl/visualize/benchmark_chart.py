@@ -28,21 +28,18 @@ def draw(rows: list, path: Path, title: str) -> None:
         ("peak memory of the process in MB (less is better)", [r.peak / 1e6 for r in rows]),
     )
     for axis, (label, values) in zip(axes, panels, strict=True):
-        bars = axis.barh(places, values, color=colors)
+        axis.barh(places, values, color=colors)
         axis.set_xlabel(label, fontsize=8)
-        top = max(values)
+        ends = list(values)
         if axis is axes[0]:
             tails = [1000 * max(0.0, r.p90 - r.median) for r in rows]
             axis.errorbar(values, places, xerr=[[0] * len(rows), tails], fmt="none", ecolor="#222222", capsize=3)
-            top = max(value + tail for value, tail in zip(values, tails, strict=True))
-        axis.set_xlim(0, 1.22 * top)
+            ends = [value + tail for value, tail in zip(values, tails, strict=True)]
+        axis.set_xlim(0, 1.18 * max(ends))
         axis.tick_params(labelsize=8)
         axis.spines[["top", "right"]].set_visible(False)
-        for bar, value in zip(bars, values, strict=True):
-            axis.text(
-                0.015 * 1.22 * top, bar.get_y() + bar.get_height() / 2, f"{value:.4g}",
-                va="center", fontsize=7, color="white", fontweight="bold",
-            )  # fmt: skip
+        for place, value, end in zip(places, values, ends, strict=True):
+            axis.text(end + 0.02 * max(ends), place, f"{value:.4g}", va="center", fontsize=7, color="#222222")
     axes[0].set_yticks(list(places), names, fontsize=8)
     axes[0].invert_yaxis()
     figure.suptitle(title, fontsize=9)
