@@ -103,6 +103,19 @@ def test_a_folder_without_class_colours(tmp_path, exported, pictures):
         assert len(set(map(tuple, np.array(picture.convert("RGB")).reshape(-1, 3)))) == 4
 
 
+@pytest.mark.parametrize("count, is_long", [(31, False), (32, True)])
+def test_many_pictures_are_worth_a_process(tmp_path, exported, monkeypatch, count, is_long):
+    from paddle_dnl.cli import infer
+
+    (tmp_path / "in").mkdir()
+    for number in range(count):
+        cv2.imwrite(str(tmp_path / "in" / f"{number}.png"), blocks(1, 1, 8)[0])
+    asked, real = [], infer._make_predictor
+    monkeypatch.setattr(infer, "_make_predictor", lambda args, wanted: (asked.append(wanted), real(args, False))[1])
+    assert _infer(exported, tmp_path / "in", tmp_path / "out") == 0
+    assert asked == [is_long] and len(_written(tmp_path / "out")) == 2 * count
+
+
 def test_benchmark_and_details(tmp_path, exported, pictures, capsys):
     _infer(exported, tmp_path / "in", tmp_path / "out", "--benchmark", "True", "--model_name", "tiny")
     text = capsys.readouterr().out
@@ -116,6 +129,9 @@ def test_benchmark_and_details(tmp_path, exported, pictures, capsys):
     )
     assert found, text
     assert float(found[1]) <= float(found[3]) <= float(found[4]) and float(found[5]) > 0
+    line = re.search(r"pipeline \(read, run, write\): (\S+) images/s, (\S+) of the engine alone; 4 images in", text)
+    assert line, text
+    assert float(line[2]) == pytest.approx(float(line[1]) / float(found[5]), abs=0.006)
     _infer(exported, tmp_path / "in", tmp_path / "out", "--print_detail", "False")
     text = capsys.readouterr().out
     assert " -> " not in text and "benchmark tiny" not in text and "median" not in text and "4 images in" in text
