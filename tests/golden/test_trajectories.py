@@ -84,14 +84,18 @@ def run(request):
 
 
 def test_losses(run):
-    """The first step to rounding; later ones within ten times what the original's float32 has drifted by then."""
+    """The first step to rounding; later ones within ten times what the original's own float32 drifts by two steps on.
+
+    Two programs round differently, so that one may part from the exact path a step or two before the other.
+    """
     found, expected, _ = run
     exact = np.array(expected["losses"])
     drift = np.maximum.accumulate(np.abs(np.array(expected["losses_float32"]) / exact - 1).max(1))
     assert drift.max() < 1e-4, "the case amplifies rounding too much to tell anything"
+    ahead = np.concatenate([drift[2:], drift[-1:], drift[-1:]])
     error = np.abs(found["losses"] / exact - 1).max(1)
     assert error[0] <= 3e-6
-    assert (error <= 3e-6 + 10 * drift).all(), (error, drift)
+    assert (error <= 3e-6 + 10 * ahead).all(), (error, drift)
 
 
 def test_learning_rates(run):
