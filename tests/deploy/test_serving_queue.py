@@ -1,5 +1,6 @@
 """The service's queue: full houses, time limits, failures, batches, and the process as a whole."""
 
+import asyncio
 import concurrent.futures
 import threading
 import time
@@ -84,6 +85,54 @@ def test_time_limit_frees_the_place(exported, predictor):
         assert client.post("/v1/shares", content=good).status_code == 200
         # The second of the late ones was never run.
         assert len(slow.batches) == 2
+
+
+def _ask(app, bodies, gone=None) -> int:
+    """A coroutine: the status of one request below HTTP, whose body comes in parts, and whose client may leave."""
+    messages = [{"type": "http.request", "body": body, "more_body": True} for body in bodies]
+    sent = []
+
+    async def receive():
+        if messages:
+            return messages.pop(0)
+        while gone is None or not gone():
+            await asyncio.sleep(0.01)
+        return {"type": "http.disconnect"}
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": "/v1/label", "query_string": b"", "headers": [], "root_path": ""}
+
+    async def run():
+        await app(scope, receive, send)
+        return sent[0]["status"]
+
+    if gone is not None:
+        messages[-1]["more_body"] = False
+    return run()
+
+
+def test_who_leaves_is_not_worked_for(exported, predictor):
+    slow, good = _Slow(predictor), png(blocks(4, 8, 8)[0])
+    app = create_app(slow, Settings(model=exported))
+    queue = app.state.service.pipeline.queue
+
+    async def both():
+        leave = lambda: len(queue) == 1  # noqa: E731  one runs, one waits
+        return await asyncio.gather(_ask(app, [good], leave), _ask(app, [good[:99], good[99:]], leave))
+
+    assert asyncio.run(both()) == [499, 499]
+    slow.go.set()
+    queue.stop()
+    assert slow.batches == [1]
+
+
+def test_a_body_that_never_ends(exported, predictor):
+    app = create_app(predictor, Settings(model=exported, request_seconds=0.2))
+    assert asyncio.run(_ask(app, [b"some", b"more"])) == 408
+    assert app.state.service.pipeline._inside == 0
+    app.state.service.pipeline.stop()
 
 
 def test_a_model_that_fails_fails_its_batch_only(exported, predictor, monkeypatch):
