@@ -2,11 +2,14 @@
 
 import atexit
 import contextlib
+import ctypes
 import os
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +43,18 @@ def initialise() -> None:
     if world_size() > 1 and not dist.is_initialized():
         dist.init_parallel_env()
     if world_size() > 1 and _watcher is None:
+        _end_with_launcher()
         _start_watcher()
+
+
+def _end_with_launcher() -> None:
+    """A launcher that dies, as that for gloo does of a SIGTERM, asks its processes to save and end.
+
+    Else they would go on without it, with nobody to see their end.
+    """
+    if sys.platform == "linux":
+        set_parent_death_signal = 1
+        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM, 0, 0, 0)
 
 
 def _start_watcher() -> None:
@@ -96,10 +110,26 @@ def _tell(line: str) -> None:
             os.write(_watcher.stdin.fileno(), (line + "\n").encode("utf-8", "replace"))
 
 
+_meetings = 0
+
+
 def barrier() -> None:
-    """Waits for all processes."""
-    if world_size() > 1:
-        dist.barrier()
+    """Waits for all processes, however long one takes: to evaluate, to save, to read a dataset for the first time.
+
+    Gloo's own operations give up after 30 seconds, so this one, which is to come before them where ranks may be apart,
+    counts arrivals in the store through which the processes found each other. Who waits for a process that has ended is
+    ended itself (`engine/rank_watch.py`).
+    """
+    global _meetings
+    if world_size() == 1:
+        return
+    _meetings += 1
+    store = paddle.base.core.create_or_get_global_tcp_store()
+    name, pause = f"paddle_dnl/barrier/{_meetings}", 0.001
+    store.add(name, 1)
+    while store.add(name, 0) < world_size():
+        time.sleep(pause)
+        pause = min(2 * pause, 0.25)
 
 
 def all_reduce_sum(array: np.ndarray) -> np.ndarray:
@@ -132,6 +162,7 @@ def all_gather_object(value) -> list:
     """The values of all processes, in rank order."""
     if world_size() == 1:
         return [value]
+    barrier()
     values: list = []
     dist.all_gather_object(values, value)
     return values

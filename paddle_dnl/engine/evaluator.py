@@ -113,6 +113,7 @@ def evaluate(
             with amp.autocast(precision, amp_level):
                 for scores, truth in _scores(model, data, label, slide, augment, align_corners):
                     count.add(scores, truth, is_probability=aug_eval and average == "softmax")
+    distributed.barrier()
     if stop is not None and distributed.all_reduce_sum(np.array([int(count.stopped)]))[0]:
         return None
     confusion = distributed.all_reduce_sum(count.confusion)

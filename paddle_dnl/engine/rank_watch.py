@@ -19,7 +19,8 @@ import sys
 import time
 from pathlib import Path
 
-POLL_SECONDS = 0.5
+POLL_SECONDS = 0.1
+SETTLE_SECONDS = 0.5  # in which the note of the process that caused an end arrives
 GRACE_SECONDS = 20.0  # a checkpoint in the making is finished
 
 
@@ -68,9 +69,19 @@ class _Pipe:
         return [line.decode("utf-8", "replace") for line in lines]
 
 
+def _settled(folder: Path, rank: int) -> dict | None:
+    """The note of the process that ended first, as soon as it is another one's."""
+    until = time.monotonic() + SETTLE_SECONDS
+    while True:
+        first = first_end(folder)
+        if time.monotonic() > until or (first is not None and first["rank"] != rank):
+            return first
+        time.sleep(POLL_SECONDS / 5)
+
+
 def _make_end(pid: int, pipe: _Pipe) -> None:
     """Ends the watched process, gently first."""
-    for number, seconds in ((signal.SIGTERM, GRACE_SECONDS), (signal.SIGKILL, POLL_SECONDS)):
+    for number, seconds in ((signal.SIGTERM, GRACE_SECONDS), (signal.SIGKILL, SETTLE_SECONDS)):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)
         until = time.monotonic() + seconds
@@ -94,8 +105,7 @@ def watch(folder: Path, rank: int, pid: int, owner: bool) -> None:
                 ended = True
             elif line is None:
                 note_end(folder, rank, pid, own_text)
-                time.sleep(POLL_SECONDS)  # the note of the process that caused this end may be on its way
-                ended, first = True, first_end(folder)
+                ended, first = True, _settled(folder, rank)
             else:
                 own_text = line.removeprefix("failed ")
         if not ended:
@@ -107,7 +117,7 @@ def watch(folder: Path, rank: int, pid: int, owner: bool) -> None:
         if not ended:
             _make_end(pid, pipe)
         if owner:
-            time.sleep(4 * POLL_SECONDS)  # until all have read it
+            time.sleep(4 * SETTLE_SECONDS)  # until all have read it
     if owner:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -138,6 +138,7 @@ class Trainer:
         if options.to_static_training:
             self.forward = paddle.jit.to_static(self.model)
         if distributed.world_size() > 1:
+            distributed.barrier()
             # A head may leave parameters unused (auxiliary branch switched off); their gradients are then zero.
             self.forward = paddle.DataParallel(self.forward, find_unused_parameters=True)
 

@@ -42,7 +42,7 @@ class Started:
         """What was written so far, of all ranks."""
         self._output.flush()
         texts = [Path(self._output.name).read_text(errors="replace")]
-        texts += [path.read_text(errors="replace") for path in sorted(self.logs.glob("workerlog.*"))[1:]]
+        texts += [path.read_text(errors="replace") for path in sorted(self.logs.glob("workerlog.*"))]
         return "\n".join(texts)
 
     def wait_for(self, part: str, seconds: float = 120) -> None:
