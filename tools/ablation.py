@@ -1,7 +1,7 @@
 """The ablation of the non-local block on generated street scenes: trains, scores and measures every variant.
 
-    python tools/ablation.py                          # all variants, seeds 0 1 2; about an hour on one core
-    python tools/ablation.py --stages report          # writes docs/ablation.md again from what is there
+    python tools/ablation.py                              # all variants, seeds 0 1 2; about an hour on one core
+    python tools/ablation.py --stages statistics report   # measures and writes docs/ablation.md from what is there
 
 Each step is a command that can be typed by itself; it is printed before it runs. A step whose result is there is passed
 over, so the same command continues an interrupted experiment. A changed configuration makes a run invalid: the program
@@ -191,8 +191,8 @@ def main() -> None:
     save_dir = (ROOT / args.save_dir).resolve()
     runs = [Run(variant, seed, save_dir) for seed in args.seeds for variant in args.variants]
     for one in runs:
-        for stage in ("train", "evaluate", "statistics"):
-            if stage in args.stages:
+        for stage, needed in (("train", None), ("evaluate", "train_seconds"), ("statistics", "miou")):
+            if stage in args.stages and (needed is None or needed in one.result):
                 getattr(one, stage)()
     if "report" in args.stages:
         write_report([one.result for one in runs if "miou" in one.result], ROOT / args.report)
