@@ -132,7 +132,7 @@ def test_what_is_no_picture_is_refused(tmp_path, predictor, content):
         predictor.predict([tmp_path / "bad.jpg"])
     with pytest.raises(DataError, match="bad.jpg"):
         predictor.predict([tmp_path / "no such folder" / "bad.jpg"])
-    with pytest.raises(DataError, match="cannot be read"):
+    with pytest.raises(DataError, match="is a folder"):
         predictor.predict([tmp_path])
 
 
