@@ -113,8 +113,7 @@ def evaluate(
             with amp.autocast(precision, amp_level):
                 for scores, truth in _scores(model, data, label, slide, augment, align_corners):
                     count.add(scores, truth, is_probability=aug_eval and average == "softmax")
-    distributed.barrier()
-    if stop is not None and distributed.all_reduce_sum(np.array([int(count.stopped)]))[0]:
+    if _stopped_anywhere(count.stopped, stop):
         return None
     confusion = distributed.all_reduce_sum(count.confusion)
     result = EvalResult(Metrics.from_confusion(confusion), confusion, len(dataset), time.perf_counter() - began)
@@ -124,6 +123,12 @@ def evaluate(
     if print_detail:
         _log(result)
     return result
+
+
+def _stopped_anywhere(stopped_here: bool, stop: Callable | None) -> bool:
+    """Waits for ranks that are slow; whether any was stopped."""
+    distributed.barrier()
+    return stop is not None and bool(distributed.all_reduce_sum(np.array([int(stopped_here)]))[0])
 
 
 def _tensor(array) -> paddle.Tensor:
