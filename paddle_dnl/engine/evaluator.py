@@ -115,13 +115,19 @@ def evaluate(
                     count.add(scores, truth, is_probability=aug_eval and average == "softmax")
     if _stopped_anywhere(count.stopped, stop):
         return None
+    result = _result(count, len(dataset), began)
+    if print_detail:
+        _log(result)
+    return result
+
+
+def _result(count: _Count, images: int, began: float) -> EvalResult:
+    """Scores of all ranks' counts."""
     confusion = distributed.all_reduce_sum(count.confusion)
-    result = EvalResult(Metrics.from_confusion(confusion), confusion, len(dataset), time.perf_counter() - began)
+    result = EvalResult(Metrics.from_confusion(confusion), confusion, images, time.perf_counter() - began)
     if count.curves is not None:
         count.curves.counts = distributed.all_reduce_sum(count.curves.counts)
         result.auc_roc = count.curves.area()
-    if print_detail:
-        _log(result)
     return result
 
 
