@@ -92,6 +92,12 @@ def finish() -> None:
     """Waits for all processes and ends the watch over them: from here on one may end before another."""
     global _watcher
     barrier()
+    if world_size() > 1:
+        # The store lives in rank 0, which must not end while another one still asks whether all have arrived.
+        name = f"paddle_dnl/left/{_meetings}"
+        _store().add(name, 1)
+        if is_main():
+            _wait_for_all(name)
     if _watcher is not None:
         _tell("done")
         _watcher.stdin.close()
@@ -124,10 +130,18 @@ def barrier() -> None:
     if world_size() == 1:
         return
     _meetings += 1
-    store = paddle.base.core.create_or_get_global_tcp_store()
-    name, pause = f"paddle_dnl/barrier/{_meetings}", 0.001
-    store.add(name, 1)
-    while store.add(name, 0) < world_size():
+    name = f"paddle_dnl/barrier/{_meetings}"
+    _store().add(name, 1)
+    _wait_for_all(name)
+
+
+def _store():
+    return paddle.base.core.create_or_get_global_tcp_store()
+
+
+def _wait_for_all(name: str) -> None:
+    pause = 0.001
+    while _store().add(name, 0) < world_size():
         time.sleep(pause)
         pause = min(2 * pause, 0.25)
 
