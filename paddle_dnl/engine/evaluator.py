@@ -121,16 +121,6 @@ def evaluate(
     return result
 
 
-def _result(count: _Count, images: int, began: float) -> EvalResult:
-    """Scores of all ranks' counts."""
-    confusion = distributed.all_reduce_sum(count.confusion)
-    result = EvalResult(Metrics.from_confusion(confusion), confusion, images, time.perf_counter() - began)
-    if count.curves is not None:
-        count.curves.counts = distributed.all_reduce_sum(count.curves.counts)
-        result.auc_roc = count.curves.area()
-    return result
-
-
 def _stopped_anywhere(stopped_here: bool, stop: Callable | None) -> bool:
     """Waits for ranks that are slow; whether any was stopped."""
     distributed.barrier()
@@ -192,3 +182,13 @@ def _log(result: EvalResult) -> None:
             f"[EVAL] {len(metrics.absent)} classes occur neither in labels nor in predictions and are left out of the "
             f"means: {', '.join(map(str, metrics.absent))}"
         )
+
+
+def _result(count: _Count, images: int, began: float) -> EvalResult:
+    """Scores of all ranks' counts."""
+    confusion = distributed.all_reduce_sum(count.confusion)
+    result = EvalResult(Metrics.from_confusion(confusion), confusion, images, time.perf_counter() - began)
+    if count.curves is not None:
+        count.curves.counts = distributed.all_reduce_sum(count.curves.counts)
+        result.auc_roc = count.curves.area()
+    return result
