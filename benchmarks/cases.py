@@ -240,6 +240,12 @@ def _pipeline(side: str):
     return step
 
 
+def _exported(side: str):
+    import exported
+
+    return exported.step(side)
+
+
 class _Fixed(paddle.nn.Layer):
     """Logits for a whole image at no cost: what is left is the evaluation around the model."""
 
@@ -293,6 +299,9 @@ CASES = {
     "dynamic_filter": Case("DCM filtering forward + backward, k = 1 3 5 7", _dynamic_filter, 1.0, 0.7, above_base=True),
     "dmnet_head": Case("DMNet head evaluation, 64 x 128 maps", _dmnet_head, 0.95, 0.7, above_base=True),
     "dmnet_eval_512x1024": Case("DMNet-R50 evaluation, 512 x 1024", lambda s: _eval(_dmnet, s, 512, 1024), 0.95, 0.7),
+    "exported_512x1024": Case(
+        "exported DNLNet-R50, 512 x 1024: our auto engine, their Paddle Inference", _exported, 0.4
+    ),
     "pipeline": Case("ten training samples, 2048 x 1024", _pipeline, 0.6),
     "evaluate": Case("evaluate() without the model, ten 2048 x 1024 images", _evaluate, 0.7),
 }

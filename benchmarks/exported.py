@@ -1,0 +1,119 @@
+"""Exported DNLNet-R50 at 512x1024: ours as `export.py --format onnx` leaves it and `--engine auto` runs it, the peer's saved
+plainly with `paddle.jit.save` and run by Paddle Inference. Both give class numbers.
+
+The exports are made once, in a process of their own, and kept in the temporary folder: `python benchmarks/exported.py SIDE`.
+"""
+
+import hashlib
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+SHAPE = (1, 3, 512, 1024)
+
+
+def _folder(side: str) -> Path:
+    """Of ours there is one per state of the package."""
+    import paddle
+
+    state = hashlib.sha256(paddle.__version__.encode())
+    for path in sorted((ROOT / "paddle_dnl").rglob("*.py")) if side == "ours" else []:
+        state.update(path.read_bytes())
+    return Path(tempfile.gettempdir()) / f"paddle_dnl_benchmark_export_{side}_{state.hexdigest()[:12]}"
+
+
+def _settle_norms(model) -> None:
+    """Batch statistics of one small picture in every norm. With those of a new model, 0 and 1, the features grow from block
+    to block until rounding alone moves the logits by more than the export allows."""
+    import paddle
+
+    norms = [layer for layer in model.sublayers() if isinstance(layer, paddle.nn.BatchNorm2D)]
+    for norm in norms:
+        norm._momentum = 0.0
+    model.train()
+    with paddle.no_grad():
+        model(paddle.randn([2, 3, 128, 256]))
+
+
+def _export_ours(folder: Path) -> None:
+    from paddle_dnl.engine.exporter import export_model
+
+    from cases import _dnlnet
+
+    model = _dnlnet("ours")
+    _settle_norms(model)
+    export_model(model, folder, input_shape=list(SHAPE), transforms=[{"type": "Normalize"}], with_onnx=True)
+
+
+def _export_peer(folder: Path) -> None:
+    """As PaddleSeg's export.py does: the model, argmax, `paddle.jit.save` with a fixed shape."""
+    import paddle
+    from cases import _dnlnet
+
+    class Labels(paddle.nn.Layer):
+        def __init__(self, model):
+            super().__init__()
+            self.model = model
+
+        def forward(self, x):
+            return paddle.argmax(self.model(x)[0], axis=1)
+
+    model = Labels(_dnlnet("peer"))
+    model.eval()
+    traced = paddle.jit.to_static(model, input_spec=[paddle.static.InputSpec(list(SHAPE), "float32")], full_graph=True)
+    paddle.jit.save(traced, str(folder / "model"))
+
+
+def step(side: str) -> Callable[[], object]:
+    """One picture through the exported model."""
+    import os
+
+    import numpy as np
+
+    folder = _folder(side)
+    if not (folder / "done").exists():
+        subprocess.run([sys.executable, __file__, side], check=True, stdout=subprocess.DEVNULL)
+    x = np.random.default_rng(0).normal(size=SHAPE).astype("float32")
+    if side == "ours":
+        from paddle_dnl import Predictor
+
+        predictor = Predictor(folder, engine="auto")
+        return lambda: predictor.run(x)
+
+    from paddle import inference
+
+    program = next(path for path in (folder / "model.json", folder / "model.pdmodel") if path.exists())
+    config = inference.Config(str(program), str(folder / "model.pdiparams"))
+    config.disable_gpu()
+    # Paddle 3's default, oneDNN, stops at this graph's interpolation.
+    config.disable_mkldnn()
+    config.set_cpu_math_library_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    config.disable_glog_info()
+    predictor = inference.create_predictor(config)
+    entry = predictor.get_input_handle(predictor.get_input_names()[0])
+
+    def run():
+        entry.copy_from_cpu(x)
+        predictor.run()
+        return predictor.get_output_handle(predictor.get_output_names()[0]).copy_to_cpu()
+
+    return run
+
+
+def main() -> None:
+    """Makes the export of one side."""
+    sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
+    import paddle_dnl  # noqa: F401  first: zlib before paddle
+
+    side = sys.argv[1]
+    folder = _folder(side)
+    folder.mkdir(parents=True, exist_ok=True)
+    (_export_ours if side == "ours" else _export_peer)(folder)
+    (folder / "done").touch()
+
+
+if __name__ == "__main__":
+    main()
