@@ -158,13 +158,12 @@ def _expected(child: dict, base: dict) -> dict:
     ours, theirs = _leaves(child), _leaves(base)
 
     def below(path, paths):
-        return any(other[: len(path)] == path for other in paths)
+        return any(len(other) > len(path) and other[: len(path)] == path for other in paths)
 
     kept = {path: value for path, value in ours.items() if value != {} or not below(path, theirs)}
     for path, value in theirs.items():
         over = [other for other in ours if path[: len(other)] == other and ours[other] != {}]
-        under = below(path, ours)
-        if not over and not (under and ours.get(path) != {}) and not _leaf_over(path, theirs, ours):
+        if not over and not below(path, ours) and not _leaf_over(path, theirs, ours):
             kept.setdefault(path, value)
     return kept
 
