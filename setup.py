@@ -16,6 +16,8 @@ EXTRAS = {
     "onnx": ["paddle2onnx==2.1.0", "onnx>=1.16", "onnxruntime>=1.20", "ml-dtypes<0.6"],
     "convert": ["torch>=2.0"],
     "serving": SERVING,
+    # The original implementations, to compare with; see tests/reference.
+    "parity": ["torch==2.13.0", "mmsegmentation==1.2.2", "mmcv-lite==2.1.0", "mmengine==0.10.7", "ftfy", "regex"],
     "docs": ["mkdocs-material", "mkdocstrings[python]"],
     "test": [
         "pytest", "pytest-timeout", "pytest-xdist", "ruff", "scikit-learn", "scipy", "hypothesis", "pre-commit",
