@@ -12,7 +12,6 @@ from paddle_dnl.errors import ExportError, PaddleDnlError
 
 import numpy as np
 
-
 _GOODBYE_SECONDS = 10
 
 
