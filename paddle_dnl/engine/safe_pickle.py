@@ -140,7 +140,8 @@ def read_pickle(path: str | Path):
     try:
         return _join_big_arrays(_Plainer()(RestrictedUnpickler(io.BytesIO(data), _ADMITTED).load()))
     except Exception as error:  # a damaged pickle raises almost anything
+        reason = f"{type(error).__name__}: {str(error) or 'it ends too early'}"
         raise CheckpointError(
-            f"{path}: not a checkpoint that can be read safely ({type(error).__name__}: {str(error) or 'it ends too early'}). The file is damaged "
-            "or was not written by PaddlePaddle; use another one."
+            f"{path}: not a checkpoint that can be read safely ({reason}). The file is damaged or was not written by "
+            "PaddlePaddle; use another one."
         ) from error
