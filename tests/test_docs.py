@@ -217,7 +217,8 @@ def test_navigation_names_every_page_once():
     named = [page for section in config["nav"] for pages in section.values() for page in pages]
     assert sorted(named) == sorted(path.name for path in PAGES)
     assert config["site_dir"] == "site" and config["theme"]["font"] is False
-    assert not {"repo_url", "extra_css", "extra_javascript"} & set(config) and "analytics" not in config["extra"]
+    assert not {"repo_url", "extra_javascript"} & set(config) and "analytics" not in config["extra"]
+    assert all((DOCS / name).is_file() for name in [*config["extra_css"], *(f"../{hook}" for hook in config["hooks"])])
 
 
 @pytest.mark.parametrize("path", PAGES, ids=_name)
@@ -262,8 +263,8 @@ def test_example_of_extending_runs(tmp_path, monkeypatch):
     (tmp_path / "configs").symlink_to(ROOT / "configs")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
-    space: dict = {}
-    exec(compile(use_text, "extending.md", "exec"), space)
+    (tmp_path / "trying_it.py").write_text(use_text, encoding="utf-8")
+    space = runpy.run_path(str(tmp_path / "trying_it.py"))
 
     import paddle
 
