@@ -1,9 +1,12 @@
 """The documentation: links and anchors lead somewhere, commands exist, quoted messages are still said, examples run."""
 
 import importlib
+import os
 import re
 import runpy
 import shlex
+import subprocess
+import sys
 import unicodedata
 from pathlib import Path
 
@@ -118,12 +121,12 @@ def test_commands_name_things_that_exist(page, command):
 
 
 def test_commands_parse():
-    """Every flag in a command is one that the program knows."""
-    parsed = 0
+    """Every flag in a command is one that this very program knows."""
+    parsed = read = 0
     for page, command in _all_commands():
         words = shlex.split(command, comments=True)
         at = _script(words)
-        if at is None:
+        if at is None or words[at].startswith("my_"):
             continue
         module = _cli_of(words[at])
         if hasattr(module, "parse_args"):
@@ -132,13 +135,18 @@ def test_commands_parse():
             except SystemExit:
                 pytest.fail(f"{page}: {command}")
             parsed += 1
-    assert parsed >= 25
+        else:
+            source = Path(module.__file__) if module else _source_of(words[at])
+            flags = [word for word in words[at + 1 :] if word.startswith("--")]
+            missing = [flag for flag in flags if f'"{flag}"' not in source.read_text(encoding="utf-8")]
+            assert not missing, f"{page}: {command}: {missing}"
+            read += 1
+    assert parsed >= 25 and read >= 10
 
 
 def _cli_of(program: str):
-    """The module that parses the flags of a program, where there is one."""
-    text = _source_of(program).read_text(encoding="utf-8") if not program.startswith("my_") else ""
-    named = re.search(r'run\("(paddle_dnl\.cli\.\w+)"', text)
+    """The module that parses the flags of a program, where it is not the program itself."""
+    named = re.search(r'run\("(paddle_dnl\.cli\.\w+)"', _source_of(program).read_text(encoding="utf-8"))
     return importlib.import_module(named[1]) if named else None
 
 
@@ -274,3 +282,29 @@ def test_example_of_extending_runs(tmp_path, monkeypatch):
     loss = sum(value for _, value in space["losses"](space["logits"], paddle.zeros([1, 128, 256], "int64")))
     loss.backward()
     assert all(p.grad is not None for p in model.parameters() if not p.stop_gradient)
+
+
+@pytest.mark.slow
+def test_example_of_extending_trains_and_exports(tmp_path):
+    """The file that hands over to the programs, as it stands on the page."""
+    from paddle_dnl.data.convert_cityscapes import convert_tree
+    from paddle_dnl.data.mini_cityscapes import generate
+
+    text = (DOCS / "extending.md").read_text(encoding="utf-8")
+    model_text, _, programs_text = _blocks(text, "python")
+    for name, content in {
+        "my_model.py": model_text,
+        "my_model.yml": _blocks(text, "yaml")[0],
+        "my_programs.py": programs_text,
+    }.items():
+        (tmp_path / name).write_text(content, encoding="utf-8")
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    convert_tree(generate(tmp_path / "data" / "mini_cityscapes", train=4, val=1, size=(256, 128)), num_workers=0)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "SEG_HOME": str(tmp_path)}
+    for command in _commands(text):
+        words = shlex.split(command)[1:]
+        if words[1] == "train":
+            words += ["--iters", "2", "--num_workers", "0"]
+        done = subprocess.run([sys.executable, *words], cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, f"{command}\n{done.stderr[-2000:]}"
+    assert (tmp_path / "output" / "inference_model" / "deploy.yaml").is_file()
