@@ -89,4 +89,4 @@ serve: $(STAMP)
 
 # Checkpoints and results in output/ are not rubbish and stay.
 clean:
-	rm -rf .venv .venv-* build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-* build dist site *.egg-info .pytest_cache .ruff_cache .hypothesis
