@@ -7,7 +7,6 @@ python benchmarks/run.py block_64x128 train_512x1024 --rounds 3
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -88,21 +87,10 @@ def draw(rows: list[dict], path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
-def machine() -> str:
-    """Processor, cores and versions."""
-    import paddle_dnl  # noqa: F401
-
-    import paddle
-
-    model = next(
-        (x.split(":")[1].strip() for x in open("/proc/cpuinfo") if x.startswith("model name")), platform.machine()
-    )
-    return f"{model}, {os.cpu_count()} cores, Python {platform.python_version()}, Paddle {paddle.__version__}"
-
-
 def main() -> None:
     """Runs, prints, and writes output/benchmarks/{results.json,results.md,ratios.png}."""
     import paddle_dnl  # noqa: F401
+    from paddle_dnl.engine.measuring import machine
 
     from cases import CASES
 

@@ -11,6 +11,14 @@ import pytest  # noqa: E402
 from fault_counts import count_fault, pytest_addoption, pytest_terminal_summary  # noqa: E402,F401
 
 
+@pytest.fixture
+def float64():
+    """Layers and tensors made in the test are float64."""
+    paddle.set_default_dtype("float64")
+    yield
+    paddle.set_default_dtype("float32")
+
+
 @pytest.fixture(autouse=True)
 def _fixed_seed():
     """Every test starts from the same random state."""

@@ -6,6 +6,7 @@ import paddle
 from paddle import nn
 
 from paddle_dnl.data.classes import ClassInfo
+from paddle_dnl.engine.exporter import export_model
 
 # Class of a pixel: which of these (red, green, blue) it is closest in direction to.
 COLORS = ((220, 30, 30), (30, 220, 30), (30, 30, 220), (200, 200, 20))
@@ -35,6 +36,12 @@ class ColorNet(nn.Layer):
         if self.half:
             y = nn.functional.interpolate(y, size, mode="bilinear")
         return [y, self.aux(x)] if self.training else [y]
+
+
+def export_color_net(folder):
+    """`ColorNet` exported for one image of 64x32 pixels; returns the folder."""
+    export_model(ColorNet(), folder, input_shape=[1, 3, 32, 64], transforms=[dict(NORMALIZE)], class_info=CLASSES)
+    return folder
 
 
 class TwoFaced(ColorNet):

@@ -12,6 +12,19 @@ def layers_of(model: paddle.nn.Layer, kind: type) -> dict[str, paddle.nn.Layer]:
     return {name: layer for name, layer in model.named_sublayers(include_self=True) if isinstance(layer, kind)}
 
 
+def layers_with_inputs(model: paddle.nn.Layer, image: paddle.Tensor, kind: type, lacking: str) -> list[tuple]:
+    """(name, layer, its positional inputs) for all layers of a class, of one pass as by `capture_inputs`.
+
+    Raises:
+        UsageError: the model has none, with `lacking` behind its name; or as `capture_inputs`.
+    """
+    layers = layers_of(model, kind)
+    if not layers:
+        raise UsageError(f"{type(model).__name__} {lacking}")
+    inputs = capture_inputs(model, image, layers)
+    return [(name, layer, inputs[name]) for name, layer in layers.items()]
+
+
 @paddle.no_grad()
 def capture_inputs(model: paddle.nn.Layer, image: paddle.Tensor, layers: dict[str, paddle.nn.Layer]) -> dict:
     """Runs the model once, in evaluation mode, and returns name -> positional inputs of the named layers.

@@ -1,7 +1,6 @@
 """The filters that a DMNet makes for one image."""
 
-from paddle_dnl.analysis.capture import capture_inputs, layers_of
-from paddle_dnl.errors import UsageError
+from paddle_dnl.analysis.capture import layers_with_inputs
 from paddle_dnl.nn.dynamic_filter import DynamicFilter
 
 import numpy as np
@@ -15,11 +14,8 @@ def dynamic_filters(model: paddle.nn.Layer, image: paddle.Tensor) -> dict[str, n
     Raises:
         UsageError: the model makes no filters.
     """
-    layers = layers_of(model, DynamicFilter)
-    if not layers:
-        raise UsageError(f"{type(model).__name__} makes no filters")
-    inputs = capture_inputs(model, image, layers)
-    return {name: layer.filters(inputs[name][0])[0].numpy() for name, layer in layers.items()}
+    found = layers_with_inputs(model, image, DynamicFilter, "makes no filters")
+    return {name: layer.filters(x)[0].numpy() for name, layer, (x,) in found}
 
 
 def strongest(filters: np.ndarray, count: int) -> np.ndarray:

@@ -8,7 +8,7 @@ import dataclasses
 import math
 from collections.abc import Iterator
 
-from paddle_dnl.analysis.capture import capture_inputs, layers_of
+from paddle_dnl.analysis.capture import layers_with_inputs
 from paddle_dnl.errors import UsageError
 from paddle_dnl.nn.disentangled_nonlocal import SOFTMAX_MODES, DisentangledNonLocal2D
 
@@ -186,9 +186,5 @@ def nonlocal_attention(model: paddle.nn.Layer, image: paddle.Tensor) -> Iterator
     Raises:
         UsageError: the model has none.
     """
-    layers = layers_of(model, DisentangledNonLocal2D)
-    if not layers:
-        raise UsageError(f"{type(model).__name__} has no non-local block")
-    inputs = capture_inputs(model, image, layers)
-    for name, layer in layers.items():
-        yield block_attention(name, layer, inputs[name][0])
+    for name, layer, (x,) in layers_with_inputs(model, image, DisentangledNonLocal2D, "has no non-local block"):
+        yield block_attention(name, layer, x)

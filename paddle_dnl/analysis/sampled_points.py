@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from paddle_dnl.analysis.capture import capture_inputs, layers_of
+from paddle_dnl.analysis.capture import layers_with_inputs
 from paddle_dnl.errors import UsageError
 from paddle_dnl.nn.deformable_unfold import SAMPLES
 from paddle_dnl.nn.dgmn2_attention import DGMN2Attention
@@ -58,10 +58,5 @@ def sampled_attention(model: paddle.nn.Layer, image: paddle.Tensor) -> Iterator[
     Raises:
         UsageError: the model has none.
     """
-    layers = layers_of(model, DGMN2Attention)
-    if not layers:
-        raise UsageError(f"{type(model).__name__} has no DGMN2 attention")
-    inputs = capture_inputs(model, image, layers)
-    for name, layer in layers.items():
-        x, height, width = inputs[name]
+    for name, layer, (x, height, width) in layers_with_inputs(model, image, DGMN2Attention, "has no DGMN2 attention"):
         yield layer_samples(name, layer, x, int(height), int(width))

@@ -48,6 +48,7 @@ def main(argv=None) -> int:
 
     from paddle_dnl.engine import engine_benchmark as bench
     from paddle_dnl.engine.deploy_config import read_deploy_config
+    from paddle_dnl.engine.measuring import machine
     from paddle_dnl.log import logger
     from paddle_dnl.visualize.benchmark_chart import draw
 
@@ -68,13 +69,13 @@ def main(argv=None) -> int:
             for name in wanted:
                 rows.append(bench.measure(files, name, threads, shape, args.warmup, args.repeats))
                 logger.info(bench.table(rows[-1:]).splitlines()[-1].strip("| "))
-    machine = bench.machine()
+    this_machine = machine()
     folder = Path(args.save_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    head = f"{files.folder}: {args.repeats} runs after {args.warmup}, random input; {machine}"
+    head = f"{files.folder}: {args.repeats} runs after {args.warmup}, random input; {this_machine}"
     (folder / "results.md").write_text(f"{head}\n\n{bench.table(rows)}\n", encoding="utf-8")
-    content = {"folder": str(files.folder), "machine": machine, "rows": [asdict(row) for row in rows]}
+    content = {"folder": str(files.folder), "machine": this_machine, "rows": [asdict(row) for row in rows]}
     (folder / "results.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
-    draw(rows, folder / "results.png", machine)
+    draw(rows, folder / "results.png", this_machine)
     print(f"\n{head}\n\n{bench.table(rows)}\n\nresults.md, results.json, results.png: {folder}", flush=True)
     return 0

@@ -5,34 +5,15 @@ and `enable_mkldnn`. The program that calls it sets OMP_NUM_THREADS.
 """
 
 import json
-import os
-import resource
 import sys
-import time
-from pathlib import Path
 
 from paddle_dnl.engine.deploy_config import read_deploy_config
 from paddle_dnl.engine.inference_engines import EngineOptions, make_engine
+from paddle_dnl.engine.measuring import peak_bytes, resident_bytes, seconds_of_runs
 from paddle_dnl.errors import PaddleDnlError
 from paddle_dnl.log import logger
 
 import numpy as np
-
-
-def _peak_bytes() -> int:
-    """The most memory this process has had."""
-    try:
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
-    except (OSError, StopIteration):
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def _resident_bytes() -> int:
-    try:
-        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except OSError:
-        return 0
 
 
 def measure(setting: dict) -> dict:
@@ -44,17 +25,11 @@ def measure(setting: dict) -> dict:
     options = EngineOptions(
         cpu_threads=setting["threads"], precision=setting["precision"], enable_mkldnn=setting["enable_mkldnn"]
     )
-    base = _resident_bytes()
+    base = resident_bytes()
     engine = make_engine(setting["engine"], read_deploy_config(setting["folder"]), options)
     batch = np.random.default_rng(0).standard_normal(setting["shape"], np.float32)
-    for _ in range(setting["warmup"]):
-        engine.run(batch)
-    seconds = []
-    for _ in range(setting["repeats"]):
-        began = time.perf_counter()
-        engine.run(batch)
-        seconds.append(time.perf_counter() - began)
-    return {"seconds": seconds, "base_bytes": base, "peak_bytes": _peak_bytes()}
+    seconds = seconds_of_runs(lambda: engine.run(batch), warmup=setting["warmup"], repeats=setting["repeats"])
+    return {"seconds": seconds, "base_bytes": base, "peak_bytes": peak_bytes()}
 
 
 def main() -> int:

@@ -24,6 +24,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import paddle_dnl
+from paddle_dnl.engine.bad_values import bad_names
 from paddle_dnl.engine.manifest import MANIFEST, file_digest, read_manifest, write_manifest
 from paddle_dnl.engine.safe_pickle import read_pickle
 from paddle_dnl.engine.weights import NAME_TABLE, load_weights, read_params
@@ -84,16 +85,15 @@ def _refuse_non_finite(model: paddle.nn.Layer, optimizer, ema: paddle.nn.Layer |
     keys = {tensor.name: key for key, tensor in model.state_dict().items()}
     state = optimizer.state_dict()
     slots = {**state, **state.get("master_weights", {})}
-    named = [(key, tensor) for key, tensor in model.state_dict().items()]
+    named = list(model.state_dict().items())
     for slot, tensor in slots.items():
         owner = max((name for name in keys if slot.startswith(name)), key=len, default="")
         named.append((f"optimizer slot {keys.get(owner, '')}{slot[len(owner) :]}", tensor))
     if ema is not None:
         named += [(f"average of {key}", tensor) for key, tensor in ema.state_dict().items()]
-    for name, tensor in named:
-        if isinstance(tensor, paddle.Tensor) and "float" in str(tensor.dtype):
-            if not bool(paddle.isfinite(tensor.astype("float32")).all()):
-                raise NonFiniteError(f"iter {iteration}: {name} holds NaN or infinity; this checkpoint was not written")
+    bad = bad_names((name, tensor) for name, tensor in named if isinstance(tensor, paddle.Tensor))
+    if bad:
+        raise NonFiniteError(f"iter {iteration}: {bad[0]} holds NaN or infinity; this checkpoint was not written")
 
 
 def _write_manifest(folder: Path, iteration: int, optimizer: str) -> None:

@@ -4,7 +4,6 @@ Its keys are PaddleSeg's (`model`, `params`, `transforms`, `input_shape`, `outpu
 `class_names`, `class_colors`, `verified` (what the export compared) and `sha256` (of the files it compared).
 """
 
-import hashlib
 import os
 import shutil
 from dataclasses import dataclass, field, replace
@@ -13,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from paddle_dnl.config.config import to_yaml
 from paddle_dnl.config.reading import read_yaml_mapping
 from paddle_dnl.data.classes import ClassInfo
-from paddle_dnl.engine.manifest import require_unbroken_seal, seal
+from paddle_dnl.engine.manifest import file_digest, require_unbroken_seal, seal
 from paddle_dnl.errors import ConfigError, ExportError
 
 FILE_NAME = "deploy.yaml"
@@ -78,7 +77,7 @@ class DeployConfig:
     def hash_files(self) -> None:
         """Records what graph and weights look like now."""
         names = filter(None, (self.model, self.params, self.onnx, self.onnx_int8))
-        self.sha256 = {name: _digest(self.folder / name) for name in names}
+        self.sha256 = {name: file_digest(self.folder / name) for name in names}
 
     def check_files(self, *names: str) -> None:
         """Compares files with their recorded digests; a damaged graph can crash the native reader.
@@ -90,7 +89,7 @@ class DeployConfig:
             path = self.folder / name
             if not path.is_file():
                 raise ExportError(f"{path}: missing; export the model again")
-            if name in self.sha256 and _digest(path) != self.sha256[name]:
+            if name in self.sha256 and file_digest(path) != self.sha256[name]:
                 raise ExportError(
                     f"{path}: damaged or replaced since the export (its SHA-256 is not the one in {FILE_NAME}); "
                     "copy or export it again"
@@ -119,14 +118,6 @@ class DeployConfig:
         temporary = self.folder / f".{FILE_NAME}"
         temporary.write_text(seal(to_yaml({"Deploy": section})), encoding="utf-8")
         os.replace(temporary, self.folder / FILE_NAME)
-
-
-def _digest(path: Path) -> str:
-    found = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            found.update(block)
-    return found.hexdigest()
 
 
 def _inside(folder: Path, name, key: str, path: Path) -> str:

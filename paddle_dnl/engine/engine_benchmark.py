@@ -2,7 +2,6 @@
 
 import json
 import os
-import platform
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -123,20 +122,3 @@ def table(rows: list[Row]) -> str:
             f"| {1000 * r.p90:.1f} | {r.throughput:.2f} | {r.peak / 1e6:.0f} | {r.above_base / 1e6:.0f} |"
         )
     return "\n".join(lines)
-
-
-def machine() -> str:
-    """Processor, cores and versions, in one line."""
-    import paddle
-
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
-    text = f"{model}, {os.cpu_count()} cores, Python {platform.python_version()}, Paddle {paddle.__version__}"
-    try:
-        import onnxruntime
-    except ImportError:
-        return text
-    return f"{text}, ONNX Runtime {onnxruntime.__version__}"

@@ -6,13 +6,13 @@ import json
 import os
 import platform
 import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 from paddle_dnl.engine.deploy_config import DeployConfig
 from paddle_dnl.engine.inference_engines import EngineOptions, OnnxEngine, PaddleEngine, default_threads
+from paddle_dnl.engine.measuring import processor_name, seconds_of_runs
 from paddle_dnl.engine.verified import mkldnn_obstacle
 from paddle_dnl.log import logger
 
@@ -76,13 +76,7 @@ def choose(files: DeployConfig, options: EngineOptions, make: Callable) -> tuple
 
 def _time(engine, batch: np.ndarray) -> float:
     """Seconds of the faster of two runs, after one that is not timed."""
-    engine.run(batch)
-    seconds = []
-    for _ in range(_TIMED_RUNS):
-        began = time.perf_counter()
-        engine.run(batch)
-        seconds.append(time.perf_counter() - began)
-    return min(seconds)
+    return min(seconds_of_runs(lambda: engine.run(batch), warmup=1, repeats=_TIMED_RUNS))
 
 
 def _version(package: str) -> str | None:
@@ -94,17 +88,6 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _processor() -> str:
-    """The processor's name, as far as the system tells it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    return next(
-        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor()
-    )
-
-
 def _key(files: DeployConfig, options: EngineOptions, shape: list[int], labels: list[str]) -> str | None:
     """What the measurement depends on, as a digest; None for folders that do not say what their files are."""
     if not files.sha256:
@@ -112,7 +95,7 @@ def _key(files: DeployConfig, options: EngineOptions, shape: list[int], labels: 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     threads = options.cpu_threads or default_threads()
     versions = [paddle.__version__, _version("onnxruntime")]
-    content = [files.sha256, shape, labels, threads, cores, _processor(), platform.node(), versions]
+    content = [files.sha256, shape, labels, threads, cores, processor_name(), platform.node(), versions]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

@@ -9,31 +9,17 @@
 | weight, buffer, optimizer slot, average | no checkpoint is written, the run stops; the message has the tensor |
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from paddle_dnl.engine import checkpoint, distributed
+from paddle_dnl.engine.bad_values import bad_names
 from paddle_dnl.errors import NonFiniteError
 
 import numpy as np
 import paddle
 
 _SHOWN = 4
-
-
-def bad_names(tensors: Iterable[tuple[str, paddle.Tensor]]) -> list[str]:
-    """Names of the floating point tensors that hold NaN or infinity.
-
-    One number is fetched from the device as long as all is well.
-    """
-    tensors = [(name, tensor) for name, tensor in tensors if tensor.is_floating_point() and tensor.size]
-    if not tensors:
-        return []
-    with paddle.no_grad():
-        good = paddle.stack([paddle.isfinite(tensor).all().reshape([]) for _, tensor in tensors])
-        if bool(good.all()):
-            return []
-    return [name for (name, _), is_good in zip(tensors, good.numpy(), strict=True) if not is_good]
 
 
 def _listed(names: list[str]) -> str:

@@ -12,13 +12,13 @@ are the least and largest values seen on calibration images. In float stay what 
 import logging
 import os
 import tempfile
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from paddle_dnl.engine.deploy_config import INT8_NAME, DeployConfig
 from paddle_dnl.engine.inference_engines import EngineOptions, OnnxEngine
+from paddle_dnl.engine.measuring import seconds_of_runs
 from paddle_dnl.engine.metrics import Metrics, confusion_matrix
 from paddle_dnl.errors import ExportError, UsageError
 from paddle_dnl.log import logger
@@ -191,13 +191,7 @@ class Int8Report:
 
 
 def _median_seconds(predictor, batch: np.ndarray, runs: int = 7) -> float:
-    predictor.run(batch)
-    seconds = []
-    for _ in range(runs):
-        began = time.perf_counter()
-        predictor.run(batch)
-        seconds.append(time.perf_counter() - began)
-    return float(np.median(seconds))
+    return float(np.median(seconds_of_runs(lambda: predictor.run(batch), warmup=1, repeats=runs)))
 
 
 def compare(plain, small, pairs: list[tuple], num_classes: int, calibration_images: int, threads: int) -> Int8Report:

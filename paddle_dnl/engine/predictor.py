@@ -1,12 +1,12 @@
 """`Predictor`: an exported folder as an object that turns pictures into label maps."""
 
-import time
 from pathlib import Path
 
 from paddle_dnl import registry
 from paddle_dnl.data.reading import decode_image, read_image
 from paddle_dnl.engine.deploy_config import read_deploy_config
 from paddle_dnl.engine.inference_engines import EngineOptions, make_engine
+from paddle_dnl.engine.measuring import seconds_of_runs
 from paddle_dnl.errors import ConfigError, DataError, UsageError
 
 import cv2
@@ -200,13 +200,7 @@ class Predictor:
             )
         tensor, _ = self.preprocess(image)
         batch = np.stack([tensor] * batch_size)
-        for _ in range(warmup):
-            self.run(batch)
-        seconds = []
-        for _ in range(repeats):
-            began = time.perf_counter()
-            self.run(batch)
-            seconds.append(time.perf_counter() - began)
+        seconds = seconds_of_runs(lambda: self.run(batch), warmup=warmup, repeats=repeats)
         median = float(np.median(seconds))
         return {
             "median": median,

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 from paddle_dnl.engine import distributed
 from paddle_dnl.engine.archives import extract_weights
+from paddle_dnl.engine.manifest import file_digest
 from paddle_dnl.errors import DownloadError
 from paddle_dnl.log import logger
 
@@ -90,11 +91,7 @@ def _is_cached(target: Path, url: str, sha256: str | None) -> bool:
         logger.info(f"{target} is of another address; fetching {url} in its place")
         return False
     if sha256 and urlsplit(url).path.endswith(_WEIGHTS):
-        with open(target, "rb") as file:
-            digest = hashlib.sha256()
-            while chunk := file.read(1 << 20):
-                digest.update(chunk)
-        if digest.hexdigest() != sha256.lower():
+        if file_digest(target) != sha256.lower():
             logger.warning(f"{target} has not the SHA-256 {sha256}; fetching it again")
             return False
     return True

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from paddle_dnl.nn.row_strips import conv2d_with
+from paddle_dnl.nn.row_strips import conv2d_with, evaluates_on_cpu
 
 import paddle
 from paddle import nn
@@ -30,5 +30,4 @@ def conv_of_concat(parts: Iterable[paddle.Tensor], conv: nn.Conv2D) -> paddle.Te
         parts: maps `[B, C_i, H, W]`; an iterator lets every part be computed, used and freed in turn.
         conv: no groups, sum of C_i input channels.
     """
-    in_turn = paddle.in_dynamic_mode() and not paddle.is_grad_enabled() and paddle.get_device() == "cpu"
-    return _convolve_in_turn(parts, conv) if in_turn else conv(paddle.concat(list(parts), axis=1))
+    return _convolve_in_turn(parts, conv) if evaluates_on_cpu() else conv(paddle.concat(list(parts), axis=1))

@@ -40,9 +40,13 @@ def conv2d_with(x, conv: nn.Conv2D, weight, bias) -> paddle.Tensor:
     return parts[0] if len(parts) == 1 else paddle.concat(parts, axis=2)
 
 
+def evaluates_on_cpu() -> bool:
+    """Whether a convolution unfolds its input and nothing of it is kept: here working piece by piece saves memory."""
+    return paddle.in_dynamic_mode() and not paddle.is_grad_enabled() and paddle.get_device() == "cpu"
+
+
 def _in_strips(x, conv) -> bool:
-    bounded = paddle.in_dynamic_mode() and not paddle.is_grad_enabled() and paddle.get_device() == "cpu"
-    return bounded and _rows(x, conv) < _out_length(x, conv, 0)
+    return evaluates_on_cpu() and _rows(x, conv) < _out_length(x, conv, 0)
 
 
 def _pair(value) -> tuple[int, int]:

@@ -5,21 +5,19 @@ import json
 from paddle_dnl.cli.benchmark import main, parse_args
 from paddle_dnl.engine import benchmark_worker, engine_benchmark
 from paddle_dnl.engine.deploy_config import read_deploy_config
-from paddle_dnl.engine.exporter import export_model
 from paddle_dnl.errors import ExportError, UsageError
 
 import numpy as np
 import pytest
 import yaml
 from PIL import Image
-from tiny_export import CLASSES, NORMALIZE, ColorNet
+from tiny_export import export_color_net
 from tiny_onnx import color_net
 
 
 @pytest.fixture
 def folder(tmp_path):
-    folder = tmp_path / "export"
-    export_model(ColorNet(), folder, input_shape=[1, 3, 32, 64], transforms=[dict(NORMALIZE)], class_info=CLASSES)
+    folder = export_color_net(tmp_path / "export")
     color_net(folder)
     return folder
 

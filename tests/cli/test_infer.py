@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 
 from paddle_dnl.cli.infer import main, parse_args
-from paddle_dnl.engine.exporter import export_model
 from paddle_dnl.errors import ConfigError, DataError, UsageError
 from paddle_dnl.visualize.overlay import overlay
 
@@ -14,16 +13,14 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_export import CLASSES, NORMALIZE, ColorNet, blocks
+from tiny_export import CLASSES, blocks, export_color_net
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("export")
-    export_model(ColorNet(), folder, input_shape=[1, 3, 32, 64], transforms=[dict(NORMALIZE)], class_info=CLASSES)
-    return folder / "deploy.yaml"
+    return export_color_net(tmp_path_factory.mktemp("export")) / "deploy.yaml"
 
 
 @pytest.fixture

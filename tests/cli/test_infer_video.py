@@ -6,7 +6,6 @@ from paddle_dnl.cli.infer import main, parse_args
 from paddle_dnl.data import video_files
 from paddle_dnl.data.video_files import Video, camera_index, is_video
 from paddle_dnl.engine.engine_process import EngineProcess
-from paddle_dnl.engine.exporter import export_model
 from paddle_dnl.errors import DataError, UsageError
 from paddle_dnl.visualize.overlay import overlay
 from paddle_dnl.visualize.video import VideoWriter
@@ -15,16 +14,14 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_export import CLASSES, NORMALIZE, ColorNet, blocks
+from tiny_export import CLASSES, blocks, export_color_net
 
 FRAMES = 12
 
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("export")
-    export_model(ColorNet(), folder, input_shape=[1, 3, 32, 64], transforms=[dict(NORMALIZE)], class_info=CLASSES)
-    return folder
+    return export_color_net(tmp_path_factory.mktemp("export"))
 
 
 @pytest.fixture(scope="module")

@@ -26,16 +26,6 @@ POSTS = ("/v1/label", "/v1/overlay", "/v1/shares", "/v1/rle")
 
 
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory):
-    return serving_tools.export(tmp_path_factory.mktemp("export"))
-
-
-@pytest.fixture(scope="module")
-def predictor(exported):
-    return Predictor(exported)
-
-
-@pytest.fixture(scope="module")
 def client(exported, predictor):
     with TestClient(create_app(predictor, Settings(model=exported, max_request_bytes=300_000))) as client:
         yield client

@@ -20,16 +20,6 @@ from serving_tools import label_of, png
 from tiny_export import blocks
 
 
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory):
-    return serving_tools.export(tmp_path_factory.mktemp("export"))
-
-
-@pytest.fixture(scope="module")
-def predictor(exported):
-    return Predictor(exported)
-
-
 class _Slow:
     """A model that waits for permission, and counts what it is given."""
 

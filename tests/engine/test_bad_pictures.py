@@ -5,7 +5,6 @@ import struct
 import zlib
 
 from paddle_dnl.cli.infer import main, parse_args
-from paddle_dnl.engine.exporter import export_model
 from paddle_dnl.engine.predictor import Predictor
 from paddle_dnl.errors import DataError, UsageError
 
@@ -13,14 +12,12 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_export import CLASSES, NORMALIZE, ColorNet, blocks, logits_of
+from tiny_export import blocks, export_color_net, logits_of
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("export")
-    export_model(ColorNet(), folder, input_shape=[1, 3, 32, 64], transforms=[dict(NORMALIZE)], class_info=CLASSES)
-    return folder
+    return export_color_net(tmp_path_factory.mktemp("export"))
 
 
 @pytest.fixture(scope="module")

@@ -6,14 +6,13 @@ import time
 
 from paddle_dnl.engine import engine_choice, inference_engines
 from paddle_dnl.engine.deploy_config import read_deploy_config
-from paddle_dnl.engine.exporter import export_model
 from paddle_dnl.engine.predictor import Predictor
 from paddle_dnl.errors import ExportError, UsageError
 
 import numpy as np
 import pytest
 import yaml
-from tiny_export import CLASSES, NORMALIZE, ColorNet, blocks
+from tiny_export import blocks, export_color_net
 from tiny_onnx import color_net
 
 SHAPE = [1, 3, 32, 64]
@@ -21,9 +20,7 @@ SHAPE = [1, 3, 32, 64]
 
 @pytest.fixture(scope="module")
 def original(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("export")
-    export_model(ColorNet(), folder, input_shape=SHAPE, transforms=[dict(NORMALIZE)], class_info=CLASSES)
-    return folder
+    return export_color_net(tmp_path_factory.mktemp("export"))
 
 
 @pytest.fixture

@@ -6,20 +6,17 @@ import threading
 import time
 
 from paddle_dnl.engine.engine_process import EngineProcess
-from paddle_dnl.engine.exporter import export_model
 from paddle_dnl.engine.predictor import Predictor
 from paddle_dnl.errors import ConfigError, ExportError, UsageError
 
 import numpy as np
 import pytest
-from tiny_export import CLASSES, NORMALIZE, ColorNet, blocks
+from tiny_export import blocks, export_color_net
 
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("export")
-    export_model(ColorNet(), folder, input_shape=[1, 3, 32, 64], transforms=[dict(NORMALIZE)], class_info=CLASSES)
-    return folder
+    return export_color_net(tmp_path_factory.mktemp("export"))
 
 
 @pytest.fixture(scope="module")

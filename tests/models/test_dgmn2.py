@@ -22,13 +22,6 @@ def _turned(name: str, value: np.ndarray) -> np.ndarray:
     return value.T if name.endswith(TRANSPOSED) else value
 
 
-@pytest.fixture
-def float64():
-    paddle.set_default_dtype("float64")
-    yield
-    paddle.set_default_dtype("float32")
-
-
 @pytest.mark.parametrize("unfold", ["deform", "grid"])
 @pytest.mark.parametrize("case", CASES, ids=lambda c: c["key"])
 def test_original_block(case, unfold, float64):

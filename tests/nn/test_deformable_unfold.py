@@ -16,11 +16,7 @@ CASES = json.loads((GOLDEN / "deform_unfold.json").read_text())["cases"]
 BOTH = ("deform", "grid")
 
 
-@pytest.fixture(autouse=True)
-def _float64():
-    paddle.set_default_dtype("float64")
-    yield
-    paddle.set_default_dtype("float32")
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 @pytest.mark.parametrize("implementation", BOTH)

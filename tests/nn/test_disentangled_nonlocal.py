@@ -25,11 +25,7 @@ WHITENING_NAMES = {
 PRODUCT, SHARED = {"combine": "multiply"}, {"unary_key": "shared"}
 
 
-@pytest.fixture(autouse=True)
-def _float64():
-    paddle.set_default_dtype("float64")
-    yield
-    paddle.set_default_dtype("float32")
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 def our_name(torch_name: str) -> str:

@@ -17,11 +17,7 @@ INDEX = json.loads((GOLDEN / "dcm.json").read_text())
 IMPLEMENTATIONS = ("grouped", "batch_free")
 
 
-@pytest.fixture(autouse=True)
-def _float64():
-    paddle.set_default_dtype("float64")
-    yield
-    paddle.set_default_dtype("float32")
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 def our_name(torch_name: str) -> str:

@@ -1,0 +1,20 @@
+"""Finds tensors with values that are no numbers."""
+
+from collections.abc import Iterable
+
+import paddle
+
+
+def bad_names(tensors: Iterable[tuple[str, paddle.Tensor]]) -> list[str]:
+    """Names of the floating point tensors that hold NaN or infinity.
+
+    One number is fetched from the device as long as all is well.
+    """
+    tensors = [(name, tensor) for name, tensor in tensors if tensor.is_floating_point() and tensor.size]
+    if not tensors:
+        return []
+    with paddle.no_grad():
+        good = paddle.stack([paddle.isfinite(tensor).all().reshape([]) for _, tensor in tensors])
+        if bool(good.all()):
+            return []
+    return [name for (name, _), is_good in zip(tensors, good.numpy(), strict=True) if not is_good]
