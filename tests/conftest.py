@@ -1,6 +1,7 @@
 """Set-up shared by all tests: import order, threads and folders that no test may leave behind."""
 
 import os
+import sys
 
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 
@@ -23,3 +24,10 @@ def float64():
 def _fixed_seed():
     """Every test starts from the same random state."""
     paddle.seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _denormal_numbers_survive():
+    """No code under test may leave the processor in the mode that takes denormal numbers as zero."""
+    yield
+    assert sys.float_info.min / 2 > 0

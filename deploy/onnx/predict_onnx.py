@@ -1,6 +1,7 @@
 """An exported folder on one picture, without paddle_dnl or Paddle: python predict_onnx.py FOLDER IMAGE LABEL.png"""
 
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -27,12 +28,16 @@ def predict(folder, image_path):
     height, width = (deploy.get("input_shape") or [-1] * 4)[2:]
     if None not in (height, width) and min(height, width) > 0 and x.shape[:2] != (height, width):
         x = cv2.resize(x, (width, height))
-    # model_int8.onnx, if tools/quantize.py wrote one, is used in the same way.
-    model = str(Path(folder) / deploy.get("onnx", "model.onnx"))
-    options = onnxruntime.SessionOptions()
-    options.add_session_config_entry("session.set_denormal_as_zero", "1")  # a sharp softmax leaves many, which are slow
-    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    output = session.run(None, {session.get_inputs()[0].name: x.transpose(2, 0, 1)[None].copy()})[0][0]
+    model = str(Path(folder) / deploy.get("onnx", "model.onnx"))  # or model_int8.onnx
+
+    def run():
+        options = onnxruntime.SessionOptions()
+        options.add_session_config_entry("session.set_denormal_as_zero", "1")  # a sharp softmax leaves many: slow
+        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        return session.run(None, {session.get_inputs()[0].name: x.transpose(2, 0, 1)[None].copy()})[0][0]
+
+    with ThreadPoolExecutor(1) as thread:  # its own, for that option changes all later arithmetic of the thread
+        output = thread.submit(run).result()
     size = picture.shape[1::-1]
     if output.ndim == 3:  # exported with scores: resized before the best class is taken
         return cv2.resize(output.transpose(1, 2, 0), size).reshape(*size[::-1], -1).argmax(-1).astype(np.uint8)

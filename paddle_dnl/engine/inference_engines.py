@@ -4,6 +4,7 @@ import os
 from dataclasses import dataclass
 
 from paddle_dnl.engine.deploy_config import ONNX_NAME, DeployConfig
+from paddle_dnl.engine.onnx_thread import in_onnx_thread
 from paddle_dnl.engine.verified import mkldnn_obstacle
 from paddle_dnl.errors import ExportError, UsageError
 from paddle_dnl.log import logger
@@ -189,10 +190,12 @@ class OnnxEngine:
         settings.intra_op_num_threads = options.cpu_threads or default_threads()
         settings.log_severity_level = 3
         # A sharp softmax leaves numbers below 1e-38, on which a CPU is many times slower: DNLNet-R50, 512 x 1024, takes
-        # 9.0 s with them and 3.0 s without.
+        # 9.0 s with them and 3.0 s without. The caller's arithmetic keeps them: see onnx_thread.
         settings.add_session_config_entry("session.set_denormal_as_zero", "1")
         try:
-            self._session = onnxruntime.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
+            self._session = in_onnx_thread(
+                onnxruntime.InferenceSession, str(path), settings, providers=["CPUExecutionProvider"]
+            )
         except Exception as error:
             raise ExportError(f"{path}: cannot be loaded: {_first_line(error)}") from error
         self._input_name = self._session.get_inputs()[0].name
@@ -204,7 +207,8 @@ class OnnxEngine:
             ExportError: the graph failed, with the reason.
         """
         try:
-            return self._session.run(None, {self._input_name: np.ascontiguousarray(batch, np.float32)})[0]
+            feed = {self._input_name: np.ascontiguousarray(batch, np.float32)}
+            return in_onnx_thread(self._session.run, None, feed)[0]
         except Exception as error:
             raise ExportError(f"ONNX Runtime failed: {_first_line(error)}") from error
 

@@ -92,4 +92,4 @@ def test_it_stays_small_and_alone():
         elif isinstance(node, ast.ImportFrom):
             names.add(node.module.split(".")[0])
     assert names <= {"cv2", "numpy", "onnxruntime", "yaml", *sys.stdlib_module_names}
-    assert len(text.splitlines()) <= 45
+    assert sum(bool(line.strip()) for line in text.splitlines()) <= 42
