@@ -4,6 +4,7 @@ The peer is paddleseg 2.8.0 as installed, on the same Paddle, threads and machin
 the case says how it is helped.
 """
 
+import random
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -234,6 +235,7 @@ def _pipeline(side: str):
 
     def step():
         np.random.seed(0)
+        random.seed(0)
         for i in range(10):
             dataset[i]
 

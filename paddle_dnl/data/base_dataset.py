@@ -6,6 +6,7 @@ from pathlib import Path
 from paddle_dnl.data.reading import read_image, read_label
 from paddle_dnl.errors import DataError
 
+import cv2
 import numpy as np
 import paddle
 from paddleseg.transforms import Compose
@@ -40,7 +41,7 @@ class SegmentationDataset(paddle.io.Dataset):
     ):
         super().__init__()
         self.file_list = [[str(image), None if label is None else str(label)] for image, label in file_list]
-        self.transforms = Compose(list(transforms or []), img_channels=img_channels)
+        self.transforms = Compose(list(transforms or []), to_rgb=False, img_channels=img_channels)
         self.mode = mode
         self.num_classes = num_classes
         self.ignore_index = ignore_index
@@ -56,8 +57,12 @@ class SegmentationDataset(paddle.io.Dataset):
 
     def __getitem__(self, index):
         image_path, label_path = self.file_list[index]
+        image = read_image(image_path, self.img_channels)
+        if image.ndim == 3:
+            # Here and not by Compose, which would turn four times as many bytes.
+            image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
         # float32 before any transform, as PaddleSeg's reader does: colour transforms then do not round.
-        data = {"img": read_image(image_path, self.img_channels).astype(np.float32), "trans_info": [], "gt_fields": []}
+        data = {"img": image.astype(np.float32), "trans_info": [], "gt_fields": []}
         if label_path is not None:
             data["label"] = self.map_label(read_label(label_path))
             if data["label"].shape != data["img"].shape[:2]:
