@@ -98,9 +98,43 @@ def zoo_page(rows: list[dict]) -> str:
     return "\n".join(lines)
 
 
+_SUMMARY_HEADS = {
+    "README.md": ("model", "dataset", "configurations", "best published mIoU", "with scales and flip", "from"),
+    "README_CN.md": ("模型", "数据集", "配置数", "已发表的最高 mIoU", "多尺度与翻转", "出处"),
+}
+_BEGIN, _END = "<!-- zoo -->", "<!-- end of zoo -->"
+
+
+def _best(rows: list[dict], key: str) -> str:
+    return _number(max((row[key] for row in rows if row.get(key) is not None), default=None))
+
+
+def summary(rows: list[dict], heads: tuple[str, ...]) -> str:
+    """One line for each model and data set."""
+    lines = ["| " + " | ".join(heads) + " |", "|---|---|---:|---:|---:|---|"]
+    for model, dataset in dict.fromkeys((row["model"], row["dataset"]) for row in rows):
+        mine = [row for row in rows if (row["model"], row["dataset"]) == (model, dataset)]
+        sources = ", ".join(dict.fromkeys(row["source"] for row in mine))
+        best = _best(mine, "miou"), _best(mine, "miou_ms_flip")
+        lines.append("| " + " | ".join((model, dataset, str(len(mine)), *best, sources)) + " |")
+    return "\n".join(lines)
+
+
+def with_summary(text: str, table: str) -> str:
+    """A README with the table between its two marks.
+
+    Raises:
+        ValueError: a mark is missing.
+    """
+    begin, end = text.index(_BEGIN) + len(_BEGIN), text.index(_END)
+    return f"{text[:begin]}\n\n{table}\n\n{text[end:]}"
+
+
 def pages(root: str | Path) -> dict[Path, str]:
     """Every page that is made from zoo.yml, by its path."""
     root = Path(root)
     rows = read_rows(root / "configs" / "zoo.yml")
     found = {root / "configs" / family / "README.md": family_page(rows, family) for family in FAMILIES}
+    for name, heads in _SUMMARY_HEADS.items():
+        found[root / name] = with_summary((root / name).read_text(encoding="utf-8"), summary(rows, heads))
     return found | {root / "docs" / "model_zoo.md": zoo_page(rows)}

@@ -1,4 +1,4 @@
-"""Writes docs/model_zoo.md and the README of each folder of configurations from configs/zoo.yml."""
+"""Writes docs/model_zoo.md, the README of each folder of configurations and the table in both READMEs from configs/zoo.yml."""
 
 import sys
 from pathlib import Path
