@@ -1,4 +1,4 @@
-"""Command line of tools/report.py: a training report as a single HTML file."""
+"""Command line of tools/report.py: a report of a training run as a single HTML file."""
 
 import argparse
 import json
@@ -6,66 +6,65 @@ from pathlib import Path
 
 import numpy as np
 
+# Wide enough to judge, small enough for a page with a dozen of them.
+_PANEL_WIDTH = 640
+
 
 def parse_args(argv=None) -> argparse.Namespace:
     """The flags of tools/report.py."""
-    parser = argparse.ArgumentParser(description="Writes a report of a run: curves, scores, pictures, timings.")
-    parser.add_argument("--config", required=True, help="configuration of the run; its val_dataset is the truth")
+    parser = argparse.ArgumentParser(description="Writes a report of a run: scores, pictures, curves, timings.")
     parser.add_argument("--run_dir", required=True, help="--save_dir of train.py, trained with --use_vdl")
-    parser.add_argument("--prediction_dir", required=True, help="label pictures written by deploy/python/infer.py")
-    parser.add_argument("--save_dir", required=True, help="folder for report.html and its PNGs")
+    parser.add_argument("--config", help="its val_dataset is the truth; default: config.yml of the run")
+    parser.add_argument("--model_path", help="weights to score; default: best_model/model.pdparams of the run")
+    parser.add_argument("--prediction_dir", help="in place of a model: label pictures of predict.py or infer.py")
+    parser.add_argument("--save_dir", help="folder for report.html and its PNGs; default: the run's")
     parser.add_argument("--timings", help="JSON file of step name -> seconds")
-    parser.add_argument("--num_rows", type=int, default=6, help="how many images are shown")
+    parser.add_argument("--num_rows", type=int, default=6, help="images shown from the best to the worst")
+    parser.add_argument("--num_worst", type=int, default=3, help="worst images shown by themselves")
+    parser.add_argument("--device", help="cpu, gpu, ...; default gpu where there is one")
     parser.add_argument("--opts", nargs="+", help="key=value pairs that replace values of the configuration")
     return parser.parse_args(argv)
 
 
-def _predictions(folder: Path) -> dict[str, Path]:
-    """Label pictures by file stem."""
-    from paddle_dnl.errors import DataError
+def _source(args: argparse.Namespace, config, dataset):
+    """Where predictions come from, as a function of an image's index, and what the report says of it."""
+    from paddle_dnl.cli import _arguments
+    from paddle_dnl.engine.build import build_model
+    from paddle_dnl.engine.image_scores import ModelLabels, StoredLabels
+    from paddle_dnl.errors import UsageError
 
-    found: dict[str, Path] = {}
-    for path in sorted(folder.rglob("*.png")):
-        if "added_prediction" in path.parts:  # overlays of the same names
-            continue
-        if path.stem in found:
-            raise DataError(f"{folder}: {path.stem}.png occurs twice; give the folder of one inference run")
-        found[path.stem] = path
-    if not found:
-        raise DataError(f"--prediction_dir {folder}: no .png files there")
-    return found
-
-
-def _score(dataset, predictions: dict[str, Path]):
-    """The confusion matrix of all images, and each image's mIoU as (mIoU, image, label, prediction)."""
-    from paddle_dnl.engine.metrics import Metrics, confusion_matrix
-    from paddle_dnl.errors import DataError
-
-    from PIL import Image
-
-    total, images = None, []
-    for image, label in dataset.file_list:
-        path = predictions.get(Path(image).stem)
-        if path is None:
-            raise DataError(f"{image}: --prediction_dir holds no {Path(image).stem}.png")
-        predicted, true = np.asarray(Image.open(path)), np.asarray(Image.open(label))
-        matrix = confusion_matrix(predicted, true, dataset.num_classes, dataset.ignore_index)
-        total = matrix if total is None else total + matrix
-        images.append((Metrics.from_confusion(matrix).miou, image, true, predicted))
-    return total, sorted(images, key=lambda entry: -entry[0])
+    if args.prediction_dir:
+        if args.model_path:
+            raise UsageError("--prediction_dir and --model_path: give one of them")
+        return StoredLabels(args.prediction_dir, dataset), f"Scores of the label pictures in {args.prediction_dir}."
+    weights = Path(args.model_path or Path(args.run_dir) / "best_model" / "model.pdparams")
+    if not weights.is_file():
+        raise UsageError(f"{weights}: no such weights; give --model_path, or --prediction_dir with label pictures")
+    _arguments.select_device(args.device)
+    settings = {
+        k: v for k, v in config.test_config.items() if k in ("is_slide", "crop_size", "stride", "align_corners")
+    }
+    model = build_model(config, pretrained=str(weights))
+    return ModelLabels(model, dataset, **settings), f"Scores of {weights}, at one scale."
 
 
-def _draw_row(entry, colors, path: Path) -> None:
+def _draw_row(dataset, index: int, predicted, colors, path: Path) -> None:
     """image | truth | prediction, side by side, as a PNG."""
-    from paddle_dnl.visualize.overlay import colorize
+    from paddle_dnl.data.reading import read_image
+    from paddle_dnl.engine.image_scores import true_label
+    from paddle_dnl.visualize.overlay import colorize, save_image
 
     import cv2
 
-    _, image, true, predicted = entry
-    panels = [cv2.imread(image)[..., ::-1], colorize(true, colors), colorize(predicted, colors)]
-    gap = np.full((panels[0].shape[0], 6, 3), 255, np.uint8)
-    row = np.concatenate([panels[0], gap, panels[1], gap, panels[2]], axis=1)
-    cv2.imwrite(str(path), row[..., ::-1])
+    image = read_image(dataset.file_list[index][0])
+    panels = [image, *(colorize(label, colors)[..., ::-1] for label in (true_label(dataset, index), predicted(index)))]
+    height, width = image.shape[:2]
+    size = (min(width, _PANEL_WIDTH), max(1, round(height * min(1, _PANEL_WIDTH / width))))
+    # Labels lose pixels, not colours; the photograph is averaged.
+    ways = (cv2.INTER_AREA, cv2.INTER_NEAREST, cv2.INTER_NEAREST)
+    panels = [cv2.resize(panel, size, interpolation=way) for panel, way in zip(panels, ways, strict=True)]
+    gap = np.full((size[1], 6, 3), 255, np.uint8)
+    save_image(path, np.concatenate([panels[0], gap, panels[1], gap, panels[2]], axis=1))
 
 
 def _summary(metrics, count: int) -> list[tuple[str, str]]:
@@ -78,51 +77,97 @@ def _summary(metrics, count: int) -> list[tuple[str, str]]:
     ]
 
 
-def main(argv=None) -> int:
-    """Writes report.html, training.png, class_iou.png, confusion.png and prediction_*.png."""
-    args = parse_args(argv)
+def training_times(scalars: dict[str, tuple[list[int], list[float]]], batch_size: int) -> list[tuple[str, str]]:
+    """What a run's VisualDL files tell of its speed; each of their points is the mean of the steps since the one before."""
+    if "Train/batch_cost" not in scalars:
+        return []
+    steps, seconds = (np.asarray(values, np.float64) for values in scalars["Train/batch_cost"])
+    counts = np.diff(steps, prepend=0)
+    if len(counts) > 1:  # the files of a resumed run may begin far from 0
+        counts[0] = min(counts[:2])
+    total = float(counts @ seconds)
+    rows = [
+        ("training steps", f"{int(steps[-1])} in {total:.0f} s, without evaluation and saving"),
+        ("seconds per step", f"{np.median(seconds):.3f} (median), {total / counts.sum():.3f} (mean)"),
+        ("images per second and process", f"{batch_size * counts.sum() / total:.2f}"),
+    ]
+    if "Train/reader_cost" in scalars:
+        waiting = float(counts @ np.asarray(scalars["Train/reader_cost"][1], np.float64))
+        rows.append(("share of the time spent waiting for data", f"{100 * waiting / total:.1f} %"))
+    return rows
+
+
+def _pictures(dataset, scores, predicted, colors, chosen, prefix: Path) -> list[tuple[Path, str]]:
+    rows = []
+    for number, place in enumerate(chosen):
+        score, path = scores[place], prefix.with_name(f"{prefix.name}_{number}.png")
+        _draw_row(dataset, score.index, predicted, colors, path)
+        rows.append((path, f"{Path(dataset.file_list[score.index][0]).name}: mIoU of this image {score.miou:.3f}"))
+    return rows
+
+
+def _result_sections(args, config, out: Path) -> list:
+    """Scores, pictures of an even sample, the worst images, and the classes."""
     from paddle_dnl import registry
-    from paddle_dnl.config import Config
     from paddle_dnl.data.classes import class_info
+    from paddle_dnl.engine.image_scores import score_images
     from paddle_dnl.engine.metrics import Metrics
+    from paddle_dnl.visualize import curves
+    from paddle_dnl.visualize.report import Section
+
+    dataset = registry.build(config.val_dataset_cfg, "dataset", "val_dataset")
+    info = class_info(config.val_dataset_cfg["type"], dataset.num_classes)
+    predicted, said = _source(args, config, dataset)
+    confusion, scores = score_images(dataset, predicted)
+    metrics = Metrics.from_confusion(confusion)
+    curves.draw_class_iou(info.names, metrics.class_iou, out / "class_iou.png")
+    curves.draw_confusion(info.names, confusion, out / "confusion.png")
+    # An even sample from best to worst, so that the pictures flatter nobody.
+    even = np.unique(np.linspace(0, len(scores) - 1, min(args.num_rows, len(scores))).round().astype(int))
+    worst = range(len(scores) - 1, max(len(scores) - 1 - args.num_worst, -1), -1)
+    legend = list(zip(info.names, info.colors, strict=True))
+    draw = (dataset, scores, predicted, info.colors)
+    return [
+        Section("Result", rows=_summary(metrics, len(dataset)), note=said),
+        Section(
+            "Image | truth | prediction",
+            pictures=_pictures(*draw, even, out / "prediction"),
+            legend=legend,
+            note="From the best to the worst image of the validation set in even steps.",
+        ),
+        Section("Worst images", pictures=_pictures(*draw, worst, out / "worst"), note="The worst first."),
+        Section("Classes", pictures=[(out / "class_iou.png", "IoU by class"), (out / "confusion.png", "Confusion")]),
+    ]
+
+
+def main(argv=None) -> int:
+    """Writes report.html, training.png, class_iou.png, confusion.png, prediction_*.png and worst_*.png."""
+    args = parse_args(argv)
+    from paddle_dnl.config import Config
     from paddle_dnl.environment import describe
+    from paddle_dnl.errors import UsageError
     from paddle_dnl.log import logger
     from paddle_dnl.visualize import curves
     from paddle_dnl.visualize.report import Section, write_report
 
-    config, out = Config(args.config, opts=args.opts), Path(args.save_dir)
+    if args.num_rows < 1 or args.num_worst < 0:
+        raise UsageError("--num_rows must be at least 1 and --num_worst at least 0")
+    path = Path(args.config or Path(args.run_dir) / "config.yml")
+    if not path.is_file():
+        raise UsageError(f"{path}: no such configuration; give --config")
+    config, out = Config(str(path), opts=args.opts), Path(args.save_dir or args.run_dir)
+    if not config.val_dataset_cfg:
+        raise UsageError(f"{path} has no val_dataset")
+    scalars = curves.read_scalars(args.run_dir)
     out.mkdir(parents=True, exist_ok=True)
-    dataset = registry.build(config.val_dataset_cfg, "dataset", "val_dataset")
-    info = class_info(config.val_dataset_cfg["type"], dataset.num_classes)
-    confusion, images = _score(dataset, _predictions(Path(args.prediction_dir)))
-    metrics = Metrics.from_confusion(confusion)
-
-    curves.draw_training(curves.read_scalars(args.run_dir), out / "training.png")
-    curves.draw_class_iou(info.names, metrics.class_iou, out / "class_iou.png")
-    curves.draw_confusion(info.names, confusion, out / "confusion.png")
-    # An even sample from best to worst, so that the pictures flatter nobody.
-    chosen = np.unique(np.linspace(0, len(images) - 1, min(args.num_rows, len(images))).round().astype(int))
-    rows = []
-    for number, index in enumerate(chosen):
-        path = out / f"prediction_{number}.png"
-        _draw_row(images[index], info.colors, path)
-        rows.append((path, f"{Path(images[index][1]).name}: mIoU of this image {images[index][0]:.3f}"))
-
+    curves.draw_training(scalars, out / "training.png")
+    result, sample, worst, classes = _result_sections(args, config, out)
     timings = json.loads(Path(args.timings).read_text()) if args.timings else {}
-    sections = [
-        Section("Result", rows=_summary(metrics, len(images)), note="Scores of the exported model's label pictures."),
-        Section(
-            "Image | truth | prediction",
-            pictures=rows,
-            legend=list(zip(info.names, info.colors, strict=True)),
-            note="From the best to the worst image of the validation set in even steps.",
-        ),
-        Section("Training", pictures=[(out / "training.png", "Training loss and validation mIoU")]),
-        Section("Classes", pictures=[(out / "class_iou.png", "IoU by class"), (out / "confusion.png", "Confusion")]),
-        Section("Timings", rows=[(name, f"{seconds:.1f} s") for name, seconds in timings.items()]),
-        Section("Environment", rows=list(describe().items())),
-    ]
-    title = f"{config.model_cfg['type']}: {Path(args.config).stem}"
+    times = training_times(scalars, config.batch_size) + [(name, f"{s:.1f} s") for name, s in timings.items()]
+    curve = Section("Training", pictures=[(out / "training.png", "Training loss and validation mIoU")])
+    environment = Section("Environment", rows=list(describe().items()))
+    sections = [result, sample, worst, curve, classes, Section("Timings", rows=times), environment]
+    title = f"{config.model_cfg['type']}: {path.stem if args.config else Path(args.run_dir).name}"
     write_report(out / "report.html", title, f"{config.iters} iterations, batch {config.batch_size}", sections)
     logger.info(f"report: {out / 'report.html'}")
     return 0
