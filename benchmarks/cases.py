@@ -15,6 +15,7 @@ from paddle_dnl.losses import CrossEntropyLoss
 import numpy as np
 import paddle
 import paddle.nn.functional as F
+from compared_models import dmnet_r50, dnlnet_r50
 
 
 @dataclass
@@ -87,26 +88,6 @@ def _attention_memory(side: str):
 
 
 # ------------------------------------------------------------------------------------ whole models
-
-
-def _dnlnet(side: str):
-    if side == "ours":
-        from paddle_dnl.models.backbones.resnet import ResNet50_vd
-        from paddle_dnl.models.dnlnet import DNLNet
-    else:
-        from paddleseg.models import DNLNet
-        from paddleseg.models.backbones import ResNet50_vd
-    return DNLNet(num_classes=19, backbone=ResNet50_vd(output_stride=8))
-
-
-def _dmnet(side: str):
-    if side == "ours":
-        from paddle_dnl.models.backbones.resnet import ResNet50_vd
-        from paddle_dnl.models.dmnet import DMNet
-    else:
-        from paddleseg.models import DMNet
-        from paddleseg.models.backbones import ResNet50_vd
-    return DMNet(num_classes=19, backbone=ResNet50_vd(output_stride=8))
 
 
 def _eval(make_model, side: str, height: int, width: int):
@@ -295,12 +276,18 @@ CASES = {
     "attention_memory": Case(
         "attention forward + backward, N = 8192, memory above base", _attention_memory, None, 0.25, above_base=True
     ),
-    "eval_512x1024": Case("DNLNet-R50 evaluation, 512 x 1024", lambda s: _eval(_dnlnet, s, 512, 1024), 0.85),
-    "eval_1024x2048": Case("DNLNet-R50 evaluation, 1024 x 2048", lambda s: _eval(_dnlnet, s, 1024, 2048), 0.85, 0.32),
-    "train_512x1024": Case("DNLNet-R50 training step, 512 x 1024", lambda s: _train(_dnlnet, s, 512, 1024), 0.95, 0.75),
+    "eval_512x1024": Case("DNLNet-R50 evaluation, 512 x 1024", lambda s: _eval(dnlnet_r50, s, 512, 1024), 0.85),
+    "eval_1024x2048": Case(
+        "DNLNet-R50 evaluation, 1024 x 2048", lambda s: _eval(dnlnet_r50, s, 1024, 2048), 0.85, 0.32
+    ),
+    "train_512x1024": Case(
+        "DNLNet-R50 training step, 512 x 1024", lambda s: _train(dnlnet_r50, s, 512, 1024), 0.95, 0.75
+    ),
     "dynamic_filter": Case("DCM filtering forward + backward, k = 1 3 5 7", _dynamic_filter, 1.0, 0.7, above_base=True),
     "dmnet_head": Case("DMNet head evaluation, 64 x 128 maps", _dmnet_head, 0.95, 0.7, above_base=True),
-    "dmnet_eval_512x1024": Case("DMNet-R50 evaluation, 512 x 1024", lambda s: _eval(_dmnet, s, 512, 1024), 0.95, 0.7),
+    "dmnet_eval_512x1024": Case(
+        "DMNet-R50 evaluation, 512 x 1024", lambda s: _eval(dmnet_r50, s, 512, 1024), 0.95, 0.7
+    ),
     "exported_512x1024": Case(
         "exported DNLNet-R50, 512 x 1024: our auto engine, their Paddle Inference", _exported, 0.4
     ),

@@ -39,13 +39,13 @@ def _settle_norms(model) -> None:
 
 
 def _export_ours(folder: Path) -> None:
-    from paddle_dnl.engine.exporter import export_model
+    from paddle_dnl.deployment.exporter import export_model
 
     import paddle
-    from cases import _dnlnet
+    from compared_models import dnlnet_r50
 
     paddle.seed(0)  # a softmax as sharp as that of random weights lets rounding through with other seeds
-    model = _dnlnet("ours")
+    model = dnlnet_r50("ours")
     _settle_norms(model)
     export_model(model, folder, input_shape=list(SHAPE), transforms=[{"type": "Normalize"}], with_onnx=True)
 
@@ -53,7 +53,7 @@ def _export_ours(folder: Path) -> None:
 def _export_peer(folder: Path) -> None:
     """As PaddleSeg's export.py does: the model, argmax, `paddle.jit.save` with a fixed shape."""
     import paddle
-    from cases import _dnlnet
+    from compared_models import dnlnet_r50
 
     class Labels(paddle.nn.Layer):
         def __init__(self, model):
@@ -63,7 +63,7 @@ def _export_peer(folder: Path) -> None:
         def forward(self, x):
             return paddle.argmax(self.model(x)[0], axis=1)
 
-    model = Labels(_dnlnet("peer"))
+    model = Labels(dnlnet_r50("peer"))
     model.eval()
     traced = paddle.jit.to_static(model, input_spec=[paddle.static.InputSpec(list(SHAPE), "float32")], full_graph=True)
     paddle.jit.save(traced, str(folder / "model"))

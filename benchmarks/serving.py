@@ -242,7 +242,7 @@ def main() -> None:
     if args.engine_alone:
         return _engine_worker(args.model, args.engine_alone, args.seconds)
     import paddle_dnl  # noqa: F401  first: zlib before paddle
-    from paddle_dnl.engine.deploy_config import read_deploy_config
+    from paddle_dnl.deployment.deploy_config import read_deploy_config
     from paddle_dnl.engine.measuring import machine
 
     files = read_deploy_config(args.model)

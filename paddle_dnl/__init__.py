@@ -15,7 +15,7 @@ __version__ = "0.1.0"
 # Public names, imported when first used so that `import paddle_dnl` costs nothing.
 _HOME = {
     "Config": "paddle_dnl.config",
-    "Predictor": "paddle_dnl.engine.predictor",
+    "Predictor": "paddle_dnl.deployment.predictor",
     "build_model": "paddle_dnl.engine.build",
     "convert_state_dict": "paddle_dnl.convert",
 }

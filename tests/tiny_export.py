@@ -6,7 +6,7 @@ import paddle
 from paddle import nn
 
 from paddle_dnl.data.classes import ClassInfo
-from paddle_dnl.engine.exporter import export_model
+from paddle_dnl.deployment.exporter import export_model
 
 # Class of a pixel: which of these (red, green, blue) it is closest in direction to.
 COLORS = ((220, 30, 30), (30, 220, 30), (30, 30, 220), (200, 200, 20))

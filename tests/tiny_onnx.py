@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from paddle_dnl.engine.deploy_config import read_deploy_config
+from paddle_dnl.deployment.deploy_config import read_deploy_config
 
 import numpy as np
 import onnx

@@ -1,1 +1,1 @@
-"""paddle_dnl.engine"""
+"""What happens to a model: training, evaluation, checkpoints, memory."""

@@ -3,8 +3,8 @@
 import json
 
 from paddle_dnl.cli.benchmark import main, parse_args
-from paddle_dnl.engine import benchmark_worker, engine_benchmark
-from paddle_dnl.engine.deploy_config import read_deploy_config
+from paddle_dnl.deployment import benchmark_worker, engine_benchmark
+from paddle_dnl.deployment.deploy_config import read_deploy_config
 from paddle_dnl.errors import ExportError, UsageError
 
 import numpy as np

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from paddle_dnl.engine.exporter import export_model
+from paddle_dnl.deployment.exporter import export_model
 
 import cv2
 import httpx

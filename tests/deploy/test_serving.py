@@ -5,7 +5,7 @@ import re
 import struct
 import zlib
 
-from paddle_dnl.engine.predictor import Predictor
+from paddle_dnl.deployment.predictor import Predictor
 from paddle_dnl.errors import ConfigError, UsageError
 from paddle_dnl.visualize.overlay import overlay
 

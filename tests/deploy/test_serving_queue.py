@@ -5,7 +5,7 @@ import concurrent.futures
 import threading
 import time
 
-from paddle_dnl.engine.predictor import Predictor
+from paddle_dnl.deployment.predictor import Predictor
 from paddle_dnl.errors import ExportError
 
 import numpy as np

@@ -11,8 +11,8 @@ from paddle_dnl import Predictor, build_model, registry
 from paddle_dnl.config import Config
 from paddle_dnl.data.convert_cityscapes import convert_tree
 from paddle_dnl.data.mini_cityscapes import generate
+from paddle_dnl.deployment.exporter import export_model
 from paddle_dnl.engine.evaluator import evaluate
-from paddle_dnl.engine.exporter import export_model
 from paddle_dnl.engine.trainer import TrainOptions, train_from_config
 from paddle_dnl.errors import ExportError
 

@@ -2,10 +2,10 @@
 
 import zlib
 
+from paddle_dnl.deployment.deploy_config import read_deploy_config
+from paddle_dnl.deployment.exporter import export_model
+from paddle_dnl.deployment.predictor import Predictor
 from paddle_dnl.engine import checkpoint
-from paddle_dnl.engine.deploy_config import read_deploy_config
-from paddle_dnl.engine.exporter import export_model
-from paddle_dnl.engine.predictor import Predictor
 from paddle_dnl.engine.weights import load_weights, read_params, write_safetensors
 from paddle_dnl.errors import PaddleDnlError
 

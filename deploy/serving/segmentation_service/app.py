@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 import paddle_dnl
-from paddle_dnl.engine.predictor import Predictor
+from paddle_dnl.deployment.predictor import Predictor
 from paddle_dnl.log import logger
 from paddle_dnl.visualize.overlay import encode_image, encode_label_png, overlay
 

@@ -4,8 +4,8 @@ import signal
 import sys
 import threading
 
-from paddle_dnl.engine.engine_process import EngineProcess
-from paddle_dnl.engine.predictor import Predictor
+from paddle_dnl.deployment.engine_process import EngineProcess
+from paddle_dnl.deployment.predictor import Predictor
 from paddle_dnl.errors import UsageError
 from paddle_dnl.log import logger
 

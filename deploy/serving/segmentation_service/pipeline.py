@@ -11,7 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from paddle_dnl.engine.predictor import Predictor
+from paddle_dnl.deployment.predictor import Predictor
 from paddle_dnl.errors import DataError, ExportError
 from paddle_dnl.log import logger
 

@@ -4,9 +4,9 @@ import json
 import sys
 import time
 
-from paddle_dnl.engine import engine_choice, inference_engines
-from paddle_dnl.engine.deploy_config import read_deploy_config
-from paddle_dnl.engine.predictor import Predictor
+from paddle_dnl.deployment import engine_choice, inference_engines
+from paddle_dnl.deployment.deploy_config import read_deploy_config
+from paddle_dnl.deployment.predictor import Predictor
 from paddle_dnl.errors import ExportError, UsageError
 
 import numpy as np

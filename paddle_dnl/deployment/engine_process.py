@@ -6,8 +6,9 @@ import threading
 from pathlib import Path
 
 from paddle_dnl import errors
-from paddle_dnl.engine.deploy_config import read_deploy_config
-from paddle_dnl.engine.inference_engines import EngineOptions, make_engine
+from paddle_dnl.deployment.deploy_config import read_deploy_config
+from paddle_dnl.deployment.engine_factory import make_engine
+from paddle_dnl.deployment.inference_engines import EngineOptions
 from paddle_dnl.errors import ExportError, PaddleDnlError
 
 import numpy as np

@@ -10,10 +10,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from paddle_dnl.engine.deploy_config import DeployConfig
-from paddle_dnl.engine.inference_engines import EngineOptions, OnnxEngine, PaddleEngine, default_threads
+from paddle_dnl.deployment.deploy_config import DeployConfig
+from paddle_dnl.deployment.inference_engines import EngineOptions, OnnxEngine, PaddleEngine, default_threads
+from paddle_dnl.deployment.verified import mkldnn_obstacle
 from paddle_dnl.engine.measuring import processor_name, seconds_of_runs
-from paddle_dnl.engine.verified import mkldnn_obstacle
 from paddle_dnl.log import logger
 
 import numpy as np

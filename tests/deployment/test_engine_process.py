@@ -5,8 +5,8 @@ import signal
 import threading
 import time
 
-from paddle_dnl.engine.engine_process import EngineProcess
-from paddle_dnl.engine.predictor import Predictor
+from paddle_dnl.deployment.engine_process import EngineProcess
+from paddle_dnl.deployment.predictor import Predictor
 from paddle_dnl.errors import ConfigError, ExportError, UsageError
 
 import numpy as np

@@ -2,7 +2,7 @@
 
 import os
 
-from paddle_dnl.engine.deploy_config import DeployConfig, read_deploy_config
+from paddle_dnl.deployment.deploy_config import DeployConfig, read_deploy_config
 from paddle_dnl.errors import ConfigError, ExportError
 
 import pytest

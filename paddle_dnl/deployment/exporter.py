@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from paddle_dnl.data.classes import ClassInfo
-from paddle_dnl.engine import onnx_export
-from paddle_dnl.engine.deploy_config import FILE_NAME, INT8_NAME, ONNX_NAME, OUTPUT_OPS, DeployConfig
-from paddle_dnl.engine.export_check import Comparison, check_output, compare, example_batch
-from paddle_dnl.engine.inference_engines import EngineOptions, PaddleEngine
+from paddle_dnl.deployment import onnx_export
+from paddle_dnl.deployment.deploy_config import FILE_NAME, INT8_NAME, ONNX_NAME, OUTPUT_OPS, DeployConfig
+from paddle_dnl.deployment.export_check import Comparison, check_output, compare, example_batch
+from paddle_dnl.deployment.inference_engines import EngineOptions, PaddleEngine
 from paddle_dnl.errors import ExportError, PaddleDnlError, UsageError
 from paddle_dnl.log import logger
 
@@ -211,7 +211,7 @@ def export_model(
         transforms: preprocessing to store, as in a `val_dataset`.
         class_info: names and colours to store.
         tolerance: largest difference allowed, relative to the largest logit.
-        with_onnx: also write model.onnx, compared in ONNX Runtime (see `paddle_dnl.engine.onnx_export`).
+        with_onnx: also write model.onnx, compared in ONNX Runtime (see `paddle_dnl.deployment.onnx_export`).
 
     Raises:
         UsageError: an output operation or folder that cannot be used, or no ONNX converter.

@@ -7,8 +7,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from paddle_dnl.engine.deploy_config import DeployConfig
-from paddle_dnl.engine.verified import mkldnn_obstacle
+from paddle_dnl.deployment.deploy_config import DeployConfig
+from paddle_dnl.deployment.verified import mkldnn_obstacle
 from paddle_dnl.errors import ExportError, UsageError
 
 import numpy as np
@@ -87,7 +87,7 @@ def measure(files: DeployConfig, name: str, threads: int, shape: list[int], warm
     root = str(Path(__file__).resolve().parents[2])
     environment = dict(os.environ, OMP_NUM_THREADS=str(threads))
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
-    command = [sys.executable, "-m", "paddle_dnl.engine.benchmark_worker", json.dumps(setting)]
+    command = [sys.executable, "-m", "paddle_dnl.deployment.benchmark_worker", json.dumps(setting)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
     answer = json.loads(lines[-1]) if lines else {}

@@ -5,7 +5,7 @@ import struct
 import zlib
 
 from paddle_dnl.cli.infer import main, parse_args
-from paddle_dnl.engine.predictor import Predictor
+from paddle_dnl.deployment.predictor import Predictor
 from paddle_dnl.errors import DataError, UsageError
 
 import cv2

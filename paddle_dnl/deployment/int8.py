@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from paddle_dnl.engine.deploy_config import INT8_NAME, DeployConfig
-from paddle_dnl.engine.inference_engines import EngineOptions, OnnxEngine
+from paddle_dnl.deployment.deploy_config import INT8_NAME, DeployConfig
+from paddle_dnl.deployment.inference_engines import EngineOptions, OnnxEngine
 from paddle_dnl.engine.measuring import seconds_of_runs
 from paddle_dnl.engine.metrics import Metrics, confusion_matrix
 from paddle_dnl.errors import ExportError, UsageError

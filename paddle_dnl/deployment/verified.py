@@ -1,6 +1,6 @@
 """What an exported folder's record of comparisons allows."""
 
-from paddle_dnl.engine.deploy_config import DeployConfig
+from paddle_dnl.deployment.deploy_config import DeployConfig
 
 import paddle
 

@@ -3,11 +3,11 @@
 import os
 from pathlib import Path
 
-from paddle_dnl.engine import exporter
-from paddle_dnl.engine.deploy_config import read_deploy_config
-from paddle_dnl.engine.export_check import check_output, compare, example_batch
-from paddle_dnl.engine.exporter import export_model
-from paddle_dnl.engine.inference_engines import EngineOptions, PaddleEngine
+from paddle_dnl.deployment import exporter
+from paddle_dnl.deployment.deploy_config import read_deploy_config
+from paddle_dnl.deployment.export_check import check_output, compare, example_batch
+from paddle_dnl.deployment.exporter import export_model
+from paddle_dnl.deployment.inference_engines import EngineOptions, PaddleEngine
 from paddle_dnl.errors import ExportError, UsageError
 
 import numpy as np
@@ -279,7 +279,7 @@ def test_the_example_is_like_a_picture():
 
 def test_onnx_is_compared_too(tmp_path, monkeypatch):
     """With the converter's process replaced, since not every environment has it: a wrong answer is refused."""
-    from paddle_dnl.engine import onnx_export
+    from paddle_dnl.deployment import onnx_export
 
     monkeypatch.setattr(onnx_export, "require_converter", lambda: None)
     monkeypatch.setattr(onnx_export, "convert", lambda files: (files.folder / "model.onnx").write_text("x"))
@@ -287,7 +287,7 @@ def test_onnx_is_compared_too(tmp_path, monkeypatch):
 
         class Engine:
             def __init__(self, files, options):
-                from paddle_dnl.engine.inference_engines import PaddleEngine
+                from paddle_dnl.deployment.inference_engines import PaddleEngine
 
                 self.inner, self.op, self.factor = PaddleEngine(files, options), files.output_op, factor  # noqa: B023
 
@@ -315,7 +315,7 @@ def test_onnx_is_compared_too(tmp_path, monkeypatch):
     ],
 )
 def test_why_a_graph_has_no_onnx_form(output, reason):
-    from paddle_dnl.engine.onnx_export import _reason
+    from paddle_dnl.deployment.onnx_export import _reason
 
     assert reason in _reason(output) and "\x1b" not in _reason(output)
 
@@ -324,8 +324,8 @@ def test_what_to_do_about_deformable_convolutions(tmp_path, monkeypatch):
     import subprocess
     import types
 
-    from paddle_dnl.engine import onnx_export
-    from paddle_dnl.engine.deploy_config import DeployConfig
+    from paddle_dnl.deployment import onnx_export
+    from paddle_dnl.deployment.deploy_config import DeployConfig
 
     failed = types.SimpleNamespace(returncode=255, stdout="[ERROR] no index", stderr="")
     monkeypatch.setattr(subprocess, "run", lambda *a, **k: failed)

@@ -1,4 +1,6 @@
-"""One engine at one setting, alone in its process: `python -m paddle_dnl.engine.benchmark_worker SETTING`; prints a JSON line.
+"""One engine at one setting, alone in its process; prints a JSON line.
+
+Called as `python -m paddle_dnl.deployment.benchmark_worker SETTING`.
 
 SETTING is JSON with `folder`, `engine`, `threads`, `shape`, `warmup`, `repeats`, and what `EngineOptions` calls `precision`
 and `enable_mkldnn`. The program that calls it sets OMP_NUM_THREADS.
@@ -7,8 +9,9 @@ and `enable_mkldnn`. The program that calls it sets OMP_NUM_THREADS.
 import json
 import sys
 
-from paddle_dnl.engine.deploy_config import read_deploy_config
-from paddle_dnl.engine.inference_engines import EngineOptions, make_engine
+from paddle_dnl.deployment.deploy_config import read_deploy_config
+from paddle_dnl.deployment.engine_factory import make_engine
+from paddle_dnl.deployment.inference_engines import EngineOptions
 from paddle_dnl.engine.measuring import peak_bytes, resident_bytes, seconds_of_runs
 from paddle_dnl.errors import PaddleDnlError
 from paddle_dnl.log import logger

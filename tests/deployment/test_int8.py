@@ -2,10 +2,10 @@
 
 from paddle_dnl.cli import infer
 from paddle_dnl.cli.quantize import main, parse_args
-from paddle_dnl.engine import int8
-from paddle_dnl.engine.deploy_config import read_deploy_config
-from paddle_dnl.engine.exporter import export_model
-from paddle_dnl.engine.predictor import Predictor
+from paddle_dnl.deployment import int8
+from paddle_dnl.deployment.deploy_config import read_deploy_config
+from paddle_dnl.deployment.exporter import export_model
+from paddle_dnl.deployment.predictor import Predictor
 from paddle_dnl.errors import DataError, ExportError, UsageError
 
 import cv2

@@ -6,9 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from paddle_dnl.engine.deploy_config import ONNX_NAME, DeployConfig
-from paddle_dnl.engine.export_check import Comparison, check_output, compare
-from paddle_dnl.engine.inference_engines import EngineOptions, OnnxEngine
+from paddle_dnl.deployment.deploy_config import ONNX_NAME, DeployConfig
+from paddle_dnl.deployment.export_check import Comparison, check_output, compare
+from paddle_dnl.deployment.inference_engines import EngineOptions, OnnxEngine
 from paddle_dnl.errors import ExportError, UsageError
 
 import numpy as np
@@ -46,7 +46,9 @@ def convert(files: DeployConfig) -> Path:
     environment = dict(os.environ, PIP_NO_INDEX="1")
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if done.returncode or not target.is_file():
-        raise ExportError(f"{files.model_path}: cannot be converted to ONNX: {_reason(done.stderr + done.stdout)}{_hint(files)}")
+        raise ExportError(
+            f"{files.model_path}: cannot be converted to ONNX: {_reason(done.stderr + done.stdout)}{_hint(files)}"
+        )
     return target
 
 

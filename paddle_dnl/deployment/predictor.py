@@ -4,8 +4,9 @@ from pathlib import Path
 
 from paddle_dnl import registry
 from paddle_dnl.data.reading import decode_image, read_image
-from paddle_dnl.engine.deploy_config import read_deploy_config
-from paddle_dnl.engine.inference_engines import EngineOptions, make_engine
+from paddle_dnl.deployment.deploy_config import read_deploy_config
+from paddle_dnl.deployment.engine_factory import make_engine
+from paddle_dnl.deployment.inference_engines import EngineOptions
 from paddle_dnl.engine.measuring import seconds_of_runs
 from paddle_dnl.errors import ConfigError, DataError, UsageError
 
@@ -29,7 +30,7 @@ class Predictor:
         engine: `paddle`, `onnxruntime` or `auto`; or an engine that runs already, such as an `EngineProcess`.
         wrong_size: pictures of another size than a fixed-size model takes: `resize` or `refuse`.
         max_pixels: larger picture files are refused before they are decoded; None allows all.
-        options: of a named engine, fields of `paddle_dnl.engine.inference_engines.EngineOptions`, such as `device`.
+        options: of a named engine, fields of `paddle_dnl.deployment.inference_engines.EngineOptions`, such as `device`.
 
     Attributes:
         files: what deploy.yaml says.

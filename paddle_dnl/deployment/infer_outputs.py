@@ -5,7 +5,7 @@ from pathlib import Path
 
 from paddle_dnl.data.image_files import find_images
 from paddle_dnl.data.video_files import Video
-from paddle_dnl.engine.pipeline import Picture, read_ahead
+from paddle_dnl.deployment.pipeline import Picture, read_ahead
 from paddle_dnl.errors import UsageError
 from paddle_dnl.log import logger
 from paddle_dnl.visualize.overlay import overlay, save_image, save_label_png

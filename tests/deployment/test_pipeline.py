@@ -4,7 +4,7 @@ import threading
 import time
 from pathlib import Path
 
-from paddle_dnl.engine.pipeline import Picture, read_ahead, run_pipeline
+from paddle_dnl.deployment.pipeline import Picture, read_ahead, run_pipeline
 from paddle_dnl.errors import DataError
 
 import numpy as np

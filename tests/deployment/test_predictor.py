@@ -2,10 +2,10 @@
 
 import os
 
-from paddle_dnl.engine import inference_engines
-from paddle_dnl.engine.exporter import export_model
+from paddle_dnl.deployment import inference_engines
+from paddle_dnl.deployment.exporter import export_model
+from paddle_dnl.deployment.predictor import Predictor
 from paddle_dnl.engine.inference import infer, restore
-from paddle_dnl.engine.predictor import Predictor
 from paddle_dnl.errors import ConfigError, DataError, ExportError, UsageError
 
 import cv2

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from paddle_dnl.engine.onnx_thread import in_onnx_thread
+from paddle_dnl.deployment.onnx_thread import in_onnx_thread
 
 import pytest
 from tiny_export import export_color_net
@@ -15,8 +15,8 @@ from tiny_onnx import color_net
 PROGRAM = """
 import sys
 import numpy as np
-from paddle_dnl.engine.onnx_thread import in_onnx_thread
-from paddle_dnl.engine.predictor import Predictor
+from paddle_dnl.deployment.onnx_thread import in_onnx_thread
+from paddle_dnl.deployment.predictor import Predictor
 
 image = np.zeros((32, 64, 3), np.uint8)
 Predictor(sys.argv[1], engine="onnxruntime").predict([image])
