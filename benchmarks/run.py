@@ -1,5 +1,8 @@
 """Compares with the live peer: each side in its own process, in turn, several rounds; prints ratios.
 
+Both sides get the same threads and matrix kernels. The peer is also timed once as it starts by itself: one thread, and what
+MKL chooses.
+
 python benchmarks/run.py                     all cases
 python benchmarks/run.py block_64x128 train_512x1024 --rounds 3
 """
@@ -15,11 +18,18 @@ from statistics import median
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
+from paddle_dnl import cpu_kernels  # noqa: E402
 
-def run_side(case: str, side: str, repeats: int, threads: int) -> dict:
-    """One process; raises with its output when it fails."""
+
+def run_side(case: str, side: str, repeats: int, threads: int | None) -> dict:
+    """One process; raises with its output when it fails. Without `threads` Paddle starts as it does by itself."""
     command = [sys.executable, str(ROOT / "benchmarks/worker.py"), case, side, str(repeats)]
-    environment = dict(os.environ, OMP_NUM_THREADS=str(threads))
+    environment = dict(os.environ)
+    if threads is None:
+        environment.pop("OMP_NUM_THREADS", None)
+        environment[cpu_kernels.VARIABLE] = ""
+    else:
+        environment["OMP_NUM_THREADS"] = str(threads)
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if done.returncode:
         raise SystemExit(f"{case} {side} failed with {done.returncode}:\n{done.stderr[-2000:]}")
@@ -48,20 +58,23 @@ def compare(name: str, case, rounds: int, repeats: int, threads: int) -> dict:
     # On a shared machine that lends a core to others now and then, the fastest run says more than the middle one.
     row["best_ratio"] = row["ours_best"] / row["peer_best"]
     row["memory_ratio"] = row["ours_megabytes"] / row["peer_megabytes"]
+    row["peer_default_seconds"] = run_side(name, "peer", 1, None)["seconds"][0] if case.peer_default else None
     return row
 
 
 def table(rows: list[dict]) -> str:
     """Markdown."""
     lines = [
-        "| case | ours s | peer s | ratio | of the fastest | target | ours MB | peer MB | ratio | target |",
-        "|---|" + "---:|" * 9,
+        "| case | ours s | peer s | ratio | of the fastest | target | peer as it starts, s "
+        "| ours MB | peer MB | ratio | target |",
+        "|---|" + "---:|" * 10,
     ]
     for row in rows:
         targets = ["" if row[k] is None else f"<= {row[k]:g}" for k in ("time_target", "memory_target")]
+        default = "" if row["peer_default_seconds"] is None else f"{row['peer_default_seconds']:.3f}"
         lines.append(
             f"| {row['title']} | {row['ours_seconds']:.3f} | {row['peer_seconds']:.3f} | {row['time_ratio']:.2f} "
-            f"| {row['best_ratio']:.2f} | {targets[0]} "
+            f"| {row['best_ratio']:.2f} | {targets[0]} | {default} "
             f"| {row['ours_megabytes']:.0f} | {row['peer_megabytes']:.0f} | {row['memory_ratio']:.2f} | {targets[1]} |"
         )
     return "\n".join(lines)

@@ -5,6 +5,7 @@ import platform
 import sys
 
 import paddle_dnl
+from paddle_dnl import cpu_kernels
 from paddle_dnl.log import logger
 
 import cv2
@@ -26,6 +27,8 @@ def describe() -> dict[str, str]:
         "device": paddle.get_device(),
         "CPU threads": f"{os.environ.get('OMP_NUM_THREADS', '1')} of {os.cpu_count()}",
     }
+    if cpu_kernels.VARIABLE in os.environ:
+        found[cpu_kernels.VARIABLE] = os.environ[cpu_kernels.VARIABLE]
     if paddle.is_compiled_with_cuda():
         found["CUDA"] = str(paddle.version.cuda())
         found["cuDNN"] = str(paddle.version.cudnn())

@@ -37,7 +37,8 @@ ALLOWED = {
     "errors": {"errors"},
     "restricted_pickle": {"restricted_pickle"},
     "import_guard": {"import_guard"},
-    "__init__": {"import_guard"},
+    "cpu_kernels": {"cpu_kernels"},
+    "__init__": {"import_guard", "cpu_kernels"},
 }
 
 

@@ -1,0 +1,60 @@
+"""AMD processors get MKL's AVX2 kernels; others, and users who chose for themselves, are left alone."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from paddle_dnl.cpu_kernels import VARIABLE, needs_help
+
+CPUINFO = """processor\t: 0
+vendor_id\t: {vendor}
+model name\t: some processor
+flags\t\t: fpu sse2 {flags}
+bugs\t\t:
+
+processor\t: 1
+vendor_id\t: {vendor}
+flags\t\t: fpu sse2 {flags}
+"""
+
+
+@pytest.mark.parametrize(
+    ("vendor", "flags", "expected"),
+    [
+        ("AuthenticAMD", "fma avx avx2", True),
+        ("HygonGenuine", "avx2 fma", True),
+        ("AuthenticAMD", "avx", False),
+        ("AuthenticAMD", "avx2x fma", False),
+        ("GenuineIntel", "fma avx avx2 avx512f", False),
+    ],
+)
+def test_processors(vendor, flags, expected):
+    assert needs_help(CPUINFO.format(vendor=vendor, flags=flags)) is expected
+
+
+@pytest.mark.parametrize("text", ["", "no fields", "vendor_id\t: AuthenticAMD", "Features\t: asimd"])
+def test_what_says_nothing_changes_nothing(text):
+    assert not needs_help(text)
+
+
+def _after_import(**environment: str) -> str:
+    clean = {name: value for name, value in os.environ.items() if name != VARIABLE}
+    program = f"import paddle_dnl, os; print(os.environ.get({VARIABLE!r}))"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, env={**clean, **environment}
+    )
+    return done.stdout.strip()
+
+
+def test_import_sets_the_variable_where_it_helps():
+    cpuinfo = Path("/proc/cpuinfo")
+    helped = cpuinfo.exists() and needs_help(cpuinfo.read_text())
+    assert _after_import() == ("5" if helped else "None")
+
+
+@pytest.mark.parametrize("value", ["4", ""])
+def test_a_users_value_wins(value):
+    assert _after_import(**{VARIABLE: value}) == value
