@@ -5,9 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from paddle_dnl.cpu_kernels import VARIABLE, needs_help
+
+import pytest
 
 CPUINFO = """processor\t: 0
 vendor_id\t: {vendor}
