@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from paddle_dnl.nn.row_strips import conv2d_with, evaluates_on_cpu
+from paddle_dnl.nn.row_strips import conv2d, conv2d_with, evaluates_on_cpu
 
 import paddle
 from paddle import nn
@@ -24,10 +24,12 @@ def conv_of_concat(parts: Iterable[paddle.Tensor], conv: nn.Conv2D) -> paddle.Te
 
     On a CPU and without gradients the concatenation, and the k * k times larger unfolded copy that the convolution
     would make of it, never exist: a convolution is linear, so the parts are convolved one after another with their
-    slices of the weight. Elsewhere it is one convolution.
+    slices of the weight. Elsewhere it is one convolution of the concatenation.
 
     Args:
         parts: maps `[B, C_i, H, W]`; an iterator lets every part be computed, used and freed in turn.
         conv: no groups, sum of C_i input channels.
     """
-    return _convolve_in_turn(parts, conv) if evaluates_on_cpu() else conv(paddle.concat(list(parts), axis=1))
+    if evaluates_on_cpu():
+        return _convolve_in_turn(parts, conv)
+    return conv2d(paddle.concat(list(parts), axis=1), conv)

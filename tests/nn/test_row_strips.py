@@ -59,8 +59,82 @@ def test_unfolded_bytes_by_hand():
     assert row_strips.unfolded_bytes(nn.Conv2D(8, 8, 1, stride=2), 8, 10, 10) == 8 * 100 * 4
 
 
-def test_with_gradients_it_is_one_convolution(monkeypatch, calls):
+def _gradients(convolve, x, conv):
+    """Of input, weight and bias, under a random gradient of the result."""
+    x = x.clone()
+    x.stop_gradient = False
+    out = convolve(x)
+    out.backward(paddle.to_tensor(np.random.default_rng(1).normal(size=out.shape).astype(x.numpy().dtype)))
+    grads = [x.grad, conv.weight.grad, None if conv.bias is None else conv.bias.grad]
+    grads = [grad.numpy().copy() for grad in grads if grad is not None]  # clearing writes zeros into their memory
+    conv.clear_gradients()
+    return grads
+
+
+@pytest.mark.parametrize("rows", [1, 5])
+@pytest.mark.parametrize("options", CONVS.values(), ids=CONVS)
+def test_same_gradients(options, rows, monkeypatch, calls):
+    """Paddle's own convolution says what they are; stride and groups are left to it."""
+    paddle.seed(0)
+    conv = nn.Conv2D(4, 6, **options)
+    x = paddle.randn([2, 4, 23, 9])
+    expected = _gradients(conv, x, conv)
+    calls.clear()
+    limit = rows * row_strips.unfolded_bytes(conv, 4, 1, conv(x).shape[3])
+    monkeypatch.setattr(row_strips, "UNFOLDED_LIMIT", limit)
+    monkeypatch.setattr(row_strips, "UNFOLDED_LIMIT_WEIGHTS", limit)
+    for one, other in zip(_gradients(lambda x: row_strips.conv2d(x, conv), x, conv), expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
+    assert bool(calls) == ("stride" not in options and "groups" not in options)
+
+
+def test_gradients_by_finite_differences(monkeypatch):
+    """In float64, independent of every convolution's own backward pass."""
+    monkeypatch.setattr(row_strips, "UNFOLDED_LIMIT", 1)
+    monkeypatch.setattr(row_strips, "UNFOLDED_LIMIT_WEIGHTS", 1)
+    paddle.seed(0)
+    conv = nn.Conv2D(2, 3, 3, padding=2, dilation=2).to(dtype="float64")
+    x = paddle.randn([2, 2, 6, 5]).astype("float64")
+    factor = np.random.default_rng(1).normal(size=conv(x).shape)
+    found = _gradients(lambda x: row_strips.conv2d(x, conv), x, conv)
+
+    def value():
+        with paddle.no_grad():
+            return float((conv(x).numpy() * factor).sum())
+
+    for tensor, grad in zip((x, conv.weight, conv.bias), found, strict=True):
+        start, step = tensor.numpy(), 1e-4
+        for place in np.ndindex(*start.shape):
+            sides = []
+            for sign in (1, -1):
+                moved = start.copy()
+                moved[place] += sign * step
+                tensor.set_value(moved)
+                sides.append(value())
+            tensor.set_value(start)
+            assert (sides[0] - sides[1]) / (2 * step) == pytest.approx(grad[place], abs=1e-6)
+
+
+@pytest.mark.parametrize("frozen", ["x", "weight", "bias", "all but x"])
+def test_what_does_not_learn_gets_no_gradient(frozen, monkeypatch):
     monkeypatch.setattr(row_strips, "UNFOLDED_LIMIT", 1)
     conv = nn.Conv2D(2, 2, 3, padding=1)
-    row_strips.conv2d(paddle.randn([1, 2, 9, 9]), conv).sum().backward()
-    assert conv.weight.grad is not None and not calls
+    x = paddle.randn([1, 2, 9, 9])
+    x.stop_gradient = frozen == "x"
+    conv.weight.stop_gradient = frozen in ("weight", "all but x")
+    conv.bias.stop_gradient = frozen in ("bias", "all but x")
+    row_strips.conv2d(x, conv).sum().backward()
+    for tensor in (x, conv.weight, conv.bias):
+        assert (tensor.grad is None) == tensor.stop_gradient
+
+
+def test_result_may_be_changed_in_place(monkeypatch):
+    """As `relu_of_fresh` does to it."""
+    monkeypatch.setattr(row_strips, "UNFOLDED_LIMIT", 1)
+    conv = nn.Conv2D(2, 2, 3, padding=1)
+    x = paddle.randn([1, 2, 9, 9])
+    expected = _gradients(lambda x: nn.functional.relu(conv(x)), x, conv)
+    for one, other in zip(
+        _gradients(lambda x: nn.functional.relu_(row_strips.conv2d(x, conv)), x, conv), expected, strict=True
+    ):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
