@@ -57,6 +57,7 @@ parity: $(STAMP) .venv-parity/.complete
 
 bench: $(STAMP)
 	$(call need,benchmarks/run.py)
+	$(INSTALL) -e ".[onnx]"
 	$(BIN)/python benchmarks/run.py
 
 TIPC_MODE ?= lite_train_lite_infer

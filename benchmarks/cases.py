@@ -105,7 +105,7 @@ def _eval(make_model, side: str, height: int, width: int):
 
 
 def _train(make_model, side: str, height: int, width: int):
-    """Both sides use our loss: paddleseg's raises TypeError on Paddle 3."""
+    """Both sides use our loss: paddleseg's raises TypeError on Paddle 3. Gradients are cleared as each side's trainer does."""
     model = make_model(side)
     model.train()
     loss = CrossEntropyLoss()
@@ -117,7 +117,10 @@ def _train(make_model, side: str, height: int, width: int):
         logits = model(x)
         (loss(logits[0], y) + 0.4 * loss(logits[1], y)).backward()
         optimizer.step()
-        optimizer.clear_grad()
+        if side == "ours":
+            optimizer.clear_grad(set_to_zero=False)
+        else:
+            model.clear_gradients()
 
     return step
 

@@ -117,15 +117,16 @@ def main() -> None:
     unknown = [name for name in args.cases if name not in CASES]
     if unknown:
         parser.error(f"no case {', '.join(unknown)}; there are {', '.join(CASES)}")
+    args.save_dir.mkdir(parents=True, exist_ok=True)
     rows = []
     for name in args.cases or CASES:
         rows.append(compare(name, CASES[name], args.rounds, args.repeats, args.threads))
         print(table(rows[-1:]).splitlines()[-1], flush=True)
-    args.save_dir.mkdir(parents=True, exist_ok=True)
-    text = f"{machine()}, {args.threads} threads, medians of {args.rounds} x {args.repeats}\n\n{table(rows)}\n"
-    (args.save_dir / "results.md").write_text(text)
-    (args.save_dir / "results.json").write_text(json.dumps({"machine": machine(), "rows": rows}, indent=1))
-    draw(rows, args.save_dir / "ratios.png")
+        # After every case: what took half an hour is not lost when a later one fails.
+        text = f"{machine()}, {args.threads} threads, medians of {args.rounds} x {args.repeats}\n\n{table(rows)}\n"
+        (args.save_dir / "results.md").write_text(text)
+        (args.save_dir / "results.json").write_text(json.dumps({"machine": machine(), "rows": rows}, indent=1))
+        draw(rows, args.save_dir / "ratios.png")
     print(f"\n{text}")
 
 

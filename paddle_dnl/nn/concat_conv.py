@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from paddle_dnl.nn.row_strips import conv2d, conv2d_with, evaluates_on_cpu
+from paddle_dnl.nn.row_strips import conv2d_with, unfolds
 
 import paddle
 from paddle import nn
@@ -22,14 +22,12 @@ def _convolve_in_turn(parts: Iterable[paddle.Tensor], conv: nn.Conv2D) -> paddle
 def conv_of_concat(parts: Iterable[paddle.Tensor], conv: nn.Conv2D) -> paddle.Tensor:
     """`conv(paddle.concat(parts, axis=1))`, up to the rounding of the sum over channels.
 
-    On a CPU and without gradients the concatenation, and the k * k times larger unfolded copy that the convolution
-    would make of it, never exist: a convolution is linear, so the parts are convolved one after another with their
-    slices of the weight. Elsewhere it is one convolution of the concatenation.
+    On a CPU the concatenation, and the k * k times larger unfolded copy that the convolution would make of it, never
+    exist: a convolution is linear, so the parts are convolved one after another with their slices of the weight.
+    Elsewhere it is one convolution of the concatenation.
 
     Args:
         parts: maps `[B, C_i, H, W]`; an iterator lets every part be computed, used and freed in turn.
         conv: no groups, sum of C_i input channels.
     """
-    if evaluates_on_cpu():
-        return _convolve_in_turn(parts, conv)
-    return conv2d(paddle.concat(list(parts), axis=1), conv)
+    return _convolve_in_turn(parts, conv) if unfolds() else conv(paddle.concat(list(parts), axis=1))

@@ -15,8 +15,8 @@ from paddle.autograd import PyLayer
 # Most that one unfolded copy may take. 2048 -> 512 channels, 3x3, 64x128 on 2 cores with 32 MiB of cache: 1.54 s whole,
 # 1.70 s in strips of 256 MiB, 1.31 s of 32 MiB.
 UNFOLDED_LIMIT = 32 << 20
-# The gradient of the weights sums over all positions: each strip adds to all of it, so there larger strips are faster.
-UNFOLDED_LIMIT_WEIGHTS = 256 << 20
+# The gradient of the weights sums over all positions: each strip adds to all of it, so smaller ones would be slower there.
+UNFOLDED_LIMIT_WEIGHTS = 64 << 20
 
 
 class Geometry(NamedTuple):
@@ -61,36 +61,41 @@ def unfolded_bytes(conv: nn.Conv2D, in_channels: int, out_height: int, out_width
 def conv2d(x: paddle.Tensor, conv: nn.Conv2D) -> paddle.Tensor:
     """`conv(x)`, on a CPU in strips of rows where the unfolded copy would be larger than `UNFOLDED_LIMIT`.
 
-    With gradients, strips are for stride 1 without groups; elsewhere this is `conv(x)`.
+    With gradients, strips are for stride 1 without groups; elsewhere this is one convolution.
 
     Args:
         x: `[B, C, H, W]`.
         conv: symmetric zero padding, given in pixels.
     """
-    if not (paddle.in_dynamic_mode() and paddle.get_device() == "cpu"):
-        return conv(x)
-    geometry = Geometry.of(conv)
-    if _rows(x, geometry, UNFOLDED_LIMIT) >= geometry.out_length(x, 0):
-        return conv(x)
-    if not paddle.is_grad_enabled():
+    if unfolds() and _takes_strips(x, Geometry.of(conv)):
         return conv2d_with(x, conv, conv.weight, conv.bias)
-    if geometry.stride == (1, 1) and geometry.groups == 1 and min(geometry.transposed().padding) >= 0:
-        return _StripedConv2D.apply(x, conv.weight, conv.bias, geometry)
-    return conv(x)
+    return conv(x)  # the layer itself, whose hooks others may use
 
 
 def conv2d_with(x, conv: nn.Conv2D, weight, bias) -> paddle.Tensor:
-    """As `conv2d` on a CPU without gradients, with other weights in the place of the layer's own."""
-    return _in_strips(x, weight, bias, Geometry.of(conv))
+    """As `conv2d` where `unfolds()`, with other weights in the place of the layer's own."""
+    geometry = Geometry.of(conv)
+    if not _takes_strips(x, geometry):
+        return F.conv2d(x, weight, bias, geometry.stride, geometry.padding, geometry.dilation, geometry.groups)
+    if paddle.is_grad_enabled():
+        return _StripedConv2D.apply(x, weight, bias, geometry)
+    return _in_strips(x, weight, bias, geometry)
 
 
-def evaluates_on_cpu() -> bool:
-    """Whether a convolution unfolds its input and nothing of it is kept: here working piece by piece saves memory."""
-    return paddle.in_dynamic_mode() and not paddle.is_grad_enabled() and paddle.get_device() == "cpu"
+def unfolds() -> bool:
+    """Whether convolutions run at once and unfold their input, so that working piece by piece saves memory."""
+    return paddle.in_dynamic_mode() and paddle.get_device() == "cpu"
 
 
 def _pair(value) -> tuple[int, int]:
     return (value, value) if isinstance(value, int) else tuple(value)
+
+
+def _takes_strips(x, geometry: Geometry) -> bool:
+    if _rows(x, geometry, UNFOLDED_LIMIT) >= geometry.out_length(x, 0):
+        return False
+    learns = geometry.stride == (1, 1) and geometry.groups == 1 and min(geometry.transposed().padding) >= 0
+    return learns or not paddle.is_grad_enabled()
 
 
 def _rows(x, geometry: Geometry, limit: int) -> int:
