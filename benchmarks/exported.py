@@ -44,9 +44,13 @@ def _export_ours(folder: Path) -> None:
     import paddle
     from compared_models import dnlnet_r50
 
-    paddle.seed(0)  # a softmax as sharp as that of random weights lets rounding through with other seeds
+    paddle.seed(0)
     model = dnlnet_r50("ours")
     _settle_norms(model)
+    # Random queries make a softmax so sharp that rounding alone, on some processors, moves the logits by 4e-4.
+    block = model.head.dnl_block
+    for parameter in (block.theta.weight, block.theta.bias):
+        parameter.set_value(parameter * 0.1)
     export_model(model, folder, input_shape=list(SHAPE), transforms=[{"type": "Normalize"}], with_onnx=True)
 
 
