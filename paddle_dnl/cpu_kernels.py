@@ -5,8 +5,8 @@ its oldest kernels: 46 in place of 162 GFLOP/s on 2 cores of an EPYC. `MKL_DEBUG
 read at their first product, names the AVX2 kernels; newer ones and other libraries do not know the variable.
 """
 
+import itertools
 import os
-from pathlib import Path
 
 VARIABLE = "MKL_DEBUG_CPU_TYPE"
 _AVX2 = "5"
@@ -14,9 +14,9 @@ _NEEDED = {"avx2", "fma"}
 
 
 def needs_help(cpuinfo: str) -> bool:
-    """Whether MKL would pass over the AVX2 kernels of this processor, described as in Linux's /proc/cpuinfo."""
-    fields = dict(line.split(":", 1) for line in reversed(cpuinfo.splitlines()) if ":" in line)
-    found = {name.strip(): value.split() for name, value in fields.items()}
+    """Whether MKL would pass over the AVX2 kernels of a processor, described as in Linux's /proc/cpuinfo."""
+    fields = (line.split(":", 1) for line in cpuinfo.splitlines() if ":" in line)
+    found = {name.strip(): value.split() for name, value in fields}
     return found.get("vendor_id") in (["AuthenticAMD"], ["HygonGenuine"]) and set(found.get("flags", [])) >= _NEEDED
 
 
@@ -25,7 +25,9 @@ def choose() -> None:
     if VARIABLE in os.environ:
         return
     try:
-        cpuinfo = Path("/proc/cpuinfo").read_text()
+        # The first processor alone, up to its blank line: the system asks every core for the others' lines.
+        with open("/proc/cpuinfo") as file:
+            cpuinfo = "".join(itertools.takewhile(str.strip, file))
     except OSError:  # not Linux
         return
     if needs_help(cpuinfo):
