@@ -13,22 +13,24 @@ _AVX2 = "5"
 _NEEDED = {"avx2", "fma"}
 
 
-def needs_help(cpuinfo: str) -> bool:
-    """Whether MKL would pass over the AVX2 kernels of a processor, described as in Linux's /proc/cpuinfo."""
-    fields = (line.split(":", 1) for line in cpuinfo.splitlines() if ":" in line)
-    found = {name.strip(): value.split() for name, value in fields}
-    return found.get("vendor_id") in (["AuthenticAMD"], ["HygonGenuine"]) and set(found.get("flags", [])) >= _NEEDED
+def processor(path: str = "/proc/cpuinfo") -> dict[str, str]:
+    """What Linux says of the first processor, field by field; empty on other systems."""
+    try:
+        # Up to its blank line: the system asks every core for the others' lines.
+        with open(path) as file:
+            fields = [line.split(":", 1) for line in itertools.takewhile(str.strip, file) if ":" in line]
+    except OSError:
+        return {}
+    return {name.strip(): value.strip() for name, value in fields}
+
+
+def needs_help(fields: dict[str, str]) -> bool:
+    """Whether MKL would pass over the AVX2 kernels of a `processor`."""
+    flags = set(fields.get("flags", "").split())
+    return fields.get("vendor_id") in ("AuthenticAMD", "HygonGenuine") and flags >= _NEEDED
 
 
 def choose() -> None:
     """Sets the variable where it helps and the user has not set it; child processes inherit it."""
-    if VARIABLE in os.environ:
-        return
-    try:
-        # The first processor alone, up to its blank line: the system asks every core for the others' lines.
-        with open("/proc/cpuinfo") as file:
-            cpuinfo = "".join(itertools.takewhile(str.strip, file))
-    except OSError:  # not Linux
-        return
-    if needs_help(cpuinfo):
+    if VARIABLE not in os.environ and needs_help(processor()):
         os.environ[VARIABLE] = _AVX2

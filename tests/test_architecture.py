@@ -17,8 +17,8 @@ WRITTEN = sorted(
 ) + sorted(ROOT.glob("*.py"))
 
 # What a layer may import of this package: cli -> deployment -> engine -> models -> nn. `errors`, `log`, the reader of
-# pickles and the import guard are for all.
-BASE = {"errors", "log", "import_guard", "restricted_pickle", "__init__"}
+# pickles, the import guard and what is known of the processor are for all.
+BASE = {"errors", "log", "import_guard", "restricted_pickle", "cpu_kernels", "__init__"}
 ENGINE = {"engine", "models", "losses", "nn", "data", "config", "optim", "registry", "visualize"} | BASE
 ALLOWED = {
     "nn": {"nn", "errors"},

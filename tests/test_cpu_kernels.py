@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from paddle_dnl.cpu_kernels import VARIABLE, needs_help
+from paddle_dnl.cpu_kernels import VARIABLE, needs_help, processor
 
 import pytest
 
@@ -31,13 +31,24 @@ flags\t\t: fpu sse2 {flags}
         ("GenuineIntel", "fma avx avx2 avx512f", False),
     ],
 )
-def test_processors(vendor, flags, expected):
-    assert needs_help(CPUINFO.format(vendor=vendor, flags=flags)) is expected
+def test_processors(vendor, flags, expected, tmp_path):
+    assert needs_help(_processor(CPUINFO.format(vendor=vendor, flags=flags), tmp_path)) is expected
+
+
+def _processor(text: str, folder: Path) -> dict[str, str]:
+    (folder / "cpuinfo").write_text(text)
+    return processor(str(folder / "cpuinfo"))
 
 
 @pytest.mark.parametrize("text", ["", "no fields", "vendor_id\t: AuthenticAMD", "Features\t: asimd"])
-def test_what_says_nothing_changes_nothing(text):
-    assert not needs_help(text)
+def test_what_says_nothing_changes_nothing(text, tmp_path):
+    assert not needs_help(_processor(text, tmp_path))
+
+
+def test_first_processor_alone(tmp_path):
+    text = CPUINFO.format(vendor="GenuineIntel", flags="") + "model name\t: another\n"
+    assert _processor(text, tmp_path)["model name"] == "some processor"
+    assert processor(str(tmp_path / "nowhere")) == {}
 
 
 def _after_import(**environment: str) -> str:
@@ -50,9 +61,7 @@ def _after_import(**environment: str) -> str:
 
 
 def test_import_sets_the_variable_where_it_helps():
-    cpuinfo = Path("/proc/cpuinfo")
-    helped = cpuinfo.exists() and needs_help(cpuinfo.read_text())
-    assert _after_import() == ("5" if helped else "None")
+    assert _after_import() == ("5" if needs_help(processor()) else "None")
 
 
 @pytest.mark.parametrize("value", ["4", ""])

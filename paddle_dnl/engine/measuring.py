@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from paddle_dnl.cpu_kernels import processor
+
 
 def seconds_of_runs(run: Callable[[], object], *, warmup: int, repeats: int) -> list[float]:
     """Seconds of each of `repeats` calls, after `warmup` calls that are not timed."""
@@ -39,11 +41,7 @@ def resident_bytes() -> int:
 
 def processor_name() -> str:
     """The processor's name, or its kind where the system tells no more."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+    return processor().get("model name", platform.machine())
 
 
 def machine() -> str:

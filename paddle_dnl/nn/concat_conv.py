@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from paddle_dnl.nn.row_strips import conv2d_with, unfolds
+from paddle_dnl.nn.row_strips import Geometry, conv2d_with, unfolds
 
 import paddle
 from paddle import nn
@@ -10,10 +10,10 @@ from paddle import nn
 
 def _convolve_in_turn(parts: Iterable[paddle.Tensor], conv: nn.Conv2D) -> paddle.Tensor:
     """Each part, its weights and its unfolded copy are gone before the next one is made."""
-    total, offset = None, 0
+    geometry, total, offset = Geometry.of(conv), None, 0
     for part in parts:
         weight = conv.weight[:, offset : offset + part.shape[1]]
-        y = conv2d_with(part, conv, weight, conv.bias if total is None else None)
+        y = conv2d_with(part, weight, conv.bias if total is None else None, geometry)
         total = y if total is None else total.add_(y)
         offset += part.shape[1]
     return total

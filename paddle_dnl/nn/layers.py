@@ -38,12 +38,16 @@ class ConvBN(nn.Layer):
         self._batch_norm = batch_norm(out_channels)
 
     def forward(self, x):
-        return self._batch_norm(conv2d(x, self._conv))
+        return self.finish(conv2d(x, self._conv))
+
+    def finish(self, y):
+        """What follows the convolution."""
+        return self._batch_norm(y)
 
 
 class ConvBNReLU(ConvBN):
     """`ConvBN` followed by a ReLU."""
 
-    def forward(self, x):
-        # Not through super(): Paddle 2.6's to_static cannot convert it.
-        return relu_of_fresh(self._batch_norm(conv2d(x, self._conv)))
+    def finish(self, y):
+        """What follows the convolution."""
+        return relu_of_fresh(self._batch_norm(y))

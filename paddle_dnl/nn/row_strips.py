@@ -67,24 +67,27 @@ def conv2d(x: paddle.Tensor, conv: nn.Conv2D) -> paddle.Tensor:
         x: `[B, C, H, W]`.
         conv: symmetric zero padding, given in pixels.
     """
-    if unfolds() and _takes_strips(x, Geometry.of(conv)):
-        return conv2d_with(x, conv, conv.weight, conv.bias)
+    geometry = Geometry.of(conv)
+    if unfolds() and _takes_strips(x, geometry):
+        return _convolve(x, conv.weight, conv.bias, geometry)
     return conv(x)  # the layer itself, whose hooks others may use
 
 
-def conv2d_with(x, conv: nn.Conv2D, weight, bias) -> paddle.Tensor:
-    """As `conv2d` where `unfolds()`, with other weights in the place of the layer's own."""
-    geometry = Geometry.of(conv)
-    if not _takes_strips(x, geometry):
-        return F.conv2d(x, weight, bias, geometry.stride, geometry.padding, geometry.dilation, geometry.groups)
-    if paddle.is_grad_enabled():
-        return _StripedConv2D.apply(x, weight, bias, geometry)
-    return _in_strips(x, weight, bias, geometry)
+def conv2d_with(x, weight, bias, geometry: Geometry) -> paddle.Tensor:
+    """As `conv2d` where `unfolds()`, with weights that need not be a layer's own."""
+    if _takes_strips(x, geometry):
+        return _convolve(x, weight, bias, geometry)
+    return F.conv2d(x, weight, bias, geometry.stride, geometry.padding, geometry.dilation, geometry.groups)
 
 
 def unfolds() -> bool:
     """Whether convolutions run at once and unfold their input, so that working piece by piece saves memory."""
     return paddle.in_dynamic_mode() and paddle.get_device() == "cpu"
+
+
+def has_gradients(geometry: Geometry) -> bool:
+    """Whether `input_gradient` and `weight_gradient` are for such a convolution."""
+    return geometry.stride == (1, 1) and geometry.groups == 1 and min(geometry.transposed().padding) >= 0
 
 
 def _pair(value) -> tuple[int, int]:
@@ -94,8 +97,7 @@ def _pair(value) -> tuple[int, int]:
 def _takes_strips(x, geometry: Geometry) -> bool:
     if _rows(x, geometry, UNFOLDED_LIMIT) >= geometry.out_length(x, 0):
         return False
-    learns = geometry.stride == (1, 1) and geometry.groups == 1 and min(geometry.transposed().padding) >= 0
-    return learns or not paddle.is_grad_enabled()
+    return has_gradients(geometry) or not paddle.is_grad_enabled()
 
 
 def _rows(x, geometry: Geometry, limit: int) -> int:
@@ -116,6 +118,12 @@ def _window(x, geometry: Geometry, top: int, bottom: int):
     start, stop = top * stride - padding, (bottom - 1) * stride - padding + geometry.extent(0)
     rows = x if start <= 0 and stop >= x.shape[2] else x[:, :, max(start, 0) : min(stop, x.shape[2])]
     return rows, max(-start, 0), max(stop - x.shape[2], 0)
+
+
+def _convolve(x, weight, bias, geometry: Geometry) -> paddle.Tensor:
+    if paddle.is_grad_enabled():
+        return _StripedConv2D.apply(x, weight, bias, geometry)
+    return _in_strips(x, weight, bias, geometry)
 
 
 def _in_strips(x, weight, bias, geometry: Geometry) -> paddle.Tensor:
@@ -144,31 +152,42 @@ class _StripedConv2D(PyLayer):
         x, weight = ctx.saved_tensor()
         with paddle.no_grad():
             makers = (
-                lambda: _input_gradient(weight, grad, ctx.geometry),
-                lambda: _weight_gradient(x, weight, grad, ctx.geometry),
+                lambda: input_gradient(weight, grad, ctx.geometry),
+                lambda: weight_gradient(x, weight, grad, ctx.geometry),
                 lambda: grad.sum(axis=[0, 2, 3]),
             )
             # Paddle insists on None for an input that does not learn.
             return tuple(make() if wanted else None for make, wanted in zip(makers, ctx.wanted, strict=False))
 
 
-def _input_gradient(weight, grad, geometry: Geometry):
-    """The gradients convolved with the turned kernel: unfolds the result's channels, often fewer than the input's."""
+def input_gradient(weight, grad, geometry: Geometry):
+    """The gradient of the input, `[B, C, H, W]`, from that of the result; for what `has_gradients`.
+
+    It is convolved with the turned kernel: that unfolds the result's channels, often fewer than the input's.
+    """
     turned = weight.flip([2, 3]).transpose([1, 0, 2, 3])
     return _in_strips(grad, turned, None, geometry.transposed())
 
 
-def _weight_gradient(x, weight, grad, geometry: Geometry):
-    """Sum over images and strips of gradient times unfolded input."""
+def weight_gradient(x, weight, grad, geometry: Geometry):
+    """The gradient of the weights, from that of the result; for what `has_gradients`.
+
+    It is the sum over images and strips of gradient times unfolded input.
+    """
     out_channels = grad.shape[1]
     total = paddle.zeros([out_channels, weight.size // out_channels], weight.dtype)
     for top, bottom in _strips(x, geometry, UNFOLDED_LIMIT_WEIGHTS):
         rows, above, below = _window(x, geometry, top, bottom)
         side = geometry.padding[1]
         for image in range(x.shape[0]):
-            unfolded = F.unfold(
-                rows[image : image + 1], geometry.kernel, geometry.stride, [above, side, below, side], geometry.dilation
-            )
+            unfolded = _unfold(rows[image : image + 1], geometry, [above, side, below, side])
             columns = grad[image, :, top:bottom].reshape([out_channels, -1])
-            total.add_(paddle.matmul(columns, unfolded[0], transpose_y=True))
+            total.add_(paddle.matmul(columns, unfolded, transpose_y=True))
     return total.reshape(weight.shape)
+
+
+def _unfold(image, geometry: Geometry, around: list[int]):
+    """`[1, C, H, W]` to `[C * k * k, positions]`."""
+    if geometry.kernel == (1, 1) and not any(around):
+        return image.reshape([image.shape[1], -1])  # a view
+    return F.unfold(image, geometry.kernel, geometry.stride, around, geometry.dilation)[0]

@@ -13,6 +13,7 @@ All three use the parameter names of PaddleSeg's `ResNet_vd`: `conv1_{1,2,3}`, `
 from collections.abc import Sequence
 
 from paddle_dnl.nn.layers import ConvBN, ConvBNReLU, add_to_fresh, relu_of_fresh
+from paddle_dnl.nn.recomputed_norm import chain
 from paddle_dnl.nn.row_strips import conv2d
 from paddle_dnl.registry import BACKBONES
 
@@ -91,8 +92,7 @@ class ResNet(nn.Layer):
             self._stages.append(blocks)
 
     def forward(self, x):
-        x = self.conv1_3(self.conv1_2(self.conv1_1(x)))
-        x = self.pool2d_max(x)
+        x = self.pool2d_max(chain(x, self.conv1_1, self.conv1_2, self.conv1_3))
         features = []
         for blocks in self._stages:
             for block in blocks:
@@ -124,7 +124,7 @@ class _Shortcut(ConvBN):
     def forward(self, x):
         if self._pool is not None:
             x = self._pool(x)
-        return self._batch_norm(conv2d(x, self._conv))
+        return self.finish(conv2d(x, self._conv))
 
 
 def _shortcut(in_channels: int, out_channels: int, stride: int, vd: bool, first_in_stage: bool):
@@ -147,7 +147,7 @@ class _Bottleneck(nn.Layer):
         self.short = _shortcut(in_channels, out_channels, stride, vd, first_in_stage)
 
     def forward(self, x):
-        y = self.conv2(self.conv1(self.conv0(x)))
+        y = chain(x, self.conv0, self.conv1, self.conv2)
         return relu_of_fresh(add_to_fresh(y, x if self.short is None else self.short(x)))
 
 
@@ -163,7 +163,7 @@ class _BasicBlock(nn.Layer):
         self.short = _shortcut(in_channels, width, stride, vd, first_in_stage)
 
     def forward(self, x):
-        y = self.conv1(self.conv0(x))
+        y = chain(x, self.conv0, self.conv1)
         return relu_of_fresh(add_to_fresh(y, x if self.short is None else self.short(x)))
 
 
