@@ -1,8 +1,8 @@
 """Batch norm and ReLU between two convolutions, computed again in the backward pass instead of kept, on a CPU.
 
 A batch norm's backward pass needs the norm's input, the following convolution's needs the ReLU's result. The second comes
-from the first in one cheap pass, so only the first is kept: a third of what a bottleneck block of a ResNet holds per inner
-convolution, after "In-Place Activated BatchNorm" (Rota Bulo et al., CVPR 2018), which drops the other one of the two.
+from the first in one cheap pass, so only the first is kept. "In-Place Activated BatchNorm" (Rota Bulo et al., CVPR 2018)
+keeps the second and inverts the norm, which rounds; computing again repeats the forward pass to the last bit.
 """
 
 from paddle_dnl.nn.layers import ConvBN, relu_of_fresh
@@ -12,6 +12,7 @@ from paddle_dnl.nn.row_strips import (
     conv2d_with,
     has_gradients,
     input_gradient,
+    is_watched,
     unfolds,
     weight_gradient,
 )
@@ -32,7 +33,7 @@ def chain(x: paddle.Tensor, *layers: ConvBN) -> paddle.Tensor:
         x: `[B, C, H, W]`.
         layers: all but the last end in a ReLU (`ConvBNReLU`).
     """
-    if not (unfolds() and paddle.is_grad_enabled()):
+    if not (unfolds() and paddle.is_grad_enabled() and _nobody_watches(layers)):
         for layer in layers:
             x = layer(x)
         return x
@@ -40,6 +41,10 @@ def chain(x: paddle.Tensor, *layers: ConvBN) -> paddle.Tensor:
     for before, after in zip(layers, layers[1:], strict=False):
         y = _norm_relu_conv(y, before._batch_norm, after._conv)
     return layers[-1].finish(y)
+
+
+def _nobody_watches(layers: tuple[nn.Layer, ...]) -> bool:
+    return not any(is_watched(part) for layer in layers for part in layer.sublayers(include_self=True))
 
 
 def _norm_relu_conv(y: paddle.Tensor, norm: nn.Layer, conv: nn.Conv2D) -> paddle.Tensor:

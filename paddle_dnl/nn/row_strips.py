@@ -61,16 +61,16 @@ def unfolded_bytes(conv: nn.Conv2D, in_channels: int, out_height: int, out_width
 def conv2d(x: paddle.Tensor, conv: nn.Conv2D) -> paddle.Tensor:
     """`conv(x)`, on a CPU in strips of rows where the unfolded copy would be larger than `UNFOLDED_LIMIT`.
 
-    With gradients, strips are for stride 1 without groups; elsewhere this is one convolution.
+    With gradients, strips are for stride 1 without groups; elsewhere, and with hooks, this is one call of the layer.
 
     Args:
         x: `[B, C, H, W]`.
         conv: symmetric zero padding, given in pixels.
     """
     geometry = Geometry.of(conv)
-    if unfolds() and _takes_strips(x, geometry):
+    if unfolds() and _takes_strips(x, geometry) and not is_watched(conv):
         return _convolve(x, conv.weight, conv.bias, geometry)
-    return conv(x)  # the layer itself, whose hooks others may use
+    return conv(x)
 
 
 def conv2d_with(x, weight, bias, geometry: Geometry) -> paddle.Tensor:
@@ -83,6 +83,11 @@ def conv2d_with(x, weight, bias, geometry: Geometry) -> paddle.Tensor:
 def unfolds() -> bool:
     """Whether convolutions run at once and unfold their input, so that working piece by piece saves memory."""
     return paddle.in_dynamic_mode() and paddle.get_device() == "cpu"
+
+
+def is_watched(layer: nn.Layer) -> bool:
+    """Whether somebody's hooks wait for a layer to be called."""
+    return bool(layer._forward_pre_hooks or layer._forward_post_hooks)
 
 
 def has_gradients(geometry: Geometry) -> bool:

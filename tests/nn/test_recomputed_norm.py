@@ -172,6 +172,18 @@ def test_layers_themselves_where_nothing_is_gained(case, applied, monkeypatch):
     np.testing.assert_allclose(out.numpy(), expected["out"], rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("part", ["0", "0._batch_norm", "1._conv"])
+def test_hooks_are_called(part, applied):
+    layers = _chain(CHAINS["biased"])
+    seen = []
+    hook = dict(layers.named_sublayers())[part].register_forward_post_hook(lambda *_: seen.append(part))
+    recomputed_norm.chain(paddle.randn([1, 3, 8, 8]), *layers)
+    assert seen == [part] and not applied
+    hook.remove()
+    recomputed_norm.chain(paddle.randn([1, 3, 8, 8]), *layers)
+    assert seen == [part] and applied
+
+
 def test_inner_results_are_not_kept():
     """Between the passes the chain holds one map less per inner layer than the layers themselves."""
     layers = nn.Sequential(*(ConvBNReLU(8, 8, 1, bias_attr=False) for _ in range(4)), ConvBN(8, 8, 1, bias_attr=False))

@@ -53,6 +53,18 @@ def test_same_numbers(options, rows, monkeypatch, calls):
         assert max(calls) < 23
 
 
+def test_hooks_are_called(monkeypatch, calls):
+    monkeypatch.setattr(row_strips, "UNFOLDED_LIMIT", 1)
+    conv, seen = nn.Conv2D(2, 2, 3, padding=1), []
+    for watch in (conv.register_forward_pre_hook, conv.register_forward_post_hook):
+        hook = watch(lambda *_: seen.append(1))
+        row_strips.conv2d(paddle.randn([1, 2, 9, 9]), conv)
+        hook.remove()
+    assert len(seen) == 2 and not calls
+    row_strips.conv2d(paddle.randn([1, 2, 9, 9]), conv)
+    assert len(seen) == 2 and len(calls) == 9
+
+
 def test_unfolded_bytes_by_hand():
     assert row_strips.unfolded_bytes(nn.Conv2D(2048, 512, 3, padding=1), 2048, 128, 256) == 2048 * 9 * 128 * 256 * 4
     assert row_strips.unfolded_bytes(nn.Conv2D(8, 8, 1), 8, 10, 10) == 0
