@@ -36,17 +36,14 @@ def main(argv=None) -> int:
     from paddle_dnl.engine import distributed
     from paddle_dnl.engine.build import build_model
     from paddle_dnl.engine.evaluator import evaluate
-    from paddle_dnl.engine.memory_plan import announce
+    from paddle_dnl.engine.memory_plan import announce_evaluation
 
     distributed.initialise()
     dataset = registry.build(config.val_dataset_cfg, "dataset", "val_dataset")
     check_dataset(dataset, "val_dataset", num_workers=args.num_workers)
     model = build_model(config, pretrained=model_path)
     settings.setdefault("batch_size", args.batch_size)
-    height, width = dataset[0]["img"].shape[1:]
-    if settings.get("is_slide"):
-        width, height = (min(a, b) for a, b in zip((width, height), settings["crop_size"], strict=True))
-    announce(model, height, width, settings.get("is_slide", False))
+    announce_evaluation(model, dataset, settings)
     evaluate(
         model, dataset, num_workers=args.num_workers, precision=args.precision, amp_level=args.amp_level, **settings
     )

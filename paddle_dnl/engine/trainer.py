@@ -11,6 +11,7 @@ from paddle_dnl.engine.build import build_model, load_start_weights
 from paddle_dnl.engine.ema import ModelEMA
 from paddle_dnl.engine.evaluator import evaluate
 from paddle_dnl.engine.loading import load_batches, stack_training
+from paddle_dnl.engine.memory_plan import announce_evaluation
 from paddle_dnl.engine.pretrained import resolve_pretrained
 from paddle_dnl.engine.preview import preview
 from paddle_dnl.engine.profiling import make_profiler
@@ -207,6 +208,9 @@ class Trainer:
             use_vdl=options.use_vdl and distributed.is_main(),
         )
         logger.info(f"training {self.progress.iteration} -> {iters} iters, seed {self.seed}, output in {self.save_dir}")
+        is_plain = not options.to_static_training and options.amp_level != "O2"  # as the plan's probe needs the layers
+        if self.val_dataset is not None and distributed.is_main() and is_plain:
+            announce_evaluation(self.model, self.val_dataset, self.config.test_config)
         batches = self._batches()
         stop = self.stop = StopSignal()
         profiler = make_profiler(options.profiler_options, self.save_dir)
