@@ -42,10 +42,12 @@ def predict(
     crop_size=None,
     stride=None,
     average: str = "logits",
+    align_corners: bool = False,
 ) -> int:
     """Predicts every image and writes `pseudo_color_prediction/NAME.png` and `added_prediction/NAME.png`.
 
-    NAME is the image's path below what `image_path` names. Returns the number of images.
+    NAME is the image's path below what `image_path` names. Returns the number of images. The settings from `aug_eval` on are
+    those of `paddle_dnl.engine.evaluator.evaluate`.
 
     Raises:
         DataError: no images, or one that cannot be read (named).
@@ -70,15 +72,17 @@ def predict(
                 scores = infer_augmented(
                     model,
                     batch,
+                    data["trans_info"],
                     scales=scales if isinstance(scales, list | tuple) else (scales,),
                     flip_horizontal=flip_horizontal,
                     flip_vertical=flip_vertical,
                     average=average,
+                    align_corners=align_corners,
                     **slide,
                 )
             else:
-                scores = infer(model, batch, **slide)
-            label = paddle.argmax(restore(scores, data["trans_info"]), axis=1).numpy()[0].astype(np.uint8)
+                scores = restore(infer(model, batch, **slide), data["trans_info"], align_corners)
+            label = paddle.argmax(scores, axis=1).numpy()[0].astype(np.uint8)
         name = name.with_suffix(".png")
         save_label_png(save_dir / "pseudo_color_prediction" / name, label, colors)
         save_image(save_dir / "added_prediction" / name, overlay(picture, label, colors))

@@ -15,14 +15,15 @@ def preview(model: paddle.nn.Layer, dataset, settings: dict) -> np.ndarray:
     Args:
         model: in evaluation mode or not; its mode is kept.
         dataset: a `SegmentationDataset` in mode `val`.
-        settings: `test_config`; sliding windows are used where it says so.
+        settings: `test_config`; of it sliding windows and `align_corners` are used.
     """
     sample = dataset[0]
     was_training = model.training
     model.eval()
     slide = {key: settings.get(key) for key in ("is_slide", "crop_size", "stride")}
     scores = infer(model, paddle.to_tensor(sample["img"][None]), **slide | {"is_slide": bool(slide["is_slide"])})
-    label = paddle.argmax(restore(scores, sample.get("trans_info", [])), axis=1).numpy()[0].astype(np.uint8)
+    scores = restore(scores, sample.get("trans_info", []), settings.get("align_corners", False))
+    label = paddle.argmax(scores, axis=1).numpy()[0].astype(np.uint8)
     if was_training:
         model.train()
     colors = class_info(type(dataset).__name__, dataset.num_classes).colors
