@@ -11,7 +11,7 @@ from paddle_dnl.deployment import onnx_export
 from paddle_dnl.deployment.deploy_config import FILE_NAME, INT8_NAME, ONNX_NAME, OUTPUT_OPS, DeployConfig
 from paddle_dnl.deployment.export_check import Comparison, check_output, compare, example_batch
 from paddle_dnl.deployment.inference_engines import EngineOptions, PaddleEngine
-from paddle_dnl.engine.memory_plan import announce
+from paddle_dnl.engine.memory_plan import announce_export
 from paddle_dnl.errors import ExportError, PaddleDnlError, UsageError
 from paddle_dnl.log import logger
 
@@ -229,7 +229,7 @@ def export_model(
     modes = [(layer, layer.training) for layer in model.sublayers(include_self=True)]
     model.eval()
     if -1 not in shape:
-        announce(model, *shape[2:], "a smaller --input_shape", batch_size=shape[0])
+        announce_export(model, shape)
     # On the file system that the files go to; the folder itself may be a mount point.
     work = Path(tempfile.mkdtemp(dir=place if place.is_dir() else place.parent, prefix=".export_"))
     try:

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 
 from paddle_dnl.errors import ConfigError
-from paddle_dnl.nn.concat_conv import conv_of_concat
+from paddle_dnl.nn.concat_conv import of_concat
 from paddle_dnl.nn.dynamic_filter import DynamicFilter
-from paddle_dnl.nn.layers import ConvBNReLU, relu_of_fresh
+from paddle_dnl.nn.layers import ConvBNReLU
 from paddle_dnl.nn.resize import resize, spatial_size
 from paddle_dnl.nn.torch_init import init_conv_like_torch, init_conv_module, init_normal
 from paddle_dnl.registry import MODELS
@@ -120,8 +120,7 @@ class DMNet(nn.Layer):
         stage3, stage4 = feats[2], feats[3]
         if not self.training:
             del feats, stage3
-        y = conv_of_concat(self._multi_scale(stage4), self.bottleneck._conv)
-        y = relu_of_fresh(self.bottleneck._batch_norm(y))
+        y = of_concat(self._multi_scale(stage4), self.bottleneck)
         logits = [self._classify(y, self.cls, size)]
         if self.training and self.fcn_head is not None:
             logits.append(self._classify(self.fcn_head[0](stage3), self.fcn_head[1], size))

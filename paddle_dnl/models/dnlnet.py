@@ -9,9 +9,9 @@ Arguments and parameter names are those of PaddleSeg's `DNLNet`. `dialect` choos
 
 from collections.abc import Sequence
 
-from paddle_dnl.nn.concat_conv import conv_of_concat
+from paddle_dnl.nn.concat_conv import of_concat
 from paddle_dnl.nn.disentangled_nonlocal import DIALECTS, DisentangledNonLocal2D
-from paddle_dnl.nn.layers import ConvBNReLU, relu_of_fresh
+from paddle_dnl.nn.layers import ConvBNReLU
 from paddle_dnl.nn.resize import resize, spatial_size
 from paddle_dnl.registry import MODELS
 
@@ -121,9 +121,13 @@ class DNLNet(nn.Layer):
         self.dialect = dialect
 
     def forward(self, x):
-        features = self.backbone(x)
-        logits = self.head([features[i] for i in self.backbone_indices])
         size = spatial_size(x)
+        features = self.backbone(x)
+        # Maps that the head will not use are freed before it works.
+        wanted = self.backbone_indices if self.training else self.backbone_indices[-1:]
+        features = [features[i] for i in wanted]
+        logits = self.head(features)
+        del features
         return [resize(y, size, self.align_corners, self.align_mode) for y in logits]
 
 
@@ -177,7 +181,7 @@ class DNLHead(nn.Layer):
         c5 = features[-1]
         y = self.conv1(self.dnl_block(self.conv0(c5)))
         if self.concat_input:
-            y = relu_of_fresh(self.conv_cat._batch_norm(conv_of_concat([c5, y], self.conv_cat._conv)))
+            y = of_concat([c5, y], self.conv_cat)
         logits = [self.cls(y)]
         if self.training and self.enable_auxiliary_loss:
             logits.append(self.aux(features[0]))

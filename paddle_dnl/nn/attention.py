@@ -105,6 +105,16 @@ def _choose(q, k) -> str:
     return "streaming"
 
 
+def evaluation_map_bytes(rows: int, columns: int, implementation: str) -> int:
+    """Bytes of the map, or of the tile of it, that an evaluation in float32 holds for one image; 0 for `flash`."""
+    whole = 4 * rows * columns
+    if implementation == "flash":
+        return 0
+    if implementation == "plain" or (implementation == "auto" and whole <= _PLAIN_LIMIT_BYTES):
+        return whole
+    return min(whole, _TILE_BYTES, 4 * _TILE_ROWS * columns)
+
+
 def _announce(rows: int, columns: int, mebibytes: int) -> None:
     """Says once per process that tiles are in use, and what they save."""
     global _announced

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable
 
-from paddle_dnl.nn.row_strips import Geometry, conv2d_with, unfolds
+from paddle_dnl.nn.layers import ConvBN
+from paddle_dnl.nn.row_strips import Geometry, conv2d_with, is_watched, unfolds
 
 import paddle
 from paddle import nn
@@ -19,15 +20,17 @@ def _convolve_in_turn(parts: Iterable[paddle.Tensor], conv: nn.Conv2D) -> paddle
     return total
 
 
-def conv_of_concat(parts: Iterable[paddle.Tensor], conv: nn.Conv2D) -> paddle.Tensor:
-    """`conv(paddle.concat(parts, axis=1))`, up to the rounding of the sum over channels.
+def of_concat(parts: Iterable[paddle.Tensor], layer: ConvBN) -> paddle.Tensor:
+    """`layer(paddle.concat(parts, axis=1))`, up to the rounding of the convolution's sum over channels.
 
     On a CPU the concatenation, and the k * k times larger unfolded copy that the convolution would make of it, never
     exist: a convolution is linear, so the parts are convolved one after another with their slices of the weight.
-    Elsewhere it is one convolution of the concatenation.
+    Elsewhere, and where hooks wait for the layer, it is one call with the concatenation.
 
     Args:
         parts: maps `[B, C_i, H, W]`; an iterator lets every part be computed, used and freed in turn.
-        conv: no groups, sum of C_i input channels.
+        layer: no groups, sum of C_i input channels.
     """
-    return _convolve_in_turn(parts, conv) if unfolds() else conv(paddle.concat(list(parts), axis=1))
+    if unfolds() and not any(map(is_watched, layer.sublayers(include_self=True))):
+        return layer.finish(_convolve_in_turn(parts, layer._conv))
+    return layer(paddle.concat(list(parts), axis=1))

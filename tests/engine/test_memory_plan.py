@@ -3,7 +3,8 @@
 import logging
 
 from paddle_dnl.engine import memory_plan
-from paddle_dnl.engine.memory_plan import announce_evaluation, plan_evaluation
+from paddle_dnl.engine.memory_plan import Sizes, announce_evaluation, announce_export, plan_evaluation
+from paddle_dnl.nn.disentangled_nonlocal import DisentangledNonLocal2D
 
 import numpy as np
 import paddle
@@ -22,22 +23,56 @@ class Net(paddle.nn.Layer):
 AROUND = 512 * 2**20  # what no shape tells
 
 
+def _peak(height, width, **sizes) -> int:
+    """Of the net below, without what no shape tells."""
+    return plan_evaluation(Net(), Sizes((height, width), **sizes)).peak - AROUND
+
+
 def test_by_hand():
-    plan = plan_evaluation(Net(), 256, 512)
     pixels = 256 * 512
     # weights; input, output, nine copies of the input while convolving, and twice the logits
-    assert plan.peak == AROUND + 4 * (3 * 8 * 9 + pixels * (3 + 8 + 9 * 3 + 2 * 8))
+    assert _peak(256, 512) == 4 * (3 * 8 * 9 + pixels * (3 + 8 + 9 * 3 + 2 * 8))
     pixels = 4096 * 8192  # here the copies would be 3.6 GB: the convolution goes in strips
-    whole = plan_evaluation(Net(), 4096, 8192).peak
-    assert whole == AROUND + 4 * (3 * 8 * 9 + pixels * (3 + 8 + 2 * 8)) + 32 * 2**20
+    assert _peak(4096, 8192) == 4 * (3 * 8 * 9 + pixels * (3 + 8 + 2 * 8)) + 32 * 2**20
+    # but for an exported graph
+    assert _peak(4096, 8192, strips=False) == 4 * (3 * 8 * 9 + pixels * (3 + 8 + 9 * 3 + 2 * 8))
     # in windows the whole picture's logits are still held twice
-    slide = plan_evaluation(Net(), 4096, 8192, window=(256, 512)).peak
-    assert slide == AROUND + 4 * (3 * 8 * 9 + 256 * 512 * (3 + 8 + 9 * 3) + pixels * 2 * 8)
+    slide = 4 * (3 * 8 * 9 + 256 * 512 * (3 + 8 + 9 * 3) + pixels * 2 * 8)
+    assert _peak(4096, 8192, window=(256, 512)) == slide
 
 
-def test_pictures_of_one_batch_are_held_together():
-    one, four = (plan_evaluation(Net(), 256, 512, batch_size=n).peak for n in (1, 4))
+def test_pictures_of_one_batch_are_held_together_and_restored_one_by_one():
+    one, four = (_peak(256, 512, batch_size=n) for n in (1, 4))
     assert four - one == 4 * 3 * 256 * 512 * (3 + 8 + 2 * 8)  # one picture at a time is unfolded
+    restored = _peak(256, 512, original=(1024, 512))
+    assert restored - one == 4 * 3 * 256 * 512 * 2 * 8
+    assert _peak(256, 512, batch_size=4, original=(1024, 512)) == four
+
+
+@pytest.mark.parametrize(
+    ("attention", "mode", "per_map"),
+    [
+        ("plain", "embedded_gaussian", 4 * 32768 * 32768),
+        ("auto", "embedded_gaussian", 4 * 256 * 32768),
+        ("streaming", "gaussian", 4 * 256 * 32768),
+        ("plain", "dot_product", 0),  # linear
+    ],
+)
+def test_the_attention_map_counts(attention, mode, per_map):
+    block = DisentangledNonLocal2D(16, mode=mode, attention=attention)
+
+    class Attending(paddle.nn.Layer):
+        def __init__(self):
+            super().__init__()
+            self.block = block
+
+        def forward(self, x):
+            return [self.block(paddle.nn.functional.avg_pool2d(x, 8).tile([1, 16, 1, 1]))]
+
+    plan = plan_evaluation(Attending(), Sizes((1024, 2048), channels=1, copies=0))
+    weights = sum(p.size for p in block.parameters())
+    map_and_features = per_map + 4 * 2 * 16 * 32768
+    assert plan.peak - AROUND - 4 * weights == pytest.approx(map_and_features, rel=0.01, abs=1e6)
 
 
 @pytest.fixture
@@ -50,13 +85,14 @@ def said(monkeypatch, caplog):
 
 
 class Pictures:
-    """A dataset of one empty picture."""
+    """A dataset of one empty picture, which was of another size before."""
 
-    def __init__(self, height, width):
-        self.shape = (3, height, width)
+    def __init__(self, height, width, original=None):
+        self.shape, self.original = (3, height, width), original
 
     def __getitem__(self, index):
-        return {"img": np.zeros(self.shape, np.float32)}
+        back = [("resize", self.original), ("padding", (1, 1))] if self.original else []
+        return {"img": np.zeros(self.shape, np.float32), "trans_info": back}
 
 
 def test_what_it_says(said):
@@ -65,8 +101,15 @@ def test_what_it_says(said):
     announce_evaluation(net, Pictures(64, 64), {})
     assert "for 64x64 pixels at once; free: 1.0 GB" in said.text and "--is_slide" not in said.text
     assert net.training
-    announce_evaluation(net, Pictures(2048, 4096), {})
-    assert "--is_slide --crop_size" in said.text
+    announce_evaluation(net, Pictures(64, 64, original=(2048, 4096)), {})
+    assert "that is more than what is free; use --is_slide --crop_size" in said.text
+
+
+def test_before_an_export(said):
+    announce_export(Net(), [1, 3, 64, 32])
+    assert "for 32x64 pixels" in said.text and "that is more" not in said.text
+    announce_export(Net(), [4, 3, 2048, 1024])
+    assert "that is more than what is free; use a smaller --input_shape" in said.text
 
 
 def test_windows(said):
@@ -91,7 +134,3 @@ def test_a_model_for_one_size_is_evaluated_without_an_estimate(said):
 
     announce_evaluation(Fixed(), Pictures(64, 64), {})
     assert "Memory: no estimate, Fixed refuses 128x128 pixels" in said.text
-
-
-def test_free_memory_is_known_here():
-    assert 1e6 < memory_plan.free_bytes() < 1e14
