@@ -1,8 +1,12 @@
 """Command line of export.py."""
 
 import argparse
+import shlex
 
 from paddle_dnl.cli import _arguments
+
+# Models of ours whose graph has one size; the others have `dynamic_safe`.
+FIXED_SIZE = ("DNLNet", "SemanticFPN", "DGMN2SETR")
 
 
 def parse_args(argv=None) -> argparse.Namespace:
@@ -18,10 +22,51 @@ def parse_args(argv=None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+def _refuse_free_size(args: argparse.Namespace) -> None:
+    """Says within a moment, before Paddle is imported, which command exports a model that needs a fixed size.
+
+    Raises:
+        ExportError: a model of ours with attention over all positions, and no size.
+        ConfigError: a configuration that cannot be read.
+    """
+    from paddle_dnl.config.overrides import apply_overrides
+    from paddle_dnl.config.reading import read_config
+    from paddle_dnl.errors import ExportError
+
+    if args.input_shape and -1 not in args.input_shape:
+        return
+    config = read_config(args.config)
+    apply_overrides(config, args.opts or [])
+    model = config.get("model")
+    name = model.get("type") if isinstance(model, dict) else None
+    if name not in FIXED_SIZE:
+        return
+    batch = next((size for size in args.input_shape or () if size > 0), 1)
+    width, height = _trained_size(config)
+    given = f"{args.input_shape} leaves sizes free" if args.input_shape else "is missing"
+    raise ExportError(
+        f"--input_shape {given}, and {name} is exported for one size; run\n"
+        f"python export.py --config {shlex.quote(args.config)} --model_path {shlex.quote(args.model_path)} "
+        f"--save_dir {shlex.quote(args.save_dir)} --input_shape {batch} 3 {height} {width}"
+    )
+
+
+def _trained_size(config: dict) -> tuple[int, int]:
+    """Width and height of the training crops, else the recipe's most frequent ones."""
+    dataset = config.get("train_dataset")
+    transforms = dataset.get("transforms") if isinstance(dataset, dict) else None
+    for step in transforms if isinstance(transforms, list) else []:
+        size = step.get("crop_size") if isinstance(step, dict) else None
+        if isinstance(size, list) and len(size) == 2 and all(isinstance(v, int) and v > 0 for v in size):
+            return tuple(size)
+    return 1024, 512
+
+
 def main(argv=None) -> int:
     """Exports and verifies; returns the exit status."""
     args = parse_args(argv)
     model_path = _arguments.require_model_path(args)
+    _refuse_free_size(args)
     from paddle_dnl.config import Config
 
     _arguments.select_device("cpu")

@@ -1,7 +1,6 @@
 """`--engine auto`: the fastest of an exported folder's verified engines on this machine; measured once, then remembered."""
 
 import hashlib
-import importlib.metadata
 import json
 import os
 import platform
@@ -32,12 +31,26 @@ def candidates(files: DeployConfig, options: EngineOptions) -> dict[str, tuple[s
     if options.device != "cpu" or options.enable_mkldnn:
         return paddle_only
     found = paddle_only
-    if mkldnn_obstacle(files) is None:
-        found["paddle with oneDNN"] = (PaddleEngine.name, replace(options, enable_mkldnn=True))
-    has_verified_onnx = files.onnx is not None and files.verified.get("onnxruntime", {}).get("ok") is True
-    if has_verified_onnx and _version("onnxruntime") is not None:
-        found[OnnxEngine.name] = (OnnxEngine.name, options)
+    for label, chosen, obstacle in (
+        ("paddle with oneDNN", (PaddleEngine.name, replace(options, enable_mkldnn=True)), mkldnn_obstacle(files)),
+        (OnnxEngine.name, (OnnxEngine.name, options), _onnx_obstacle(files)),
+    ):
+        if obstacle is None:
+            found[label] = chosen
+        else:
+            logger.info(f"engine auto: not {label}: {obstacle}")
     return found
+
+
+def _onnx_obstacle(files: DeployConfig) -> str | None:
+    """Why ONNX Runtime is not to be used with this folder; None where the export verified it."""
+    if files.onnx is None:
+        return "the folder has no ONNX file (export.py --format onnx makes one)"
+    if files.verified.get("onnxruntime", {}).get("ok") is not True:
+        return "the export did not verify it"
+    if _onnxruntime_version() is None:
+        return "it is not installed (pip install paddle-dnl[onnx])"
+    return None
 
 
 def choose(files: DeployConfig, options: EngineOptions, make: Callable) -> tuple[str, EngineOptions]:
@@ -79,13 +92,13 @@ def _time(engine, batch: np.ndarray) -> float:
     return min(seconds_of_runs(lambda: engine.run(batch), warmup=1, repeats=_TIMED_RUNS))
 
 
-def _version(package: str) -> str | None:
-    """Of an installed package that can be imported; None without it."""
+def _onnxruntime_version() -> str | None:
+    """None without it. Asked of the module: its packages have several names, for GPUs and other devices."""
     try:
-        importlib.import_module(package)
-        return importlib.metadata.version(package)
-    except (ImportError, importlib.metadata.PackageNotFoundError):
+        import onnxruntime
+    except ImportError:
         return None
+    return onnxruntime.__version__
 
 
 def _key(files: DeployConfig, options: EngineOptions, shape: list[int], labels: list[str]) -> str | None:
@@ -94,40 +107,44 @@ def _key(files: DeployConfig, options: EngineOptions, shape: list[int], labels: 
         return None
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     threads = options.cpu_threads or default_threads()
-    versions = [paddle.__version__, _version("onnxruntime")]
+    versions = [paddle.__version__, _onnxruntime_version()]
     content = [files.sha256, shape, labels, threads, cores, processor_name(), platform.node(), versions]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def _memory() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+def _memory() -> Path | None:
+    """The file of earlier measurements; None for a user without a home, as containers may have."""
+    try:
+        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    except RuntimeError:
+        return None
     return Path(base) / "paddle-dnl" / "engines.json"
 
 
-def _all_remembered() -> dict:
+def _all_remembered(path: Path | None) -> dict:
     try:
-        found = json.loads(_memory().read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8")) if path else {}
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
 
 
 def _remembered(key: str | None, labels: list[str]) -> dict[str, float] | None:
-    found = _all_remembered().get(key) if key else None
+    found = _all_remembered(_memory()).get(key) if key else None
     fits = isinstance(found, dict) and list(found) == labels
     return found if fits and all(isinstance(v, float) and v > 0 for v in found.values()) else None
 
 
 def _remember(key: str | None, seconds: dict[str, float]) -> None:
     """Keeps a measurement for the next start; a home that cannot be written to only costs that."""
-    if key is None:
-        return
     path = _memory()
+    if key is None or path is None:
+        return
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".engines_")
         with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(_all_remembered() | {key: seconds}, file, indent=1)
+            json.dump(_all_remembered(path) | {key: seconds}, file, indent=1)
         os.replace(temporary, path)
     except OSError as error:
         logger.info(f"engine auto: {path} cannot be written ({error.strerror}); the next start measures again")
