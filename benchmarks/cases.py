@@ -15,7 +15,7 @@ from paddle_dnl.losses import CrossEntropyLoss
 import numpy as np
 import paddle
 import paddle.nn.functional as F
-from compared_models import dmnet_r50, dnlnet_r50
+from compared_models import alike, dmnet_r50, dnlnet_r50
 
 
 @dataclass
@@ -44,17 +44,20 @@ def _seeded(shape) -> paddle.Tensor:
 # ------------------------------------------------------------------------------------ the DNL block
 
 
-def _block(side: str, height: int, width: int, backward: bool):
+def _dnl_block(side: str):
     if side == "ours":
         from paddle_dnl.nn.disentangled_nonlocal import DIALECTS, DisentangledNonLocal2D
 
-        block = DisentangledNonLocal2D(512, **DIALECTS["paddleseg"])
-    else:
-        from paddleseg.models.dnlnet import DisentangledNonLocal2D
+        return DisentangledNonLocal2D(512, **DIALECTS["paddleseg"])
+    from paddleseg.models.dnlnet import DisentangledNonLocal2D
 
-        block = DisentangledNonLocal2D(
-            temperature=0.05, in_channels=512, reduction=2, use_scale=True, mode="embedded_gaussian"
-        )
+    return DisentangledNonLocal2D(
+        temperature=0.05, in_channels=512, reduction=2, use_scale=True, mode="embedded_gaussian"
+    )
+
+
+def _block(side: str, height: int, width: int, backward: bool):
+    block = alike(_dnl_block, side)
     block.train() if backward else block.eval()
     x = _seeded([1, 512, height, width])
     x.stop_gradient = not backward
@@ -93,7 +96,7 @@ def _attention_memory(side: str):
 
 
 def _eval(make_model, side: str, height: int, width: int):
-    model = make_model(side)
+    model = alike(make_model, side)
     model.eval()
     x = _seeded([1, 3, height, width])
 
@@ -106,7 +109,7 @@ def _eval(make_model, side: str, height: int, width: int):
 
 def _train(make_model, side: str, height: int, width: int):
     """Both sides use our loss: paddleseg's raises TypeError on Paddle 3. Gradients are cleared as each side's trainer does."""
-    model = make_model(side)
+    model = alike(make_model, side)
     model.train()
     loss = CrossEntropyLoss()
     x = _seeded([1, 3, height, width])
@@ -125,9 +128,7 @@ def _train(make_model, side: str, height: int, width: int):
     return step
 
 
-def _dmnet_head(side: str):
-    """DMNet's head in evaluation on a 64x128 map: four dynamic filters, concatenation, convolution, classifier."""
-
+def _dmnet_of_features(side: str):
     class Features(paddle.nn.Layer):
         feat_channels = [256, 512, 1024, 2048]
 
@@ -142,7 +143,12 @@ def _dmnet_head(side: str):
         from paddle_dnl.models.dmnet import DMNet
     else:
         from paddleseg.models import DMNet
-    model = DMNet(num_classes=19, backbone=Features())
+    return DMNet(num_classes=19, backbone=Features())
+
+
+def _dmnet_head(side: str):
+    """DMNet's head in evaluation on a 64x128 map: four dynamic filters, concatenation, convolution, classifier."""
+    model = alike(_dmnet_of_features, side)
     model.eval()
     x = _seeded([1, 3, 512, 1024])
 

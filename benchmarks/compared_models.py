@@ -1,4 +1,23 @@
-"""Networks built alike on both sides: `ours` from paddle_dnl, `peer` from paddleseg."""
+"""Networks built alike on both sides, `ours` from paddle_dnl and `peer` from paddleseg, with the same weights."""
+
+from collections.abc import Callable
+
+
+def alike(make: Callable, side: str):
+    """`make(side)` with the weights that `make("ours")` draws; both sides build both, so that neither starts with more memory.
+
+    Raises:
+        SystemExit: the sides do not have the same weights.
+    """
+    import paddle
+
+    paddle.seed(0)
+    weights = make("ours").state_dict()
+    model = make(side)
+    missing, unexpected = model.set_state_dict(weights)
+    if missing or unexpected:
+        raise SystemExit(f"the two sides differ in {[*missing, *unexpected]}")
+    return model
 
 
 def dnlnet_r50(side: str):

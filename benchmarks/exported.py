@@ -19,7 +19,7 @@ def _folder(side: str) -> Path:
     """Of ours there is one per state of the package."""
     import paddle
 
-    state = hashlib.sha256(paddle.__version__.encode())
+    state = hashlib.sha256(paddle.__version__.encode() + Path(__file__).read_bytes())
     for path in sorted((ROOT / "paddle_dnl").rglob("*.py")) if side == "ours" else []:
         state.update(path.read_bytes())
     return Path(tempfile.gettempdir()) / f"paddle_dnl_benchmark_export_{side}_{state.hexdigest()[:12]}"
@@ -38,26 +38,36 @@ def _settle_norms(model) -> None:
         model(paddle.randn([2, 3, 128, 256]))
 
 
-def _export_ours(folder: Path) -> None:
-    from paddle_dnl.deployment.exporter import export_model
-
+def _model(side: str):
+    """DNLNet-R50 of one side, with the same weights on both."""
     import paddle
     from compared_models import dnlnet_r50
 
     paddle.seed(0)
-    model = dnlnet_r50("ours")
-    _settle_norms(model)
+    ours = dnlnet_r50("ours")
+    _settle_norms(ours)
     # Random queries make a softmax so sharp that rounding alone, on some processors, moves the logits by 4e-4.
-    block = model.head.dnl_block
+    block = ours.head.dnl_block
     for parameter in (block.theta.weight, block.theta.bias):
         parameter.set_value(parameter * 0.01)
-    export_model(model, folder, input_shape=list(SHAPE), transforms=[{"type": "Normalize"}], with_onnx=True)
+    if side == "ours":
+        return ours
+    peer = dnlnet_r50("peer")
+    missing, unexpected = peer.set_state_dict(ours.state_dict())
+    if missing or unexpected:
+        raise SystemExit(f"the two sides differ in {[*missing, *unexpected]}")
+    return peer
+
+
+def _export_ours(folder: Path) -> None:
+    from paddle_dnl.deployment.exporter import export_model
+
+    export_model(_model("ours"), folder, input_shape=list(SHAPE), transforms=[{"type": "Normalize"}], with_onnx=True)
 
 
 def _export_peer(folder: Path) -> None:
     """As PaddleSeg's export.py does: the model, argmax, `paddle.jit.save` with a fixed shape."""
     import paddle
-    from compared_models import dnlnet_r50
 
     class Labels(paddle.nn.Layer):
         def __init__(self, model):
@@ -67,7 +77,7 @@ def _export_peer(folder: Path) -> None:
         def forward(self, x):
             return paddle.argmax(self.model(x)[0], axis=1)
 
-    model = Labels(dnlnet_r50("peer"))
+    model = Labels(_model("peer"))
     model.eval()
     traced = paddle.jit.to_static(model, input_spec=[paddle.static.InputSpec(list(SHAPE), "float32")], full_graph=True)
     paddle.jit.save(traced, str(folder / "model"))

@@ -100,7 +100,8 @@ def _pair(value) -> tuple[int, int]:
 
 
 def _takes_strips(x, geometry: Geometry) -> bool:
-    if _rows(x, geometry, UNFOLDED_LIMIT) >= geometry.out_length(x, 0):
+    # A strip of padding alone would have no rows of the input.
+    if min(geometry.transposed().padding) < 0 or _rows(x, geometry, UNFOLDED_LIMIT) >= geometry.out_length(x, 0):
         return False
     return has_gradients(geometry) or not paddle.is_grad_enabled()
 

@@ -53,6 +53,15 @@ def test_same_numbers(options, rows, monkeypatch, calls):
         assert max(calls) < 23
 
 
+def test_rows_of_padding_alone_are_left_to_paddle(monkeypatch, calls):
+    monkeypatch.setattr(row_strips, "UNFOLDED_LIMIT", 1)
+    conv, x = nn.Conv2D(2, 2, 3, padding=4), paddle.randn([1, 2, 9, 9])
+    for context in (paddle.no_grad(), paddle.enable_grad()):
+        with context:
+            np.testing.assert_array_equal(row_strips.conv2d(x, conv).numpy(), conv(x).numpy())
+    assert not calls
+
+
 def test_hooks_are_called(monkeypatch, calls):
     monkeypatch.setattr(row_strips, "UNFOLDED_LIMIT", 1)
     conv, seen = nn.Conv2D(2, 2, 3, padding=1), []
