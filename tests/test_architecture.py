@@ -38,7 +38,8 @@ ALLOWED = {
     "restricted_pickle": {"restricted_pickle"},
     "import_guard": {"import_guard"},
     "cpu_kernels": {"cpu_kernels"},
-    "__init__": {"import_guard", "cpu_kernels"},
+    "threads": {"threads"},
+    "__init__": {"import_guard", "cpu_kernels", "threads"},
 }
 
 

@@ -1,4 +1,4 @@
-"""What every program does around its `main`: threads before paddle is imported, errors to one line and an exit status."""
+"""What every program does around its `main`: errors to one line and an exit status."""
 
 import errno
 import importlib
@@ -8,23 +8,12 @@ import traceback
 import warnings
 
 
-def choose_threads() -> None:
-    """Sets OMP_NUM_THREADS to this process's share of the cores, unless the user has set it.
-
-    Paddle pins itself to one thread at import when the variable is missing.
-    """
-    local_ranks = int(os.environ.get("PADDLE_LOCAL_SIZE", os.environ.get("PADDLE_TRAINERS_NUM", "1")))
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // max(1, local_ranks))))
-
-
 def run(module: str, argv: list[str] | None = None) -> None:
     """Imports `module`, runs its `main(argv)` and ends the process with the right status.
 
     0 is success, 2 wrong use of the command line, 1 any other failure; a failure that the user can act on is one line on
     stderr.
     """
-    choose_threads()
     warnings.filterwarnings("ignore", message="No ccache found")
     from paddle_dnl import import_guard
     from paddle_dnl.errors import PaddleDnlError

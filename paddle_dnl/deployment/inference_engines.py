@@ -36,7 +36,7 @@ class EngineOptions:
 
 
 def default_threads() -> int:
-    """OMP_NUM_THREADS, else one per core."""
+    """OMP_NUM_THREADS, which `import paddle_dnl` sets to the cores where it comes before Paddle; else one per core."""
     given = os.environ.get("OMP_NUM_THREADS", "")
     return int(given) if given.isdigit() and int(given) > 0 else os.cpu_count() or 1
 
