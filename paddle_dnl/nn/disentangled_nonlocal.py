@@ -294,7 +294,7 @@ class _ConcatProject(nn.Layer):
             columns = paddle.matmul(key, weight[channels:]).transpose([0, 2, 1])  # [B, 1, M]
             # The division by the number of keys goes to the values: M x e numbers instead of N x M.
             values = values / (key.shape[1] if key.shape[1] > 0 else paddle.shape(key)[1].cast(values.dtype))
-            count, step = rows.shape[1], self._tile_rows(key.shape[1])
+            count, step = rows.shape[1], self._tile_rows(key.shape[1] * max(1, key.shape[0]))
             if self.training or count <= 0 or step <= 0:
                 return self._part(rows, columns, values).cast(dtype)
             parts = [self._part(rows[:, i : i + step], columns, values) for i in range(0, count, step)]
@@ -302,7 +302,7 @@ class _ConcatProject(nn.Layer):
 
     @staticmethod
     def _tile_rows(keys: int) -> int:
-        """Rows that make a tile of 32 MiB in float32; 0 where the number of keys is not known."""
+        """Rows that make a tile of 32 MiB in float32, for the keys of a whole batch; 0 where their number is not known."""
         return max(1, (8 << 20) // keys) if keys > 0 else 0
 
     def _part(self, rows, columns, values):
