@@ -7,6 +7,7 @@ import time
 from paddle_dnl import registry
 from paddle_dnl.config import Config
 from paddle_dnl.config.reading import read_yaml_mapping
+from paddle_dnl.deployment.deploy_config import read_deploy_config
 from paddle_dnl.engine.build import build_model, load_start_weights
 from paddle_dnl.errors import ConfigError
 
@@ -173,7 +174,7 @@ def test_what_honest_configurations_say_still_works(cage):
 
 def _refused(path, read=Config) -> str:
     began = time.monotonic()
-    with pytest.raises(ConfigError, match=r"\.yml") as caught:
+    with pytest.raises(ConfigError, match=r"\.ya?ml") as caught:
         read(path)
     text = str(caught.value)
     assert time.monotonic() - began < 20 and len(text) < 2000 and "\n" not in text
@@ -247,4 +248,18 @@ def test_names_that_no_file_can_have(tmp_path, name, count_fault):
 def test_a_number_in_place_of_a_long_list(tmp_path, count_fault):
     (tmp_path / "child.yml").write_text(f"_base_: [{'1, ' * 5000}1]\n")
     assert "_base_" in _refused(tmp_path / "child.yml")
+    count_fault("hostile YAML files")
+
+
+@pytest.mark.parametrize(
+    "name", ["x" * 5000, "a/" * 3000 + "b", "loop", '"a\\0b"'], ids=["long", "deep", "loop", "zero"]
+)
+@pytest.mark.parametrize("key", ["model", "params", "onnx"])
+def test_exports_that_name_what_no_file_can_be(tmp_path, key, name, count_fault):
+    _loop(tmp_path / "loop")
+    names = {"model": "net.json", "params": "net.pdiparams", key: name}
+    for file in ("net.json", "net.pdiparams"):
+        (tmp_path / file).write_bytes(b"")
+    (tmp_path / "deploy.yaml").write_text("Deploy:\n" + "".join(f"  {key}: {value}\n" for key, value in names.items()))
+    assert f"Deploy.{key}" in _refused(tmp_path / "deploy.yaml", read_deploy_config)
     count_fault("hostile YAML files")
