@@ -6,6 +6,10 @@ the same name wins. paddleseg's own registries are not touched (see `paddle_dnl.
 
 import difflib
 import importlib
+import inspect
+import os
+import re
+import reprlib
 from collections.abc import Iterator
 
 from paddle_dnl.errors import ConfigError, PaddleDnlError
@@ -77,9 +81,10 @@ def find(name: str, kind: str, where: str) -> type:
         ConfigError: no component of this kind has that name; the message holds the nearest one.
     """
     load_components()
-    for registry in _REGISTRIES[kind]:
-        if name in registry.components_dict:
-            return registry[name]
+    if isinstance(name, str):
+        for registry in _REGISTRIES[kind]:
+            if name in registry.components_dict:
+                return registry[name]
     raise ConfigError(f"{where}.type: there is no {kind} named {name!r}.{nearest(name, names(kind))}")
 
 
@@ -104,6 +109,62 @@ def nested(cfg: dict, kind: str, where: str) -> Iterator[tuple[dict, str, str]]:
                     yield item, kind_of(key, kind), f"{where}.{key}.{i}"
 
 
+# Text for a component of paddleseg is a word such as `bilinear` or `NCHW`. Some of them run their text as Python, so what
+# could be more than a word does not reach them.
+_WORD = re.compile(r"[\w.-]*", re.ASCII)
+_LAYER = re.compile(r"nn\.[A-Za-z]\w*", re.ASCII)
+
+
+def _refuse_harm(key: str, value, where: str) -> None:
+    """One argument of a component of paddleseg, with all mappings and lists in it."""
+    if key == "pretrained" and value is not None:
+        raise ConfigError(f"{where}: start weights are read for `model` and `model.backbone` only; remove this key")
+    if isinstance(value, dict):
+        for inner, item in value.items():
+            _refuse_harm(inner, item, f"{where}.{inner}")
+    elif isinstance(value, list | tuple | set):  # YAML has `!!pairs` and `!!set` too
+        for i, item in enumerate(value):
+            _refuse_harm(key, item, f"{where}.{i}")
+    elif isinstance(value, str | bytes):
+        allowed, example = (_LAYER, "nn.LayerNorm") if key == "norm_layer" else (_WORD, "bilinear")
+        if isinstance(value, bytes) or not allowed.fullmatch(value):
+            raise ConfigError(
+                f"{where}: {reprlib.repr(value)} is not the kind of name that belongs here; write one such as {example}"
+            )
+
+
+def refuse_harmful(cfg: dict, kind: str, where: str) -> None:
+    """Refuses arguments with which a component of paddleseg would run text or unpickle weights; ours do neither.
+
+    Nested components are left out: each is looked at when its turn comes.
+
+    Raises:
+        ConfigError: names the dotted key, the value and what may stand there.
+    """
+    ours, _ = _REGISTRIES[kind]
+    if kind == "dataset" or cfg["type"] in ours.components_dict:
+        return
+    for key, value in cfg.items():
+        items = {f"{where}.{key}": value}
+        if isinstance(value, list):
+            items = {f"{where}.{key}.{i}": item for i, item in enumerate(value)}
+        for dotted, item in items.items():
+            if key == "pretrained" or not is_component(item):
+                _refuse_harm(key, item, dotted)
+
+
+def _refuse_fetching(cls: type, cfg: dict, where: str) -> None:
+    """Where the folder is missing, paddleseg's datasets fetch an archive and unpack it wherever its names lead."""
+    ours, _ = _REGISTRIES["dataset"]
+    if cfg["type"] in ours.components_dict or "dataset_root" not in inspect.signature(cls).parameters:
+        return
+    root = cfg.get("dataset_root")
+    if not isinstance(root, str) or not os.path.isdir(root):
+        raise ConfigError(
+            f"{where}.dataset_root: {reprlib.repr(root)} is no folder; put the data of {cfg['type']} there first"
+        )
+
+
 def build(cfg: dict, kind: str, where: str | None = None):
     """Builds the component that `cfg` describes, nested components first.
 
@@ -113,12 +174,15 @@ def build(cfg: dict, kind: str, where: str | None = None):
         where: dotted key shown in errors; by default the kind.
 
     Raises:
-        ConfigError: unknown name, or the constructor refused its arguments.
+        ConfigError: unknown name, arguments that do harm in paddleseg, or the constructor refused its arguments.
     """
     where = where or kind
     if not is_component(cfg):
         raise ConfigError(f"{where}: expected a mapping with a `type` key, got {cfg!r}")
     cls = find(cfg["type"], kind, where)
+    refuse_harmful(cfg, kind, where)
+    if kind == "dataset":
+        _refuse_fetching(cls, cfg, where)
 
     def value_of(key, value):
         if is_component(value):

@@ -6,6 +6,7 @@ PaddleSeg fills in: the number of classes and channels of the model, `ignore_ind
 
 import inspect
 import math
+import reprlib
 
 from paddle_dnl import registry
 from paddle_dnl.errors import ConfigError
@@ -77,12 +78,29 @@ def check_component(cfg, kind: str, where: str) -> None:
     if kind == "optimizer" and name == "SGD" and "momentum" in cfg:
         cls = registry.find("Momentum", kind, where)
     _check_arguments(cls, name, {key: value for key, value in cfg.items() if key != "type"}, where, kind)
+    _check_start_weights(cfg, kind, where)
     for key in ("transforms", "losses"):
         items = cfg.get(key)
         if items is not None and (not isinstance(items, list) or not all(registry.is_component(i) for i in items)):
             raise ConfigError(f"{where}.{key}: expected a list of mappings with a `type` key")
     for inner, inner_kind, inner_where in registry.nested(cfg, kind, where):
         check_component(inner, inner_kind, inner_where)
+
+
+# Whose `pretrained` is read, by our own reader; see `paddle_dnl.engine.build`.
+_START_WEIGHTS = ("model", "model.backbone")
+
+
+def _check_start_weights(cfg: dict, kind: str, where: str) -> None:
+    """Weights only where we read them, and nothing that paddleseg would take for more than a value."""
+    weights = cfg.get("pretrained")
+    if weights is not None and where not in _START_WEIGHTS:
+        raise ConfigError(
+            f"{where}.pretrained: start weights are read for {' and '.join(_START_WEIGHTS)} only; remove this key"
+        )
+    if weights is not None and not isinstance(weights, str):
+        raise ConfigError(f"{where}.pretrained: must be the path or address of a file, got {reprlib.repr(weights)}")
+    registry.refuse_harmful({key: value for key, value in cfg.items() if key != "pretrained"}, kind, where)
 
 
 # What the frame around a component supplies, so that a configuration need not.

@@ -5,6 +5,8 @@ everything else replaces; a mapping with `_inherited_: False` replaces its base 
 """
 
 import re
+import reprlib
+import stat
 from pathlib import Path
 
 from paddle_dnl.errors import ConfigError
@@ -14,9 +16,12 @@ import yaml
 BASE_KEY = "_base_"
 INHERIT_KEY = "_inherited_"
 
-# A configuration is a page of text. These bounds stop files that are something else, and alias bombs.
+# A configuration is a page of text. These bounds stop files that are something else, and bombs of aliases and of bases.
 _MAX_BYTES = 256_000
 _MAX_NODES = 100_000
+_MAX_LEVELS = 100
+_MAX_FILES = 64
+_MAX_BASES_IN_A_ROW = 16
 
 
 class _Loader(yaml.SafeLoader):
@@ -50,8 +55,8 @@ _Loader.add_implicit_resolver(
 _Loader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(loader.construct_scalar(node)))
 
 
-def _count_nodes(node: yaml.Node, done: dict[int, int], open_nodes: set[int]) -> int:
-    """Nodes below `node` with every alias written out; this is what an alias bomb makes huge."""
+def _measure(node: yaml.Node, done: dict[int, tuple[int, int]], open_nodes: set[int]) -> tuple[int, int]:
+    """Nodes and levels from `node` on with every alias written out; this is what an alias bomb makes huge."""
     if id(node) in done:
         return done[id(node)]
     if id(node) in open_nodes:
@@ -62,12 +67,16 @@ def _count_nodes(node: yaml.Node, done: dict[int, int], open_nodes: set[int]) ->
         children = node.value
     elif isinstance(node, yaml.MappingNode):
         children = [part for pair in node.value for part in pair]
-    total = 1 + sum(_count_nodes(child, done, open_nodes) for child in children)
+    sizes = [_measure(child, done, open_nodes) for child in children]
+    total = 1 + sum(nodes for nodes, _ in sizes)
+    levels = 1 + max((deep for _, deep in sizes), default=0)
     open_nodes.discard(id(node))
-    done[id(node)] = total
+    done[id(node)] = total, levels
     if total > _MAX_NODES:
         raise yaml.YAMLError(f"more than {_MAX_NODES} values")
-    return total
+    if levels > _MAX_LEVELS:
+        raise yaml.YAMLError(f"nested too deeply, more than {_MAX_LEVELS} levels")
+    return total, levels
 
 
 def parse_yaml(text: str):
@@ -81,7 +90,7 @@ def parse_yaml(text: str):
         node = loader.get_single_node()
         if node is None:
             return None
-        _count_nodes(node, {}, set())
+        _measure(node, {}, set())
         return loader.construct_document(node)
     except RecursionError as error:
         raise yaml.YAMLError("nested too deeply") from error
@@ -91,28 +100,52 @@ def parse_yaml(text: str):
         loader.dispose()
 
 
+def _shown(path: Path) -> str:
+    """The path for an error of one line; of one that fills pages only its end."""
+    text = str(path)
+    text = text if len(text) <= 300 else f"...{text[-300:]}"
+    return text if text.isprintable() else repr(text)
+
+
+def _read_bytes(path: Path) -> bytes:
+    """The content of a regular file of a page's size.
+
+    Raises:
+        ConfigError: too large, or no regular file.
+        OSError, ValueError: the system's reasons.
+    """
+    if not stat.S_ISREG(path.stat().st_mode):
+        # A pipe would be waited for, a device read without end.
+        raise ConfigError(f"{_shown(path)}: cannot be read (is a folder, pipe or device, no file)")
+    with path.open("rb") as file:
+        # Not by the size that the system states: files of /proc have none.
+        content = file.read(_MAX_BYTES + 1)
+    if len(content) > _MAX_BYTES:
+        raise ConfigError(f"{_shown(path)}: more than {_MAX_BYTES} bytes is too large for a configuration")
+    return content
+
+
 def read_yaml_mapping(path: Path) -> dict:
     """One YAML file that holds a mapping.
 
     Raises:
         ConfigError: missing, unreadable, too large, not UTF-8, not YAML, or not a mapping; names the file and line.
     """
+    shown = _shown(path)
     try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise ConfigError(f"{path}: {path.stat().st_size} bytes is too large for a configuration")
-        text = path.read_bytes().decode("utf-8-sig")
+        value = parse_yaml(_read_bytes(path).decode("utf-8-sig"))
     except FileNotFoundError:
-        raise ConfigError(f"{path}: no such configuration file") from None
+        raise ConfigError(f"{shown}: no such configuration file") from None
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
+        raise ConfigError(f"{shown}: cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from error
-    try:
-        value = parse_yaml(text)
+        raise ConfigError(f"{shown}: not UTF-8 text ({error.reason} at byte {error.start})") from error
+    except ValueError as error:  # a zero byte in the name
+        raise ConfigError(f"{shown}: cannot be read ({error})") from error
     except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not a valid configuration: {' '.join(str(error).split())}") from error
+        raise ConfigError(f"{shown}: not a valid configuration: {' '.join(str(error).split())}") from error
     if not isinstance(value, dict):
-        raise ConfigError(f"{path}: expected `key: value` lines, found {type(value).__name__}")
+        raise ConfigError(f"{shown}: expected `key: value` lines, found {type(value).__name__}")
     return value
 
 
@@ -138,27 +171,44 @@ def strip_inherit_keys(value):
     return value
 
 
-def read_config(path: str | Path, _open: tuple[Path, ...] = ()) -> dict:
+def read_config(path: str | Path) -> dict:
     """A configuration file with its bases merged in, as plain dicts, lists and scalars.
 
     Raises:
-        ConfigError: see `read_yaml_mapping`; also a base that is missing or that leads back to the file itself.
+        ConfigError: see `read_yaml_mapping`; also a base that is missing or leads back to the file itself, and too many.
     """
-    path = Path(path)
+    return strip_inherit_keys(_read_with_bases(Path(path), (), []))
+
+
+def _read_with_bases(path: Path, children: tuple[Path, ...], done: list[Path]) -> dict:
+    """`read_config` of a file that stands below `children`, the first of which the user named; `done` were read before."""
+    shown = _shown(path)
     if path.suffix not in (".yml", ".yaml"):
-        raise ConfigError(f"{path}: a configuration file ends in .yml or .yaml")
-    resolved = path.resolve()
-    if resolved in _open:
-        chain = " -> ".join(str(step) for step in (*_open, resolved))
-        raise ConfigError(f"{path}: {BASE_KEY} leads in a circle: {chain}")
+        raise ConfigError(f"{shown}: a configuration file ends in .yml or .yaml")
     config = read_yaml_mapping(path)
+    here = path.resolve()
+    if here in children:
+        chain = " -> ".join(_shown(step) for step in (*children, here))
+        raise ConfigError(f"{shown}: {BASE_KEY} leads in a circle: {chain}")
+    done.append(here)
+    first = _shown((*children, here)[0])
+    if len(children) >= _MAX_BASES_IN_A_ROW:
+        raise ConfigError(
+            f"{first}: {BASE_KEY} leads over more than {_MAX_BASES_IN_A_ROW} files to {shown}; write fewer"
+        )
+    if len(done) > _MAX_FILES:
+        raise ConfigError(f"{first}: {BASE_KEY} has more than {_MAX_FILES} files read, up to {shown}; write fewer")
     bases = config.pop(BASE_KEY, [])
     bases = [bases] if isinstance(bases, str) else bases
     if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
-        raise ConfigError(f"{path}: {BASE_KEY}: expected a file name or a list of them, got {bases!r}")
+        raise ConfigError(f"{shown}: {BASE_KEY}: expected a file name or a list of them, got {reprlib.repr(bases)}")
     for base in bases:
         base_path = path.parent / base
-        if not base_path.exists():
-            raise ConfigError(f"{path}: {BASE_KEY}: {base_path} does not exist")
-        config = merge(config, read_config(base_path, (*_open, resolved)))
-    return config if _open else strip_inherit_keys(config)
+        try:
+            problem = "" if base_path.exists() else "does not exist"
+        except OSError as error:  # such as a name that is too long
+            problem = f"cannot be read ({error.strerror})"
+        if problem:
+            raise ConfigError(f"{shown}: {BASE_KEY}: {_shown(base_path)} {problem}")
+        config = merge(config, _read_with_bases(base_path, (*children, here), done))
+    return config

@@ -5,6 +5,7 @@ Its keys are PaddleSeg's (`model`, `params`, `transforms`, `input_shape`, `outpu
 """
 
 import os
+import reprlib
 import shutil
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
@@ -131,7 +132,12 @@ def _inside(folder: Path, name, key: str, path: Path) -> str:
     pure = PurePosixPath(name.replace("\\", "/"))
     if pure.is_absolute() or ".." in pure.parts or ":" in name:
         raise ConfigError(f"{path}: Deploy.{key}: {name!r} leads out of the exported folder")
-    if not (folder / name).resolve().is_relative_to(folder.resolve()):
+    try:
+        (folder / name).exists()  # refuses names that are too long, which `resolve` does not
+        inside = (folder / name).resolve().is_relative_to(folder.resolve())
+    except (OSError, RuntimeError, ValueError) as error:  # or a circle of links, a zero byte
+        raise ConfigError(f"{path}: Deploy.{key}: {reprlib.repr(name)} cannot be the name of a file") from error
+    if not inside:
         raise ConfigError(f"{path}: Deploy.{key}: {name!r} is a link out of the exported folder")
     return name
 
