@@ -7,7 +7,10 @@ in memory that cost gigabytes, or hang the reader with colliding keys. Here
     names        that the caller did not admit are refused before anything is called;
     objects      are filled by their own checked `__setstate__` only, so that nothing of the reader can be altered;
     operations   that weights never need do not exist, and the others are counted;
-    memory       grows with what is in the file: no length is believed before the bytes are there.
+    memory       grows with what is in the file: no length is believed before the bytes are there, and all that is made
+                 from them is charged to an allowance;
+    messages     show texts only, and their start: a list that holds another one ten times, which holds another ten times,
+                 is a short file and has no end when it is written out.
 
 The machine is the pure Python one, since the C one takes memory for the largest place that a file numbers (8 bytes can ask
 for 32 GB); weights have few operations and large ones, so that it is not slower in practice.
@@ -19,7 +22,17 @@ import pickle
 _MAX_OPERATIONS = 2_000_000  # a large model with its optimizer has 0.2 million
 _MAX_OTHER_KEYS = 5_000  # integers may be chosen to collide; strings are hashed with a secret
 _KEYS = (str, int, float, bool, bytes, type(None))  # the hash of a tuple can take for ever
-_SHORT = 64
+_MAX_DIMENSIONS = 64
+_MAX_SIZE = 1 << 48  # elements; the product of integers without a bound takes for ever
+_SHOWN = 80
+
+# Bytes, each as much as the real price or more (CPython 3.10 to 3.13).
+_FREE = 96 << 20  # what any file may take, however small it is
+_PER_BYTE = 4  # an array is its text to encode, its bytes and itself
+_OPERATION = 80
+_OBJECT = 128
+_ITEM = 16
+_PAIR = 240  # of an ordered mapping, which has a list of its keys besides
 
 _PLAIN_OPERATIONS = (
     "MARK STOP POP POP_MARK DUP FLOAT INT BININT BININT1 BININT2 LONG LONG1 LONG4 NONE NEWTRUE NEWFALSE BINFLOAT STRING "
@@ -29,13 +42,65 @@ _PLAIN_OPERATIONS = (
 ).split()
 
 
+class Allowance:
+    """How much memory may be taken while one file is read; nothing is paid back.
+
+    Args:
+        size: bytes of the file.
+    """
+
+    def __init__(self, size: int):
+        self.limit = self.left = _FREE + _PER_BYTE * size
+
+    def charge(self, count: int) -> None:
+        """Takes `count` bytes.
+
+        Raises:
+            UnpicklingError: there is not so much left.
+        """
+        self.left -= count
+        if self.left < 0:
+            raise pickle.UnpicklingError(f"it would take more memory than {self.limit >> 20} MiB")
+
+    def charge_copy(self, value, item: int = _ITEM) -> None:
+        """Takes what a copy of a text, of bytes, or of a container with `item` bytes for each entry would need."""
+        if isinstance(value, str | bytes):
+            self.charge(len(value))
+        elif isinstance(value, list | tuple | dict):
+            self.charge(_OBJECT + item * len(value))
+
+
+def shown(value) -> str:
+    """For an error: the start of a text, of everything else the type."""
+    return repr(value[:_SHOWN]) if type(value) is str else f"something of type {type(value).__name__}"
+
+
+def sizes(numbers=()) -> tuple:
+    """The numbers as a tuple, if they can be a shape, strides or an offset; to be asked before one calculates with them.
+
+    Raises:
+        UnpicklingError: more than 64, or one is no plain integer from 0 to 2^48.
+    """
+    if type(numbers) not in (tuple, list) or len(numbers) > _MAX_DIMENSIONS:
+        raise pickle.UnpicklingError(f"a shape that is no list of at most {_MAX_DIMENSIONS} numbers")
+    if not all(type(n) is int and 0 <= n <= _MAX_SIZE for n in numbers):
+        raise pickle.UnpicklingError("a shape, stride or offset that no array has")
+    return tuple(numbers)
+
+
 class Admitted:
-    """A function that a pickle may call; nothing of it can be read or set from there."""
+    """A function that a pickle may call; nothing of it can be read or set from there.
 
-    __slots__ = ("call",)
+    Args:
+        function: what is called.
+        item: bytes that its result takes at most for each entry of a container that is given to it.
+    """
 
-    def __init__(self, function):
+    __slots__ = ("call", "item")
+
+    def __init__(self, function, item: int = _ITEM):
         self.call = function
+        self.item = item
 
     def __setstate__(self, state):
         raise pickle.UnpicklingError("it sets the inside of a function")
@@ -47,7 +112,7 @@ def _ordered(pairs=()) -> collections.OrderedDict:
     return collections.OrderedDict(pairs)
 
 
-ORDERED_DICT = {("collections", "OrderedDict"): Admitted(_ordered)}
+ORDERED_DICT = {("collections", "OrderedDict"): Admitted(_ordered, _PAIR)}
 
 
 class BoundedFile:
@@ -57,7 +122,6 @@ class BoundedFile:
         self._file = file
         here = file.tell()
         self._end = file.seek(0, 2)
-        self.size = self._end - here
         file.seek(here)
 
     def read(self, size: int) -> bytes:
@@ -74,6 +138,7 @@ def _counted(handler):
         self.operations += 1
         if self.operations > _MAX_OPERATIONS:
             raise pickle.UnpicklingError(f"it has more than {_MAX_OPERATIONS} operations")
+        self.allowance.charge(_OPERATION)
         handler(self)
 
     return run
@@ -85,40 +150,36 @@ class RestrictedUnpickler(pickle._Unpickler):
     Args:
         file: at the start of the pickle; afterwards behind it.
         admitted: (module, name) to `Admitted`, or to a plain value that stands for the name.
+        allowance: for all that is read of the file.
         encoding: of the strings of Python 2.
     """
 
-    def __init__(self, file, admitted: dict, encoding: str = "ASCII"):
-        bounded = BoundedFile(file)
-        super().__init__(bounded, fix_imports=False, encoding=encoding)
-        self.admitted = admitted
+    def __init__(self, file, admitted: dict, allowance: Allowance, encoding: str = "ASCII"):
+        super().__init__(BoundedFile(file), fix_imports=False, encoding=encoding)
+        self.admitted, self.allowance = admitted, allowance
         self.operations = self.other_keys = 0
-        self.left_to_copy = (
-            2 * bounded.size
-        )  # protocol 2 hands an array's bytes on twice: as text to encode, then as bytes
 
     def find_class(self, module, name):
         try:
             return self.admitted[(module, name)]
         except KeyError:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which weights never need") from None
+            asked = f"{module[:_SHOWN]}.{name[:_SHOWN]}"
+            raise pickle.UnpicklingError(f"it asks for {asked}, which weights never need") from None
 
     def persistent_load(self, pid):
         raise pickle.UnpicklingError("it refers to objects outside the file")
 
-    def _charge(self, values: tuple) -> None:
-        """What is handed on may be copied there; one long text of the file, handed on often, must not fill the memory."""
+    def _charge(self, values: tuple, item: int = _ITEM) -> None:
+        """What is handed on may be copied there; what is in the file once, handed on often, must not fill the memory."""
+        self.allowance.charge_copy(values)
         for value in values:
-            if isinstance(value, str | bytes | list | tuple | dict) and len(value) > _SHORT:
-                self.left_to_copy -= len(value)
-                if self.left_to_copy < 0:
-                    raise pickle.UnpicklingError("it uses the same data again and again")
+            self.allowance.charge_copy(value, item)
 
     def _call(self) -> None:
         arguments, function = self.stack.pop(), self.stack.pop()
         if type(function) is not Admitted or type(arguments) is not tuple:
             raise pickle.UnpicklingError(f"it calls a {type(function).__name__}")
-        self._charge(arguments)
+        self._charge(arguments, function.item)
         self.stack.append(function.call(*arguments))
 
     def _build(self) -> None:

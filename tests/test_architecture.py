@@ -16,9 +16,9 @@ WRITTEN = sorted(
     for path in (ROOT / folder).rglob("*.py")
 ) + sorted(ROOT.glob("*.py"))
 
-# What a layer may import of this package: cli -> deployment -> engine -> models -> nn. `errors`, `log`, the reader of
-# pickles, the import guard and what is known of the processor are for all.
-BASE = {"errors", "log", "import_guard", "restricted_pickle", "cpu_kernels", "__init__"}
+# What a layer may import of this package: cli -> deployment -> engine -> models -> nn. `errors`, `log`, the readers of
+# pickles and files, the import guard and what is known of the processor are for all.
+BASE = {"errors", "log", "import_guard", "restricted_pickle", "regular_file", "cpu_kernels", "__init__"}
 ENGINE = {"engine", "models", "losses", "nn", "data", "config", "optim", "registry", "visualize"} | BASE
 ALLOWED = {
     "nn": {"nn", "errors"},
@@ -36,6 +36,7 @@ ALLOWED = {
     "config": {"config", "registry", "models", "losses", "optim", "data"} | BASE,
     "errors": {"errors"},
     "restricted_pickle": {"restricted_pickle"},
+    "regular_file": {"regular_file", "errors"},
     "import_guard": {"import_guard"},
     "cpu_kernels": {"cpu_kernels"},
     "threads": {"threads"},

@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from paddle_dnl.errors import CheckpointError
-from paddle_dnl.restricted_pickle import ORDERED_DICT, Admitted, RestrictedUnpickler
+from paddle_dnl.regular_file import require_file
+from paddle_dnl.restricted_pickle import ORDERED_DICT, Admitted, Allowance, RestrictedUnpickler, shown, sizes
 
 import numpy as np
 
@@ -46,8 +47,9 @@ _IGNORED_NAMES = {
     ("_codecs", "encode"),
     *((f"numpy.{core}.multiarray", x) for core in ("core", "_core") for x in ("scalar", "_reconstruct")),
 }
-_MAX_DIMENSIONS = 64
 _MAX_VALUES = 1_000_000
+_MAX_NAME = 1_000  # letters
+_ENTRY = 128  # bytes of a dict for each of its entries, at most
 _WRAPPERS = ("state_dict", "model", "model_state_dict")
 
 
@@ -81,11 +83,16 @@ class _Storage:
         return 2 if self.dtype == "bfloat16" else np.dtype(self.dtype).itemsize
 
     def numbers(self) -> np.ndarray:
+        """As they are in the file, bfloat16 as uint16."""
         if self.data is None or len(self.data) < self.size * self.itemsize:
             raise pickle.UnpicklingError("the data of a tensor is missing or cut off")
+        return np.frombuffer(self.data, "<u2" if self.dtype == "bfloat16" else self.dtype, self.size)
+
+    def meant(self, numbers: np.ndarray) -> np.ndarray:
+        """The same numbers in a type that NumPy has; of those that a tensor shows only, since many may share them."""
         if self.dtype == "bfloat16":  # the upper half of a float32
-            return (np.frombuffer(self.data, "<u2", self.size).astype("<u4") << 16).view("<f4")
-        return np.frombuffer(self.data, self.dtype, self.size)
+            return np.left_shift(numbers, 16, dtype="<u4").view("<f4")
+        return numbers
 
 
 @dataclass
@@ -100,21 +107,22 @@ class _Tensor:
     def array(self) -> np.ndarray:
         numbers = self.storage.numbers()
         if 0 in self.shape:
-            return np.zeros(self.shape, numbers.dtype)
+            return self.storage.meant(np.zeros(self.shape, numbers.dtype))
         last = self.offset + sum((n - 1) * s for n, s in zip(self.shape, self.strides, strict=True))
         # A view that repeats memory could ask for any amount of it.
         if math.prod(self.shape) > self.storage.size or last >= self.storage.size:
             raise pickle.UnpicklingError("a tensor reaches beyond its data")
         steps = [s * numbers.itemsize for s in self.strides]
-        return np.lib.stride_tricks.as_strided(numbers[self.offset :], self.shape, steps).copy()
+        view = np.ndarray(self.shape, numbers.dtype, numbers, self.offset * numbers.itemsize, steps)
+        return self.storage.meant(view.copy())
 
 
 def _rebuild_tensor(storage, offset, size, stride, *_) -> _Tensor:
     """Stands in for `torch._utils._rebuild_tensor_v2`."""
-    numbers = (offset, *size, *stride)
-    if not isinstance(storage, _Storage) or not all(type(n) is int and n >= 0 for n in numbers):
+    shape, strides, (offset,) = sizes(size), sizes(stride), sizes((offset,))
+    if not isinstance(storage, _Storage) or len(shape) != len(strides):
         raise pickle.UnpicklingError("a tensor with an unusual description")
-    return _Tensor(storage, offset, tuple(size), tuple(stride))
+    return _Tensor(storage, offset, shape, strides)
 
 
 def _rebuild_parameter(tensor, *_):
@@ -122,18 +130,11 @@ def _rebuild_parameter(tensor, *_):
     return tensor
 
 
-def _size(numbers=()) -> tuple:
-    """Stands in for `torch.Size`."""
-    if type(numbers) not in (tuple, list) or len(numbers) > _MAX_DIMENSIONS:
-        raise pickle.UnpicklingError("an unusual size of a tensor")
-    return tuple(numbers)
-
-
 _ALLOWED = {
     **ORDERED_DICT,
     ("torch._utils", "_rebuild_tensor_v2"): Admitted(_rebuild_tensor),
     ("torch._utils", "_rebuild_parameter"): Admitted(_rebuild_parameter),
-    ("torch", "Size"): Admitted(_size),
+    ("torch", "Size"): Admitted(sizes),
     **{("torch", name): dtype for name, dtype in _DTYPES.items()},
     **dict.fromkeys(_IGNORED_NAMES, Admitted(_Ignored)),
 }
@@ -142,22 +143,23 @@ _ALLOWED = {
 class _Unpickler(RestrictedUnpickler):
     """Admits the names in `_ALLOWED` and references to storages, which it collects in `storages`."""
 
-    def __init__(self, file, storages: dict[str, _Storage]):
-        super().__init__(file, _ALLOWED, encoding="utf-8")
+    def __init__(self, file, storages: dict[str, _Storage], allowance: Allowance):
+        super().__init__(file, _ALLOWED, allowance, encoding="utf-8")
         self._storages = storages
 
     def persistent_load(self, pid):
         kind, dtype, key, _, size, *view = pid
         plain = kind == "storage" and dtype in _DTYPES.values() and not any(view)
-        if not plain or type(size) is not int or size < 0:
+        if not plain or type(key) is not str or len(key) > _MAX_NAME:
             raise pickle.UnpicklingError("it refers to something other than plain tensor data")
-        storage = self._storages.setdefault(str(key), _Storage(dtype, size))
+        (size,) = sizes((size,))
+        storage = self._storages.setdefault(key, _Storage(dtype, size))
         if (storage.dtype, storage.size) != (dtype, size):
             raise pickle.UnpicklingError("two descriptions of the same tensor data")
         return storage
 
 
-def _read_zip(file) -> tuple[object, dict[str, _Storage]]:
+def _read_zip(file, allowance: Allowance):
     with zipfile.ZipFile(file) as archive:
         names = archive.namelist()
         pickles = [name for name in names if name.rpartition("/")[2] == "data.pkl"]
@@ -171,53 +173,62 @@ def _read_zip(file) -> tuple[object, dict[str, _Storage]]:
         if f"{root}byteorder" in names and archive.read(f"{root}byteorder").strip() != b"little":
             raise pickle.UnpicklingError("big-endian numbers; save it again on an ordinary machine")
         storages: dict[str, _Storage] = {}
-        content = _Unpickler(io.BytesIO(archive.read(f"{root}data.pkl")), storages).load()
+        content = _Unpickler(io.BytesIO(archive.read(f"{root}data.pkl")), storages, allowance).load()
         for key, storage in storages.items():
             storage.data = archive.read(f"{root}data/{key}")
-    return content, storages
+    return content
 
 
-def _read_stream(file) -> tuple[object, dict[str, _Storage]]:
+def _read_stream(file, allowance: Allowance):
     storages: dict[str, _Storage] = {}
+
+    def following():
+        return _Unpickler(file, storages, allowance).load()
+
     end = file.seek(0, io.SEEK_END)
     file.seek(0)
-    if _Unpickler(file, storages).load() != _MAGIC or _Unpickler(file, storages).load() != _PROTOCOL:
+    if following() != _MAGIC or following() != _PROTOCOL:
         raise pickle.UnpicklingError("it does not begin as a PyTorch file does")
-    _Unpickler(file, storages).load()  # byte order and sizes of the writing machine
-    content = _Unpickler(file, storages).load()
-    for key in _Unpickler(file, storages).load():
-        storage = storages[key]
+    following()  # byte order and sizes of the writing machine
+    content = following()
+    for key in following():
+        # The hash of a tuple of tuples can take for ever.
+        storage = storages.get(key) if type(key) is str else None
+        if storage is None:
+            raise pickle.UnpicklingError(f"{shown(key)} in the list of tensor data, which no tensor uses")
         if int.from_bytes(file.read(8), "little") != storage.size:
             raise pickle.UnpicklingError("two sizes for the same tensor data, or a cut-off file")
         length = storage.size * storage.itemsize
         if length > end - file.tell():  # asked before memory is taken for it
             raise pickle.UnpicklingError("the data of a tensor is cut off")
         storage.data = file.read(length)
-    return content, storages
+    return content
 
 
 class _Arrays:
     """The same containers with arrays in place of tensors; what is neither becomes None.
 
     Args:
-        size: bytes of the file; the tensors together may take four times that, since several may share their data.
+        allowance: is charged with each array, since several may share their data, and with each container and text.
     """
 
-    def __init__(self, size: int):
-        self.values, self.left = 0, 4 * size
+    def __init__(self, allowance: Allowance):
+        self.values, self.allowance = 0, allowance
 
     def __call__(self, value, depth: int = 0):
         self.values += 1
         if depth > 32 or self.values > _MAX_VALUES:
             raise pickle.UnpicklingError(f"containers nested more than 32 deep, or more than {_MAX_VALUES} values")
         if isinstance(value, dict):
+            self.allowance.charge_copy(value, _ENTRY)
             return {key: self(item, depth + 1) for key, item in value.items() if isinstance(key, (str, int))}
+        self.allowance.charge_copy(value)
         if isinstance(value, (list, tuple)):
             return [self(item, depth + 1) for item in value]
         if isinstance(value, _Tensor):
-            self.left -= math.prod(value.shape) * value.storage.itemsize
-            if self.left < 0:
-                raise pickle.UnpicklingError("the tensors together are larger than the file")
+            self.allowance.charge_copy(value.shape)
+            itemsize = 4 if value.storage.dtype == "bfloat16" else value.storage.itemsize
+            self.allowance.charge(math.prod(value.shape) * itemsize)
             return value.array()
         return value if isinstance(value, (str, int, float, bool)) else None
 
@@ -232,18 +243,21 @@ def read_torch(path: str | Path):
             executed.
     """
     path = Path(path)
+    require_file(path)
     try:
         with open(path, "rb") as file:
-            start = file.read(4)
+            allowance = Allowance(file.seek(0, io.SEEK_END))
             file.seek(0)
-            content, _ = _read_zip(file) if start == b"PK\x03\x04" else _read_stream(file)
-        return _Arrays(path.stat().st_size)(content)
+            read = _read_zip if file.read(4) == b"PK\x03\x04" else _read_stream
+            file.seek(0)
+            content = read(file, allowance)
+        return _Arrays(allowance)(content)
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror or error})") from error
     except Exception as error:  # a damaged file raises almost anything
         raise CheckpointError(
-            f"{path}: not a PyTorch file that can be read safely ({type(error).__name__}: {error}). It is "
-            "damaged, of another kind, or holds more than tensors; save its state dict alone and use that."
+            f"{path}: not a PyTorch file that can be read safely ({type(error).__name__}: {str(error)[:300]}). It "
+            "is damaged, of another kind, or holds more than tensors; save its state dict alone and use that."
         ) from error
 
 
@@ -256,9 +270,13 @@ def unwrap(content, path: str | Path = "the file") -> dict[str, np.ndarray]:
     for wrapper in _WRAPPERS:
         if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
             content = content[wrapper]
-    tensors = isinstance(content, dict) and {k: v for k, v in content.items() if isinstance(v, np.ndarray)}
+    tensors = isinstance(content, dict) and {
+        key: value
+        for key, value in content.items()
+        if isinstance(value, np.ndarray) and type(key) is str and len(key) <= _MAX_NAME
+    }
     if not tensors or len(tensors) < len(content):
-        found = ", ".join(map(str, list(content)[:4])) if isinstance(content, dict) else type(content)
+        found = ", ".join(map(shown, list(content)[:4])) if isinstance(content, dict) else shown(content)
         raise CheckpointError(f"{path}: no mapping of names to tensors in it; it holds: {found or 'nothing'}")
     return tensors
 

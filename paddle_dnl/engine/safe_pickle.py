@@ -11,7 +11,8 @@ import pickle
 from pathlib import Path
 
 from paddle_dnl.errors import CheckpointError
-from paddle_dnl.restricted_pickle import ORDERED_DICT, Admitted, RestrictedUnpickler
+from paddle_dnl.regular_file import require_file
+from paddle_dnl.restricted_pickle import ORDERED_DICT, Admitted, Allowance, RestrictedUnpickler, shown, sizes
 
 import numpy as np
 
@@ -20,6 +21,7 @@ _MULTIARRAY = ("numpy.core.multiarray", "numpy._core.multiarray")
 _NDARRAY_TOKEN = "numpy.ndarray"
 _MAX_VALUES = 1_000_000
 _MAX_DEPTH = 16
+_ENTRY = 128  # bytes of a dict for each of its entries, at most
 
 
 class _Dtype:
@@ -28,9 +30,9 @@ class _Dtype:
     __slots__ = ("dtype",)
 
     def __init__(self, code, align=False, copy=True):
-        dtype = np.dtype(code) if isinstance(code, str) and len(code) <= 4 else None
+        dtype = np.dtype(code) if type(code) is str and len(code) <= 4 else None
         if dtype is None or dtype.kind not in "biufc":
-            raise pickle.UnpicklingError(f"array type {str(code)[:40]!r} is not a number type")
+            raise pickle.UnpicklingError(f"an array of {shown(code)}, which is not a number type")
         self.dtype = dtype
 
     def __setstate__(self, state):
@@ -47,14 +49,14 @@ class _Array:
     __slots__ = ("array",)
 
     def __init__(self, subtype, shape, typecode):
-        if subtype != _NDARRAY_TOKEN or tuple(shape) != (0,):
+        if subtype != _NDARRAY_TOKEN or sizes(shape) != (0,):
             raise pickle.UnpicklingError("unusual array header")
         self.array = None
 
     def __setstate__(self, state):
         _, shape, dtype, is_fortran, data = state
-        plain = type(dtype) is _Dtype and type(data) is bytes and type(shape) is tuple and len(shape) <= 32
-        if not plain or not all(type(n) is int and n >= 0 for n in shape):
+        shape = sizes(shape)
+        if type(dtype) is not _Dtype or type(data) is not bytes:
             raise pickle.UnpicklingError("an array with an unusual description")
         if math.prod(shape) * dtype.dtype.itemsize != len(data):
             raise pickle.UnpicklingError("an array whose shape does not fit its data")
@@ -87,10 +89,15 @@ for _module in _MULTIARRAY:
 
 
 class _Plainer:
-    """Checks that only arrays, numbers, strings and containers came out, and gives them back as plain ones."""
+    """Checks that only arrays, numbers, strings and containers came out, and gives them back as plain ones.
 
-    def __init__(self):
-        self.values = 0
+    Args:
+        allowance: is charged with each place where an array, text or container stands, so that the result can also be
+            written out, or made an array of, without becoming much larger than the file.
+    """
+
+    def __init__(self, allowance: Allowance):
+        self.values, self.allowance = 0, allowance
 
     def __call__(self, value, depth: int = 0):
         # A list that holds another one ten times, which holds another ten times, is a short file and never ends.
@@ -100,10 +107,13 @@ class _Plainer:
         if depth > _MAX_DEPTH:
             raise pickle.UnpicklingError(f"its containers are nested more than {_MAX_DEPTH} deep")
         if isinstance(value, dict):
+            self.allowance.charge_copy(value, _ENTRY)
             return {_key(k): self(v, depth + 1) for k, v in value.items()}
+        self.allowance.charge_copy(value)
         if isinstance(value, (list, tuple)):
             return type(value)(self(v, depth + 1) for v in value)
         if type(value) is _Array and value.array is not None:
+            self.allowance.charge(value.array.nbytes)
             return value.array
         if value is None or isinstance(value, (bool, int, float, complex, str, bytes, np.generic)):
             return value
@@ -120,7 +130,13 @@ def _join_big_arrays(state):
     """Puts together the arrays that PaddlePaddle splits at 1 GiB under pickle protocol 2 and 3."""
     parts = state.pop("UnpackBigParamInfor@@", None) if isinstance(state, dict) else None
     for key, info in (parts or {}).items():
-        state[key] = np.concatenate([state.pop(part) for part in info["slices"]]).reshape(info["OriginShape"])
+        if not all(type(part) is str for part in info["slices"]):
+            raise pickle.UnpicklingError("the name of a part of an array is no text")
+        arrays = [state.pop(part) for part in info["slices"]]
+        # Lists would become arrays here, and small numbers as large as the largest of them.
+        if not all(isinstance(array, np.ndarray) for array in arrays) or len({array.dtype for array in arrays}) != 1:
+            raise pickle.UnpicklingError("a part of an array is no array, or of another type than the others")
+        state[key] = np.concatenate(arrays).reshape(sizes(info["OriginShape"]))
     return state
 
 
@@ -131,6 +147,7 @@ def read_pickle(path: str | Path):
         CheckpointError: the file is missing, damaged, or asks for anything but arrays and plain containers.
     """
     path = Path(path)
+    require_file(path)
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -138,9 +155,11 @@ def read_pickle(path: str | Path):
     if not data:
         raise CheckpointError(f"{path}: the file is empty; use another checkpoint")
     try:
-        return _join_big_arrays(_Plainer()(RestrictedUnpickler(io.BytesIO(data), _ADMITTED).load()))
+        allowance = Allowance(len(data))
+        content = RestrictedUnpickler(io.BytesIO(data), _ADMITTED, allowance).load()
+        return _join_big_arrays(_Plainer(allowance)(content))
     except Exception as error:  # a damaged pickle raises almost anything
-        reason = f"{type(error).__name__}: {str(error) or 'it ends too early'}"
+        reason = f"{type(error).__name__}: {str(error)[:300] or 'it ends too early'}"
         raise CheckpointError(
             f"{path}: not a checkpoint that can be read safely ({reason}). The file is damaged or was not written by "
             "PaddlePaddle; use another one."

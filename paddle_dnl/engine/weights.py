@@ -9,10 +9,13 @@ from paddle_dnl.engine.manifest import require_as_written
 from paddle_dnl.engine.safe_pickle import read_pickle
 from paddle_dnl.errors import CheckpointError
 from paddle_dnl.log import logger
+from paddle_dnl.regular_file import require_file
+from paddle_dnl.restricted_pickle import shown
 
 import numpy as np
 import paddle
 
+_MAX_NAME = 1_000  # letters; longer ones are no names, and errors show them
 _MAX_HEADER = 16 << 20  # bytes; DNLNet's is 60 thousand
 _DIGEST_KEY = "sha256_of_tensors"
 
@@ -85,10 +88,14 @@ def read_params(path: str | Path) -> dict:
         raise CheckpointError(f"{path}: is a folder; give the file in it, for instance {path / 'model.pdparams'}")
     if not path.exists():
         raise CheckpointError(f"{path}: no such file")
+    require_file(path)
     require_as_written(path)
     state = _read_safetensors(path) if path.suffix == ".safetensors" else read_pickle(path)
     if not isinstance(state, dict):
         raise CheckpointError(f"{path}: holds a {type(state).__name__}, not a mapping of weights")
+    strange = [key for key in state if type(key) is not str or len(key) > _MAX_NAME]
+    if strange:
+        raise CheckpointError(f"{path}: holds {shown(strange[0])} as the name of a weight; use another file")
     return state
 
 
@@ -110,6 +117,9 @@ def match(model: paddle.nn.Layer, state: Mapping[str, np.ndarray]) -> tuple[dict
             continue
         if key not in target:
             report.unexpected.append(key)
+        elif not isinstance(value, np.ndarray | np.generic):
+            # A list is made an array by many functions, of any size when it holds the same one often.
+            report.mis_shaped.append(f"{key} is a {type(value).__name__}")
         elif tuple(np.shape(value)) != tuple(target[key].shape):
             report.mis_shaped.append(f"{key} {list(np.shape(value))} instead of {list(target[key].shape)}")
         else:

@@ -1,6 +1,7 @@
 """The .pth reader on files that PyTorch 2.13 wrote in both formats, and on damaged and hostile ones."""
 
 import pickle
+import tracemalloc
 from pathlib import Path
 
 from paddle_dnl.convert import read_torch_weights, torch_files
@@ -80,6 +81,32 @@ def test_a_tensor_that_reaches_beyond_its_data_is_refused(offset, shape, strides
     storage = torch_files._Storage("<f4", 2, bytes(8))
     with pytest.raises(pickle.UnpicklingError):
         torch_files._rebuild_tensor(storage, offset, shape, strides).array()
+
+
+def test_only_what_a_tensor_shows_of_a_bfloat16_storage_becomes_float32():
+    """Thousands of tensors may share one storage; each would widen the whole of it."""
+    storage = torch_files._Storage("bfloat16", 1 << 22, bytes(1 << 23))
+    tensor = torch_files._rebuild_tensor(storage, 5, (3,), (2,))
+    tracemalloc.start()
+    assert tensor.array().dtype == "float32"
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 1 << 20
+
+
+def test_a_shape_longer_or_larger_than_any_is_refused_before_it_is_used():
+    storage = torch_files._Storage("<f4", 2, bytes(8))
+    for offset, shape, strides in [
+        (0, (1,) * 65, (1,) * 65),
+        (0, (1 << 49,), (1,)),
+        (0, (1,), (1 << 49,)),
+        (1 << 49, (0,), (1,)),
+        (False, (1,), (1,)),
+        (0, (True,), (1,)),
+        (0, (1, 1), (1,)),
+    ]:
+        with pytest.raises(pickle.UnpicklingError):
+            torch_files._rebuild_tensor(storage, offset, shape, strides)
 
 
 def test_the_writer_of_the_tests_is_read_back(tmp_path):

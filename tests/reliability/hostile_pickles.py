@@ -44,12 +44,71 @@ def _attribute(module: str, name: str, attribute: str, value: bytes) -> bytes:
     return PROTOCOL + _global(module, name) + b"(N(" + _text(attribute) + value + b"dtb."
 
 
-def _nested(depth: int) -> bytes:
-    """A list that holds another ten times, which holds another ten times, and so on."""
+def lists(depth: int = 28) -> bytes:
+    """The operations for a list that holds another ten times, which holds another ten times, and so on."""
     body = b"]\x940"
     for i in range(depth):
         body += b"](" + 10 * (b"h" + bytes([i])) + b"e\x940"
-    return PROTOCOL + body + b"}" + _text("w") + b"h" + bytes([depth]) + b"s."
+    return body + b"h" + bytes([depth])
+
+
+def tuples(depth: int = 60) -> bytes:
+    """The same with pairs, which can be keys."""
+    body = b")\x94"
+    return body + b"".join(b"0h" + bytes([i]) + b"h" + bytes([i]) + b"\x86\x94" for i in range(depth))
+
+
+def _nested(depth: int) -> bytes:
+    return PROTOCOL + lists(depth)[:-2] + b"}" + _text("w") + lists(depth)[-2:] + b"s."
+
+
+def integer(size: int) -> bytes:
+    """The operation for an integer of so many bytes."""
+    return b"\x8b" + struct.pack("<i", size) + b"\x7f" * size
+
+
+def _big_shape() -> bytes:
+    """An array of 32 dimensions, which are all the same integer of 1 MB: their product takes minutes."""
+    dtype = _call("numpy", "dtype", _text("f8"))
+    array = _call("numpy.core.multiarray", "_reconstruct", _global("numpy", "ndarray"), b"K\x00\x85", b"C\x01b")
+    state = b"(K\x01(" + integer(1 << 20) + b"\x94" + b"h\x00" * 31 + b"t" + dtype + b"\x89C\x00t"
+    return PROTOCOL + array + state + b"b."
+
+
+def called_again(times: int, made: bytes, arguments: bytes) -> bytes:
+    """A list of the results of one call with the same arguments again and again; three operations for each."""
+    again = b"h\x00h\x01R"
+    return PROTOCOL + made + b"\x940" + arguments + b"\x940](" + again * times + b"e."
+
+
+def ordered_again(times: int) -> bytes:
+    """Ordered mappings of 64 pairs, of which each takes 4.7 kB."""
+    pairs = b"".join(_text(f"{i:02}") + b"N\x86" for i in range(64))
+    return called_again(times, _global("collections", "OrderedDict"), b"((" + pairs + b"lt")
+
+
+def _arrays_again(times: int) -> bytes:
+    """Arrays of 64 bytes; what they are made of is in the file once."""
+    dtype = _call("numpy", "dtype", _text("f8")) + b"\x940"
+    state = b"(K\x01K\x08\x85h\x00\x89C\x40" + bytes(64) + b"t\x940"
+    call = _global("numpy.core.multiarray", "_reconstruct") + b"\x940"
+    arguments = b"(" + _global("numpy", "ndarray") + b"K\x00\x85C\x01bt\x940"
+    return PROTOCOL + dtype + state + call + arguments + b"](" + b"h\x02h\x03Rh\x01b" * times + b"e."
+
+
+def _parts(slices: bytes, shape: bytes = b"K\x04\x85", more: bytes = b"") -> bytes:
+    """A file that says its array was split, as PaddlePaddle does above 1 GiB."""
+    info = b"}(" + _text("slices") + slices + _text("OriginShape") + shape + b"u"
+    return PROTOCOL + b"}(" + more + _text("UnpackBigParamInfor@@") + b"}" + _text("w") + info + b"su."
+
+
+def _array_many_times() -> bytes:
+    """A list that holds an array of 1 MB two thousand times, which NumPy would make one array of."""
+    call = _call("numpy.core.multiarray", "_reconstruct", _global("numpy", "ndarray"), b"K\x00\x85", b"C\x01b")
+    data = b"B" + struct.pack("<I", 1 << 20) + bytes(1 << 20)
+    state = b"(K\x01J" + struct.pack("<i", 1 << 20) + b"\x85" + _call("numpy", "dtype", _text("u1")) + b"\x89" + data
+    start = _text("part") + b"(" + call + state + b"tb\x94" + b"h\x00" * 2_000 + b"l"
+    return _parts(b"(" + _text("part") + b"l", more=start)
 
 
 def _repeated(length: int, times: int) -> bytes:
@@ -134,5 +193,21 @@ def filling() -> dict[str, bytes]:
         "negative shape": _array(shape=(-4,)),
         "40 dimensions": _array(shape=(1,) * 40, data=b"A" * 8),
         "strings as numbers": _array(code="S999"),
+        "type code of 10^28 lists": PROTOCOL + _global("numpy", "dtype") + lists() + b"\x85R.",
+        "type code of 2^60 pairs": PROTOCOL + _global("numpy", "dtype") + tuples() + b"\x85R.",
+        "byte order of 10^28 lists": PROTOCOL + _call("numpy", "dtype", _text("f8")) + b"(N" + lists() + b"NNNNNNtb.",
+        "array of 10^28 lists": PROTOCOL + _global("numpy.core.multiarray", "_reconstruct") + lists() + b"NN\x87R.",
+        "name of 10^28 lists": PROTOCOL + _text("numpy") + lists() + b"\x93.",
+        "object outside named by 10^28 lists": PROTOCOL + lists() + b"Q.",
+        "part of 2^60 pairs": _parts(tuples() + b"\x85"),
+        "part named by a long text often": _parts(
+            b"(" + _text("x" * 1_000_000) + b"\x94" + b"h\x00" * 2_000 + b"t\x85"
+        ),
+        "part that is an array many times": _array_many_times(),
+        "dimensions of 1 MB": _big_shape(),
+        "dimension that is a truth": _array(shape=(True, 4)),
+        "100,000 dimensions": _array(shape=(1,) * 100_000, data=b"A" * 8),
+        "660,000 mappings of 64": ordered_again(660_000),
+        "390,000 arrays of 64 bytes": _arrays_again(390_000),
         "number that is a set": pickle.dumps({"w": {1, 2}}, protocol=4),
     }

@@ -20,7 +20,13 @@ import pytest
 
 MEMORY, SECONDS = 128 << 20, 60  # a million values take 66 MB, an empty file next to none
 RUNNING = sorted(hostile_pickles.running("marker"))
-SLOW = {"three million operations", "zip: 10^14 lists"}
+SLOW = {
+    "three million operations",
+    "390,000 arrays of 64 bytes",
+    "zip: 10^14 lists",
+    "zip: an empty tensor 700,000 times",
+    "zip: a small tensor 700,000 times",
+}
 
 
 def _cases(names) -> list:
@@ -121,17 +127,25 @@ def _pth(data: bytes, storages: dict[str, bytes] | None = None, method=zipfile.Z
 
 
 def _tensor(
-    size: int, shape: tuple, strides: tuple, key: str = "0", offset: int = 0, kind: bytes = b"storage"
+    size: int,
+    shape: tuple | bytes,
+    strides: tuple,
+    key: str | bytes = "0",
+    offset: int = 0,
+    kind: bytes = b"storage",
 ) -> bytes:
-    """A state dict with one tensor, as PyTorch pickles it."""
+    """A state dict with one tensor, as PyTorch pickles it; bytes are operations to use as they are."""
 
     def numbers(values) -> bytes:
+        if isinstance(values, bytes):
+            return values
         return b"(" + b"".join(b"\x8a\x08" + struct.pack("<q", v) for v in values) + b"t"
 
     def text(value: bytes) -> bytes:
         return b"X" + struct.pack("<I", len(value)) + value
 
-    reference = b"(" + text(kind) + b"ctorch\nFloatStorage\n" + text(key.encode()) + text(b"cpu")
+    key = key if isinstance(key, bytes) else text(key.encode())
+    reference = b"(" + text(kind) + b"ctorch\nFloatStorage\n" + key + text(b"cpu")
     reference += b"\x8a\x08" + struct.pack("<q", size) + b"tQ"
     call = b"ctorch._utils\n_rebuild_tensor_v2\n(" + reference + b"\x8a\x08" + struct.pack("<q", offset)
     call += numbers(shape) + numbers(strides) + b"\x89N" + b"tR"
@@ -145,6 +159,19 @@ def _many_views(count: int) -> bytes:
         one.replace(b"\x01\x00\x00\x00w", b"\x04\x00\x00\x00" + b"%04d" % i, 1) + b"s" for i in range(count)
     )
     return _pth(b"\x80\x02}" + body + b".", {"0": bytes(4 << 20)})
+
+
+def _same_tensor(shape: tuple, size: int = 1 << 20) -> bytes:
+    """Lists that hold one tensor of `shape` 700,000 times, each of which would be a copy."""
+    one = _tensor(size, shape, (1,) * len(shape))[3:-2][6:]
+    lists = b"q\x000(" + b"h\x00" * 700 + b"lq\x010(" + b"h\x01" * 1_000 + b"l"
+    return _pth(b"\x80\x02" + one + lists + b".", {"0": bytes(4 * size)})
+
+
+def _stream(content: bytes, keys: bytes) -> bytes:
+    """The older format, up to the list of keys."""
+    magic = b"\x80\x02\x8a\x0a" + (0x1950A86A20F9469CFC6C).to_bytes(10, "little") + b"."
+    return magic + b"\x80\x02M\xe9\x03." + b"\x80\x02}." + content + b"\x80\x02" + keys + b"."
 
 
 def _overlapping() -> bytes:
@@ -179,6 +206,22 @@ PTH = {
     "zip: offset below zero": lambda: _pth(_tensor(4, (2, 2), (2, 1), offset=-1), {"0": bytes(16)}),
     "zip: size below zero": lambda: _pth(_tensor(-4, (2, 2), (2, 1)), {"0": bytes(16)}),
     "zip: one storage in 100 tensors": lambda: _many_views(100),
+    "zip: key of 10^28 lists": lambda: _pth(_tensor(4, (2, 2), (2, 1), key=hostile_pickles.lists())),
+    "zip: key of 2^60 pairs": lambda: _pth(_tensor(4, (2, 2), (2, 1), key=hostile_pickles.tuples())),
+    "zip: key that is a long text": lambda: _pth(_tensor(4, (2, 2), (2, 1), key="x" * 1_000_000)),
+    "zip: names of long texts": lambda: _pth(b"\x80\x02}X" + struct.pack("<I", 1_000_000) + b"x" * 1_000_000 + b"Ns."),
+    "zip: name that is a long number": lambda: _pth(b"\x80\x02}" + hostile_pickles.integer(100_000) + b"Ns."),
+    "stream: key of 2^60 pairs": lambda: _stream(GOOD, hostile_pickles.tuples() + b"\x85"),
+    "stream: key that is a long text": lambda: _stream(GOOD, b"X" + struct.pack("<I", 1_000_000) + b"x" * 1_000_000 + b"\x85"),
+    "zip: dimensions of 1 MB": lambda: _pth(
+        _tensor(4, b"(" + hostile_pickles.integer(1 << 20) + b"q\x00" + b"h\x00" * 31 + b"t", (1,) * 32), {"0": bytes(16)}),
+    "zip: 40,000 dimensions": lambda: _pth(_tensor(4, (1 << 62,) * 40_000, (1,) * 40_000), {"0": bytes(16)}),
+    "zip: dimension that is a truth": lambda: _pth(_tensor(4, b"(\x88K\x01t", (1, 1)), {"0": bytes(16)}),
+    "zip: offset beyond all files": lambda: _pth(_tensor(4, (0, 4), (1, 1), offset=1 << 60), {"0": bytes(16)}),
+    "zip: stride beyond all files": lambda: _pth(_tensor(4, (1, 4), (1 << 60, 1)), {"0": bytes(16)}),
+    "zip: 660,000 mappings of 64": lambda: _pth(hostile_pickles.ordered_again(660_000)),
+    "zip: an empty tensor 700,000 times": lambda: _same_tensor((0,) + 30 * (1,)),
+    "zip: a small tensor 700,000 times": lambda: _same_tensor(31 * (1,)),
 }  # fmt: skip
 
 

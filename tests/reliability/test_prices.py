@@ -1,0 +1,99 @@
+"""What a stranger's weights may cost a whole process, and what is no file at all: pipes, devices, folders."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from paddle_dnl.convert import read_torch_weights
+from paddle_dnl.engine.safe_pickle import read_pickle
+from paddle_dnl.engine.weights import read_params
+from paddle_dnl.errors import CheckpointError
+
+import hostile_pickles
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+KINDS = {
+    ".pdparams": (read_params, "hostile pickles"),
+    ".pdstates": (read_pickle, "hostile pickles"),
+    ".pth": (read_torch_weights, "hostile .pth files"),
+    ".safetensors": (read_params, "hostile safetensors files"),
+}
+# The modules are loaded before the limit is set, so that it is for the reading alone.
+READ = """
+import resource, sys
+from pathlib import Path
+from paddle_dnl.convert import read_torch_weights
+from paddle_dnl.engine.weights import read_params
+from paddle_dnl.errors import CheckpointError
+
+path, spare = Path(sys.argv[1]), int(sys.argv[2])
+pages = int(Path("/proc/self/statm").read_text().split()[0])
+resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + spare,) * 2)
+try:
+    (read_torch_weights if path.suffix == ".pth" else read_params)(path)
+except CheckpointError as error:
+    print(str(error))
+"""
+
+
+@pytest.fixture
+def at_most_ten_seconds():
+    """A reader that waits for ever ends as a failed test, not as a run that hangs."""
+
+    def stop(*_):
+        raise AssertionError("still reading after ten seconds")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(10)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+def _pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def _endless(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+@pytest.mark.parametrize("suffix", KINDS)
+@pytest.mark.parametrize("make", [_pipe, _endless, Path.mkdir], ids=["pipe", "device", "folder"])
+def test_only_files_are_read(make, suffix, tmp_path, monkeypatch, at_most_ten_seconds, count_fault):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / f"hostile{suffix}"
+    make(path)
+    read, kind = KINDS[suffix]
+    with pytest.raises(CheckpointError, match=f"hostile{suffix}: is a folder"):
+        read(path)
+    count_fault(kind)
+
+
+def test_a_link_to_a_file_is_read(tmp_path):
+    (tmp_path / "real.pdparams").write_bytes(b"\x80\x04}.")
+    (tmp_path / "link.pdparams").symlink_to(tmp_path / "real.pdparams")
+    assert read_params(tmp_path / "link.pdparams") == {}
+
+
+@pytest.mark.parametrize("suffix", [".pdparams", ".pth"])
+def test_many_small_objects_do_not_fill_a_process(suffix, tmp_path, count_fault):
+    path = tmp_path / f"hostile{suffix}"
+    content = hostile_pickles.ordered_again(660_000)
+    # As a stream, which begins with any pickle; the whole of it is read before it is compared with what is expected.
+    path.write_bytes(content)
+    spare = (128 << 20) + 10 * len(content)
+    done = subprocess.run(
+        [sys.executable, "-c", READ, str(path), str(spare)],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "would take more memory" in done.stdout and "MemoryError" not in done.stdout
+    count_fault(KINDS[suffix][1])
