@@ -1,17 +1,23 @@
 """What a stranger's weights may cost a whole process, and what is no file at all: pipes, devices, folders."""
 
 import os
+import pickle
 import signal
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
+from paddle_dnl import restricted_pickle
 from paddle_dnl.convert import read_torch_weights
+from paddle_dnl.engine import safe_pickle
 from paddle_dnl.engine.safe_pickle import read_pickle
-from paddle_dnl.engine.weights import read_params
+from paddle_dnl.engine.weights import match, read_params
 from paddle_dnl.errors import CheckpointError
 
 import hostile_pickles
+import numpy as np
+import paddle
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -97,3 +103,37 @@ def test_many_small_objects_do_not_fill_a_process(suffix, tmp_path, count_fault)
     assert done.returncode == 0, done.stderr[-2000:]
     assert "would take more memory" in done.stdout and "MemoryError" not in done.stdout
     count_fault(KINDS[suffix][1])
+
+
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_honest_files_need_a_small_part_of_what_is_allowed(protocol, tmp_path, monkeypatch):
+    """Twice as many tensors as a large model has slots, and a little state of a training script."""
+    spent = []
+
+    class Watched(restricted_pickle.Allowance):
+        def charge(self, count):
+            super().charge(count)
+            spent.append(count)
+
+    monkeypatch.setattr(safe_pickle, "Allowance", Watched)
+    state = {f"layer{i}.weight": np.full(1_000, i, "float32") for i in range(4_000)}
+    state["history"] = [np.float64(i) for i in range(1_000)]
+    path = tmp_path / "model.pdopt"
+    path.write_bytes(pickle.dumps(state, protocol=protocol))
+    got = read_params(path)
+    assert list(got) == list(state) and got["layer7.weight"][0] == 7 and got["history"][3] == 3
+    of_the_file = 3 * sum(value.nbytes for value in state.values() if isinstance(value, np.ndarray))
+    assert sum(spent) - of_the_file < restricted_pickle.Allowance(0).limit / 4
+
+
+def test_a_list_in_place_of_a_tensor_is_not_made_an_array():
+    layer, state = (
+        paddle.nn.Linear(2, 2),
+        {"weight": [np.zeros(1 << 20, "uint8")] * 200, "bias": np.zeros(2, "float32")},
+    )
+    tracemalloc.start()
+    fitting, report = match(layer, state)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert list(fitting) == ["bias"] and report.mis_shaped == ["weight is a list"]
+    assert peak < 1 << 20
