@@ -133,6 +133,11 @@ def _refuse_harm(key: str, value, where: str) -> None:
             )
 
 
+def _is_of_paddleseg(cls) -> bool:
+    """Not ours, and not a user's own that was put into paddleseg's registries."""
+    return cls.__module__.split(".")[0] == "paddleseg"
+
+
 def refuse_harmful(cfg: dict, kind: str, where: str) -> None:
     """Refuses arguments with which a component of paddleseg would run text or unpickle weights; ours do neither.
 
@@ -141,8 +146,7 @@ def refuse_harmful(cfg: dict, kind: str, where: str) -> None:
     Raises:
         ConfigError: names the dotted key, the value and what may stand there.
     """
-    ours, _ = _REGISTRIES[kind]
-    if kind == "dataset" or cfg["type"] in ours.components_dict:
+    if kind == "dataset" or not _is_of_paddleseg(find(cfg["type"], kind, where)):
         return
     for key, value in cfg.items():
         items = {f"{where}.{key}": value}
@@ -155,8 +159,7 @@ def refuse_harmful(cfg: dict, kind: str, where: str) -> None:
 
 def _refuse_fetching(cls: type, cfg: dict, where: str) -> None:
     """Where the folder is missing, paddleseg's datasets fetch an archive and unpack it wherever its names lead."""
-    ours, _ = _REGISTRIES["dataset"]
-    if cfg["type"] in ours.components_dict or "dataset_root" not in inspect.signature(cls).parameters:
+    if not _is_of_paddleseg(cls) or "dataset_root" not in inspect.signature(cls).parameters:
         return
     root = cfg.get("dataset_root")
     if not isinstance(root, str) or not os.path.isdir(root):

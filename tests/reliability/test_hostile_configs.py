@@ -263,3 +263,14 @@ def test_exports_that_name_what_no_file_can_be(tmp_path, key, name, count_fault)
     (tmp_path / "deploy.yaml").write_text("Deploy:\n" + "".join(f"  {key}: {value}\n" for key, value in names.items()))
     assert f"Deploy.{key}" in _refused(tmp_path / "deploy.yaml", read_deploy_config)
     count_fault("hostile YAML files")
+
+
+def test_a_users_own_component_takes_any_text(monkeypatch):
+    """It is known by where it comes from, not by the registry that it was put into."""
+
+    class Mine:
+        def __init__(self, path):
+            self.path = path
+
+    monkeypatch.setitem(registry.manager.TRANSFORMS._components_dict, "Mine", Mine)
+    assert registry.build({"type": "Mine", "path": "/a folder/of (mine)"}, "transform").path == "/a folder/of (mine)"
