@@ -8,12 +8,10 @@ import tempfile
 from functools import partial
 from pathlib import Path
 
-from paddle_dnl.data.base_dataset import SegmentationDataset, size_text
+from paddle_dnl.data.base_dataset import SegmentationDataset, label_problem, size_text
 from paddle_dnl.data.reading import read_image, read_label, require_whole
 from paddle_dnl.errors import DataError
 from paddle_dnl.log import logger, progress
-
-import numpy as np
 
 _SHOWN = 5
 
@@ -26,20 +24,13 @@ def _problem(pair, num_classes: int, ignore_index: int, channels: int, map_label
         require_whole(image_path)
         if label_path is None:
             return None
-        label = map_label(read_label(label_path))
+        stored = read_label(label_path)
+        label = map_label(stored)
     except DataError as error:
         return str(error)
     if label.shape != image.shape[:2]:
         return f"{label_path}: is {size_text(label)}, its image {image_path} is {size_text(image)}"
-    values = np.unique(label)
-    bad = values[(values != ignore_index) & ((values < 0) | (values >= num_classes))]
-    if bad.size:
-        count = int(np.isin(label, bad).sum())
-        return (
-            f"{label_path}: holds {', '.join(map(str, bad[:5]))} ({count} pixels); "
-            f"labels must be 0 to {num_classes - 1}, or {ignore_index} for ignored"
-        )
-    return None
+    return label_problem(label_path, stored, label, num_classes, ignore_index)
 
 
 def _raise(name: str, problems: list[str], total: int) -> None:

@@ -137,8 +137,12 @@ def read_label(path: str | Path) -> np.ndarray:
             f"{path}: holds {label.dtype} numbers; a label picture has whole class numbers (8 or 16 bit PNG)"
         )
     # Paddle takes uint16 arrays for bfloat16, so that class numbers of 16 bit pictures would turn into almost zero.
-    small = label.dtype.itemsize == 1 or (label.min() >= 0 and label.max() <= 255)
-    return label.astype(np.uint8 if small else np.int32, copy=False)
+    return label.astype(np.int32 if exceeds_byte(label) else np.uint8, copy=False)
+
+
+def exceeds_byte(label: np.ndarray) -> bool:
+    """Whether a label holds numbers outside of 0 to 255, which as uint8 would be taken for classes that are not meant."""
+    return label.dtype.itemsize > 1 and bool(label.min() < 0 or label.max() > 255)
 
 
 def require_whole(path: str | Path) -> None:
