@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from paddle_dnl.data.reading import read_image, read_label
+from paddle_dnl.data.reading import exceeds_byte, read_image, read_label
 from paddle_dnl.errors import DataError
 
 import cv2
@@ -55,6 +55,21 @@ class SegmentationDataset(paddle.io.Dataset):
         """Stored class numbers to those of the model; the same unless a dataset says otherwise."""
         return label
 
+    def read_label(self, path: str) -> np.ndarray:
+        """The label `[H, W]` of a file in the model's class numbers.
+
+        Raises:
+            DataError: unreadable, or with numbers beyond 8 bits that are no class. Numbers of 8 bits are for the check
+                before training and for the metrics: here, at each sample, a look at every pixel would cost too much.
+        """
+        label = self.map_label(read_label(path))
+        problem = (
+            label_problem(path, label, label, self.num_classes, self.ignore_index) if exceeds_byte(label) else None
+        )
+        if problem:
+            raise DataError(problem)
+        return label
+
     def __getitem__(self, index):
         image_path, label_path = self.file_list[index]
         image = read_image(image_path, self.img_channels)
@@ -64,7 +79,7 @@ class SegmentationDataset(paddle.io.Dataset):
         # float32 before any transform, as PaddleSeg's reader does: colour transforms then do not round.
         data = {"img": image.astype(np.float32), "trans_info": [], "gt_fields": []}
         if label_path is not None:
-            data["label"] = self.map_label(read_label(label_path))
+            data["label"] = self.read_label(label_path)
             if data["label"].shape != data["img"].shape[:2]:
                 raise DataError(
                     f"{label_path}: is {size_text(data['label'])}, its image {image_path} is {size_text(data['img'])}"
@@ -82,6 +97,28 @@ class SegmentationDataset(paddle.io.Dataset):
                 data["label"], radius=2, num_classes=self.num_classes
             )
         return data
+
+
+def label_problem(path: str, stored: np.ndarray, label: np.ndarray, num_classes: int, ignore_index: int) -> str | None:
+    """Which numbers of a label file are neither a class nor ignored, or None.
+
+    Args:
+        path: the file.
+        stored: the numbers in it.
+        label: what the dataset makes of them.
+        num_classes, ignore_index: what is allowed in `label`.
+    """
+    values = np.unique(label)
+    bad = values[(values != ignore_index) & ((values < 0) | (values >= num_classes))]
+    if not bad.size:
+        return None
+    there = np.isin(label, bad)
+    held = np.unique(stored[there])
+    meaning = "" if np.array_equal(held, bad) else f", read as {', '.join(map(str, bad[:5]))}"
+    return (
+        f"{path}: holds {', '.join(map(str, held[:5]))} ({int(there.sum())} pixels){meaning}; "
+        f"labels must be 0 to {num_classes - 1}, or {ignore_index} for ignored"
+    )
 
 
 def size_text(array: np.ndarray) -> str:

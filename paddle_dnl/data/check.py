@@ -5,41 +5,35 @@ import json
 import multiprocessing
 import os
 import tempfile
-from functools import partial
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
-from paddle_dnl.data.base_dataset import SegmentationDataset, size_text
+from paddle_dnl.data.base_dataset import SegmentationDataset, label_problem, size_text
 from paddle_dnl.data.reading import read_image, read_label, require_whole
 from paddle_dnl.errors import DataError
 from paddle_dnl.log import logger, progress
 
-import numpy as np
-
 _SHOWN = 5
+_CHUNK = 16  # samples that a process gets at a time
 
 
-def _problem(pair, num_classes: int, ignore_index: int, channels: int, map_label) -> str | None:
+def _problem(dataset, pair) -> str | None:
     """What is wrong with one image and its label, or None."""
     image_path, label_path = pair
     try:
-        image = read_image(image_path, channels)
+        image = read_image(image_path, dataset.img_channels)
         require_whole(image_path)
         if label_path is None:
             return None
-        label = map_label(read_label(label_path))
+        stored = read_label(label_path)
+        label = dataset.map_label(stored)
     except DataError as error:
         return str(error)
     if label.shape != image.shape[:2]:
         return f"{label_path}: is {size_text(label)}, its image {image_path} is {size_text(image)}"
-    values = np.unique(label)
-    bad = values[(values != ignore_index) & ((values < 0) | (values >= num_classes))]
-    if bad.size:
-        count = int(np.isin(label, bad).sum())
-        return (
-            f"{label_path}: holds {', '.join(map(str, bad[:5]))} ({count} pixels); "
-            f"labels must be 0 to {num_classes - 1}, or {ignore_index} for ignored"
-        )
-    return None
+    return label_problem(label_path, stored, label, dataset.num_classes, dataset.ignore_index)
 
 
 def _raise(name: str, problems: list[str], total: int) -> None:
@@ -114,6 +108,7 @@ def check_dataset(
     cache_dir: str | Path | None = None,
     num_workers: int = 0,
     skip_bad: bool = False,
+    gather: Callable[[object], list] | None = None,
 ) -> int:
     """Reads every image and label once; remembers that it did, so that an unchanged dataset is not read again.
 
@@ -124,13 +119,15 @@ def check_dataset(
             written only costs the next check its time.
         num_workers: processes that read.
         skip_bad: take samples that cannot be used out of the dataset, with a warning for each, instead of refusing it.
+        gather: with several processes that train together, the operation that gives each of them the values of all. A
+            sample that one of them cannot read is then left out, or refused, by all; it is called once by each.
 
     Returns:
         How many samples were taken out.
 
     Raises:
         DataError: an empty dataset, an image with two labels, or the first problems with file names and values; with
-            `skip_bad` only when no sample is left.
+            `skip_bad` only when no sample is left. A process that reads was killed. Processes that see other files.
     """
     if not isinstance(dataset, SegmentationDataset):
         return 0
@@ -142,12 +139,13 @@ def check_dataset(
     if problems and not skip_bad:
         _raise(name, list(problems.values()), len(pairs))
     note = os.path.join(_cache_folder(cache_dir), fingerprint)
-    if not problems and os.path.exists(note):
-        return 0
-    there = [index for index in range(len(pairs)) if index not in problems]
-    logger.info(f"checking {len(there)} files of {name} (once; an unchanged dataset is not read again)")
-    found = _read_all(dataset, [pairs[index] for index in there], name, num_workers)
-    problems |= {index: text for index, text in zip(there, found, strict=True) if text}
+    if problems or not os.path.exists(note):
+        there = [index for index in range(len(pairs)) if index not in problems]
+        logger.info(f"checking {len(there)} files of {name} (once; an unchanged dataset is not read again)")
+        found = _read_all(dataset, [pairs[index] for index in there], name, num_workers)
+        problems |= {index: text for index, text in zip(there, found, strict=True) if text}
+    if gather is not None:
+        problems = _agree(pairs, name, problems, gather)
     if not problems:
         _remember(note)
     elif skip_bad:
@@ -157,16 +155,60 @@ def check_dataset(
     return len(problems)
 
 
+def _agree(pairs: list, name: str, problems: dict[int, str], gather: Callable[[object], list]) -> dict[int, str]:
+    """The problems that any of several processes found, the same in each of them.
+
+    Raises:
+        DataError: the processes do not see the same files, so that a position does not mean the same sample.
+    """
+    # Names without folders: the data may lie elsewhere on another machine.
+    names = [[path and os.path.basename(path) for path in pair] for pair in pairs]
+    digest = hashlib.sha256(json.dumps(names).encode()).hexdigest()
+    everywhere = gather((len(pairs), digest, problems))
+    if len({(count, digest) for count, digest, _ in everywhere}) > 1:
+        counts = ", ".join(str(count) for count, _, _ in everywhere)
+        raise DataError(
+            f"{name}: the processes do not see the same files ({counts} samples); give all of them the same data"
+        )
+    merged: dict[int, str] = {}
+    for _, _, found in reversed(everywhere):
+        merged |= found
+    return dict(sorted(merged.items()))
+
+
+_inherited = None  # in a process that reads: the dataset, got by the fork, as sending it with each task would take long
+
+
+def _inherit(dataset) -> None:
+    global _inherited
+    _inherited = dataset
+
+
+def _problem_inherited(pair) -> str | None:
+    return _problem(_inherited, pair)
+
+
+def _read_parallel(dataset, pairs: list, num_workers: int) -> Iterator[str | None]:
+    pool = ProcessPoolExecutor(num_workers, multiprocessing.get_context("fork"), _inherit, (dataset,))
+    done = 0
+    try:
+        for problem in pool.map(_problem_inherited, pairs, chunksize=_CHUNK):
+            yield problem
+            done += 1
+    except BrokenProcessPool as error:
+        # multiprocessing's own pool would start another process and wait for ever for what the first was to do.
+        raise DataError(
+            f"a process that checks the files was killed, as the system does when memory runs out ({done} of "
+            f"{len(pairs)} samples were read, next {pairs[done][0]}); give fewer --num_workers"
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
 def _read_all(dataset, pairs: list, name: str, num_workers: int) -> list[str | None]:
     """What is wrong with each pair, or None."""
-    check = partial(
-        _problem,
-        num_classes=dataset.num_classes,
-        ignore_index=dataset.ignore_index,
-        channels=dataset.img_channels,
-        map_label=dataset.map_label,
-    )
     if num_workers > 1:
-        with multiprocessing.get_context("fork").Pool(num_workers) as pool:
-            return list(progress(pool.imap(check, pairs, chunksize=16), f"check {name}", len(pairs)))
-    return [check(pair) for pair in progress(pairs, f"check {name}")]
+        found = _read_parallel(dataset, pairs, num_workers)
+    else:
+        found = (_problem(dataset, pair) for pair in pairs)
+    return list(progress(found, f"check {name}", len(pairs)))

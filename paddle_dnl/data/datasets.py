@@ -9,6 +9,7 @@ from pathlib import Path
 
 from paddle_dnl.data import pascal  # noqa: F401  registers PascalVOC and PascalContext
 from paddle_dnl.data.base_dataset import SegmentationDataset, require_folder, require_mode
+from paddle_dnl.data.reading import exceeds_byte
 from paddle_dnl.errors import DataError
 from paddle_dnl.registry import DATASETS
 
@@ -203,5 +204,8 @@ class ADE20K(SegmentationDataset):
         self.dataset_root = dataset_root
 
     def map_label(self, label: np.ndarray) -> np.ndarray:
-        """0 to 255 (ignored), n to n - 1; uint8 wraps around to just that."""
-        return label.astype(np.uint8) - np.uint8(1)
+        """0 to 255 (ignored), n to n - 1; uint8 wraps around to just that.
+
+        A label with numbers that no uint8 holds stays as it is stored, to be refused with those numbers.
+        """
+        return label if exceeds_byte(label) else label.astype(np.uint8) - np.uint8(1)

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from paddle_dnl.data.base_dataset import SegmentationDataset, require_folder, require_mode
+from paddle_dnl.data.reading import exceeds_byte
 from paddle_dnl.errors import DataError
 from paddle_dnl.registry import DATASETS
 
@@ -105,6 +106,11 @@ class PascalContext59(_Context):
     NUM_CLASSES = 59
 
     def map_label(self, label: np.ndarray) -> np.ndarray:
-        """0 to 255 (ignored), n to n - 1, 255 stays."""
+        """0 to 255 (ignored), n to n - 1, 255 stays.
+
+        A label with numbers that no uint8 holds stays as it is stored, to be refused with those numbers.
+        """
+        if exceeds_byte(label):
+            return label
         label = label.astype(np.uint8)
         return np.where(label == 255, np.uint8(255), label - np.uint8(1))

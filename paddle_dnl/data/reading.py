@@ -39,7 +39,9 @@ def _announced_pixels(content: np.ndarray) -> int | None:
     try:
         with Image.open(io.BytesIO(content)) as picture:
             return picture.width * picture.height
-    except (OSError, SyntaxError, ValueError):
+    except Image.DecompressionBombError:
+        raise
+    except Exception:  # whatever Pillow's reader of the format stumbled over
         return None
 
 
@@ -123,10 +125,14 @@ def read_label(path: str | Path) -> np.ndarray:
             if picture.format in ("JPEG", "MPO"):
                 raise DataError(f"{path}: is a JPEG, which changes class numbers; labels must be stored as PNG")
             label = np.array(picture)
+    except DataError:
+        raise
     except Image.DecompressionBombError as error:
         raise DataError(f"{path}: {error}") from error
-    except (OSError, SyntaxError, ValueError) as error:
-        raise DataError(f"{path}: is not a readable label picture; it may be damaged ({error})") from error
+    except (
+        Exception
+    ) as error:  # Pillow passes on what its reader stumbled over: struct.error, IndexError, TypeError, ...
+        raise DataError(f"{path}: is not a readable label picture; it may be damaged ({_reason(error)})") from error
     if label.ndim != 2:
         raise DataError(
             f"{path}: has {label.shape[2]} channels; a label picture has one, with the class number of each pixel "
@@ -137,8 +143,17 @@ def read_label(path: str | Path) -> np.ndarray:
             f"{path}: holds {label.dtype} numbers; a label picture has whole class numbers (8 or 16 bit PNG)"
         )
     # Paddle takes uint16 arrays for bfloat16, so that class numbers of 16 bit pictures would turn into almost zero.
-    small = label.dtype.itemsize == 1 or (label.min() >= 0 and label.max() <= 255)
-    return label.astype(np.uint8 if small else np.int32, copy=False)
+    return label.astype(np.int32 if exceeds_byte(label) else np.uint8, copy=False)
+
+
+def exceeds_byte(label: np.ndarray) -> bool:
+    """Whether a label holds numbers outside of 0 to 255, which as uint8 would be taken for classes that are not meant."""
+    return label.dtype.itemsize > 1 and bool(label.min() < 0 or label.max() > 255)
+
+
+def _reason(error: Exception) -> str:
+    """What an error of Pillow says; many say nothing without their kind."""
+    return str(error) if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
 
 
 def require_whole(path: str | Path) -> None:
@@ -147,12 +162,12 @@ def require_whole(path: str | Path) -> None:
     Raises:
         DataError: the file is a JPEG and its data end before the picture does.
     """
-    with open(path, "rb") as file:
-        if file.read(2) != b"\xff\xd8":
-            return
-        file.seek(0)
-        try:
+    try:
+        with open(path, "rb") as file:
+            if file.read(2) != b"\xff\xd8":
+                return
+            file.seek(0)
             with Image.open(file) as picture:
                 picture.load()
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise DataError(f"{path}: is a damaged JPEG ({error})") from error
+    except Exception as error:  # as in `read_label`
+        raise DataError(f"{path}: is a damaged JPEG ({_reason(error)})") from error

@@ -23,7 +23,11 @@ def _pair(value, name: str) -> tuple[int, int]:
 
 
 def _resize(data: dict, width: int, height: int) -> dict:
-    """Resizes image (bilinear) and labels (nearest), and notes the size before."""
+    """Resizes image (bilinear) and labels (nearest), and notes the size before.
+
+    A side that rounds to 0, as of a thin picture made much smaller, becomes 1.
+    """
+    width, height = max(1, width), max(1, height)
     data["trans_info"].append(("resize", data["img"].shape[:2]))
     data["img"] = cv2.resize(data["img"], (width, height), interpolation=cv2.INTER_LINEAR)
     for key in data.get("gt_fields", []):
@@ -231,9 +235,7 @@ class RandomScaleAspect(PaddleSegScaleAspect):
             return super().__call__(data)
         scale, aspect = random.uniform(*self.scale_range), random.uniform(*self.aspect_range)
         rows, columns = data["img"].shape[:2]
-        width = max(1, int(columns * scale * math.sqrt(aspect)))
-        height = max(1, int(rows * scale / math.sqrt(aspect)))
-        return _resize(data, width, height)
+        return _resize(data, int(columns * scale * math.sqrt(aspect)), int(rows * scale / math.sqrt(aspect)))
 
 
 @TRANSFORMS.add_component

@@ -196,7 +196,10 @@ def read_deploy_config(path: str | Path) -> DeployConfig:
     path = Path(path)
     if path.is_dir():
         path = path / FILE_NAME
-    content = read_yaml_mapping(path)
+    try:
+        content = read_yaml_mapping(path)
+    except ConfigError as error:
+        raise ConfigError(f"{error}; mend the file, or export the model again") from error
     require_unbroken_seal(path)
     section = content.get("Deploy")
     if not isinstance(section, dict):

@@ -72,7 +72,7 @@ class ModelLabels:
 
 def true_label(dataset, index: int) -> np.ndarray:
     """The label `[H, W]` of one image in the model's class numbers, at its stored size."""
-    return dataset.map_label(read_label(dataset.file_list[index][1]))
+    return dataset.read_label(dataset.file_list[index][1])
 
 
 def score_images(dataset, predicted: Callable[[int], np.ndarray]) -> tuple[np.ndarray, list[ImageScore]]:

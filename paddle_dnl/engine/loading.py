@@ -15,6 +15,7 @@ from functools import partial
 
 from paddle_dnl.errors import DataError, PaddleDnlError
 
+import cv2
 import numpy as np
 import paddle
 
@@ -71,7 +72,7 @@ def _obey(parent: int) -> None:
     os._exit(0)
 
 
-def _belong_to(parent: int, worker: int) -> None:
+def _belong_to(parent: int) -> None:
     """Ties a data loading process to its training, which Paddle leaves loose at both ends.
 
     It is not to outlive a kill, where Paddle's waits for ever to hand over its last batch. And it is to outlive a Ctrl-C and
@@ -85,6 +86,14 @@ def _belong_to(parent: int, worker: int) -> None:
         os._exit(1)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
     threading.Thread(target=_obey, args=(parent,), daemon=True).start()
+
+
+def _start_worker(parent: int, worker: int) -> None:
+    """What each data loading process does first."""
+    # One per process is enough: each would start as many threads as the machine has cores, against all the others. 0 is
+    # OpenCV's word for it; with 1 it would end the threads that its parent had, which a forked process lacks, and crash.
+    cv2.setNumThreads(0)
+    _belong_to(parent)
 
 
 def load_batches(
@@ -118,7 +127,7 @@ def load_batches(
             collate_fn=join,
             num_workers=num_workers,
             return_list=True,
-            worker_init_fn=partial(_belong_to, os.getpid()),
+            worker_init_fn=partial(_start_worker, os.getpid()),
         )
         iterator = iter(loader)
         try:

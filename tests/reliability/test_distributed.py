@@ -14,38 +14,56 @@ from recording import make_config
 LIMIT = 60  # seconds from the fault to the end of the last process
 
 
-def _fail(tmp_path, fault, seconds=LIMIT, **flags):
-    """Trains on two ranks with a fault at step 7; returns what was written."""
+def _fail(tmp_path, fault, traceback_of=None, **flags):
+    """Trains on two ranks with a fault at step 7; returns what was written.
+
+    A rank in which the program itself is wrong shows a traceback instead of a line.
+    """
     make_config(tmp_path)
     words = training_words(tmp_path, [fault], **{"iters": 12, "save_interval": 5, **flags})
     started = Started("faulty_training.py", words, tmp_path, ranks=2)
     started.wait_for("iter: 6/")
     began = time.monotonic()
-    status = started.wait(seconds)
+    status = started.wait(LIMIT)
     started.require_nothing_left(LIMIT - (time.monotonic() - began))
     assert status != 0
+    _require_one_message_each(started.logs, traceback_of)
     return started.text()
+
+
+def _require_one_message_each(logs, traceback_of):
+    """One line of error in each rank's own log; the launcher's output repeats the logs."""
+    found = {path.name: _errors(path.read_text(errors="replace")) for path in sorted(logs.glob("workerlog.*"))}
+    assert sorted(found) == ["workerlog.0", "workerlog.1"]
+    for number, (name, lines) in enumerate(found.items()):
+        assert len(lines) == (number != traceback_of), (name, lines)
+        assert all(line.startswith(f"Error (rank {number}): ") for line in lines), (name, lines)
 
 
 def _errors(text):
     return [line for line in text.splitlines() if line.startswith("Error (rank")]
 
 
-def _rerun(tmp_path, **flags):
-    """The same command with --resume_model auto, without the fault, ends as an unbroken run does."""
+def _rerun(tmp_path, iters=12, at=(5,), **flags):
+    """The same command with --resume_model auto, without the fault, ends as an unbroken run does.
+
+    It goes on at one of the iterations `at`.
+    """
+    flags |= {"iters": iters, "save_interval": 5}
     resumed = Started(
         "faulty_training.py",
-        training_words(tmp_path, iters=12, save_interval=5, resume_model="auto", **flags),
+        training_words(tmp_path, resume_model="auto", **flags),
         tmp_path,
         2,
     )
     assert resumed.wait() == 0, resumed.text()[-3000:]
-    assert "resumed from" in resumed.text() and "at iter 5" in resumed.text()
+    found = re.search(r"resumed from .* at iter (\d+)", resumed.text())
+    assert found and int(found.group(1)) in at, resumed.text()[-3000:]
     resumed.require_nothing_left()
     flags |= {"save_dir": tmp_path / "unbroken"}
-    unbroken = Started("faulty_training.py", training_words(tmp_path, iters=12, save_interval=5, **flags), tmp_path, 2)
+    unbroken = Started("faulty_training.py", training_words(tmp_path, **flags), tmp_path, 2)
     assert unbroken.wait() == 0, unbroken.text()[-3000:]
-    left, right = (tiny_training.weights(tmp_path / name / "iter_12") for name in ("output", "unbroken"))
+    left, right = (tiny_training.weights(tmp_path / name / f"iter_{iters}") for name in ("output", "unbroken"))
     for key, value in left.items():
         np.testing.assert_array_equal(value, right[key], err_msg=key)
 
@@ -73,7 +91,7 @@ def test_a_killed_rank_and_a_rerun(tmp_path, rank, workers, count_fault):
 @pytest.mark.slow
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_rank_that_raises(tmp_path, rank, count_fault):
-    text = _fail(tmp_path, {"kind": "raise", "rank": rank, "at": 7})
+    text = _fail(tmp_path, {"kind": "raise", "rank": rank, "at": 7}, traceback_of=rank)
     named = rf"Error \(rank {1 - rank}\): rank {rank} \(process \d+\) failed: RuntimeError: a defect of the program"
     assert re.search(named, text), text[-3000:]
     _rerun(tmp_path)
@@ -93,6 +111,8 @@ def test_a_damaged_file(tmp_path, workers, count_fault):
     other = 1 - int(at_fault.group(1))
     assert re.search(rf"Error \(rank {other}\): rank {1 - other} .* failed: .*image_3\.png", text), text[-3000:]
     picture.write_bytes(whole)
+    # Workers had read some batches ahead, before the damage.
+    _rerun(tmp_path, iters=30, at=(5, 10), num_workers=workers)
     count_fault("failed ranks")
 
 
@@ -124,9 +144,9 @@ def test_a_rank_that_fails_before_training(tmp_path, count_fault):
 
 @pytest.mark.slow
 def test_a_slow_rank_is_waited_for(tmp_path, count_fault):
-    """An evaluation that takes 30 s longer on rank 0 is no fault."""
+    """An evaluation that takes longer on rank 0 than gloo waits for anybody (30 s) is no fault."""
     make_config(tmp_path)
-    fault = {"kind": "slow_eval", "rank": 0, "seconds": 30}
+    fault = {"kind": "slow_eval", "rank": 0, "seconds": 45}
     words = training_words(tmp_path, [fault], iters=6, save_interval=6, do_eval=True)
     started = Started("faulty_training.py", words, tmp_path, ranks=2)
     assert started.wait(180) == 0, started.text()[-3000:]

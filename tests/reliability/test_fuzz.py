@@ -1,20 +1,26 @@
-"""Random input for the three parsers that people's text goes through, against what it must mean.
+"""Random input for the three parsers that people's text goes through, and for the transforms that change sizes.
 
 50 examples each in every test run, 500 in `make test-slow`.
 """
 
 import copy
 import json
+import random
 
 from paddle_dnl.config.config import to_yaml
 from paddle_dnl.config.overrides import apply_overrides
 from paddle_dnl.config.reading import merge, read_config
+from paddle_dnl.data import transforms as T
 from paddle_dnl.data.datasets import read_list
+from paddle_dnl.engine.inference import restore
 from paddle_dnl.errors import ConfigError, DataError
 
+import numpy as np
+import paddle
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from paddleseg.transforms import Padding
 
 AMOUNTS = pytest.mark.parametrize("examples", [50, pytest.param(500, marks=pytest.mark.slow)])
 
@@ -190,3 +196,91 @@ def test_merge_keeps_what_the_child_does_not_say(tmp_path, examples, count_fault
 
     check()
     count_fault("fuzzed merges", examples)
+
+
+# ------------------------------------------------------------------------------------------------ sizes
+
+SIDES = st.integers(1, 40)
+LONG_SIDES = SIDES | st.integers(1, 400)
+PADDED = -1.0
+
+
+def _numbered(rows, columns):
+    """A sample whose image says in each pixel where it was, and whose label follows from that."""
+    row, column = np.mgrid[:rows, :columns].astype(np.float32)
+    image = np.stack([row, column, np.zeros_like(row)], axis=2)
+    return {"img": image, "label": _label_of(image), "gt_fields": ["label"], "trans_info": []}
+
+
+def _label_of(image):
+    return ((image[..., 0] * 7 + image[..., 1] * 3) % 200).astype(np.uint8)
+
+
+@AMOUNTS
+def test_a_crop_is_a_window_and_its_padding_lies_behind(examples, count_fault):
+    @_settings(examples)
+    @given(SIDES, SIDES, SIDES, SIDES, st.booleans(), st.sampled_from([1.0, 0.75, 0.01]), st.integers(0, 2**31))
+    def check(rows, columns, width, height, pads, share, seed):
+        np.random.seed(seed)
+        if pads:
+            crop = T.RandomPaddingCrop([width, height], im_padding_value=PADDED, category_max_ratio=share)
+        else:
+            crop = T.RandomCrop([width, height], category_max_ratio=share)
+        found = crop(_numbered(rows, columns))
+        image, label = found["img"], found["label"]
+        inside = (min(rows, height), min(columns, width))
+        assert image.shape == (*((height, width) if pads else inside), 3) and label.shape == image.shape[:2]
+        window = image[: inside[0], : inside[1]]
+        top, left, _ = window[0, 0].astype(int)
+        assert 0 <= top <= rows - inside[0] and 0 <= left <= columns - inside[1]
+        whole = _numbered(rows, columns)["img"]
+        np.testing.assert_array_equal(window, whole[top : top + inside[0], left : left + inside[1]])
+        np.testing.assert_array_equal(label[: inside[0], : inside[1]], _label_of(window))
+        for outside in (np.s_[inside[0] :, :], np.s_[:, inside[1] :]):
+            assert (image[outside] == PADDED).all() and (label[outside] == 255).all()
+
+    check()
+    count_fault("fuzzed transforms", examples)
+
+
+FRAMES = st.lists(SIDES, min_size=2, max_size=2)
+RESIZES = (
+    st.builds(T.ResizeToFit, FRAMES)
+    | st.builds(T.ResizeToFit, FRAMES, st.sampled_from([[0.01, 0.02], [0.5, 2.0]]))
+    | st.builds(T.ResizeByShort, SIDES | st.lists(SIDES, min_size=1, max_size=3), st.sampled_from([1, 7, 50, 1e10]))
+    | st.builds(T.RandomScaleAspect, scale_range=st.sampled_from([[0.01, 0.02], [0.5, 2.0]]))
+)
+
+
+@AMOUNTS
+def test_resizing_and_padding_are_taken_back(examples, count_fault):
+    """Also of pictures that are one pixel wide; what is predicted for each must be of the picture's size again."""
+
+    @_settings(examples)
+    @given(LONG_SIDES, LONG_SIDES, st.lists(RESIZES, min_size=1, max_size=2), st.booleans(), st.integers(0, 2**31))
+    def check(rows, columns, resizes, pads, seed):
+        if rows * columns > 4000:
+            columns = max(1, 4000 // rows)  # thin ones are the hard ones
+        random.seed(seed)
+        np.random.seed(seed)
+        data = _numbered(rows, columns)
+        data["img"][:] = [3, 50, 200]
+        values = set(np.unique(data["label"]))
+        for resize in resizes:
+            if max(data["img"].shape) > 2000:
+                break
+            data = resize(data)
+            sides = data["img"].shape[:2]
+            assert min(sides) >= 1 and data["label"].shape == sides and set(np.unique(data["label"])) <= values
+            if isinstance(resize, T.ResizeByShort):
+                assert max(sides) <= resize.max_size and min(sides) <= max(resize.short_sizes)
+        if pads:
+            height, width = data["img"].shape[:2]
+            data = Padding([width + 5, height + 3])(data)
+        logits = paddle.to_tensor(data["img"].transpose(2, 0, 1)[None].copy())
+        taken_back = restore(logits, data["trans_info"]).numpy()
+        assert taken_back.shape == (1, 3, rows, columns)
+        np.testing.assert_allclose(taken_back, np.array([3, 50, 200])[None, :, None, None] + 0 * taken_back, atol=1e-3)
+
+    check()
+    count_fault("fuzzed transforms", examples)

@@ -1,0 +1,150 @@
+"""The check of a dataset when something else than its files goes wrong: a reader is killed, or one rank of several fails."""
+
+import logging
+import os
+import signal
+import threading
+
+from paddle_dnl.data.check import check_dataset
+from paddle_dnl.data.datasets import Dataset
+from paddle_dnl.errors import DataError
+
+import numpy as np
+import pytest
+from PIL import Image
+
+COUNT = 40
+
+
+@pytest.fixture
+def root(tmp_path):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for i in range(COUNT):
+        Image.fromarray(np.zeros((6, 8, 3), np.uint8)).save(folder / f"a{i}.png")
+        Image.fromarray(np.full((6, 8), i % 3, np.uint8)).save(folder / f"b{i}.png")
+    (folder / "train.txt").write_text("".join(f"a{i}.png b{i}.png\n" for i in range(COUNT)))
+    return folder
+
+
+def _dataset(root, kind=Dataset):
+    return kind("train", str(root), [], 3, train_path=str(root / "train.txt"))
+
+
+# ------------------------------------------------------------------------------------------ killed readers
+
+
+class _Killed(Dataset):
+    """Its reader dies of one label, as it would of the kernel when memory runs out."""
+
+    own = os.getpid()
+
+    def map_label(self, label):
+        if label[0, 0] == 2 and os.getpid() != self.own:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return label
+
+
+@pytest.mark.timeout(60)  # it once waited for ever
+@pytest.mark.parametrize("skip_bad", [False, True])
+def test_a_killed_reader_ends_the_check_with_advice(root, skip_bad, count_fault):
+    """It is no bad sample: nothing is skipped."""
+    dataset = _dataset(root, _Killed)
+    with pytest.raises(DataError, match=r"was killed.*memory.*of 40 samples were read.*fewer --num_workers"):
+        check_dataset(dataset, "train_dataset", root.parent / "cache", num_workers=2, skip_bad=skip_bad)
+    assert len(dataset) == COUNT and not (root.parent / "cache").exists()
+    count_fault("killed readers")
+
+
+def test_readers_in_processes_find_what_one_finds(root):
+    """Also for a dataset that cannot be sent to another process."""
+
+    class Local(Dataset):
+        map_label = staticmethod(lambda label: label)
+
+    Image.fromarray(np.full((6, 8), 77, np.uint8)).save(root / "b37.png")
+    texts = []
+    for workers in (0, 3):
+        with pytest.raises(DataError, match=r"1 of 40 samples.*\n.*b37\.png: holds 77") as caught:
+            check_dataset(_dataset(root, Local), "train_dataset", root.parent / "cache", num_workers=workers)
+        texts.append(str(caught.value))
+    assert texts[0] == texts[1]
+
+
+# ------------------------------------------------------------------------------------------ several ranks
+
+
+class _Ranks:
+    """Two checks in two threads that meet in `gather`, as two processes do."""
+
+    def __init__(self, monkeypatch):
+        self._meeting, self._given = threading.Barrier(2, timeout=30), [None, None]
+        self._read = threading.local()
+        from paddle_dnl.data import check
+
+        read = check.read_image
+
+        def fail_here(path, *args):
+            if os.path.basename(path) in self._read.unreadable:
+                raise DataError(f"{path}: cannot be read (Input/output error)")
+            return read(path, *args)
+
+        monkeypatch.setattr(check, "read_image", fail_here)
+
+    def check(self, datasets, unreadable, cache, **more) -> list:
+        """What each check returned or raised."""
+        results: list = [None, None]
+
+        def one(rank):
+            def gather(value):
+                self._given[rank] = value
+                self._meeting.wait()
+                return list(self._given)
+
+            self._read.unreadable = unreadable[rank]
+            try:
+                results[rank] = check_dataset(datasets[rank], "train_dataset", cache / str(rank), gather=gather, **more)
+            except DataError as error:
+                results[rank] = error
+
+        threads = [threading.Thread(target=one, args=(rank,)) for rank in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return results
+
+
+@pytest.mark.parametrize("known", [False, True])
+@pytest.mark.parametrize(
+    "first, second", [([], ["a5.png"]), ([], ["a3.png", "a1.png"]), (["a7.png", "a3.png"], ["a3.png"])]
+)
+def test_ranks_skip_what_one_of_them_cannot_read(root, monkeypatch, caplog, known, first, second, count_fault):
+    """Also when the other one knows the data from before, reads nothing and finds nothing."""
+    cache = root.parent / "cache"
+    if known:
+        check_dataset(_dataset(root), "train_dataset", cache / "0")
+    datasets, gone = [_dataset(root), _dataset(root)], {*second, *([] if known else first)}
+    with caplog.at_level(logging.WARNING, "paddle_dnl"):
+        found = _Ranks(monkeypatch).check(datasets, [first, second], cache, skip_bad=True)
+    assert found == [len(gone)] * 2
+    assert datasets[0].file_list == datasets[1].file_list and len(datasets[0]) == COUNT - len(gone)
+    assert not gone & {os.path.basename(image) for image, _ in datasets[0].file_list}
+    assert f"skipped {len(gone)} of 40 samples" in caplog.text and "Input/output error" in caplog.text
+    count_fault("bad samples, skipped on request", len(gone))
+
+
+def test_ranks_refuse_together(root, monkeypatch, count_fault):
+    found = _Ranks(monkeypatch).check([_dataset(root), _dataset(root)], [[], ["a5.png"]], root.parent / "cache")
+    assert str(found[0]) == str(found[1]) and "1 of 40 samples cannot be used" in str(found[0])
+    assert "a5.png: cannot be read (Input/output error)" in str(found[0])
+    count_fault("bad datasets", 2)
+
+
+def test_ranks_that_see_other_files_are_refused(root, monkeypatch, count_fault):
+    """Position 5 would be another picture on the other rank, and with it what is skipped."""
+    datasets = [_dataset(root), _dataset(root)]
+    datasets[1].file_list = datasets[1].file_list[:-1]
+    found = _Ranks(monkeypatch).check(datasets, [[], []], root.parent / "cache", skip_bad=True)
+    assert all("do not see the same files (40, 39 samples)" in str(error) for error in found), found
+    count_fault("bad datasets", 2)
