@@ -55,6 +55,16 @@ def carry_over(resumed_from: Path, save_dir: Path, progress: Progress) -> None:
         logger.warning(
             f"{save_dir}: no {name} here, and the one with mIoU {value:.4f} is not found; the best counts anew"
         )
-        setattr(progress, score, -1.0)
-        if name == BEST:
-            progress.best_iteration = -1
+        _forget(name, progress)
+
+
+def _forget(name: str, progress: Progress) -> None:
+    setattr(progress, _SCORES[name], -1.0)
+    if name == BEST:
+        progress.best_iteration = -1
+
+
+def forget_all(progress: Progress) -> None:
+    """For a folder that was deleted with all that was the best: the next evaluation gives a best model again."""
+    for name in _SCORES:
+        _forget(name, progress)

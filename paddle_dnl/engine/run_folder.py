@@ -39,7 +39,11 @@ class RunFolder:
         self.path = Path(save_dir)
         self._lock = self._take()
         _close_in_children(weakref.ref(self))  # these calls are never taken back, so they must not keep the folder
-        recover(self.path)
+        try:
+            recover(self.path)
+        except OSError as error:
+            self.close()
+            raise CheckpointError(f"--save_dir {self.path}: cannot be written ({error.strerror})") from error
 
     def _take(self) -> TextIO:
         try:
@@ -68,8 +72,11 @@ class RunFolder:
         lock.flush()
         return lock
 
-    def ensure(self) -> None:
+    def ensure(self) -> bool:
         """Makes and locks the folder again when somebody has deleted it: the training in memory is worth more.
+
+        Returns:
+            Whether that was so.
 
         Raises:
             CheckpointError: as the class; another run may have made a folder of that name since.
@@ -77,12 +84,13 @@ class RunFolder:
         try:
             held, there = os.fstat(self._lock.fileno()), os.stat(self.path / ".lock")
             if (held.st_dev, held.st_ino) == (there.st_dev, there.st_ino):
-                return
+                return False
         except OSError:
             pass
         logger.warning(f"{self.path}: was deleted while training in it; it is made again")
         lost, self._lock = self._lock, self._take()
         lost.close()
+        return True
 
     def close(self) -> None:
         """Lets the folder go."""

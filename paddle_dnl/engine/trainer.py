@@ -340,6 +340,8 @@ class Trainer:
         """Writes `iter_N`, and gives it the name `best_model` when it is the best so far."""
         progress, iteration = self.progress, self.progress.iteration
         scores = scores or {}
+        if distributed.broadcast_object(self.folder.ensure() if distributed.is_main() else None):
+            best_models.forget_all(progress)
         better = scores.get("mIoU", -1.0) > progress.best_miou
         better_ema = scores.get("Ema_mIoU", -1.0) > progress.best_ema_miou
         if better:
@@ -351,7 +353,6 @@ class Trainer:
             progress.evaluations_without_gain = 0 if gain else progress.evaluations_without_gain + 1
         folder = self.save_dir / f"iter_{iteration}"
         if distributed.is_main():
-            self.folder.ensure()
             states = {**vars(progress), "scaler": self.scaler.state_dict(), "layout": self._layout()}
             if self.resumed_from is not None:  # before its first step Paddle's optimizer does not give its slots
                 checkpoint.link_checkpoint(self.resumed_from, folder, states)

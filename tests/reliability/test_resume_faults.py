@@ -103,6 +103,18 @@ def test_a_held_lock_is_one(tmp_path, monkeypatch, number):
         RunFolder(tmp_path / "output")
 
 
+def test_a_folder_that_cannot_be_tidied_is_said_and_let_go(tmp_path, monkeypatch):
+    def fails(*_):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    (tmp_path / "output" / ".old-iter_5").mkdir(parents=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "rename", fails)
+        with pytest.raises(CheckpointError, match="output: cannot be written .Input/output error") as kept:
+            RunFolder(tmp_path / "output")
+    assert kept and _is_free(tmp_path / "output")
+
+
 def _is_free(folder: Path) -> bool:
     """As another process sees it."""
     code = f"import fcntl; fcntl.flock(open({str(folder / '.lock')!r}), fcntl.LOCK_EX | fcntl.LOCK_NB)"
@@ -216,6 +228,19 @@ def test_a_best_that_is_nowhere_is_not_spoken_of(tmp_path, place, said):
         assert checkpoint.verify(tmp_path / "more" / name)["iteration"] == 10
         assert 0 <= read_pickle(tmp_path / "more" / name / "model.pdstates")[score] <= 1
         assert f"no {name}" in said()
+
+
+def test_a_best_that_was_deleted_while_training_is_not_spoken_of(tmp_path, monkeypatch):
+    class Deleting(recording.RecordingTrainer):
+        def _step(self, batches):
+            if self.progress.iteration == 7:
+                self.progress.best_miou = 2.0
+                shutil.rmtree(self.save_dir)
+            return super()._step(batches)
+
+    monkeypatch.setattr("recording.RecordingTrainer", Deleting)
+    record(make_config(tmp_path), tmp_path / "output")
+    assert checkpoint.verify(tmp_path / "output" / "best_model")["iteration"] == 10
 
 
 # ------------------------------------------------------------------------------------------ signals
