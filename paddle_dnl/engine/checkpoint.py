@@ -13,12 +13,11 @@ The random state is not stored, since it is a function of seed and iteration (se
 """
 
 import contextlib
-import json
+import math
 import os
 import pickle
 import re
 import shutil
-import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,8 +25,10 @@ from pathlib import Path
 import paddle_dnl
 from paddle_dnl.engine.bad_values import bad_names
 from paddle_dnl.engine.manifest import MANIFEST, file_digest, read_manifest, write_manifest
+from paddle_dnl.engine.optimizer_state import require_same_optimizer, restore_optimizer
 from paddle_dnl.engine.safe_pickle import read_pickle
-from paddle_dnl.engine.weights import NAME_TABLE, load_weights, read_params
+from paddle_dnl.engine.weights import load_weights, read_params
+from paddle_dnl.engine.whole_folders import discard, flush, make_temporary, put_in_place
 from paddle_dnl.errors import CheckpointError, NonFiniteError
 from paddle_dnl.log import logger
 
@@ -35,50 +36,10 @@ import numpy as np
 import paddle
 
 PARAMS, OPTIMIZER, STATES, EMA = "model.pdparams", "model.pdopt", "model.pdstates", "ema_model.pdparams"
-_TEMPORARY, _OLD = ".tmp-", ".old-"
+CONFIG = "config.yml"
 
 
 # ---------------------------------------------------------------------------------------------- writing
-
-
-def _flush(path: Path) -> None:
-    """Forces a file or folder to the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _discard(folder: Path) -> None:
-    """Removes a folder; one that is half removed when the process dies has no name under which it would be used."""
-    if folder.exists():
-        left = Path(tempfile.mkdtemp(prefix=f"{_TEMPORARY}removed-", dir=folder.parent))
-        os.rename(folder, left / folder.name)
-        shutil.rmtree(left, ignore_errors=True)
-
-
-def _put_in_place(temporary: Path, final: Path) -> None:
-    """Renames a finished folder to its name; an older folder of that name is moved aside first and removed last."""
-    aside = final.with_name(f"{_OLD}{final.name}")
-    _discard(aside)
-    if final.exists():
-        os.rename(final, aside)
-    os.rename(temporary, final)
-    _flush(final.parent)
-    _discard(aside)
-
-
-def recover(save_dir: str | Path) -> None:
-    """Tidies what a killed run left in `save_dir`: a folder moved aside gets its name back, half-written ones go."""
-    for aside in Path(save_dir).glob(f"{_OLD}*"):
-        final = aside.with_name(aside.name[len(_OLD) :])
-        if final.exists():
-            _discard(aside)
-        else:
-            os.rename(aside, final)
-    for left in Path(save_dir).glob(f"{_TEMPORARY}*"):
-        shutil.rmtree(left, ignore_errors=True)
 
 
 def _refuse_non_finite(model: paddle.nn.Layer, optimizer, ema: paddle.nn.Layer | None, iteration: int) -> None:
@@ -96,12 +57,14 @@ def _refuse_non_finite(model: paddle.nn.Layer, optimizer, ema: paddle.nn.Layer |
         raise NonFiniteError(f"iter {iteration}: {bad[0]} holds NaN or infinity; this checkpoint was not written")
 
 
-def _write_manifest(folder: Path, iteration: int, optimizer: str) -> None:
+def _write_manifest(folder: Path, iteration: int, optimizer: str | None) -> None:
     files = sorted(path for path in folder.iterdir() if path.name != MANIFEST)
+    # A clock may be set back; the order of saving is the order of these numbers all the same.
+    others = [_saved_at(other) for other in iteration_folders(folder.parent)]
     manifest = {
         "iteration": iteration,
-        "optimizer": optimizer,
-        "saved_at": time.time(),
+        **({"optimizer": optimizer} if optimizer else {}),
+        "saved_at": max([time.time(), *(other + 1e-3 for other in others)]),
         "versions": {"paddle_dnl": paddle_dnl.__version__, "paddle": paddle.__version__, "numpy": np.__version__},
         "files": {path.name: {"bytes": path.stat().st_size, "sha256": file_digest(path)} for path in files},
     }
@@ -135,19 +98,18 @@ def save_checkpoint(
     _refuse_non_finite(model, optimizer, ema, states["iteration"])
     temporary = None
     try:
-        temporary = Path(tempfile.mkdtemp(prefix=f"{_TEMPORARY}{folder.name}-", dir=folder.parent))
-        temporary.chmod(0o755)
+        temporary = make_temporary(folder)
         paddle.save(model.state_dict(), str(temporary / PARAMS))
         paddle.save(optimizer.state_dict(), str(temporary / OPTIMIZER))
         if ema is not None:
             paddle.save(ema.state_dict(), str(temporary / EMA))
         (temporary / STATES).write_bytes(pickle.dumps(dict(states), protocol=4))
-        (temporary / "config.yml").write_text(config_text)
+        (temporary / CONFIG).write_text(config_text, encoding="utf-8")
         _write_manifest(temporary, states["iteration"], type(optimizer).__name__)
         for path in temporary.iterdir():
-            _flush(path)
-        _flush(temporary)
-        _put_in_place(temporary, folder)
+            flush(path)
+        flush(temporary)
+        put_in_place(temporary, folder)
     except OSError as error:
         raise CheckpointError(f"{folder}: the checkpoint could not be written ({error.strerror or error})") from error
     except (ValueError, RuntimeError) as error:  # paddle.save reports a full disk this way
@@ -164,8 +126,7 @@ def link_checkpoint(source: str | Path, target: str | Path, states: Mapping | No
     With `states` these replace its own; `target` may then be `source`.
     """
     source, target = Path(source), Path(target)
-    temporary = Path(tempfile.mkdtemp(prefix=f"{_TEMPORARY}{target.name}-", dir=target.parent))
-    temporary.chmod(0o755)
+    temporary = make_temporary(target)
     try:
         for path in source.iterdir():
             if states is not None and path.name in (STATES, MANIFEST):
@@ -174,14 +135,15 @@ def link_checkpoint(source: str | Path, target: str | Path, states: Mapping | No
                 os.link(path, temporary / path.name)
             except OSError:  # a file system without hard links
                 shutil.copy2(path, temporary / path.name)
+                flush(temporary / path.name)
         if states is not None:
             (temporary / STATES).write_bytes(pickle.dumps(dict(states), protocol=4))
-            optimizer = json.loads((source / MANIFEST).read_text())["optimizer"]
-            _write_manifest(temporary, states["iteration"], optimizer)
+            # Manifests of older versions do not say which optimizer it was.
+            _write_manifest(temporary, states["iteration"], read_manifest(source / MANIFEST).get("optimizer"))
             for name in (STATES, MANIFEST):
-                _flush(temporary / name)
-        _flush(temporary)
-        _put_in_place(temporary, target)
+                flush(temporary / name)
+        flush(temporary)
+        put_in_place(temporary, target)
     except OSError as error:
         raise CheckpointError(f"{target}: could not be written ({error.strerror or error})") from error
     finally:
@@ -192,23 +154,28 @@ def link_checkpoint(source: str | Path, target: str | Path, states: Mapping | No
 def remove_old(save_dir: str | Path, keep: int, newest: Path | None = None) -> None:
     """Keeps the `keep` newest `iter_N` folders of `save_dir`, earlier runs' included; 0 or less keeps all.
 
-    `newest`, just written, is kept even where the clock was set back and makes it look old.
+    `newest`, just written, is kept even where another one cannot be read and its time is that of the file system.
     """
     if keep > 0:
         others = [folder for folder in iteration_folders(save_dir) if folder != newest]
         for folder in others[: max(0, len(others) + (newest is not None) - keep)]:
             with contextlib.suppress(OSError):
-                _discard(folder)
+                discard(folder)
 
 
 # ---------------------------------------------------------------------------------------------- reading
 
 
 def _saved_at(folder: Path) -> float:
+    """When a folder was written; of one without a manifest, or with a damaged one, when it was last changed."""
+    with contextlib.suppress(CheckpointError, KeyError, TypeError, ValueError):
+        saved_at = float(read_manifest(folder / MANIFEST)["saved_at"])
+        if math.isfinite(saved_at):
+            return saved_at
     try:
-        return float(json.loads((folder / MANIFEST).read_text())["saved_at"])
-    except (OSError, ValueError, KeyError, TypeError):
         return folder.stat().st_mtime
+    except OSError:  # somebody removes it at this moment
+        return 0.0
 
 
 def iteration_folders(save_dir: str | Path) -> list[Path]:
@@ -228,12 +195,15 @@ def verify(folder: str | Path) -> dict | None:
         The manifest, or None for a folder without one, as PaddleSeg writes it.
 
     Raises:
-        CheckpointError: a file is missing or differs.
+        CheckpointError: a file is missing or differs, or the manifest is missing where others of our files are.
     """
     folder = Path(folder)
     if not (folder / PARAMS).is_file():
         raise CheckpointError(f"{folder}: not a checkpoint folder, there is no {PARAMS} in it")
     if not (folder / MANIFEST).is_file():
+        ours = [name for name in (STATES, CONFIG) if (folder / name).exists()]
+        if ours:  # PaddleSeg writes neither
+            raise CheckpointError(f"{folder}: damaged, {MANIFEST} is missing beside {ours[0]}; use another checkpoint")
         return None
     manifest = read_manifest(folder / MANIFEST)
     for name, entry in manifest["files"].items():
@@ -246,7 +216,10 @@ def verify(folder: str | Path) -> dict | None:
 
 
 def find_resume(resume_model: str | None, save_dir: str | Path) -> Path | None:
-    """The checkpoint folder that `--resume_model` names; `auto` takes the newest whole one in `save_dir`."""
+    """The checkpoint folder that `--resume_model` names; `auto` takes the newest whole one in `save_dir`.
+
+    `auto` takes one without a manifest, as PaddleSeg writes them, only where there is no other: nothing says that it is whole.
+    """
     if resume_model is None:
         return None
     if resume_model != "auto":
@@ -254,71 +227,21 @@ def find_resume(resume_model: str | None, save_dir: str | Path) -> Path | None:
         if not folder.is_dir():
             raise CheckpointError(f"--resume_model {resume_model}: no such folder")
         return folder
+    without_manifest = []
     for folder in reversed(iteration_folders(save_dir)):
         try:
-            verify(folder)
-            return folder
+            manifest = verify(folder)
+            _require_optimizer(folder)
         except CheckpointError as error:
             logger.warning(f"{error} (trying the one before it)")
+            continue
+        if manifest is not None:
+            return folder
+        without_manifest.append(folder)
+    if without_manifest:
+        return without_manifest[0]
     logger.info(f"--resume_model auto: no checkpoint in {save_dir}, training starts from the beginning")
     return None
-
-
-def rename_optimizer_state(state: Mapping, old_names: Mapping[str, str], new_names: Mapping[str, str]) -> dict:
-    """Moves optimizer slots from the parameter names of one process to those of another.
-
-    Paddle keys them by generated names (`conv2d_7.w_0_velocity_0`) that depend on how many layers were built before.
-
-    Args:
-        state: as read from model.pdopt.
-        old_names: model key -> generated name when it was saved.
-        new_names: model key -> generated name now.
-    """
-    renamed = {old: new_names[key] for key, old in old_names.items() if key in new_names}
-    by_length = sorted(renamed, key=len, reverse=True)
-
-    def new_key(key: str) -> str:
-        for old in by_length:
-            if key == old or key.startswith(old + "_"):
-                return renamed[old] + key[len(old) :]
-        return key
-
-    result = {}
-    for key, value in state.items():
-        if key == "master_weights":
-            result[key] = {new_key(name): weight for name, weight in value.items()}
-        elif key != NAME_TABLE:
-            result[key if key == "LR_Scheduler" else new_key(key)] = value
-    return result
-
-
-def _restore_optimizer(folder: Path, weights: Mapping, model, optimizer) -> None:
-    state = read_params(folder / OPTIMIZER)
-    new_names = {key: tensor.name for key, tensor in model.state_dict().items()}
-    state = rename_optimizer_state(state, weights.get(NAME_TABLE, {}), new_names)
-    slots = [key for key in state if key not in ("LR_Scheduler", "master_weights")]
-    known = tuple(name + "_" for name in new_names.values())
-    strange = [key for key in slots if not key.startswith(known)]
-    if strange:
-        raise CheckpointError(
-            f"{folder / OPTIMIZER}: {len(strange)} of {len(slots)} slots belong to no parameter of this model "
-            f"({', '.join(strange[:3])}); it was written for another model"
-        )
-    state["master_weights"] = {k: paddle.to_tensor(v) for k, v in state.get("master_weights", {}).items()}
-    if not state["master_weights"]:
-        del state["master_weights"]
-    optimizer.set_state_dict(state)
-
-
-def _require_same_optimizer(folder: Path, manifest: Mapping, optimizer) -> None:
-    """Paddle would else fail at the first step or go on without momentum; manifests of older versions do not say."""
-    now = type(optimizer).__name__
-    before = manifest.get("optimizer", now)
-    if before != now:
-        raise CheckpointError(
-            f"{folder / OPTIMIZER}: is of another optimizer, {before} instead of {now}. To start a new training from its "
-            f"weights use --opts model.pretrained={folder / PARAMS}"
-        )
 
 
 def _instead_of(folder: Path) -> str:
@@ -328,6 +251,14 @@ def _instead_of(folder: Path) -> str:
             if other.resolve() != folder.resolve() and verify(other) is not None:
                 return f". Whole is {other} (--resume_model {other})"
     return f". No other checkpoint in {folder.parent} is whole"
+
+
+def _require_optimizer(folder: Path) -> None:
+    if not (folder / OPTIMIZER).is_file():
+        raise CheckpointError(
+            f"{folder}: cannot be resumed, there is no {OPTIMIZER} in it. To start a new training from its weights use "
+            f"--opts model.pretrained={folder / PARAMS}"
+        )
 
 
 def load_checkpoint(folder: str | Path, *, model, optimizer, ema=None) -> dict:
@@ -344,15 +275,12 @@ def load_checkpoint(folder: str | Path, *, model, optimizer, ema=None) -> dict:
         manifest = verify(folder)
     except CheckpointError as error:
         raise CheckpointError(f"{error}{_instead_of(folder)}") from error
-    _require_same_optimizer(folder, manifest or {}, optimizer)
-    if not (folder / OPTIMIZER).is_file():
-        raise CheckpointError(
-            f"{folder}: cannot be resumed, there is no {OPTIMIZER} in it. To start a new training from its weights use "
-            f"--opts model.pretrained={folder / PARAMS}"
-        )
+    before = (manifest or {}).get("optimizer")
+    require_same_optimizer(folder / OPTIMIZER, before, optimizer)
+    _require_optimizer(folder)
     weights = read_params(folder / PARAMS)
     load_weights(model, weights, what=f"{folder / PARAMS}")
-    _restore_optimizer(folder, weights, model, optimizer)
+    restore_optimizer(folder / OPTIMIZER, weights, model, optimizer, is_named=before is not None)
     if ema is not None:
         if (folder / EMA).is_file():
             load_weights(ema, folder / EMA, what="EMA weights")

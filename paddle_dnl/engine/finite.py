@@ -9,12 +9,13 @@
 | weight, buffer, optimizer slot, average | no checkpoint is written, the run stops; the message has the tensor |
 """
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from paddle_dnl.engine import checkpoint, distributed
 from paddle_dnl.engine.bad_values import bad_names
-from paddle_dnl.errors import NonFiniteError
+from paddle_dnl.errors import CheckpointError, NonFiniteError
 
 import numpy as np
 import paddle
@@ -30,9 +31,16 @@ def _gradients(model: paddle.nn.Layer) -> Iterator[tuple[str, paddle.Tensor]]:
     return ((name, p.grad) for name, p in model.named_parameters() if p.grad is not None)
 
 
-def _advice(save_dir: Path) -> str:
-    good = checkpoint.iteration_folders(save_dir)
-    where = good[-1] if good else "none yet"
+def _last_whole(saved: Sequence[Path]) -> Path | None:
+    for folder in reversed(saved):
+        with contextlib.suppress(CheckpointError):
+            checkpoint.verify(folder)
+            return folder
+    return None
+
+
+def _advice(saved: Sequence[Path]) -> str:
+    where = _last_whole(saved) or "none yet"
     return f"Last good checkpoint: {where}. A lower learning rate or --precision fp32 may help."
 
 
@@ -54,14 +62,14 @@ def loss_problem(losses: dict[str, float], files: list[str], model: paddle.nn.La
     return text
 
 
-def require_finite_losses(iteration: int, means: dict[str, float], problem: str, save_dir: Path) -> None:
+def require_finite_losses(iteration: int, means: dict[str, float], problem: str, saved: Sequence[Path]) -> None:
     """Stops all ranks with the same message when a loss of any of them is not finite.
 
     Args:
         iteration: for the message.
         means: over the ranks, so that every rank knows of a bad loss on any.
         problem: as from `loss_problem`, of this rank.
-        save_dir: of the run.
+        saved: checkpoints of this run, oldest first.
 
     Raises:
         NonFiniteError: names losses and rank.
@@ -71,10 +79,10 @@ def require_finite_losses(iteration: int, means: dict[str, float], problem: str,
     everywhere = distributed.all_gather_object(problem)
     several = len(everywhere) > 1
     found = [text + (f" on rank {rank}" if several else "") for rank, text in enumerate(everywhere) if text]
-    raise NonFiniteError(f"iter {iteration}: {'; '.join(found)}. {_advice(save_dir)}")
+    raise NonFiniteError(f"iter {iteration}: {'; '.join(found)}. {_advice(saved)}")
 
 
-def require_finite_gradients(iteration: int, model: paddle.nn.Layer, scaler, save_dir: Path) -> None:
+def require_finite_gradients(iteration: int, model: paddle.nn.Layer, scaler, saved: Sequence[Path]) -> None:
     """Stops before an update that would spoil the weights; does nothing while loss scaling takes care of that.
 
     With several ranks the gradients are their mean, so that all ranks stop here together.
@@ -86,10 +94,10 @@ def require_finite_gradients(iteration: int, model: paddle.nn.Layer, scaler, sav
         bad = bad_names(_gradients(model))
         if bad:
             text = f"iter {iteration}: the gradient of {_listed(bad)} is NaN or infinite; the weights were not changed"
-            raise NonFiniteError(f"{text}. {_advice(save_dir)}")
+            raise NonFiniteError(f"{text}. {_advice(saved)}")
 
 
-def require_useful_scale(iteration: int, model: paddle.nn.Layer, scaler, save_dir: Path) -> None:
+def require_useful_scale(iteration: int, model: paddle.nn.Layer, scaler, saved: Sequence[Path]) -> None:
     """Stops when gradients overflow although the loss is not enlarged any more: then scaling is not the cause.
 
     Raises:
@@ -98,4 +106,4 @@ def require_useful_scale(iteration: int, model: paddle.nn.Layer, scaler, save_di
     if scaler.skipped and scaler.scale_now < 1:
         bad = _listed(bad_names(_gradients(model)))
         text = f"iter {iteration}: the gradient of {bad} is NaN or infinite at a loss scale of {2 * scaler.scale_now:g}"
-        raise NonFiniteError(f"{text}; all updates would be skipped. {_advice(save_dir)}")
+        raise NonFiniteError(f"{text}; all updates would be skipped. {_advice(saved)}")

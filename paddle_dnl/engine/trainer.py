@@ -1,12 +1,11 @@
 """Training, in the order things happen: build, resume, then loop { step, log, evaluate, save }."""
 
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 from paddle_dnl import registry
 from paddle_dnl.data.check import check_dataset
-from paddle_dnl.engine import amp, checkpoint, distributed, finite
+from paddle_dnl.engine import amp, best_models, checkpoint, distributed, finite
 from paddle_dnl.engine.build import build_model, load_start_weights
 from paddle_dnl.engine.ema import ModelEMA
 from paddle_dnl.engine.evaluator import evaluate
@@ -15,6 +14,7 @@ from paddle_dnl.engine.memory_plan import announce_evaluation
 from paddle_dnl.engine.pretrained import resolve_pretrained
 from paddle_dnl.engine.preview import preview
 from paddle_dnl.engine.profiling import make_profiler
+from paddle_dnl.engine.progress import Progress, TrainOptions
 from paddle_dnl.engine.run_folder import RunFolder
 from paddle_dnl.engine.sampling import (
     PositionedDataset,
@@ -25,47 +25,14 @@ from paddle_dnl.engine.sampling import (
 )
 from paddle_dnl.engine.stop_signal import StopSignal
 from paddle_dnl.engine.train_log import TrainLog
+from paddle_dnl.engine.whole_folders import write_text
+from paddle_dnl.errors import CheckpointError
 from paddle_dnl.log import logger
 from paddle_dnl.losses import build_losses
 from paddle_dnl.optim import build_lr_scheduler, build_optimizer
 
 import numpy as np
 import paddle
-
-
-@dataclass
-class TrainOptions:
-    """What the command line of train.py decides; the rest is in the configuration."""
-
-    save_dir: str = "./output"
-    do_eval: bool = False
-    use_vdl: bool = False
-    use_ema: bool = False
-    save_interval: int = 1000
-    log_iters: int = 10
-    num_workers: int = 0
-    keep_checkpoint_max: int = 5
-    early_stop_intervals: int | None = None
-    resume_model: str | None = None
-    seed: int | None = None
-    repeats: int = 1
-    precision: str = "fp32"
-    amp_level: str = "O1"
-    to_static_training: bool = False
-    profiler_options: str | None = None
-    skip_bad_samples: bool = False
-
-
-@dataclass
-class Progress:
-    """What changes while training, beside weights and optimizer; it is stored in each checkpoint."""
-
-    iteration: int = 0
-    best_miou: float = -1.0
-    best_iteration: int = -1
-    best_ema_miou: float = -1.0
-    evaluations_without_gain: int = 0
-    evaluation_due: bool = False  # a signal came before it was done
 
 
 class Trainer:
@@ -86,8 +53,15 @@ class Trainer:
         self._choose_seed()
         self._build_data()
         self._build_model()
-        self._open_folder()
-        self._resume()
+        self.folder = None
+        try:
+            self._open_folder()
+            self._load_start_weights()
+            self._prepare_model()
+            self._resume()
+        except BaseException:  # who keeps the exception, as a notebook does, would keep the folder with it
+            self._close_folder()
+            raise
 
     # ------------------------------------------------------------------------------------------ build
 
@@ -119,13 +93,15 @@ class Trainer:
         )
 
     def _build_model(self) -> None:
-        options, config = self.options, self.config
-        self.precision = amp.effective_precision(options.precision)
+        config = self.config
+        self.precision = amp.effective_precision(self.options.precision)
         self.model = build_model(config)
-        self._load_start_weights()
         self.losses = build_losses(config.loss_cfg)
         self.schedule = build_lr_scheduler(config.lr_scheduler_cfg, config.iters)
         self.optimizer = build_optimizer(config.optimizer_cfg, self.model, self.schedule)
+
+    def _prepare_model(self) -> None:
+        options = self.options
         if self.precision != "fp32":
             logger.info(f"AMP in {self.precision}, level {options.amp_level}")
             if options.amp_level == "O2":
@@ -134,7 +110,7 @@ class Trainer:
                     self.model, self.optimizer, level="O2", dtype=dtype, save_dtype="float32"
                 )
         self.scaler = amp.make_scaler(self.precision)
-        self.ema = ModelEMA(self.model, config.dic.get("ema_decay", 0.999)) if options.use_ema else None
+        self.ema = ModelEMA(self.model, self.config.dic.get("ema_decay", 0.999)) if options.use_ema else None
         self.forward = self.model
         if options.to_static_training:
             self.forward = paddle.jit.to_static(self.model)
@@ -143,20 +119,34 @@ class Trainer:
             # A head may leave parameters unused (auxiliary branch switched off); their gradients are then zero.
             self.forward = paddle.DataParallel(self.forward, find_unused_parameters=True)
 
-    def _load_start_weights(self) -> None:
-        """What the configuration names; a run that resumes replaces them anyway and needs no download."""
-        if checkpoint.find_resume(self.options.resume_model, Path(self.options.save_dir)) is None:
-            checksums = self.config.dic.get("pretrained_sha256")
-            load_start_weights(self.model, resolve_pretrained(self.config.model_cfg, checksums))
-
     def _open_folder(self) -> None:
-        self.save_dir = Path(self.options.save_dir)
-        self.folder = None
+        """Tidies the folder first, so that what is resumed can be found by its name."""
+        options = self.options
+        self.save_dir = Path(options.save_dir)
+        chosen = None
         if distributed.is_main():
             self.folder = RunFolder(self.save_dir)
             self.config_text = self.config.dump()
-            (self.save_dir / "config.yml").write_text(self.config_text)
-        distributed.barrier()
+            path = self.save_dir / checkpoint.CONFIG
+            try:
+                write_text(path, self.config_text)
+            except OSError as error:
+                raise CheckpointError(f"{path}: could not be written ({error.strerror or error})") from error
+            chosen = checkpoint.find_resume(options.resume_model, self.save_dir)
+        # Rank 0 chooses for all: each might find another one, or none, on a disk of its own.
+        self.resumed_from = distributed.broadcast_object(chosen)
+        # Checkpoints that this run wrote or began with, oldest first.
+        self.saved = [] if self.resumed_from is None else [self.resumed_from]
+
+    def _close_folder(self) -> None:
+        if self.folder is not None:
+            self.folder.close()
+
+    def _load_start_weights(self) -> None:
+        """What the configuration names; a run that resumes replaces them anyway and needs no download."""
+        if self.resumed_from is None:
+            checksums = self.config.dic.get("pretrained_sha256")
+            load_start_weights(self.model, resolve_pretrained(self.config.model_cfg, checksums))
 
     # ------------------------------------------------------------------------------------------ resume
 
@@ -173,17 +163,17 @@ class Trainer:
         }
 
     def _resume(self) -> None:
-        # Rank 0 chooses, so that all take the same one although it tidies the folder at the same time.
-        main = distributed.is_main()
-        folder = checkpoint.find_resume(self.options.resume_model, self.save_dir) if main else None
-        folder = self.resumed_from = distributed.broadcast_object(folder)
+        folder = self.resumed_from
         if folder is None:
             if distributed.is_main() and checkpoint.iteration_folders(self.save_dir):
                 logger.warning(f"{self.save_dir} holds checkpoints of an earlier run; --resume_model auto continues it")
             return
         ema = self.ema.model if self.ema else None
         states = checkpoint.load_checkpoint(folder, model=self.model, optimizer=self.optimizer, ema=ema)
-        self.progress = Progress(**{k: v for k, v in states.items() if k in Progress.__dataclass_fields__})
+        progress = Progress(**{k: v for k, v in states.items() if k in Progress.__dataclass_fields__})
+        if distributed.is_main():
+            best_models.carry_over(folder, self.save_dir, progress)
+        self.progress = distributed.broadcast_object(progress)
         self.scaler.load_state_dict(states.get("scaler") or {})
         before = states.get("layout", {})
         if self.options.seed is None and "seed" in before:
@@ -216,9 +206,8 @@ class Trainer:
         profiler = make_profiler(options.profiler_options, self.save_dir)
         try:
             self.model.train()
-            if self.progress.evaluation_due:
-                self._evaluate_and_save(interrupted=False)
-            while self.progress.iteration < iters and not self._converged():
+            interrupted = self.progress.evaluation_due and self._evaluate_and_save(interrupted=False)
+            while not interrupted and self.progress.iteration < iters and not self._converged():
                 self.progress.iteration += 1
                 losses = self._step(batches)
                 self.log.step(self.progress.iteration, losses, self._next_lr())
@@ -226,17 +215,15 @@ class Trainer:
                 interrupted = stop.received()
                 if interrupted or self._is_save_point():
                     interrupted = self._evaluate_and_save(interrupted)
-                if interrupted:
-                    logger.warning(f"stopped by signal at iter {self.progress.iteration}; --resume_model auto goes on")
-                    break
+            if interrupted:
+                logger.warning(f"stopped by signal at iter {self.progress.iteration}; --resume_model auto goes on")
             distributed.finish()
             return self.progress
         finally:
             profiler.stop()
             batches.close()
             self.log.close()
-            if self.folder is not None:
-                self.folder.close()
+            self._close_folder()
             stop.restore()
 
     def _is_save_point(self) -> bool:
@@ -275,12 +262,12 @@ class Trainer:
             for name, value in losses.items():
                 total[name] = total.get(name, 0.0) + value
         means = dict(zip(total, distributed.all_reduce_mean(list(total.values())), strict=True))
-        finite.require_finite_losses(iteration, means, problem, self.save_dir)
-        finite.require_finite_gradients(iteration, self.model, self.scaler, self.save_dir)
+        finite.require_finite_losses(iteration, means, problem, self.saved)
+        finite.require_finite_gradients(iteration, self.model, self.scaler, self.saved)
         self.resumed_from = None
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        finite.require_useful_scale(iteration, self.model, self.scaler, self.save_dir)
+        finite.require_useful_scale(iteration, self.model, self.scaler, self.saved)
         self.optimizer.clear_grad(set_to_zero=False)
         if self.ema:
             self.ema.update(self.model, iteration)
@@ -353,6 +340,8 @@ class Trainer:
         """Writes `iter_N`, and gives it the name `best_model` when it is the best so far."""
         progress, iteration = self.progress, self.progress.iteration
         scores = scores or {}
+        if distributed.broadcast_object(self.folder.ensure() if distributed.is_main() else None):
+            best_models.forget_all(progress)
         better = scores.get("mIoU", -1.0) > progress.best_miou
         better_ema = scores.get("Ema_mIoU", -1.0) > progress.best_ema_miou
         if better:
@@ -362,9 +351,8 @@ class Trainer:
         if scores:
             gain = better or better_ema
             progress.evaluations_without_gain = 0 if gain else progress.evaluations_without_gain + 1
+        folder = self.save_dir / f"iter_{iteration}"
         if distributed.is_main():
-            self.folder.ensure()
-            folder = self.save_dir / f"iter_{iteration}"
             states = {**vars(progress), "scaler": self.scaler.state_dict(), "layout": self._layout()}
             if self.resumed_from is not None:  # before its first step Paddle's optimizer does not give its slots
                 checkpoint.link_checkpoint(self.resumed_from, folder, states)
@@ -373,10 +361,11 @@ class Trainer:
                 given = {"model": self.model, "optimizer": self.optimizer, "ema": ema, "config_text": self.config_text}
                 checkpoint.save_checkpoint(folder, states=states, **given)
             if better:
-                checkpoint.link_checkpoint(folder, self.save_dir / "best_model")
+                checkpoint.link_checkpoint(folder, self.save_dir / best_models.BEST)
             if better_ema:
-                checkpoint.link_checkpoint(folder, self.save_dir / "ema_best_model")
+                checkpoint.link_checkpoint(folder, self.save_dir / best_models.EMA_BEST)
             checkpoint.remove_old(self.save_dir, self.options.keep_checkpoint_max, newest=folder)
+        self.saved.append(folder)
         if scores:
             logger.info(
                 f"[EVAL] The model with the best validation mIoU ({progress.best_miou:.4f}) "

@@ -6,6 +6,7 @@ import pickle
 
 from paddle_dnl.engine import checkpoint
 from paddle_dnl.engine.weights import load_weights, read_params, write_safetensors
+from paddle_dnl.engine.whole_folders import recover
 from paddle_dnl.errors import CheckpointError, NonFiniteError
 
 import numpy as np
@@ -106,7 +107,7 @@ def test_auto_takes_the_newest_whole_one_and_recovers_names(tmp_path):
     assert checkpoint.find_resume("auto", tmp_path).name == "iter_5"
     os.rename(tmp_path / "iter_5", tmp_path / ".old-iter_5")
     (tmp_path / ".tmp-iter_7-x").mkdir()
-    checkpoint.recover(tmp_path)
+    recover(tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["iter_10", "iter_5"]
 
 

@@ -29,6 +29,7 @@ from paddle_dnl.config import Config  # noqa: E402
 from paddle_dnl.engine import checkpoint  # noqa: E402
 from paddle_dnl.engine.safe_pickle import read_pickle  # noqa: E402
 from paddle_dnl.engine.trainer import Trainer, TrainOptions  # noqa: E402
+from paddle_dnl.engine.whole_folders import recover  # noqa: E402
 
 LENGTH = 40  # iterations after which a folder is begun anew
 _EVENTS = ("open", "os.rename", "os.link", "os.mkdir", "os.remove", "os.rmdir", "os.chmod", "tempfile.mkdtemp")
@@ -145,7 +146,7 @@ def check(save_dir: Path, reported: int, reference: dict) -> str:
     had = [name for name in ("best_model", "ema_best_model") if {name, f".old-{name}"} & set(left)]
     found = [_require_whole(path, reference) for path in save_dir.glob("iter_*")]
     assert found and max(found) in (reported, reported + 1), (reported, left)
-    checkpoint.recover(save_dir)
+    recover(save_dir)
     newest = checkpoint.find_resume("auto", save_dir)
     assert _require_whole(newest, reference) == max(found)
     for name in had:

@@ -12,6 +12,7 @@ import time
 
 from paddle_dnl.engine import checkpoint
 from paddle_dnl.engine.run_folder import RunFolder
+from paddle_dnl.engine.whole_folders import recover
 from paddle_dnl.errors import CheckpointError
 
 import pytest
@@ -153,7 +154,7 @@ def test_rotation_never_half_removes_under_a_valid_name(tmp_path, monkeypatch):
     checkpoint.remove_old(tmp_path / "output", 1)
     assert len(names) == 1 and names[0].startswith(".tmp-")
     monkeypatch.undo()
-    checkpoint.recover(tmp_path / "output")
+    recover(tmp_path / "output")
     left = sorted(path.name for path in (tmp_path / "output").iterdir() if path.is_dir())
     assert left == ["best_model", "iter_10"]
 
