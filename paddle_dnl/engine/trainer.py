@@ -80,8 +80,13 @@ class Trainer:
             self.val_dataset = registry.build(config.val_dataset_cfg, "dataset", "val_dataset")
         for name in ("train_dataset", "val_dataset"):
             if getattr(self, name) is not None:
-                workers, skip = self.options.num_workers, self.options.skip_bad_samples
-                check_dataset(getattr(self, name), name, num_workers=workers, skip_bad=skip)
+                check_dataset(
+                    getattr(self, name),
+                    name,
+                    num_workers=self.options.num_workers,
+                    skip_bad=self.options.skip_bad_samples,
+                    gather=distributed.all_gather_object,
+                )
         self.accumulate = config.dic.get("grad_accum_iters", 1)
         self.sampler = PositionSampler(
             len(self.train_dataset) * self.options.repeats,
