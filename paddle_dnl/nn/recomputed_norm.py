@@ -5,6 +5,8 @@ from the first in one cheap pass, so only the first is kept. "In-Place Activated
 keeps the second and inverts the norm, which rounds; computing again repeats the forward pass to the last bit.
 """
 
+import itertools
+
 from paddle_dnl.nn.layers import ConvBN, relu_of_fresh
 from paddle_dnl.nn.row_strips import (
     Geometry,
@@ -38,7 +40,7 @@ def chain(x: paddle.Tensor, *layers: ConvBN) -> paddle.Tensor:
             x = layer(x)
         return x
     y = conv2d(x, layers[0]._conv)
-    for before, after in zip(layers, layers[1:], strict=False):
+    for before, after in itertools.pairwise(layers):
         y = _norm_relu_conv(y, before._batch_norm, after._conv)
     return layers[-1].finish(y)
 
