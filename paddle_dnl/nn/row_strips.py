@@ -44,7 +44,9 @@ class Geometry(NamedTuple):
 
     def transposed(self) -> "Geometry":
         """The convolution that takes gradients of the result to gradients of the input; for stride 1."""
-        return self._replace(padding=tuple(self.extent(axis) - 1 - self.padding[axis] for axis in (0, 1)))
+        padding = (self.extent(0) - 1 - self.padding[0], self.extent(1) - 1 - self.padding[1])
+        # Not `_replace`, which Paddle 2.6's to_static, whose version of this code stays after an export, cannot convert.
+        return Geometry(self.kernel, self.stride, padding, self.dilation, self.groups)
 
     def unfolded_bytes(self, in_channels: int, positions: int) -> int:
         """Bytes that the CPU convolution unfolds for one image; 0 for 1x1 with stride 1, which needs no copy."""
