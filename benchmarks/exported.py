@@ -38,36 +38,34 @@ def _settle_norms(model) -> None:
         model(paddle.randn([2, 3, 128, 256]))
 
 
-def _model(side: str):
-    """DNLNet-R50 of one side, with the same weights on both."""
-    import paddle
+def _settled(side: str):
+    """DNLNet-R50; ours with the weights that both sides get."""
     from compared_models import dnlnet_r50
 
-    paddle.seed(0)
-    ours = dnlnet_r50("ours")
-    _settle_norms(ours)
-    # Random queries make a softmax so sharp that rounding alone, on some processors, moves the logits by 4e-4.
-    block = ours.head.dnl_block
-    for parameter in (block.theta.weight, block.theta.bias):
-        parameter.set_value(parameter * 0.01)
+    model = dnlnet_r50(side)
     if side == "ours":
-        return ours
-    peer = dnlnet_r50("peer")
-    missing, unexpected = peer.set_state_dict(ours.state_dict())
-    if missing or unexpected:
-        raise SystemExit(f"the two sides differ in {[*missing, *unexpected]}")
-    return peer
+        _settle_norms(model)
+        # Random queries make a softmax so sharp that rounding alone, on some processors, moves the logits by 4e-4.
+        block = model.head.dnl_block
+        for parameter in (block.theta.weight, block.theta.bias):
+            parameter.set_value(parameter * 0.01)
+    return model
 
 
 def _export_ours(folder: Path) -> None:
     from paddle_dnl.deployment.exporter import export_model
 
-    export_model(_model("ours"), folder, input_shape=list(SHAPE), transforms=[{"type": "Normalize"}], with_onnx=True)
+    from compared_models import alike
+
+    export_model(
+        alike(_settled, "ours"), folder, input_shape=list(SHAPE), transforms=[{"type": "Normalize"}], with_onnx=True
+    )
 
 
 def _export_peer(folder: Path) -> None:
     """As PaddleSeg's export.py does: the model, argmax, `paddle.jit.save` with a fixed shape."""
     import paddle
+    from compared_models import alike
 
     class Labels(paddle.nn.Layer):
         def __init__(self, model):
@@ -77,7 +75,7 @@ def _export_peer(folder: Path) -> None:
         def forward(self, x):
             return paddle.argmax(self.model(x)[0], axis=1)
 
-    model = Labels(_model("peer"))
+    model = Labels(alike(_settled, "peer"))
     model.eval()
     traced = paddle.jit.to_static(model, input_spec=[paddle.static.InputSpec(list(SHAPE), "float32")], full_graph=True)
     paddle.jit.save(traced, str(folder / "model"))

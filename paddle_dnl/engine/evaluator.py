@@ -30,7 +30,7 @@ class EvalResult:
 
 
 @contextlib.contextmanager
-def _evaluating(model: paddle.nn.Layer) -> Iterator[None]:
+def evaluating(model: paddle.nn.Layer) -> Iterator[None]:
     """Evaluation mode; afterwards every layer is in the mode it was in, frozen ones too."""
     modes = [(layer, layer.training) for layer in model.sublayers(include_self=True)]
     model.eval()
@@ -104,7 +104,7 @@ def evaluate(
         logger.info(f"Start evaluating (total_samples: {len(dataset)}, total_iters: {len(batches)})...")
     count = _Count(dataset.num_classes, dataset.ignore_index, auc_roc)
     loaded = load_batches(share, batches, collate, num_workers if len(share) else 0, read_ahead=True)
-    with _evaluating(model):
+    with evaluating(model):
         for data in progress(loaded, "evaluate", len(batches)) if print_detail else loaded:
             label = np.asarray(data["label"])
             if stop is not None and stop():

@@ -8,6 +8,7 @@ freed memory that the C library keeps.
 
 from dataclasses import dataclass, field
 
+from paddle_dnl.engine.evaluator import evaluating
 from paddle_dnl.engine.free_memory import free_bytes
 from paddle_dnl.log import logger
 from paddle_dnl.nn.attention import evaluation_map_bytes
@@ -84,16 +85,12 @@ def _probe(model: nn.Layer, channels: int) -> _Probe:
         layer for layer in model.sublayers() if not layer.sublayers() or isinstance(layer, DisentangledNonLocal2D)
     ]
     handles = [layer.register_forward_post_hook(found.note) for layer in watched]
-    modes = [(layer, layer.training) for layer in model.sublayers(include_self=True)]
-    model.eval()
     try:
-        with paddle.no_grad():
+        with evaluating(model), paddle.no_grad():
             found.logits = model(paddle.zeros([1, channels, _PROBE, _PROBE]))[0].size
     finally:
         for handle in handles:
             handle.remove()
-        for layer, training in modes:
-            layer.training = training
     return found
 
 
