@@ -1,7 +1,7 @@
 """Compares with the live peer: each side in its own process, in turn, several rounds; prints ratios.
 
-Both sides get the same threads and matrix kernels. The peer is also timed once as it starts by itself: one thread, and what
-MKL chooses.
+Both sides get the same threads and matrix kernels; the peer keeps its C library's way of allocating, unless `--same_allocator`
+gives it what `import paddle_dnl` sets. The peer is also timed once as it starts by itself: one thread, and what MKL chooses.
 
 python benchmarks/run.py                     all cases
 python benchmarks/run.py block_64x128 train_512x1024 --rounds 3
@@ -18,13 +18,18 @@ from statistics import median
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
-from paddle_dnl import cpu_kernels  # noqa: E402
+from paddle_dnl import allocator, cpu_kernels  # noqa: E402
+
+# glibc's own default: a user's word that changes nothing, but keeps paddle_dnl from choosing.
+UNCHANGED = "glibc.malloc.tcache_count=7"
 
 
-def run_side(case: str, side: str, repeats: int, threads: int | None) -> dict:
+def run_side(case: str, side: str, repeats: int, threads: int | None, our_allocator: bool) -> dict:
     """One process; raises with its output when it fails. Without `threads` Paddle starts as it does by itself."""
     command = [sys.executable, str(ROOT / "benchmarks/worker.py"), case, side, str(repeats)]
     environment = dict(os.environ)
+    if not our_allocator:
+        environment[allocator.TUNABLES] = UNCHANGED
     if threads is None:
         environment.pop("OMP_NUM_THREADS", None)
         environment[cpu_kernels.VARIABLE] = ""
@@ -36,13 +41,14 @@ def run_side(case: str, side: str, repeats: int, threads: int | None) -> dict:
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
-def compare(name: str, case, rounds: int, repeats: int, threads: int) -> dict:
+def compare(name: str, case, rounds: int, repeats: int, threads: int, same_allocator: bool) -> dict:
     """Medians over all rounds and the ratios ours / peer."""
     found: dict[str, list[dict]] = {"ours": [], "peer": []}
     for round_number in range(rounds):
         # The side that begins changes, so that a machine that slows down favours neither.
         for side in ("ours", "peer") if round_number % 2 == 0 else ("peer", "ours"):
-            found[side].append(run_side(name, side, repeats, threads))
+            our_allocator = side == "ours" or same_allocator
+            found[side].append(run_side(name, side, repeats, threads, our_allocator))
     row: dict = {
         "case": name,
         "title": case.title,
@@ -58,7 +64,7 @@ def compare(name: str, case, rounds: int, repeats: int, threads: int) -> dict:
     # On a shared machine that lends a core to others now and then, the fastest run says more than the middle one.
     row["best_ratio"] = row["ours_best"] / row["peer_best"]
     row["memory_ratio"] = row["ours_megabytes"] / row["peer_megabytes"]
-    row["peer_default_seconds"] = run_side(name, "peer", 1, None)["seconds"][0] if case.peer_default else None
+    row["peer_default_seconds"] = run_side(name, "peer", 1, None, False)["seconds"][0] if case.peer_default else None
     return row
 
 
@@ -112,6 +118,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2, help="processes per side")
     parser.add_argument("--repeats", type=int, default=3, help="timed steps per process")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="OMP_NUM_THREADS of both sides")
+    parser.add_argument("--same_allocator", action="store_true", help="the peer, too, keeps memory as paddle_dnl does")
     parser.add_argument("--save_dir", type=Path, default=ROOT / "output" / "benchmarks")
     args = parser.parse_args()
     unknown = [name for name in args.cases if name not in CASES]
@@ -120,7 +127,7 @@ def main() -> None:
     args.save_dir.mkdir(parents=True, exist_ok=True)
     rows = []
     for name in args.cases or CASES:
-        rows.append(compare(name, CASES[name], args.rounds, args.repeats, args.threads))
+        rows.append(compare(name, CASES[name], args.rounds, args.repeats, args.threads, args.same_allocator))
         print(table(rows[-1:]).splitlines()[-1], flush=True)
         # After every case: what took half an hour is not lost when a later one fails.
         text = f"{machine()}, {args.threads} threads, medians of {args.rounds} x {args.repeats}\n\n{table(rows)}\n"

@@ -8,7 +8,7 @@ import zlib  # noqa: F401, I001  must stay first: Paddle 2.6 brings an old zlib 
 
 import importlib
 
-from paddle_dnl import cpu_kernels, import_guard, threads
+from paddle_dnl import allocator, cpu_kernels, import_guard, threads
 
 __version__ = "0.1.0"
 
@@ -23,6 +23,7 @@ _HOME = {
 __all__ = ["__version__", *_HOME]
 
 import_guard.refuse_shadowed_zlib()
+allocator.choose()
 cpu_kernels.choose()
 threads.choose()
 

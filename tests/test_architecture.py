@@ -18,7 +18,7 @@ WRITTEN = sorted(
 
 # What a layer may import of this package: cli -> deployment -> engine -> models -> nn. `errors`, `log`, the readers of
 # pickles and files, the import guard and what is known of the processor are for all.
-BASE = {"errors", "log", "import_guard", "restricted_pickle", "regular_file", "cpu_kernels", "__init__"}
+BASE = {"errors", "log", "import_guard", "restricted_pickle", "regular_file", "allocator", "cpu_kernels", "__init__"}
 ENGINE = {"engine", "models", "losses", "nn", "data", "config", "optim", "registry", "visualize"} | BASE
 ALLOWED = {
     "nn": {"nn", "errors"},
@@ -38,9 +38,10 @@ ALLOWED = {
     "restricted_pickle": {"restricted_pickle"},
     "regular_file": {"regular_file", "errors"},
     "import_guard": {"import_guard"},
+    "allocator": {"allocator"},
     "cpu_kernels": {"cpu_kernels"},
     "threads": {"threads"},
-    "__init__": {"import_guard", "cpu_kernels", "threads"},
+    "__init__": {"import_guard", "allocator", "cpu_kernels", "threads"},
 }
 
 

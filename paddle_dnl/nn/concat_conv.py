@@ -14,10 +14,22 @@ def _convolve_in_turn(parts: Iterable[paddle.Tensor], conv: nn.Conv2D) -> paddle
     geometry, total, offset = Geometry.of(conv), None, 0
     for part in parts:
         weight = conv.weight[:, offset : offset + part.shape[1]]
-        y = conv2d_with(part, weight, conv.bias if total is None else None, geometry)
-        total = y if total is None else total.add_(y)
+        bias = conv.bias if total is None else None
+        total = _add(total, conv2d_with(part, weight, bias, geometry))
         offset += part.shape[1]
     return total
+
+
+def _convolve_to_learn(parts: list[paddle.Tensor], conv: nn.Conv2D) -> paddle.Tensor:
+    """The weights are split once: the gradient of a split is one concatenation, that of each slice a whole map of zeros."""
+    geometry, total = Geometry.of(conv), None
+    for part, weight in zip(parts, conv.weight.split([part.shape[1] for part in parts], axis=1), strict=True):
+        total = _add(total, conv2d_with(part, weight, conv.bias if total is None else None, geometry))
+    return total
+
+
+def _add(total, y):
+    return y if total is None else total.add_(y)
 
 
 def of_concat(parts: Iterable[paddle.Tensor], layer: ConvBN) -> paddle.Tensor:
@@ -32,5 +44,7 @@ def of_concat(parts: Iterable[paddle.Tensor], layer: ConvBN) -> paddle.Tensor:
         layer: no groups, sum of C_i input channels.
     """
     if unfolds() and not any(map(is_watched, layer.sublayers(include_self=True))):
-        return layer.finish(_convolve_in_turn(parts, layer._conv))
+        learns = paddle.is_grad_enabled() and not layer._conv.weight.stop_gradient
+        y = _convolve_to_learn(list(parts), layer._conv) if learns else _convolve_in_turn(parts, layer._conv)
+        return layer.finish(y)
     return layer(paddle.concat(list(parts), axis=1))

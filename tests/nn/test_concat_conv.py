@@ -17,7 +17,6 @@ WIDTHS = (3, 1, 4)
 def strips(request, monkeypatch):
     if request.param == "strips":
         monkeypatch.setattr(row_strips, "UNFOLDED_LIMIT", 1)
-        monkeypatch.setattr(row_strips, "UNFOLDED_LIMIT_WEIGHTS", 1)
 
 
 @pytest.fixture

@@ -30,7 +30,6 @@ def every_map_is_large(monkeypatch):
 def strips(request, monkeypatch):
     if request.param == "strips":
         monkeypatch.setattr(row_strips, "UNFOLDED_LIMIT", 1)
-        monkeypatch.setattr(row_strips, "UNFOLDED_LIMIT_WEIGHTS", 1)
 
 
 @pytest.fixture

@@ -104,7 +104,6 @@ def test_same_gradients(options, rows, monkeypatch, calls):
     calls.clear()
     limit = rows * row_strips.unfolded_bytes(conv, 4, 1, conv(x).shape[3])
     monkeypatch.setattr(row_strips, "UNFOLDED_LIMIT", limit)
-    monkeypatch.setattr(row_strips, "UNFOLDED_LIMIT_WEIGHTS", limit)
     for one, other in zip(_gradients(lambda x: row_strips.conv2d(x, conv), x, conv), expected, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
     assert bool(calls) == ("stride" not in options and "groups" not in options)
@@ -113,7 +112,6 @@ def test_same_gradients(options, rows, monkeypatch, calls):
 def test_gradients_by_finite_differences(monkeypatch):
     """In float64, independent of every convolution's own backward pass."""
     monkeypatch.setattr(row_strips, "UNFOLDED_LIMIT", 1)
-    monkeypatch.setattr(row_strips, "UNFOLDED_LIMIT_WEIGHTS", 1)
     paddle.seed(0)
     conv = nn.Conv2D(2, 3, 3, padding=2, dilation=2).to(dtype="float64")
     x = paddle.randn([2, 2, 6, 5]).astype("float64")

@@ -1,0 +1,34 @@
+"""Lets the C library's allocator keep the memory of one layer's maps for the next layer's.
+
+glibc takes blocks of more than 32 MiB from the system and gives them back one by one. The system hands out every page of
+such a block filled with zeros, at its first touch: a sum of two maps of 64 MiB takes 43 ms, of which 37 are that, and a
+training step of DNLNet-R50 at 512 x 1024 33 s in place of 25. Blocks of the heap stay with the process and are merged again.
+"""
+
+import ctypes
+import os
+
+# Of <malloc.h>.
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4
+
+# Blocks from here on still come from the system.
+_HEAP_BLOCK_BYTES = 1 << 30
+# What may lie free at the heap's end. More made no step faster, and the peak larger.
+_KEPT_BYTES = 128 << 20
+
+# By these a user chooses for the whole process.
+VARIABLES = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_MMAP_MAX_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_TOP_PAD_")
+TUNABLES = "GLIBC_TUNABLES"
+
+
+def choose() -> None:
+    """Sets the allocator's thresholds for this process, where it is glibc's and the user has not set them."""
+    if any(name in os.environ for name in VARIABLES) or "glibc.malloc." in os.environ.get(TUNABLES, ""):
+        return
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError, TypeError):  # other systems' libraries
+        return
+    # Before 2.35 glibc refuses thresholds above 32 MiB, and can only be told to take nothing from the system directly.
+    mallopt(_MMAP_THRESHOLD, _HEAP_BLOCK_BYTES) or mallopt(_MMAP_MAX, 0)
+    mallopt(_TRIM_THRESHOLD, _KEPT_BYTES)
