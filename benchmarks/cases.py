@@ -108,24 +108,30 @@ def _eval(make_model, side: str, height: int, width: int):
 
 
 def _train(make_model, side: str, height: int, width: int):
-    """Both sides use our loss: paddleseg's raises TypeError on Paddle 3. Gradients are cleared as each side's trainer does."""
+    """Both sides use our loss: paddleseg's raises TypeError on Paddle 3. Each does as its trainer: paddleseg's holds the logits
+    until the next step, ours until there is a loss, and they clear gradients differently."""
     model = alike(make_model, side)
     model.train()
-    loss = CrossEntropyLoss()
+    cross_entropy = CrossEntropyLoss()
     x = _seeded([1, 3, height, width])
     y = paddle.to_tensor(np.random.default_rng(1).integers(0, 19, (1, height, width)))
     optimizer = paddle.optimizer.Momentum(0.001, parameters=model.parameters())
 
-    def step():
-        logits = model(x)
-        (loss(logits[0], y) + 0.4 * loss(logits[1], y)).backward()
-        optimizer.step()
-        if side == "ours":
-            optimizer.clear_grad(set_to_zero=False)
-        else:
-            model.clear_gradients()
+    def loss(logits):
+        return cross_entropy(logits[0], y) + 0.4 * cross_entropy(logits[1], y)
 
-    return step
+    def ours():
+        loss(model(x)).backward()
+        optimizer.step()
+        optimizer.clear_grad(set_to_zero=False)
+
+    def peer():
+        logits = model(x)
+        loss(logits).backward()
+        optimizer.step()
+        model.clear_gradients()
+
+    return ours if side == "ours" else peer
 
 
 def _dmnet_of_features(side: str):

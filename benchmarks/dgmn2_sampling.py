@@ -9,7 +9,6 @@ import sys
 import time
 from pathlib import Path
 
-os.environ.setdefault("OMP_NUM_THREADS", str(os.cpu_count()))
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import paddle_dnl  # noqa: E402,F401
