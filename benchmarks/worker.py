@@ -1,6 +1,5 @@
 """One side of one case, in a process of its own: `python benchmarks/worker.py CASE ours|peer REPEATS`. Prints one JSON line."""
 
-import ctypes
 import json
 import sys
 import time
@@ -9,13 +8,12 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+from paddle_dnl import allocator  # noqa: E402  first: zlib before paddle
+
 
 def reset_peak() -> None:
     """Lets the peak start from now, where the system allows it: what building both sides' models left behind is given back."""
-    try:
-        ctypes.CDLL(None).malloc_trim(0)
-    except AttributeError:  # not glibc
-        pass
+    allocator.give_back()
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
@@ -25,7 +23,6 @@ def reset_peak() -> None:
 def main() -> None:
     """Builds the case, warms up once, times the repeats."""
     name, side, repeats = sys.argv[1], sys.argv[2], int(sys.argv[3])
-    import paddle_dnl  # noqa: F401  first: zlib before paddle
     from paddle_dnl.engine.measuring import peak_bytes, resident_bytes
 
     from cases import CASES

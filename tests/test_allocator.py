@@ -4,8 +4,10 @@ import os
 import subprocess
 import sys
 
-from paddle_dnl.allocator import TUNABLES, VARIABLES
+from paddle_dnl.allocator import TUNABLES, VARIABLES, give_back
+from paddle_dnl.engine.measuring import resident_bytes
 
+import paddle
 import pytest
 
 # Pages that ten sums of two maps of 64 MiB touch for the first time: 16384 each where memory comes from the system.
@@ -36,3 +38,14 @@ def test_maps_reuse_memory():
 def test_the_users_choice_stays(name):
     defaults = {"MALLOC_MMAP_MAX_": "65536", "MALLOC_TOP_PAD_": "131072", TUNABLES: "glibc.malloc.tcache_count=7"}
     assert _new_pages(**{name: defaults.get(name, str(1 << 20))}) > 100_000
+
+
+def test_holes_are_given_back():
+    """Free blocks between blocks in use stay with the process until then."""
+    blocks = [paddle.ones([2 << 20]) for _ in range(20)]
+    kept = blocks[::2]
+    del blocks
+    before = resident_bytes()
+    give_back()
+    assert before - resident_bytes() > 40 << 20
+    assert float(sum(block.sum() for block in kept)) == 10 * (2 << 20)

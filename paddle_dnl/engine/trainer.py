@@ -3,7 +3,7 @@
 import time
 from pathlib import Path
 
-from paddle_dnl import registry
+from paddle_dnl import allocator, registry
 from paddle_dnl.data.check import check_dataset
 from paddle_dnl.engine import amp, best_models, checkpoint, distributed, finite
 from paddle_dnl.engine.build import build_model, load_start_weights
@@ -284,6 +284,8 @@ class Trainer:
         with amp.autocast(self.precision, self.options.amp_level):
             losses = self.losses(self.forward(image), label, edges)
             loss = sum(value for _, value in losses) / self.accumulate
+        if paddle.get_device() == "cpu":
+            allocator.give_back()  # the backward pass needs blocks of other sizes
         self.scaler.scale(loss).backward()
         return {name: float(value) / self.accumulate for name, value in losses}
 
