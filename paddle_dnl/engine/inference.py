@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 
-from paddle_dnl import allocator
 from paddle_dnl.errors import UsageError
 from paddle_dnl.nn.resize import resize
 
@@ -104,8 +103,6 @@ def _flipped_passes(model, image, horizontal: bool, vertical: bool, slide: dict)
     """Logits of `image` for every combination of flips, flipped back."""
     for axes in ((False, False), (True, False), (False, True), (True, True)):
         if axes[0] <= horizontal and axes[1] <= vertical:
-            if paddle.get_device() == "cpu":
-                allocator.give_back()  # of a pass at another scale, whose blocks had other sizes
             yield _flip(infer(model, _flip(image, axes), **slide), axes)
 
 
