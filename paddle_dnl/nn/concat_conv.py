@@ -1,6 +1,6 @@
 """Convolution of a channel concatenation without making the concatenation."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from paddle_dnl.nn.layers import ConvBN
 from paddle_dnl.nn.row_strips import Geometry, conv2d_with, is_watched, unfolds
@@ -9,27 +9,28 @@ import paddle
 from paddle import nn
 
 
+def _with_weights(
+    parts: Iterable[paddle.Tensor], weight: paddle.Tensor
+) -> Iterator[tuple[paddle.Tensor, paddle.Tensor]]:
+    """Each part with its slice of the weight, in turn."""
+    if paddle.is_grad_enabled() and not weight.stop_gradient:
+        # Parts are kept to learn from, and a split's gradient is one concatenation; a slice's, zeros for all the rest.
+        parts = list(parts)
+        yield from zip(parts, weight.split([part.shape[1] for part in parts], axis=1), strict=True)
+        return
+    offset = 0
+    for part in parts:
+        yield part, weight[:, offset : offset + part.shape[1]]
+        offset += part.shape[1]
+
+
 def _convolve_in_turn(parts: Iterable[paddle.Tensor], conv: nn.Conv2D) -> paddle.Tensor:
     """Each part, its weights and its unfolded copy are gone before the next one is made."""
-    geometry, total, offset = Geometry.of(conv), None, 0
-    for part in parts:
-        weight = conv.weight[:, offset : offset + part.shape[1]]
-        bias = conv.bias if total is None else None
-        total = _add(total, conv2d_with(part, weight, bias, geometry))
-        offset += part.shape[1]
-    return total
-
-
-def _convolve_to_learn(parts: list[paddle.Tensor], conv: nn.Conv2D) -> paddle.Tensor:
-    """The weights are split once: the gradient of a split is one concatenation, that of each slice a whole map of zeros."""
     geometry, total = Geometry.of(conv), None
-    for part, weight in zip(parts, conv.weight.split([part.shape[1] for part in parts], axis=1), strict=True):
-        total = _add(total, conv2d_with(part, weight, conv.bias if total is None else None, geometry))
+    for part, weight in _with_weights(parts, conv.weight):
+        y = conv2d_with(part, weight, conv.bias if total is None else None, geometry)
+        total = y if total is None else total.add_(y)
     return total
-
-
-def _add(total, y):
-    return y if total is None else total.add_(y)
 
 
 def of_concat(parts: Iterable[paddle.Tensor], layer: ConvBN) -> paddle.Tensor:
@@ -44,7 +45,5 @@ def of_concat(parts: Iterable[paddle.Tensor], layer: ConvBN) -> paddle.Tensor:
         layer: no groups, sum of C_i input channels.
     """
     if unfolds() and not any(map(is_watched, layer.sublayers(include_self=True))):
-        learns = paddle.is_grad_enabled() and not layer._conv.weight.stop_gradient
-        y = _convolve_to_learn(list(parts), layer._conv) if learns else _convolve_in_turn(parts, layer._conv)
-        return layer.finish(y)
+        return layer.finish(_convolve_in_turn(parts, layer._conv))
     return layer(paddle.concat(list(parts), axis=1))

@@ -101,20 +101,20 @@ def _pair(value) -> tuple[int, int]:
 
 def _takes_strips(x, geometry: Geometry) -> bool:
     # A strip of padding alone would have no rows of the input.
-    if min(geometry.transposed().padding) < 0 or _rows(x, geometry, UNFOLDED_LIMIT) >= geometry.out_length(x, 0):
+    if min(geometry.transposed().padding) < 0 or _rows(x, geometry) >= geometry.out_length(x, 0):
         return False
     return has_gradients(geometry) or not paddle.is_grad_enabled()
 
 
-def _rows(x, geometry: Geometry, limit: int) -> int:
+def _rows(x, geometry: Geometry) -> int:
     """Rows of the result that one strip makes."""
     per_row = geometry.unfolded_bytes(x.shape[1], geometry.out_length(x, 1))
-    return max(1, limit // per_row) if per_row else geometry.out_length(x, 0)
+    return max(1, UNFOLDED_LIMIT // per_row) if per_row else geometry.out_length(x, 0)
 
 
-def _strips(x, geometry: Geometry, limit: int):
+def _strips(x, geometry: Geometry):
     """(top, bottom) of the rows of the result, strip by strip."""
-    rows, height = _rows(x, geometry, limit), geometry.out_length(x, 0)
+    rows, height = _rows(x, geometry), geometry.out_length(x, 0)
     return [(top, min(top + rows, height)) for top in range(0, height, rows)]
 
 
@@ -134,7 +134,7 @@ def _convolve(x, weight, bias, geometry: Geometry) -> paddle.Tensor:
 
 def _in_strips(x, weight, bias, geometry: Geometry) -> paddle.Tensor:
     parts = []
-    for top, bottom in _strips(x, geometry, UNFOLDED_LIMIT):
+    for top, bottom in _strips(x, geometry):
         rows, above, below = _window(x, geometry, top, bottom)
         side = geometry.padding[1]
         # Four numbers make Paddle copy the map to pad it.
@@ -182,7 +182,7 @@ def weight_gradient(x, weight, grad, geometry: Geometry):
     """
     out_channels = grad.shape[1]
     total = paddle.zeros([out_channels, weight.size // out_channels], weight.dtype)
-    for top, bottom in _strips(x, geometry, UNFOLDED_LIMIT):
+    for top, bottom in _strips(x, geometry):
         rows, above, below = _window(x, geometry, top, bottom)
         side = geometry.padding[1]
         for image in range(x.shape[0]):
