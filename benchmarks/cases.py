@@ -10,8 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from paddle_dnl import allocator
 from paddle_dnl.losses import CrossEntropyLoss
+from paddle_dnl.startup import allocator
 
 import numpy as np
 import paddle
@@ -207,8 +207,8 @@ def _dynamic_filter(side: str):
 
 def _scenes(size: tuple[int, int], count: int) -> Path:
     """Generated scenes of a size, made once per machine and kept in the temporary folder."""
-    from paddle_dnl.data.convert_cityscapes import convert_tree
-    from paddle_dnl.data.mini_cityscapes import generate
+    from paddle_dnl.data.prepare.convert_cityscapes import convert_tree
+    from paddle_dnl.data.scenes.mini_cityscapes import generate
 
     folder = Path(tempfile.gettempdir()) / f"paddle_dnl_benchmark_{size[0]}x{size[1]}_{count}"
     generate(folder, train=count, val=count, size=size)
@@ -270,7 +270,7 @@ def _evaluate(side: str):
     dataset = Cityscapes([theirs.Normalize()], str(_scenes((2048, 1024), 10)), "val")
     model = _Fixed()
     if side == "ours":
-        from paddle_dnl.engine.evaluator import evaluate
+        from paddle_dnl.evaluation.evaluator import evaluate
 
         return lambda: evaluate(model, dataset, print_detail=False)
     from paddleseg.core.val import evaluate as their_evaluate

@@ -53,7 +53,7 @@ def _settled(side: str):
 
 
 def _export_ours(folder: Path) -> None:
-    from paddle_dnl.deployment.exporter import export_model
+    from paddle_dnl.deployment.export.exporter import export_model
 
     from compared_models import alike
 

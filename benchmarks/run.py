@@ -18,7 +18,7 @@ from statistics import median
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
-from paddle_dnl import allocator, cpu_kernels  # noqa: E402
+from paddle_dnl.startup import allocator, cpu_kernels  # noqa: E402
 
 # glibc's own default: a user's word that changes nothing, but keeps paddle_dnl from choosing.
 UNCHANGED = "glibc.malloc.tcache_count=7"
@@ -109,7 +109,7 @@ def draw(rows: list[dict], path: Path) -> None:
 def main() -> None:
     """Runs, prints, and writes output/benchmarks/{results.json,results.md,ratios.png}."""
     import paddle_dnl  # noqa: F401
-    from paddle_dnl.engine.measuring import machine
+    from paddle_dnl.profile.measuring import machine
 
     from cases import CASES
 

@@ -242,8 +242,8 @@ def main() -> None:
     if args.engine_alone:
         return _engine_worker(args.model, args.engine_alone, args.seconds)
     import paddle_dnl  # noqa: F401  first: zlib before paddle
-    from paddle_dnl.deployment.deploy_config import read_deploy_config
-    from paddle_dnl.engine.measuring import machine
+    from paddle_dnl.deployment.runtime.deploy_config import read_deploy_config
+    from paddle_dnl.profile.measuring import machine
 
     files = read_deploy_config(args.model)
     picture = args.image.read_bytes() if args.image else make_picture(files.fixed_size or (256, 512))

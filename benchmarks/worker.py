@@ -8,7 +8,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from paddle_dnl import allocator  # noqa: E402  first: zlib before paddle
+from paddle_dnl.startup import allocator  # noqa: E402  first: zlib before paddle
 
 
 def reset_peak() -> None:
@@ -23,7 +23,7 @@ def reset_peak() -> None:
 def main() -> None:
     """Builds the case, warms up once, times the repeats."""
     name, side, repeats = sys.argv[1], sys.argv[2], int(sys.argv[3])
-    from paddle_dnl.engine.measuring import peak_bytes, resident_bytes
+    from paddle_dnl.profile.measuring import peak_bytes, resident_bytes
 
     from cases import CASES
 

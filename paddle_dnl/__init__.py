@@ -8,16 +8,16 @@ import zlib  # noqa: F401, I001  must stay first: Paddle 2.6 brings an old zlib 
 
 import importlib
 
-from paddle_dnl import allocator, cpu_kernels, import_guard, threads
+from paddle_dnl.startup import allocator, cpu_kernels, import_guard, threads
 
 __version__ = "0.1.0"
 
 # Public names, imported when first used so that `import paddle_dnl` costs nothing.
 _HOME = {
     "Config": "paddle_dnl.config",
-    "Predictor": "paddle_dnl.deployment.predictor",
-    "build_model": "paddle_dnl.engine.build",
-    "convert_state_dict": "paddle_dnl.convert",
+    "Predictor": "paddle_dnl.deployment.runtime.predictor",
+    "build_model": "paddle_dnl.models.build",
+    "convert_state_dict": "paddle_dnl.weights.convert",
 }
 
 __all__ = ["__version__", *_HOME]

@@ -29,8 +29,8 @@ def _for_paddleseg(component):
 
     @functools.wraps(component)
     def with_start_weights(*args, **kwargs):
-        from paddle_dnl.engine.pretrained import resolve_pretrained
-        from paddle_dnl.engine.weights import load_weights
+        from paddle_dnl.weights.downloads import resolve_pretrained
+        from paddle_dnl.weights.loading import load_weights
 
         layer = component(*args, **kwargs)
         path = resolve_pretrained({"pretrained": kwargs.get("pretrained")})["pretrained"]

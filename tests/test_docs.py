@@ -157,7 +157,7 @@ def _known_flags() -> set[str]:
         text = path.read_text(encoding="utf-8")
         known |= set(re.findall(r'\(\s*"--([a-z_]+)"', text))
         known |= set(re.findall(r'add_augmented\(parser, "(\w+)"', text))
-    settings = (ROOT / "deploy" / "serving").rglob("*.py")
+    settings = (ROOT / "paddle_dnl" / "serving").rglob("*.py")
     for path in settings:
         known |= set(re.findall(r"^    (\w+): .*Field\(", path.read_text(encoding="utf-8"), re.M))
     return known
@@ -179,8 +179,8 @@ def test_every_flag_of_training_is_described():
 
 
 def test_every_source_and_dataset_is_described():
-    from paddle_dnl import convert
     from paddle_dnl.registry import DATASETS, load_components
+    from paddle_dnl.weights import convert
 
     load_components()
     text = {name: (DOCS / f"{name}.md").read_text(encoding="utf-8") for name in ("convert", "data")}
@@ -287,8 +287,8 @@ def test_example_of_extending_runs(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_example_of_extending_trains_and_exports(tmp_path):
     """The file that hands over to the programs, as it stands on the page."""
-    from paddle_dnl.data.convert_cityscapes import convert_tree
-    from paddle_dnl.data.mini_cityscapes import generate
+    from paddle_dnl.data.prepare.convert_cityscapes import convert_tree
+    from paddle_dnl.data.scenes.mini_cityscapes import generate
 
     text = (DOCS / "extending.md").read_text(encoding="utf-8")
     model_text, _, programs_text = _blocks(text, "python")

@@ -148,7 +148,7 @@ def score_table(results: list[dict]) -> str:
 
 def statistics_table(results: list[dict]) -> str:
     """Markdown: each measure of attention, mean ± standard deviation over seeds; first the even attention."""
-    from paddle_dnl.visualize.attention_chart import COLUMNS, random_row
+    from paddle_dnl.analysis.chart import COLUMNS, random_row
 
     measured = [result for result in results if "statistics" in result]
     if not measured:

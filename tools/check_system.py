@@ -2,7 +2,7 @@
 
 OpenCV's usual wheel needs libGL and glib, which a bare Debian or Ubuntu lacks; its headless build of the same version does
 not, and goes over it. Paddle needs libgomp, which only the system can give. Paddle 2 crashes in scipy, sklearn and whatever
-else compresses, unless zlib was loaded before it (see paddle_dnl/import_guard.py): in this environment Python loads it at
+else compresses, unless zlib was loaded before it (see paddle_dnl/startup/import_guard.py): in this environment Python loads it at
 its start, so that a program that imports this package last, or never, is safe too.
 """
 

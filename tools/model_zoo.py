@@ -6,7 +6,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from paddle_dnl.zoo import pages  # noqa: E402
+from paddle_dnl.config.zoo import pages  # noqa: E402
 
 if __name__ == "__main__":
     for path, text in pages(ROOT).items():

@@ -3,10 +3,9 @@
 import sys
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE.parent.parent)]
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from paddle_dnl.cli._run import run  # noqa: E402
 
 if __name__ == "__main__":
-    run("segmentation_service.main")
+    run("paddle_dnl.serving.main")

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from paddle_dnl.engine.inference import restore
 from paddle_dnl.errors import UsageError
+from paddle_dnl.evaluation.inference import restore
 from paddle_dnl.nn.resize import resize
 
 import numpy as np
@@ -19,7 +19,7 @@ class Geometry:
     Args:
         input_size: (height, width) of the network input.
         map_size: (height, width) of the feature map.
-        trans_info: what the transforms did, see `paddle_dnl.engine.inference.restore`.
+        trans_info: what the transforms did, see `paddle_dnl.evaluation.inference.restore`.
         align_corners: of the model.
     """
 

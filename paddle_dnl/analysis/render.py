@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from paddle_dnl.analysis import pictures as draw
+from paddle_dnl.analysis import viewer
 from paddle_dnl.analysis.filters import strongest
 from paddle_dnl.analysis.geometry import Geometry
 from paddle_dnl.analysis.nonlocal_maps import BlockAttention
 from paddle_dnl.analysis.sampled_points import SampledAttention
-from paddle_dnl.visualize import attention as draw
-from paddle_dnl.visualize import viewer
-from paddle_dnl.visualize.overlay import save_image
+from paddle_dnl.data.overlay import save_image
 
 import numpy as np
 

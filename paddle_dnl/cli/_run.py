@@ -15,8 +15,8 @@ def run(module: str, argv: list[str] | None = None) -> None:
     stderr.
     """
     warnings.filterwarnings("ignore", message="No ccache found")
-    from paddle_dnl import import_guard
     from paddle_dnl.errors import PaddleDnlError
+    from paddle_dnl.startup import import_guard
 
     try:
         status = importlib.import_module(module).main(argv)
@@ -66,6 +66,6 @@ def _fail(text: str, status: int) -> int:
 
 def _tell_other_ranks(text: str) -> None:
     """What failed before the group was joined is seen by the launcher alone."""
-    distributed = sys.modules.get("paddle_dnl.engine.distributed")
+    distributed = sys.modules.get("paddle_dnl.distributed.collectives")
     if distributed is not None:
         distributed.report_failure(text)

@@ -46,8 +46,8 @@ def measure(config, model_path: str, args: argparse.Namespace) -> dict:
     from paddle_dnl.analysis.nonlocal_maps import nonlocal_attention
     from paddle_dnl.analysis.statistics import AttentionStatistics
     from paddle_dnl.data.check import check_dataset
-    from paddle_dnl.engine.build import build_model
     from paddle_dnl.log import progress
+    from paddle_dnl.models.build import build_model
 
     import paddle
 
@@ -77,8 +77,8 @@ def main(argv=None) -> int:
 
     _arguments.select_device(args.device)
     configs = [Config(path, opts=args.opts) for path in args.config]
+    from paddle_dnl.analysis.chart import draw_chart, table
     from paddle_dnl.log import logger
-    from paddle_dnl.visualize.attention_chart import draw_chart, table
 
     results = {
         name: measure(config, weights, args)

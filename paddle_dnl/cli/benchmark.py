@@ -46,11 +46,11 @@ def main(argv=None) -> int:
     import os
     from dataclasses import asdict
 
-    from paddle_dnl.deployment import engine_benchmark as bench
-    from paddle_dnl.deployment.deploy_config import read_deploy_config
-    from paddle_dnl.engine.measuring import machine
+    from paddle_dnl.deployment.runtime import benchmark as bench
+    from paddle_dnl.deployment.runtime.benchmark_chart import draw
+    from paddle_dnl.deployment.runtime.deploy_config import read_deploy_config
     from paddle_dnl.log import logger
-    from paddle_dnl.visualize.benchmark_chart import draw
+    from paddle_dnl.profile.measuring import machine
 
     files = read_deploy_config(args.config)
     wanted = []

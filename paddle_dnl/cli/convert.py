@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 
-from paddle_dnl.convert import SOURCES
+from paddle_dnl.weights.convert import SOURCES
 
 import numpy as np
 
@@ -50,8 +50,8 @@ def parse_args(argv=None) -> argparse.Namespace:
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:
-    from paddle_dnl.convert import read_torch_weights
-    from paddle_dnl.engine.weights import NAME_TABLE, read_params
+    from paddle_dnl.weights.convert import read_torch_weights
+    from paddle_dnl.weights.loading import NAME_TABLE, read_params
 
     if path.suffix not in _PADDLE_FILES:
         return read_torch_weights(path)
@@ -137,7 +137,7 @@ def _write(path: Path, write: Callable[[str], None]) -> None:
 
 
 def _write_weights(path: Path, tensors: dict) -> None:
-    from paddle_dnl.engine.weights import write_safetensors
+    from paddle_dnl.weights.loading import write_safetensors
 
     import paddle
 
@@ -151,11 +151,11 @@ def main(argv=None) -> int:
     """Converts, verifies if asked, then writes the weights and their report."""
     args = parse_args(argv)
     from paddle_dnl.config import Config
-    from paddle_dnl.convert import ConversionError, convert_with_report
-    from paddle_dnl.engine.build import build_model
-    from paddle_dnl.engine.weights import load_weights
     from paddle_dnl.errors import UsageError
     from paddle_dnl.log import logger
+    from paddle_dnl.models.build import build_model
+    from paddle_dnl.weights.convert import ConversionError, convert_with_report
+    from paddle_dnl.weights.loading import load_weights
 
     output = Path(args.output)
     _check_output(output)

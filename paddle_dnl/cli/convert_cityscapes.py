@@ -14,7 +14,7 @@ def main(argv=None) -> int:
     args = parser.parse_args(argv)
     if args.num_workers < 0:
         raise UsageError(f"--num_workers must not be negative, got {args.num_workers}")
-    from paddle_dnl.data.convert_cityscapes import convert_tree
+    from paddle_dnl.data.prepare.convert_cityscapes import convert_tree
 
     convert_tree(args.cityscapes_path, args.num_workers, args.force)
     return 0

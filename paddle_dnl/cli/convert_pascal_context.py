@@ -10,7 +10,7 @@ def main(argv=None) -> int:
     parser.add_argument("--annotation", help="the JSON file; trainval_merged.json in the VOC2010 folder if not given")
     parser.add_argument("--force", action="store_true", help="convert also what is done")
     args = parser.parse_args(argv)
-    from paddle_dnl.data.convert_pascal_context import convert
+    from paddle_dnl.data.prepare.convert_pascal_context import convert
 
     convert(args.voc_path, args.annotation, args.force)
     return 0

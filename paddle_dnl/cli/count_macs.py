@@ -18,8 +18,8 @@ def main(argv=None) -> int:
     """Prints the two numbers; returns the exit status."""
     args = parse_args(argv)
     from paddle_dnl.config import Config
-    from paddle_dnl.engine.build import build_model
-    from paddle_dnl.engine.macs import count_macs, count_parameters
+    from paddle_dnl.models.build import build_model
+    from paddle_dnl.profile.macs import count_macs, count_parameters
 
     model = build_model(Config(args.config, opts=args.opts))
     macs = count_macs(model, args.input_shape)

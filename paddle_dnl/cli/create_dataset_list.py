@@ -20,7 +20,7 @@ def main(argv=None) -> int:
     args = parser.parse_args(argv)
     if not args.separator:
         raise UsageError("--separator must not be empty")
-    from paddle_dnl.data.file_lists import LAYOUTS, write_lists
+    from paddle_dnl.data.prepare.file_lists import LAYOUTS, write_lists
 
     if args.type == "cityscapes":
         images, labels, image_end, label_end = LAYOUTS["cityscapes"]

@@ -72,8 +72,8 @@ def main(argv=None) -> int:
     _arguments.select_device("cpu")
     config = Config(args.config, opts=args.opts)
     from paddle_dnl.data.classes import class_info
-    from paddle_dnl.deployment.exporter import export_model
-    from paddle_dnl.engine.build import build_model
+    from paddle_dnl.deployment.export.exporter import export_model
+    from paddle_dnl.models.build import build_model
 
     section = config.dic.get("export") or config.val_dataset_cfg or {}
     classes = class_info(config.train_dataset_cfg["type"], config.model_cfg["num_classes"])

@@ -73,7 +73,7 @@ def _engine_options(args: argparse.Namespace) -> dict:
 
 def _collect_shapes(args: argparse.Namespace, images: list) -> None:
     """A first pass over some images that writes the shapes TensorRT is to be built for."""
-    from paddle_dnl.deployment.predictor import Predictor
+    from paddle_dnl.deployment.runtime.predictor import Predictor
 
     if args.auto_tuned_shape_file is None:
         Path(args.save_dir).mkdir(parents=True, exist_ok=True)
@@ -86,11 +86,11 @@ def _make_predictor(args: argparse.Namespace, is_long: bool):
     """With Paddle Inference in a process of its own where there is much to overlap, see `EngineProcess`."""
     from dataclasses import asdict
 
-    from paddle_dnl.deployment.deploy_config import read_deploy_config
-    from paddle_dnl.deployment.engine_factory import resolve_engine
-    from paddle_dnl.deployment.engine_process import EngineProcess
-    from paddle_dnl.deployment.inference_engines import EngineOptions
-    from paddle_dnl.deployment.predictor import Predictor
+    from paddle_dnl.deployment.runtime.backend_factory import resolve_engine
+    from paddle_dnl.deployment.runtime.backend_process import EngineProcess
+    from paddle_dnl.deployment.runtime.backends import EngineOptions
+    from paddle_dnl.deployment.runtime.deploy_config import read_deploy_config
+    from paddle_dnl.deployment.runtime.predictor import Predictor
 
     limits = {"wrong_size": args.wrong_size, "max_pixels": args.max_pixels}
     name, options = resolve_engine(args.engine, read_deploy_config(args.config), EngineOptions(**_engine_options(args)))
@@ -101,7 +101,7 @@ def _make_predictor(args: argparse.Namespace, is_long: bool):
 
 def _make_job(args: argparse.Namespace, colors):
     from paddle_dnl.data.video_files import is_video
-    from paddle_dnl.deployment.infer_outputs import PictureJob, VideoJob
+    from paddle_dnl.deployment.runtime.outputs import PictureJob, VideoJob
 
     folder = Path(args.save_dir)
     if is_video(args.image_path):
@@ -112,7 +112,7 @@ def _make_job(args: argparse.Namespace, colors):
 
 def _run(args: argparse.Namespace, predictor, job):
     """Everything through the pipeline; what was written of a camera or a damaged video is kept. None: stopped by hand."""
-    from paddle_dnl.deployment.pipeline import run_pipeline
+    from paddle_dnl.deployment.runtime.pipeline import run_pipeline
     from paddle_dnl.log import logger, progress
 
     total = len(job) if hasattr(job, "__len__") else None
@@ -157,7 +157,7 @@ def main(argv=None) -> int:
     import warnings
 
     from paddle_dnl.data.classes import bit_palette
-    from paddle_dnl.deployment.deploy_config import read_deploy_config
+    from paddle_dnl.deployment.runtime.deploy_config import read_deploy_config
     from paddle_dnl.log import logger
 
     from PIL import Image

@@ -35,8 +35,8 @@ def main(argv=None) -> int:
         raise UsageError(f"{args.config} has no val_dataset, whose transforms prepare the images")
     settings = _arguments.test_settings(args, config, "aug_pred")
     settings = {key: value for key, value in settings.items() if key not in ("auc_roc", "batch_size")}
-    from paddle_dnl.engine.build import build_model
-    from paddle_dnl.engine.predict import predict
+    from paddle_dnl.evaluation.predict import predict
+    from paddle_dnl.models.build import build_model
 
     predict(
         build_model(config, pretrained=model_path),

@@ -39,10 +39,10 @@ def main(argv=None) -> int:
     args = parse_args(argv)
     from paddle_dnl.data.image_files import find_pairs
     from paddle_dnl.data.reading import read_label
-    from paddle_dnl.deployment import int8
-    from paddle_dnl.deployment.deploy_config import copy_export, read_deploy_config
-    from paddle_dnl.deployment.inference_engines import EngineOptions, default_threads
-    from paddle_dnl.deployment.predictor import Predictor
+    from paddle_dnl.deployment.export import int8
+    from paddle_dnl.deployment.runtime.backends import EngineOptions, default_threads
+    from paddle_dnl.deployment.runtime.deploy_config import copy_export, read_deploy_config
+    from paddle_dnl.deployment.runtime.predictor import Predictor
     from paddle_dnl.log import logger
 
     calibration = [image for image, _ in _spread(find_pairs(args.image_list), args.num_calibration)]

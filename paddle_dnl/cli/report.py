@@ -29,9 +29,9 @@ def parse_args(argv=None) -> argparse.Namespace:
 def _source(args: argparse.Namespace, config, dataset):
     """Where predictions come from, as a function of an image's index, and what the report says of it."""
     from paddle_dnl.cli import _arguments
-    from paddle_dnl.engine.build import build_model
-    from paddle_dnl.engine.image_scores import ModelLabels, StoredLabels
     from paddle_dnl.errors import UsageError
+    from paddle_dnl.evaluation.image_scores import ModelLabels, StoredLabels
+    from paddle_dnl.models.build import build_model
 
     if args.prediction_dir:
         if args.model_path:
@@ -50,9 +50,9 @@ def _source(args: argparse.Namespace, config, dataset):
 
 def _draw_row(dataset, index: int, predicted, colors, path: Path) -> None:
     """image | truth | prediction, side by side, as a PNG."""
+    from paddle_dnl.data.overlay import colorize, save_image
     from paddle_dnl.data.reading import read_image
-    from paddle_dnl.engine.image_scores import true_label
-    from paddle_dnl.visualize.overlay import colorize, save_image
+    from paddle_dnl.evaluation.image_scores import true_label
 
     import cv2
 
@@ -110,10 +110,10 @@ def _result_sections(args, config, out: Path) -> list:
     """Scores, pictures of an even sample, the worst images, and the classes."""
     from paddle_dnl import registry
     from paddle_dnl.data.classes import class_info
-    from paddle_dnl.engine.image_scores import score_images
-    from paddle_dnl.engine.metrics import Metrics
-    from paddle_dnl.visualize import curves
-    from paddle_dnl.visualize.report import Section
+    from paddle_dnl.evaluation import curves
+    from paddle_dnl.evaluation.image_scores import score_images
+    from paddle_dnl.evaluation.metrics import Metrics
+    from paddle_dnl.evaluation.report import Section
 
     dataset = registry.build(config.val_dataset_cfg, "dataset", "val_dataset")
     info = class_info(config.val_dataset_cfg["type"], dataset.num_classes)
@@ -144,11 +144,11 @@ def main(argv=None) -> int:
     """Writes report.html, training.png, class_iou.png, confusion.png, prediction_*.png and worst_*.png."""
     args = parse_args(argv)
     from paddle_dnl.config import Config
-    from paddle_dnl.environment import describe
     from paddle_dnl.errors import UsageError
+    from paddle_dnl.evaluation import curves
+    from paddle_dnl.evaluation.report import Section, write_report
     from paddle_dnl.log import logger
-    from paddle_dnl.visualize import curves
-    from paddle_dnl.visualize.report import Section, write_report
+    from paddle_dnl.startup.environment import describe
 
     if args.num_rows < 1 or args.num_worst < 0:
         raise UsageError("--num_rows must be at least 1 and --num_worst at least 0")

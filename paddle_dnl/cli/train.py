@@ -52,8 +52,8 @@ def main(argv=None) -> int:
     args.to_static_training = args.to_static_training or config.to_static_training
     if args.do_eval and not config.val_dataset_cfg:
         raise UsageError(f"--do_eval: {args.config} has no val_dataset")
-    from paddle_dnl.engine.trainer import train_from_config
-    from paddle_dnl.environment import log_environment
+    from paddle_dnl.startup.environment import log_environment
+    from paddle_dnl.training.trainer import train_from_config
 
     log_environment(config)
     train_from_config(config, args)

@@ -33,12 +33,12 @@ def main(argv=None) -> int:
     if args.auc_roc:
         settings["auc_roc"] = True
     from paddle_dnl.data.check import check_dataset
-    from paddle_dnl.engine import distributed
-    from paddle_dnl.engine.build import build_model
-    from paddle_dnl.engine.evaluator import evaluate
-    from paddle_dnl.engine.memory_plan import announce_evaluation
+    from paddle_dnl.distributed import collectives
+    from paddle_dnl.evaluation.evaluator import evaluate
+    from paddle_dnl.models.build import build_model
+    from paddle_dnl.profile.memory_plan import announce_evaluation
 
-    distributed.initialise()
+    collectives.initialise()
     dataset = registry.build(config.val_dataset_cfg, "dataset", "val_dataset")
     check_dataset(dataset, "val_dataset", num_workers=args.num_workers)
     model = build_model(config, pretrained=model_path)
@@ -47,5 +47,5 @@ def main(argv=None) -> int:
     evaluate(
         model, dataset, num_workers=args.num_workers, precision=args.precision, amp_level=args.amp_level, **settings
     )
-    distributed.finish()
+    collectives.finish()
     return 0

@@ -100,8 +100,8 @@ def main(argv=None) -> int:
     from paddle_dnl.analysis.images import Preparation
     from paddle_dnl.analysis.render import Scene
     from paddle_dnl.data.image_files import find_images
-    from paddle_dnl.engine.build import build_model
     from paddle_dnl.log import logger, progress
+    from paddle_dnl.models.build import build_model
 
     prepare, images = Preparation(config), find_images(args.image_path)
     model = build_model(config, pretrained=model_path)

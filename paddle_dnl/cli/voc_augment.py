@@ -10,7 +10,7 @@ def main(argv=None) -> int:
     parser.add_argument("--sbd_path", required=True, help="SBD's benchmark_RELEASE folder")
     parser.add_argument("--force", action="store_true", help="convert also what is done")
     args = parser.parse_args(argv)
-    from paddle_dnl.data.voc_augment import augment
+    from paddle_dnl.data.prepare.voc_augment import augment
 
     augment(args.sbd_path, args.voc_path, args.force)
     return 0

@@ -87,7 +87,7 @@ def check_component(cfg, kind: str, where: str) -> None:
         check_component(inner, inner_kind, inner_where)
 
 
-# Whose `pretrained` is read, by our own reader; see `paddle_dnl.engine.build`.
+# Whose `pretrained` is read, by our own reader; see `paddle_dnl.models.build`.
 _START_WEIGHTS = ("model", "model.backbone")
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from paddle_dnl.errors import ConfigError
-from paddle_dnl.nn.concat_conv import of_concat
+from paddle_dnl.nn.cpu.concat_conv import of_concat
 from paddle_dnl.nn.dynamic_filter import DynamicFilter
 from paddle_dnl.nn.layers import ConvBNReLU
 from paddle_dnl.nn.resize import resize, spatial_size

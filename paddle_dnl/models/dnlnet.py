@@ -9,7 +9,7 @@ Arguments and parameter names are those of PaddleSeg's `DNLNet`. `dialect` choos
 
 from collections.abc import Sequence
 
-from paddle_dnl.nn.concat_conv import of_concat
+from paddle_dnl.nn.cpu.concat_conv import of_concat
 from paddle_dnl.nn.disentangled_nonlocal import DIALECTS, DisentangledNonLocal2D
 from paddle_dnl.nn.layers import ConvBNReLU
 from paddle_dnl.nn.resize import resize, spatial_size

@@ -4,9 +4,9 @@ Parameter names are those of the OpenMMLab checkpoints (`neck.`, `decode_head.`)
 """
 
 from paddle_dnl.errors import ConfigError
+from paddle_dnl.nn.cpu.row_strips import conv2d
 from paddle_dnl.nn.layers import batch_norm, relu_of_fresh
 from paddle_dnl.nn.resize import resize, spatial_size
-from paddle_dnl.nn.row_strips import conv2d
 from paddle_dnl.nn.torch_init import init_conv_like_torch, init_conv_module
 from paddle_dnl.registry import MODELS
 

@@ -1,6 +1,6 @@
 """Convolution with batch normalisation; attributes (`_conv`, `_batch_norm`) as in PaddleSeg's checkpoints."""
 
-from paddle_dnl.nn.row_strips import conv2d
+from paddle_dnl.nn.cpu.row_strips import conv2d
 
 import paddle
 import paddle.nn.functional as F

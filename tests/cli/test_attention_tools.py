@@ -11,8 +11,8 @@ from paddle_dnl.analysis.filters import dynamic_filters, strongest
 from paddle_dnl.analysis.render import Scene
 from paddle_dnl.analysis.sampled_points import sampled_attention
 from paddle_dnl.cli import attention_statistics, visualize_attention
-from paddle_dnl.data.convert_cityscapes import convert_tree
-from paddle_dnl.data.mini_cityscapes import generate
+from paddle_dnl.data.prepare.convert_cityscapes import convert_tree
+from paddle_dnl.data.scenes.mini_cityscapes import generate
 from paddle_dnl.errors import UsageError
 from paddle_dnl.nn.dgmn2_attention import DGMN2Attention
 from paddle_dnl.nn.disentangled_nonlocal import DisentangledNonLocal2D

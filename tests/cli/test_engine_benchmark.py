@@ -3,8 +3,8 @@
 import json
 
 from paddle_dnl.cli.benchmark import main, parse_args
-from paddle_dnl.deployment import benchmark_worker, engine_benchmark
-from paddle_dnl.deployment.deploy_config import read_deploy_config
+from paddle_dnl.deployment.runtime import benchmark, benchmark_worker
+from paddle_dnl.deployment.runtime.deploy_config import read_deploy_config
 from paddle_dnl.errors import ExportError, UsageError
 
 import numpy as np
@@ -69,9 +69,9 @@ def test_what_is_left_out_and_what_is_refused(tmp_path, folder, monkeypatch, cap
 
     def measure(files, name, threads, shape, warmup, repeats):
         measured.append((name, threads, shape))
-        return engine_benchmark.Row(name, "fp32", threads, shape[0], *shape[2:], 0.1, 0.2, 10.0, 10**9, 10**8)
+        return benchmark.Row(name, "fp32", threads, shape[0], *shape[2:], 0.1, 0.2, 10.0, 10**9, 10**8)
 
-    monkeypatch.setattr(engine_benchmark, "measure", measure)
+    monkeypatch.setattr(benchmark, "measure", measure)
     flags = ["--config", str(folder), "--save_dir", str(tmp_path / "out"), "--threads", "1", "2"]
     assert main(flags) == 0
     shape = [1, 3, 32, 64]
@@ -97,7 +97,7 @@ def test_what_is_left_out_and_what_is_refused(tmp_path, folder, monkeypatch, cap
 def test_a_failing_engine_says_why(folder):
     (folder / "model.onnx").write_bytes(b"else")
     with pytest.raises(ExportError, match="onnxruntime, 1 threads.*model.onnx: damaged or replaced"):
-        engine_benchmark.measure(read_deploy_config(folder), "onnxruntime", 1, [1, 3, 32, 64], 0, 1)
+        benchmark.measure(read_deploy_config(folder), "onnxruntime", 1, [1, 3, 32, 64], 0, 1)
 
 
 @pytest.mark.parametrize("flags", ["--threads 0", "--batch_sizes 1 0", "--repeats 0", "--warmup -1"])

@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 from paddle_dnl.cli.infer import main, parse_args
+from paddle_dnl.data.overlay import overlay
 from paddle_dnl.errors import ConfigError, DataError, UsageError
-from paddle_dnl.visualize.overlay import overlay
 
 import cv2
 import numpy as np

@@ -4,11 +4,11 @@ from pathlib import Path
 
 from paddle_dnl.cli.infer import main, parse_args
 from paddle_dnl.data import video_files
+from paddle_dnl.data.overlay import overlay
 from paddle_dnl.data.video_files import Video, camera_index, is_video
-from paddle_dnl.deployment.engine_process import EngineProcess
+from paddle_dnl.data.video_writer import VideoWriter
+from paddle_dnl.deployment.runtime.backend_process import EngineProcess
 from paddle_dnl.errors import DataError, UsageError
-from paddle_dnl.visualize.overlay import overlay
-from paddle_dnl.visualize.video import VideoWriter
 
 import cv2
 import numpy as np
@@ -143,7 +143,7 @@ def test_camera(tmp_path, exported, monkeypatch):
 
 
 def test_ctrl_c_ends_a_camera_well_and_a_file_as_interrupted(tmp_path, exported, film, monkeypatch):
-    from paddle_dnl.deployment.predictor import Predictor
+    from paddle_dnl.deployment.runtime.predictor import Predictor
 
     real, count = Predictor.run_each, []
 

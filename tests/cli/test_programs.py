@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 from paddle_dnl.cli import export, predict, train, val
-from paddle_dnl.data.convert_cityscapes import convert_tree
-from paddle_dnl.data.mini_cityscapes import generate
+from paddle_dnl.data.prepare.convert_cityscapes import convert_tree
+from paddle_dnl.data.scenes.mini_cityscapes import generate
 from paddle_dnl.errors import UsageError
 
 import numpy as np

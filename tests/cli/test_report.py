@@ -83,8 +83,8 @@ def test_a_run_alone_is_enough(run, tmp_path):
     """Configuration and weights are found in the run's folder; the score is that of its evaluation."""
     shutil.copytree(run / "run", tmp_path / "run")
     assert main(["--run_dir", str(tmp_path / "run"), "--device", "cpu"]) == 0
-    from paddle_dnl.engine.build import build_model
-    from paddle_dnl.engine.evaluator import evaluate
+    from paddle_dnl.evaluation.evaluator import evaluate
+    from paddle_dnl.models.build import build_model
     from paddle_dnl.registry import build
 
     config = Config(str(tmp_path / "run" / "config.yml"))

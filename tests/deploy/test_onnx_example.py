@@ -6,8 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from paddle_dnl.deployment.exporter import export_model
-from paddle_dnl.deployment.predictor import Predictor
+from paddle_dnl.deployment.export.exporter import export_model
+from paddle_dnl.deployment.runtime.predictor import Predictor
 
 import cv2
 import numpy as np

@@ -1,4 +1,4 @@
-"""Whole networks against golden outputs of the original implementations (weights: see tests/golden_seeds.py).
+"""Whole networks against golden outputs of the original implementations (weights: see tests/helpers/golden_seeds.py).
 
 Each case goes the way a user goes: the configuration builds the model, `convert_with_report` maps the
 original state dict (regenerated from names), the model gets it, and logits, loss and gradients are compared
@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from paddle_dnl.config import Config
-from paddle_dnl.convert import convert_with_report
-from paddle_dnl.engine.build import build_model
 from paddle_dnl.losses import build_losses
+from paddle_dnl.models.build import build_model
+from paddle_dnl.weights.convert import convert_with_report
 
 import golden_seeds
 import numpy as np

@@ -4,9 +4,9 @@ import json
 import re
 
 from paddle_dnl.config import Config
-from paddle_dnl.convert import convert_state_dict
-from paddle_dnl.engine.build import build_model
 from paddle_dnl.losses import CrossEntropyLoss, OhemCrossEntropyLoss, build_losses
+from paddle_dnl.models.build import build_model
+from paddle_dnl.weights.convert import convert_state_dict
 
 import golden_seeds
 import numpy as np

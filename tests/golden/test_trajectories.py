@@ -9,10 +9,10 @@ import json
 import re
 
 from paddle_dnl.config import Config
-from paddle_dnl.convert import convert_with_report
-from paddle_dnl.engine.build import build_model
 from paddle_dnl.losses import build_losses
+from paddle_dnl.models.build import build_model
 from paddle_dnl.optim import build_lr_scheduler, build_optimizer
+from paddle_dnl.weights.convert import convert_with_report
 
 import numpy as np
 import paddle

@@ -1,9 +1,9 @@
 """DMNet against the live PaddleSeg model, and where ours is better on purpose."""
 
-from paddle_dnl.engine.weights import load_weights
 from paddle_dnl.errors import ConfigError
 from paddle_dnl.models.backbones.resnet import ResNet18, ResNet18_vd, ResNet50_vd
 from paddle_dnl.models.dmnet import DMNet
+from paddle_dnl.weights.loading import load_weights
 
 import numpy as np
 import paddle

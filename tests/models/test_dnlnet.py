@@ -2,10 +2,10 @@
 
 import paddle_dnl
 from paddle_dnl import registry
-from paddle_dnl.engine.weights import load_weights
 from paddle_dnl.errors import CheckpointError
 from paddle_dnl.models.backbones.resnet import ResNet18, ResNet50_vd
 from paddle_dnl.models.dnlnet import DNLNet
+from paddle_dnl.weights.loading import load_weights
 
 import numpy as np
 import paddle

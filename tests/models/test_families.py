@@ -9,12 +9,12 @@ from types import SimpleNamespace
 
 from paddle_dnl import Predictor, build_model, registry
 from paddle_dnl.config import Config
-from paddle_dnl.data.convert_cityscapes import convert_tree
-from paddle_dnl.data.mini_cityscapes import generate
-from paddle_dnl.deployment.exporter import export_model
-from paddle_dnl.engine.evaluator import evaluate
-from paddle_dnl.engine.trainer import TrainOptions, train_from_config
+from paddle_dnl.data.prepare.convert_cityscapes import convert_tree
+from paddle_dnl.data.scenes.mini_cityscapes import generate
+from paddle_dnl.deployment.export.exporter import export_model
 from paddle_dnl.errors import ExportError
+from paddle_dnl.evaluation.evaluator import evaluate
+from paddle_dnl.training.trainer import TrainOptions, train_from_config
 
 import numpy as np
 import paddle

@@ -6,8 +6,8 @@ those of a fresh model, go the way of a downloaded file: through the converter a
 
 from pathlib import Path
 
-from paddle_dnl.convert import convert_with_report
-from paddle_dnl.engine.build import build_model
+from paddle_dnl.models.build import build_model
+from paddle_dnl.weights.convert import convert_with_report
 
 import numpy as np
 import paddle

@@ -1,7 +1,7 @@
 """Ten training steps of published recipes in PyTorch: stores their losses, or checks that the stored ones still come out.
 
     python tests/reference/trajectories.py --check     # what `make parity` runs
-    python tests/reference/trajectories.py --write     # after a change of tests/trajectory_cases.py
+    python tests/reference/trajectories.py --write     # after a change of tests/helpers/trajectory_cases.py
 
 Needs the extra `parity`. OpenMMLab's DNL runs in mmsegmentation itself, with its own configuration files, parameter
 groups, schedule and losses; the authors' DNL runs in tests/reference/official_dnl.py. Each model is first compared
@@ -14,7 +14,7 @@ import sys
 import types
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "helpers"))
 
 import golden_seeds  # noqa: E402
 import numpy as np  # noqa: E402

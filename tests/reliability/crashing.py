@@ -20,16 +20,16 @@ import sys
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "helpers"))
 
 import tiny_training  # noqa: E402,I001  imports paddle_dnl before paddle
 import numpy as np  # noqa: E402
 
 from paddle_dnl.config import Config  # noqa: E402
-from paddle_dnl.engine import checkpoint  # noqa: E402
-from paddle_dnl.engine.safe_pickle import read_pickle  # noqa: E402
-from paddle_dnl.engine.trainer import Trainer, TrainOptions  # noqa: E402
-from paddle_dnl.engine.whole_folders import recover  # noqa: E402
+from paddle_dnl.training import checkpoint  # noqa: E402
+from paddle_dnl.weights.safe_pickle import read_pickle  # noqa: E402
+from paddle_dnl.training.trainer import Trainer, TrainOptions  # noqa: E402
+from paddle_dnl.weights.atomic import recover  # noqa: E402
 
 LENGTH = 40  # iterations after which a folder is begun anew
 _EVENTS = ("open", "os.rename", "os.link", "os.mkdir", "os.remove", "os.rmdir", "os.chmod", "tempfile.mkdtemp")

@@ -22,7 +22,7 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "helpers"))
 
 import tiny_training  # noqa: E402,F401,I001  adds the path of the package and imports it before paddle
 import norm_net  # noqa: E402,F401
@@ -31,7 +31,9 @@ from paddle.amp import grad_scaler  # noqa: E402
 
 from paddle_dnl.cli import train as program  # noqa: E402
 from paddle_dnl.cli._run import run  # noqa: E402
-from paddle_dnl.engine import amp, distributed, trainer  # noqa: E402
+from paddle_dnl.training import amp
+from paddle_dnl.distributed import collectives
+from paddle_dnl.training import trainer  # noqa: E402
 
 
 def pretend_gpu(patch) -> None:
@@ -58,7 +60,7 @@ def _before_step(fault: dict, happen) -> None:
 
 def install(fault: dict) -> None:
     """Puts a fault into this process's training."""
-    if fault.get("rank", distributed.rank()) != distributed.rank():
+    if fault.get("rank", collectives.rank()) != collectives.rank():
         return
     kind = fault["kind"]
     if kind == "amp":

@@ -13,7 +13,7 @@ import signal
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "helpers"))
 
 import tiny_training  # noqa: E402,I001  imports paddle_dnl before paddle
 import numpy as np  # noqa: E402
@@ -22,9 +22,9 @@ from faulty_training import pretend_gpu  # noqa: E402
 
 from paddle_dnl.cli._run import run  # noqa: E402
 from paddle_dnl.config import Config  # noqa: E402
-from paddle_dnl.engine import distributed  # noqa: E402
-from paddle_dnl.engine.safe_pickle import read_pickle  # noqa: E402
-from paddle_dnl.engine.trainer import Trainer, TrainOptions  # noqa: E402
+from paddle_dnl.distributed import collectives  # noqa: E402
+from paddle_dnl.weights.safe_pickle import read_pickle  # noqa: E402
+from paddle_dnl.training.trainer import Trainer, TrainOptions  # noqa: E402
 
 
 class RecordingTrainer(Trainer):
@@ -119,7 +119,7 @@ def run_part(part: str, case: Case, folder: Path) -> None:
     }
     for name, more in runs[part]:
         steps = record(config, here / name, **options, **more)
-        notes = here / f"{name}_{part}_{distributed.rank()}.json"
+        notes = here / f"{name}_{part}_{collectives.rank()}.json"
         notes.write_text(json.dumps(steps))
 
 

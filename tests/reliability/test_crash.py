@@ -10,10 +10,10 @@ import shutil
 import signal
 import time
 
-from paddle_dnl.engine import checkpoint
-from paddle_dnl.engine.run_folder import RunFolder
-from paddle_dnl.engine.whole_folders import recover
 from paddle_dnl.errors import CheckpointError
+from paddle_dnl.training import checkpoint
+from paddle_dnl.training.run_folder import RunFolder
+from paddle_dnl.weights.atomic import recover
 
 import pytest
 import tiny_training
@@ -224,7 +224,7 @@ def test_a_signal_during_evaluation_ends_it_and_the_resumed_run_does_it(tmp_path
         if len(asked) == 2:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    from paddle_dnl.engine import evaluator
+    from paddle_dnl.evaluation import evaluator
 
     scores = evaluator._scores
     monkeypatch.setattr(evaluator, "_scores", lambda *args: signal_at_second_batch(args) or scores(*args))
@@ -242,7 +242,7 @@ def test_a_signal_during_evaluation_ends_it_and_the_resumed_run_does_it(tmp_path
 
 
 def test_asking_twice_by_hand_ends_at_once(monkeypatch):
-    from paddle_dnl.engine.stop_signal import StopSignal
+    from paddle_dnl.distributed.signals import StopSignal
 
     stop = StopSignal()
     try:

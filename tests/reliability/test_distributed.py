@@ -3,7 +3,7 @@
 import re
 import time
 
-from paddle_dnl.engine import checkpoint
+from paddle_dnl.training import checkpoint
 
 import numpy as np
 import pytest
@@ -129,7 +129,7 @@ def test_a_checkpoint_that_cannot_be_written(tmp_path, count_fault):
 @pytest.mark.slow
 def test_a_rank_that_fails_before_training(tmp_path, count_fault):
     """The folder is taken by another run, of which only rank 0 knows."""
-    from paddle_dnl.engine.run_folder import RunFolder
+    from paddle_dnl.training.run_folder import RunFolder
 
     make_config(tmp_path)
     held = RunFolder(tmp_path / "output")

@@ -10,8 +10,8 @@ import time
 import tracemalloc
 import zipfile
 
-from paddle_dnl.engine import archives
 from paddle_dnl.errors import DownloadError
+from paddle_dnl.weights import archives
 
 import pytest
 

@@ -8,11 +8,10 @@ import time
 import tracemalloc
 import zipfile
 
-from paddle_dnl import restricted_pickle
-from paddle_dnl.convert import read_torch_weights
-from paddle_dnl.engine import safe_pickle
-from paddle_dnl.engine.weights import read_params
 from paddle_dnl.errors import CheckpointError
+from paddle_dnl.weights import restricted_pickle, safe_pickle
+from paddle_dnl.weights.convert import read_torch_weights
+from paddle_dnl.weights.loading import read_params
 
 import hostile_pickles
 import numpy as np

@@ -4,9 +4,9 @@ import itertools
 import math
 import re
 
-from paddle_dnl.engine import checkpoint
-from paddle_dnl.engine.sampling import PositionSampler
 from paddle_dnl.errors import CheckpointError, DataError, NonFiniteError
+from paddle_dnl.training import checkpoint
+from paddle_dnl.training.sampling import PositionSampler
 
 import numpy as np
 import paddle

@@ -8,12 +8,11 @@ import sys
 import tracemalloc
 from pathlib import Path
 
-from paddle_dnl import restricted_pickle
-from paddle_dnl.convert import read_torch_weights
-from paddle_dnl.engine import safe_pickle
-from paddle_dnl.engine.safe_pickle import read_pickle
-from paddle_dnl.engine.weights import match, read_params
 from paddle_dnl.errors import CheckpointError
+from paddle_dnl.weights import restricted_pickle, safe_pickle
+from paddle_dnl.weights.convert import read_torch_weights
+from paddle_dnl.weights.loading import match, read_params
+from paddle_dnl.weights.safe_pickle import read_pickle
 
 import hostile_pickles
 import numpy as np
@@ -31,8 +30,8 @@ KINDS = {
 READ = """
 import resource, sys
 from pathlib import Path
-from paddle_dnl.convert import read_torch_weights
-from paddle_dnl.engine.weights import read_params
+from paddle_dnl.weights.convert import read_torch_weights
+from paddle_dnl.weights.loading import read_params
 from paddle_dnl.errors import CheckpointError
 
 path, spare = Path(sys.argv[1]), int(sys.argv[2])

@@ -6,9 +6,9 @@ import logging
 import shutil
 from pathlib import Path
 
-from paddle_dnl.engine.safe_pickle import read_pickle
 from paddle_dnl.errors import CheckpointError
 from paddle_dnl.log import logger
+from paddle_dnl.weights.safe_pickle import read_pickle
 
 import numpy as np
 import paddle

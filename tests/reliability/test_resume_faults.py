@@ -12,10 +12,12 @@ import sys
 from pathlib import Path
 
 from paddle_dnl.config import Config
-from paddle_dnl.engine import checkpoint, distributed, evaluator, finite, run_folder, trainer
-from paddle_dnl.engine.run_folder import RunFolder
-from paddle_dnl.engine.safe_pickle import read_pickle
+from paddle_dnl.distributed import collectives
 from paddle_dnl.errors import CheckpointError
+from paddle_dnl.evaluation import evaluator
+from paddle_dnl.training import checkpoint, nan_guard, run_folder, trainer
+from paddle_dnl.training.run_folder import RunFolder
+from paddle_dnl.weights.safe_pickle import read_pickle
 
 import paddle
 import pytest
@@ -180,9 +182,9 @@ def test_the_first_rank_decides_for_all_what_is_resumed(tmp_path, monkeypatch):
     folder = tmp_path / "output" / "iter_5"
     fetched = []
     monkeypatch.setattr(trainer, "resolve_pretrained", lambda *_: fetched.append(1))
-    monkeypatch.setattr(distributed, "is_main", lambda: False)
-    shared = distributed.broadcast_object
-    monkeypatch.setattr(distributed, "broadcast_object", lambda value: folder if value is None else shared(value))
+    monkeypatch.setattr(collectives, "is_main", lambda: False)
+    shared = collectives.broadcast_object
+    monkeypatch.setattr(collectives, "broadcast_object", lambda value: folder if value is None else shared(value))
     options = trainer.TrainOptions(save_dir=str(tmp_path / "elsewhere"), seed=7, resume_model="auto")
     assert trainer.Trainer(config, options).progress.iteration == 5 and not fetched
 
@@ -380,7 +382,7 @@ def test_the_last_good_checkpoint_is_whole_and_of_this_run(tmp_path, monkeypatch
     class Damaging(recording.RecordingTrainer):
         def _step(self, batches):
             if self.progress.iteration == 4:
-                raise AssertionError(finite._advice(self.saved))
+                raise AssertionError(nan_guard._advice(self.saved))
             return super()._step(batches)
 
     monkeypatch.setattr("recording.RecordingTrainer", Damaging)
@@ -391,4 +393,4 @@ def test_the_last_good_checkpoint_is_whole_and_of_this_run(tmp_path, monkeypatch
     whole = [tmp_path / "output" / f"iter_{i}" for i in (1, 2, 3)]
     path = whole[-1] / "model.pdopt"
     path.write_bytes(path.read_bytes()[:-1])
-    assert "iter_2." in finite._advice(whole)
+    assert "iter_2." in nan_guard._advice(whole)

@@ -5,9 +5,9 @@ absolute position embedding. Parameter names are those of the published checkpoi
 """
 
 from paddle_dnl.errors import ConfigError
+from paddle_dnl.nn.cpu.row_strips import conv2d
 from paddle_dnl.nn.dgmn2_attention import DGMN2Attention, linear
 from paddle_dnl.nn.layers import batch_norm, relu_of_fresh
-from paddle_dnl.nn.row_strips import conv2d
 from paddle_dnl.nn.shapes import is_known, size_of
 from paddle_dnl.nn.torch_init import init_conv_like_torch
 from paddle_dnl.registry import BACKBONES

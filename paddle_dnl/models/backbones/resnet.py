@@ -12,9 +12,9 @@ All three use the parameter names of PaddleSeg's `ResNet_vd`: `conv1_{1,2,3}`, `
 
 from collections.abc import Sequence
 
+from paddle_dnl.nn.cpu.recomputed_norm import chain
+from paddle_dnl.nn.cpu.row_strips import conv2d
 from paddle_dnl.nn.layers import ConvBN, ConvBNReLU, add_to_fresh, relu_of_fresh
-from paddle_dnl.nn.recomputed_norm import chain
-from paddle_dnl.nn.row_strips import conv2d
 from paddle_dnl.registry import BACKBONES
 
 from paddle import nn

@@ -1,0 +1,103 @@
+"""One HTML file in which the mouse is the query: the pairwise maps of a grid of points, as bytes, beside the picture."""
+
+import base64
+import html
+import json
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+from paddle_dnl.analysis.pictures import colors
+
+import cv2
+import numpy as np
+
+# Limits of the precomputed maps: 512 queries x 2048 positions are 1 MiB, 1.4 MB in base64; twice that with `both`.
+QUERIES, POSITIONS, PICTURE_WIDTH = 512, 2048, 1024
+TITLES = {"pairwise": "pairwise", "unary": "unary", "both": "both together"}
+
+
+@dataclass
+class ViewerMaps:
+    """What the page holds.
+
+    Attributes:
+        picture: `[H, W, 3]` BGR; the maps cover all of it.
+        pairwise: `[rows, columns, h, w]`, the map of each grid point, or None.
+        unary: `[h, w]` or None.
+        gate: factor of the pairwise map in the sum of the two.
+        both: `[rows, columns, h, w]`, where both together are not that sum: a product of bytes would be too coarse.
+    """
+
+    picture: np.ndarray
+    pairwise: np.ndarray | None
+    unary: np.ndarray | None
+    gate: float = 1.0
+    both: np.ndarray | None = None
+
+
+def fit(height: int, width: int, limit: int) -> tuple[int, int]:
+    """The size of at most `limit` cells that a map of this size is reduced to: both sides by one integer factor."""
+    factor = 1
+    while -(-height // factor) * -(-width // factor) > limit:
+        factor += 1
+    return -(-height // factor), -(-width // factor)
+
+
+def _bytes(maps: np.ndarray) -> tuple[str, np.ndarray]:
+    """Base64 of maps `[n, cells]` as shares of each one's largest weight, and those weights."""
+    top = maps.max(1)
+    scaled = np.rint(np.clip(maps, 0, None) / np.where(top > 0, top, 1)[:, None] * 255).astype(np.uint8)
+    return base64.b64encode(scaled.tobytes()).decode(), top
+
+
+def _content(maps: ViewerMaps) -> dict:
+    height, width = maps.picture.shape[:2]
+    small = maps.picture
+    if width > PICTURE_WIDTH:
+        reduced = (PICTURE_WIDTH, max(1, round(height * PICTURE_WIDTH / width)))
+        small = cv2.resize(small, reduced, interpolation=cv2.INTER_AREA)
+    _, jpeg = cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, 85])
+    given = maps.pairwise[0, 0] if maps.pairwise is not None else maps.unary
+    terms = [name for name, term in (("pairwise", maps.pairwise), ("unary", maps.unary)) if term is not None]
+    data = {
+        "picture": base64.b64encode(jpeg.tobytes()).decode(),
+        "size": [height, width],
+        "map": list(given.shape),
+        "grid": [1, 1] if maps.pairwise is None else list(maps.pairwise.shape[:2]),
+        "palette": base64.b64encode(colors()[:, ::-1].tobytes()).decode(),
+        "terms": terms + ["both"] * (len(terms) == 2),
+        "titles": TITLES,
+        "gate": maps.gate,
+    }
+    for name in ("pairwise", "both"):
+        if getattr(maps, name) is not None:
+            data[name], top = _bytes(getattr(maps, name).reshape(-1, given.size))
+            data[f"{name}_max"] = [float(f"{value:.6g}") for value in top]
+    if maps.unary is not None:
+        data["unary"], top = _bytes(maps.unary.reshape(1, -1))
+        data["unary_max"] = float(top[0])
+    return data
+
+
+def write_viewer(path: str | Path, title: str, note: str, maps: ViewerMaps) -> None:
+    """Writes the page.
+
+    Args:
+        path: of the HTML file; it needs nothing beside it.
+        title, note: its head, and a line under the picture.
+        maps: of a size that a browser holds easily: at most `QUERIES` points of `POSITIONS` cells, see `fit`.
+
+    Raises:
+        ValueError: neither a pairwise nor a unary map.
+    """
+    if maps.pairwise is None and maps.unary is None:
+        raise ValueError("the viewer needs a pairwise or a unary map")
+    page = resources.files(__package__).joinpath("viewer.html").read_text(encoding="utf-8")
+    # Last the data: no other text is searched for marks.
+    for mark, text in (("__TITLE__", html.escape(title)), ("__NOTE__", html.escape(note))):
+        page = page.replace(mark, text)
+    page = page.replace("__DATA__", json.dumps(_content(maps)).replace("</", "<\\/"))
+    temporary = Path(path).with_suffix(".tmp")
+    temporary.write_text(page, encoding="utf-8")
+    temporary.replace(path)

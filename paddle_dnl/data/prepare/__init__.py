@@ -1,0 +1,1 @@
+"""Preparation of datasets: conversion to label pictures and list files."""

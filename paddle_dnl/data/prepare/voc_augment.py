@@ -1,0 +1,86 @@
+"""SBD annotations (Hariharan et al., ICCV 2011) as additional training labels of PASCAL VOC 2012."""
+
+from pathlib import Path
+
+from paddle_dnl.data.prepare.label_files import is_done, read_names, write_label, write_names
+from paddle_dnl.errors import DataError, UsageError
+from paddle_dnl.log import logger, progress
+
+import numpy as np
+
+_CLASSES = 21
+
+
+def _loadmat():
+    try:
+        from scipy.io import loadmat
+    except ImportError as error:
+        raise UsageError("SBD's .mat files need scipy, which is not installed; `pip install scipy`") from error
+    return loadmat
+
+
+def read_sbd_label(path: Path) -> np.ndarray:
+    """The class numbers `[H, W]`, uint8, 0 to 20 and 255, of one file of SBD's `cls` folder.
+
+    Raises:
+        DataError: unreadable, without `GTcls.Segmentation`, or with other values; the file is named.
+        UsageError: scipy is not installed.
+    """
+    loadmat = _loadmat()
+    if not path.is_file():
+        raise DataError(f"{path}: no such file, though the image sets of SBD list it")
+    try:
+        content = loadmat(str(path), squeeze_me=True, struct_as_record=False)
+    except Exception as error:  # scipy raises whatever its parser comes across
+        raise DataError(f"{path}: cannot be read as a .mat file ({type(error).__name__}: {error})") from error
+    label = getattr(content.get("GTcls"), "Segmentation", None)
+    if label is None or np.ndim(label) != 2:
+        raise DataError(f"{path}: holds no picture GTcls.Segmentation; is this SBD's folder cls?")
+    label = np.asarray(label)
+    wrong = sorted(set(np.unique(label).tolist()) - {*range(_CLASSES), 255})
+    if wrong:
+        raise DataError(f"{path}: class numbers {wrong[:5]}; expected 0 to {_CLASSES - 1} or 255")
+    return label.astype(np.uint8)
+
+
+def _sbd_folder(root: Path) -> Path:
+    """The folder with `cls`, `train.txt` and `val.txt`, in SBD's archive `benchmark_RELEASE/dataset`."""
+    for folder in (root, root / "dataset", root / "benchmark_RELEASE" / "dataset"):
+        if (folder / "cls").is_dir():
+            return folder
+    raise DataError(f"{root}: no folder cls; give SBD's benchmark_RELEASE folder")
+
+
+def augment(sbd_path: str | Path, voc_path: str | Path, force: bool = False) -> int:
+    """Writes `VOC2012/SegmentationClassAug/*.png` and `VOC2012/ImageSets/Segmentation/aug.txt`.
+
+    `aug.txt` has the names of SBD's train and val sets that are in neither train nor val of VOC 2012, sorted. It is
+    written last: where it is, all its labels are.
+
+    Args:
+        sbd_path: SBD's `benchmark_RELEASE` folder, or its `dataset`.
+        voc_path: the `VOCdevkit` folder.
+        force: convert also what is done.
+
+    Returns:
+        How many names there are.
+
+    Raises:
+        DataError: files are missing, unreadable or wrong (named), or nothing is left to add.
+        UsageError: scipy is not installed.
+    """
+    _loadmat()
+    sbd, voc = _sbd_folder(Path(sbd_path)), Path(voc_path) / "VOC2012"
+    sets = voc / "ImageSets" / "Segmentation"
+    known = {name for split in ("train", "val") for name in read_names(sets / f"{split}.txt")}
+    offered = {name for split in ("train", "val") for name in read_names(sbd / f"{split}.txt")}
+    names = sorted(offered - known)
+    if not names:
+        raise DataError(f"{sbd}: all its images are in {sets}/train.txt or val.txt; nothing to add")
+    for name in progress(names, "convert", len(names)):
+        source, target = sbd / "cls" / f"{name}.mat", voc / "SegmentationClassAug" / f"{name}.png"
+        if force or not source.is_file() or not is_done(source, target):
+            write_label(target, read_sbd_label(source))
+    write_names(sets / "aug.txt", names)
+    logger.info(f"{sets / 'aug.txt'}: {len(names)} images")
+    return len(names)

@@ -1,0 +1,184 @@
+"""Mini-Cityscapes: generated street scenes in the Cityscapes folder tree, so that nothing has to be downloaded.
+
+    python -m paddle_dnl.data.scenes.mini_cityscapes --out data/mini_cityscapes --train 64 --val 16 --size 512x256 --seed 0
+
+Writes `leftImg8bit/SPLIT/CITY/*_leftImg8bit.png` and `gtFine/SPLIT/CITY/*_gtFine_polygons.json` as the original has them;
+`tools/data/convert_cityscapes.py` then makes the label pictures. The training cities and the validation city differ.
+"""
+
+import argparse
+import json
+import os
+import re
+import sys
+from pathlib import Path
+
+from paddle_dnl.data.scenes import draw_scene
+from paddle_dnl.errors import DataError, PaddleDnlError
+from paddle_dnl.log import logger, progress
+
+import cv2
+import numpy as np
+
+CITIES = {"train": ("altstadt", "birkenau", "clausdorf"), "val": ("dornhafen",)}
+SETTINGS = "mini_cityscapes.json"
+# Raised whenever the same seed draws other pictures.
+_VERSION = 1
+_SMALLEST = 64
+# What a picture of the dataset and all that is made from it are called after their common stem.
+_ENDINGS = re.compile(r"_(leftImg8bit|gtFine_\w+)\.(png|json)$")
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_bytes(content)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _files(out: Path, split: str, index: int) -> tuple[Path, Path]:
+    """Where a scene's picture and polygons are."""
+    city = CITIES[split][index % len(CITIES[split])]
+    stem = f"{city}_{index:06d}_000019"
+    return (
+        out / "leftImg8bit" / split / city / f"{stem}_leftImg8bit.png",
+        out / "gtFine" / split / city / f"{stem}_gtFine_polygons.json",
+    )
+
+
+def _write_scene(out: Path, split: str, index: int, size: tuple[int, int], seed: int) -> None:
+    """One picture and its polygons; both depend on nothing but the arguments."""
+    width, height = size
+    rng = np.random.default_rng([seed, ("train", "val").index(split), index])
+    picture, objects = draw_scene(rng, width, height)
+    image_path, polygons_path = _files(out, split, index)
+    _, encoded = cv2.imencode(".png", picture[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 3])
+    polygons = {"imgHeight": height, "imgWidth": width, "objects": objects}
+    _write(polygons_path, json.dumps(polygons).encode())
+    _write(image_path, encoded.tobytes())
+
+
+def _checked_settings(train, val, size, seed) -> dict:
+    """The settings as they are noted in the folder; refuses unusable ones."""
+    try:
+        width, height = size
+    except (TypeError, ValueError):
+        raise DataError(f"--size {size!r}: give (width, height), for instance (512, 256)") from None
+    for flag, value in (("train", train), ("val", val), ("size", width), ("size", height), ("seed", seed)):
+        if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+            raise DataError(f"--{flag}: {value!r} is not a whole number")
+    if train < 0 or val < 0 or train + val == 0:
+        raise DataError(f"--train {train} --val {val}: give the number of images, at least one in all")
+    if min(width, height) < _SMALLEST:
+        raise DataError(f"--size {width}x{height}: both sides must be at least {_SMALLEST}")
+    if seed < 0:
+        raise DataError(f"--seed {seed}: must not be negative")
+    return {
+        "version": _VERSION,
+        "train": int(train),
+        "val": int(val),
+        "size": [int(width), int(height)],
+        "seed": int(seed),
+    }
+
+
+def _is_noted(out: Path, settings: dict) -> bool:
+    """Whether the folder was finished with these settings; refuses one that was finished with others."""
+    note = out / SETTINGS
+    if not note.exists():
+        return False
+    try:
+        noted = json.loads(note.read_text())
+    except ValueError:
+        raise DataError(f"{note}: cannot be read; remove it, or give another folder than --out {out}") from None
+    if noted != settings:
+        raise DataError(f"--out {out}: holds scenes of other settings ({noted}); remove it or give another folder")
+    return True
+
+
+def _refuse_strangers(out: Path, scenes: list[tuple[str, int]]) -> None:
+    """Pictures that are not overwritten would be read as part of the dataset: another one's, or a larger broken-off run's."""
+    own = {path for scene in scenes for path in _files(out, *scene)}
+    own_stems = {_ENDINGS.sub("", str(path)) for path in own}
+    for top in ("leftImg8bit", "gtFine"):
+        for path in sorted((out / top).rglob("*")):
+            if _ENDINGS.search(path.name) and _ENDINGS.sub("", str(path)) not in own_stems:
+                raise DataError(f"--out {out}: {path} is not of this dataset; remove the tree or give another folder")
+
+
+def _generate(out: Path, settings: dict) -> None:
+    if out.exists() and not out.is_dir():
+        raise DataError(f"--out {out}: is a file; give a folder")
+    train, val, size = settings["train"], settings["val"], tuple(settings["size"])
+    scenes = [("train", i) for i in range(train)] + [("val", i) for i in range(val)]
+    if _is_noted(out, settings):
+        scenes = [scene for scene in scenes if not all(path.is_file() for path in _files(out, *scene))]
+        if not scenes:
+            logger.info(f"{out}: already there")
+            return
+        logger.warning(f"{out}: {len(scenes)} of {train + val} scenes are missing and are drawn again")
+    else:
+        _refuse_strangers(out, scenes)
+    for split, index in progress(scenes, "street scenes"):
+        _write_scene(out, split, index, size, settings["seed"])
+    _write(out / SETTINGS, json.dumps(settings).encode())
+    logger.info(f"{out}: {train} training and {val} validation scenes of {size[0]}x{size[1]}")
+
+
+def generate(
+    out: str | Path,
+    train: int = 64,
+    val: int = 16,
+    size: tuple[int, int] = (512, 256),
+    seed: int = 0,
+) -> Path:
+    """Writes the dataset; does nothing when the same one is already there.
+
+    Scenes that are missing from a finished dataset are drawn again, which is logged.
+
+    Args:
+        out: folder, made if needed.
+        train, val: number of images.
+        size: (width, height) in pixels.
+        seed: the same seed gives the same files, byte for byte.
+
+    Raises:
+        DataError: unusable numbers, or a folder that holds something else or cannot be written.
+    """
+    settings = _checked_settings(train, val, size, seed)
+    try:
+        _generate(Path(out), settings)
+    except OSError as error:
+        raise DataError(f"--out {out}: {error.strerror or error} ({error.filename}); give another folder") from error
+    return Path(out)
+
+
+def _size(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d+)x(\d+)", text)
+    if not match:
+        raise argparse.ArgumentTypeError(f"expected WIDTHxHEIGHT, for instance 512x256, got {text!r}")
+    return int(match[1]), int(match[2])
+
+
+def main(argv=None) -> int:
+    """The command line; returns the exit status."""
+    parser = argparse.ArgumentParser(description="Generates street scenes in the Cityscapes folder tree.")
+    parser.add_argument("--out", required=True, help="folder of the dataset")
+    parser.add_argument("--train", type=int, default=64, help="number of training images")
+    parser.add_argument("--val", type=int, default=16, help="number of validation images")
+    parser.add_argument("--size", type=_size, default=(512, 256), metavar="WIDTHxHEIGHT")
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args(argv)
+    try:
+        generate(args.out, args.train, args.val, args.size, args.seed)
+    except PaddleDnlError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return error.exit_status
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

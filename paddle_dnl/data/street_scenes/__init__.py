@@ -1,5 +1,0 @@
-"""Generated street scenes with the 19 Cityscapes classes, for tests and the quick start."""
-
-from paddle_dnl.data.street_scenes.scene import draw_scene
-
-__all__ = ["draw_scene"]

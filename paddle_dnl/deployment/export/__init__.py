@@ -1,0 +1,1 @@
+"""Export to static graphs, their verification, ONNX and int8."""

@@ -1,0 +1,260 @@
+"""Export to a static graph that is compared with the dynamic one before anything is written to its place."""
+
+import os
+import shutil
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from paddle_dnl.data.classes import ClassInfo
+from paddle_dnl.deployment.export import onnx_export
+from paddle_dnl.deployment.export.check import Comparison, check_output, compare, example_batch
+from paddle_dnl.deployment.runtime.backends import EngineOptions, PaddleEngine
+from paddle_dnl.deployment.runtime.deploy_config import FILE_NAME, INT8_NAME, ONNX_NAME, OUTPUT_OPS, DeployConfig
+from paddle_dnl.errors import ExportError, PaddleDnlError, UsageError
+from paddle_dnl.log import logger
+from paddle_dnl.profile.memory_plan import announce_export
+
+import numpy as np
+import paddle
+import paddle.nn.functional as F
+
+# What an export may consist of; deploy.yaml comes last, so that it never names files that are not there yet.
+_EXPORT_FILES = (
+    "model.json",
+    "model.pdmodel",
+    "model.pdiparams",
+    "model.pdiparams.info",
+    ONNX_NAME,
+    INT8_NAME,
+    FILE_NAME,
+)
+
+
+class ExportWrapper(paddle.nn.Layer):
+    """A model as it is deployed: only the main output, turned into what the user asked for.
+
+    Args:
+        model: maps `[B, 3, H, W]` to a list of logits.
+        output_op: `argmax` gives int32 `[B, H, W]`; `softmax` and `none` give float32 `[B, K, H, W]`.
+    """
+
+    def __init__(self, model: paddle.nn.Layer, output_op: str):
+        super().__init__()
+        self.model = model
+        self.output_op = output_op
+
+    def forward(self, x):
+        logits = self.model(x)[0]
+        if self.output_op == "argmax":
+            return paddle.argmax(logits, axis=1, dtype="int32")
+        return F.softmax(logits, axis=1) if self.output_op == "softmax" else logits
+
+
+@dataclass
+class ExportReport:
+    """Where the export is and how close it is."""
+
+    folder: Path
+    comparison: Comparison
+    mkldnn: Comparison
+    onnx: Comparison | None = None
+
+
+def _check_shape(input_shape, model) -> list[int]:
+    is_dynamic_safe = getattr(model, "dynamic_safe", False)
+    if input_shape is None:
+        if is_dynamic_safe:
+            return [-1, 3, -1, -1]
+        raise ExportError(
+            f"--input_shape is required: {type(model).__name__} is exported for one size. "
+            "For instance --input_shape 1 3 512 1024 (batch, channels, height, width)"
+        )
+    shape = [-1 if value is None else int(value) for value in input_shape]
+    if len(shape) != 4 or any(v == 0 or v < -1 for v in shape) or shape[1] == -1:
+        raise ExportError(
+            f"--input_shape {input_shape}: expected batch, channels, height and width, for instance 1 3 512 1024"
+        )
+    if -1 in shape and not is_dynamic_safe:
+        raise ExportError(
+            f"--input_shape {input_shape}: {type(model).__name__} needs fixed numbers, for instance 1 3 512 1024"
+        )
+    return shape
+
+
+def _save_graph(model, output_op: str, shape: list, folder: Path) -> DeployConfig:
+    """Writes the graph into `folder`; returns the names of the files that came to be."""
+    spec = paddle.static.InputSpec([None if v == -1 else v for v in shape], "float32", name="x")
+    wrapper = ExportWrapper(model, output_op)
+    wrapper.eval()
+    try:
+        static = paddle.jit.to_static(wrapper, input_spec=[spec], full_graph=True)
+        paddle.jit.save(static, str(folder / "model"))
+    except (PaddleDnlError, OSError):
+        raise
+    except Exception as error:
+        lines = [line for line in str(error).splitlines() if line.strip()]
+        raise ExportError(
+            f"{type(model).__name__} cannot be turned into a static graph: {lines[-1].strip() if lines else error!r}"
+        ) from error
+    graph = next((name for name in ("model.json", "model.pdmodel") if (folder / name).exists()), None)
+    if graph is None:
+        raise ExportError(f"{folder}: Paddle wrote neither model.json nor model.pdmodel")
+    if not (folder / "model.pdiparams").exists():
+        raise ExportError(
+            f"{type(model).__name__} has no weights that its output depends on; there is nothing to export"
+        )
+    dtype = "int32" if output_op == "argmax" else "float32"
+    return DeployConfig(folder, graph, "model.pdiparams", [], shape, output_op, dtype)
+
+
+def _verify(
+    model, files: DeployConfig, batch: np.ndarray, tolerance: float, work: Path, with_onnx: bool
+) -> ExportReport:
+    """Compares logits of the static graph with the dynamic ones, then what the asked-for graph makes of them."""
+    with paddle.no_grad():
+        reference = model(paddle.to_tensor(batch))[0].numpy()
+    plain = files
+    if files.output_op != "none":
+        (work / "logits").mkdir()
+        plain = _save_graph(model, "none", files.input_shape, work / "logits")
+
+    def check(options: EngineOptions) -> Comparison:
+        logits = PaddleEngine(plain, options).run(batch)
+        comparison = compare(reference, logits, tolerance)
+        if comparison.ok and files.output_op != "none":
+            output = PaddleEngine(files, options).run(batch)
+            comparison.error = check_output(reference, logits, output, files.output_op, tolerance)
+            comparison.ok = comparison.error is None
+        return comparison
+
+    try:
+        comparison = check(EngineOptions())
+    except ExportError as error:
+        comparison = Comparison(False, error=f"it cannot be run ({error})")
+    try:
+        mkldnn = check(EngineOptions(enable_mkldnn=True))
+    except ExportError as error:
+        mkldnn = Comparison(False, error=str(error))
+    report = ExportReport(files.folder, comparison, mkldnn)
+    if with_onnx and comparison.ok:
+        for graph in {id(files): files, id(plain): plain}.values():
+            onnx_export.convert(graph)
+        report.onnx = onnx_export.verify(files, plain, reference, batch)
+    return report
+
+
+def _refuse_difference(report: ExportReport, name: str, tolerance: float) -> None:
+    for what, found, allowed in (
+        ("the static graph", report.comparison, tolerance),
+        ("the ONNX graph", report.onnx, onnx_export.TOLERANCE),
+    ):
+        if found is not None and not found.ok:
+            raise ExportError(
+                f"{what} of {name} does not compute what the model computes: {found.describe()} "
+                f"(allowed are {allowed:g} and 0.01 %); nothing was written"
+            )
+
+
+def _install(export: Path, save_dir: Path) -> None:
+    """Moves the finished files into `save_dir`; files there that are no part of an export stay.
+
+    An earlier export is put aside first and comes back when a move fails.
+    """
+    if not save_dir.exists():
+        os.replace(export, save_dir)
+        return
+    aside = Path(tempfile.mkdtemp(dir=export.parent, prefix="old_"))
+    try:
+        for name in reversed(_EXPORT_FILES):
+            if (save_dir / name).is_file():
+                os.replace(save_dir / name, aside / name)
+        for name in _EXPORT_FILES:
+            if (export / name).exists():
+                os.replace(export / name, save_dir / name)
+    except BaseException:
+        for name in _EXPORT_FILES:
+            if (aside / name).exists():
+                os.replace(aside / name, save_dir / name)
+        raise
+
+
+def _require_folder(save_dir: Path) -> Path:
+    """The folder's real place, with its parents made."""
+    save_dir = save_dir.resolve()
+    if save_dir.exists() and not save_dir.is_dir():
+        raise UsageError(f"--save_dir {save_dir}: is a file; give a folder")
+    try:
+        save_dir.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise UsageError(f"--save_dir {save_dir}: a part of this path is a file") from error
+    return save_dir
+
+
+def export_model(
+    model: paddle.nn.Layer,
+    save_dir: str | Path,
+    *,
+    input_shape: list[int] | None,
+    output_op: str = "argmax",
+    transforms: list[dict],
+    class_info: ClassInfo | None = None,
+    tolerance: float = 1e-4,
+    with_onnx: bool = False,
+) -> ExportReport:
+    """Writes the graph, its weights and deploy.yaml into `save_dir`, after checking them in Paddle Inference.
+
+    Args:
+        model: maps `[B, 3, H, W]` to a list of logits; it is left in the mode it was in.
+        save_dir: gets the files when everything is good, else stays as it was; other files in it stay.
+        input_shape: [N, C, H, W]; may be None or hold -1 only for models that declare `dynamic_safe`.
+        output_op: `argmax`, `softmax` or `none`.
+        transforms: preprocessing to store, as in a `val_dataset`.
+        class_info: names and colours to store.
+        tolerance: largest difference allowed, relative to the largest logit.
+        with_onnx: also write model.onnx, compared in ONNX Runtime (see `paddle_dnl.deployment.export.onnx_export`).
+
+    Raises:
+        UsageError: an output operation or folder that cannot be used, or no ONNX converter.
+        ExportError: an input shape that the model cannot be exported for, a model without a static form, or a static graph
+            that disagrees with the dynamic one.
+    """
+    if output_op not in OUTPUT_OPS:
+        raise UsageError(f"--output_op must be one of {', '.join(OUTPUT_OPS)}; got {output_op!r}")
+    if with_onnx:
+        onnx_export.require_converter()
+    shape = _check_shape(input_shape, model)
+    place = _require_folder(Path(save_dir))
+    # Layers may be in different modes, for instance frozen normalisation.
+    modes = [(layer, layer.training) for layer in model.sublayers(include_self=True)]
+    model.eval()
+    if -1 not in shape:
+        announce_export(model, shape)
+    # On the file system that the files go to; the folder itself may be a mount point.
+    work = Path(tempfile.mkdtemp(dir=place if place.is_dir() else place.parent, prefix=".export_"))
+    try:
+        (work / "export").mkdir()
+        files = _save_graph(model, output_op, shape, work / "export")
+        report = _verify(model, files, example_batch(shape, transforms), tolerance, work, with_onnx)
+        _refuse_difference(report, type(model).__name__, tolerance)
+        files.transforms, files.classes = transforms, class_info
+        found = {"paddle": report.comparison, "mkldnn": report.mkldnn, "onnxruntime": report.onnx}
+        files.verified = {
+            name: asdict(comparison) | {"paddle_version": paddle.__version__}
+            for name, comparison in found.items()
+            if comparison is not None
+        }
+        files.hash_files()
+        files.write()
+        _install(work / "export", place)
+        report.folder = Path(save_dir)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+        for layer, training in modes:
+            layer.training = training
+    logger.info(
+        f"The inference model is saved in {save_dir}; verified in Paddle Inference: {report.comparison.describe()}"
+    )
+    if report.onnx is not None:
+        logger.info(f"model.onnx verified in ONNX Runtime: {report.onnx.describe()}")
+    return report

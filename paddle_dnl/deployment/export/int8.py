@@ -1,0 +1,232 @@
+"""Post-training static quantisation of an exported ONNX graph, for ONNX Runtime on CPU.
+
+Weights (per output channel) and activations of convolutions and constant matrix products become 8 bits; ranges of activations
+are the least and largest values seen on calibration images. In float stay what rounding hurts most:
+
+* everything from the queries and keys up to each softmax: DNL divides its logits by a temperature of 0.05, so that an
+  error there counts twenty times;
+* products of two computed matrices (the attention itself);
+* the classifier and all after it.
+"""
+
+import logging
+import os
+import tempfile
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from paddle_dnl.deployment.runtime.backends import EngineOptions, OnnxEngine
+from paddle_dnl.deployment.runtime.deploy_config import INT8_NAME, DeployConfig
+from paddle_dnl.errors import ExportError, UsageError
+from paddle_dnl.evaluation.metrics import Metrics, confusion_matrix
+from paddle_dnl.log import logger
+from paddle_dnl.profile.measuring import seconds_of_runs
+
+import numpy as np
+
+# The others keep their neighbours' numbers in 8 bits, so that nothing is converted to float and back in between.
+_QUANTISED_OPS = ("Conv", "MatMul", "Gemm", "Add", "Relu", "MaxPool", "AveragePool", "Concat")
+_LEARNED_OPS = ("Conv", "MatMul", "Gemm")
+
+
+def _has_weights(node, constants: set[str]) -> bool:
+    return node.op_type in _LEARNED_OPS and len(node.input) > 1 and node.input[1] in constants
+
+
+def _back_to_weights(model, starts: Iterable[str]) -> set[str]:
+    """Names of the nodes that compute the tensors `starts`, back to and with the first layers that have weights."""
+    constants = {tensor.name for tensor in model.graph.initializer}
+    producers = {name: node for node in model.graph.node for name in node.output}
+    found: set[str] = set()
+    waiting = list(starts)
+    while waiting:
+        node = producers.get(waiting.pop())
+        if node is None or node.name in found:
+            continue
+        found.add(node.name)
+        if not _has_weights(node, constants):
+            waiting += node.input
+    return found
+
+
+def float_nodes(model) -> set[str]:
+    """Names of the nodes of an ONNX model that stay in float, see above."""
+    constants = {tensor.name for tensor in model.graph.initializer}
+    found = _back_to_weights(model, [output.name for output in model.graph.output])
+    for node in model.graph.node:
+        if node.op_type == "Softmax":
+            found |= _back_to_weights(model, node.input) | {node.name}
+        if node.op_type in _LEARNED_OPS and not _has_weights(node, constants):
+            found.add(node.name)
+    return found
+
+
+def require_quantiser() -> None:
+    """Raises UsageError when what the quantisation needs is not installed."""
+    try:
+        import onnx  # noqa: F401
+        from onnxruntime import quantization  # noqa: F401
+    except ImportError as error:
+        raise UsageError(f"int8: {error.name} is not installed; `pip install paddle-dnl[onnx]`") from error
+
+
+def _calibration(images: list, preprocess: Callable, input_name: str):
+    from onnxruntime.quantization import CalibrationDataReader
+
+    class Reader(CalibrationDataReader):
+        """Hands out one prepared image at a time."""
+
+        def __init__(self):
+            self._left = iter(images)
+
+        def get_next(self):
+            """The next input, None at the end."""
+            image = next(self._left, None)
+            return None if image is None else {input_name: preprocess(image)[0][None]}
+
+    return Reader()
+
+
+def quantize(files: DeployConfig, images: list, preprocess: Callable) -> Path:
+    """Writes the folder's ONNX graph with 8 bits as `model_int8.onnx` into a new temporary file; returns its path.
+
+    Args:
+        files: an exported folder with ONNX.
+        images: calibration pictures, at least one.
+        preprocess: picture -> (network input `[C, H, W]`, sizes), for instance `Predictor.preprocess`.
+
+    Raises:
+        UsageError: no images, or the quantiser is not installed.
+        ExportError: no ONNX file, a damaged one, or a batch that is fixed to more than one.
+    """
+    require_quantiser()
+    import onnx
+    import onnxruntime
+    from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    if not images:
+        raise UsageError("int8: no calibration images")
+    if not files.onnx:
+        raise ExportError(f"{files.folder}: has no ONNX file; export the model with --format onnx")
+    if (files.fixed_batch or 1) != 1:
+        raise ExportError(
+            f"{files.folder}: is exported for a batch of {files.fixed_batch}; int8 needs 1 (or a free one)"
+        )
+    files.check_files(files.onnx)
+    handle, target = tempfile.mkstemp(dir=files.folder, prefix=".int8_", suffix=".onnx")
+    os.close(handle)
+    root = logging.getLogger()
+    level = root.level
+    try:
+        # It advises on the root logger what is done here anyway.
+        root.setLevel(logging.ERROR)
+        onnxruntime.set_default_logger_severity(3)
+        with tempfile.TemporaryDirectory() as work:
+            plain = Path(work) / "plain.onnx"
+            quant_pre_process(str(files.folder / files.onnx), str(plain), skip_symbolic_shape=True)
+            model = onnx.load(str(plain))
+            quantize_static(
+                str(plain),
+                target,
+                _calibration(images, preprocess, model.graph.input[0].name),
+                quant_format=QuantFormat.QDQ,
+                op_types_to_quantize=list(_QUANTISED_OPS),
+                nodes_to_exclude=sorted(float_nodes(model)),
+                per_channel=True,
+                activation_type=QuantType.QUInt8,
+                weight_type=QuantType.QInt8,
+            )
+    except BaseException:
+        Path(target).unlink(missing_ok=True)
+        raise
+    finally:
+        root.setLevel(level)
+    return Path(target)
+
+
+def trial_engine(files: DeployConfig, made: Path, options: EngineOptions) -> OnnxEngine:
+    """The new file as an engine, before it is installed."""
+    return OnnxEngine(replace(files, onnx_int8=made.name), options)
+
+
+@dataclass
+class Int8Report:
+    """The quantised model beside the float one, on the same images.
+
+    Attributes:
+        images: how many were compared; they were not used for calibration unless there were no others.
+        calibration_images: how many gave the ranges.
+        agreement: share of pixels with the same class.
+        miou_float, miou_int8: against labels, None without them.
+        seconds_float, seconds_int8: median of a batch of one in ONNX Runtime.
+        threads: of both.
+    """
+
+    images: int
+    calibration_images: int
+    agreement: float
+    miou_float: float | None
+    miou_int8: float | None
+    seconds_float: float
+    seconds_int8: float
+    threads: int
+
+    def table(self) -> str:
+        """Lines for people."""
+        score = "{:.4f}".format
+        rows = [("", "float32", "int8"), ("same class", "", f"{100 * self.agreement:.3f} %")]
+        if self.miou_float is not None:
+            rows.append(("mIoU", score(self.miou_float), score(self.miou_int8)))
+        rows.append(("seconds", score(self.seconds_float), score(self.seconds_int8)))
+        lines = ["".join(f"{cell:>12}" for cell in row) for row in rows]
+        factor = self.seconds_float / self.seconds_int8
+        word = (
+            f"{factor:.2f} times as fast"
+            if factor >= 1
+            else f"slower ({factor:.2f} of the float speed): keep float here"
+        )
+        return "\n".join([*lines, f"int8 is {word}, with {self.threads} threads on this machine"])
+
+
+def _median_seconds(predictor, batch: np.ndarray, runs: int = 7) -> float:
+    return float(np.median(seconds_of_runs(lambda: predictor.run(batch), warmup=1, repeats=runs)))
+
+
+def compare(plain, small, pairs: list[tuple], num_classes: int, calibration_images: int, threads: int) -> Int8Report:
+    """Runs two predictors on the same images.
+
+    Args:
+        plain: the `Predictor` in float.
+        small: the one in int8.
+        pairs: (image, label `[H, W]` or None).
+        num_classes: of the confusion matrix.
+        calibration_images: for the report.
+        threads: for the report.
+    """
+    same = total = 0
+    counts = [np.zeros((num_classes, num_classes), np.int64) for _ in range(2)]
+    for image, label in pairs:
+        found = [predictor.predict([image])[0] for predictor in (plain, small)]
+        same += int((found[0] == found[1]).sum())
+        total += found[0].size
+        if label is not None:
+            for count, classes in zip(counts, found, strict=True):
+                count += confusion_matrix(classes, label, num_classes)
+    has_labels = any(label is not None for _, label in pairs)
+    scores = [Metrics.from_confusion(count).miou if has_labels else None for count in counts]
+    batch = plain.preprocess(pairs[0][0])[0][None]
+    seconds = [_median_seconds(predictor, batch) for predictor in (plain, small)]
+    return Int8Report(len(pairs), calibration_images, same / total, *scores, *seconds, threads)
+
+
+def install(files: DeployConfig, made: Path, report: Int8Report) -> None:
+    """Puts the file into its place and records it, with what was found, in deploy.yaml."""
+    os.chmod(made, (files.folder / files.onnx).stat().st_mode)
+    os.replace(made, files.folder / INT8_NAME)
+    files.onnx_int8 = INT8_NAME
+    files.verified["int8"] = asdict(report)
+    files.hash_files()
+    files.write()
+    logger.info(f"{files.folder / INT8_NAME} written and recorded in deploy.yaml")

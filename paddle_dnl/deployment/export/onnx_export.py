@@ -1,0 +1,89 @@
+"""ONNX beside an exported graph, compared with the dynamic model before it counts."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from paddle_dnl.deployment.export.check import Comparison, check_output, compare
+from paddle_dnl.deployment.runtime.backends import EngineOptions, OnnxEngine
+from paddle_dnl.deployment.runtime.deploy_config import ONNX_NAME, DeployConfig
+from paddle_dnl.errors import ExportError, UsageError
+
+import numpy as np
+
+OPSET = 13
+
+# ONNX Runtime fuses and reorders sums; DNLNet's temperature of 0.05 makes rounding twenty times larger.
+TOLERANCE = 2e-3
+
+
+def require_converter() -> None:
+    """Raises UsageError when paddle2onnx or onnxruntime is not installed."""
+    import importlib.util
+
+    for name in ("paddle2onnx", "onnxruntime"):
+        if importlib.util.find_spec(name) is None:
+            raise UsageError(f"--format onnx: {name} is not installed; `pip install paddle-dnl[onnx]` (needs Paddle 3)")
+
+
+def convert(files: DeployConfig) -> Path:
+    """Writes `model.onnx` beside a graph.
+
+    The converter runs in a process of its own: on some graphs it ends the process. Its optimiser is switched off, since
+    the default one installs packages when it runs.
+
+    Raises:
+        ExportError: the graph has no ONNX form.
+    """
+    target = files.folder / ONNX_NAME
+    program = (
+        "import sys, paddle2onnx; paddle2onnx.export(sys.argv[1], sys.argv[2], sys.argv[3], "
+        f"opset_version={OPSET}, optimize_tool=None)"
+    )
+    command = [sys.executable, "-c", program, str(files.model_path), str(files.params_path), str(target)]
+    environment = dict(os.environ, PIP_NO_INDEX="1")
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    if done.returncode or not target.is_file():
+        raise ExportError(
+            f"{files.model_path}: cannot be converted to ONNX: {_reason(done.stderr + done.stdout)}{_hint(files)}"
+        )
+    return target
+
+
+def _reason(output: str) -> str:
+    """The line of the converter's output that says what failed, without its colours."""
+    lines = [line.strip() for line in re.sub(r"\x1b\[[0-9;]*m", "", output).splitlines()]
+    lines = [line for line in lines if any(sign.isalnum() for sign in line)]
+    named = [line for line in lines if "error" in line.lower()]
+    return ((named or lines or ["the converter gave no reason"])[-1])[:300]
+
+
+def _hint(files: DeployConfig) -> str:
+    """What to do about a graph of a known kind."""
+    if b"deformable_conv" not in files.model_path.read_bytes():
+        return ""
+    return ". It holds deformable convolutions; export DGMN2 for ONNX with --opts model.backbone.unfold=grid"
+
+
+def verify(
+    files: DeployConfig, plain: DeployConfig, reference: np.ndarray, batch: np.ndarray, tolerance: float = TOLERANCE
+) -> Comparison:
+    """Compares ONNX Runtime with the dynamic graph.
+
+    Args:
+        files: the graph as asked for, converted.
+        plain: the graph that gives logits, converted; may be the same.
+        reference: logits of the dynamic graph `[B, K, H, W]`.
+        batch: its input.
+        tolerance: of logits, relative to the largest.
+    """
+    plain.onnx = files.onnx = ONNX_NAME
+    logits = OnnxEngine(plain, EngineOptions()).run(batch)
+    found = compare(reference, logits, tolerance)
+    if found.ok and files.output_op != "none":
+        output = OnnxEngine(files, EngineOptions()).run(batch)
+        found.error = check_output(reference, logits, output, files.output_op, tolerance)
+        found.ok = found.error is None
+    return found

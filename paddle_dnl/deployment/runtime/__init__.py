@@ -1,0 +1,1 @@
+"""Runs an exported folder: Predictor, backends, selection, pipeline, outputs."""

@@ -1,0 +1,139 @@
+"""`EngineProcess`: an engine in a process of its own, so that the caller can do other things while it runs."""
+
+import multiprocessing
+import signal
+import threading
+from pathlib import Path
+
+from paddle_dnl import errors
+from paddle_dnl.deployment.runtime.backend_factory import make_engine
+from paddle_dnl.deployment.runtime.backends import EngineOptions
+from paddle_dnl.deployment.runtime.deploy_config import read_deploy_config
+from paddle_dnl.errors import ExportError, PaddleDnlError
+
+import numpy as np
+
+_GOODBYE_SECONDS = 10
+
+
+class EngineProcess:
+    """Runs an exported graph in another process; `Predictor(folder, engine=EngineProcess(folder))` uses it.
+
+    Paddle Inference keeps Python's interpreter lock while it runs (seen with 3.3.1: no other thread moves). So threads
+    that read and write pictures, or answer requests, can only work beside an engine that is elsewhere. A crash in native
+    code then ends that process and not the caller: the batch fails, and the next one starts a new process.
+
+    Args:
+        folder: an exported folder or its deploy.yaml.
+        engine: `paddle`, `onnxruntime` or `auto`.
+        time_limit: seconds after which a batch is given up and the process is ended; None waits for ever.
+        options: fields of `EngineOptions`.
+
+    Raises:
+        ConfigError, ExportError, UsageError: as `make_engine` raises them.
+    """
+
+    def __init__(self, folder: str | Path, engine: str = "paddle", *, time_limit: float | None = None, **options):
+        # Wrong folders are told at once, without another process.
+        read_deploy_config(folder)
+        self._what = (str(folder), engine, EngineOptions(**options))
+        self._time_limit = time_limit
+        # One batch at a time: answers have no number.
+        self._lock = threading.Lock()
+        self.starts = 0
+        self._start()
+
+    def _start(self) -> None:
+        # A forked copy of a process with threads or a loaded Paddle can hang.
+        context = multiprocessing.get_context("spawn")
+        self._connection, other = context.Pipe()
+        self._process = context.Process(target=_work, args=(other, *self._what), daemon=True, name="engine")
+        self._process.start()
+        # Without this the end of the process would not be seen as an end of file.
+        other.close()
+        self.starts += 1
+        try:
+            kind, value = self._connection.recv()
+        except (EOFError, OSError) as error:
+            raise ExportError(f"{self._what[0]}: {self._obituary()} while it loaded the model") from error
+        if kind != "ready":
+            self._end()
+            raise _revived(kind, value)
+        self.name = value
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process runs."""
+        return self._process.is_alive()
+
+    def run(self, batch: np.ndarray) -> np.ndarray:
+        """`[N, C, H, W]` float32 to the graph's output. May be called from any thread.
+
+        Raises:
+            ExportError: the graph failed, ran over the time limit, or ended its process.
+        """
+        with self._lock:
+            if not self.alive:
+                self._start()
+            try:
+                self._connection.send(np.ascontiguousarray(batch, np.float32))
+                if not self._connection.poll(self._time_limit):
+                    self._end()
+                    raise ExportError(f"the engine did not finish within {self._time_limit:g} s and was stopped")
+                kind, value = self._connection.recv()
+            except (EOFError, OSError) as error:
+                raise ExportError(self._obituary()) from error
+        if kind != "done":
+            raise _revived(kind, value)
+        return value
+
+    def _obituary(self) -> str:
+        self._process.join(5)
+        code = self._process.exitcode
+        how = f"by signal {-code}" if code is not None and code < 0 else f"with status {code}"
+        self._end()
+        return f"the engine's process ended {how}"
+
+    def _end(self) -> None:
+        self._connection.close()
+        if self._process.is_alive():
+            self._process.kill()
+        self._process.join()
+
+    def close(self) -> None:
+        """Ends the process after the batch that runs."""
+        with self._lock:
+            # It sees the end of the connection and ends by itself, tidily.
+            self._connection.close()
+            self._process.join(_GOODBYE_SECONDS)
+            self._end()
+
+
+def _revived(kind: str, text: str) -> PaddleDnlError:
+    return getattr(errors, kind)(text)
+
+
+def _work(connection, folder: str, name: str, options: EngineOptions) -> None:
+    """The other process: answers batches until the connection closes."""
+    # Ctrl-C and a service manager's signal reach the whole group; the caller decides when this process ends.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        engine = make_engine(name, read_deploy_config(folder), options)
+    except PaddleDnlError as error:
+        connection.send((type(error).__name__, str(error)))
+        return
+    connection.send(("ready", engine.name))
+    while True:
+        try:
+            batch = connection.recv()
+        except (EOFError, OSError):
+            return
+        try:
+            answer = ("done", engine.run(batch))
+        except PaddleDnlError as error:
+            answer = (type(error).__name__, str(error))
+        try:
+            connection.send(answer)
+        except OSError:
+            return

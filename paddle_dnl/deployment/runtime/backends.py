@@ -1,0 +1,211 @@
+"""The programs that run an exported graph: Paddle Inference and ONNX Runtime, each as `run(batch) -> array`."""
+
+import os
+from dataclasses import dataclass
+
+from paddle_dnl.deployment.runtime.deploy_config import ONNX_NAME, DeployConfig
+from paddle_dnl.deployment.runtime.onnx_thread import in_onnx_thread
+from paddle_dnl.errors import ExportError, UsageError
+
+import numpy as np
+import paddle
+
+
+@dataclass
+class EngineOptions:
+    """How an exported model is run.
+
+    Attributes:
+        device: `cpu` or `gpu`.
+        cpu_threads: None takes OMP_NUM_THREADS.
+        enable_mkldnn: use oneDNN on CPU; only for folders whose export verified it.
+        precision: `int8` on CPU is for the engine onnxruntime, after tools/quantize.py; `fp16` and `int8` on GPU are
+            TensorRT's.
+        use_trt, min_subgraph_size, auto_tuned_shape_file: TensorRT on GPU (not verified on any machine yet).
+        collect_shapes_file: write the shapes that occur in the graph there, for a later run with `auto_tuned_shape_file`.
+    """
+
+    device: str = "cpu"
+    cpu_threads: int | None = None
+    enable_mkldnn: bool = False
+    use_trt: bool = False
+    precision: str = "fp32"
+    min_subgraph_size: int = 3
+    auto_tuned_shape_file: str | None = None
+    collect_shapes_file: str | None = None
+
+
+def default_threads() -> int:
+    """OMP_NUM_THREADS, which `import paddle_dnl` sets to the cores where it comes before Paddle; else one per core."""
+    given = os.environ.get("OMP_NUM_THREADS", "")
+    return int(given) if given.isdigit() and int(given) > 0 else os.cpu_count() or 1
+
+
+def _paddle_config(files: DeployConfig, options: EngineOptions):
+    from paddle import inference
+
+    config = inference.Config(str(files.model_path), str(files.params_path))
+    config.disable_glog_info()
+    if options.device == "gpu":
+        if not paddle.is_compiled_with_cuda():
+            raise UsageError("--device gpu: this PaddlePaddle is built for CPU only; use --device cpu")
+        _configure_gpu(config, options, inference)
+        return config
+    config.disable_gpu()
+    config.set_cpu_math_library_num_threads(options.cpu_threads or default_threads())
+    if options.enable_mkldnn:
+        config.enable_mkldnn()
+        if files.model.endswith(".json"):
+            # Otherwise every bilinear resize fails (Paddle 3.3).
+            config.delete_pass("onednn_placement_pass")
+    else:
+        # On by default since Paddle 3.
+        config.disable_mkldnn()
+        if files.model.endswith(".pdmodel"):
+            # Fusing convolution and normalisation there costs three digits and gains no time.
+            config.switch_ir_optim(False)
+    if files.model.endswith(".pdmodel"):
+        # On a .json graph this pass does not exist.
+        config.enable_memory_optim()
+    return config
+
+
+def _configure_gpu(config, options: EngineOptions, inference) -> None:
+    config.enable_use_gpu(100, 0)
+    if options.collect_shapes_file:
+        config.collect_shape_range_info(options.collect_shapes_file)
+        return
+    if not options.use_trt:
+        return
+    modes = {
+        "fp32": inference.PrecisionType.Float32,
+        "fp16": inference.PrecisionType.Half,
+        "int8": inference.PrecisionType.Int8,
+    }
+    config.enable_tensorrt_engine(
+        workspace_size=1 << 30,
+        max_batch_size=1,
+        min_subgraph_size=options.min_subgraph_size,
+        precision_mode=modes[options.precision],
+        use_static=False,
+        use_calib_mode=False,
+    )
+    if options.auto_tuned_shape_file:
+        if not os.path.exists(options.auto_tuned_shape_file):
+            raise UsageError(f"--auto_tuned_shape_file {options.auto_tuned_shape_file}: no such file; make it first")
+        config.enable_tuned_tensorrt_dynamic_shape(options.auto_tuned_shape_file, True)
+
+
+class PaddleEngine:
+    """Paddle Inference.
+
+    Args:
+        files: the exported folder.
+        options: see `EngineOptions`.
+
+    Raises:
+        ExportError: the graph cannot be loaded.
+        UsageError: a device that is not there.
+    """
+
+    name = "paddle"
+
+    def __init__(self, files: DeployConfig, options: EngineOptions):
+        from paddle import inference
+
+        if files.model.endswith(".json") and int(paddle.__version__.split(".")[0]) == 2:
+            raise ExportError(
+                f"{files.model_path}: was exported by Paddle 3; Paddle {paddle.__version__} cannot read it"
+            )
+        try:
+            self._predictor = inference.create_predictor(_paddle_config(files, options))
+            self._input = self._predictor.get_input_handle(self._predictor.get_input_names()[0])
+            self._output_name = self._predictor.get_output_names()[0]
+        except UsageError:
+            raise
+        except Exception as error:
+            raise ExportError(
+                f"{files.model_path} with {files.params}: cannot be loaded: {_first_line(error)}"
+            ) from error
+
+    def run(self, batch: np.ndarray) -> np.ndarray:
+        """`[N, 3, H, W]` float32 to the graph's output.
+
+        Raises:
+            ExportError: the graph failed, with the reason.
+        """
+        try:
+            self._input.reshape(batch.shape)
+            self._input.copy_from_cpu(np.ascontiguousarray(batch, np.float32))
+            self._predictor.run()
+            return self._predictor.get_output_handle(self._output_name).copy_to_cpu()
+        except Exception as error:
+            raise ExportError(f"Paddle Inference failed: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    """The line of a long native message that says what happened."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    for line in reversed(lines):
+        if "Error" in line:
+            return line
+    return lines[0] if lines else type(error).__name__
+
+
+def onnx_file(files: DeployConfig, options: EngineOptions) -> str | None:
+    """The name of the ONNX file of the wanted precision; None where the folder has none."""
+    return files.onnx_int8 if options.precision == "int8" else files.onnx
+
+
+class OnnxEngine:
+    """ONNX Runtime on CPU, for folders exported with an ONNX file.
+
+    Args:
+        files: the exported folder.
+        options: `cpu_threads`, and `precision`: fp32, or int8 for folders that tools/quantize.py has worked on.
+
+    Raises:
+        ExportError: no ONNX file, or it cannot be loaded.
+        UsageError: onnxruntime is not installed.
+    """
+
+    name = "onnxruntime"
+
+    def __init__(self, files: DeployConfig, options: EngineOptions):
+        if options.precision not in ("fp32", "int8"):
+            raise UsageError(f"engine onnxruntime has no precision {options.precision}; use fp32 or int8")
+        name = onnx_file(files, options)
+        if options.precision == "int8" and not name:
+            raise ExportError(f"{files.folder}: has no int8 model; make one with tools/quantize.py")
+        path = files.folder / (name or ONNX_NAME)
+        if not path.is_file():
+            raise ExportError(f"{path}: missing; the engine onnxruntime needs it")
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise UsageError("engine onnxruntime: not installed; `pip install paddle-dnl[onnx]`") from error
+        settings = onnxruntime.SessionOptions()
+        settings.intra_op_num_threads = options.cpu_threads or default_threads()
+        settings.log_severity_level = 3
+        # A sharp softmax leaves numbers below 1e-38, on which a CPU is many times slower: DNLNet-R50, 512 x 1024, takes
+        # 9.0 s with them and 3.0 s without. The caller's arithmetic keeps them: see onnx_thread.
+        settings.add_session_config_entry("session.set_denormal_as_zero", "1")
+        try:
+            self._session = in_onnx_thread(
+                onnxruntime.InferenceSession, str(path), settings, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:
+            raise ExportError(f"{path}: cannot be loaded: {_first_line(error)}") from error
+        self._input_name = self._session.get_inputs()[0].name
+
+    def run(self, batch: np.ndarray) -> np.ndarray:
+        """`[N, 3, H, W]` float32 to the graph's output.
+
+        Raises:
+            ExportError: the graph failed, with the reason.
+        """
+        try:
+            feed = {self._input_name: np.ascontiguousarray(batch, np.float32)}
+            return in_onnx_thread(self._session.run, None, feed)[0]
+        except Exception as error:
+            raise ExportError(f"ONNX Runtime failed: {_first_line(error)}") from error

@@ -1,0 +1,124 @@
+"""Latency, throughput and memory of an exported folder: engines, threads, batches and sizes, each in its own process."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from paddle_dnl.deployment.runtime.deploy_config import DeployConfig
+from paddle_dnl.deployment.runtime.verified import mkldnn_obstacle
+from paddle_dnl.errors import ExportError, UsageError
+
+import numpy as np
+
+# What the command line calls each -> engine and options.
+ENGINES = {
+    "paddle": {"engine": "paddle", "precision": "fp32", "enable_mkldnn": False},
+    "onednn": {"engine": "paddle", "precision": "fp32", "enable_mkldnn": True},
+    "onnxruntime": {"engine": "onnxruntime", "precision": "fp32", "enable_mkldnn": False},
+    "int8": {"engine": "onnxruntime", "precision": "int8", "enable_mkldnn": False},
+}
+
+
+@dataclass
+class Row:
+    """One measured setting; times in seconds, memory in bytes.
+
+    Attributes:
+        peak: the whole process's.
+        above_base: the peak above the process before it loaded the model.
+    """
+
+    engine: str
+    precision: str
+    threads: int
+    batch: int
+    height: int
+    width: int
+    median: float
+    p90: float
+    throughput: float
+    peak: int
+    above_base: int
+
+
+def obstacle(name: str, files: DeployConfig) -> str | None:
+    """Why an engine cannot be measured for this folder, or None."""
+    if name == "onednn":
+        return mkldnn_obstacle(files)
+    if name == "onnxruntime" and not files.onnx:
+        return "no ONNX file; export with --format onnx"
+    if name == "int8" and not files.onnx_int8:
+        return "no int8 file; make one with tools/quantize.py"
+    return None
+
+
+def shapes(files: DeployConfig, batches: list[int] | None, sizes: list[tuple[int, int]] | None) -> list[list[int]]:
+    """The input shapes to measure; what the export fixed cannot be chosen.
+
+    Raises:
+        UsageError: a batch or size that differs from the fixed one, or no size where it is free.
+    """
+    fixed_batch, fixed_size = files.fixed_batch, files.fixed_size
+    if fixed_batch and batches and set(batches) != {fixed_batch}:
+        raise UsageError(f"--batch_sizes: {files.folder} is exported for a batch of {fixed_batch}; leave the flag out")
+    if fixed_size and sizes and set(sizes) != {fixed_size}:
+        raise UsageError(f"--sizes: {files.folder} is exported for {fixed_size[1]}x{fixed_size[0]}; leave the flag out")
+    if not fixed_size and not sizes:
+        raise UsageError("--sizes: this export takes every size; say which, for instance --sizes 1024x512")
+    channels = files.input_shape[1] if files.input_shape else 3
+    return [
+        [batch, channels, height, width]
+        for height, width in ([fixed_size] if fixed_size else sizes)
+        for batch in ([fixed_batch] if fixed_batch else batches or [1])
+    ]
+
+
+def measure(files: DeployConfig, name: str, threads: int, shape: list[int], warmup: int, repeats: int) -> Row:
+    """Runs one setting in a new process.
+
+    Raises:
+        ExportError: it failed, with what it said.
+    """
+    setting = {**ENGINES[name], "folder": str(files.folder.resolve()), "threads": threads, "shape": shape}
+    setting |= {"warmup": warmup, "repeats": repeats}
+    root = str(Path(__file__).resolve().parents[3])
+    environment = dict(os.environ, OMP_NUM_THREADS=str(threads))
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
+    command = [sys.executable, "-m", "paddle_dnl.deployment.runtime.benchmark_worker", json.dumps(setting)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
+    answer = json.loads(lines[-1]) if lines else {}
+    if "seconds" not in answer:
+        why = answer.get("error") or (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
+        raise ExportError(f"{name}, {threads} threads, {shape}: {why}")
+    median = float(np.median(answer["seconds"]))
+    return Row(
+        engine=name,
+        precision=setting["precision"],
+        threads=threads,
+        batch=shape[0],
+        height=shape[2],
+        width=shape[3],
+        median=median,
+        p90=float(np.percentile(answer["seconds"], 90)),
+        throughput=shape[0] / median,
+        peak=answer["peak_bytes"],
+        above_base=max(0, answer["peak_bytes"] - answer["base_bytes"]),
+    )
+
+
+def table(rows: list[Row]) -> str:
+    """Markdown."""
+    lines = [
+        "| engine | precision | threads | batch | size | median ms | p90 ms | images/s | peak MB | model's MB |",
+        "|---|---|" + "---:|" * 8,
+    ]
+    for r in rows:
+        lines.append(
+            f"| {r.engine} | {r.precision} | {r.threads} | {r.batch} | {r.width}x{r.height} | {1000 * r.median:.1f} "
+            f"| {1000 * r.p90:.1f} | {r.throughput:.2f} | {r.peak / 1e6:.0f} | {r.above_base / 1e6:.0f} |"
+        )
+    return "\n".join(lines)

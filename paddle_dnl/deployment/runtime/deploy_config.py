@@ -1,0 +1,256 @@
+"""deploy.yaml: what an exported folder says about itself, written and read with care.
+
+Its keys are PaddleSeg's (`model`, `params`, `transforms`, `input_shape`, `output_op`, `output_dtype` below `Deploy`), and
+`class_names`, `class_colors`, `verified` (what the export compared) and `sha256` (of the files it compared).
+"""
+
+import os
+import reprlib
+import shutil
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
+
+from paddle_dnl.config.config import to_yaml
+from paddle_dnl.config.reading import read_yaml_mapping
+from paddle_dnl.data.classes import ClassInfo
+from paddle_dnl.errors import ConfigError, ExportError
+from paddle_dnl.weights.manifest import file_digest, require_unbroken_seal, seal
+
+FILE_NAME = "deploy.yaml"
+ONNX_NAME = "model.onnx"
+INT8_NAME = "model_int8.onnx"
+OUTPUT_OPS = ("argmax", "softmax", "none")
+
+
+@dataclass
+class DeployConfig:
+    """An exported model.
+
+    Attributes:
+        folder: where its files are.
+        model, params: file names in it.
+        transforms: preprocessing, as in a `val_dataset`.
+        input_shape: [N, C, H, W]; -1 or None where the size is free.
+        output_op: `argmax`, `softmax` or `none`.
+        classes: names and colours; None in folders that PaddleSeg exported.
+        verified: engine setting -> what the comparison with the dynamic graph found.
+        sha256: file name -> digest; empty in folders that PaddleSeg exported.
+        onnx: file name of an ONNX form of the same model, if there is one.
+        onnx_int8: file name of its quantised form, if there is one.
+    """
+
+    folder: Path
+    model: str
+    params: str
+    transforms: list[dict] = field(default_factory=list)
+    input_shape: list | None = None
+    output_op: str = "argmax"
+    output_dtype: str = "int32"
+    classes: ClassInfo | None = None
+    verified: dict = field(default_factory=dict)
+    sha256: dict = field(default_factory=dict)
+    onnx: str | None = None
+    onnx_int8: str | None = None
+
+    @property
+    def model_path(self) -> Path:
+        """The graph's file."""
+        return self.folder / self.model
+
+    @property
+    def params_path(self) -> Path:
+        """The weights' file."""
+        return self.folder / self.params
+
+    @property
+    def fixed_size(self) -> tuple[int, int] | None:
+        """(height, width) of the input, None where it is free."""
+        if not self.input_shape or any(not isinstance(v, int) or v < 0 for v in self.input_shape[2:]):
+            return None
+        return tuple(self.input_shape[2:])
+
+    @property
+    def fixed_batch(self) -> int | None:
+        """Images per run, None where it is free."""
+        batch = self.input_shape[0] if self.input_shape else None
+        return batch if isinstance(batch, int) and batch > 0 else None
+
+    def hash_files(self) -> None:
+        """Records what graph and weights look like now."""
+        names = filter(None, (self.model, self.params, self.onnx, self.onnx_int8))
+        self.sha256 = {name: file_digest(self.folder / name) for name in names}
+
+    def check_files(self, *names: str) -> None:
+        """Compares files with their recorded digests; a damaged graph can crash the native reader.
+
+        Raises:
+            ExportError: a file is missing or is not the one that was exported.
+        """
+        for name in names:
+            path = self.folder / name
+            if not path.is_file():
+                raise ExportError(f"{path}: missing; export the model again")
+            if name in self.sha256 and file_digest(path) != self.sha256[name]:
+                raise ExportError(
+                    f"{path}: damaged or replaced since the export (its SHA-256 is not the one in {FILE_NAME}); "
+                    "copy or export it again"
+                )
+
+    def write(self) -> None:
+        """Writes deploy.yaml into the folder."""
+        section = {
+            "model": self.model,
+            "params": self.params,
+            "transforms": self.transforms,
+            "input_shape": self.input_shape,
+            "output_op": self.output_op,
+            "output_dtype": self.output_dtype,
+        }
+        if self.onnx:
+            section["onnx"] = self.onnx
+        if self.onnx_int8:
+            section["onnx_int8"] = self.onnx_int8
+        if self.classes:
+            section["class_names"] = list(self.classes.names)
+            section["class_colors"] = [list(color) for color in self.classes.colors]
+        section["verified"] = self.verified
+        section["sha256"] = self.sha256
+        # Whole or not at all: the folder may be in use.
+        temporary = self.folder / f".{FILE_NAME}"
+        temporary.write_text(seal(to_yaml({"Deploy": section})), encoding="utf-8")
+        os.replace(temporary, self.folder / FILE_NAME)
+
+
+def _inside(folder: Path, name, key: str, path: Path) -> str:
+    """A plain file name in the folder; anything that leads out of it is refused.
+
+    Raises:
+        ConfigError: not a name, leads elsewhere, or a link to elsewhere.
+    """
+    if not isinstance(name, str) or not name:
+        raise ConfigError(f"{path}: Deploy.{key}: expected a file name, got {name!r}")
+    pure = PurePosixPath(name.replace("\\", "/"))
+    if pure.is_absolute() or ".." in pure.parts or ":" in name:
+        raise ConfigError(f"{path}: Deploy.{key}: {name!r} leads out of the exported folder")
+    try:
+        (folder / name).exists()  # refuses names that are too long, which `resolve` does not
+        inside = (folder / name).resolve().is_relative_to(folder.resolve())
+    except (OSError, RuntimeError, ValueError) as error:  # or a circle of links, a zero byte
+        raise ConfigError(f"{path}: Deploy.{key}: {reprlib.repr(name)} cannot be the name of a file") from error
+    if not inside:
+        raise ConfigError(f"{path}: Deploy.{key}: {name!r} is a link out of the exported folder")
+    return name
+
+
+def _existing(folder: Path, name: str, path: Path, key: str) -> str:
+    """`name`, or the graph file that Paddle 3 writes in its place (PaddleSeg names .pdmodel whatever it wrote)."""
+    if (folder / name).is_file():
+        return name
+    other = str(Path(name).with_suffix(".json"))
+    if name.endswith(".pdmodel") and (folder / other).is_file():
+        return other
+    raise ExportError(f"{folder / name}: missing, though {path} names it as Deploy.{key}; export the model again")
+
+
+def _shape(value, path: Path) -> list | None:
+    if value is None:
+        return None
+    fits = isinstance(value, list) and len(value) == 4
+    if not fits or not all(v is None or (type(v) is int and (v == -1 or 0 < v < 1 << 20)) for v in value):
+        raise ConfigError(f"{path}: Deploy.input_shape: expected [N, C, H, W], -1 where free; got {value!r}")
+    return value
+
+
+def _classes(section: dict, path: Path) -> ClassInfo | None:
+    names, colors = section.get("class_names"), section.get("class_colors")
+    if names is None or colors is None:
+        return None
+    fits = isinstance(names, list) and isinstance(colors, list) and len(names) == len(colors)
+    if not fits or not all(
+        isinstance(c, list) and len(c) == 3 and all(isinstance(v, int) and 0 <= v <= 255 for v in c) for c in colors
+    ):
+        raise ConfigError(f"{path}: Deploy.class_names and class_colors: expected a name and [r, g, b] per class")
+    return ClassInfo(tuple(map(str, names)), tuple(tuple(color) for color in colors))
+
+
+def _mapping(section: dict, key: str, kind: type, path: Path) -> dict:
+    """The mapping `key`, whose values are of one kind; empty when it is left out."""
+    value = section.get(key) or {}
+    if not isinstance(value, dict) or not all(isinstance(item, kind) for item in value.values()):
+        raise ConfigError(f"{path}: Deploy.{key}: expected a mapping of {kind.__name__} values, got {value!r}")
+    return value
+
+
+def _onnx(section: dict, folder: Path, path: Path) -> str | None:
+    name = section.get("onnx") or (ONNX_NAME if (folder / ONNX_NAME).is_file() else None)
+    return _inside(folder, name, "onnx", path) if name else None
+
+
+def read_deploy_config(path: str | Path) -> DeployConfig:
+    """Reads an exported folder, or its deploy.yaml.
+
+    Raises:
+        ConfigError: not there, not YAML, a missing or malformed key, or a path that leads out of the folder.
+        ExportError: a file that it names is missing.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = path / FILE_NAME
+    try:
+        content = read_yaml_mapping(path)
+    except ConfigError as error:
+        raise ConfigError(f"{error}; mend the file, or export the model again") from error
+    require_unbroken_seal(path)
+    section = content.get("Deploy")
+    if not isinstance(section, dict):
+        raise ConfigError(f"{path}: no `Deploy` section; is this the deploy.yaml of an exported model?")
+    for key in content:
+        if key not in ("Deploy", "checksum"):
+            raise ConfigError(f"{path}: {key}: unknown key beside Deploy; remove it, or export the model again")
+    for key in ("model", "params"):
+        if key not in section:
+            raise ConfigError(f"{path}: Deploy.{key}: missing")
+    folder = path.parent
+    transforms = section.get("transforms") or []
+    if not isinstance(transforms, list) or not all(isinstance(t, dict) and "type" in t for t in transforms):
+        raise ConfigError(f"{path}: Deploy.transforms: expected a list of mappings with a `type` key")
+    output_op = section.get("output_op", "argmax")
+    if output_op not in OUTPUT_OPS:
+        raise ConfigError(f"{path}: Deploy.output_op: must be one of {', '.join(OUTPUT_OPS)}; got {output_op!r}")
+    names = {key: _inside(folder, section[key], key, path) for key in ("model", "params")}
+    return DeployConfig(
+        folder=folder,
+        model=_existing(folder, names["model"], path, "model"),
+        params=_existing(folder, names["params"], path, "params"),
+        transforms=transforms,
+        input_shape=_shape(section.get("input_shape"), path),
+        output_op=output_op,
+        output_dtype=section.get("output_dtype", "int32"),
+        classes=_classes(section, path),
+        verified=_mapping(section, "verified", dict, path),
+        sha256=_mapping(section, "sha256", str, path),
+        onnx=_onnx(section, folder, path),
+        onnx_int8=_inside(folder, section["onnx_int8"], "onnx_int8", path) if section.get("onnx_int8") else None,
+    )
+
+
+def copy_export(files: DeployConfig, target: str | Path) -> DeployConfig:
+    """The export's files in another folder, made when it is not there; files that the folder holds beside them stay.
+
+    Raises:
+        ExportError: the target is a file, or a file to copy is damaged.
+    """
+    target = Path(target)
+    if target.exists() and not target.is_dir():
+        raise ExportError(f"{target}: is a file; give a folder")
+    if target.resolve() == files.folder.resolve():
+        return files
+    names = [name for name in (files.model, files.params, files.onnx, files.onnx_int8) if name]
+    files.check_files(*names)
+    target.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(files.folder / name, target / name)
+    copy = replace(files, folder=target)
+    copy.write()
+    return copy

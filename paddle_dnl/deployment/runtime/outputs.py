@@ -1,0 +1,120 @@
+"""What infer.py reads and writes: pictures with their relative names, or the frames of a video or camera."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from paddle_dnl.data.image_files import find_images
+from paddle_dnl.data.overlay import overlay, save_image, save_label_png
+from paddle_dnl.data.video_files import Video
+from paddle_dnl.data.video_writer import VideoWriter
+from paddle_dnl.deployment.runtime.pipeline import Picture, read_ahead
+from paddle_dnl.errors import UsageError
+from paddle_dnl.log import logger
+
+import numpy as np
+
+OVERLAYS = "added_prediction"
+# Frames that are decoded before they are asked for.
+_FRAMES_AHEAD = 4
+
+
+class PictureJob:
+    """Files: each gives a label picture and an overlay under its own relative name.
+
+    Args:
+        path: an image, a folder, a .txt list or a pattern.
+        folder: of the results.
+        colors: of the classes.
+        details: log each picture.
+
+    Raises:
+        DataError: nothing there, or two pictures with one name.
+        UsageError: a folder of the overlays' name among the pictures.
+    """
+
+    writers = 2
+
+    def __init__(self, path: str, folder: Path, colors, details: bool):
+        self._images = find_images(path)
+        if any(name.parts[0] == OVERLAYS and len(name.parts) > 1 for _, name in self._images):
+            raise UsageError(f"--image_path {path}: a folder {OVERLAYS} in it would mix with the overlays")
+        self._folder, self._colors, self._details = folder, colors, details
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def pictures(self) -> Iterator[Picture]:
+        """All of them, in order."""
+        return (Picture(str(path), path, name.with_suffix(".png")) for path, name in self._images)
+
+    def examples(self, count: int) -> list:
+        """The first few, as `Predictor.predict` takes them."""
+        return [path for path, _ in self._images[:count]]
+
+    def write(self, picture: Picture, pixels: np.ndarray, label: np.ndarray) -> None:
+        """One picture's results."""
+        target = self._folder / picture.name
+        save_label_png(target, label, self._colors)
+        save_image(self._folder / OVERLAYS / picture.name, overlay(pixels, label, self._colors))
+        if self._details:
+            logger.info(f"{picture.title} -> {target}")
+
+    def close(self) -> None:
+        """Nothing is left open."""
+
+
+class VideoJob:
+    """A video or camera: an overlay video, or numbered label pictures and overlays.
+
+    Args:
+        path: a video file, or a camera's number.
+        folder: of the results.
+        colors: of the classes.
+        details: log each frame that is written as a picture.
+        as_frames: numbered pictures in place of a video.
+        limit: stop after so many frames.
+
+    Raises:
+        DataError: a video or camera that cannot be opened.
+    """
+
+    # Frames of a video are written in order.
+    writers = 1
+
+    def __init__(self, path: str, folder: Path, colors, details: bool, as_frames: bool, limit: int | None):
+        self._path, self._limit, self._as_frames = path, limit, as_frames
+        self._folder, self._colors, self._details = folder, colors, details
+        self._video = Video(path)
+        self.is_camera = self._video.is_camera
+        self.target = folder / self._video.name if as_frames else folder / OVERLAYS / f"{self._video.name}.mp4"
+        self._writer = None if as_frames else VideoWriter(self.target, self._video.rate)
+
+    def pictures(self) -> Iterator[Picture]:
+        """The frames, some of them decoded ahead."""
+        for number, frame in enumerate(read_ahead(self._video.frames(self._limit), _FRAMES_AHEAD)):
+            yield Picture(f"{self._video.title} frame {number}", frame, Path(self._video.name) / f"{number:06d}.png")
+
+    def examples(self, count: int) -> list:
+        """The first few frames; of a file, which is opened anew for it."""
+        video = self._video if self.is_camera else Video(self._path)
+        found = list(video.frames(count if self._limit is None else min(count, self._limit)))
+        if video is not self._video:
+            video.close()
+        return found
+
+    def write(self, picture: Picture, pixels: np.ndarray, label: np.ndarray) -> None:
+        """One frame's results."""
+        mixed = overlay(pixels, label, self._colors)
+        if self._writer is not None:
+            self._writer.write(mixed)
+            return
+        save_label_png(self._folder / picture.name, label, self._colors)
+        save_image(self._folder / OVERLAYS / picture.name, mixed)
+        if self._details:
+            logger.info(f"{picture.title} -> {self._folder / picture.name}")
+
+    def close(self) -> None:
+        """Ends the video that is written, with the frames that there are, and gives the source back."""
+        self._video.close()
+        if self._writer is not None:
+            self._writer.close()

@@ -1,0 +1,1 @@
+"""Collective operations, the watchdog of ranks, and signals."""

@@ -1,1 +1,0 @@
-"""What happens to a model: training, evaluation, checkpoints, memory."""

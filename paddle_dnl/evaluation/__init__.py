@@ -1,0 +1,1 @@
+"""Inference modes (whole, slide, TTA), metrics, scores and reports."""

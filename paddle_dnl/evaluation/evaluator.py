@@ -1,0 +1,195 @@
+"""Evaluation of a model on a dataset: every image once, over all ranks, into one confusion matrix."""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from paddle_dnl.data.loading import load_batches
+from paddle_dnl.distributed import collectives
+from paddle_dnl.errors import DataError, UsageError
+from paddle_dnl.evaluation.batches import Batches, Share, at_scales, collate
+from paddle_dnl.evaluation.inference import infer, infer_augmented, infer_pyramid, restore
+from paddle_dnl.evaluation.metrics import Metrics, RocCounts, confusion_matrix
+from paddle_dnl.log import logger, progress
+from paddle_dnl.training import amp
+
+import numpy as np
+import paddle
+import paddle.nn.functional as F
+
+
+@dataclass
+class EvalResult:
+    """What an evaluation found."""
+
+    metrics: Metrics
+    confusion: np.ndarray
+    num_images: int
+    seconds: float
+    auc_roc: float | None = None
+
+
+@contextlib.contextmanager
+def evaluating(model: paddle.nn.Layer) -> Iterator[None]:
+    """Evaluation mode; afterwards every layer is in the mode it was in, frozen ones too."""
+    modes = [(layer, layer.training) for layer in model.sublayers(include_self=True)]
+    model.eval()
+    try:
+        yield
+    finally:
+        for layer, training in modes:
+            layer.training = training
+
+
+def evaluate(
+    model: paddle.nn.Layer,
+    dataset,
+    *,
+    batch_size: int = 1,
+    num_workers: int = 0,
+    precision: str = "fp32",
+    amp_level: str = "O1",
+    aug_eval: bool = False,
+    scales=1.0,
+    flip_horizontal: bool = False,
+    flip_vertical: bool = False,
+    is_slide: bool = False,
+    stride=None,
+    crop_size=None,
+    average: str = "logits",
+    align_corners: bool = False,
+    auc_roc: bool = False,
+    print_detail: bool = True,
+    stop: Callable[[], bool] | None = None,
+) -> EvalResult | None:
+    """Evaluates and logs the scores in PaddleSeg's lines.
+
+    Args:
+        model: maps `[B, 3, H, W]` to a list of logits; its layers are left in the modes they were in.
+        dataset: of dicts with `img [3, H, W]`, `label [h, w]` and `trans_info`; has `num_classes` and `ignore_index`.
+        batch_size, num_workers: of the loader; images of one batch must agree in size.
+        precision, amp_level: see `paddle_dnl.training.amp`.
+        aug_eval: use `scales` and flips.
+        scales: one number or several.
+        flip_horizontal, flip_vertical, is_slide, stride, crop_size, align_corners: see `paddle_dnl.evaluation.inference`.
+        average: `logits` or `softmax`, see `infer_augmented`. With `softmax` and a dataset that has `ResizeToFit`, each
+            scale is made from the original picture, as published; otherwise from the network's input.
+        auc_roc: also the area under the ROC curve.
+        print_detail: write log lines.
+        stop: asked before each batch; a rank on which it is true counts no further.
+
+    Returns:
+        The same scores on every rank; None on all of them when any was stopped.
+
+    Raises:
+        DataError: an unusable image or label.
+        UsageError: contradictory arguments.
+    """
+    if len(dataset) == 0:
+        raise DataError("the dataset to evaluate has no images")
+    if is_slide and not (crop_size and stride):
+        raise UsageError("is_slide needs crop_size and stride")
+    began = time.perf_counter()
+    slide = {"is_slide": is_slide, "crop_size": crop_size, "stride": stride}
+    augment, scaled = None, []
+    if aug_eval:
+        scales = tuple(map(float, scales if isinstance(scales, list | tuple) else (scales,)))
+        augment = {"flip_horizontal": flip_horizontal, "flip_vertical": flip_vertical}
+        scaled = at_scales(dataset, scales) if average == "softmax" and scales != (1.0,) else []
+        augment |= {} if scaled else {"scales": scales, "average": average}
+    precision = amp.effective_precision(precision)
+    share = Share(dataset, scaled)
+    batches = Batches(len(share), batch_size)
+    if print_detail:
+        logger.info(f"Start evaluating (total_samples: {len(dataset)}, total_iters: {len(batches)})...")
+    count = _Count(dataset.num_classes, dataset.ignore_index, auc_roc)
+    loaded = load_batches(share, batches, collate, num_workers if len(share) else 0, read_ahead=True)
+    with evaluating(model):
+        for data in progress(loaded, "evaluate", len(batches)) if print_detail else loaded:
+            label = np.asarray(data["label"])
+            if stop is not None and stop():
+                count.stopped = True
+                break
+            with amp.autocast(precision, amp_level):
+                for scores, truth in _scores(model, data, label, slide, augment, align_corners):
+                    count.add(scores, truth, is_probability=aug_eval and average == "softmax")
+    if _stopped_anywhere(count.stopped, stop):
+        return None
+    result = _result(count, len(dataset), began)
+    if print_detail:
+        _log(result)
+    return result
+
+
+def _stopped_anywhere(stopped_here: bool, stop: Callable | None) -> bool:
+    """Waits for ranks that are slow; whether any was stopped."""
+    collectives.barrier()
+    return stop is not None and bool(collectives.all_reduce_sum(np.array([int(stopped_here)]))[0])
+
+
+def _tensor(array) -> paddle.Tensor:
+    return array if isinstance(array, paddle.Tensor) else paddle.to_tensor(array)
+
+
+def _scores(model, data: dict, label: np.ndarray, slide: dict, augment: dict | None, align_corners: bool) -> Iterator:
+    """(logits, or probabilities for the softmax rule, `[B, K, h, w]`; label `[B, h, w]`), of some images at a time."""
+    if augment is None:
+        logits = infer(model, _tensor(data["img"]), **slide)
+        # Images are enlarged one by one: the logits of one at full size are the largest array of an evaluation.
+        parts = [slice(i, i + 1) for i in range(len(label))] if len(label) > 1 else [slice(None)]
+        for part in parts:
+            one = logits if len(parts) == 1 else logits[part]
+            yield restore(one, data["trans_info"], align_corners), label[part]
+    elif "pyramid" in data:
+        images = ((_tensor(level["img"]), level["trans_info"]) for level in data["pyramid"])
+        yield infer_pyramid(model, images, **slide, **augment, align_corners=align_corners), label
+    else:
+        image = _tensor(data["img"])
+        yield infer_augmented(model, image, data["trans_info"], align_corners=align_corners, **slide, **augment), label
+
+
+class _Count:
+    """What one rank has counted."""
+
+    def __init__(self, num_classes: int, ignore_index: int, auc_roc: bool):
+        self.num_classes, self.ignore_index = num_classes, ignore_index
+        self.confusion = np.zeros((num_classes, num_classes), np.int64)
+        self.curves = RocCounts(num_classes) if auc_roc else None
+        self.stopped = False
+
+    def add(self, scores: paddle.Tensor, label: np.ndarray, is_probability: bool) -> None:
+        pred = paddle.argmax(scores, axis=1, dtype="int32").numpy()
+        self.confusion += confusion_matrix(pred, label, self.num_classes, self.ignore_index)
+        if self.curves is not None:
+            probabilities = (scores if is_probability else F.softmax(scores, axis=1)).numpy()
+            for one, truth in zip(probabilities, label, strict=True):
+                self.curves.add(one, truth, self.ignore_index)
+
+
+def _log(result: EvalResult) -> None:
+    metrics = result.metrics
+    auc = "" if result.auc_roc is None else f" Auc_roc: {result.auc_roc:.4f}"
+    logger.info(
+        f"[EVAL] #Images: {result.num_images} mIoU: {metrics.miou:.4f} Acc: {metrics.acc:.4f} "
+        f"Kappa: {metrics.kappa:.4f} Dice: {metrics.dice:.4f}{auc}"
+    )
+    with np.printoptions(precision=4, suppress=True, linewidth=100):
+        logger.info(f"[EVAL] Class IoU: \n{metrics.class_iou.round(4)}")
+        logger.info(f"[EVAL] Class Precision: \n{metrics.class_precision.round(4)}")
+        logger.info(f"[EVAL] Class Recall: \n{metrics.class_recall.round(4)}")
+    if metrics.absent:
+        logger.info(
+            f"[EVAL] {len(metrics.absent)} classes occur neither in labels nor in predictions and are left out of the "
+            f"means: {', '.join(map(str, metrics.absent))}"
+        )
+
+
+def _result(count: _Count, images: int, began: float) -> EvalResult:
+    """Scores of all ranks' counts."""
+    confusion = collectives.all_reduce_sum(count.confusion)
+    result = EvalResult(Metrics.from_confusion(confusion), confusion, images, time.perf_counter() - began)
+    if count.curves is not None:
+        count.curves.counts = collectives.all_reduce_sum(count.curves.counts)
+        result.auc_roc = count.curves.area()
+    return result

@@ -1,0 +1,100 @@
+"""The score of each image of a labelled set by itself, from a model or from label pictures that were stored before."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from paddle_dnl.data.reading import read_label
+from paddle_dnl.errors import DataError
+from paddle_dnl.evaluation.inference import infer, restore
+from paddle_dnl.evaluation.metrics import Metrics, confusion_matrix
+from paddle_dnl.log import progress
+
+import numpy as np
+import paddle
+
+
+@dataclass
+class ImageScore:
+    """`index` into the data set, and the mIoU over the classes that occur in its label or prediction."""
+
+    index: int
+    miou: float
+
+
+class StoredLabels:
+    """Predictions `[H, W]` of a data set's images, by index, from a folder of label pictures with the images' names.
+
+    Raises:
+        DataError: no pictures there, two of one name, or none for an image.
+    """
+
+    def __init__(self, folder: str | Path, dataset):
+        found: dict[str, Path] = {}
+        for path in sorted(Path(folder).rglob("*.png")):
+            if "added_prediction" in path.parts:  # overlays of the same names
+                continue
+            if path.stem in found:
+                raise DataError(f"{folder}: {path.stem}.png occurs twice; give the folder of one inference run")
+            found[path.stem] = path
+        if not found:
+            raise DataError(f"--prediction_dir {folder}: no .png files there")
+        missing = [image for image, _ in dataset.file_list if Path(image).stem not in found]
+        if missing:
+            raise DataError(f"{missing[0]}: --prediction_dir {folder} holds no {Path(missing[0]).stem}.png")
+        self._paths = [found[Path(image).stem] for image, _ in dataset.file_list]
+
+    def __call__(self, index: int) -> np.ndarray:
+        return read_label(self._paths[index])
+
+
+class ModelLabels:
+    """Predictions `[H, W]` of a data set's images, by index, by a model at one scale.
+
+    Args:
+        model: maps `[1, 3, h, w]` to a list of logits; put into evaluation mode.
+        dataset: in mode `val`.
+        is_slide, crop_size, stride, align_corners: see `paddle_dnl.evaluation.inference`.
+    """
+
+    def __init__(self, model, dataset, *, is_slide=False, crop_size=None, stride=None, align_corners=False):
+        model.eval()
+        self._model, self._dataset, self._align_corners = model, dataset, align_corners
+        self._slide = {"is_slide": is_slide, "crop_size": crop_size, "stride": stride}
+
+    def __call__(self, index: int) -> np.ndarray:
+        sample = self._dataset[index]
+        with paddle.no_grad():
+            logits = infer(self._model, paddle.to_tensor(sample["img"][None]), **self._slide)
+            restored = restore(logits, sample["trans_info"], self._align_corners)
+            return paddle.argmax(restored, axis=1, dtype="int32").numpy()[0]
+
+
+def true_label(dataset, index: int) -> np.ndarray:
+    """The label `[H, W]` of one image in the model's class numbers, at its stored size."""
+    return dataset.read_label(dataset.file_list[index][1])
+
+
+def score_images(dataset, predicted: Callable[[int], np.ndarray]) -> tuple[np.ndarray, list[ImageScore]]:
+    """The confusion matrix of all images `[K, K]`, and the score of each, best first.
+
+    Images without a single labelled pixel have no score and are left out of the list. One image is held at a time.
+
+    Raises:
+        DataError: an image without a label, or a prediction of another size.
+    """
+    total = np.zeros((dataset.num_classes, dataset.num_classes), np.int64)
+    scores = []
+    for index, (image, label_path) in enumerate(progress(dataset.file_list, "score", len(dataset.file_list))):
+        if label_path is None:
+            raise DataError(f"{image}: has no label")
+        label, prediction = true_label(dataset, index), predicted(index)
+        if prediction.shape != label.shape:
+            raise DataError(
+                f"{image}: its prediction is {prediction.shape[::-1]} pixels, its label {label.shape[::-1]}"
+            )
+        matrix = confusion_matrix(prediction, label, dataset.num_classes, dataset.ignore_index)
+        total += matrix
+        if matrix.any():
+            scores.append(ImageScore(index, Metrics.from_confusion(matrix).miou))
+    return total, sorted(scores, key=lambda score: -score.miou)

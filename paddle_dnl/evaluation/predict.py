@@ -1,0 +1,92 @@
+"""Label pictures and overlays for images, with the dynamic graph: what predict.py does."""
+
+from pathlib import Path
+
+from paddle_dnl import registry
+from paddle_dnl.data.classes import class_info
+from paddle_dnl.data.image_files import find_images
+from paddle_dnl.data.overlay import overlay, save_image, save_label_png
+from paddle_dnl.data.reading import read_image
+from paddle_dnl.errors import UsageError
+from paddle_dnl.evaluation.inference import infer, infer_augmented, restore
+from paddle_dnl.log import logger, progress
+from paddle_dnl.training import amp
+
+import numpy as np
+import paddle
+from paddleseg.transforms import Compose
+
+
+def _colors(custom: list[int] | None, dataset_type: str, num_classes: int):
+    if custom is None:
+        return class_info(dataset_type, num_classes).colors
+    if len(custom) != 3 * num_classes or not all(0 <= value <= 255 for value in custom):
+        raise UsageError(f"--custom_color: {num_classes} classes need {3 * num_classes} numbers from 0 to 255")
+    return tuple(tuple(custom[i : i + 3]) for i in range(0, len(custom), 3))
+
+
+def predict(
+    model: paddle.nn.Layer,
+    config,
+    image_path: str,
+    save_dir: str,
+    *,
+    custom_color: list[int] | None = None,
+    precision: str = "fp32",
+    amp_level: str = "O1",
+    aug_eval: bool = False,
+    scales=1.0,
+    flip_horizontal: bool = False,
+    flip_vertical: bool = False,
+    is_slide: bool = False,
+    crop_size=None,
+    stride=None,
+    average: str = "logits",
+    align_corners: bool = False,
+) -> int:
+    """Predicts every image and writes `pseudo_color_prediction/NAME.png` and `added_prediction/NAME.png`.
+
+    NAME is the image's path below what `image_path` names. Returns the number of images. The settings from `aug_eval` on are
+    those of `paddle_dnl.evaluation.evaluator.evaluate`.
+
+    Raises:
+        DataError: no images, or one that cannot be read (named).
+        UsageError: colours that do not fit the classes.
+    """
+    dataset_cfg = config.val_dataset_cfg
+    colors = _colors(custom_color, dataset_cfg["type"], config.model_cfg["num_classes"])
+    transforms = [registry.build(cfg, "transform") for cfg in dataset_cfg.get("transforms", [])]
+    compose = Compose(transforms, img_channels=dataset_cfg.get("img_channels", 3))
+    images = find_images(image_path)
+    slide = {"is_slide": is_slide, "crop_size": crop_size, "stride": stride}
+    precision = amp.effective_precision(precision)
+    save_dir = Path(save_dir)
+    logger.info(f"Start to predict {len(images)} images...")
+    model.eval()
+    for path, name in progress(images, "predict"):
+        picture = read_image(path)
+        data = compose({"img": picture.astype(np.float32), "trans_info": [], "gt_fields": []})
+        batch = paddle.to_tensor(data["img"][None])
+        with paddle.no_grad(), amp.autocast(precision, amp_level):
+            if aug_eval:
+                scores = infer_augmented(
+                    model,
+                    batch,
+                    data["trans_info"],
+                    scales=scales if isinstance(scales, list | tuple) else (scales,),
+                    flip_horizontal=flip_horizontal,
+                    flip_vertical=flip_vertical,
+                    average=average,
+                    align_corners=align_corners,
+                    **slide,
+                )
+            else:
+                scores = restore(infer(model, batch, **slide), data["trans_info"], align_corners)
+            label = paddle.argmax(scores, axis=1).numpy()[0].astype(np.uint8)
+        name = name.with_suffix(".png")
+        save_label_png(save_dir / "pseudo_color_prediction" / name, label, colors)
+        save_image(save_dir / "added_prediction" / name, overlay(picture, label, colors))
+    logger.info(
+        f"Predicted images are saved in {save_dir / 'added_prediction'} and {save_dir / 'pseudo_color_prediction'}"
+    )
+    return len(images)

@@ -1,0 +1,1 @@
+"""CPU working-memory techniques behind ordinary layers."""

@@ -1,0 +1,1 @@
+"""MACs, memory plan, measuring."""

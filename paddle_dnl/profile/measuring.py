@@ -1,0 +1,58 @@
+"""What every measurement needs: seconds of repeated runs, this process's memory, the machine's name."""
+
+import os
+import platform
+import resource
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from paddle_dnl.startup.cpu_kernels import processor
+
+
+def seconds_of_runs(run: Callable[[], object], *, warmup: int, repeats: int) -> list[float]:
+    """Seconds of each of `repeats` calls, after `warmup` calls that are not timed."""
+    for _ in range(warmup):
+        run()
+    seconds = []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        run()
+        seconds.append(time.perf_counter() - began)
+    return seconds
+
+
+def peak_bytes() -> int:
+    """The most memory this process has had, since its start or since the system was told to count anew."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+    except (OSError, StopIteration):
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def resident_bytes() -> int:
+    """This process's memory now; 0 where the system does not tell."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0
+
+
+def processor_name() -> str:
+    """The processor's name, or its kind where the system tells no more."""
+    return processor().get("model name", platform.machine())
+
+
+def machine() -> str:
+    """Processor, cores and versions, in one line."""
+    import paddle
+
+    text = (
+        f"{processor_name()}, {os.cpu_count()} cores, Python {platform.python_version()}, Paddle {paddle.__version__}"
+    )
+    try:
+        import onnxruntime
+    except ImportError:
+        return text
+    return f"{text}, ONNX Runtime {onnxruntime.__version__}"

@@ -1,0 +1,176 @@
+"""How much memory evaluating an image will take, said before it is tried.
+
+The estimate comes from shapes: a small image goes through the model, each layer's sizes are scaled by the area, and the
+largest moment is taken, with the copies that Paddle's CPU convolution unfolds and the attention map, or the tile of it, of
+DNL blocks. It is for evaluation without gradients. On top comes what no shape tells: decoded pictures, their copies, and
+freed memory that the C library keeps.
+"""
+
+from dataclasses import dataclass, field
+
+from paddle_dnl.evaluation.evaluator import evaluating
+from paddle_dnl.log import logger
+from paddle_dnl.nn.attention import evaluation_map_bytes
+from paddle_dnl.nn.cpu.row_strips import UNFOLDED_LIMIT, unfolded_bytes
+from paddle_dnl.nn.disentangled_nonlocal import SOFTMAX_MODES, DisentangledNonLocal2D
+from paddle_dnl.profile.free_memory import free_bytes
+
+import paddle
+from paddle import nn
+
+# Shapes are read at this size; both sides divide by every stride in use.
+_PROBE = 128
+_FLOAT = 4
+# Measured around val.py, DNLNet-R50 at 2048 x 1024 on a CPU, whole and in windows: 0.6 and 0.3 GB.
+_AROUND = 512 << 20
+
+
+@dataclass
+class MemoryPlan:
+    """Estimated bytes at the peak, and what is free (None where that is not known)."""
+
+    peak: int
+    free: int | None
+
+    @property
+    def fits(self) -> bool:
+        """Whether the estimate is below what is free."""
+        return self.free is None or self.peak <= self.free
+
+
+@dataclass
+class _Moment:
+    """One layer at work on the probe: elements read and written, and unfolded; positions of a DNL block."""
+
+    maps: int
+    unfolded: int = 0
+    positions: int = 0
+    attention: str = ""
+
+    def bytes_at(self, scale: float, batch_size: int, strips: bool) -> float:
+        """Of an image of `scale` times the probe's area."""
+        unfolded = _FLOAT * scale * self.unfolded
+        if strips:  # a convolution that would unfold more than the limit goes in strips of rows
+            unfolded = min(unfolded, UNFOLDED_LIMIT)
+        positions = int(scale * self.positions)
+        attention = evaluation_map_bytes(positions, positions, self.attention) if self.attention else 0
+        return batch_size * (_FLOAT * scale * self.maps + attention) + unfolded
+
+
+def _elements(tensors) -> int:
+    if isinstance(tensors, paddle.Tensor):
+        return tensors.size
+    return sum(_elements(t) for t in tensors) if isinstance(tensors, list | tuple) else 0
+
+
+@dataclass
+class _Probe:
+    """What a small image needed."""
+
+    moments: list[_Moment] = field(default_factory=list)
+    logits: int = 0
+
+    def note(self, layer, inputs, outputs) -> None:
+        moment = _Moment(_elements(inputs) + _elements(outputs))
+        if isinstance(layer, nn.Conv2D) and layer._groups == 1 and paddle.get_device() == "cpu":
+            moment.unfolded = unfolded_bytes(layer, inputs[0].shape[1], *outputs.shape[2:]) // _FLOAT
+        if isinstance(layer, DisentangledNonLocal2D) and layer.pairwise and layer.mode in SOFTMAX_MODES:
+            moment.positions, moment.attention = inputs[0].shape[2] * inputs[0].shape[3], layer.attention
+        self.moments.append(moment)
+
+
+def _probe(model: nn.Layer, channels: int) -> _Probe:
+    found = _Probe()
+    watched = [
+        layer for layer in model.sublayers() if not layer.sublayers() or isinstance(layer, DisentangledNonLocal2D)
+    ]
+    handles = [layer.register_forward_post_hook(found.note) for layer in watched]
+    try:
+        with evaluating(model), paddle.no_grad():
+            found.logits = model(paddle.zeros([1, channels, _PROBE, _PROBE]))[0].size
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found
+
+
+@dataclass
+class Sizes:
+    """What one step of an evaluation holds.
+
+    Attributes:
+        image: height and width of the network's input.
+        window: height and width of sliding windows; None without them.
+        original: height and width to which logits are restored; None: those of `image`.
+        batch_size, channels: of the network's input.
+        copies: arrays of logits at image size that exist together.
+        strips: large convolutions go in strips of rows, as in our own graph on a CPU but not in an exported one.
+        models: how many copies of the weights there are.
+    """
+
+    image: tuple[int, int]
+    window: tuple[int, int] | None = None
+    original: tuple[int, int] | None = None
+    batch_size: int = 1
+    channels: int = 3
+    copies: int = 2
+    strips: bool = True
+    models: int = 1
+
+
+def plan_evaluation(model: nn.Layer, sizes: Sizes) -> MemoryPlan:
+    """The plan for pictures of these sizes."""
+    probe = _probe(model, sizes.channels)
+    scale = _area(sizes.window or sizes.image) / _PROBE**2
+    largest = max(moment.bytes_at(scale, sizes.batch_size, sizes.strips) for moment in probe.moments)
+    weights = _FLOAT * sizes.models * sum(p.size for p in model.parameters())
+    # The network's size and the original one; pictures of a batch are restored one after another.
+    area = max(sizes.batch_size * _area(sizes.image), _area(sizes.original or sizes.image))
+    results = _FLOAT * sizes.copies * probe.logits * area / _PROBE**2
+    return MemoryPlan(int(_AROUND + weights + largest + results), free_bytes())
+
+
+def _area(size: tuple[int, int]) -> int:
+    return size[0] * size[1]
+
+
+def announce(model: nn.Layer, sizes: Sizes, advice: str) -> None:
+    """Logs the plan; warns, with what to do, when it does not fit."""
+    try:
+        plan = plan_evaluation(model, sizes)
+    except Exception as error:  # a model of the user's may take pictures of one size alone
+        logger.warning(f"Memory: no estimate, {type(model).__name__} refuses {_PROBE}x{_PROBE} pixels ({error})")
+        return
+    free = "unknown" if plan.free is None else f"{plan.free / 1e9:.1f} GB"
+    height, width = sizes.window or sizes.image
+    logger.info(f"Memory: about {plan.peak / 1e9:.1f} GB for {width}x{height} pixels at once; free: {free}")
+    if not plan.fits:
+        logger.warning(f"that is more than what is free; use {advice}")
+
+
+def announce_evaluation(model: nn.Layer, dataset, settings: dict) -> None:
+    """Announces what `evaluate(model, dataset, **settings)` will take, by the dataset's first picture."""
+    sample = dataset[0]
+    channels, height, width = sample["img"].shape
+    back = sample.get("trans_info") or [("none", (height, width))]
+    sizes = Sizes((height, width), original=tuple(back[0][1]), channels=channels)
+    sizes.batch_size = settings.get("batch_size", 1)
+    if settings.get("aug_eval"):
+        scales = settings.get("scales", 1.0)
+        largest = max(1.0, *map(float, scales if isinstance(scales, list | tuple) else (scales,)))
+        sizes.image = (int(height * largest + 0.5), int(width * largest + 0.5))
+        sizes.copies += 1  # the sum over passes
+    if settings.get("auc_roc"):
+        sizes.copies += 2  # probabilities, and those of one class after another
+    advice = "--is_slide --crop_size 1024 512 --stride 768 384"
+    if settings.get("is_slide"):
+        columns, rows = settings["crop_size"]
+        sizes.window, advice = (min(sizes.image[0], rows), min(sizes.image[1], columns)), "a smaller --crop_size"
+    announce(model, sizes, advice)
+
+
+def announce_export(model: nn.Layer, input_shape: list[int]) -> None:
+    """Announces what checking an exported graph against the model takes: the graph has no strips, the weights exist thrice."""
+    batch_size, channels, *image = input_shape
+    sizes = Sizes(tuple(image), batch_size=batch_size, channels=channels, copies=3, strips=False, models=3)
+    announce(model, sizes, "a smaller --input_shape")

@@ -1,0 +1,1 @@
+"""What a program settles before Paddle is imported: threads, allocator, CPU kernels."""

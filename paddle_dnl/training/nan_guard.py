@@ -1,0 +1,110 @@
+"""NaN and infinity in training: found before they reach a weight or a file, and named.
+
+| where | what happens |
+|---|---|
+| input | the run stops; the message has the file (`training/sampling.py`) |
+| loss, of any rank | the run stops before the update; the message has loss, rank, pictures, and weights that were bad before |
+| gradient, without loss scaling | the run stops before the update; the message has the parameters |
+| gradient, with loss scaling | the update is skipped and the scale halved; at a scale below 1 the run stops |
+| weight, buffer, optimizer slot, average | no checkpoint is written, the run stops; the message has the tensor |
+"""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from paddle_dnl.distributed import collectives
+from paddle_dnl.errors import CheckpointError, NonFiniteError
+from paddle_dnl.training import checkpoint
+from paddle_dnl.training.bad_values import bad_names
+
+import numpy as np
+import paddle
+
+_SHOWN = 4
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
+
+
+def _gradients(model: paddle.nn.Layer) -> Iterator[tuple[str, paddle.Tensor]]:
+    return ((name, p.grad) for name, p in model.named_parameters() if p.grad is not None)
+
+
+def _last_whole(saved: Sequence[Path]) -> Path | None:
+    for folder in reversed(saved):
+        with contextlib.suppress(CheckpointError):
+            checkpoint.verify(folder)
+            return folder
+    return None
+
+
+def _advice(saved: Sequence[Path]) -> str:
+    where = _last_whole(saved) or "none yet"
+    return f"Last good checkpoint: {where}. A lower learning rate or --precision fp32 may help."
+
+
+def loss_problem(losses: dict[str, float], files: list[str], model: paddle.nn.Layer) -> str:
+    """Which losses of one batch are not finite, and whether weights were not before; empty if all are.
+
+    Args:
+        losses: values of the batch by name.
+        files: names of the pictures in it.
+        model: with the weights that were used.
+    """
+    bad = [f"{name} = {value}" for name, value in losses.items() if not np.isfinite(value)]
+    if not bad:
+        return ""
+    text = f"{', '.join(bad)} in the batch of {_listed(files)}"
+    weights = bad_names(model.state_dict().items())
+    if weights:
+        text += f"; the weights {_listed(weights)} hold NaN or infinity"
+    return text
+
+
+def require_finite_losses(iteration: int, means: dict[str, float], problem: str, saved: Sequence[Path]) -> None:
+    """Stops all ranks with the same message when a loss of any of them is not finite.
+
+    Args:
+        iteration: for the message.
+        means: over the ranks, so that every rank knows of a bad loss on any.
+        problem: as from `loss_problem`, of this rank.
+        saved: checkpoints of this run, oldest first.
+
+    Raises:
+        NonFiniteError: names losses and rank.
+    """
+    if np.isfinite(list(means.values())).all():
+        return
+    everywhere = collectives.all_gather_object(problem)
+    several = len(everywhere) > 1
+    found = [text + (f" on rank {rank}" if several else "") for rank, text in enumerate(everywhere) if text]
+    raise NonFiniteError(f"iter {iteration}: {'; '.join(found)}. {_advice(saved)}")
+
+
+def require_finite_gradients(iteration: int, model: paddle.nn.Layer, scaler, saved: Sequence[Path]) -> None:
+    """Stops before an update that would spoil the weights; does nothing while loss scaling takes care of that.
+
+    With several ranks the gradients are their mean, so that all ranks stop here together.
+
+    Raises:
+        NonFiniteError: names the parameters.
+    """
+    if not scaler.skips:
+        bad = bad_names(_gradients(model))
+        if bad:
+            text = f"iter {iteration}: the gradient of {_listed(bad)} is NaN or infinite; the weights were not changed"
+            raise NonFiniteError(f"{text}. {_advice(saved)}")
+
+
+def require_useful_scale(iteration: int, model: paddle.nn.Layer, scaler, saved: Sequence[Path]) -> None:
+    """Stops when gradients overflow although the loss is not enlarged any more: then scaling is not the cause.
+
+    Raises:
+        NonFiniteError: names the parameters.
+    """
+    if scaler.skipped and scaler.scale_now < 1:
+        bad = _listed(bad_names(_gradients(model)))
+        text = f"iter {iteration}: the gradient of {bad} is NaN or infinite at a loss scale of {2 * scaler.scale_now:g}"
+        raise NonFiniteError(f"{text}; all updates would be skipped. {_advice(saved)}")

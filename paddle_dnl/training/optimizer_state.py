@@ -1,0 +1,105 @@
+"""Optimizer state from a checkpoint into an optimizer of this process, if it is of this model and this optimizer."""
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from paddle_dnl.errors import CheckpointError
+from paddle_dnl.weights.loading import NAME_TABLE, read_params
+
+import paddle
+
+
+def rename_optimizer_state(state: Mapping, old_names: Mapping[str, str], new_names: Mapping[str, str]) -> dict:
+    """Moves optimizer slots from the parameter names of one process to those of another.
+
+    Paddle keys them by generated names (`conv2d_7.w_0_velocity_0`) that depend on how many layers were built before.
+
+    Args:
+        state: as read from model.pdopt.
+        old_names: model key -> generated name when it was saved.
+        new_names: model key -> generated name now.
+    """
+    renamed = {old: new_names[key] for key, old in old_names.items() if key in new_names}
+    by_length = sorted(renamed, key=len, reverse=True)
+
+    def new_key(key: str) -> str:
+        for old in by_length:
+            if key == old or key.startswith(old + "_"):
+                return renamed[old] + key[len(old) :]
+        return key
+
+    result = {}
+    for key, value in state.items():
+        if key == "master_weights":
+            result[key] = {new_key(name): weight for name, weight in value.items()}
+        elif key != NAME_TABLE:
+            result[key if key == "LR_Scheduler" else new_key(key)] = value
+    return result
+
+
+def require_same_optimizer(path: Path, before: str | None, optimizer) -> None:
+    """Refuses the state of another kind of optimizer.
+
+    Args:
+        path: of the state, for the message.
+        before: class that wrote it; None where that is not known.
+        optimizer: that is to receive it.
+
+    Raises:
+        CheckpointError: they differ.
+    """
+    now = type(optimizer).__name__
+    if before not in (None, now):
+        raise CheckpointError(f"{path}: is of another optimizer, {before} instead of {now}. {_instead(path)}")
+
+
+def _instead(path: Path) -> str:
+    weights = path.with_name("model.pdparams")
+    return f"To start a new training from its weights use --opts model.pretrained={weights}"
+
+
+def _require_known_slots(path: Path, endings: Iterable[str], optimizer) -> None:
+    """For files that do not name their optimizer: Paddle would fail at the first step or go on without momentum."""
+    now = type(optimizer).__name__
+    kinds = {getattr(optimizer, name) for name in dir(optimizer) if re.fullmatch(r"_\w+_acc(_max)?_str", name)}
+    fitting = re.compile(rf"(fp32_master_\d+_)?({'|'.join(map(re.escape, kinds)) or '(?!)'})_\d+")
+    strange = sorted({ending for ending in endings if not fitting.fullmatch(ending)})
+    if strange:
+        found = f"has {', '.join(strange[:3])} for a parameter, which {now} has not"
+        raise CheckpointError(f"{path}: is of another optimizer, it {found}. {_instead(path)}")
+    if kinds and not endings:
+        raise CheckpointError(f"{path}: is of another optimizer, it has nothing of {now} in it. {_instead(path)}")
+
+
+def restore_optimizer(path: Path, weights: Mapping, model, optimizer, *, is_named: bool) -> None:
+    """Reads a .pdopt and puts it into an optimizer.
+
+    Args:
+        path: of the state.
+        weights: as read from the .pdparams beside it, with its table of names.
+        model: whose parameters the optimizer has.
+        optimizer: receives the state.
+        is_named: whether the checkpoint says which optimizer wrote it, so that `require_same_optimizer` has compared them.
+
+    Raises:
+        CheckpointError: damaged, or of another model or optimizer.
+    """
+    state = read_params(path)
+    new_names = {key: tensor.name for key, tensor in model.state_dict().items()}
+    state = rename_optimizer_state(state, weights.get(NAME_TABLE, {}), new_names)
+    slots = [key for key in state if key not in ("LR_Scheduler", "master_weights")]
+    by_length = sorted(new_names.values(), key=len, reverse=True)
+    owners = {slot: next((name for name in by_length if slot.startswith(name + "_")), None) for slot in slots}
+    strange = [slot for slot, owner in owners.items() if owner is None]
+    if strange:
+        raise CheckpointError(
+            f"{path}: {len(strange)} of {len(slots)} slots belong to no parameter of this model "
+            f"({', '.join(strange[:3])}); it was written for another model"
+        )
+    if not is_named:
+        _require_known_slots(path, [slot[len(owner) + 1 :] for slot, owner in owners.items()], optimizer)
+    state["master_weights"] = {k: paddle.to_tensor(v) for k, v in state.get("master_weights", {}).items()}
+    if not state["master_weights"]:
+        del state["master_weights"]
+    optimizer.set_state_dict(state)

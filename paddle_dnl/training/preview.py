@@ -1,0 +1,32 @@
+"""A picture of what the model sees during training: image, truth and prediction side by side."""
+
+from paddle_dnl.data.classes import class_info
+from paddle_dnl.data.overlay import colorize
+from paddle_dnl.data.reading import read_image
+from paddle_dnl.evaluation.inference import infer, restore
+
+import numpy as np
+import paddle
+
+
+def preview(model: paddle.nn.Layer, dataset, settings: dict) -> np.ndarray:
+    """The first image of a validation set as one RGB picture `[H, 3 * W, 3]`, uint8.
+
+    Args:
+        model: in evaluation mode or not; its mode is kept.
+        dataset: a `SegmentationDataset` in mode `val`.
+        settings: `test_config`; of it sliding windows and `align_corners` are used.
+    """
+    sample = dataset[0]
+    was_training = model.training
+    model.eval()
+    slide = {key: settings.get(key) for key in ("is_slide", "crop_size", "stride")}
+    scores = infer(model, paddle.to_tensor(sample["img"][None]), **slide | {"is_slide": bool(slide["is_slide"])})
+    scores = restore(scores, sample.get("trans_info", []), settings.get("align_corners", False))
+    label = paddle.argmax(scores, axis=1).numpy()[0].astype(np.uint8)
+    if was_training:
+        model.train()
+    colors = class_info(type(dataset).__name__, dataset.num_classes).colors
+    image = read_image(dataset.file_list[0][0])[..., ::-1]
+    truth = np.squeeze(sample["label"]).astype(np.uint8)
+    return np.concatenate([image, colorize(truth, colors), colorize(label, colors)], axis=1)

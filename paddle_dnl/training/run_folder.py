@@ -1,0 +1,100 @@
+"""The output folder of one training run: made, checked and held by one run at a time."""
+
+import contextlib
+import errno
+import fcntl
+import os
+import socket
+import weakref
+from pathlib import Path
+from typing import TextIO
+
+from paddle_dnl.errors import CheckpointError
+from paddle_dnl.log import logger
+from paddle_dnl.weights.atomic import recover
+
+_HELD = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)
+
+
+def _close_in_children(folder: weakref.ref) -> None:
+    """Data loading processes are forked while the lock is held; with a copy of it they would keep it after a kill."""
+
+    def close():
+        if (there := folder()) is not None:
+            there._lock.close()
+
+    os.register_at_fork(after_in_child=close)
+
+
+class RunFolder:
+    """Makes `save_dir`, locks it for this run and tidies what a killed run left in it.
+
+    The lock belongs to the process and ends with it, however it ends.
+
+    Raises:
+        CheckpointError: the path is a file, cannot be written, or another run holds it.
+    """
+
+    def __init__(self, save_dir: str | Path):
+        self.path = Path(save_dir)
+        self._lock = self._take()
+        _close_in_children(weakref.ref(self))  # these calls are never taken back, so they must not keep the folder
+        try:
+            recover(self.path)
+        except OSError as error:
+            self.close()
+            raise CheckpointError(f"--save_dir {self.path}: cannot be written ({error.strerror})") from error
+
+    def _take(self) -> TextIO:
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = open(self.path / ".lock", "a+")
+        except FileExistsError as error:
+            raise CheckpointError(f"--save_dir {self.path}: is a file; give a folder") from error
+        except NotADirectoryError as error:
+            raise CheckpointError(f"--save_dir {self.path}: a part of this path is a file; give a folder") from error
+        except OSError as error:
+            raise CheckpointError(f"--save_dir {self.path}: cannot be written ({error.strerror})") from error
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in _HELD:
+                lock.seek(0)
+                owner = lock.read().strip() or "another process"
+                lock.close()
+                message = f"--save_dir {self.path}: {owner} is training in this folder; give another one"
+                raise CheckpointError(message) from error
+            logger.warning(
+                f"--save_dir {self.path}: cannot be locked here ({error.strerror}); see to it that no other run trains in it"
+            )
+        lock.truncate(0)
+        lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        lock.flush()
+        return lock
+
+    def ensure(self) -> bool:
+        """Makes and locks the folder again when somebody has deleted it: the training in memory is worth more.
+
+        Returns:
+            Whether that was so.
+
+        Raises:
+            CheckpointError: as the class; another run may have made a folder of that name since.
+        """
+        try:
+            held, there = os.fstat(self._lock.fileno()), os.stat(self.path / ".lock")
+            if (held.st_dev, held.st_ino) == (there.st_dev, there.st_ino):
+                return False
+        except OSError:
+            pass
+        logger.warning(f"{self.path}: was deleted while training in it; it is made again")
+        lost, self._lock = self._lock, self._take()
+        lost.close()
+        return True
+
+    def close(self) -> None:
+        """Lets the folder go."""
+        # Closing alone would leave the lock with processes that were forked by other means.
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(self._lock, fcntl.LOCK_UN)
+        self._lock.close()

@@ -1,1 +1,0 @@
-"""paddle_dnl.visualize"""

@@ -1,0 +1,1 @@
+"""Every weight format that is read or written: safe pickle, safetensors, checksums, atomic files, downloads."""

@@ -1,0 +1,189 @@
+"""Start weights that a configuration names by URL: fetched once, checked, cached, never unpacked blindly.
+
+Only train.py calls this. Evaluation, export and prediction take their weights from --model_path and need no network.
+"""
+
+import copy
+import hashlib
+import http.client
+import os
+import shutil
+import tempfile
+import time
+import urllib.request
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from paddle_dnl.distributed import collectives
+from paddle_dnl.errors import DownloadError
+from paddle_dnl.log import logger
+from paddle_dnl.weights.archives import extract_weights
+from paddle_dnl.weights.manifest import file_digest
+
+_WEIGHTS = (".pdparams", ".safetensors")
+_MAX_BYTES = 4 << 30
+_SLOWEST = 1024  # bytes per second, on average, once `timeout` has passed
+
+
+def is_url(value) -> bool:
+    """Whether a `pretrained` value names something to download."""
+    return isinstance(value, str) and "://" in value
+
+
+def default_cache() -> Path:
+    """PaddleSeg's folder for pretrained weights."""
+    return Path(os.environ.get("SEG_HOME", "~/.paddleseg")).expanduser() / "pretrained_model"
+
+
+def cached_path(url: str, cache_dir: str | Path | None = None) -> Path:
+    """Where the weights of a URL are kept: `resnet50.tar.gz` becomes `resnet50/model.pdparams`.
+
+    Raises:
+        DownloadError: not an http(s) URL with a file name.
+    """
+    parts = urlsplit(url)
+    name = Path(parts.path).name
+    if parts.scheme not in ("http", "https") or not name or name.startswith("."):
+        raise DownloadError(f"pretrained: {url} is not an http or https address of a file")
+    stem = name
+    for ending in (".tar.gz", ".tgz", ".tar", ".zip", *_WEIGHTS):
+        if name.endswith(ending):
+            stem = name[: -len(ending)]
+            break
+    # PaddleSeg names its own files alike (model.pdparams in a folder per model); the folder tells them apart.
+    folder = Path(cache_dir or default_cache()) / (stem if stem != "model" else Path(parts.path).parent.name or stem)
+    return folder / ("model.safetensors" if name.endswith(".safetensors") else "model.pdparams")
+
+
+def _download(url: str, to: Path, timeout: float) -> str:
+    """Writes the body to `to`; returns its SHA-256. A server that trickles is given up like one that is silent."""
+    digest, size, start = hashlib.sha256(), 0, time.monotonic()
+    with urllib.request.urlopen(url, timeout=timeout) as response, open(to, "wb") as file:
+        schemes = ("https",) if url.startswith("https:") else ("http", "https")
+        if urlsplit(response.url).scheme not in schemes:
+            raise DownloadError(f"it leads to {response.url}, which is not {' or '.join(schemes)}")
+        expected = response.headers.get("Content-Length")
+        while chunk := response.read1(1 << 16):
+            size += len(chunk)
+            if size > _MAX_BYTES:
+                raise DownloadError(f"it is larger than {_MAX_BYTES} bytes")
+            elapsed = time.monotonic() - start
+            if elapsed > timeout and size < _SLOWEST * elapsed:
+                raise DownloadError(f"only {size} bytes came in {elapsed:.0f} seconds")
+            digest.update(chunk)
+            file.write(chunk)
+    if expected is not None and size != int(expected):
+        raise DownloadError(f"the connection ended after {size} of {expected} bytes")
+    if size == 0:
+        raise DownloadError("the answer is empty")
+    return digest.hexdigest()
+
+
+def _is_cached(target: Path, url: str, sha256: str | None) -> bool:
+    """Whether `target` holds the weights of this very URL; a file without a note of its source was put there by a person.
+
+    A checksum is of the downloaded file: it can be held against the cache where that is not an unpacked archive.
+    """
+    if not target.is_file():
+        return False
+    note = target.with_suffix(".source")
+    if note.is_file() and note.read_text(encoding="utf-8").strip() != url:
+        logger.info(f"{target} is of another address; fetching {url} in its place")
+        return False
+    if sha256 and urlsplit(url).path.endswith(_WEIGHTS):
+        if file_digest(target) != sha256.lower():
+            logger.warning(f"{target} has not the SHA-256 {sha256}; fetching it again")
+            return False
+    return True
+
+
+def _fill_cache(target: Path, url: str, sha256: str | None, timeout: float) -> None:
+    """Downloads beside `target`, checks, unpacks, and renames; an interrupted download leaves nothing to be taken for weights."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(dir=target.parent, prefix=".download_"))
+    try:
+        weights = work / "body"
+        found = _download(url, weights, timeout)
+        if sha256 and found != sha256.lower():
+            raise DownloadError(f"its SHA-256 is {found}, expected {sha256}")
+        if not urlsplit(url).path.endswith(_WEIGHTS):
+            weights = work / "weights"
+            extract_weights(work / "body", weights, _MAX_BYTES)
+        # In this order no interruption can leave weights beside the note of another source.
+        target.unlink(missing_ok=True)
+        target.with_suffix(".source").write_text(url + "\n", encoding="utf-8")
+        os.replace(weights, target)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def fetch(
+    url: str,
+    sha256: str | None = None,
+    cache_dir: str | Path | None = None,
+    timeout: float = 60.0,
+    key: str = "model.backbone.pretrained",
+) -> Path:
+    """The local weights file of a URL, downloaded only when it is not in the cache.
+
+    Args:
+        url: http(s) address of .pdparams, .safetensors, or a .tar, .tar.gz or .zip that holds one .pdparams.
+        sha256: of the downloaded file, in hexadecimal; None where it is not known.
+        cache_dir: default `$SEG_HOME/pretrained_model`, or `~/.paddleseg/pretrained_model`.
+        timeout: seconds of silence, or of next to no progress, after which the server is given up.
+        key: of the configuration, for the advice in an error.
+
+    Raises:
+        DownloadError: no connection, wrong status, short or wrong content; says where to put the file instead.
+    """
+    target = cached_path(url, cache_dir)
+    try:
+        if not _is_cached(target, url, sha256):
+            logger.info(f"downloading {url}")
+            _fill_cache(target, url, sha256, timeout)
+    except (OSError, ValueError, http.client.HTTPException, DownloadError) as error:
+        reason = " ".join(str(getattr(error, "reason", None) or error or type(error).__name__).split())
+        if getattr(error, "code", None):
+            reason = f"HTTP status {error.code}, {reason}"
+        raise DownloadError(
+            f"{url} could not be fetched: {reason}. Put its weights at {target} yourself, or train from scratch with "
+            f"--opts {key}=null"
+        ) from error
+    return target
+
+
+def _fetches_here() -> bool:
+    """Whether this rank downloads: the first of each machine, since a cache is a folder of one machine."""
+    in_node = os.environ.get("PADDLE_RANK_IN_NODE") if collectives.world_size() > 1 else None
+    return collectives.is_main() if in_node is None else in_node == "0"
+
+
+def resolve_pretrained(model_cfg: dict, sha256: dict[str, str] | None = None) -> dict:
+    """A copy of a `model` section with URLs replaced by local files; one rank downloads, all learn how it went.
+
+    Args:
+        model_cfg: may name URLs in `pretrained` and `backbone.pretrained`.
+        sha256: URL to checksum.
+
+    Raises:
+        DownloadError: on every rank, when any file could not be fetched.
+    """
+    cfg = copy.deepcopy(model_cfg)
+    places = {"model.pretrained": cfg}
+    if isinstance(cfg.get("backbone"), dict):
+        places["model.backbone.pretrained"] = cfg["backbone"]
+    for key, place in places.items():
+        url = place.get("pretrained")
+        if not is_url(url):
+            continue
+        problem = None
+        if _fetches_here():
+            try:
+                fetch(url, (sha256 or {}).get(url), key=key)
+            except Exception as error:  # whatever it is, the others wait to hear of it
+                problem = str(error) or type(error).__name__
+        problems = [text for text in collectives.all_gather_object(problem) if text]
+        if problems:
+            raise DownloadError(problems[0])
+        place["pretrained"] = str(cached_path(url))
+    return cfg

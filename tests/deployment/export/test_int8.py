@@ -1,0 +1,206 @@
+"""Quantisation: what stays in float, that classes stay, what is recorded, what is refused."""
+
+from paddle_dnl.cli import infer
+from paddle_dnl.cli.quantize import main, parse_args
+from paddle_dnl.deployment.export import int8
+from paddle_dnl.deployment.export.exporter import export_model
+from paddle_dnl.deployment.runtime.deploy_config import read_deploy_config
+from paddle_dnl.deployment.runtime.predictor import Predictor
+from paddle_dnl.errors import DataError, ExportError, UsageError
+
+import cv2
+import numpy as np
+import onnx
+import pytest
+import yaml
+from onnx import TensorProto, numpy_helper
+from PIL import Image
+from tiny_export import CLASSES, NORMALIZE, ColorNet, blocks
+from tiny_onnx import attention_net, color_net
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("export")
+    model = ColorNet(dynamic_safe=True)
+    export_model(model, folder, input_shape=None, transforms=[dict(NORMALIZE)], class_info=CLASSES)
+    attention_net(folder)
+    return folder
+
+
+@pytest.fixture
+def folder(original, tmp_path):
+    copy = tmp_path / "export"
+    copy.mkdir()
+    for path in original.iterdir():
+        (copy / path.name).write_bytes(path.read_bytes())
+    return copy
+
+
+@pytest.fixture
+def lists(tmp_path):
+    """Lists for calibration and evaluation; the labels of the second are its pictures' own classes."""
+    for split, seeds in (("train", range(6)), ("val", range(6, 10))):
+        lines = []
+        for seed in seeds:
+            image, label = blocks(2, 4, 8, seed)
+            noise = np.random.default_rng(seed).normal(0, 8, image.shape)
+            cv2.imwrite(str(tmp_path / f"{seed}.png"), np.clip(image + noise, 0, 255).astype(np.uint8))
+            cv2.imwrite(str(tmp_path / f"{seed}_label.png"), label)
+            lines.append(f"{seed}.png,{seed}_label.png\n" if split == "val" else f"{seed}.png\n")
+        (tmp_path / f"{split}.txt").write_text("".join(lines))
+    return tmp_path / "train.txt", tmp_path / "val.txt"
+
+
+def _quantize(folder, lists, *more):
+    return main(["--config", str(folder), "--image_list", str(lists[0]), "--eval_list", str(lists[1]), *more])
+
+
+def test_what_stays_in_float(original):
+    model = onnx.load(str(original / "model.onnx"))
+    quantised = {node.name for node in model.graph.node} - int8.float_nodes(model)
+    learned = {node.name for node in model.graph.node if node.op_type in ("Conv", "MatMul")}
+    assert quantised & learned == {"stem", "body", "value"}
+    assert not quantised & {"similarity", "heat", "softmax", "gather", "classifier", "argmax", "query", "key"}
+
+
+def test_the_file_holds_eight_bits_where_it_should_and_float_elsewhere(folder, lists):
+    _quantize(folder, lists)
+    graph = onnx.load(str(folder / "model_int8.onnx")).graph
+    producers = {name: node for node in graph.node for name in node.output}
+    weights = {tensor.name: tensor for tensor in graph.initializer}
+
+    def kind(name):
+        node = next(node for node in graph.node if node.name == name)
+        source = producers.get(node.input[1])
+        if source is not None and source.op_type == "DequantizeLinear":
+            return weights[source.input[0]].data_type
+        return weights[node.input[1]].data_type if node.input[1] in weights else None
+
+    assert {name: kind(name) for name in ("stem", "body", "value", "query", "key", "classifier")} == {
+        **dict.fromkeys(("stem", "body", "value"), TensorProto.INT8),
+        **dict.fromkeys(("query", "key", "classifier"), TensorProto.FLOAT),
+    }
+    for node in graph.node:
+        if node.op_type in ("MatMul", "Softmax"):
+            kinds = {producers[name].op_type for name in node.input if name in producers}
+            consumers = {other.op_type for other in graph.node if set(node.output) & set(other.input)}
+            assert "QuantizeLinear" not in consumers or node.name == "gather", node.name
+            assert "DequantizeLinear" not in kinds or node.name == "gather", node.name
+    scales = next(n for n in graph.node if n.op_type == "DequantizeLinear" and weights.get(n.input[0]) is not None
+                  and weights[n.input[0]].data_type == TensorProto.INT8).input[1]  # fmt: skip
+    assert numpy_helper.to_array(weights[scales]).size == 8, "one scale per output channel"
+
+
+def test_one_command(folder, lists, capsys):
+    assert _quantize(folder, lists, "--num_calibration", "4") == 0
+    text = capsys.readouterr().out
+    assert "calibrating on 4 images" in text and "comparing on 4 images" in text and "calibrated on" not in text
+    section = yaml.safe_load((folder / "deploy.yaml").read_text())["Deploy"]
+    assert section["onnx_int8"] == "model_int8.onnx" and "model_int8.onnx" in section["sha256"]
+    found = section["verified"]["int8"]
+    assert found["images"] == 4 and found["calibration_images"] == 4 and found["agreement"] > 0.99
+    assert found["miou_float"] > 0.95 and abs(found["miou_float"] - found["miou_int8"]) < 0.03
+    assert found["seconds_float"] > 0 and found["seconds_int8"] > 0
+    for line in ("float32", "same class", "mIoU", "seconds", "times as fast" if "times" in text else "slower"):
+        assert line in text
+    assert sorted(p.suffix for p in folder.iterdir() if "int8" in p.name) == [".onnx"], "no temporary file is left"
+    image, label = blocks(4, 8, 8, 77)
+    for engine in ("onnxruntime", "auto"):
+        predictor = Predictor(folder, engine=engine, precision="int8")
+        assert (predictor.predict([image])[0] == label).mean() > 0.99
+    scores = [Predictor(folder, engine="onnxruntime", precision=p)._engine._session for p in ("fp32", "int8")]
+    assert scores[0]._model_path != scores[1]._model_path
+
+
+def test_infer_runs_it(folder, lists, tmp_path, capsys):
+    _quantize(folder, lists)
+    image, label = blocks(2, 4, 16, 3)
+    cv2.imwrite(str(tmp_path / "photo.png"), image)
+    flags = ["--config", str(folder), "--image_path", str(tmp_path / "photo.png"), "--save_dir", str(tmp_path / "out")]
+    assert infer.main([*flags, "--engine", "onnxruntime", "--precision", "int8"]) == 0
+    assert "engine onnxruntime on cpu int8" in capsys.readouterr().out
+    assert (np.array(Image.open(tmp_path / "out" / "photo.png")) == label).mean() > 0.99
+
+
+def test_miou_is_that_of_the_predictions(folder, lists):
+    """A float model that is right and an int8 one that says class 0 everywhere."""
+    plain = Predictor(folder, engine="onnxruntime")
+
+    class Zero:
+        def predict(self, images):
+            return [np.zeros_like(plain.predict(images)[0])]
+
+        def run(self, batch):
+            pass
+
+    image, label = blocks(4, 8, 8, 5)
+    report = int8.compare(plain, Zero(), [(image, label)], 4, 1, 1)
+    assert report.miou_float == 1 and report.agreement == pytest.approx((label == 0).mean())
+    assert report.miou_int8 == pytest.approx((label == 0).mean() / len(np.unique(label)))
+    unlabelled = int8.compare(plain, plain, [(image, None)], 4, 1, 1)
+    assert unlabelled.miou_float is None and unlabelled.agreement == 1 and "mIoU" not in unlabelled.table()
+    report.seconds_float, report.seconds_int8 = 0.3, 0.1
+    assert "int8 is 3.00 times as fast" in report.table()
+    report.seconds_float, report.seconds_int8 = 0.1, 0.2
+    assert "slower (0.50 of the float speed): keep float here" in report.table()
+
+
+def test_a_copy(folder, lists, tmp_path):
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    _quantize(folder, lists, "--save_dir", str(tmp_path / "copy"))
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert Predictor(tmp_path / "copy", engine="onnxruntime", precision="int8").engine == "onnxruntime"
+    assert Predictor(tmp_path / "copy").engine == "paddle"
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ExportError, match="is a file"):
+        _quantize(folder, lists, "--save_dir", str(tmp_path / "file"))
+
+
+def test_int8_without_it_and_damaged(folder, lists):
+    with pytest.raises(ExportError, match="no int8 model; make one with tools/quantize.py"):
+        Predictor(folder, engine="onnxruntime", precision="int8")
+    with pytest.raises(UsageError, match="engine onnxruntime"):
+        Predictor(folder, precision="int8")
+    _quantize(folder, lists)
+    (folder / "model_int8.onnx").write_bytes(b"else")
+    with pytest.raises(ExportError, match="model_int8.onnx: damaged or replaced"):
+        Predictor(folder, engine="onnxruntime", precision="int8")
+
+
+def test_an_export_into_the_folder_drops_the_old_int8(folder, lists):
+    _quantize(folder, lists)
+    model = ColorNet(dynamic_safe=True)
+    export_model(model, folder, input_shape=None, transforms=[dict(NORMALIZE)], class_info=CLASSES)
+    assert not (folder / "model_int8.onnx").exists() and read_deploy_config(folder).onnx_int8 is None
+
+
+def test_refusals(folder, lists, tmp_path):
+    def fails(kind, text, list_text=None, flags=()):
+        path = tmp_path / "list.txt"
+        if list_text is not None:
+            path.write_text(list_text)
+        before = (folder / "deploy.yaml").read_bytes()
+        with pytest.raises(kind, match=text):
+            main(["--config", str(folder), "--image_list", str(path if list_text is not None else lists[0]), *flags])
+        assert (folder / "deploy.yaml").read_bytes() == before
+        assert not list(folder.glob("*int8*")) and not list(folder.glob(".int8*"))
+
+    fails(DataError, "names no images", "\n")
+    fails(DataError, "names no image below", "nowhere.png\n")
+    fails(DataError, "no such label picture", "1.png,nowhere.png\n")
+    (tmp_path / "bad.png").write_bytes(b"no picture")
+    fails(DataError, "bad.png", "bad.png\n")
+    fails(DataError, "no such list", flags=["--eval_list", str(tmp_path / "no.txt")])
+    with pytest.raises(UsageError, match="--num_calibration must be at least 1"):
+        parse_args(["--config", "a", "--image_list", "b", "--num_calibration", "0"])
+    color_net(folder, (2, 3, 32, 64))
+    path = folder / "deploy.yaml"
+    content = yaml.safe_load(path.read_text())
+    content["Deploy"]["input_shape"] = [2, 3, 32, 64]
+    path.write_text(yaml.safe_dump(content))
+    fails(ExportError, "batch of 2")
+    (folder / "model.onnx").unlink()
+    del content["Deploy"]["onnx"]
+    path.write_text(yaml.safe_dump(content))
+    fails(ExportError, "model.onnx: missing")

@@ -1,0 +1,185 @@
+"""ONNX Runtime behind Predictor, and `auto`: what may be chosen, what is measured, what is remembered."""
+
+import json
+import sys
+import time
+
+from paddle_dnl.deployment.runtime import backends, selection
+from paddle_dnl.deployment.runtime.deploy_config import read_deploy_config
+from paddle_dnl.deployment.runtime.predictor import Predictor
+from paddle_dnl.errors import ExportError, UsageError
+
+import numpy as np
+import pytest
+import yaml
+from tiny_export import blocks, export_color_net
+from tiny_onnx import color_net
+
+SHAPE = [1, 3, 32, 64]
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory):
+    return export_color_net(tmp_path_factory.mktemp("export"))
+
+
+@pytest.fixture
+def folder(original, tmp_path, monkeypatch):
+    """A copy with a verified ONNX file, and a memory of measurements of its own."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    copy = tmp_path / "export"
+    copy.mkdir()
+    for path in original.iterdir():
+        (copy / path.name).write_bytes(path.read_bytes())
+    color_net(copy)
+    return copy
+
+
+@pytest.fixture
+def lines(monkeypatch):
+    """What is logged by the choice."""
+    found = []
+    monkeypatch.setattr(selection.logger, "info", found.append)
+    return found
+
+
+@pytest.fixture
+def speeds(monkeypatch):
+    """Seconds per engine, in place of measured ones; engine -> how often it was measured."""
+    taken = {"paddle": 0.04, "onnxruntime": 0.004}
+    asked = []
+
+    def measure(engine, batch):
+        assert batch.shape == tuple(SHAPE) and batch.dtype == np.float32
+        asked.append(engine.name)
+        return taken[engine.name]
+
+    monkeypatch.setattr(selection, "_time", measure)
+    monkeypatch.setattr(selection, "mkldnn_obstacle", lambda files: "not in this test")
+    return taken, asked
+
+
+def _change(folder, **keys):
+    path = folder / "deploy.yaml"
+    content = yaml.safe_load(path.read_text())
+    content["Deploy"] |= keys
+    path.write_text(yaml.safe_dump(content))
+
+
+def test_onnx_runtime_gives_the_classes(folder):
+    predictor = Predictor(folder, engine="onnxruntime", cpu_threads=1)
+    assert predictor.engine == "onnxruntime"
+    for size in (8, 16):
+        image, label = blocks(4, 8, size)
+        np.testing.assert_array_equal(predictor.predict([image])[0], label)
+    with pytest.raises(ExportError, match="ONNX Runtime failed"):
+        predictor.run(np.zeros((1, 5, 32, 64), np.float32))
+
+
+def test_onnx_files_that_cannot_be_used(folder, original, monkeypatch):
+    with pytest.raises(ExportError, match="model.onnx: missing"):
+        Predictor(original, engine="onnxruntime")
+    (folder / "model.onnx").write_bytes(b"else")
+    with pytest.raises(ExportError, match="model.onnx: damaged or replaced"):
+        Predictor(folder, engine="onnxruntime")
+    with pytest.raises(ExportError, match="model.onnx: damaged or replaced"):
+        Predictor(folder, engine="auto")
+    _change(folder, sha256={})
+    with pytest.raises(ExportError, match="model.onnx: cannot be loaded"):
+        Predictor(folder, engine="onnxruntime")
+    with pytest.raises(UsageError, match="no precision fp16"):
+        Predictor(folder, engine="onnxruntime", precision="fp16")
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(UsageError, match=r"pip install paddle-dnl\[onnx\]"):
+        Predictor(folder, engine="onnxruntime")
+
+
+def test_auto_takes_the_faster_one_and_says_so(folder, speeds, lines):
+    taken, asked = speeds
+    assert Predictor(folder, engine="auto").engine == "onnxruntime"
+    assert asked == ["paddle", "onnxruntime"]
+    assert "onnxruntime; a batch [1, 3, 32, 64]" in "\n".join(lines)
+    assert "onnxruntime 0.004 s, paddle 0.040 s (measured now)" in "\n".join(lines)
+    # Remembered for these files on these threads, and only for them.
+    taken["paddle"] = 0.001
+    assert Predictor(folder, engine="auto").engine == "onnxruntime"
+    assert len(asked) == 2 and "measured earlier on this machine" in lines[-2]
+    assert Predictor(folder, engine="auto", cpu_threads=7).engine == "paddle"
+    assert len(asked) == 4
+
+
+def test_a_damaged_memory_is_measured_again(folder, speeds, tmp_path):
+    memory = tmp_path / "cache" / "paddle-dnl" / "engines.json"
+    Predictor(folder, engine="auto")
+    content = json.loads(memory.read_text())
+    assert [list(value) for value in content.values()] == [["paddle", "onnxruntime"]]
+    for damage in ("{", "[]", json.dumps({key: {"paddle": -1.0, "onnxruntime": "x"} for key in content})):
+        memory.write_text(damage)
+        before = len(speeds[1])
+        assert Predictor(folder, engine="auto").engine == "onnxruntime"
+        assert len(speeds[1]) == before + 2
+    memory.unlink()
+    memory.parent.rmdir()
+    memory.parent.write_text("no folder can be made here")
+    assert Predictor(folder, engine="auto").engine == "onnxruntime"
+
+
+@pytest.mark.parametrize(
+    "verified", [{}, {"onnxruntime": {"ok": False}}, {"onnxruntime": {"error": "x"}}], ids=["absent", "bad", "failed"]
+)
+def test_auto_leaves_out_what_was_not_verified(folder, speeds, lines, verified):
+    _change(folder, verified=verified)
+    assert Predictor(folder, engine="auto").engine == "paddle"
+    text = "\n".join(lines)
+    assert speeds[1] == [] and "paddle, the only one" in text
+    assert "not onnxruntime: the export did not verify it" in text
+    assert "not paddle with oneDNN: not in this test" in text
+
+
+def test_a_user_without_a_home_measures_each_time(folder, speeds, monkeypatch):
+    """As in a container that runs under a number that has no name."""
+    monkeypatch.delenv("XDG_CACHE_HOME")
+
+    def homeless():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(selection.Path, "home", homeless)
+    for _ in range(2):
+        assert Predictor(folder, engine="auto").engine == "onnxruntime"
+    assert len(speeds[1]) == 4
+
+
+def test_auto_without_onnx_runtime_or_on_other_terms(folder, speeds, monkeypatch):
+    assert Predictor(folder, engine="auto", enable_mkldnn=False).engine == "onnxruntime"
+    files = read_deploy_config(folder)
+    for settings in ({"device": "gpu"}, {"enable_mkldnn": True}):
+        options = backends.EngineOptions(**settings)
+        assert list(selection.candidates(files, options)) == ["paddle"]
+    int8 = selection.candidates(files, backends.EngineOptions(precision="int8"))
+    assert list(int8) == ["onnxruntime int8"]
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    assert list(selection.candidates(files, backends.EngineOptions())) == ["paddle"]
+
+
+def test_onednn_takes_part_where_it_was_verified(folder, monkeypatch):
+    monkeypatch.setattr(selection, "mkldnn_obstacle", lambda files: None)
+    found = selection.candidates(read_deploy_config(folder), backends.EngineOptions())
+    assert list(found) == ["paddle", "paddle with oneDNN", "onnxruntime"]
+    assert [options.enable_mkldnn for _, options in found.values()] == [False, True, False]
+
+
+def test_the_clock():
+    """The first run is not counted, and the faster of the next two is."""
+    pauses = iter((0.2, 0.06, 0.02))
+
+    class Engine:
+        def run(self, batch):
+            time.sleep(next(pauses))
+
+    assert 0.019 < selection._time(Engine(), None) < 0.05
+
+
+def test_real_measurement(folder, lines):
+    engine = Predictor(folder, engine="auto").engine
+    assert f"engine auto: {engine}" in "\n".join(lines).replace("paddle with oneDNN", "paddle")
+    assert all(name in "\n".join(lines) for name in ("paddle ", "onnxruntime ", "measured now"))

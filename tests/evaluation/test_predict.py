@@ -1,0 +1,79 @@
+"""predict.py decides as val.py does, under every setting that a test_config may hold."""
+
+import inspect
+from types import SimpleNamespace
+
+import paddle_dnl  # noqa: F401
+from paddle_dnl.evaluation.evaluator import evaluate
+from paddle_dnl.evaluation.inference import infer, infer_augmented, restore
+from paddle_dnl.evaluation.predict import predict
+
+import cv2
+import numpy as np
+import paddle
+import pytest
+from PIL import Image
+
+CONFIG = SimpleNamespace(
+    val_dataset_cfg={"type": "Cityscapes", "transforms": [{"type": "Resize", "target_size": [24, 16]}]},
+    model_cfg={"num_classes": 19},
+)
+
+
+class Grains(paddle.nn.Layer):
+    """Logits that change from pixel to pixel, so that each way of resizing them gives other classes."""
+
+    def __init__(self):
+        super().__init__()
+        paddle.seed(0)
+        self.conv = paddle.nn.Conv2D(3, 19, 1)
+
+    def forward(self, x):
+        return [self.conv(x)]
+
+
+@pytest.fixture(scope="module")
+def picture(tmp_path_factory):
+    path = tmp_path_factory.mktemp("pictures") / "grains.png"
+    cv2.imwrite(str(path), np.random.default_rng(0).integers(0, 256, (40, 61, 3), dtype=np.uint8))
+    return path
+
+
+def _labels(picture, folder, **settings) -> np.ndarray:
+    assert predict(Grains(), CONFIG, str(picture), str(folder), **settings) == 1
+    return np.asarray(Image.open(folder / "pseudo_color_prediction" / "grains.png"))
+
+
+def _prepared(picture) -> paddle.Tensor:
+    """As PaddleSeg prepares it: RGB, then the transforms."""
+    rgb = cv2.cvtColor(cv2.imread(str(picture)).astype(np.float32), cv2.COLOR_BGR2RGB)
+    return paddle.to_tensor(cv2.resize(rgb, (24, 16), interpolation=cv2.INTER_LINEAR).transpose(2, 0, 1)[None])
+
+
+BACK = [("resize", (40, 61))]
+
+
+@pytest.mark.parametrize("align_corners", [False, True])
+@pytest.mark.parametrize(
+    "augmented", [{}, {"scales": (0.5, 1.5), "average": "logits"}, {"scales": 2.0, "average": "softmax"}]
+)
+def test_logits_are_restored_as_in_an_evaluation(augmented, align_corners, picture, tmp_path):
+    found = _labels(picture, tmp_path, aug_eval=bool(augmented), align_corners=align_corners, **augmented)
+    image = _prepared(picture)
+    expected = {}
+    for align in (False, True):
+        if augmented:
+            scales = augmented["scales"] if isinstance(augmented["scales"], tuple) else (augmented["scales"],)
+            settings = {"scales": scales, "average": augmented["average"], "align_corners": align}
+            scores = infer_augmented(Grains(), image, BACK, **settings)
+        else:
+            scores = restore(infer(Grains(), image), BACK, align)
+        expected[align] = paddle.argmax(scores, axis=1).numpy()[0]
+    np.testing.assert_array_equal(found, expected[align_corners])
+    assert (expected[False] != expected[True]).any()
+
+
+def test_takes_every_setting_of_an_evaluation():
+    """`test_config` is handed to both as keyword arguments."""
+    of_the_run = {"model", "dataset", "batch_size", "num_workers", "auc_roc", "print_detail", "stop"}
+    assert set(inspect.signature(evaluate).parameters) - of_the_run <= set(inspect.signature(predict).parameters)

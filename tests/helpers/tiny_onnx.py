@@ -1,0 +1,97 @@
+"""An ONNX form of the tests' models, built by hand: the engines can be tested where no converter is installed."""
+
+from pathlib import Path
+
+from paddle_dnl.deployment.runtime.deploy_config import read_deploy_config
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+from tiny_export import BIAS, WEIGHT
+
+
+def _save(nodes: list, weights: dict[str, np.ndarray], shape: list, path: Path, output: int) -> None:
+    free = [None if v == -1 else v for v in shape]
+    wanted = [free[0], *free[2:]] if output == TensorProto.INT32 else [free[0], None, *free[2:]]
+    graph = helper.make_graph(
+        nodes,
+        "net",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, free)],
+        [helper.make_tensor_value_info("y", output, wanted)],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in weights.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    onnx.checker.check_model(model)
+    onnx.save(model, str(path))
+
+
+def _argmax(logits: str) -> list:
+    return [
+        helper.make_node("ArgMax", [logits], ["best"], "argmax", axis=1, keepdims=0),
+        helper.make_node("Cast", ["best"], ["y"], "cast", to=TensorProto.INT32),
+    ]
+
+
+def color_net(folder: Path, shape=(1, 3, 32, 64), output_op: str = "argmax") -> None:
+    """`tiny_export.ColorNet` as model.onnx, recorded in deploy.yaml as `export.py --format onnx` does.
+
+    `output_op` is `argmax`, or `none` for scores.
+    """
+    factor = np.float32(1 / np.sqrt(1 + 1e-5))
+    weights = {"w": WEIGHT.astype(np.float32)[:, :, None, None] * factor, "b": BIAS.astype(np.float32) * factor}
+    wants_classes = output_op == "argmax"
+    conv = helper.make_node("Conv", ["x", "w", "b"], ["logits" if wants_classes else "y"], "classifier")
+    kind = TensorProto.INT32 if wants_classes else TensorProto.FLOAT
+    _save([conv, *(_argmax("logits") if wants_classes else [])], weights, list(shape), folder / "model.onnx", kind)
+    record(folder)
+
+
+def attention_net(folder: Path) -> None:
+    """A net with all that quantisation must tell apart, for pictures of any size; classes are those of `ColorNet`.
+
+    features -> queries, keys -> softmax(q k^T / 0.05) -> weighted values + features -> classifier -> argmax
+    """
+    rng = np.random.default_rng(0)
+    wide = np.zeros((8, 3, 1, 1), np.float32)
+    # Both signs of each colour, so that ReLU loses nothing; the last two channels are noise.
+    for channel in range(3):
+        wide[2 * channel, channel], wide[2 * channel + 1, channel] = 1, -1
+    wide[6:] = rng.normal(0, 0.3, (2, 3, 1, 1))
+    back = np.zeros((4, 8, 1, 1), np.float32)
+    for channel in range(3):
+        back[:, 2 * channel, 0, 0], back[:, 2 * channel + 1, 0, 0] = WEIGHT[:, channel], -WEIGHT[:, channel]
+    weights = {
+        "w0": wide, "w1": np.eye(8, dtype=np.float32)[:, :, None, None],
+        "wq": rng.normal(0, 0.1, (4, 8, 1, 1)).astype(np.float32),
+        "wk": rng.normal(0, 0.1, (4, 8, 1, 1)).astype(np.float32),
+        "wv": rng.normal(0, 0.02, (8, 8, 1, 1)).astype(np.float32),
+        "w2": back, "b2": BIAS.astype(np.float32), "twenty": np.float32(20), "small": np.float32(0.01),
+        "flat4": np.array([0, 4, -1]), "flat8": np.array([0, 8, -1]),
+    }  # fmt: skip
+    node = helper.make_node
+    nodes = [
+        node("Conv", ["x", "w0"], ["c0"], "stem"), node("Relu", ["c0"], ["f0"], "stem_relu"),
+        node("Conv", ["f0", "w1"], ["c1"], "body"), node("Relu", ["c1"], ["f"], "body_relu"),
+        node("Conv", ["f", "wq"], ["q4"], "query"), node("Reshape", ["q4", "flat4"], ["q"], "query_flat"),
+        node("Conv", ["f", "wk"], ["k4"], "key"), node("Reshape", ["k4", "flat4"], ["k"], "key_flat"),
+        node("Conv", ["f", "wv"], ["v8"], "value"), node("Reshape", ["v8", "flat8"], ["v"], "value_flat"),
+        node("Transpose", ["q"], ["qt"], "query_turned", perm=[0, 2, 1]),
+        node("MatMul", ["qt", "k"], ["similar"], "similarity"), node("Mul", ["similar", "twenty"], ["hot"], "heat"),
+        node("Softmax", ["hot"], ["weights"], "softmax", axis=-1),
+        node("Transpose", ["weights"], ["weights_t"], "map_turned", perm=[0, 2, 1]),
+        node("MatMul", ["v", "weights_t"], ["gathered"], "gather"),
+        node("Shape", ["f"], ["size"], "size"), node("Reshape", ["gathered", "size"], ["map"], "unflat"),
+        node("Mul", ["map", "small"], ["little"], "gate"), node("Add", ["f", "little"], ["sum"], "residual"),
+        node("Conv", ["sum", "w2", "b2"], ["logits"], "classifier"), *_argmax("logits"),
+    ]  # fmt: skip
+    _save(nodes, weights, [-1, 3, -1, -1], folder / "model.onnx", TensorProto.INT32)
+    record(folder)
+
+
+def record(folder: Path) -> None:
+    """Enters model.onnx into deploy.yaml as found good."""
+    files = read_deploy_config(folder)
+    files.onnx = "model.onnx"
+    files.verified["onnxruntime"] = {"ok": True}
+    files.hash_files()
+    files.write()

@@ -1,0 +1,152 @@
+"""Convolution in strips of rows is the convolution of the whole map."""
+
+import paddle_dnl  # noqa: F401
+from paddle_dnl.nn.cpu import row_strips
+
+import numpy as np
+import paddle
+import pytest
+from finite_differences import slopes
+from paddle import nn
+
+CONVS = {
+    "3x3": dict(kernel_size=3, padding=1),
+    "dilated": dict(kernel_size=3, padding=4, dilation=4),
+    "stride 2": dict(kernel_size=3, stride=2, padding=1),
+    "7x7 stride 4": dict(kernel_size=7, stride=4, padding=3, bias_attr=False),
+    "unequal sides": dict(kernel_size=(3, 5), padding=(1, 2)),
+    "no padding": dict(kernel_size=3),
+    "groups": dict(kernel_size=3, padding=1, groups=2),
+    "wider than the map": dict(kernel_size=3, padding=12, dilation=12),
+}
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """Input heights of the convolutions that were made."""
+    heights = []
+    original = row_strips.F.conv2d
+
+    def note(x, *args, **kwargs):
+        heights.append(x.shape[2])
+        return original(x, *args, **kwargs)
+
+    monkeypatch.setattr(row_strips.F, "conv2d", note)
+    return heights
+
+
+@pytest.mark.parametrize("rows", [1, 2, 5, 100])
+@pytest.mark.parametrize("options", CONVS.values(), ids=CONVS)
+def test_same_numbers(options, rows, monkeypatch, calls):
+    paddle.seed(0)
+    conv = nn.Conv2D(4, 6, **options)
+    x = paddle.randn([2, 4, 23, 9])
+    with paddle.no_grad():
+        expected = conv(x).numpy()
+        calls.clear()
+        per_row = row_strips.unfolded_bytes(conv, 4, 1, expected.shape[3])
+        monkeypatch.setattr(row_strips, "UNFOLDED_LIMIT", rows * per_row)
+        out = row_strips.conv2d(x, conv).numpy()
+    np.testing.assert_allclose(out, expected, rtol=0, atol=1e-6)
+    strips = -(-expected.shape[2] // rows)
+    assert len(calls) == (strips if strips > 1 else 0)  # a single strip is the layer itself
+    if strips > 4 and rows == 1 and "dilation" not in options:
+        assert max(calls) < 23
+
+
+def test_rows_of_padding_alone_are_left_to_paddle(monkeypatch, calls):
+    monkeypatch.setattr(row_strips, "UNFOLDED_LIMIT", 1)
+    conv, x = nn.Conv2D(2, 2, 3, padding=4), paddle.randn([1, 2, 9, 9])
+    for context in (paddle.no_grad(), paddle.enable_grad()):
+        with context:
+            np.testing.assert_array_equal(row_strips.conv2d(x, conv).numpy(), conv(x).numpy())
+    assert not calls
+
+
+def test_hooks_are_called(monkeypatch, calls):
+    monkeypatch.setattr(row_strips, "UNFOLDED_LIMIT", 1)
+    conv, seen = nn.Conv2D(2, 2, 3, padding=1), []
+    for watch in (conv.register_forward_pre_hook, conv.register_forward_post_hook):
+        hook = watch(lambda *_: seen.append(1))
+        row_strips.conv2d(paddle.randn([1, 2, 9, 9]), conv)
+        hook.remove()
+    assert len(seen) == 2 and not calls
+    row_strips.conv2d(paddle.randn([1, 2, 9, 9]), conv)
+    assert len(seen) == 2 and len(calls) == 9
+
+
+def test_unfolded_bytes_by_hand():
+    assert row_strips.unfolded_bytes(nn.Conv2D(2048, 512, 3, padding=1), 2048, 128, 256) == 2048 * 9 * 128 * 256 * 4
+    assert row_strips.unfolded_bytes(nn.Conv2D(8, 8, 1), 8, 10, 10) == 0
+    assert row_strips.unfolded_bytes(nn.Conv2D(8, 8, 1, stride=2), 8, 10, 10) == 8 * 100 * 4
+
+
+def _gradients(convolve, x, conv):
+    """Of input, weight and bias, under a random gradient of the result."""
+    x = x.clone()
+    x.stop_gradient = False
+    out = convolve(x)
+    out.backward(paddle.to_tensor(np.random.default_rng(1).normal(size=out.shape).astype(x.numpy().dtype)))
+    grads = [x.grad, conv.weight.grad, None if conv.bias is None else conv.bias.grad]
+    grads = [grad.numpy().copy() for grad in grads if grad is not None]  # clearing writes zeros into their memory
+    conv.clear_gradients()
+    return grads
+
+
+@pytest.mark.parametrize("rows", [1, 5])
+@pytest.mark.parametrize("options", CONVS.values(), ids=CONVS)
+def test_same_gradients(options, rows, monkeypatch, calls):
+    """Paddle's own convolution says what they are; stride and groups are left to it."""
+    paddle.seed(0)
+    conv = nn.Conv2D(4, 6, **options)
+    x = paddle.randn([2, 4, 23, 9])
+    expected = _gradients(conv, x, conv)
+    calls.clear()
+    limit = rows * row_strips.unfolded_bytes(conv, 4, 1, conv(x).shape[3])
+    monkeypatch.setattr(row_strips, "UNFOLDED_LIMIT", limit)
+    for one, other in zip(_gradients(lambda x: row_strips.conv2d(x, conv), x, conv), expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
+    assert bool(calls) == ("stride" not in options and "groups" not in options)
+
+
+def test_gradients_by_finite_differences(monkeypatch):
+    """In float64, independent of every convolution's own backward pass."""
+    monkeypatch.setattr(row_strips, "UNFOLDED_LIMIT", 1)
+    paddle.seed(0)
+    conv = nn.Conv2D(2, 3, 3, padding=2, dilation=2).to(dtype="float64")
+    x = paddle.randn([2, 2, 6, 5]).astype("float64")
+    factor = np.random.default_rng(1).normal(size=conv(x).shape)
+    found = _gradients(lambda x: row_strips.conv2d(x, conv), x, conv)
+
+    def value():
+        with paddle.no_grad():
+            return float((conv(x).numpy() * factor).sum())
+
+    for tensor, grad in zip((x, conv.weight, conv.bias), found, strict=True):
+        for place, slope in slopes(value, tensor, 1e-4):
+            assert slope == pytest.approx(grad[place], abs=1e-6)
+
+
+@pytest.mark.parametrize("frozen", ["x", "weight", "bias", "all but x"])
+def test_what_does_not_learn_gets_no_gradient(frozen, monkeypatch):
+    monkeypatch.setattr(row_strips, "UNFOLDED_LIMIT", 1)
+    conv = nn.Conv2D(2, 2, 3, padding=1)
+    x = paddle.randn([1, 2, 9, 9])
+    x.stop_gradient = frozen == "x"
+    conv.weight.stop_gradient = frozen in ("weight", "all but x")
+    conv.bias.stop_gradient = frozen in ("bias", "all but x")
+    row_strips.conv2d(x, conv).sum().backward()
+    for tensor in (x, conv.weight, conv.bias):
+        assert (tensor.grad is None) == tensor.stop_gradient
+
+
+def test_result_may_be_changed_in_place(monkeypatch):
+    """As `relu_of_fresh` does to it."""
+    monkeypatch.setattr(row_strips, "UNFOLDED_LIMIT", 1)
+    conv = nn.Conv2D(2, 2, 3, padding=1)
+    x = paddle.randn([1, 2, 9, 9])
+    expected = _gradients(lambda x: nn.functional.relu(conv(x)), x, conv)
+    for one, other in zip(
+        _gradients(lambda x: nn.functional.relu_(row_strips.conv2d(x, conv)), x, conv), expected, strict=True
+    ):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
