@@ -24,16 +24,28 @@ def to_yaml(value) -> str:
     return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
 
 
+def _set_start_weights(model, path: str | None) -> None:
+    """`path`, or null, as the only start weights of a `model` section; a section that is none is for the checks."""
+    if not isinstance(model, dict):
+        return
+    has_backbone = isinstance(model.get("backbone"), dict)
+    if has_backbone:
+        model.pop("pretrained", None)
+    (model["backbone"] if has_backbone else model)["pretrained"] = path
+
+
 class Config:
     """A configuration file with its bases, the overrides of the command line, and defaults, all checked.
 
-    Has the attributes of PaddleSeg's `Config`; beyond its keys it knows `grad_accum_iters`, `ema_decay` and
-    `pretrained_sha256`.
+    Has the attributes of PaddleSeg's `Config`; beyond its keys it knows `grad_accum_iters`, `ema_decay`,
+    `pretrained_sha256` and `start_weights`.
 
     Args:
         path: a .yml file, or the configuration as a dict.
         learning_rate, batch_size, iters: replace the values of the file; None keeps them, zero is not ignored.
         opts: `key=value` strings, see `paddle_dnl.config.overrides`.
+        pretrained: file of start weights, in place of the configuration's.
+        from_scratch: no start weights, also where the recipe asks for some.
 
     Raises:
         ConfigError: names the file, the dotted key and the nearest valid name.
@@ -46,6 +58,8 @@ class Config:
         batch_size: int | None = None,
         iters: int | None = None,
         opts: list[str] | None = None,
+        pretrained: str | None = None,
+        from_scratch: bool = False,
     ):
         self.path = "configuration" if isinstance(path, dict) else str(path)
         self.dic = copy.deepcopy(path) if isinstance(path, dict) else read_config(path)
@@ -58,6 +72,8 @@ class Config:
             if value is not None:
                 options.insert(0, f"{key}={value}")
         apply_overrides(self.dic, options)
+        if pretrained is not None or from_scratch:
+            _set_start_weights(self.dic.get("model"), pretrained)
         checks.check(self.dic, self.path)
 
     @contextlib.contextmanager

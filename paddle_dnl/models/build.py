@@ -4,6 +4,10 @@ from pathlib import Path
 
 from paddle_dnl import registry
 from paddle_dnl.config import Config
+from paddle_dnl.errors import CheckpointError, ConfigError
+from paddle_dnl.log import logger
+from paddle_dnl.weights import start_weights
+from paddle_dnl.weights.downloads import is_url
 from paddle_dnl.weights.loading import load_weights
 
 import paddle
@@ -46,18 +50,46 @@ def build_model(config: str | Path | dict | Config, pretrained: str | Path | Non
     return model
 
 
+def require_start_weights(config: Config) -> None:
+    """Refuses a training that would begin otherwise than its recipe does, before data are looked at.
+
+    A recipe's `start_weights` names the file that it begins with. It is satisfied by `model.backbone.pretrained` (or
+    `model.pretrained`) and waived by giving that key the value null: `--from_scratch` does so.
+
+    Raises:
+        ConfigError: nothing was given; one line with the file, where it comes from, and the commands.
+        CheckpointError: a local file was given that is not there.
+    """
+    sections = {"model": config.model_cfg, "model.backbone": config.model_cfg.get("backbone") or {}}
+    given = {f"{name}.pretrained": cfg["pretrained"] for name, cfg in sections.items() if "pretrained" in cfg}
+    for key, path in given.items():
+        if path is not None and not is_url(path) and not Path(path).is_file():
+            raise CheckpointError(f"{key} {path}: no such file")
+    wanted = config.dic.get("start_weights")
+    if wanted is not None and not given:
+        file, stem = wanted["file"], Path(wanted["file"]).stem
+        raise ConfigError(
+            f"{config.path}: this recipe begins with the weights {file} ({wanted['from']}): give them with --pretrained "
+            f"{file}, which converts them, or convert them once with `python tools/convert_weights.py --source "
+            f"{wanted['source']} --part backbone --config {config.path} --input {file} --output {stem}.safetensors`; "
+            "--from_scratch trains from random weights on purpose"
+        )
+    if given and not any(given.values()):
+        logger.info("training from scratch: no start weights")
+
+
 def load_start_weights(model: paddle.nn.Layer, model_cfg: dict) -> None:
-    """Loads what `model.backbone.pretrained` and `model.pretrained` name, as far as shapes fit, and warns of the rest.
+    """Loads what `model.backbone.pretrained` and `model.pretrained` name, and says what was taken and what was left.
 
     Args:
         model: as from `build_model`.
         model_cfg: the `model` section with local paths in place of URLs.
 
     Raises:
-        CheckpointError: an unreadable file, or one of which no key fits.
+        CheckpointError: an unreadable file, or one of another model.
     """
     backbone = (model_cfg.get("backbone") or {}).get("pretrained")
     if backbone:
-        load_weights(model.backbone, backbone, strict=False, what="model.backbone.pretrained")
+        start_weights.load_backbone(model.backbone, backbone, "model.backbone.pretrained")
     if model_cfg.get("pretrained"):
-        load_weights(model, model_cfg["pretrained"], strict=False, what="model.pretrained")
+        start_weights.load_partly(model, model_cfg["pretrained"], "model.pretrained")
