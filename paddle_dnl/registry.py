@@ -4,7 +4,6 @@ A YAML that names any working PaddleSeg component trains here too; where one of 
 the same name wins. paddleseg's own registries are not touched (see `paddle_dnl.paddleseg_plugin` for that, on request).
 """
 
-import difflib
 import importlib
 import inspect
 import os
@@ -12,7 +11,7 @@ import re
 import reprlib
 from collections.abc import Iterator
 
-from paddle_dnl.errors import ConfigError, PaddleDnlError
+from paddle_dnl.errors import ConfigError, PaddleDnlError, nearest
 
 from paddleseg.cvlibs import manager
 from paddleseg.cvlibs.manager import ComponentManager
@@ -64,14 +63,6 @@ def names(kind: str) -> list[str]:
     """All component names of one kind, sorted."""
     load_components()
     return sorted({name for registry in _REGISTRIES[kind] for name in registry.components_dict})
-
-
-def nearest(name: str, options) -> str:
-    """` Did you mean 'X'?` or, where nothing is close, an empty string."""
-    options = list(options)
-    same = [option for option in options if option.lower() == str(name).lower()]
-    close = same or difflib.get_close_matches(str(name), options, n=1, cutoff=0.5)
-    return f" Did you mean {close[0]!r}?" if close else ""
 
 
 def find(name: str, kind: str, where: str) -> type:

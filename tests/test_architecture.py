@@ -34,10 +34,11 @@ ALLOWED = {
     "evaluation": {"evaluation", "training", "distributed"} | CORE,
     "training": {"training", "evaluation", "distributed", "profile"} | CORE,
     "deployment": {"deployment", "evaluation", "profile"} | CORE,
-    "serving": {"serving", "deployment", "cli"} | CORE,
+    "serving": {"serving", "deployment"} | CORE,
     # Looks at finished models, so it stands above training, as the command line does.
     "analysis": {"analysis", "evaluation"} | CORE,
     "errors": {"errors"},
+    "optional": {"errors"},
     "startup": {"startup", "log"},
     "__init__": {"startup"},
 }
@@ -88,7 +89,7 @@ def test_arrows_go_one_way(layer):
 
 
 def test_only_the_command_line_imports_the_command_line():
-    wrong = [_name(path) for path in MODULES if _layer(path) not in ("cli", "serving") and "cli" in _own_layers(path)]
+    wrong = [_name(path) for path in MODULES if _layer(path) not in ("cli", "__main__") and "cli" in _own_layers(path)]
     assert not wrong
 
 
@@ -163,7 +164,7 @@ def _made_from_safe(path: Path, loader: str) -> bool:
 
 def _texts() -> list[Path]:
     """Files that a person wrote; not data, not what tools or runs made."""
-    found = [path for path in ROOT.glob("*") if path.is_file()]
+    found = [path for path in ROOT.glob("*") if path.is_file() and path.name != ".git"]
     for folder in (".ci", "paddle_dnl", "configs", "tools", "deploy", "test_tipc", "tests", "docs", "benchmarks"):
         found += (ROOT / folder).rglob("*")
     made = ("tests/data/", "test_tipc/output/", "test_tipc/data/")
