@@ -177,15 +177,13 @@ def classes_of(dataset) -> ClassInfo:
     return classes or class_info(type(dataset).__name__, dataset.num_classes)
 
 
-def classes_of_config(config, section: str = "val_dataset") -> ClassInfo:
+def classes_of_config(config) -> ClassInfo:
     """Names and colours of a configuration's classes, without its data being there.
 
     Args:
-        config: a `paddle_dnl.config.Config`.
-        section: the dataset that is asked first; the other one where it is missing.
+        config: a `paddle_dnl.config.Config`; its `val_dataset`, or `train_dataset` where there is none, is asked.
     """
-    cfg = config.dic.get(section) or config.dic.get("val_dataset") or config.dic.get("train_dataset") or {}
-    count = config.model_cfg.get("num_classes") or cfg.get("num_classes")
+    cfg = config.val_dataset_cfg or config.train_dataset_cfg
     if cfg.get("class_names"):
         return named_classes(cfg["class_names"], cfg.get("class_colors"))
-    return class_info(cfg.get("type", ""), count)
+    return class_info(cfg.get("type", ""), config.model_cfg.get("num_classes") or cfg["num_classes"])
