@@ -49,8 +49,12 @@ class SegmentationDataset(paddle.io.Dataset):
     def __len__(self):
         return len(self.file_list)
 
-    def map_label(self, label: np.ndarray) -> np.ndarray:
-        """Stored class numbers to those of the model; the same unless a dataset says otherwise."""
+    @staticmethod
+    def map_label(label: np.ndarray) -> np.ndarray:
+        """Stored class numbers to those of the model; the same unless a dataset says otherwise.
+
+        Static where the rule is the same for all datasets of the class: it can then be stored with an exported model.
+        """
         return label
 
     def read_label(self, path: str) -> np.ndarray:
