@@ -40,6 +40,7 @@ _KIND_OF_ARGUMENT = {"backbone": "backbone", "transforms": "transform", "losses"
 _COMPONENT_MODULES = (
     "paddle_dnl.models",
     "paddle_dnl.losses",
+    "paddle_dnl.optim",
     "paddle_dnl.data.datasets",
     "paddle_dnl.data.transforms",
     "paddleseg.models",

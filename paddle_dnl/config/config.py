@@ -7,6 +7,7 @@ from pathlib import Path
 from paddle_dnl.config import checks
 from paddle_dnl.config.overrides import apply_overrides
 from paddle_dnl.config.reading import read_config
+from paddle_dnl.config.spellings import modernise
 from paddle_dnl.errors import ConfigError
 
 import yaml
@@ -49,6 +50,8 @@ class Config:
     ):
         self.path = "configuration" if isinstance(path, dict) else str(path)
         self.dic = copy.deepcopy(path) if isinstance(path, dict) else read_config(path)
+        with self.named_in_errors():
+            modernise(self.dic)
         options = list(opts or [])
         for key, value in (
             ("lr_scheduler.learning_rate", learning_rate),
@@ -58,6 +61,8 @@ class Config:
             if value is not None:
                 options.insert(0, f"{key}={value}")
         apply_overrides(self.dic, options)
+        with self.named_in_errors():
+            modernise(self.dic)
         checks.check(self.dic, self.path)
 
     @contextlib.contextmanager
