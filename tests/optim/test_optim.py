@@ -201,7 +201,7 @@ def test_same_schedule_as_live_paddleseg(cfg):
         theirs.step()
 
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.parametrize("depth", [50, 101])
