@@ -38,7 +38,6 @@ def main(argv=None) -> int:
     """Quantises, compares, records; returns the exit status."""
     args = parse_args(argv)
     from paddle_dnl.data.image_files import find_pairs
-    from paddle_dnl.data.reading import read_label
     from paddle_dnl.deployment.export import int8
     from paddle_dnl.deployment.runtime.backends import EngineOptions, default_threads
     from paddle_dnl.deployment.runtime.deploy_config import copy_export, read_deploy_config
@@ -60,9 +59,9 @@ def main(argv=None) -> int:
         shared = len({image for image, _ in evaluation} & set(calibration))
         note = f", {shared} of them were calibrated on" if shared else ""
         logger.info(f"comparing on {len(evaluation)} images{note}")
-        pairs = [(image, label and read_label(label)) for image, label in evaluation]
+        pairs = int8.read_labels(evaluation, files)
         classes = len(files.classes.names) if files.classes else 256
-        report = int8.compare(plain, small, pairs, classes, len(calibration), threads)
+        report = int8.compare(plain, small, pairs, classes, len(calibration), threads, files.ignore_index)
         int8.install(files, made, report)
     finally:
         made.unlink(missing_ok=True)

@@ -109,14 +109,14 @@ def _pictures(dataset, scores, predicted, colors, chosen, prefix: Path) -> list[
 def _result_sections(args, config, out: Path) -> list:
     """Scores, pictures of an even sample, the worst images, and the classes."""
     from paddle_dnl import registry
-    from paddle_dnl.data.classes import class_info
+    from paddle_dnl.data.classes import IGNORED_COLOR, classes_of
     from paddle_dnl.evaluation import curves
     from paddle_dnl.evaluation.image_scores import score_images
     from paddle_dnl.evaluation.metrics import Metrics
     from paddle_dnl.evaluation.report import Section
 
     dataset = registry.build(config.val_dataset_cfg, "dataset", "val_dataset")
-    info = class_info(config.val_dataset_cfg["type"], dataset.num_classes)
+    info = classes_of(dataset)
     predicted, said = _source(args, config, dataset)
     confusion, scores = score_images(dataset, predicted)
     metrics = Metrics.from_confusion(confusion)
@@ -125,7 +125,7 @@ def _result_sections(args, config, out: Path) -> list:
     # An even sample from best to worst, so that the pictures flatter nobody.
     even = np.unique(np.linspace(0, len(scores) - 1, min(args.num_rows, len(scores))).round().astype(int))
     worst = range(len(scores) - 1, max(len(scores) - 1 - args.num_worst, -1), -1)
-    legend = list(zip(info.names, info.colors, strict=True))
+    legend = [*zip(info.names, info.colors, strict=True), ("ignored", IGNORED_COLOR)]
     draw = (dataset, scores, predicted, info.colors)
     return [
         Section("Result", rows=_summary(metrics, len(dataset)), note=said),

@@ -28,6 +28,7 @@ def parse_args(argv=None) -> argparse.Namespace:
     add("--repeats", type=int, default=1, help="times that each sample occurs in an epoch")
     add("--profiler_options", help="for instance 'batch_range=[10,20]; profile_path=model.profile'")
     add("--skip_bad_samples", action="store_true", help="go on without samples that cannot be read; lists them")
+    add("--allow_recipe_changes", action="store_true", help="resume although model, classes or normalisation differ")
     add("--to_static_training", action="store_true", help="train as a static graph")
     args = parser.parse_args(argv)
     for name in ("save_interval", "log_iters", "keep_checkpoint_max", "repeats", "early_stop_intervals"):

@@ -9,6 +9,7 @@ import math
 import reprlib
 
 from paddle_dnl import optim, registry
+from paddle_dnl.config import dataset_values
 from paddle_dnl.errors import ConfigError
 from paddle_dnl.optim.groups import number
 
@@ -105,13 +106,13 @@ _SUPPLIED = {
     "model": {"num_classes"},
     "backbone": set(),
     "dataset": {"transforms", "num_classes", "mode"},
-    "optimizer": {"parameters", "learning_rate"},
+    "optimizer": set(),
 }
 
 
 def _check_arguments(cls, name: str, arguments: dict, where: str, kind: str) -> None:
     parameters = inspect.signature(cls).parameters
-    known = [key for key, p in parameters.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    known = [key for key, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     if not any(p.kind == p.VAR_KEYWORD for p in parameters.values()):
         for key in arguments:
             # SGD with a momentum is another class, whose arguments `known` then is.
@@ -246,11 +247,11 @@ def _of_datasets(config: dict, argument: str, attribute: str) -> dict[str, objec
 def _match_datasets(config: dict) -> None:
     model = config["model"]
     classes = _of_datasets(config, "num_classes", "NUM_CLASSES")
-    agreed = _one_value({**classes, "model.num_classes": model.get("num_classes")}, "numbers of classes")
-    if agreed is None:
+    classes = _one_value({**classes, "model.num_classes": model.get("num_classes")}, "numbers of classes")
+    if classes is None:
         raise ConfigError("train_dataset.num_classes: missing")
     if "num_classes" in inspect.signature(registry.find(model["type"], "model", "model")).parameters:
-        model["num_classes"] = agreed
+        model["num_classes"] = classes
     holder, where = model, "model"
     if isinstance(model.get("backbone"), dict):
         holder, where = model["backbone"], "model.backbone"
@@ -261,6 +262,7 @@ def _match_datasets(config: dict) -> None:
     ignored = _of_datasets(config, "ignore_index", "IGNORE_INDEX")
     for i, loss in enumerate(config["loss"]["types"]):
         _set_ignore_index(loss, ignored, f"loss.types.{i}")
+    dataset_values.carry(config, {where.split(".")[0]: value for where, value in ignored.items()}, classes)
 
 
 def _set_ignore_index(loss: dict, ignored: dict[str, object], where: str) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from paddle_dnl.data.datasets import Cityscapes
 from paddle_dnl.data.prepare.convert_cityscapes import convert_tree
-from paddle_dnl.data.prepare.file_lists import LAYOUTS, write_lists
+from paddle_dnl.data.prepare.file_lists import CITYSCAPES_ENDINGS, split_folders, write_lists
 from paddle_dnl.data.scenes.mini_cityscapes import generate, main
 from paddle_dnl.errors import DataError
 from paddle_dnl.evaluation.metrics import Metrics, confusion_matrix
@@ -48,9 +48,8 @@ def test_real_tree_conversion_and_dataset(tree):
     assert len(cities) == 3 and not cities & {Path(image).parent.name for image, _ in val.file_list}
     sample = train[0]
     assert sample["img"].shape == (3, 128, 256) and sample["label"].shape == (128, 256)
-    images, labels, image_end, label_end = LAYOUTS["cityscapes"]
-    settings = {"images": images, "labels": labels, "image_end": image_end, "label_end": label_end}
-    assert write_lists(tree, separator=",", **settings) == {"train": 24, "val": 8}
+    splits, (image_end, label_end) = split_folders("leftImg8bit", "gtFine", ("train", "val")), CITYSCAPES_ENDINGS
+    assert write_lists(tree, splits, separator=",", image_end=image_end, label_end=label_end) == {"train": 24, "val": 8}
 
 
 def test_all_classes_occur_in_both_splits(tree):
