@@ -163,7 +163,7 @@ def _made_from_safe(path: Path, loader: str) -> bool:
 
 def _texts() -> list[Path]:
     """Files that a person wrote; not data, not what tools or runs made."""
-    found = [path for path in ROOT.glob("*") if path.is_file()]
+    found = [path for path in ROOT.glob("*") if path.is_file() and path.name != ".git"]  # of a worktree
     for folder in (".ci", "paddle_dnl", "configs", "tools", "deploy", "test_tipc", "tests", "docs", "benchmarks"):
         found += (ROOT / folder).rglob("*")
     made = ("tests/data/", "test_tipc/output/", "test_tipc/data/")

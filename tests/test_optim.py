@@ -1,9 +1,13 @@
 """Schedules and optimizers: the update itself against NumPy, parameter groups, refusals."""
 
+import re
+from pathlib import Path
 from types import SimpleNamespace
 
+from paddle_dnl import build_model
+from paddle_dnl.config import Config
 from paddle_dnl.errors import ConfigError
-from paddle_dnl.optim import build_lr_scheduler, build_optimizer
+from paddle_dnl.optim import build_lr_scheduler, build_optimizer, parameter_groups
 
 import numpy as np
 import paddle
@@ -195,6 +199,23 @@ def test_same_schedule_as_live_paddleseg(cfg):
         assert ours.get_lr() == theirs.get_lr()
         ours.step()
         theirs.step()
+
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.mark.parametrize("depth", [50, 101])
+def test_769_80k_decays_all_or_as_openmmlabs_file_intends(depth):
+    """OpenMMLab's `wd_mult` on theta and phi is not read there, so the published run decays all; the option is in the head."""
+    path = ROOT / f"configs/dnlnet/mmseg/dnl_r{depth}-d8_769x769_80k_cityscapes.yml"
+    assert "custom_cfg" not in Config(path).optimizer_cfg
+    option = re.search(r'--opts "(optimizer.custom_cfg=.*)"', path.read_text())[1]
+    config = Config(path, opts=[option, "model.backbone.type=ResNet18"])
+    model = build_model(config)
+    groups = parameter_groups(model, config.optimizer_cfg["custom_cfg"], 5e-4)
+    free = {id(p) for group in groups if group.get("weight_decay") == 0 for p in group["params"]}
+    block = dict(model.head.dnl_block.named_parameters())
+    assert free == {id(block[f"{name}.{part}"]) for name in ("theta", "phi") for part in ("weight", "bias")}
 
 
 def test_warm_up_of_a_schedule_without_a_learning_rate():

@@ -20,7 +20,7 @@ _OPTIONAL = (
 )  # fmt: skip
 _TEST_KEYS = (
     "aug_eval", "scales", "flip_horizontal", "flip_vertical", "is_slide", "crop_size", "stride", "average", "align_corners",
-    "auc_roc", "batch_size",
+    "auc_roc", "batch_size", "while_training",
 )  # fmt: skip
 _SECTIONS = {"model": "model", "train_dataset": "dataset", "val_dataset": "dataset", "optimizer": "optimizer"}
 # Names that PaddleSeg accepts for compatibility with its own past.
@@ -208,21 +208,27 @@ def _check_losses(config: dict) -> None:
             raise ConfigError(f"{section}.types: {len(types)} losses for {len(coef)} coef; give one, or one per coef")
 
 
-def _check_test_config(cfg: dict) -> None:
+def _check_test_config(cfg: dict, where: str = "test_config") -> None:
     if not isinstance(cfg, dict):
-        raise ConfigError(f"test_config: expected a mapping, got {cfg!r}")
+        raise ConfigError(f"{where}: expected a mapping, got {cfg!r}")
     for key in cfg:
-        _refuse_unknown(key, _TEST_KEYS, "test_config")
+        _refuse_unknown(key, _TEST_KEYS, where)
+    if cfg.get("while_training") is not None:
+        if where != "test_config":
+            raise ConfigError(f"{where}.while_training: stands in test_config only")
+        inner = cfg["while_training"]
+        _check_test_config(inner, f"{where}.while_training")
+        cfg = {**{key: value for key, value in cfg.items() if key != "while_training"}, **inner}
     if cfg.get("average", "logits") not in ("logits", "softmax"):
-        raise ConfigError(f"test_config.average: must be logits or softmax, got {cfg['average']!r}")
+        raise ConfigError(f"{where}.average: must be logits or softmax, got {cfg['average']!r}")
     for key in ("crop_size", "stride"):
         value = cfg.get(key)
         if value is None and cfg.get("is_slide"):
-            raise ConfigError(f"test_config.{key}: missing; is_slide needs it, as [width, height] in pixels")
+            raise ConfigError(f"{where}.{key}: missing; is_slide needs it, as [width, height] in pixels")
         if value is not None and not (
             isinstance(value, list) and len(value) == 2 and all(isinstance(v, int) and v > 0 for v in value)
         ):
-            raise ConfigError(f"test_config.{key}: expected [width, height] in pixels, got {value!r}")
+            raise ConfigError(f"{where}.{key}: expected [width, height] in pixels, got {value!r}")
 
 
 def _one_value(sources: dict[str, object], what: str):

@@ -125,7 +125,12 @@ class Config:
     @property
     def test_config(self) -> dict:
         """Arguments of evaluation: slide, scales, flip."""
-        return self._section("test_config")
+        return {key: value for key, value in self._section("test_config").items() if key != "while_training"}
+
+    @property
+    def test_config_while_training(self) -> dict:
+        """Arguments of the evaluations between training steps: `test_config` with its `while_training` laid over it."""
+        return self.test_config | (self._section("test_config").get("while_training") or {})
 
     def dump(self) -> str:
         """The resolved configuration as YAML that reads back to the same values."""

@@ -207,7 +207,7 @@ class Trainer:
         logger.info(f"training {self.progress.iteration} -> {iters} iters, seed {self.seed}, output in {self.save_dir}")
         is_plain = not options.to_static_training and options.amp_level != "O2"  # as the plan's probe needs the layers
         if self.val_dataset is not None and collectives.is_main() and is_plain:
-            announce_evaluation(self.model, self.val_dataset, self.config.test_config)
+            announce_evaluation(self.model, self.val_dataset, self.config.test_config_while_training)
         batches = self._batches()
         stop = self.stop = StopSignal()
         profiler = make_profiler(options.profiler_options, self.save_dir)
@@ -323,7 +323,7 @@ class Trainer:
 
     def _evaluate(self) -> dict[str, float] | None:
         """The scores, by name; None when a signal came."""
-        settings = dict(self.config.test_config, num_workers=min(self.options.num_workers, 1))
+        settings = dict(self.config.test_config_while_training, num_workers=min(self.options.num_workers, 1))
         settings |= {"precision": self.precision, "amp_level": self.options.amp_level}
         iteration = self.progress.iteration
         scores = {}
@@ -337,9 +337,8 @@ class Trainer:
             self.log.scalars({f"Evaluate/{prefix}mIoU": miou, f"Evaluate/{prefix}Acc": acc}, iteration)
             scores[f"{prefix}mIoU"] = miou
         if self.log.writer is not None:
-            self.log.image(
-                "Evaluate/prediction", preview(self.model, self.val_dataset, self.config.test_config), iteration
-            )
+            shown = preview(self.model, self.val_dataset, self.config.test_config_while_training)
+            self.log.image("Evaluate/prediction", shown, iteration)
         self.model.train()
         return scores
 
