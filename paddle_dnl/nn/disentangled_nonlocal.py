@@ -174,11 +174,11 @@ class DisentangledNonLocal2D(nn.Layer):
         if gamma_gate and pairwise:
             self.gamma = self.create_parameter([1], default_initializer=nn.initializer.Constant(0.0))
         self.has_output, self.has_gate = output != "none", gamma_gate and pairwise
-        self._init_weights(init, INITS[init] if init_std is None else init_std)
+        self._init_weights(init, INITS[init] if init_std is None else init_std, zero_init)
+
+    def _init_weights(self, init: str, std: float | None, zero_init: bool) -> None:
         if zero_init:
             nn.initializer.Constant(0.0)(self.conv_out._batch_norm.weight)
-
-    def _init_weights(self, init: str, std: float | None) -> None:
         if std is None:
             return
         for name in ("g", "theta", "phi", "conv_mask"):
