@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from paddle_dnl.errors import ConfigError
-from paddle_dnl.nn.cpu.concat_conv import of_concat
+from paddle_dnl.nn.cpu.concat_conv import ConcatConvBNReLU
 from paddle_dnl.nn.dynamic_filter import DynamicFilter
 from paddle_dnl.nn.layers import ConvBNReLU
 from paddle_dnl.nn.resize import resize, spatial_size
@@ -70,7 +70,7 @@ class DMNet(nn.Layer):
             DynamicFilter(k, fusion, channels[-1], mid_channels, conv_bias, dynamic_conv) for k in filter_sizes
         )
         concatenated = channels[-1] + len(filter_sizes) * mid_channels
-        self.bottleneck = ConvBNReLU(concatenated, mid_channels, 3, bias_attr=bias)
+        self.bottleneck = ConcatConvBNReLU(concatenated, mid_channels, 3, bias_attr=bias)
         self.dropout = nn.Dropout2D(dropout_ratio) if dropout_ratio else None
         self.cls = nn.Conv2D(mid_channels, num_classes, 1)
         self.fcn_head = None
@@ -112,7 +112,7 @@ class DMNet(nn.Layer):
         stage3, stage4 = feats[2], feats[3]
         if not self.training:
             del feats, stage3
-        y = of_concat(self._multi_scale(stage4), self.bottleneck)
+        y = self.bottleneck(self._multi_scale(stage4))
         logits = [self._classify(y, self.cls, size)]
         if self.training and self.fcn_head is not None:
             logits.append(self._classify(self.fcn_head[0](stage3), self.fcn_head[1], size))

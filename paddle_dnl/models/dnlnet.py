@@ -9,7 +9,7 @@ Arguments and parameter names are those of PaddleSeg's `DNLNet`. `dialect` choos
 
 from collections.abc import Sequence
 
-from paddle_dnl.nn.cpu.concat_conv import of_concat
+from paddle_dnl.nn.cpu.concat_conv import ConcatConvBNReLU
 from paddle_dnl.nn.disentangled_nonlocal import DIALECTS, DisentangledNonLocal2D
 from paddle_dnl.nn.layers import ConvBNReLU
 from paddle_dnl.nn.resize import resize, spatial_size
@@ -181,7 +181,7 @@ class DNLHead(nn.Layer):
                 for parameter in self.aux.parameters():
                     parameter.stop_gradient = True
         if concat_input:
-            self.conv_cat = ConvBNReLU(in_channels[-1] + width, width, 3, bias_attr=False)
+            self.conv_cat = ConcatConvBNReLU(in_channels[-1] + width, width, 3, bias_attr=False)
         if init != "paddle":
             heads = [self.conv0, self.conv1, self.cls, *([self.aux] if len(in_channels) > 1 else [])]
             init_head([*heads, *([self.conv_cat] if concat_input else [])], init)
@@ -190,7 +190,7 @@ class DNLHead(nn.Layer):
         c5 = features[-1]
         y = self.conv1(self.dnl_block(self.conv0(c5)))
         if self.concat_input:
-            y = of_concat([c5, y], self.conv_cat)
+            y = self.conv_cat([c5, y])
         logits = [self.cls(y)]
         if self.training and self.enable_auxiliary_loss:
             logits.append(self.aux(features[0]))
