@@ -4,13 +4,12 @@ Each kind of component has a registry, filled by importing the modules of that k
 PaddleSeg is imported only for a name that is not ours.
 """
 
-import difflib
 import importlib
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 
 from paddle_dnl.compat import paddleseg, refusals
-from paddle_dnl.errors import ConfigError, PaddleDnlError
+from paddle_dnl.errors import ConfigError, PaddleDnlError, nearest
 
 
 class ComponentManager:
@@ -88,14 +87,6 @@ def names(kind: str) -> list[str]:
     """All component names of one kind, with those of PaddleSeg where it is installed; sorted."""
     REGISTRIES[kind].load()
     return sorted({*REGISTRIES[kind].components_dict, *paddleseg.names(kind)})
-
-
-def nearest(name: str, options) -> str:
-    """` Did you mean 'X'?` or, where nothing is close, an empty string."""
-    options = list(options)
-    same = [option for option in options if option.lower() == str(name).lower()]
-    close = same or difflib.get_close_matches(str(name), options, n=1, cutoff=0.5)
-    return f" Did you mean {close[0]!r}?" if close else ""
 
 
 def find(name: str, kind: str, where: str) -> type:
