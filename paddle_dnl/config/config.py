@@ -8,6 +8,7 @@ from paddle_dnl.config import checks
 from paddle_dnl.config.lookup import find_config
 from paddle_dnl.config.overrides import apply_overrides
 from paddle_dnl.config.reading import read_config, to_yaml
+from paddle_dnl.config.spellings import modernise
 from paddle_dnl.errors import ConfigError
 
 
@@ -36,6 +37,8 @@ class Config:
     ):
         self.path = "configuration" if isinstance(path, dict) else str(find_config(path))
         self.dic = copy.deepcopy(path) if isinstance(path, dict) else read_config(self.path)
+        with self.named_in_errors():
+            modernise(self.dic)
         options = list(opts or [])
         for key, value in (
             ("lr_scheduler.learning_rate", learning_rate),
@@ -45,6 +48,8 @@ class Config:
             if value is not None:
                 options.insert(0, f"{key}={value}")
         apply_overrides(self.dic, options)
+        with self.named_in_errors():
+            modernise(self.dic)
         checks.check(self.dic, self.path)
 
     @contextlib.contextmanager
