@@ -87,9 +87,12 @@ def installed(built, tmp_path_factory):
 
 def test_sdist_has_what_developers_need(built):
     source, _ = built
-    for name in ("Makefile", "constraints.txt", "requirements.txt", "tests/conftest.py", "tests/data", "docs/index.md", "README_CN.md",
-                 "tools/quickstart.py", "deploy/serving/Dockerfile", "benchmarks/run.py", "test_tipc", "CHANGELOG.md", "train.py",
-                 "LICENSE", "NOTICE", "mkdocs.yml", ".ci/run"):  # fmt: skip
+    needed = (
+        "Makefile", "constraints.txt", "requirements.txt", "mkdocs.yml", "README_CN.md", "CHANGELOG.md", "LICENSE", "NOTICE",
+        "train.py", ".ci/run", "tests/conftest.py", "tests/data", "docs/index.md", "tools/quickstart.py", "benchmarks/run.py",
+        "deploy/serving/Dockerfile", "test_tipc",
+    )  # fmt: skip
+    for name in needed:
         assert (source / name).exists(), name
     assert not list(source.rglob("*.pyc"))
 
