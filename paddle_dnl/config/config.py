@@ -5,23 +5,11 @@ import copy
 from pathlib import Path
 
 from paddle_dnl.config import checks
+from paddle_dnl.config.lookup import find_config
 from paddle_dnl.config.overrides import apply_overrides
-from paddle_dnl.config.reading import read_config
+from paddle_dnl.config.reading import read_config, to_yaml
+from paddle_dnl.config.spellings import modernise
 from paddle_dnl.errors import ConfigError
-
-import yaml
-
-
-class _Dumper(yaml.SafeDumper):
-    """Writes repeated values out instead of using anchors."""
-
-    def ignore_aliases(self, data) -> bool:
-        return True
-
-
-def to_yaml(value) -> str:
-    """Plain data as YAML text, keys in their order."""
-    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
 
 
 def _set_start_weights(model, path: str | None) -> None:
@@ -41,7 +29,7 @@ class Config:
     `pretrained_sha256` and `start_weights`.
 
     Args:
-        path: a .yml file, or the configuration as a dict.
+        path: a .yml file, a name of the model zoo, or the configuration as a dict.
         learning_rate, batch_size, iters: replace the values of the file; None keeps them, zero is not ignored.
         opts: `key=value` strings, see `paddle_dnl.config.overrides`.
         pretrained: file of start weights, in place of the configuration's.
@@ -61,8 +49,10 @@ class Config:
         pretrained: str | None = None,
         from_scratch: bool = False,
     ):
-        self.path = "configuration" if isinstance(path, dict) else str(path)
-        self.dic = copy.deepcopy(path) if isinstance(path, dict) else read_config(path)
+        self.path = "configuration" if isinstance(path, dict) else str(find_config(path))
+        self.dic = copy.deepcopy(path) if isinstance(path, dict) else read_config(self.path)
+        with self.named_in_errors():
+            modernise(self.dic)
         options = list(opts or [])
         for key, value in (
             ("lr_scheduler.learning_rate", learning_rate),
@@ -72,6 +62,8 @@ class Config:
             if value is not None:
                 options.insert(0, f"{key}={value}")
         apply_overrides(self.dic, options)
+        with self.named_in_errors():
+            modernise(self.dic)
         if pretrained is not None or from_scratch:
             _set_start_weights(self.dic.get("model"), pretrained)
         checks.check(self.dic, self.path)

@@ -4,6 +4,8 @@ from pathlib import Path
 
 from paddle_dnl import registry
 from paddle_dnl.config import Config
+from paddle_dnl.config.lookup import zoo_configs
+from paddle_dnl.config.reading import read_config
 from paddle_dnl.errors import CheckpointError, ConfigError
 from paddle_dnl.log import logger
 from paddle_dnl.weights import start_weights
@@ -33,7 +35,7 @@ def build_model(config: str | Path | dict | Config, pretrained: str | Path | Non
     """The model of a configuration, with fresh weights or those of a file.
 
     Args:
-        config: a YAML path, a `Config`, a whole configuration as a dict, or only its `model` section.
+        config: a YAML path, a name of the model zoo, a `Config`, a whole configuration as a dict, or only its `model` section.
         pretrained: .pdparams or .safetensors of the whole model. Start weights that the configuration names are for
             training (`load_start_weights`) and are not read here.
 
@@ -90,6 +92,24 @@ def load_start_weights(model: paddle.nn.Layer, model_cfg: dict) -> None:
     """
     backbone = (model_cfg.get("backbone") or {}).get("pretrained")
     if backbone:
-        start_weights.load_backbone(model.backbone, backbone, "model.backbone.pretrained")
+        try:
+            start_weights.load_backbone(model.backbone, backbone, "model.backbone.pretrained")
+        except start_weights.Misfit as error:
+            raise CheckpointError(f"{error}{_nearest(model_cfg['type'], error.backbone)}") from None
     if model_cfg.get("pretrained"):
         start_weights.load_partly(model, model_cfg["pretrained"], "model.pretrained")
+
+
+def _nearest(model: str, backbone: dict[str, str]) -> str:
+    """Advice: the published configuration, or else the overrides, with the backbone that a file of weights is of."""
+    if not backbone:
+        return ""
+    overrides = " ".join(f"model.backbone.{key}={value}" for key, value in backbone.items())
+    for path in zoo_configs().values():
+        section = read_config(path).get("model") or {}
+        other = dict(section.get("backbone") or {})
+        if other.get("type", "").endswith("_vd"):
+            other |= {"type": other["type"].removesuffix("_vd"), "stem": "vd"}
+        if section.get("type") == model and backbone.items() <= other.items():
+            return f". It fits {path.stem}, or any configuration with --opts {overrides}"
+    return f". It fits --opts {overrides}"

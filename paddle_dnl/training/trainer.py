@@ -8,7 +8,6 @@ from paddle_dnl.data.check import check_dataset
 from paddle_dnl.data.loading import load_batches, stack_training
 from paddle_dnl.distributed import collectives
 from paddle_dnl.distributed.signals import StopSignal
-from paddle_dnl.errors import CheckpointError
 from paddle_dnl.evaluation.evaluator import evaluate
 from paddle_dnl.log import logger
 from paddle_dnl.losses import build_losses
@@ -16,7 +15,7 @@ from paddle_dnl.models.build import build_model, load_start_weights, require_sta
 from paddle_dnl.optim import build_lr_scheduler, build_optimizer
 from paddle_dnl.profile.memory_plan import announce_evaluation
 from paddle_dnl.startup import allocator
-from paddle_dnl.training import amp, best_models, checkpoint, nan_guard
+from paddle_dnl.training import amp, best_models, checkpoint, nan_guard, recipe_changes
 from paddle_dnl.training.ema import ModelEMA
 from paddle_dnl.training.logs import TrainLog
 from paddle_dnl.training.options import Progress, TrainOptions
@@ -30,7 +29,6 @@ from paddle_dnl.training.sampling import (
     sample_names,
     seed_step,
 )
-from paddle_dnl.weights.atomic import write_text
 from paddle_dnl.weights.downloads import resolve_pretrained
 
 import numpy as np
@@ -136,12 +134,10 @@ class Trainer:
         if collectives.is_main():
             self.folder = RunFolder(self.save_dir)
             self.config_text = self.config.dump()
-            path = self.save_dir / checkpoint.CONFIG
-            try:
-                write_text(path, self.config_text)
-            except OSError as error:
-                raise CheckpointError(f"{path}: could not be written ({error.strerror or error})") from error
             chosen = checkpoint.find_resume(options.resume_model, self.save_dir)
+            if chosen is not None:
+                recipe_changes.review(chosen, self.config.dic, options.allow_recipe_changes)
+            recipe_changes.write_config(self.save_dir / checkpoint.CONFIG, self.config_text)
         # Rank 0 chooses for all: each might find another one, or none, on a disk of its own.
         self.resumed_from = collectives.broadcast_object(chosen)
         # Checkpoints that this run wrote or began with, oldest first.
@@ -154,7 +150,8 @@ class Trainer:
     def _load_start_weights(self) -> None:
         """What the configuration names; a run that resumes replaces them anyway and needs no download."""
         if self.resumed_from is None:
-            require_start_weights(self.config)
+            if self.options.resume_model is not None:
+                require_start_weights(self.config)  # `auto` has found nothing to go on from
             checksums = self.config.dic.get("pretrained_sha256")
             load_start_weights(self.model, resolve_pretrained(self.config.model_cfg, checksums))
 
@@ -181,6 +178,7 @@ class Trainer:
         ema = self.ema.model if self.ema else None
         states = checkpoint.load_checkpoint(folder, model=self.model, optimizer=self.optimizer, ema=ema)
         progress = Progress(**{k: v for k, v in states.items() if k in Progress.__dataclass_fields__})
+        recipe_changes.require_remaining(folder, progress.iteration, self.config.iters)
         if collectives.is_main():
             best_models.carry_over(folder, self.save_dir, progress)
         self.progress = collectives.broadcast_object(progress)

@@ -1,5 +1,6 @@
 """Start weights of a backbone from any file that is at hand: read, recognised, converted, and accounted for."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from paddle_dnl.weights.convert import (
     looks_like,
     read_torch_weights,
     recognise,
+    strip_module,
 )
 from paddle_dnl.weights.loading import NAME_TABLE, load_weights, read_params
 
@@ -21,7 +23,20 @@ import numpy as np
 import paddle
 
 PADDLE_FILES = (".pdparams", ".safetensors")
-_FIRST_CONVOLUTION = {"resnet": "conv1_1._conv.weight", "dgmn2": "patch_embed1.conv1.weight"}
+_FIRST_CONVOLUTIONS = ("conv1_1._conv.weight", "patch_embed1.conv1.weight")  # of our ResNet and DGMN2
+
+
+class Misfit(CheckpointError):
+    """A file of start weights for another backbone.
+
+    Args:
+        text: the message.
+        backbone: arguments of `model.backbone` that the file fits, as far as they are known.
+    """
+
+    def __init__(self, text: str, backbone: dict[str, str]):
+        super().__init__(text)
+        self.backbone = backbone
 
 
 def read_any(path: str | Path) -> dict[str, np.ndarray]:
@@ -52,22 +67,23 @@ def load_backbone(backbone: paddle.nn.Layer, path: str | Path, what: str) -> Non
         CheckpointError: unreadable; another depth, stem or family; fewer than half of the backbone's tensors.
     """
     own = backbone.state_dict()
-    first = next((key for key in _FIRST_CONVOLUTION.values() if key in own), None)
+    first = next((key for key in _FIRST_CONVOLUTIONS if key in own), None)
     if first is None:
         load_partly(backbone, path, what)
         return
-    inside, outside = backbone_only(read_any(path))
+    inside, outside = backbone_only(strip_module(read_any(path)))
     found = recognise(inside)
     if found is None:
         raise CheckpointError(
-            f"{what} {path}: no start weights of a known backbone, it looks like {looks_like({**inside, **outside})}; "
-            f"the model has {looks_like(own)}"
+            f"{what} {path}: {len(inside)} tensors, none of a backbone known here; it looks like "
+            f"{looks_like({**inside, **outside})}, the model has {looks_like(own)}"
         )
     stem = getattr(backbone, "stem", None)
     if found.stem is not None and stem is not None and found.stem != stem:
-        raise CheckpointError(
-            f"{what} {path}: a {looks_like(inside)} of {found.source} with stem {found.stem}, this model has stem {stem} "
-            f"and would compute something else with it"
+        raise Misfit(
+            f"{what} {path}: {len(inside)} tensors of {looks_like(inside)} ({found.source}) with stem {found.stem}; this "
+            f"model has {looks_like(own)} with stem {stem} and would compute something else with them",
+            _fitting(inside, found),
         )
     converted, report = _convert(inside, found, backbone, first, f"{what} {path}")
     load_weights(backbone, converted, what=f"{what} {path}")
@@ -89,7 +105,17 @@ def _convert(
                 return convert_with_report(state, found.source, backbone, part="backbone", keep={first: reason})
             except ConversionError:
                 pass
-        raise CheckpointError(f"{name}: {error}") from None
+        raise Misfit(f"{name}: {error}", _fitting(state, found)) from None
+
+
+def _fitting(state: Mapping[str, np.ndarray], found: Recognised) -> dict[str, str]:
+    """Type and stem of the backbone that the file is of."""
+    match = re.search(r"ResNet-(\d+)|DGMN2-(\w+)", looks_like(state))
+    if match is None:
+        return {}
+    if match[2]:
+        return {"type": f"DGMN2_{match[2]}"}
+    return {"type": f"ResNet{match[1]}"} | ({"stem": found.stem} if found.stem else {})
 
 
 def _account(report: ConversionReport) -> str:

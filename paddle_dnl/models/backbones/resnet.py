@@ -1,11 +1,14 @@
 """ResNet for segmentation (He et al., CVPR 2016), in the four forms that start weights exist for.
 
-| stem  | first convolutions         | shortcut of a strided block     | dilated stages        | from              |
-|-------|----------------------------|---------------------------------|-----------------------|-------------------|
-| `vd`  | 32-32-64                   | 2x2 average pool, then 1x1      | all blocks alike      | PaddleSeg, PaddleClas, timm's `resnet50d` |
-| `v1c` | 32-32-64                   | 1x1 with stride                 | first block half      | mmsegmentation    |
-| `3x3` | 64-64-128, ceil max-pool   | 1x1 with stride                 | first block half      | the DNL authors   |
-| `v1`  | one 7x7 convolution, 64    | 1x1 with stride                 | first block half      | torchvision, `paddle.vision.models` |
+| stem  | first convolutions       | strided shortcut          | dilated stages   | from                                      |
+|-------|--------------------------|---------------------------|------------------|-------------------------------------------|
+| `vd`  | 32-32-64                 | 2x2 average pool, 1x1     | all blocks alike | PaddleSeg, PaddleClas, timm's `resnet50d` |
+| `v1c` | 32-32-64                 | 1x1 with stride           | first block half | mmsegmentation                            |
+| `3x3` | 64-64-128, ceil max-pool | 1x1 with stride           | first block half | the DNL authors                           |
+| `v1`  | 64, one 7x7 convolution  | 1x1 with stride           | first block half | torchvision, `paddle.vision.models`       |
+
+Initial values are the source's too: Paddle's defaults for `vd`; normal with variance 2/fan_out for the other three, and with
+`v1c` the last batch norm of each residual branch starts at 0.
 
 All four use the parameter names of PaddleSeg's `ResNet_vd`: `conv1_{1,2,3}`, `bb_{stage}_{block}.conv{0,1,2}` and
 `bb_{stage}_{block}.short`; the one convolution of `v1` is `conv1_1`. The stride of a bottleneck is in its 3x3 convolution.
@@ -13,9 +16,9 @@ All four use the parameter names of PaddleSeg's `ResNet_vd`: `conv1_{1,2,3}`, `b
 
 from collections.abc import Sequence
 
-from paddle_dnl.nn.cpu.recomputed_norm import chain
-from paddle_dnl.nn.cpu.row_strips import conv2d
-from paddle_dnl.nn.layers import ConvBN, ConvBNReLU, add_to_fresh, relu_of_fresh
+from paddle_dnl.nn.cpu.recomputed_norm import ConvChain
+from paddle_dnl.nn.layers import ConvBN, ConvBNReLU, add_inplace, relu_inplace
+from paddle_dnl.nn.torch_init import init_conv_module
 from paddle_dnl.registry import BACKBONES
 
 from paddle import nn
@@ -77,17 +80,18 @@ class ResNet(nn.Layer):
         self.pretrained = pretrained
         self.stem = stem
 
-        self._stem = []  # plain lists: the layers are registered one by one under PaddleSeg's names
+        stem_convs = []
         channels = in_channels
         for i, width in enumerate(STEMS[stem]):
             conv = ConvBNReLU(channels, width, 7 if stem == "v1" else 3, stride=2 if i == 0 else 1, bias_attr=False)
-            self._stem.append(self.add_sublayer(f"conv1_{i + 1}", conv))
+            stem_convs.append(self.add_sublayer(f"conv1_{i + 1}", conv))
             channels = width
+        self.stem_convs = ConvChain(*stem_convs)
         self.pool2d_max = nn.MaxPool2D(3, 2, padding=1, ceil_mode=stem == "3x3")
 
         block_class = _Bottleneck if depth >= 50 else _BasicBlock
         self.feat_channels = [width * block_class.expansion for width in WIDTHS]
-        self._stages = []
+        self._stages = []  # a plain list: the blocks are registered one by one under PaddleSeg's names
         for stage, count in enumerate(BLOCKS[depth]):
             blocks = []
             for i in range(count):
@@ -97,9 +101,19 @@ class ResNet(nn.Layer):
                 blocks.append(self.add_sublayer(f"bb_{stage}_{i}", block))
                 channels = self.feat_channels[stage]
             self._stages.append(blocks)
+        if stem != "vd":
+            self._init_like_torch_resnets(zero_residual=stem == "v1c")
+
+    def _init_like_torch_resnets(self, zero_residual: bool) -> None:
+        for layer in self.sublayers():
+            if isinstance(layer, ConvBN):
+                init_conv_module(layer._conv)
+        if zero_residual:
+            for block in (block for blocks in self._stages for block in blocks):
+                nn.initializer.Constant(0.0)(block.residual.chained[-1]._batch_norm.weight)
 
     def forward(self, x):
-        x = self.pool2d_max(chain(x, *self._stem))
+        x = self.pool2d_max(self.stem_convs(x))
         features = []
         for blocks in self._stages:
             for block in blocks:
@@ -131,7 +145,7 @@ class _Shortcut(ConvBN):
     def forward(self, x):
         if self._pool is not None:
             x = self._pool(x)
-        return self.finish(conv2d(x, self._conv))
+        return self.finish(self._conv(x))
 
 
 def _shortcut(in_channels: int, out_channels: int, stride: int, vd: bool, project: bool):
@@ -152,11 +166,12 @@ class _Bottleneck(nn.Layer):
         self.conv0 = ConvBNReLU(in_channels, width, 1, bias_attr=False)
         self.conv1 = ConvBNReLU(width, width, 3, stride=stride, dilation=dilation, bias_attr=False)
         self.conv2 = ConvBN(width, out_channels, 1, bias_attr=False)
+        self.residual = ConvChain(self.conv0, self.conv1, self.conv2)
         self.short = _shortcut(in_channels, out_channels, stride, vd, project)
 
     def forward(self, x):
-        y = chain(x, self.conv0, self.conv1, self.conv2)
-        return relu_of_fresh(add_to_fresh(y, x if self.short is None else self.short(x)))
+        y = self.residual(x)
+        return relu_inplace(add_inplace(y, x if self.short is None else self.short(x)))
 
 
 class _BasicBlock(nn.Layer):
@@ -168,11 +183,12 @@ class _BasicBlock(nn.Layer):
         super().__init__()
         self.conv0 = ConvBNReLU(in_channels, width, 3, stride=stride, dilation=dilation, bias_attr=False)
         self.conv1 = ConvBN(width, width, 3, dilation=dilation if vd else 1, bias_attr=False)
+        self.residual = ConvChain(self.conv0, self.conv1)
         self.short = _shortcut(in_channels, width, stride, vd, project)
 
     def forward(self, x):
-        y = chain(x, self.conv0, self.conv1)
-        return relu_of_fresh(add_to_fresh(y, x if self.short is None else self.short(x)))
+        y = self.residual(x)
+        return relu_inplace(add_inplace(y, x if self.short is None else self.short(x)))
 
 
 # ---- the names that configurations use ----------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 from paddle_dnl.weights.convert.converter import SOURCES, backbone_only, convert_state_dict, convert_with_report
 from paddle_dnl.weights.convert.describe import looks_like
-from paddle_dnl.weights.convert.mapping import ConversionError, ConversionReport
+from paddle_dnl.weights.convert.mapping import ConversionError, ConversionReport, strip_module
 from paddle_dnl.weights.convert.recognise import Recognised, recognise
 from paddle_dnl.weights.convert.torch_files import read_torch_weights
 
@@ -17,4 +17,5 @@ __all__ = [
     "looks_like",
     "read_torch_weights",
     "recognise",
+    "strip_module",
 ]

@@ -4,7 +4,6 @@ Their convolutions have PyTorch's layout, which is Paddle's too, so that only na
 """
 
 import re
-
 from collections.abc import Iterable
 
 from paddle_dnl.weights.convert.mapping import Rule
