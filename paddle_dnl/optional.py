@@ -2,9 +2,10 @@
 
 from paddle_dnl.errors import UsageError
 
-# The extras of the package's metadata, as far as messages name them.
+# By the extra of the package's metadata, or by the library.
 LIBRARIES = {
     "onnx": ("paddle2onnx", "onnx", "onnxruntime", "ml-dtypes"),
+    "onnxruntime": ("onnxruntime",),
     "serving": ("fastapi", "uvicorn", "pydantic-settings", "prometheus-client", "python-multipart", "psutil"),
     "cityscapes": ("cityscapesscripts",),
     "completion": ("argcomplete",),
