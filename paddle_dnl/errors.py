@@ -40,3 +40,7 @@ class DownloadError(PaddleDnlError):
 
 class NonFiniteError(PaddleDnlError):
     """The loss, a gradient or a weight became NaN or infinite during training."""
+
+
+class DistributedError(PaddleDnlError):
+    """The processes of a run do not find each other, differ, or one of them is waited for in vain."""
