@@ -1,6 +1,7 @@
 """Two ranks, and one of them fails: all end soon, one line names the rank, nothing lives on, and a rerun goes on."""
 
 import re
+import signal
 import time
 
 from paddle_dnl.training import checkpoint
@@ -155,14 +156,32 @@ def test_a_slow_rank_is_waited_for(tmp_path, count_fault):
     count_fault("failed ranks")
 
 
+def test_a_signal_while_a_rank_waits(tmp_path, count_fault):
+    """Rank 0 asks the store again and again whether rank 1 has evaluated; the launcher's three signals must not break that."""
+    make_config(tmp_path)
+    fault = {"kind": "slow_eval", "rank": 1, "seconds": 4}
+    words = training_words(tmp_path, [fault], iters=9, save_interval=3, do_eval=True)
+    started = Started("faulty_training.py", words, tmp_path, ranks=2)
+    started.wait_for("Start evaluating")
+    time.sleep(1)
+    started.process.terminate()
+    started.wait(LIMIT)
+    started.require_nothing_left()
+    assert "stopped by signal at iter 3" in started.text() and not _errors(started.text()), started.text()[-3000:]
+    assert checkpoint.find_resume("auto", tmp_path / "output").name == "iter_3"
+    count_fault("signals")
+
+
 @pytest.mark.slow
-def test_a_signal_to_the_launcher_saves(tmp_path, count_fault):
+@pytest.mark.parametrize("legacy", [False, True])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_the_launcher_saves(tmp_path, number, legacy, count_fault):
     """It passes the signal on, three times within a second; that is one wish to stop."""
     make_config(tmp_path)
     words = training_words(tmp_path, [{"kind": "slow", "seconds": 1}], iters=1000, save_interval=1000, num_workers=2)
-    started = Started("faulty_training.py", words, tmp_path, ranks=2)
+    started = Started("faulty_training.py", words, tmp_path, ranks=2, legacy=legacy)
     started.wait_for("iter: 3/1000")
-    started.process.terminate()
+    started.process.send_signal(number)
     started.wait(LIMIT)
     started.require_nothing_left()
     at = re.search(r"stopped by signal at iter (\d+)", started.text())
