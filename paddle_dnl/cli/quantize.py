@@ -5,7 +5,7 @@ import argparse
 from paddle_dnl.errors import UsageError
 
 
-def parse_args(argv=None) -> argparse.Namespace:
+def make_parser() -> argparse.ArgumentParser:
     """The flags of quantize.py."""
     parser = argparse.ArgumentParser(
         description="Quantises the ONNX graph of an exported folder to 8 bits for ONNX Runtime on CPU (static, after "
@@ -21,7 +21,16 @@ def parse_args(argv=None) -> argparse.Namespace:
     add("--num_calibration", type=int, default=32, help="images used of --image_list, spread over it")
     add("--num_eval", type=int, default=100, help="images compared of --eval_list, spread over it")
     add("--cpu_threads", type=int, help="default OMP_NUM_THREADS, else one per core")
-    args = parser.parse_args(argv)
+    return parser
+
+
+def parse_args(argv=None) -> argparse.Namespace:
+    """Flags as given, checked.
+
+    Raises:
+        UsageError: values that do not fit; names the flag.
+    """
+    args = make_parser().parse_args(argv)
     for name in ("num_calibration", "num_eval", "cpu_threads"):
         value = getattr(args, name)
         if value is not None and value < 1:
@@ -38,7 +47,6 @@ def main(argv=None) -> int:
     """Quantises, compares, records; returns the exit status."""
     args = parse_args(argv)
     from paddle_dnl.data.image_files import find_pairs
-    from paddle_dnl.data.reading import read_label
     from paddle_dnl.deployment.export import int8
     from paddle_dnl.deployment.runtime.backends import EngineOptions, default_threads
     from paddle_dnl.deployment.runtime.deploy_config import copy_export, read_deploy_config
@@ -60,11 +68,17 @@ def main(argv=None) -> int:
         shared = len({image for image, _ in evaluation} & set(calibration))
         note = f", {shared} of them were calibrated on" if shared else ""
         logger.info(f"comparing on {len(evaluation)} images{note}")
-        pairs = [(image, label and read_label(label)) for image, label in evaluation]
+        pairs = int8.read_labels(evaluation, files)
         classes = len(files.classes.names) if files.classes else 256
-        report = int8.compare(plain, small, pairs, classes, len(calibration), threads)
+        report = int8.compare(plain, small, pairs, classes, len(calibration), threads, files.ignore_index)
         int8.install(files, made, report)
     finally:
         made.unlink(missing_ok=True)
     print(report.table(), flush=True)
     return 0
+
+
+if __name__ == "__main__":
+    from paddle_dnl.cli._run import run
+
+    run("paddle_dnl.cli.quantize")

@@ -17,6 +17,7 @@ class TrainOptions:
     keep_checkpoint_max: int = 5
     early_stop_intervals: int | None = None
     resume_model: str | None = None
+    fresh_optimizer: bool = False
     seed: int | None = None
     repeats: int = 1
     precision: str = "fp32"
@@ -24,6 +25,7 @@ class TrainOptions:
     to_static_training: bool = False
     profiler_options: str | None = None
     skip_bad_samples: bool = False
+    allow_recipe_changes: bool = False
 
 
 @dataclass

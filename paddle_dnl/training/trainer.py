@@ -8,7 +8,6 @@ from paddle_dnl.data.check import check_dataset
 from paddle_dnl.data.loading import load_batches, stack_training
 from paddle_dnl.distributed import collectives
 from paddle_dnl.distributed.signals import StopSignal
-from paddle_dnl.errors import CheckpointError
 from paddle_dnl.evaluation.evaluator import evaluate
 from paddle_dnl.log import logger
 from paddle_dnl.losses import build_losses
@@ -16,7 +15,7 @@ from paddle_dnl.models.build import build_model, load_start_weights
 from paddle_dnl.optim import build_lr_scheduler, build_optimizer
 from paddle_dnl.profile.memory_plan import announce_evaluation
 from paddle_dnl.startup import allocator
-from paddle_dnl.training import amp, best_models, checkpoint, nan_guard
+from paddle_dnl.training import amp, best_models, checkpoint, nan_guard, recipe_changes
 from paddle_dnl.training.ema import ModelEMA
 from paddle_dnl.training.logs import TrainLog
 from paddle_dnl.training.options import Progress, TrainOptions
@@ -30,7 +29,6 @@ from paddle_dnl.training.sampling import (
     sample_names,
     seed_step,
 )
-from paddle_dnl.weights.atomic import write_text
 from paddle_dnl.weights.downloads import resolve_pretrained
 
 import numpy as np
@@ -134,12 +132,10 @@ class Trainer:
         if collectives.is_main():
             self.folder = RunFolder(self.save_dir)
             self.config_text = self.config.dump()
-            path = self.save_dir / checkpoint.CONFIG
-            try:
-                write_text(path, self.config_text)
-            except OSError as error:
-                raise CheckpointError(f"{path}: could not be written ({error.strerror or error})") from error
             chosen = checkpoint.find_resume(options.resume_model, self.save_dir)
+            if chosen is not None:
+                recipe_changes.review(chosen, self.config.dic, options.allow_recipe_changes)
+            recipe_changes.write_config(self.save_dir / checkpoint.CONFIG, self.config_text)
         # Rank 0 chooses for all: each might find another one, or none, on a disk of its own.
         self.resumed_from = collectives.broadcast_object(chosen)
         # Checkpoints that this run wrote or began with, oldest first.
@@ -176,8 +172,10 @@ class Trainer:
                 logger.warning(f"{self.save_dir} holds checkpoints of an earlier run; --resume_model auto continues it")
             return
         ema = self.ema.model if self.ema else None
-        states = checkpoint.load_checkpoint(folder, model=self.model, optimizer=self.optimizer, ema=ema)
+        into = {"model": self.model, "optimizer": self.optimizer, "ema": ema}
+        states = checkpoint.load_checkpoint(folder, **into, fresh_optimizer=self.options.fresh_optimizer)
         progress = Progress(**{k: v for k, v in states.items() if k in Progress.__dataclass_fields__})
+        recipe_changes.require_remaining(folder, progress.iteration, self.config.iters)
         if collectives.is_main():
             best_models.carry_over(folder, self.save_dir, progress)
         self.progress = collectives.broadcast_object(progress)
@@ -207,7 +205,7 @@ class Trainer:
         logger.info(f"training {self.progress.iteration} -> {iters} iters, seed {self.seed}, output in {self.save_dir}")
         is_plain = not options.to_static_training and options.amp_level != "O2"  # as the plan's probe needs the layers
         if self.val_dataset is not None and collectives.is_main() and is_plain:
-            announce_evaluation(self.model, self.val_dataset, self.config.test_config)
+            announce_evaluation(self.model, self.val_dataset, self.config.test_config_while_training)
         batches = self._batches()
         stop = self.stop = StopSignal()
         profiler = make_profiler(options.profiler_options, self.save_dir)
@@ -323,7 +321,7 @@ class Trainer:
 
     def _evaluate(self) -> dict[str, float] | None:
         """The scores, by name; None when a signal came."""
-        settings = dict(self.config.test_config, num_workers=min(self.options.num_workers, 1))
+        settings = dict(self.config.test_config_while_training, num_workers=min(self.options.num_workers, 1))
         settings |= {"precision": self.precision, "amp_level": self.options.amp_level}
         iteration = self.progress.iteration
         scores = {}
@@ -337,9 +335,8 @@ class Trainer:
             self.log.scalars({f"Evaluate/{prefix}mIoU": miou, f"Evaluate/{prefix}Acc": acc}, iteration)
             scores[f"{prefix}mIoU"] = miou
         if self.log.writer is not None:
-            self.log.image(
-                "Evaluate/prediction", preview(self.model, self.val_dataset, self.config.test_config), iteration
-            )
+            shown = preview(self.model, self.val_dataset, self.config.test_config_while_training)
+            self.log.image("Evaluate/prediction", shown, iteration)
         self.model.train()
         return scores
 

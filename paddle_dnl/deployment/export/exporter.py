@@ -199,6 +199,7 @@ def export_model(
     output_op: str = "argmax",
     transforms: list[dict],
     class_info: ClassInfo | None = None,
+    label_rule: tuple[int, list[int] | None] = (255, None),
     tolerance: float = 1e-4,
     with_onnx: bool = False,
 ) -> ExportReport:
@@ -211,6 +212,7 @@ def export_model(
         output_op: `argmax`, `softmax` or `none`.
         transforms: preprocessing to store, as in a `val_dataset`.
         class_info: names and colours to store.
+        label_rule: `ignore_index` and `label_map` to store, see `DeployConfig`.
         tolerance: largest difference allowed, relative to the largest logit.
         with_onnx: also write model.onnx, compared in ONNX Runtime (see `paddle_dnl.deployment.export.onnx_export`).
 
@@ -238,6 +240,7 @@ def export_model(
         report = _verify(model, files, example_batch(shape, transforms), tolerance, work, with_onnx)
         _refuse_difference(report, type(model).__name__, tolerance)
         files.transforms, files.classes = transforms, class_info
+        files.ignore_index, files.label_map = label_rule
         found = {"paddle": report.comparison, "mkldnn": report.mkldnn, "onnxruntime": report.onnx}
         files.verified = {
             name: asdict(comparison) | {"paddle_version": paddle.__version__}
