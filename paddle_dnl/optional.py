@@ -14,7 +14,7 @@ LIBRARIES = {
 
 
 def install_hint(extra: str) -> str:
-    """`pip install A B`, with the names of a row of `LIBRARIES`."""
+    """The command that installs a row of `LIBRARIES`."""
     return f"pip install {' '.join(LIBRARIES[extra])}"
 
 
