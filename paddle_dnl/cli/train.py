@@ -5,6 +5,8 @@ import argparse
 from paddle_dnl.cli import _arguments
 from paddle_dnl.errors import UsageError
 
+UNDER_LAUNCH = "group"
+
 
 def make_parser() -> argparse.ArgumentParser:
     """The flags of train.py, those of PaddleSeg and bf16."""
@@ -54,11 +56,9 @@ def parse_args(argv=None) -> argparse.Namespace:
 def main(argv=None) -> int:
     """Trains; returns the exit status."""
     args = parse_args(argv)
-    from paddle_dnl.config import Config
-
     _arguments.check_common(args)
-    config = Config(
-        args.config, learning_rate=args.learning_rate, batch_size=args.batch_size, iters=args.iters, opts=args.opts
+    config = _arguments.make_config(
+        args, learning_rate=args.learning_rate, batch_size=args.batch_size, iters=args.iters
     )
     args.to_static_training = args.to_static_training or config.to_static_training
     if args.do_eval and not config.val_dataset_cfg:
