@@ -27,7 +27,6 @@ def main(argv=None) -> int:
     """Predicts all images; returns the exit status."""
     args = parse_args(argv)
     model_path = _arguments.require_model_path(args)
-    from paddle_dnl.config import Config
     from paddle_dnl.errors import UsageError
 
     _arguments.check_common(args)
@@ -35,7 +34,7 @@ def main(argv=None) -> int:
         import paddle
 
         paddle.set_device(f"gpu:{args.device_id}")
-    config = Config(args.config, opts=args.opts)
+    config = _arguments.make_config(args)
     if not config.val_dataset_cfg:
         raise UsageError(f"{args.config} has no val_dataset, whose transforms prepare the images")
     settings = _arguments.test_settings(args, config, "aug_pred")

@@ -27,11 +27,10 @@ def main(argv=None) -> int:
     args = parse_args(argv)
     model_path = _arguments.require_model_path(args)
     from paddle_dnl import registry
-    from paddle_dnl.config import Config
     from paddle_dnl.errors import UsageError
 
     _arguments.check_common(args)
-    config = Config(args.config, opts=args.opts)
+    config = _arguments.make_config(args)
     if not config.val_dataset_cfg:
         raise UsageError(f"{args.config} has no val_dataset")
     settings = _arguments.test_settings(args, config, "aug_eval")

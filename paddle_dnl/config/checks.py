@@ -16,7 +16,7 @@ from paddle_dnl.optim.groups import number
 _REQUIRED = ("batch_size", "iters", "train_dataset", "optimizer", "lr_scheduler", "loss", "model")
 _OPTIONAL = (
     "val_dataset", "test_config", "to_static_training", "export", "distill_loss", "grad_accum_iters", "ema_decay",
-    "pretrained_sha256",
+    "pretrained_sha256", "custom_imports",
 )  # fmt: skip
 _TEST_KEYS = (
     "aug_eval", "scales", "flip_horizontal", "flip_vertical", "is_slide", "crop_size", "stride", "average", "align_corners",

@@ -172,7 +172,8 @@ class Trainer:
                 logger.warning(f"{self.save_dir} holds checkpoints of an earlier run; --resume_model auto continues it")
             return
         ema = self.ema.model if self.ema else None
-        states = checkpoint.load_checkpoint(folder, model=self.model, optimizer=self.optimizer, ema=ema)
+        into = {"model": self.model, "optimizer": self.optimizer, "ema": ema}
+        states = checkpoint.load_checkpoint(folder, **into, fresh_optimizer=self.options.fresh_optimizer)
         progress = Progress(**{k: v for k, v in states.items() if k in Progress.__dataclass_fields__})
         recipe_changes.require_remaining(folder, progress.iteration, self.config.iters)
         if collectives.is_main():
