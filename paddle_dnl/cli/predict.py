@@ -4,6 +4,8 @@ import argparse
 
 from paddle_dnl.cli import _arguments
 
+UNDER_LAUNCH = "share"
+
 
 def make_parser() -> argparse.ArgumentParser:
     """The flags of predict.py, those of PaddleSeg, bf16 and --average."""

@@ -5,6 +5,8 @@ import argparse
 from paddle_dnl.cli import _arguments
 from paddle_dnl.errors import UsageError
 
+UNDER_LAUNCH = "group"
+
 
 def make_parser() -> argparse.ArgumentParser:
     """The flags of train.py, those of PaddleSeg and bf16."""

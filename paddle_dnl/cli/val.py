@@ -4,6 +4,8 @@ import argparse
 
 from paddle_dnl.cli import _arguments
 
+UNDER_LAUNCH = "group"
+
 
 def make_parser() -> argparse.ArgumentParser:
     """The flags of val.py, those of PaddleSeg, bf16 and --average."""
@@ -48,7 +50,7 @@ def main(argv=None) -> int:
 
     collectives.initialise()
     dataset = registry.build(config.val_dataset_cfg, "dataset", "val_dataset")
-    check_dataset(dataset, "val_dataset", num_workers=args.num_workers)
+    check_dataset(dataset, "val_dataset", num_workers=args.num_workers, gather=collectives.all_gather_object)
     model = build_model(config, pretrained=model_path)
     announce_evaluation(model, dataset, settings)
     evaluate(
