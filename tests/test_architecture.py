@@ -18,7 +18,7 @@ WRITTEN = sorted(
 
 # What a room may import of this package: cli, serving -> deployment, training, evaluation, analysis -> models, data, weights
 # -> nn, registry -> errors, log.
-BASE = {"errors", "log", "startup"}
+BASE = {"errors", "log", "optional", "startup"}
 CORE = {"models", "losses", "nn", "data", "config", "optim", "registry", "weights"} | BASE
 ALLOWED = {
     "nn": {"nn", "errors"},
