@@ -18,14 +18,14 @@ WRITTEN = sorted(
 
 # What a room may import of this package: cli, serving -> deployment, training, evaluation, analysis -> models, data, weights
 # -> nn, registry -> errors, log.
-BASE = {"errors", "log", "startup", "optional"}
+BASE = {"errors", "log", "optional", "startup"}
 CORE = {"models", "losses", "nn", "data", "config", "optim", "registry", "weights"} | BASE
 ALLOWED = {
     "nn": {"nn", "errors"},
-    "models": {"models", "nn", "registry", "config", "weights"} | BASE,
+    "models": {"models", "nn", "registry", "config", "weights", "compat"} | BASE,
     "losses": {"losses", "nn", "registry"} | BASE,
     "registry": {"registry", "user_code", "compat", "models", "losses", "optim", "data"} | BASE,
-    "optim": {"optim", "registry"} | BASE,
+    "optim": {"optim", "registry", "compat"} | BASE,
     # The plug-in gives our components to PaddleSeg's tools; the rest of the room imports errors only.
     "compat": {"compat", "registry", "weights"} | BASE,
     "paddleseg_plugin": {"compat"},
