@@ -4,6 +4,7 @@ import contextlib
 import copy
 from pathlib import Path
 
+from paddle_dnl import user_code
 from paddle_dnl.config import checks
 from paddle_dnl.config.lookup import find_config
 from paddle_dnl.config.overrides import apply_overrides
@@ -34,6 +35,8 @@ class Config:
         opts: `key=value` strings, see `paddle_dnl.config.overrides`.
         pretrained: file of start weights, in place of the configuration's.
         from_scratch: no start weights, also where the recipe asks for some.
+        custom_imports: Python files and modules to import first, see `paddle_dnl.user_code`.
+        trust_config: import also what the file's `custom_imports` names.
 
     Raises:
         ConfigError: names the file, the dotted key and the nearest valid name.
@@ -48,6 +51,8 @@ class Config:
         opts: list[str] | None = None,
         pretrained: str | None = None,
         from_scratch: bool = False,
+        custom_imports: list[str] | None = None,
+        trust_config: bool = False,
     ):
         self.path = "configuration" if isinstance(path, dict) else str(find_config(path))
         self.dic = copy.deepcopy(path) if isinstance(path, dict) else read_config(self.path)
@@ -62,6 +67,8 @@ class Config:
             if value is not None:
                 options.insert(0, f"{key}={value}")
         apply_overrides(self.dic, options)
+        with self.named_in_errors():
+            user_code.import_for_config(self.dic, self.path, custom_imports or [], trust_config)
         with self.named_in_errors():
             modernise(self.dic)
         if pretrained is not None or from_scratch:

@@ -1,8 +1,10 @@
 """From a configuration to a model, and start weights into it. Nothing here uses the network."""
 
+import functools
 from pathlib import Path
 
 from paddle_dnl import registry
+from paddle_dnl.compat import construction
 from paddle_dnl.config import Config
 from paddle_dnl.config.lookup import zoo_configs
 from paddle_dnl.config.reading import read_config
@@ -10,7 +12,7 @@ from paddle_dnl.errors import CheckpointError, ConfigError
 from paddle_dnl.log import logger
 from paddle_dnl.weights import start_weights
 from paddle_dnl.weights.downloads import is_url
-from paddle_dnl.weights.loading import load_weights
+from paddle_dnl.weights.loading import load_weights, read_params
 
 import paddle
 
@@ -90,10 +92,13 @@ def load_start_weights(model: paddle.nn.Layer, model_cfg: dict) -> None:
     Raises:
         CheckpointError: an unreadable file, or one of another model.
     """
-    backbone = (model_cfg.get("backbone") or {}).get("pretrained")
-    if backbone:
+    path, what = (model_cfg.get("backbone") or {}).get("pretrained"), "model.backbone.pretrained"
+    if path and construction.insists(model.backbone):
+        load = functools.partial(start_weights.load_partly, what=what)
+        construction.read_into(model.backbone, path, read_params, load)
+    elif path:
         try:
-            start_weights.load_backbone(model.backbone, backbone, "model.backbone.pretrained")
+            start_weights.load_backbone(model.backbone, path, what)
         except start_weights.Misfit as error:
             raise CheckpointError(f"{error}{_nearest(model_cfg['type'], error.backbone)}") from None
     if model_cfg.get("pretrained"):
