@@ -67,6 +67,11 @@ def paddleclas_names(state, blocks: tuple[int, ...]) -> dict[str, np.ndarray]:
     return {name(key): value for key, value in state.items()}
 
 
+def segmentor(backbone) -> dict[str, np.ndarray]:
+    """A file of a whole network."""
+    return {f"backbone.{key}": value for key, value in backbone.items()} | {"decode_head.conv_seg.bias": np.ones(3)}
+
+
 def load(model_cfg: dict, path) -> dict[str, np.ndarray]:
     """The backbone after its start weights were loaded as train.py loads them."""
     model = build_model(model_cfg)
@@ -77,8 +82,7 @@ def load(model_cfg: dict, path) -> dict[str, np.ndarray]:
 
 FORMATS = {
     "v1c.pth": ("v1c", lambda s, path: torch_writer.save(torch_names(s, "v1c"), path)),
-    "segmentor.pth": ("v1c", lambda s, path: torch_writer.save(
-        {f"backbone.{k}": v for k, v in torch_names(s, "v1c").items()} | {"decode_head.conv_seg.bias": np.ones(3, "float32")}, path)),
+    "segmentor.pth": ("v1c", lambda s, path: torch_writer.save(segmentor(torch_names(s, "v1c")), path)),
     "v1_stream.pth": ("v1", lambda s, path: torch_writer.save_stream(torch_names(s, "v1"), path, wrapper=None)),
     "3x3.pth": ("3x3", lambda s, path: torch_writer.save(torch_names(s, "3x3"), path, prefix="module.")),
     "v1.safetensors": ("v1", lambda s, path: write_safetensors(torch_names(s, "v1"), path)),
