@@ -40,3 +40,7 @@ class DownloadError(PaddleDnlError):
 
 class NonFiniteError(PaddleDnlError):
     """The loss, a gradient or a weight became NaN or infinite during training."""
+
+
+class OutputError(PaddleDnlError):
+    """An output would overwrite an input, or a file that no program of this project wrote."""

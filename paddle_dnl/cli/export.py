@@ -85,5 +85,6 @@ def main(argv=None) -> int:
         transforms=section.get("transforms") or [{"type": "Normalize"}],
         class_info=classes,
         with_onnx=args.format == "onnx",
+        inputs=[*config.files, model_path],
     )
     return 0

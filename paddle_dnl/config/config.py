@@ -27,8 +27,8 @@ def to_yaml(value) -> str:
 class Config:
     """A configuration file with its bases, the overrides of the command line, and defaults, all checked.
 
-    Has the attributes of PaddleSeg's `Config`; beyond its keys it knows `grad_accum_iters`, `ema_decay` and
-    `pretrained_sha256`.
+    Has the attributes of PaddleSeg's `Config` and `files`, the paths that were read; beyond its keys it knows
+    `grad_accum_iters`, `ema_decay` and `pretrained_sha256`.
 
     Args:
         path: a .yml file, or the configuration as a dict.
@@ -48,7 +48,8 @@ class Config:
         opts: list[str] | None = None,
     ):
         self.path = "configuration" if isinstance(path, dict) else str(path)
-        self.dic = copy.deepcopy(path) if isinstance(path, dict) else read_config(path)
+        self.files: list[Path] = []
+        self.dic = copy.deepcopy(path) if isinstance(path, dict) else read_config(path, self.files)
         options = list(opts or [])
         for key, value in (
             ("lr_scheduler.learning_rate", learning_rate),

@@ -171,13 +171,13 @@ def strip_inherit_keys(value):
     return value
 
 
-def read_config(path: str | Path) -> dict:
-    """A configuration file with its bases merged in, as plain dicts, lists and scalars.
+def read_config(path: str | Path, files: list[Path] | None = None) -> dict:
+    """A configuration file with its bases merged in, as plain dicts, lists and scalars; `files` gets the paths of all of them.
 
     Raises:
         ConfigError: see `read_yaml_mapping`; also a base that is missing or leads back to the file itself, and too many.
     """
-    return strip_inherit_keys(_read_with_bases(Path(path), (), []))
+    return strip_inherit_keys(_read_with_bases(Path(path), (), [] if files is None else files))
 
 
 def _read_with_bases(path: Path, children: tuple[Path, ...], done: list[Path]) -> dict:

@@ -19,15 +19,16 @@ import pickle
 import re
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import paddle_dnl
 from paddle_dnl.errors import CheckpointError, NonFiniteError
+from paddle_dnl.files.atomic import discard, flush, make_temporary, put_in_place, remove_folder
+from paddle_dnl.files.problems import reason
 from paddle_dnl.log import logger
 from paddle_dnl.training.bad_values import bad_names
 from paddle_dnl.training.optimizer_state import require_same_optimizer, restore_optimizer
-from paddle_dnl.weights.atomic import discard, flush, make_temporary, put_in_place
 from paddle_dnl.weights.loading import load_weights, read_params
 from paddle_dnl.weights.manifest import MANIFEST, file_digest, read_manifest, write_manifest
 from paddle_dnl.weights.safe_pickle import read_pickle
@@ -37,9 +38,28 @@ import paddle
 
 PARAMS, OPTIMIZER, STATES, EMA = "model.pdparams", "model.pdopt", "model.pdstates", "ema_model.pdparams"
 CONFIG = "config.yml"
+MEMBERS = (PARAMS, OPTIMIZER, STATES, EMA, CONFIG, MANIFEST)
 
 
 # ---------------------------------------------------------------------------------------------- writing
+
+
+def is_ours(folder: Path) -> bool:
+    """Whether a folder is a checkpoint of this project, whole or damaged; PaddleSeg's hold neither of the two files."""
+    return (folder / MANIFEST).is_file() or (folder / STATES).is_file()
+
+
+def require_ours(folder: Path) -> None:
+    """Refuses a name under which something else lies.
+
+    Raises:
+        CheckpointError: a file, or a folder that is not a checkpoint of this project.
+    """
+    if folder.is_symlink() or (folder.exists() and not (folder.is_dir() and is_ours(folder))):
+        raise CheckpointError(
+            f"{folder}: exists and was not written by this program; it is not replaced. Move it away or choose another "
+            "--save_dir"
+        )
 
 
 def _refuse_non_finite(model: paddle.nn.Layer, optimizer, ema: paddle.nn.Layer | None, iteration: int) -> None:
@@ -98,7 +118,8 @@ def save_checkpoint(
     _refuse_non_finite(model, optimizer, ema, states["iteration"])
     temporary = None
     try:
-        temporary = make_temporary(folder)
+        require_ours(folder)
+        temporary = make_temporary(folder, MEMBERS)
         paddle.save(model.state_dict(), str(temporary / PARAMS))
         paddle.save(optimizer.state_dict(), str(temporary / OPTIMIZER))
         if ema is not None:
@@ -110,13 +131,11 @@ def save_checkpoint(
             flush(path)
         flush(temporary)
         put_in_place(temporary, folder)
-    except OSError as error:
-        raise CheckpointError(f"{folder}: the checkpoint could not be written ({error.strerror or error})") from error
-    except (ValueError, RuntimeError) as error:  # paddle.save reports a full disk this way
-        raise CheckpointError(f"{folder}: the checkpoint could not be written ({error})") from error
+    except (OSError, ValueError, RuntimeError) as error:  # paddle.save reports a full disk by one of the latter two
+        raise CheckpointError(f"{folder}: the checkpoint could not be written ({reason(error, folder)})") from error
     finally:
         if temporary is not None:
-            shutil.rmtree(temporary, ignore_errors=True)
+            discard(temporary)
     return folder
 
 
@@ -126,7 +145,8 @@ def link_checkpoint(source: str | Path, target: str | Path, states: Mapping | No
     With `states` these replace its own; `target` may then be `source`.
     """
     source, target = Path(source), Path(target)
-    temporary = make_temporary(target)
+    require_ours(target)
+    temporary = make_temporary(target, MEMBERS)
     try:
         for path in source.iterdir():
             if states is not None and path.name in (STATES, MANIFEST):
@@ -145,22 +165,23 @@ def link_checkpoint(source: str | Path, target: str | Path, states: Mapping | No
         flush(temporary)
         put_in_place(temporary, target)
     except OSError as error:
-        raise CheckpointError(f"{target}: could not be written ({error.strerror or error})") from error
+        raise CheckpointError(f"{target}: could not be written ({reason(error, target)})") from error
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        discard(temporary)
     return target
 
 
 def remove_old(save_dir: str | Path, keep: int, newest: Path | None = None) -> None:
     """Keeps the `keep` newest `iter_N` folders of `save_dir`, earlier runs' included; 0 or less keeps all.
 
-    `newest`, just written, is kept even where another one cannot be read and its time is that of the file system.
+    Folders of other programs, and files of others in ours, are neither counted nor removed. `newest`, just written, is kept
+    even where another one cannot be read and its time is that of the file system.
     """
     if keep > 0:
-        others = [folder for folder in iteration_folders(save_dir) if folder != newest]
+        others = [folder for folder in iteration_folders(save_dir) if folder != newest and is_ours(folder)]
         for folder in others[: max(0, len(others) + (newest is not None) - keep)]:
             with contextlib.suppress(OSError):
-                discard(folder)
+                remove_folder(folder, MEMBERS)
 
 
 # ---------------------------------------------------------------------------------------------- reading
@@ -242,6 +263,26 @@ def find_resume(resume_model: str | None, save_dir: str | Path) -> Path | None:
         return without_manifest[0]
     logger.info(f"--resume_model auto: no checkpoint in {save_dir}, training starts from the beginning")
     return None
+
+
+def require_free_names(save_dir: Path, resumed_from: Path | None, names: Iterable[str]) -> None:
+    """Refuses a run whose checkpoints would meet folders of other programs, before its first step.
+
+    Args:
+        save_dir: of the run.
+        resumed_from: checkpoint folder that it continues; earlier iterations are not written again.
+        names: folders that it may write beside `iter_N`, such as `best_model`.
+
+    Raises:
+        CheckpointError: see `require_ours`.
+    """
+    number = re.search(r"_(\d+)$", resumed_from.resolve().name) if resumed_from else None
+    start = int(number.group(1)) if number else 0
+    for folder in iteration_folders(save_dir):
+        if int(folder.name.removeprefix("iter_")) > start:
+            require_ours(folder)
+    for name in names:
+        require_ours(save_dir / name)
 
 
 def _instead_of(folder: Path) -> str:

@@ -8,7 +8,6 @@ from paddle_dnl.data.check import check_dataset
 from paddle_dnl.data.loading import load_batches, stack_training
 from paddle_dnl.distributed import collectives
 from paddle_dnl.distributed.signals import StopSignal
-from paddle_dnl.errors import CheckpointError
 from paddle_dnl.evaluation.evaluator import evaluate
 from paddle_dnl.log import logger
 from paddle_dnl.losses import build_losses
@@ -30,7 +29,6 @@ from paddle_dnl.training.sampling import (
     sample_names,
     seed_step,
 )
-from paddle_dnl.weights.atomic import write_text
 from paddle_dnl.weights.downloads import resolve_pretrained
 
 import numpy as np
@@ -134,12 +132,9 @@ class Trainer:
         if collectives.is_main():
             self.folder = RunFolder(self.save_dir)
             self.config_text = self.config.dump()
-            path = self.save_dir / checkpoint.CONFIG
-            try:
-                write_text(path, self.config_text)
-            except OSError as error:
-                raise CheckpointError(f"{path}: could not be written ({error.strerror or error})") from error
             chosen = checkpoint.find_resume(options.resume_model, self.save_dir)
+            checkpoint.require_free_names(self.save_dir, chosen, best_models.NAMES if options.do_eval else ())
+            self.folder.write_config(self.config_text, self.config.files)
         # Rank 0 chooses for all: each might find another one, or none, on a disk of its own.
         self.resumed_from = collectives.broadcast_object(chosen)
         # Checkpoints that this run wrote or began with, oldest first.

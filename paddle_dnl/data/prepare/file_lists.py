@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from paddle_dnl.errors import DataError
+from paddle_dnl.files.atomic import write_text
+from paddle_dnl.files.outputs import check_outputs
 from paddle_dnl.log import logger
 
 SPLITS = ("train", "val", "test")
@@ -52,6 +54,7 @@ def write_lists(
 
     Raises:
         DataError: no images at all, labels that are missing, or file names that hold the separator.
+        OutputError: a list of that name that we did not write, for instance one written by hand.
     """
     root = Path(root)
     if not (root / images).is_dir():
@@ -66,7 +69,8 @@ def write_lists(
         raise DataError(f"{len(missing)} labels are missing, first {missing[0]}; convert or remove the images first")
     if not found:
         raise DataError(f"{root / images}: no *{image_end} in {', '.join(splits)}")
+    check_outputs((root / f"{split}.txt" for split in found), (), root=root)
     for split, lines in found.items():
-        (root / f"{split}.txt").write_text("\n".join(lines) + "\n", encoding="utf-8", errors="surrogateescape")
+        write_text(root / f"{split}.txt", "\n".join(lines) + "\n")
         logger.info(f"{root / f'{split}.txt'}: {len(lines)} lines")
     return {split: len(lines) for split, lines in found.items()}
