@@ -57,7 +57,7 @@ def main(argv=None) -> int:
     read = [args.image_list, args.eval_list, *calibration, *(path for pair in evaluation for path in pair)]
     copied = [name for name in (files.model, files.params, files.onnx) if name]
     if Path(args.save_dir or files.folder).resolve() == files.folder.resolve():
-        copied, names = [], [INT8_NAME, FILE_NAME]
+        copied, names = [], [INT8_NAME]  # deploy.yaml is read and completed
     else:
         files.check_files(*copied)
         read += [files.folder / name for name in (*copied, FILE_NAME)]

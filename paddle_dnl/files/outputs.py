@@ -125,7 +125,7 @@ def record(path: Path, digest: str, folder: Path | None = None) -> None:
 
 
 def require_writable(path: str | Path) -> None:
-    """Refuses an existing file that no program of this project wrote, or that was changed since.
+    """Refuses an existing file that no program of this project wrote, or that was changed since; an empty one is no loss.
 
     Raises:
         OutputError: such a file, or a folder of that name.
@@ -133,10 +133,12 @@ def require_writable(path: str | Path) -> None:
     """
     path = Path(path)
     try:
-        mode = os.lstat(path).st_mode
+        found = os.lstat(path)
     except FileNotFoundError:
         return
-    if stat.S_ISDIR(mode):
+    if stat.S_ISREG(found.st_mode) and found.st_size == 0:
+        return
+    if stat.S_ISDIR(found.st_mode):
         raise OutputError(f"{path}: is a folder; a file of this name is to be written. Choose another output folder")
     if not is_ours(path):
         raise OutputError(

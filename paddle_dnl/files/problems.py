@@ -36,8 +36,7 @@ def reason(error: Exception, path: str | Path) -> str:
     """
     number = error.errno if isinstance(error, OSError) else None
     if number in _FULL or (number is None and is_full(path)):
-        what = "the quota is used up" if number == errno.EDQUOT else "no space left"
-        return f"{what} on the disk mounted at {mount_point(path)}"
+        return f"{os.strerror(number or errno.ENOSPC)}: the disk mounted at {mount_point(path)}"
     if number == errno.EFBIG:
-        return "it would be larger than the limit for files of this process or disk (ulimit -f)"
+        return f"{os.strerror(number)}: see `ulimit -f`, or the limit of the disk mounted at {mount_point(path)}"
     return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__

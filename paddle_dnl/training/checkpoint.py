@@ -77,10 +77,10 @@ def _refuse_non_finite(model: paddle.nn.Layer, optimizer, ema: paddle.nn.Layer |
         raise NonFiniteError(f"iter {iteration}: {bad[0]} holds NaN or infinity; this checkpoint was not written")
 
 
-def _write_manifest(folder: Path, iteration: int, optimizer: str | None) -> None:
+def _write_manifest(folder: Path, save_dir: Path, iteration: int, optimizer: str | None) -> None:
     files = sorted(path for path in folder.iterdir() if path.name != MANIFEST)
     # A clock may be set back; the order of saving is the order of these numbers all the same.
-    others = [_saved_at(other) for other in iteration_folders(folder.parent)]
+    others = [_saved_at(other) for other in iteration_folders(save_dir)]
     manifest = {
         "iteration": iteration,
         **({"optimizer": optimizer} if optimizer else {}),
@@ -126,7 +126,7 @@ def save_checkpoint(
             paddle.save(ema.state_dict(), str(temporary / EMA))
         (temporary / STATES).write_bytes(pickle.dumps(dict(states), protocol=4))
         (temporary / CONFIG).write_text(config_text, encoding="utf-8")
-        _write_manifest(temporary, states["iteration"], type(optimizer).__name__)
+        _write_manifest(temporary, folder.parent, states["iteration"], type(optimizer).__name__)
         for path in temporary.iterdir():
             flush(path)
         flush(temporary)
@@ -159,7 +159,8 @@ def link_checkpoint(source: str | Path, target: str | Path, states: Mapping | No
         if states is not None:
             (temporary / STATES).write_bytes(pickle.dumps(dict(states), protocol=4))
             # Manifests of older versions do not say which optimizer it was.
-            _write_manifest(temporary, states["iteration"], read_manifest(source / MANIFEST).get("optimizer"))
+            optimizer = read_manifest(source / MANIFEST).get("optimizer")
+            _write_manifest(temporary, target.parent, states["iteration"], optimizer)
             for name in (STATES, MANIFEST):
                 flush(temporary / name)
         flush(temporary)

@@ -3,7 +3,6 @@
 Issue 19, items 1 to 3. Each program runs in this process through its `main`; what was there before is compared byte by byte.
 """
 
-import json
 import os
 import shutil
 from pathlib import Path
@@ -128,17 +127,6 @@ def test_convert_does_not_write_over_its_input(work, name):
     with pytest.raises(OutputError, match=f"{name}: would be overwritten, and is an input"):
         convert.main([*words, "--output", str(output)])
     assert contents(work) == before
-
-
-def test_convert_keeps_the_graph_of_an_export(work):
-    weights = work / "run" / "output" / "iter_2" / "model.pdparams"
-    before = contents(work)
-    words = ["--source", "paddleseg", "--input", str(weights), "--config", str(work / "run" / "config.yml")]
-    for _ in range(2):
-        assert convert.main([*words, "--output", str(work / "export" / "model.safetensors")]) == 0
-        _kept(work, before)
-    assert json.loads((work / "export" / "model.conversion.json").read_text())["input"] == "model.pdparams"
-    _infer(work, work / "photos", work / "out")
 
 
 # ---------------------------------------------------------------------------------- files of other programs

@@ -164,7 +164,7 @@ def test_a_failed_rename_brings_the_old_one_back(tmp_path, monkeypatch):
     folder, rename = tmp_path / "output" / "iter_5", os.rename
 
     def fails_once(source, target):
-        if Path(target) == folder and ".tmp-" in str(source):
+        if Path(target) == folder and Path(source).name == "new":
             raise OSError(errno.EIO, "Input/output error")
         rename(source, target)
 
