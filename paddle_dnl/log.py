@@ -6,6 +6,7 @@
 import logging
 import os
 import sys
+import time
 
 from tqdm import tqdm
 
@@ -41,6 +42,24 @@ def _make_logger() -> logging.Logger:
 logger = _make_logger()
 
 
+_LINE_SECONDS = 30.0
+
+
 def progress(iterable, description: str, total: int | None = None):
-    """Wraps `iterable` in a tqdm bar when attached to a terminal; otherwise returns it as it is."""
-    return tqdm(iterable, desc=description, total=total, leave=False, disable=not sys.stderr.isatty())
+    """`iterable` with a tqdm bar on a terminal; into a file, a log line every 30 seconds with the time that is left."""
+    if sys.stderr.isatty():
+        return tqdm(iterable, desc=description, total=total, leave=False)
+    if total is None and hasattr(iterable, "__len__"):
+        total = len(iterable)
+    return _progress_lines(iterable, description, total)
+
+
+def _progress_lines(iterable, description: str, total: int | None):
+    began = said = time.monotonic()
+    for done, item in enumerate(iterable):
+        now = time.monotonic()
+        if done and now - said >= _LINE_SECONDS:
+            said = now
+            rest = f", about {(now - began) * (total - done) / done:.0f} s left" if total else ""
+            logger.info(f"{description}: {done}{f' of {total}' if total else ''} in {now - began:.0f} s{rest}")
+        yield item

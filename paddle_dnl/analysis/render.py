@@ -36,8 +36,10 @@ def render_nonlocal(attention: BlockAttention, geometry: Geometry, scene: Scene)
     A plain non-local block is shown as its two factors, see `BlockAttention.factors`; `both` are its weights.
     """
     parts = attention.factors()
-    unary = _overlay(parts.unary(), geometry, scene.picture) if parts.has_unary else None
-    if unary is not None:
+    unary, unary_title = None, ""
+    if parts.has_unary:
+        heat = parts.unary()
+        unary, unary_title = _overlay(heat, geometry, scene.picture), f"unary, {heat.max() * heat.size:.1f} x even at most"
         save_image(scene.folder / "unary.png", unary)
     rows = []
     for x, y in scene.points:
@@ -51,7 +53,7 @@ def render_nonlocal(attention: BlockAttention, geometry: Geometry, scene: Scene)
             save_image(scene.folder / f"{name}_{x}_{y}.png", made)
             row.append((made, f"{name}, {heat.max() * heat.size:.1f} x even at most"))
         if unary is not None:
-            row.insert(min(2, len(row)), (unary, "unary"))
+            row.insert(min(2, len(row)), (unary, unary_title))
         rows.append(row)
     save_image(scene.folder / "overview.png", draw.sheet(rows))
     _write_viewer(parts, geometry, scene)

@@ -3,6 +3,7 @@
 import argparse
 
 from paddle_dnl.errors import UsageError
+from paddle_dnl.log import logger
 
 DEVICES = ("cpu", "gpu", "xpu", "npu", "mlu")
 
@@ -15,10 +16,31 @@ def true_or_false(text: str) -> bool:
     return values[text.lower()]
 
 
+def add_config(parser: argparse.ArgumentParser, help: str = "YAML configuration", **options) -> None:
+    """--config and --opts, of programs that read a configuration.
+
+    Args:
+        help: what the configuration is for.
+        options: further arguments of `add_argument` for --config.
+    """
+    options.setdefault("required", True)
+    text = f"{help}: a file, or a name that `paddle-dnl configs` lists"
+    parser.add_argument("--config", help=text, **options).completer = _complete_config
+    parser.add_argument("--opts", nargs="+", metavar="KEY=VALUE", help="replace values of the configuration")
+
+
+def _complete_config(prefix: str, **_) -> list[str]:
+    """For argcomplete: names of the model zoo and YAML files."""
+    from paddle_dnl.config.lookup import zoo_configs
+
+    from argcomplete.completers import FilesCompleter
+
+    return [name for name in zoo_configs() if name.startswith(prefix)] + list(FilesCompleter(("yml", "yaml"))(prefix))
+
+
 def add_common(parser: argparse.ArgumentParser) -> None:
     """--config, --opts, --device, --precision, --amp_level, --data_format."""
-    parser.add_argument("--config", required=True, help="YAML configuration")
-    parser.add_argument("--opts", nargs="+", metavar="KEY=VALUE", help="replace values of the configuration")
+    add_config(parser)
     parser.add_argument("--device", choices=DEVICES, help="default: gpu when Paddle has one, else cpu")
     parser.add_argument("--precision", choices=("fp32", "fp16", "bf16"), default="fp32")
     parser.add_argument("--amp_level", choices=("O1", "O2"), default="O1")
@@ -26,12 +48,13 @@ def add_common(parser: argparse.ArgumentParser) -> None:
 
 
 def add_augmented(parser: argparse.ArgumentParser, switch: str) -> None:
-    """Sliding windows, several scales, flips."""
-    parser.add_argument(f"--{switch}", action="store_true", help="use --scales and the flips")
-    parser.add_argument("--scales", nargs="+", type=float, default=[1.0])
-    parser.add_argument("--flip_horizontal", action="store_true")
-    parser.add_argument("--flip_vertical", action="store_true")
-    parser.add_argument("--is_slide", action="store_true", help="sliding windows of --crop_size every --stride")
+    """Sliding windows, several scales, flips. A flag that was not typed is None: `test_config` decides."""
+    either = {"action": argparse.BooleanOptionalAction}
+    parser.add_argument(f"--{switch}", **either, help="use scales and flips; a typed --scales or flip implies it")
+    parser.add_argument("--scales", nargs="+", type=float, help="default: those of test_config, else 1.0")
+    parser.add_argument("--flip_horizontal", **either, help="also flipped left to right")
+    parser.add_argument("--flip_vertical", **either, help="also flipped upside down")
+    parser.add_argument("--is_slide", **either, help="sliding windows of --crop_size every --stride")
     parser.add_argument("--crop_size", nargs=2, type=int, metavar=("W", "H"))
     parser.add_argument("--stride", nargs=2, type=int, metavar=("W", "H"))
     parser.add_argument(
@@ -73,32 +96,54 @@ def select_device(device: str | None) -> str:
     return device
 
 
+_TEST_FLAGS = ("scales", "flip_horizontal", "flip_vertical", "is_slide", "crop_size", "stride", "average")
+_AUGMENTATIONS = ("scales", "flip_horizontal", "flip_vertical")
+
+
 def test_settings(args: argparse.Namespace, config, switch: str) -> dict:
-    """The configuration's `test_config` with the flags laid over it, as arguments of `evaluate` and `predict`.
+    """Arguments of `evaluate` and `predict`: the configuration's `test_config`, replaced by every flag that was typed.
+
+    A typed scale or flip switches augmentation on: PaddleSeg ignores it without the switch and so reports the score of a
+    plain evaluation under the name of an augmented one.
+
+    Args:
+        args: flags of `add_augmented`; None where a flag was not typed.
+        config: a `paddle_dnl.config.Config`.
+        switch: `aug_eval` or `aug_pred`, the flag that switches scales and flips.
 
     Raises:
-        UsageError: --is_slide without --crop_size and --stride anywhere.
+        UsageError: --is_slide without --crop_size and --stride anywhere, or scales and flips with the switch off.
     """
     settings = config.test_config
-    if getattr(args, switch):
+    typed = {name: getattr(args, name) for name in _TEST_FLAGS if getattr(args, name) is not None}
+    settings |= typed
+    wanted = _effective(typed)
+    if getattr(args, switch) is not None:
+        settings["aug_eval"] = getattr(args, switch)
+    elif wanted and not settings.get("aug_eval"):
         settings["aug_eval"] = True
-    if args.scales != [1.0]:
-        settings["scales"] = args.scales
-    for name in ("flip_horizontal", "flip_vertical", "is_slide"):
-        if getattr(args, name):
-            settings[name] = True
-    for name in ("crop_size", "stride", "average"):
-        if getattr(args, name) is not None:
-            settings[name] = getattr(args, name)
+        logger.info(f"--{wanted[0]} implies --{switch}")
+    if wanted and not settings["aug_eval"]:
+        raise UsageError(f"--no-{switch} contradicts --{wanted[0]}: remove one of them")
     if settings.get("is_slide") and not (settings.get("crop_size") and settings.get("stride")):
         raise UsageError("--is_slide needs --crop_size W H and --stride W H")
     if any(value <= 0 for name in ("crop_size", "stride") for value in settings.get(name) or ()):
         raise UsageError("--crop_size and --stride must be positive")
     if not settings.get("aug_eval"):
-        # As in PaddleSeg, scales and flips count only together with the switch.
-        for name in ("scales", "flip_horizontal", "flip_vertical"):
+        for name in _AUGMENTATIONS:
             settings.pop(name, None)
+    elif getattr(args, switch) and not _effective(settings):
+        logger.warning(
+            f"--{switch} changes nothing: neither flags nor test_config give scales or flips; add for instance "
+            "--scales 0.75 1.0 1.25 --flip_horizontal"
+        )
     return settings
+
+
+def _effective(settings: dict) -> list[str]:
+    """Names of the scales and flips in `settings` with which an augmented evaluation differs from a plain one."""
+    plain = {"scales": (None, 1.0, [1.0])}
+    return [name for name in _AUGMENTATIONS if settings.get(name) not in plain.get(name, (None, False))]
 
 
 def require_model_path(args: argparse.Namespace) -> str:

@@ -9,6 +9,7 @@ import json
 import zlib
 from pathlib import Path
 
+from paddle_dnl.cli import _arguments
 from paddle_dnl.weights.convert import SOURCES
 
 import numpy as np
@@ -16,12 +17,12 @@ import numpy as np
 _PADDLE_FILES = (".pdparams", ".safetensors")
 
 
-def parse_args(argv=None) -> argparse.Namespace:
+def make_parser() -> argparse.ArgumentParser:
     """The flags of tools/convert_weights.py."""
     parser = argparse.ArgumentParser(description="Converts published weights to a model of this project.")
     parser.add_argument("--source", required=True, choices=SOURCES, help="project that the file is from")
     parser.add_argument("--input", required=True, help=".pth (both formats), .pdparams or .safetensors")
-    parser.add_argument("--config", required=True, help="configuration of the model that the weights are for")
+    _arguments.add_config(parser, "configuration of the model that the weights are for")
     parser.add_argument(
         "--output",
         required=True,
@@ -42,8 +43,12 @@ def parse_args(argv=None) -> argparse.Namespace:
         help=".npz with the original's `input` [B, 3, H, W] and `logits` [B, K, H, W] in float32 (or a "
         "golden case's out.npz beside its spec.json); nothing is written unless ours agree",
     )
-    parser.add_argument("--opts", nargs="+", help="key=value pairs that replace values of the configuration")
-    return parser.parse_args(argv)
+    return parser
+
+
+def parse_args(argv=None) -> argparse.Namespace:
+    """Flags as given, or the exit of argparse."""
+    return make_parser().parse_args(argv)
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:
@@ -172,3 +177,9 @@ def main(argv=None) -> int:
     _write(output, target.state_dict(), json.dumps(account, indent=1) + "\n")
     logger.info(f"Weights written to {output}, what became of each tensor to {_report_path(output)}")
     return 0
+
+
+if __name__ == "__main__":
+    from paddle_dnl.cli._run import run
+
+    run("paddle_dnl.cli.convert")

@@ -4,22 +4,27 @@ import argparse
 import shlex
 
 from paddle_dnl.cli import _arguments
+from paddle_dnl.errors import UsageError
 
 # Models of ours whose graph has one size; the others have `dynamic_safe`.
 FIXED_SIZE = ("DNLNet", "SemanticFPN", "DGMN2SETR")
 
 
-def parse_args(argv=None) -> argparse.Namespace:
+def make_parser() -> argparse.ArgumentParser:
     """The flags of export.py, those of PaddleSeg."""
     parser = argparse.ArgumentParser(description="Writes a static graph for Paddle Inference and checks it.")
-    parser.add_argument("--config", required=True, help="YAML configuration")
-    parser.add_argument("--opts", nargs="+", metavar="KEY=VALUE", help="replace values of the configuration")
+    _arguments.add_config(parser)
     parser.add_argument("--model_path", help=".pdparams or .safetensors file of trained weights")
     parser.add_argument("--save_dir", default="./output/inference_model", help="folder of the exported model")
     parser.add_argument("--input_shape", nargs=4, type=int, metavar=("N", "C", "H", "W"), help="fixed input size")
     parser.add_argument("--format", choices=("paddle", "onnx"), default="paddle", help="onnx: model.onnx as well")
     parser.add_argument("--output_op", choices=("argmax", "softmax", "none"), default="argmax")
-    return parser.parse_args(argv)
+    return parser
+
+
+def parse_args(argv=None) -> argparse.Namespace:
+    """Flags as given, or the exit of argparse."""
+    return make_parser().parse_args(argv)
 
 
 def _refuse_free_size(args: argparse.Namespace) -> None:
@@ -62,6 +67,22 @@ def _trained_size(config: dict) -> tuple[int, int]:
     return 1024, 512
 
 
+def _transforms(config) -> list[dict]:
+    """The preprocessing to store: `export.transforms`, else that of the validation, also when it is none.
+
+    Raises:
+        UsageError: neither is there.
+    """
+    for section in ("export", "val_dataset"):
+        cfg = config.dic.get(section)
+        if cfg and (section == "val_dataset" or "transforms" in cfg):
+            return list(cfg.get("transforms") or [])
+    raise UsageError(
+        f"{config.path}: has no val_dataset, so nothing says how pictures are prepared; name it, for instance "
+        "--opts 'export.transforms=[{type: Normalize}]'"
+    )
+
+
 def main(argv=None) -> int:
     """Exports and verifies; returns the exit status."""
     args = parse_args(argv)
@@ -71,20 +92,26 @@ def main(argv=None) -> int:
 
     _arguments.select_device("cpu")
     config = Config(args.config, opts=args.opts)
-    from paddle_dnl.data.classes import class_info
+    from paddle_dnl.data.classes import classes_of_config
+    from paddle_dnl.data.label_rule import label_rule
     from paddle_dnl.deployment.export.exporter import export_model
     from paddle_dnl.models.build import build_model
 
-    section = config.dic.get("export") or config.val_dataset_cfg or {}
-    classes = class_info(config.train_dataset_cfg["type"], config.model_cfg["num_classes"])
     export_model(
         build_model(config, pretrained=model_path),
         args.save_dir,
         input_shape=args.input_shape,
         output_op=args.output_op,
-        transforms=section.get("transforms") or [{"type": "Normalize"}],
-        class_info=classes,
+        transforms=_transforms(config),
+        label_rule=label_rule(config.val_dataset_cfg or config.train_dataset_cfg, "val_dataset"),
+        class_info=classes_of_config(config),
         with_onnx=args.format == "onnx",
         inputs=[*config.files, model_path],
     )
     return 0
+
+
+if __name__ == "__main__":
+    from paddle_dnl.cli._run import run
+
+    run("paddle_dnl.cli.export")

@@ -7,7 +7,7 @@ from pathlib import Path
 from paddle_dnl.errors import UsageError
 
 
-def parse_args(argv=None) -> argparse.Namespace:
+def make_parser() -> argparse.ArgumentParser:
     """The flags of quantize.py."""
     parser = argparse.ArgumentParser(
         description="Quantises the ONNX graph of an exported folder to 8 bits for ONNX Runtime on CPU (static, after "
@@ -23,7 +23,16 @@ def parse_args(argv=None) -> argparse.Namespace:
     add("--num_calibration", type=int, default=32, help="images used of --image_list, spread over it")
     add("--num_eval", type=int, default=100, help="images compared of --eval_list, spread over it")
     add("--cpu_threads", type=int, help="default OMP_NUM_THREADS, else one per core")
-    args = parser.parse_args(argv)
+    return parser
+
+
+def parse_args(argv=None) -> argparse.Namespace:
+    """Flags as given, checked.
+
+    Raises:
+        UsageError: values that do not fit; names the flag.
+    """
+    args = make_parser().parse_args(argv)
     for name in ("num_calibration", "num_eval", "cpu_threads"):
         value = getattr(args, name)
         if value is not None and value < 1:
@@ -42,7 +51,6 @@ def main(argv=None) -> int:
     from dataclasses import asdict, replace
 
     from paddle_dnl.data.image_files import find_pairs
-    from paddle_dnl.data.reading import read_label
     from paddle_dnl.deployment.export import install, int8
     from paddle_dnl.deployment.runtime.backends import EngineOptions, OnnxEngine, default_threads
     from paddle_dnl.deployment.runtime.deploy_config import FILE_NAME, INT8_NAME, read_deploy_config
@@ -77,9 +85,9 @@ def main(argv=None) -> int:
         shared = len({image for image, _ in evaluation} & set(calibration))
         note = f", {shared} of them were calibrated on" if shared else ""
         logger.info(f"comparing on {len(evaluation)} images{note}")
-        pairs = [(image, label and read_label(label)) for image, label in evaluation]
+        pairs = int8.read_labels(evaluation, files)
         classes = len(files.classes.names) if files.classes else 256
-        report = int8.compare(plain, small, pairs, classes, len(calibration), threads)
+        report = int8.compare(plain, small, pairs, classes, len(calibration), threads, files.ignore_index)
         made.verified = {**files.verified, "int8": asdict(report)}
         made.sha256 = {name: file_digest(files.folder / name) for name in (files.model, files.params, files.onnx)}
         made.sha256[INT8_NAME] = file_digest(export / INT8_NAME)
@@ -93,3 +101,9 @@ def main(argv=None) -> int:
     logger.info(f"{place / INT8_NAME} written and recorded in deploy.yaml")
     print(report.table(), flush=True)
     return 0
+
+
+if __name__ == "__main__":
+    from paddle_dnl.cli._run import run
+
+    run("paddle_dnl.cli.quantize")

@@ -5,16 +5,21 @@ import argparse
 from paddle_dnl.cli import _arguments
 
 
-def parse_args(argv=None) -> argparse.Namespace:
+def make_parser() -> argparse.ArgumentParser:
     """The flags of val.py, those of PaddleSeg, bf16 and --average."""
     parser = argparse.ArgumentParser(description="Evaluates a model on the val_dataset of its configuration.")
     _arguments.add_common(parser)
     parser.add_argument("--model_path", help=".pdparams or .safetensors file of trained weights")
     parser.add_argument("--num_workers", type=int, default=0, help="processes that load data")
-    parser.add_argument("--batch_size", type=int, default=1, help="images at once; sizes must be equal for more than 1")
+    parser.add_argument("--batch_size", type=int, help="images at once, of equal size; default: test_config's, else 1")
     parser.add_argument("--auc_roc", action="store_true", help="also the area under the ROC curve")
     _arguments.add_augmented(parser, "aug_eval")
-    return parser.parse_args(argv)
+    return parser
+
+
+def parse_args(argv=None) -> argparse.Namespace:
+    """Flags as given, or the exit of argparse."""
+    return make_parser().parse_args(argv)
 
 
 def main(argv=None) -> int:
@@ -32,6 +37,10 @@ def main(argv=None) -> int:
     settings = _arguments.test_settings(args, config, "aug_eval")
     if args.auc_roc:
         settings["auc_roc"] = True
+    if args.batch_size is not None:
+        if args.batch_size < 1:
+            raise UsageError(f"--batch_size must be at least 1, got {args.batch_size}")
+        settings["batch_size"] = args.batch_size
     from paddle_dnl.data.check import check_dataset
     from paddle_dnl.distributed import collectives
     from paddle_dnl.evaluation.evaluator import evaluate
@@ -42,10 +51,15 @@ def main(argv=None) -> int:
     dataset = registry.build(config.val_dataset_cfg, "dataset", "val_dataset")
     check_dataset(dataset, "val_dataset", num_workers=args.num_workers)
     model = build_model(config, pretrained=model_path)
-    settings.setdefault("batch_size", args.batch_size)
     announce_evaluation(model, dataset, settings)
     evaluate(
         model, dataset, num_workers=args.num_workers, precision=args.precision, amp_level=args.amp_level, **settings
     )
     collectives.finish()
     return 0
+
+
+if __name__ == "__main__":
+    from paddle_dnl.cli._run import run
+
+    run("paddle_dnl.cli.val")

@@ -8,10 +8,10 @@ import inspect
 import math
 import reprlib
 
-from paddle_dnl import registry
+from paddle_dnl import optim, registry
+from paddle_dnl.config import dataset_values
 from paddle_dnl.errors import ConfigError
-
-import paddle
+from paddle_dnl.optim.groups import number
 
 _REQUIRED = ("batch_size", "iters", "train_dataset", "optimizer", "lr_scheduler", "loss", "model")
 _OPTIONAL = (
@@ -20,11 +20,9 @@ _OPTIONAL = (
 )  # fmt: skip
 _TEST_KEYS = (
     "aug_eval", "scales", "flip_horizontal", "flip_vertical", "is_slide", "crop_size", "stride", "average", "align_corners",
-    "auc_roc", "batch_size",
+    "auc_roc", "batch_size", "while_training",
 )  # fmt: skip
 _SECTIONS = {"model": "model", "train_dataset": "dataset", "val_dataset": "dataset", "optimizer": "optimizer"}
-# Names that PaddleSeg accepts for compatibility with its own past.
-_OLD_NAMES = {"adam": "Adam", "sgd": "SGD"}
 
 
 def check(config: dict, path: str) -> None:
@@ -73,11 +71,11 @@ def check_component(cfg, kind: str, where: str) -> None:
     """A `{type: ..., argument: ...}` mapping and all inside it: known name, known arguments, none missing."""
     if not isinstance(cfg, dict) or not isinstance(cfg.get("type"), str):
         raise ConfigError(f"{where}: expected a mapping with a `type` key that names the {kind}, got {cfg!r}")
-    name = _OLD_NAMES.get(cfg["type"], cfg["type"]) if kind == "optimizer" else cfg["type"]
-    cls = registry.find(name, kind, where)
-    if kind == "optimizer" and name == "SGD" and "momentum" in cfg:
-        cls = registry.find("Momentum", kind, where)
-    _check_arguments(cls, name, {key: value for key, value in cfg.items() if key != "type"}, where, kind)
+    if kind == "optimizer":
+        cls, arguments = optim.resolve(cfg, where)
+    else:
+        cls, arguments = registry.find(cfg["type"], kind, where), {k: v for k, v in cfg.items() if k != "type"}
+    _check_arguments(cls, cfg["type"], arguments, where, kind)
     _check_start_weights(cfg, kind, where)
     for key in ("transforms", "losses"):
         items = cfg.get(key)
@@ -108,16 +106,16 @@ _SUPPLIED = {
     "model": {"num_classes"},
     "backbone": set(),
     "dataset": {"transforms", "num_classes", "mode"},
-    "optimizer": {"parameters", "learning_rate"},
+    "optimizer": set(),
 }
 
 
 def _check_arguments(cls, name: str, arguments: dict, where: str, kind: str) -> None:
     parameters = inspect.signature(cls).parameters
-    known = [key for key, p in parameters.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    known = [key for key, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     if not any(p.kind == p.VAR_KEYWORD for p in parameters.values()):
         for key in arguments:
-            # PaddleSeg's SGD with a momentum is another class.
+            # SGD with a momentum is another class, whose arguments `known` then is.
             _refuse_unknown(key, [*known, "momentum"] if (kind, name) == ("optimizer", "SGD") else known, where)
     for key in known:
         parameter = parameters[key]
@@ -147,14 +145,7 @@ def _check_scheduler(cfg) -> None:
     where = "lr_scheduler"
     if not isinstance(cfg, dict) or "type" not in cfg:
         raise ConfigError(f"{where}: expected a mapping with a `type` key, got {cfg!r}")
-    module = paddle.optimizer.lr
-    schedules = [
-        name for name, value in vars(module).items()
-        if inspect.isclass(value) and issubclass(value, module.LRScheduler) and value is not module.LRScheduler
-    ]  # fmt: skip
-    if cfg["type"] not in schedules:
-        raise ConfigError(f"{where}.type: no schedule {cfg['type']!r}.{registry.nearest(cfg['type'], schedules)}")
-    parameters = inspect.signature(getattr(module, cfg["type"])).parameters
+    parameters = inspect.signature(optim.schedule_class(cfg["type"])).parameters
     known = [*parameters, "type", "warmup_iters", "warmup_start_lr"]
     for key, value in cfg.items():
         _refuse_unknown(key, known, where)
@@ -171,15 +162,16 @@ def _check_scheduler(cfg) -> None:
 
 
 def _check_optimizer(cfg: dict) -> None:
-    momentum = cfg.get("momentum", 0.9)
-    if not _is_number(momentum) or not 0 <= momentum <= 1:
-        raise ConfigError(f"optimizer.momentum: must be a number from 0 to 1, got {momentum!r}")
-    decay = cfg.get("weight_decay")
-    if decay is None:
-        return
-    if isinstance(decay, bool) or not isinstance(decay, int | float) or not math.isfinite(decay) or decay < 0:
-        raise ConfigError(f"optimizer.weight_decay: must be a number from 0, got {decay!r}")
-    cfg["weight_decay"] = float(decay)
+    """Values, by building the recipe; the model that it needs comes later."""
+    cls, arguments = optim.resolve(cfg)
+    if arguments.get("weight_decay") is not None:
+        cfg["weight_decay"] = arguments["weight_decay"] = number(arguments["weight_decay"], "optimizer.weight_decay")
+    try:
+        cls(**arguments)
+    except ConfigError:
+        raise
+    except Exception as error:
+        raise ConfigError(f"optimizer: {cfg['type']} cannot be built: {error}") from error
 
 
 def _check_losses(config: dict) -> None:
@@ -208,21 +200,27 @@ def _check_losses(config: dict) -> None:
             raise ConfigError(f"{section}.types: {len(types)} losses for {len(coef)} coef; give one, or one per coef")
 
 
-def _check_test_config(cfg: dict) -> None:
+def _check_test_config(cfg: dict, where: str = "test_config") -> None:
     if not isinstance(cfg, dict):
-        raise ConfigError(f"test_config: expected a mapping, got {cfg!r}")
+        raise ConfigError(f"{where}: expected a mapping, got {cfg!r}")
     for key in cfg:
-        _refuse_unknown(key, _TEST_KEYS, "test_config")
+        _refuse_unknown(key, _TEST_KEYS, where)
+    if cfg.get("while_training") is not None:
+        if where != "test_config":
+            raise ConfigError(f"{where}.while_training: stands in test_config only")
+        inner = cfg["while_training"]
+        _check_test_config(inner, f"{where}.while_training")
+        cfg = {**{key: value for key, value in cfg.items() if key != "while_training"}, **inner}
     if cfg.get("average", "logits") not in ("logits", "softmax"):
-        raise ConfigError(f"test_config.average: must be logits or softmax, got {cfg['average']!r}")
+        raise ConfigError(f"{where}.average: must be logits or softmax, got {cfg['average']!r}")
     for key in ("crop_size", "stride"):
         value = cfg.get(key)
         if value is None and cfg.get("is_slide"):
-            raise ConfigError(f"test_config.{key}: missing; is_slide needs it, as [width, height] in pixels")
+            raise ConfigError(f"{where}.{key}: missing; is_slide needs it, as [width, height] in pixels")
         if value is not None and not (
             isinstance(value, list) and len(value) == 2 and all(isinstance(v, int) and v > 0 for v in value)
         ):
-            raise ConfigError(f"test_config.{key}: expected [width, height] in pixels, got {value!r}")
+            raise ConfigError(f"{where}.{key}: expected [width, height] in pixels, got {value!r}")
 
 
 def _one_value(sources: dict[str, object], what: str):
@@ -249,11 +247,11 @@ def _of_datasets(config: dict, argument: str, attribute: str) -> dict[str, objec
 def _match_datasets(config: dict) -> None:
     model = config["model"]
     classes = _of_datasets(config, "num_classes", "NUM_CLASSES")
-    agreed = _one_value({**classes, "model.num_classes": model.get("num_classes")}, "numbers of classes")
-    if agreed is None:
+    classes = _one_value({**classes, "model.num_classes": model.get("num_classes")}, "numbers of classes")
+    if classes is None:
         raise ConfigError("train_dataset.num_classes: missing")
     if "num_classes" in inspect.signature(registry.find(model["type"], "model", "model")).parameters:
-        model["num_classes"] = agreed
+        model["num_classes"] = classes
     holder, where = model, "model"
     if isinstance(model.get("backbone"), dict):
         holder, where = model["backbone"], "model.backbone"
@@ -264,6 +262,7 @@ def _match_datasets(config: dict) -> None:
     ignored = _of_datasets(config, "ignore_index", "IGNORE_INDEX")
     for i, loss in enumerate(config["loss"]["types"]):
         _set_ignore_index(loss, ignored, f"loss.types.{i}")
+    dataset_values.carry(config, {where.split(".")[0]: value for where, value in ignored.items()}, classes)
 
 
 def _set_ignore_index(loss: dict, ignored: dict[str, object], where: str) -> None:

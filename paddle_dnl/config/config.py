@@ -5,23 +5,11 @@ import copy
 from pathlib import Path
 
 from paddle_dnl.config import checks
+from paddle_dnl.config.lookup import find_config
 from paddle_dnl.config.overrides import apply_overrides
-from paddle_dnl.config.reading import read_config
+from paddle_dnl.config.reading import read_config, to_yaml
+from paddle_dnl.config.spellings import modernise
 from paddle_dnl.errors import ConfigError
-
-import yaml
-
-
-class _Dumper(yaml.SafeDumper):
-    """Writes repeated values out instead of using anchors."""
-
-    def ignore_aliases(self, data) -> bool:
-        return True
-
-
-def to_yaml(value) -> str:
-    """Plain data as YAML text, keys in their order."""
-    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
 
 
 class Config:
@@ -31,7 +19,7 @@ class Config:
     `grad_accum_iters`, `ema_decay` and `pretrained_sha256`.
 
     Args:
-        path: a .yml file, or the configuration as a dict.
+        path: a .yml file, a name of the model zoo, or the configuration as a dict.
         learning_rate, batch_size, iters: replace the values of the file; None keeps them, zero is not ignored.
         opts: `key=value` strings, see `paddle_dnl.config.overrides`.
 
@@ -47,9 +35,11 @@ class Config:
         iters: int | None = None,
         opts: list[str] | None = None,
     ):
-        self.path = "configuration" if isinstance(path, dict) else str(path)
+        self.path = "configuration" if isinstance(path, dict) else str(find_config(path))
         self.files: list[Path] = []
-        self.dic = copy.deepcopy(path) if isinstance(path, dict) else read_config(path, self.files)
+        self.dic = copy.deepcopy(path) if isinstance(path, dict) else read_config(self.path, self.files)
+        with self.named_in_errors():
+            modernise(self.dic)
         options = list(opts or [])
         for key, value in (
             ("lr_scheduler.learning_rate", learning_rate),
@@ -59,6 +49,8 @@ class Config:
             if value is not None:
                 options.insert(0, f"{key}={value}")
         apply_overrides(self.dic, options)
+        with self.named_in_errors():
+            modernise(self.dic)
         checks.check(self.dic, self.path)
 
     @contextlib.contextmanager
@@ -126,7 +118,12 @@ class Config:
     @property
     def test_config(self) -> dict:
         """Arguments of evaluation: slide, scales, flip."""
-        return self._section("test_config")
+        return {key: value for key, value in self._section("test_config").items() if key != "while_training"}
+
+    @property
+    def test_config_while_training(self) -> dict:
+        """Arguments of the evaluations between training steps: `test_config` with its `while_training` laid over it."""
+        return self.test_config | (self._section("test_config").get("while_training") or {})
 
     def dump(self) -> str:
         """The resolved configuration as YAML that reads back to the same values."""

@@ -18,22 +18,26 @@ _COLUMNS = (
     "mIoU (flip)",
     "mIoU (ms+flip)",
     "Source",
+    "Recipe checked against",
     "Checked here",
 )
 
 
 def read_rows(path: str | Path) -> list[dict]:
-    """The rows of zoo.yml.
+    """The rows of zoo.yml, each with the `page` and `commit` of its source.
 
     Raises:
-        ConfigError: a row without a needed key.
+        ConfigError: a row without a needed key, or of an unknown source.
     """
-    rows = yaml.safe_load(Path(path).read_text(encoding="utf-8"))["rows"]
-    for i, row in enumerate(rows):
-        for key in ("config", "family", "model", "backbone", "dataset", "size", "iters", "source"):
+    zoo = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    for i, row in enumerate(zoo["rows"]):
+        for key in ("config", "family", "model", "backbone", "dataset", "size", "iters", "batch", "source", "recipe"):
             if key not in row:
                 raise ConfigError(f"{path}: rows.{i}.{key}: missing")
-    return rows
+        if row["source"] not in zoo["sources"]:
+            raise ConfigError(f"{path}: rows.{i}.source: {row['source']!r} is not among sources")
+        row |= zoo["sources"][row["source"]]
+    return zoo["rows"]
 
 
 def _number(value, digits: int = 2) -> str:
@@ -59,6 +63,7 @@ def _table(rows: list[dict], link_from: str) -> list[str]:
             _number(row.get("miou_flip")),
             _number(row.get("miou_ms_flip")),
             row["source"],
+            "-" if row["recipe"] is None else f"[{row['commit']}]({row['page']}{row['recipe']})",
             ", ".join(row.get("checked", [])) or "builds",
         )
         lines.append("| " + " | ".join(cells) + " |")
@@ -72,7 +77,7 @@ _NOTE = (
     "the published one; `builds`: the configuration resolves and builds. "
     "*Params*: trainable parameters with auxiliary heads; "
     "*GMACs*: 10^9 multiply-accumulates of one image of that resolution in evaluation, both counted here "
-    "(tools/count_macs.py). Made by `python tools/model_zoo.py`."
+    "(tools/count_macs.py). *Recipe checked against*: the source's own file at that commit. Made by `python tools/model_zoo.py`."
 )
 
 

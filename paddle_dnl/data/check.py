@@ -62,8 +62,11 @@ def _compare_entries(pairs: list, name: str) -> None:
     """An image with two labels is a mistake; one that is listed twice may be meant, as it then counts twice.
 
     Raises:
-        DataError: an image is listed with different labels.
+        DataError: an image is listed with different labels, or as its own label.
     """
+    own = next((image for image, label in pairs if label is not None and os.path.abspath(image) == os.path.abspath(label)), None)
+    if own is not None:
+        raise DataError(f"{name}: {own} is listed as its own label; name the label pictures in the list")
     labels: dict = {}
     for image, label in pairs:
         if labels.setdefault(image, label) != label:

@@ -1,6 +1,16 @@
-"""Names and colours of the classes of known datasets."""
+"""Names and colours of classes: of known datasets, of a configuration, of a `classes.txt`."""
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+
+from paddle_dnl.errors import DataError
+
+FILE_NAME = "classes.txt"
+# Ignored pixels in pictures of labels: the colour that PASCAL VOC's palette gives to 255.
+IGNORED_COLOR = (224, 224, 192)
+BACKGROUND_COLOR = (0, 0, 0)
 
 CITYSCAPES = {
     "road": (128, 64, 128), "sidewalk": (244, 35, 232), "building": (70, 70, 70), "wall": (102, 102, 156),
@@ -75,6 +85,8 @@ _NAMES = {
 def class_info(dataset_type: str, num_classes: int) -> ClassInfo:
     """Names and colours for a dataset of a configuration; `class_0`, `class_1`, ... where it has none of its own.
 
+    Of two unknown classes the first is taken for background, which is black and which overlays leave clear.
+
     Args:
         dataset_type: the `type` of the dataset, such as `Cityscapes`.
         num_classes: how many classes the model has.
@@ -84,5 +96,94 @@ def class_info(dataset_type: str, num_classes: int) -> ClassInfo:
     names = _NAMES.get((dataset_type, num_classes))
     if names is not None:
         return ClassInfo(names, bit_palette(num_classes))
-    # Without a background class black would hide class 0 in overlays.
-    return ClassInfo(tuple(f"class_{i}" for i in range(num_classes)), bit_palette(num_classes + 1)[1:])
+    return ClassInfo(tuple(f"class_{i}" for i in range(num_classes)), _default_colors(num_classes))
+
+
+def _default_colors(count: int, names: Sequence[str] = ()) -> tuple[tuple[int, int, int], ...]:
+    """PASCAL VOC's colours; without its black unless class 0 is background, and without the one of ignored pixels."""
+    has_background = names[0].lower() in ("background", "_background_") if names else count == 2
+    colors = [color for color in bit_palette(256) if color != IGNORED_COLOR]
+    colors = colors if has_background else colors[1:]
+    # VOC's palette has 256 entries; beyond them colours repeat.
+    return tuple(colors[i % len(colors)] for i in range(count))
+
+
+def named_classes(names: Sequence[str], colors: Sequence[Sequence[int]] | None = None) -> ClassInfo:
+    """Names and colours given by a user; colours are chosen where there are none.
+
+    Raises:
+        DataError: names that are empty or occur twice, or colours that are not one [red, green, blue] per name.
+    """
+    if isinstance(names, str) or not all(isinstance(name, str) and name.strip() for name in names):
+        raise DataError(f"class_names: expected a list of names, got {names!r}")
+    twice = next((name for i, name in enumerate(names) if name in names[:i]), None)
+    if twice is not None:
+        raise DataError(f"class_names: {twice!r} is given twice")
+    if colors is None:
+        return ClassInfo(tuple(names), _default_colors(len(names), names))
+    if len(colors) != len(names):
+        raise DataError(f"class_colors: {len(colors)} colours for {len(names)} class_names")
+    for name, color in zip(names, colors, strict=True):
+        fits = isinstance(color, list | tuple) and len(color) == 3
+        if not fits or not all(type(value) is int and 0 <= value <= 255 for value in color):
+            raise DataError(f"class_colors: {name}: expected [red, green, blue] from 0 to 255, got {color!r}")
+    return ClassInfo(tuple(names), tuple(tuple(color) for color in colors))
+
+
+_NAME_AND_COLOR = re.compile(r"(.*?)[\s,]+(\d{1,3})[\s,]+(\d{1,3})[\s,]+(\d{1,3})")
+
+
+def read_classes(path: str | Path) -> ClassInfo:
+    """A `classes.txt`: one class per line in the order of their numbers, `name` or `name red green blue`.
+
+    Blank lines and lines that start with `#` are left out.
+
+    Raises:
+        DataError: unreadable, without classes, or colours for some classes only; names the line.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read as a list of classes ({error})") from error
+    names, colors = [], []
+    for line in text.splitlines():
+        if not line.strip() or line.startswith("#"):
+            continue
+        match = _NAME_AND_COLOR.fullmatch(line.strip())
+        names.append(match[1].strip() if match else line.strip())
+        colors.append([int(value) for value in match.groups()[1:]] if match else None)
+    if not names:
+        raise DataError(f"{path}: lists no classes")
+    bare = [name for name, color in zip(names, colors, strict=True) if color is None]
+    if bare and len(bare) < len(names):
+        raise DataError(f"{path}: {bare[0]!r} has no colour, others have; give one to all or to none")
+    try:
+        return named_classes(names, None if bare else colors)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
+
+
+def classes_text(classes: ClassInfo) -> str:
+    """The content of a `classes.txt`."""
+    rows = zip(classes.names, classes.colors, strict=True)
+    return "# name red green blue; the first line is class 0\n" + "".join(
+        f"{n}\t{r} {g} {b}\n" for n, (r, g, b) in rows
+    )
+
+
+def classes_of(dataset) -> ClassInfo:
+    """Names and colours of a dataset's classes: its own, else those known for its type."""
+    classes = getattr(dataset, "classes", None)
+    return classes or class_info(type(dataset).__name__, dataset.num_classes)
+
+
+def classes_of_config(config) -> ClassInfo:
+    """Names and colours of a configuration's classes, without its data being there.
+
+    Args:
+        config: a `paddle_dnl.config.Config`; its `val_dataset`, or `train_dataset` where there is none, is asked.
+    """
+    cfg = config.val_dataset_cfg or config.train_dataset_cfg
+    if cfg.get("class_names"):
+        return named_classes(cfg["class_names"], cfg.get("class_colors"))
+    return class_info(cfg.get("type", ""), config.model_cfg.get("num_classes") or cfg["num_classes"])

@@ -4,13 +4,16 @@ PaddleSeg's own pair images and labels by position in two sorted listings (one m
 download on their own; these pair by name and refuse what is missing.
 """
 
+import os
 import re
 from pathlib import Path
 
 from paddle_dnl.data import pascal  # noqa: F401  registers PascalVOC and PascalContext
 from paddle_dnl.data.base_dataset import SegmentationDataset, require_folder, require_mode
+from paddle_dnl.data.classes import named_classes
 from paddle_dnl.data.reading import exceeds_byte
 from paddle_dnl.errors import DataError
+from paddle_dnl.log import logger
 from paddle_dnl.registry import DATASETS
 
 import numpy as np
@@ -90,6 +93,9 @@ def read_list(path: str | Path, root: str | Path, separator: str = " ", labelled
         pairs.append((_place(root, names[0]), _place(root, names[1]) if len(names) == 2 else None))
     if not pairs:
         raise DataError(f"{path}: lists no files")
+    absolute = next((name for name in names if os.path.isabs(name)), None)
+    if absolute is not None:
+        logger.info(f"{path}: holds absolute paths such as {absolute}; they are read as they are, without dataset_root")
     return pairs
 
 
@@ -107,6 +113,8 @@ class Dataset(SegmentationDataset):
         separator: between image and label; see `read_list`.
         ignore_index: label that does not count.
         edge: see `SegmentationDataset`.
+        class_names: one per class; by default those of a `classes.txt` beside the list or in `dataset_root`.
+        class_colors: [red, green, blue] of each name.
     """
 
     def __init__(
@@ -122,6 +130,8 @@ class Dataset(SegmentationDataset):
         separator=" ",
         ignore_index=255,
         edge=False,
+        class_names=None,
+        class_colors=None,
     ):
         mode = require_mode(mode, ("train", "val", "test"), "Dataset")
         root = require_folder(dataset_root, "Dataset", _SET_ROOT)
@@ -135,6 +145,8 @@ class Dataset(SegmentationDataset):
         pairs = read_list(path, root, separator, labelled=mode != "test")
         super().__init__(pairs, transforms, mode, num_classes, ignore_index, img_channels, edge)
         self.dataset_root = dataset_root
+        if class_names:
+            self.classes = named_classes(class_names, class_colors)
 
 
 @DATASETS.add_component
@@ -203,7 +215,8 @@ class ADE20K(SegmentationDataset):
         super().__init__(pairs, transforms, mode, self.NUM_CLASSES, self.IGNORE_INDEX, edge=edge)
         self.dataset_root = dataset_root
 
-    def map_label(self, label: np.ndarray) -> np.ndarray:
+    @staticmethod
+    def map_label(label: np.ndarray) -> np.ndarray:
         """0 to 255 (ignored), n to n - 1; uint8 wraps around to just that.
 
         A label with numbers that no uint8 holds stays as it is stored, to be refused with those numbers.

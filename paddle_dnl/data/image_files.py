@@ -1,11 +1,36 @@
 """Which images a path on the command line means, and the name under which each one's result is stored."""
 
 import glob
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from paddle_dnl.errors import DataError
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder is no content: `.git`, `.ipynb_checkpoints`, macOS's `._a.png` and `__MACOSX`."""
+    return name.startswith(".") or name == "__MACOSX"
+
+
+def walk_files(folder: str | Path, endings: tuple[str, ...] = EXTENSIONS) -> Iterator[Path]:
+    """Files below a folder, sorted, whose names end in one of `endings`, in any case of letters.
+
+    Hidden files and folders are left out (`is_hidden`); links to folders are followed, each real folder once.
+    """
+    seen = set()
+    found = []
+    for here, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(here)
+        if real in seen:  # a link back to where the walk has been
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if not is_hidden(name))
+        found += [Path(here) / n for n in names if not is_hidden(n) and n.lower().endswith(endings)]
+    yield from sorted(found)
 
 
 def _from_list(path: Path) -> list[tuple[Path, Path]]:
@@ -69,12 +94,12 @@ def find_images(path: str | Path) -> list[tuple[Path, Path]]:
     """
     path = Path(path)
     if path.is_dir():
-        found = [(p, p.relative_to(path)) for p in sorted(path.rglob("*")) if p.suffix.lower() in EXTENSIONS]
+        found = [(p, p.relative_to(path)) for p in walk_files(path)]
     elif path.is_file():
         found = _from_list(path) if path.suffix.lower() == ".txt" else [(path, Path(path.name))]
     elif any(sign in str(path) for sign in "*?["):
         files = sorted(Path(p) for p in glob.glob(str(path), recursive=True))
-        files = [p for p in files if p.suffix.lower() in EXTENSIONS]
+        files = [p for p in files if p.suffix.lower() in EXTENSIONS and not is_hidden(p.name)]
         parents = {p.parent for p in files}
         found = [(p, Path(p.name) if len(parents) == 1 else Path(*p.parts[-2:])) for p in files]
     else:

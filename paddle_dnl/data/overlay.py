@@ -4,6 +4,7 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
+from paddle_dnl.data.classes import BACKGROUND_COLOR, IGNORED_COLOR
 from paddle_dnl.files.atomic import write_bytes
 
 import cv2
@@ -14,8 +15,8 @@ Colors = Sequence[tuple[int, int, int]]
 
 
 def _palette(colors: Colors) -> np.ndarray:
-    """256 rows of RGB; classes without a colour, and 255 for ignored pixels, are black."""
-    table = np.zeros((256, 3), np.uint8)
+    """256 rows of RGB; numbers without a colour, such as 255 for ignored pixels, have one that no class has."""
+    table = np.full((256, 3), IGNORED_COLOR, np.uint8)
     known = np.asarray(colors[:256], np.uint8).reshape(-1, 3)
     table[: len(known)] = known
     return table
@@ -32,7 +33,7 @@ def colorize(label: np.ndarray, colors: Colors) -> np.ndarray:
 
 
 def overlay(image_bgr: np.ndarray, label: np.ndarray, colors: Colors, weight: float = 0.6) -> np.ndarray:
-    """The picture with classes laid over it, BGR `[H, W, 3]`, uint8.
+    """The picture with classes laid over it, BGR `[H, W, 3]`, uint8; it stays clear where class 0 is black background.
 
     Args:
         image_bgr: `[H, W, 3]`, or `[H, W]` for grey.
@@ -42,7 +43,10 @@ def overlay(image_bgr: np.ndarray, label: np.ndarray, colors: Colors, weight: fl
     """
     if image_bgr.ndim == 2:
         image_bgr = cv2.cvtColor(image_bgr, cv2.COLOR_GRAY2BGR)
-    return cv2.addWeighted(image_bgr, weight, colorize(label, colors)[..., ::-1], 1 - weight, 0)
+    mixed = cv2.addWeighted(image_bgr, weight, colorize(label, colors)[..., ::-1], 1 - weight, 0)
+    if len(colors) and tuple(colors[0]) == BACKGROUND_COLOR:
+        return np.where((label == 0)[..., None], image_bgr, mixed)
+    return mixed
 
 
 def encode_image(image_bgr: np.ndarray, suffix: str = ".png") -> bytes:

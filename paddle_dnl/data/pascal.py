@@ -105,7 +105,8 @@ class PascalContext59(_Context):
 
     NUM_CLASSES = 59
 
-    def map_label(self, label: np.ndarray) -> np.ndarray:
+    @staticmethod
+    def map_label(label: np.ndarray) -> np.ndarray:
         """0 to 255 (ignored), n to n - 1, 255 stays.
 
         A label with numbers that no uint8 holds stays as it is stored, to be refused with those numbers.

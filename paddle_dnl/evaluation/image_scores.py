@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from paddle_dnl.data.image_files import walk_files
 from paddle_dnl.data.reading import read_label
 from paddle_dnl.errors import DataError
 from paddle_dnl.evaluation.inference import infer, restore
@@ -31,7 +32,7 @@ class StoredLabels:
 
     def __init__(self, folder: str | Path, dataset):
         found: dict[str, Path] = {}
-        for path in sorted(Path(folder).rglob("*.png")):
+        for path in walk_files(folder, (".png",)):
             if "added_prediction" in path.parts:  # overlays of the same names
                 continue
             if path.stem in found:

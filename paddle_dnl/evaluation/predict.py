@@ -4,10 +4,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from paddle_dnl import registry
-from paddle_dnl.data.classes import class_info
+from paddle_dnl.data.classes import ClassInfo, classes_of_config
 from paddle_dnl.data.image_files import find_images
 from paddle_dnl.data.overlay import overlay, save_image, save_label_png
 from paddle_dnl.data.reading import read_image
+from paddle_dnl.data.transforms import Compose
 from paddle_dnl.errors import UsageError
 from paddle_dnl.evaluation.inference import infer, infer_augmented, restore
 from paddle_dnl.files.outputs import check_outputs
@@ -16,12 +17,12 @@ from paddle_dnl.training import amp
 
 import numpy as np
 import paddle
-from paddleseg.transforms import Compose
 
 
-def _colors(custom: list[int] | None, dataset_type: str, num_classes: int):
+def _colors(custom: list[int] | None, classes: ClassInfo):
+    num_classes = len(classes.names)
     if custom is None:
-        return class_info(dataset_type, num_classes).colors
+        return classes.colors
     if len(custom) != 3 * num_classes or not all(0 <= value <= 255 for value in custom):
         raise UsageError(f"--custom_color: {num_classes} classes need {3 * num_classes} numbers from 0 to 255")
     return tuple(tuple(custom[i : i + 3]) for i in range(0, len(custom), 3))
@@ -59,7 +60,7 @@ def predict(
             is not ours; nothing was written.
     """
     dataset_cfg = config.val_dataset_cfg
-    colors = _colors(custom_color, dataset_cfg["type"], config.model_cfg["num_classes"])
+    colors = _colors(custom_color, classes_of_config(config))
     transforms = [registry.build(cfg, "transform") for cfg in dataset_cfg.get("transforms", [])]
     compose = Compose(transforms, img_channels=dataset_cfg.get("img_channels", 3))
     images = find_images(image_path)
@@ -72,7 +73,7 @@ def predict(
     model.eval()
     for path, name in progress(images, "predict"):
         picture = read_image(path)
-        data = compose({"img": picture.astype(np.float32), "trans_info": [], "gt_fields": []})
+        data = compose({"img": picture})
         batch = paddle.to_tensor(data["img"][None])
         with paddle.no_grad(), amp.autocast(precision, amp_level):
             if aug_eval:

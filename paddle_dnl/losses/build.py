@@ -2,6 +2,7 @@
 
 from paddle_dnl import registry
 from paddle_dnl.errors import ConfigError
+from paddle_dnl.losses import foreign
 
 import paddle
 
@@ -57,7 +58,7 @@ class Losses:
             return loss(outputs[i], edges)
         if type(loss).__name__ == "KLLoss":
             return loss(outputs[0], outputs[1].detach())
-        return loss(outputs[i], label)
+        return foreign.call(loss, outputs[i], label)
 
 
 def build_losses(cfg: dict) -> Losses:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from paddle_dnl.losses import foreign
 from paddle_dnl.registry import LOSSES
 
 from paddle import nn
@@ -28,4 +29,4 @@ class MixedLoss(nn.Layer):
 
     def forward(self, logits, label):
         """`logits [B, K, H, W]`, `label [B, H, W]`; returns weighted scalars, one per loss."""
-        return [factor * loss(logits, label) for loss, factor in zip(self.losses, self.coef, strict=True)]
+        return [factor * foreign.call(loss, logits, label) for loss, factor in zip(self.losses, self.coef, strict=True)]

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 
 from paddle_dnl.errors import ConfigError
-from paddle_dnl.nn.cpu.concat_conv import of_concat
+from paddle_dnl.nn.cpu.concat_conv import ConcatConvBNReLU
 from paddle_dnl.nn.dynamic_filter import DynamicFilter
 from paddle_dnl.nn.layers import ConvBNReLU
 from paddle_dnl.nn.resize import resize, spatial_size
-from paddle_dnl.nn.torch_init import init_conv_like_torch, init_conv_module, init_normal
+from paddle_dnl.nn.torch_init import init_conv_like_torch, init_head
 from paddle_dnl.registry import MODELS
 
 from paddle import nn
@@ -70,7 +70,7 @@ class DMNet(nn.Layer):
             DynamicFilter(k, fusion, channels[-1], mid_channels, conv_bias, dynamic_conv) for k in filter_sizes
         )
         concatenated = channels[-1] + len(filter_sizes) * mid_channels
-        self.bottleneck = ConvBNReLU(concatenated, mid_channels, 3, bias_attr=bias)
+        self.bottleneck = ConcatConvBNReLU(concatenated, mid_channels, 3, bias_attr=bias)
         self.dropout = nn.Dropout2D(dropout_ratio) if dropout_ratio else None
         self.cls = nn.Conv2D(mid_channels, num_classes, 1)
         self.fcn_head = None
@@ -80,7 +80,9 @@ class DMNet(nn.Layer):
                 ConvBNReLU(channels[2], width, 3, bias_attr=bias), nn.Conv2D(width, num_classes, 1)
             )
         if init == "mmseg":
-            self._init_like_mmseg()
+            init_head([self.dcm_modules, self.bottleneck, self.cls, *filter(None, [self.fcn_head])], "mmseg")
+            for dynamic_filter in self.dcm_modules:
+                init_conv_like_torch(dynamic_filter.filter_gen_conv)
 
     @staticmethod
     def _check(backbone, filter_sizes, init: str) -> None:
@@ -91,16 +93,6 @@ class DMNet(nn.Layer):
             raise ConfigError(f"DMNet.backbone: {name} does not give four feature maps; use a ResNet")
         if init not in ("paddle", "mmseg"):
             raise ConfigError(f"DMNet.init: {init!r} is neither 'paddle' nor 'mmseg'")
-
-    def _init_like_mmseg(self) -> None:
-        heads = [self.bottleneck, self.dcm_modules, *([self.fcn_head] if self.fcn_head is not None else [])]
-        for module in (m for head in heads for m in head.sublayers(include_self=True)):
-            if isinstance(module, ConvBNReLU):
-                init_conv_module(module._conv)
-        for dynamic_filter in self.dcm_modules:
-            init_conv_like_torch(dynamic_filter.filter_gen_conv)
-        for classifier in [self.cls] + ([self.fcn_head[1]] if self.fcn_head is not None else []):
-            init_normal(classifier, 0.01)
 
     def _classify(self, x, classifier: nn.Layer, size):
         if self.dropout is not None:
@@ -120,7 +112,7 @@ class DMNet(nn.Layer):
         stage3, stage4 = feats[2], feats[3]
         if not self.training:
             del feats, stage3
-        y = of_concat(self._multi_scale(stage4), self.bottleneck)
+        y = self.bottleneck(self._multi_scale(stage4))
         logits = [self._classify(y, self.cls, size)]
         if self.training and self.fcn_head is not None:
             logits.append(self._classify(self.fcn_head[0](stage3), self.fcn_head[1], size))

@@ -4,8 +4,8 @@ Parameter names are those of the OpenMMLab checkpoints (`neck.`, `decode_head.`)
 """
 
 from paddle_dnl.errors import ConfigError
-from paddle_dnl.nn.cpu.row_strips import conv2d
-from paddle_dnl.nn.layers import batch_norm, relu_of_fresh
+from paddle_dnl.nn.cpu.conv2d import Conv2D
+from paddle_dnl.nn.layers import batch_norm, relu_inplace
 from paddle_dnl.nn.resize import resize, spatial_size
 from paddle_dnl.nn.torch_init import init_conv_like_torch, init_conv_module
 from paddle_dnl.registry import MODELS
@@ -20,13 +20,13 @@ class ConvModule(nn.Layer):
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, norm: bool):
         super().__init__()
         bias = False if norm else None
-        self.conv = nn.Conv2D(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias_attr=bias)
+        self.conv = Conv2D(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias_attr=bias)
         init_conv_module(self.conv)
         self.bn = batch_norm(out_channels) if norm else None
 
     def forward(self, x):
-        y = conv2d(x, self.conv)
-        return y if self.bn is None else relu_of_fresh(self.bn(y))
+        y = self.conv(x)
+        return y if self.bn is None else relu_inplace(self.bn(y))
 
 
 class Upsample2x(nn.Layer):

@@ -6,8 +6,8 @@ published multi-scale results depend on it (their 512x769 windows), so it is the
 """
 
 from paddle_dnl.errors import ConfigError
-from paddle_dnl.nn.cpu.row_strips import conv2d
-from paddle_dnl.nn.layers import batch_norm, relu_of_fresh
+from paddle_dnl.nn.cpu.conv2d import Conv2D
+from paddle_dnl.nn.layers import batch_norm, relu_inplace
 from paddle_dnl.nn.resize import resize, spatial_size
 from paddle_dnl.nn.torch_init import init_conv_like_torch
 from paddle_dnl.registry import MODELS
@@ -16,9 +16,9 @@ import paddle
 from paddle import nn
 
 
-def _conv(in_channels: int, out_channels: int, kernel_size: int, bias: bool) -> nn.Conv2D:
+def _conv(in_channels: int, out_channels: int, kernel_size: int, bias: bool) -> Conv2D:
     bias_attr = None if bias else False
-    conv = nn.Conv2D(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias_attr=bias_attr)
+    conv = Conv2D(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias_attr=bias_attr)
     init_conv_like_torch(conv)
     return conv
 
@@ -60,8 +60,8 @@ class PUPHead(nn.Layer):
     def forward(self, feats: list):
         x = feats[-1]
         for i in range(3):
-            x = conv2d(x, getattr(self, f"conv_{i}"))
-            x = relu_of_fresh(getattr(self, f"syncbn_fc_{i}")(x))
+            x = getattr(self, f"conv_{i}")(x)
+            x = relu_inplace(getattr(self, f"syncbn_fc_{i}")(x))
             x = _enlarged(x, 2, self.square)
         x = self.conv_seg(x)
         return _enlarged(x, 2, self.square)

@@ -5,7 +5,8 @@ mmsegmentation and PaddleSeg.
 """
 
 from paddle_dnl.errors import ConfigError
-from paddle_dnl.nn.layers import ConvBNReLU, batch_norm, relu_of_fresh
+from paddle_dnl.nn.cpu.depthwise import depthwise_conv, same_padding
+from paddle_dnl.nn.layers import ConvBNReLU, batch_norm, relu_inplace
 from paddle_dnl.nn.pooling import adaptive_avg_pool
 from paddle_dnl.nn.shapes import is_known, size_of
 
@@ -14,66 +15,6 @@ import paddle.nn.functional as F
 from paddle import nn
 
 IMPLEMENTATIONS = ("auto", "grouped", "batch_free")
-
-
-# Kernel size from which padding a copy first is faster on a CPU (7x7, 512 x 64 x 128: 0.46 s against 0.60 s).
-_PADDED_COPY_FROM = 5
-
-# Maps in one padded copy of the backward pass: 2.4 MB of 64x128.
-_MAPS_AT_ONCE = 64
-
-
-def same_padding(filter_size: int) -> tuple[int, int]:
-    """Zeros before and after an axis that keep its length; an even kernel has the extra one in front."""
-    return filter_size // 2, (filter_size - 1) // 2
-
-
-def _depthwise(x: paddle.Tensor, filters: paddle.Tensor, padding) -> paddle.Tensor:
-    """One convolution with every map of the batch `[B, C, ...]` as a group of its own, `[1, B * C, ...]`."""
-    groups = filters.shape[0] * filters.shape[1]
-    grouped = x.reshape([1, groups, size_of(x, 2), size_of(x, 3)])
-    return F.conv2d(grouped, filters.reshape([groups, 1, *filters.shape[2:]]), padding=padding, groups=groups)
-
-
-class _PaddedCopyConv(paddle.autograd.PyLayer):
-    """`_grouped` on padded copies that live no longer than their convolution; nothing but the inputs is kept.
-
-    On a CPU a convolution that pads by itself is slow for large kernels, and one on a padded copy keeps the copy until
-    the backward pass and makes another for its gradient. Both gradients are depthwise convolutions as well: of the
-    map with the gradient as the filters, and of the gradient with the reversed filters. They go some maps at a time,
-    since the backward pass is where most is held.
-    """
-
-    @staticmethod
-    def forward(ctx, x, filters):
-        ctx.save_for_backward(x, filters)
-        before, after = same_padding(filters.shape[-1])
-        return _depthwise(F.pad(x, [before, after, before, after]), filters, 0).reshape(x.shape)
-
-    @staticmethod
-    def backward(ctx, gradient):
-        x, filters = ctx.saved_tensor()
-        before, after = same_padding(filters.shape[-1])
-        maps, gradients, kernels = (t.reshape([-1, 1, *t.shape[2:]]) for t in (x, gradient, filters))
-        to_filters, to_x = [], paddle.empty(maps.shape, dtype=x.dtype)
-        for start in range(0, maps.shape[0], _MAPS_AT_ONCE):
-            part = slice(start, start + _MAPS_AT_ONCE)
-            padded = F.pad(maps[part], [before, after, before, after])
-            to_filters.append(_depthwise(padded, gradients[part], 0))
-            padded = F.pad(gradients[part], [after, before, after, before])
-            to_x[part] = _depthwise(padded, kernels[part].flip([2, 3]), 0).reshape(maps[part].shape)
-        return to_x.reshape(x.shape), paddle.concat(to_filters, axis=1).reshape(filters.shape)
-
-
-def _grouped(x: paddle.Tensor, filters: paddle.Tensor) -> paddle.Tensor:
-    """One grouped convolution, batch and channels together as the groups. The batch must be a known number."""
-    batch, channels, k, _ = filters.shape
-    # Never on a padded copy in a graph: the ONNX converter fills such padding with garbage.
-    if k >= _PADDED_COPY_FROM and paddle.in_dynamic_mode() and paddle.get_device() == "cpu":
-        return _PaddedCopyConv.apply(x, filters)
-    before, after = same_padding(k)
-    padding = k // 2 if before == after else [before, after, before, after]
-    return _depthwise(x, filters, padding).reshape([batch, channels, size_of(x, 2), size_of(x, 3)])
 
 
 def _batch_free(x: paddle.Tensor, filters: paddle.Tensor) -> paddle.Tensor:
@@ -110,7 +51,7 @@ def dynamic_depthwise_conv(x: paddle.Tensor, filters: paddle.Tensor, implementat
     """
     if implementation == "auto":
         implementation = "grouped" if is_known(size_of(x, 0)) else "batch_free"
-    return _grouped(x, filters) if implementation == "grouped" else _batch_free(x, filters)
+    return depthwise_conv(x, filters) if implementation == "grouped" else _batch_free(x, filters)
 
 
 class DynamicFilter(nn.Layer):
@@ -157,5 +98,5 @@ class DynamicFilter(nn.Layer):
 
     def forward(self, x):
         y = dynamic_depthwise_conv(self.input_redu_conv(x), self.filters(x), self.implementation)
-        y = relu_of_fresh(self.norm(y))
+        y = relu_inplace(self.norm(y))
         return y if self.fusion_conv is None else self.fusion_conv(y)

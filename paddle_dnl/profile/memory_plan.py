@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from paddle_dnl.evaluation.evaluator import evaluating
 from paddle_dnl.log import logger
 from paddle_dnl.nn.attention import evaluation_map_bytes
+from paddle_dnl.nn.cpu.concat_conv import ConcatConvBNReLU
+from paddle_dnl.nn.cpu.conv2d import Conv2D
 from paddle_dnl.nn.cpu.row_strips import UNFOLDED_LIMIT, unfolded_bytes
 from paddle_dnl.nn.disentangled_nonlocal import SOFTMAX_MODES, DisentangledNonLocal2D
 from paddle_dnl.profile.free_memory import free_bytes
@@ -40,17 +42,21 @@ class MemoryPlan:
 
 @dataclass
 class _Moment:
-    """One layer at work on the probe: elements read and written, and unfolded; positions of a DNL block."""
+    """One layer at work on the probe: elements read and written, and unfolded; positions of a DNL block.
+
+    strips: the layer bounds its unfolded copy by working in strips of rows.
+    """
 
     maps: int
     unfolded: int = 0
+    strips: bool = False
     positions: int = 0
     attention: str = ""
 
     def bytes_at(self, scale: float, batch_size: int, strips: bool) -> float:
         """Of an image of `scale` times the probe's area."""
         unfolded = _FLOAT * scale * self.unfolded
-        if strips:  # a convolution that would unfold more than the limit goes in strips of rows
+        if strips and self.strips:
             unfolded = min(unfolded, UNFOLDED_LIMIT)
         positions = int(scale * self.positions)
         attention = evaluation_map_bytes(positions, positions, self.attention) if self.attention else 0
@@ -60,7 +66,7 @@ class _Moment:
 def _elements(tensors) -> int:
     if isinstance(tensors, paddle.Tensor):
         return tensors.size
-    return sum(_elements(t) for t in tensors) if isinstance(tensors, list | tuple) else 0
+    return sum(_elements(t) for t in tensors) if isinstance(tensors, list | tuple) else 0  # an iterator's maps come one by one
 
 
 @dataclass
@@ -72,8 +78,10 @@ class _Probe:
 
     def note(self, layer, inputs, outputs) -> None:
         moment = _Moment(_elements(inputs) + _elements(outputs))
-        if isinstance(layer, nn.Conv2D) and layer._groups == 1 and paddle.get_device() == "cpu":
-            moment.unfolded = unfolded_bytes(layer, inputs[0].shape[1], *outputs.shape[2:]) // _FLOAT
+        conv = layer._conv if isinstance(layer, ConcatConvBNReLU) else layer
+        if isinstance(conv, nn.Conv2D) and conv._groups == 1 and paddle.get_device() == "cpu":
+            moment.unfolded = unfolded_bytes(conv, conv._in_channels, *outputs.shape[2:]) // _FLOAT
+            moment.strips = isinstance(conv, Conv2D)
         if isinstance(layer, DisentangledNonLocal2D) and layer.pairwise and layer.mode in SOFTMAX_MODES:
             moment.positions, moment.attention = inputs[0].shape[2] * inputs[0].shape[3], layer.attention
         self.moments.append(moment)
@@ -81,8 +89,13 @@ class _Probe:
 
 def _probe(model: nn.Layer, channels: int) -> _Probe:
     found = _Probe()
+    # A hook inside `ConcatConvBNReLU` would make it concatenate, which it does not do otherwise.
+    inner = {id(part) for layer in model.sublayers() if isinstance(layer, ConcatConvBNReLU) for part in layer.sublayers()}
+    whole = (DisentangledNonLocal2D, ConcatConvBNReLU)
     watched = [
-        layer for layer in model.sublayers() if not layer.sublayers() or isinstance(layer, DisentangledNonLocal2D)
+        layer
+        for layer in model.sublayers()
+        if id(layer) not in inner and (not layer.sublayers() or isinstance(layer, whole))
     ]
     handles = [layer.register_forward_post_hook(found.note) for layer in watched]
     try:
@@ -104,7 +117,8 @@ class Sizes:
         original: height and width to which logits are restored; None: those of `image`.
         batch_size, channels: of the network's input.
         copies: arrays of logits at image size that exist together.
-        strips: large convolutions go in strips of rows, as in our own graph on a CPU but not in an exported one.
+        strips: `paddle_dnl.nn.cpu.conv2d.Conv2D` works in strips of rows: in the dynamic graph on a CPU, not in an
+            exported one.
         models: how many copies of the weights there are.
     """
 

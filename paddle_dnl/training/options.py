@@ -24,6 +24,7 @@ class TrainOptions:
     to_static_training: bool = False
     profiler_options: str | None = None
     skip_bad_samples: bool = False
+    allow_recipe_changes: bool = False
 
 
 @dataclass

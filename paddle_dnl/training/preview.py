@@ -1,6 +1,6 @@
 """A picture of what the model sees during training: image, truth and prediction side by side."""
 
-from paddle_dnl.data.classes import class_info
+from paddle_dnl.data.classes import classes_of
 from paddle_dnl.data.overlay import colorize
 from paddle_dnl.data.reading import read_image
 from paddle_dnl.evaluation.inference import infer, restore
@@ -26,7 +26,7 @@ def preview(model: paddle.nn.Layer, dataset, settings: dict) -> np.ndarray:
     label = paddle.argmax(scores, axis=1).numpy()[0].astype(np.uint8)
     if was_training:
         model.train()
-    colors = class_info(type(dataset).__name__, dataset.num_classes).colors
+    colors = classes_of(dataset).colors
     image = read_image(dataset.file_list[0][0])[..., ::-1]
     truth = np.squeeze(sample["label"]).astype(np.uint8)
     return np.concatenate([image, colorize(truth, colors), colorize(label, colors)], axis=1)

@@ -89,6 +89,8 @@ class RunFolder:
     def write_config(self, text: str, read: Iterable[str | Path]) -> None:
         """Writes the resolved configuration as `config.yml`; where that file is foreign or is read, as `resolved_config.yml`.
 
+        The one of an earlier run, if it differs, is kept as `config.N.yml`, N counting up.
+
         Args:
             text: the configuration.
             read: files that it was read from.
@@ -106,6 +108,12 @@ class RunFolder:
                 path = self.path / OTHER_CONFIG
                 logger.warning(f"{self.path / CONFIG}: not written by this run, kept; its configuration is in {path.name}")
                 outputs.check_outputs([path], read, root=self.path)
+            if path.is_file() and path.read_bytes() != text.encode():
+                number = 1
+                while os.path.lexists(kept := path.with_name(f"{path.stem}.{number}.yml")):
+                    number += 1
+                os.rename(path, kept)
+                logger.info(f"{path}: the configuration of the run before is kept as {kept.name}")
             write_text(path, text)
         except OSError as error:
             raise CheckpointError(f"{path}: could not be written ({reason(error, path)})") from error

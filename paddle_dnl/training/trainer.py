@@ -15,7 +15,7 @@ from paddle_dnl.models.build import build_model, load_start_weights
 from paddle_dnl.optim import build_lr_scheduler, build_optimizer
 from paddle_dnl.profile.memory_plan import announce_evaluation
 from paddle_dnl.startup import allocator
-from paddle_dnl.training import amp, best_models, checkpoint, nan_guard
+from paddle_dnl.training import amp, best_models, checkpoint, nan_guard, recipe_changes
 from paddle_dnl.training.ema import ModelEMA
 from paddle_dnl.training.logs import TrainLog
 from paddle_dnl.training.options import Progress, TrainOptions
@@ -134,6 +134,8 @@ class Trainer:
             self.config_text = self.config.dump()
             chosen = checkpoint.find_resume(options.resume_model, self.save_dir)
             checkpoint.require_free_names(self.save_dir, chosen, best_models.NAMES if options.do_eval else ())
+            if chosen is not None:
+                recipe_changes.review(chosen, self.config.dic, options.allow_recipe_changes)
             self.folder.write_config(self.config_text, self.config.files)
         # Rank 0 chooses for all: each might find another one, or none, on a disk of its own.
         self.resumed_from = collectives.broadcast_object(chosen)
@@ -173,6 +175,7 @@ class Trainer:
         ema = self.ema.model if self.ema else None
         states = checkpoint.load_checkpoint(folder, model=self.model, optimizer=self.optimizer, ema=ema)
         progress = Progress(**{k: v for k, v in states.items() if k in Progress.__dataclass_fields__})
+        recipe_changes.require_remaining(folder, progress.iteration, self.config.iters)
         if collectives.is_main():
             best_models.carry_over(folder, self.save_dir, progress)
         self.progress = collectives.broadcast_object(progress)
@@ -202,7 +205,7 @@ class Trainer:
         logger.info(f"training {self.progress.iteration} -> {iters} iters, seed {self.seed}, output in {self.save_dir}")
         is_plain = not options.to_static_training and options.amp_level != "O2"  # as the plan's probe needs the layers
         if self.val_dataset is not None and collectives.is_main() and is_plain:
-            announce_evaluation(self.model, self.val_dataset, self.config.test_config)
+            announce_evaluation(self.model, self.val_dataset, self.config.test_config_while_training)
         batches = self._batches()
         stop = self.stop = StopSignal()
         profiler = make_profiler(options.profiler_options, self.save_dir)
@@ -318,7 +321,7 @@ class Trainer:
 
     def _evaluate(self) -> dict[str, float] | None:
         """The scores, by name; None when a signal came."""
-        settings = dict(self.config.test_config, num_workers=min(self.options.num_workers, 1))
+        settings = dict(self.config.test_config_while_training, num_workers=min(self.options.num_workers, 1))
         settings |= {"precision": self.precision, "amp_level": self.options.amp_level}
         iteration = self.progress.iteration
         scores = {}
@@ -332,9 +335,8 @@ class Trainer:
             self.log.scalars({f"Evaluate/{prefix}mIoU": miou, f"Evaluate/{prefix}Acc": acc}, iteration)
             scores[f"{prefix}mIoU"] = miou
         if self.log.writer is not None:
-            self.log.image(
-                "Evaluate/prediction", preview(self.model, self.val_dataset, self.config.test_config), iteration
-            )
+            shown = preview(self.model, self.val_dataset, self.config.test_config_while_training)
+            self.log.image("Evaluate/prediction", shown, iteration)
         self.model.train()
         return scores
 

@@ -120,3 +120,14 @@ def test_product_and_single_terms(tmp_path):
         assert browser.run("return document.querySelectorAll('input[name=term]').length;") == 1
         assert _state(browser)["best"] == 5 * 8 + 7
         assert browser.errors() == []
+
+
+def test_a_tall_picture_fits_the_window(tmp_path):
+    write_viewer(tmp_path / "v.html", "a", "b", _maps(picture=np.zeros((480, 640, 3), np.uint8)))
+    with chromium() as browser:
+        browser.call("POST", "/url", url=(tmp_path / "v.html").as_uri())
+        box = browser.run(
+            "const b = document.getElementById('view').getBoundingClientRect();"
+            "return [b.width / b.height, document.documentElement.scrollHeight, innerHeight];"
+        )
+    assert abs(box[0] - 640 / 480) < 0.02 and box[1] <= box[2], box

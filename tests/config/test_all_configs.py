@@ -44,7 +44,8 @@ def _published_counts() -> dict[str, int]:
     for depth, count in (("50", 50_024_327), ("101", 69_016_455)):
         counts[f"configs/dnlnet/dnlnet_resnet{depth}_os8_cityscapes_1024x512_80k.yml"] = count
     counts["configs/dmnet/dmnet_resnet101_os8_cityscapes_1024x512_80k.yml"] = 74_535_814
-    counts["configs/dmnet/dmnet_cityscapes_1024x512_80k.yml"] = 74_535_814
+    for iters in ("80k", "100k"):
+        counts[f"configs/dmnet/dmnet_cityscapes_1024x512_{iters}.yml"] = 74_535_814
     return counts
 
 

@@ -6,7 +6,7 @@ from paddle_dnl.data.check import check_dataset
 from paddle_dnl.data.datasets import ADE20K, Cityscapes, Dataset, read_list
 from paddle_dnl.data.image_files import find_images
 from paddle_dnl.data.pascal import PascalContext, PascalContext59, PascalVOC
-from paddle_dnl.data.prepare.file_lists import write_lists
+from paddle_dnl.data.prepare.file_lists import split_folders, write_lists
 from paddle_dnl.data.reading import read_image, read_label
 from paddle_dnl.errors import DataError
 
@@ -332,7 +332,8 @@ def test_lists_are_written_with_the_asked_separator(tmp_path):
     _image(tmp_path / "images/train/x/a.jpg")
     _label(tmp_path / "labels/train/x/a.png")
     _image(tmp_path / "images/test/b.jpg")
-    settings = {"images": "images", "labels": "labels", "image_end": ".jpg", "label_end": ".png"}
+    splits = split_folders("images", "labels", ("train", "val", "test"))
+    settings = {"splits": splits, "image_end": ".jpg", "label_end": ".png"}
     assert write_lists(tmp_path, separator=",", **settings) == {"train": 1, "test": 1}
     assert (tmp_path / "train.txt").read_text() == "images/train/x/a.jpg,labels/train/x/a.png\n"
     assert (tmp_path / "test.txt").read_text() == "images/test/b.jpg\n"

@@ -2,6 +2,7 @@
 
 import os
 
+from paddle_dnl.data.classes import IGNORED_COLOR, class_info
 from paddle_dnl.data.overlay import colorize, overlay, save_image, save_label_png
 from paddle_dnl.files.outputs import JOURNAL
 
@@ -14,12 +15,12 @@ COLORS = ((255, 0, 0), (0, 128, 255))
 LABEL = np.array([[0, 1, 1], [255, 0, 1]], np.uint8)
 
 
-def test_colorize_is_rgb_and_black_where_ignored():
+def test_colorize_is_rgb_with_a_colour_for_ignored():
     found = colorize(LABEL, COLORS)
     assert found.dtype == np.uint8 and found.shape == (2, 3, 3)
     np.testing.assert_array_equal(found[0, 0], [255, 0, 0])
     np.testing.assert_array_equal(found[0, 1], [0, 128, 255])
-    np.testing.assert_array_equal(found[1, 0], [0, 0, 0])
+    np.testing.assert_array_equal(found[1, 0], IGNORED_COLOR)
 
 
 @pytest.mark.parametrize("weight", [0.0, 0.6, 1.0])
@@ -68,3 +69,14 @@ def test_files_are_readable_by_others(tmp_path):
     mask = os.umask(0)
     os.umask(mask)
     assert (tmp_path / "a.jpg").stat().st_mode & 0o777 == 0o666 & ~mask
+
+
+def test_background_of_two_classes_stays_clear_and_no_class_looks_ignored():
+    image = np.random.default_rng(0).integers(0, 256, (2, 3, 3), dtype=np.uint8)
+    colors = class_info("Dataset", 2).colors
+    found = overlay(image, LABEL, colors)
+    np.testing.assert_array_equal(found[LABEL == 0], image[LABEL == 0])
+    assert (found[LABEL == 1] != image[LABEL == 1]).any()
+    for count in (2, 21, 256):
+        colors = class_info("Dataset", count).colors
+        assert len(colors) == count and IGNORED_COLOR not in colors

@@ -23,7 +23,7 @@ ROWS = {
     "dnlnet/dnlnet_resnet50_os8_voc12aug_512x512_40k": ("paddleseg", "DNLNet", 50, 21, 312),
     "dnlnet/dnlnet_resnet101_os8_voc12aug_512x512_40k": ("paddleseg", "DNLNet", 101, 21, 567),
     "dmnet/dmnet_resnet101_os8_cityscapes_1024x512_80k": ("paddleseg", "DMNet", 101, 19, 594),
-    "dmnet/dmnet_cityscapes_1024x512_80k": ("dmnet_paddle", "DMNet", 101, 19, 594),
+    "dmnet/dmnet_cityscapes_1024x512_100k": ("dmnet_paddle", "DMNet", 101, 19, 594),
 }
 
 

@@ -2,6 +2,8 @@
 
 import logging
 
+from paddle_dnl.nn.cpu.concat_conv import ConcatConvBNReLU
+from paddle_dnl.nn.cpu.conv2d import Conv2D
 from paddle_dnl.nn.disentangled_nonlocal import DisentangledNonLocal2D
 from paddle_dnl.profile import memory_plan
 from paddle_dnl.profile.memory_plan import Sizes, announce_evaluation, announce_export, plan_evaluation
@@ -12,9 +14,9 @@ import pytest
 
 
 class Net(paddle.nn.Layer):
-    def __init__(self):
+    def __init__(self, plain=False):
         super().__init__()
-        self.conv = paddle.nn.Conv2D(3, 8, 3, padding=1, bias_attr=False)
+        self.conv = (paddle.nn.Conv2D if plain else Conv2D)(3, 8, 3, padding=1, bias_attr=False)
 
     def forward(self, x):
         return [self.conv(x)]
@@ -23,9 +25,9 @@ class Net(paddle.nn.Layer):
 AROUND = 512 * 2**20  # what no shape tells
 
 
-def _peak(height, width, **sizes) -> int:
+def _peak(height, width, plain=False, **sizes) -> int:
     """Of the net below, without what no shape tells."""
-    return plan_evaluation(Net(), Sizes((height, width), **sizes)).peak - AROUND
+    return plan_evaluation(Net(plain), Sizes((height, width), **sizes)).peak - AROUND
 
 
 def test_by_hand():
@@ -34,8 +36,10 @@ def test_by_hand():
     assert _peak(256, 512) == 4 * (3 * 8 * 9 + pixels * (3 + 8 + 9 * 3 + 2 * 8))
     pixels = 4096 * 8192  # here the copies would be 3.6 GB: the convolution goes in strips
     assert _peak(4096, 8192) == 4 * (3 * 8 * 9 + pixels * (3 + 8 + 2 * 8)) + 32 * 2**20
-    # but for an exported graph
-    assert _peak(4096, 8192, strips=False) == 4 * (3 * 8 * 9 + pixels * (3 + 8 + 9 * 3 + 2 * 8))
+    # but for an exported graph, and for Paddle's own layer
+    whole = 4 * (3 * 8 * 9 + pixels * (3 + 8 + 9 * 3 + 2 * 8))
+    assert _peak(4096, 8192, strips=False) == whole
+    assert _peak(4096, 8192, plain=True) == whole
     # in windows the whole picture's logits are still held twice
     slide = 4 * (3 * 8 * 9 + 256 * 512 * (3 + 8 + 9 * 3) + pixels * 2 * 8)
     assert _peak(4096, 8192, window=(256, 512)) == slide
@@ -73,6 +77,23 @@ def test_the_attention_map_counts(attention, mode, per_map):
     weights = sum(p.size for p in block.parameters())
     map_and_features = per_map + 4 * 2 * 16 * 32768
     assert plan.peak - AROUND - 4 * weights == pytest.approx(map_and_features, rel=0.01, abs=1e6)
+
+
+def test_a_concatenation_that_is_not_made_does_not_count(monkeypatch):
+    class Joining(paddle.nn.Layer):
+        def __init__(self):
+            super().__init__()
+            self.conv = ConcatConvBNReLU(6, 8, 3, bias_attr=False)
+
+        def forward(self, x):
+            return [self.conv([x, x])]
+
+    concatenated, original = [], paddle.concat
+    monkeypatch.setattr(paddle, "concat", lambda *args, **kw: concatenated.append(1) or original(*args, **kw))
+    plan = plan_evaluation(Joining(), Sizes((4096, 8192), copies=0))
+    weights, pixels = 4 * (6 * 8 * 9 + 4 * 8), 4096 * 8192
+    assert plan.peak - AROUND == weights + 4 * pixels * (2 * 3 + 8) + 32 * 2**20
+    assert not concatenated
 
 
 @pytest.fixture

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-TESTS = Path(__file__).resolve().parent.parent
+TESTS = Path(__file__).resolve().parents[1]
+HELPERS = Path(__file__).resolve().parents[1] / "helpers"
 CONFTEST = "from fault_counts import count_fault, pytest_addoption, pytest_terminal_summary\n"
 CASES = """
 def test_first(count_fault):
@@ -26,7 +27,7 @@ def test_third(count_fault):
 
 @pytest.mark.parametrize("processes", [0, 2])
 def test_counts_add_up(tmp_path, processes):
-    (tmp_path / "conftest.py").write_text(f"import sys\nsys.path.insert(0, {str(TESTS)!r})\n{CONFTEST}")
+    (tmp_path / "conftest.py").write_text(f"import sys\nsys.path.insert(0, {str(HELPERS)!r})\n{CONFTEST}")
     (tmp_path / "test_it.py").write_text(CASES)
     command = [sys.executable, "-m", "pytest", "-q", "-n", str(processes), "--reliability-report", "report/it.json"]
     run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)

@@ -1,8 +1,10 @@
 """List files (`train.txt`, `val.txt`, `test.txt`) of a dataset's folders."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from paddle_dnl.data.image_files import walk_files
 from paddle_dnl.errors import DataError
 from paddle_dnl.files.atomic import write_text
 from paddle_dnl.files.outputs import check_outputs
@@ -10,23 +12,52 @@ from paddle_dnl.log import logger
 
 SPLITS = ("train", "val", "test")
 
-# Folder of images, folder of labels, ending of images, ending of labels.
-LAYOUTS = {"cityscapes": ("leftImg8bit", "gtFine", "_leftImg8bit.png", "_gtFine_labelTrainIds.png")}
+
+@dataclass(frozen=True)
+class SplitFolders:
+    """The folders of one split, below the dataset's, and the name of its list."""
+
+    name: str
+    images: str
+    labels: str
 
 
-def _one_split(root: Path, split: str, images: str, labels: str, image_end: str, label_end: str, separator: str):
+def split_folders(images: str, labels: str, splits: Sequence[str]) -> list[SplitFolders]:
+    """PaddleSeg's layout: a folder per split below one of images and one of labels; `.` means these two themselves."""
+    return [
+        SplitFolders("all" if Path(split) == Path(".") else split, f"{images}/{split}", f"{labels}/{split}")
+        for split in splits
+    ]
+
+
+def camvid_folders(splits: Sequence[str]) -> list[SplitFolders]:
+    """CamVid's layout: `train` beside `trainannot`."""
+    return [SplitFolders(split, split, f"{split}annot") for split in splits]
+
+
+# Ending of images, ending of labels.
+CITYSCAPES_ENDINGS = ("_leftImg8bit.png", "_gtFine_labelTrainIds.png")
+
+
+def _one_split(root: Path, split: SplitFolders, image_end: str, label_end: str, separator: str):
     """The lines of one split; a label is found by its image's name with the ending changed."""
     lines, missing = [], []
-    for image in sorted((root / images / split).rglob(f"*{image_end}")):
-        below = image.relative_to(root / images).parent
-        label = root / labels / below / (image.name[: -len(image_end)] + label_end)
+    folder = root / split.images
+    for image in walk_files(folder, (image_end.lower(),)):
+        below = image.relative_to(folder).parent
+        label = root / split.labels / below / (image.name[: -len(image_end)] + label_end)
+        if label == image:
+            raise DataError(
+                f"{image}: would be its own label; give another folder or another ending for labels "
+                "(--folder, --postfix, --format)"
+            )
         names = [image.relative_to(root).as_posix(), label.relative_to(root).as_posix()]
         clash = [name for name in names if separator in name]
         if clash:
             raise DataError(f"{clash[0]}: holds the separator {separator!r}; choose another with --separator")
         if label.is_file():
             lines.append(separator.join(names))
-        elif split == "test":
+        elif split.name == "test":
             lines.append(names[0])
         else:
             missing.append(str(label))
@@ -34,43 +65,36 @@ def _one_split(root: Path, split: str, images: str, labels: str, image_end: str,
 
 
 def write_lists(
-    root: str | Path,
-    *,
-    images: str,
-    labels: str,
-    image_end: str,
-    label_end: str,
-    separator: str = " ",
-    splits: Sequence[str] = SPLITS,
+    root: str | Path, splits: Sequence[SplitFolders], *, image_end: str, label_end: str, separator: str = " "
 ) -> dict[str, int]:
     """Writes a list for each split that has images; returns their lengths.
 
     Args:
         root: the dataset; lists are written into it, with names relative to it.
-        images, labels: folders below `root` that hold a folder per split.
-        image_end, label_end: endings of file names, such as `.jpg` and `.png`.
+        splits: folders; images of `test` need no labels.
+        image_end, label_end: endings of file names, such as `.jpg` and `.png`; those of images in any case of letters.
         separator: between image and label.
-        splits: folders below `images` and `labels`, and names of the lists; images of `test` need no labels.
 
     Raises:
-        DataError: no images at all, labels that are missing, or file names that hold the separator.
+        DataError: no images at all, labels that are missing, an image that would be its own label, or file names that hold
+            the separator.
         OutputError: a list of that name that we did not write, for instance one written by hand.
     """
     root = Path(root)
-    if not (root / images).is_dir():
-        raise DataError(f"{root / images}: no such folder of images")
+    if not any((root / split.images).is_dir() for split in splits):
+        raise DataError(f"{root / splits[0].images}: no such folder of images")
     found, missing = {}, []
     for split in splits:
-        lines, lost = _one_split(root, split, images, labels, image_end, label_end, separator)
+        lines, lost = _one_split(root, split, image_end, label_end, separator)
         missing += lost
         if lines:
-            found[split] = lines
+            found[split.name] = lines
     if missing:
         raise DataError(f"{len(missing)} labels are missing, first {missing[0]}; convert or remove the images first")
     if not found:
-        raise DataError(f"{root / images}: no *{image_end} in {', '.join(splits)}")
-    check_outputs((root / f"{split}.txt" for split in found), (), root=root)
-    for split, lines in found.items():
-        write_text(root / f"{split}.txt", "\n".join(lines) + "\n")
-        logger.info(f"{root / f'{split}.txt'}: {len(lines)} lines")
-    return {split: len(lines) for split, lines in found.items()}
+        raise DataError(f"{root}: no *{image_end} in {', '.join(split.images for split in splits)}")
+    check_outputs((root / f"{name}.txt" for name in found), (), root=root)
+    for name, lines in found.items():
+        write_text(root / f"{name}.txt", "\n".join(lines) + "\n")
+        logger.info(f"{root / f'{name}.txt'}: {len(lines)} lines")
+    return {name: len(lines) for name, lines in found.items()}

@@ -153,6 +153,7 @@ def export_model(
     output_op: str = "argmax",
     transforms: list[dict],
     class_info: ClassInfo | None = None,
+    label_rule: tuple[int, list[int] | None] = (255, None),
     tolerance: float = 1e-4,
     with_onnx: bool = False,
     inputs: Iterable[str | Path | None] = (),
@@ -166,6 +167,7 @@ def export_model(
         output_op: `argmax`, `softmax` or `none`.
         transforms: preprocessing to store, as in a `val_dataset`.
         class_info: names and colours to store.
+        label_rule: `ignore_index` and `label_map` to store, see `DeployConfig`.
         tolerance: largest difference allowed, relative to the largest logit.
         inputs: files that the program reads and the export must not replace.
         with_onnx: also write model.onnx, compared in ONNX Runtime (see `paddle_dnl.deployment.export.onnx_export`).
@@ -194,6 +196,7 @@ def export_model(
         report = _verify(model, files, example_batch(shape, transforms), tolerance, work, with_onnx)
         _refuse_difference(report, type(model).__name__, tolerance)
         files.transforms, files.classes = transforms, class_info
+        files.ignore_index, files.label_map = label_rule
         found = {"paddle": report.comparison, "mkldnn": report.mkldnn, "onnxruntime": report.onnx}
         files.verified = {
             name: asdict(comparison) | {"paddle_version": paddle.__version__}

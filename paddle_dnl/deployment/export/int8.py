@@ -15,8 +15,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from paddle_dnl.deployment.runtime.deploy_config import DeployConfig
-from paddle_dnl.errors import ExportError, UsageError
+from paddle_dnl.data.reading import read_label
+from paddle_dnl.deployment.runtime.deploy_config import FILE_NAME, DeployConfig
+from paddle_dnl.errors import DataError, ExportError, UsageError
 from paddle_dnl.evaluation.metrics import Metrics, confusion_matrix
 from paddle_dnl.profile.measuring import seconds_of_runs
 
@@ -181,7 +182,24 @@ def _median_seconds(predictor, batch: np.ndarray, runs: int = 7) -> float:
     return float(np.median(seconds_of_runs(lambda: predictor.run(batch), warmup=1, repeats=runs)))
 
 
-def compare(plain, small, pairs: list[tuple], num_classes: int, calibration_images: int, threads: int) -> Int8Report:
+def read_labels(pairs: list[tuple], files: DeployConfig) -> list[tuple]:
+    """(image, label path or None) to (image, label `[H, W]` or None) in the model's classes, as the export recorded them."""
+    read = []
+    for image, path in pairs:
+        label = path and read_label(path)
+        if path and files.label_map is not None:
+            if label.max() >= len(files.label_map):
+                raise DataError(
+                    f"{path}: holds {label.max()}; {FILE_NAME}: label_map ends at {len(files.label_map) - 1}"
+                )
+            label = np.asarray(files.label_map)[label]
+        read.append((image, label))
+    return read
+
+
+def compare(
+    plain, small, pairs: list[tuple], num_classes: int, calibration_images: int, threads: int, ignore_index: int = 255
+) -> Int8Report:
     """Runs two predictors on the same images.
 
     Args:
@@ -191,6 +209,7 @@ def compare(plain, small, pairs: list[tuple], num_classes: int, calibration_imag
         num_classes: of the confusion matrix.
         calibration_images: for the report.
         threads: for the report.
+        ignore_index: label that does not count.
     """
     same = total = 0
     counts = [np.zeros((num_classes, num_classes), np.int64) for _ in range(2)]
@@ -200,7 +219,7 @@ def compare(plain, small, pairs: list[tuple], num_classes: int, calibration_imag
         total += found[0].size
         if label is not None:
             for count, classes in zip(counts, found, strict=True):
-                count += confusion_matrix(classes, label, num_classes)
+                count += confusion_matrix(classes, label, num_classes, ignore_index)
     has_labels = any(label is not None for _, label in pairs)
     scores = [Metrics.from_confusion(count).miou if has_labels else None for count in counts]
     batch = plain.preprocess(pairs[0][0])[0][None]

@@ -36,6 +36,8 @@ class DeployConfig:
         sha256: file name -> digest; empty in folders that PaddleSeg exported.
         onnx: file name of an ONNX form of the same model, if there is one.
         onnx_int8: file name of its quantised form, if there is one.
+        ignore_index: label that does not count when the model is scored.
+        label_map: class, or `ignore_index`, of each number that label files hold; None where they hold the classes.
     """
 
     folder: Path
@@ -50,6 +52,8 @@ class DeployConfig:
     sha256: dict = field(default_factory=dict)
     onnx: str | None = None
     onnx_int8: str | None = None
+    ignore_index: int = 255
+    label_map: list[int] | None = None
 
     @property
     def model_path(self) -> Path:
@@ -112,6 +116,9 @@ class DeployConfig:
         if self.classes:
             section["class_names"] = list(self.classes.names)
             section["class_colors"] = [list(color) for color in self.classes.colors]
+        section["ignore_index"] = self.ignore_index
+        if self.label_map is not None:
+            section["label_map"] = self.label_map
         section["verified"] = self.verified
         section["sha256"] = self.sha256
         write_text(self.folder / FILE_NAME, seal(to_yaml({"Deploy": section})), own=True)
@@ -177,6 +184,16 @@ def _mapping(section: dict, key: str, kind: type, path: Path) -> dict:
     return value
 
 
+def _label_rule(section: dict, path: Path) -> tuple[int, list[int] | None]:
+    """`ignore_index` and `label_map`."""
+    ignored, table = section.get("ignore_index", 255), section.get("label_map")
+    if type(ignored) is not int:
+        raise ConfigError(f"{path}: Deploy.ignore_index: expected a whole number, got {ignored!r}")
+    if table is not None and (not isinstance(table, list) or not all(type(value) is int for value in table)):
+        raise ConfigError(f"{path}: Deploy.label_map: expected a list of whole numbers, got {reprlib.repr(table)}")
+    return ignored, table
+
+
 def _onnx(section: dict, folder: Path, path: Path) -> str | None:
     name = section.get("onnx") or (ONNX_NAME if (folder / ONNX_NAME).is_file() else None)
     return _inside(folder, name, "onnx", path) if name else None
@@ -214,6 +231,7 @@ def read_deploy_config(path: str | Path) -> DeployConfig:
     if output_op not in OUTPUT_OPS:
         raise ConfigError(f"{path}: Deploy.output_op: must be one of {', '.join(OUTPUT_OPS)}; got {output_op!r}")
     names = {key: _inside(folder, section[key], key, path) for key in ("model", "params")}
+    ignore_index, label_map = _label_rule(section, path)
     return DeployConfig(
         folder=folder,
         model=_existing(folder, names["model"], path, "model"),
@@ -227,4 +245,6 @@ def read_deploy_config(path: str | Path) -> DeployConfig:
         sha256=_mapping(section, "sha256", str, path),
         onnx=_onnx(section, folder, path),
         onnx_int8=_inside(folder, section["onnx_int8"], "onnx_int8", path) if section.get("onnx_int8") else None,
+        ignore_index=ignore_index,
+        label_map=label_map,
     )

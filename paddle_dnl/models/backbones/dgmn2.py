@@ -5,9 +5,9 @@ absolute position embedding. Parameter names are those of the published checkpoi
 """
 
 from paddle_dnl.errors import ConfigError
-from paddle_dnl.nn.cpu.row_strips import conv2d
+from paddle_dnl.nn.cpu.conv2d import Conv2D
 from paddle_dnl.nn.dgmn2_attention import DGMN2Attention, linear
-from paddle_dnl.nn.layers import batch_norm, relu_of_fresh
+from paddle_dnl.nn.layers import batch_norm, relu_inplace
 from paddle_dnl.nn.shapes import is_known, size_of
 from paddle_dnl.nn.torch_init import init_conv_like_torch
 from paddle_dnl.registry import BACKBONES
@@ -27,8 +27,8 @@ MINIMUM_IMAGE = {"decode_head": 17, "decode_head_multi": 17, "neck": 65}
 DROP_PATH_MODES = ("sample", "batch")
 
 
-def _conv3x3(in_channels: int, out_channels: int, stride: int) -> nn.Conv2D:
-    conv = nn.Conv2D(in_channels, out_channels, 3, stride=stride, padding=1, bias_attr=False)
+def _conv3x3(in_channels: int, out_channels: int, stride: int) -> Conv2D:
+    conv = Conv2D(in_channels, out_channels, 3, stride=stride, padding=1, bias_attr=False)
     init_conv_like_torch(conv)
     return conv
 
@@ -44,9 +44,9 @@ class Stem(nn.Layer):
         self.conv3, self.norm3 = _conv3x3(half, dim, 2), batch_norm(dim)
 
     def forward(self, x):
-        x = relu_of_fresh(self.norm1(conv2d(x, self.conv1)))
-        x = relu_of_fresh(self.norm2(conv2d(x, self.conv2)))
-        return relu_of_fresh(self.norm3(conv2d(x, self.conv3)))
+        x = relu_inplace(self.norm1(self.conv1(x)))
+        x = relu_inplace(self.norm2(self.conv2(x)))
+        return relu_inplace(self.norm3(self.conv3(x)))
 
 
 class PatchEmbed(nn.Layer):
@@ -57,7 +57,7 @@ class PatchEmbed(nn.Layer):
         self.conv, self.norm = _conv3x3(in_channels, dim, stride), batch_norm(dim)
 
     def forward(self, x):
-        return relu_of_fresh(self.norm(conv2d(x, self.conv)))
+        return relu_inplace(self.norm(self.conv(x)))
 
 
 class DropPath(nn.Layer):

@@ -6,15 +6,18 @@
 | `v1c` | 32-32-64                   | 1x1 with stride                 | first block half      | mmsegmentation    |
 | `3x3` | 64-64-128, ceil max-pool   | 1x1 with stride                 | first block half      | the DNL authors   |
 
+Initial values are the source's too: Paddle's defaults for `vd`; normal with variance 2/fan_out for the other two, and with
+`v1c` the last batch norm of each residual branch starts at 0.
+
 All three use the parameter names of PaddleSeg's `ResNet_vd`: `conv1_{1,2,3}`, `bb_{stage}_{block}.conv{0,1,2}` and
 `bb_{stage}_{block}.short`.
 """
 
 from collections.abc import Sequence
 
-from paddle_dnl.nn.cpu.recomputed_norm import chain
-from paddle_dnl.nn.cpu.row_strips import conv2d
-from paddle_dnl.nn.layers import ConvBN, ConvBNReLU, add_to_fresh, relu_of_fresh
+from paddle_dnl.nn.cpu.recomputed_norm import ConvChain
+from paddle_dnl.nn.layers import ConvBN, ConvBNReLU, add_inplace, relu_inplace
+from paddle_dnl.nn.torch_init import init_conv_module
 from paddle_dnl.registry import BACKBONES
 
 from paddle import nn
@@ -76,6 +79,7 @@ class ResNet(nn.Layer):
         self.conv1_1 = ConvBNReLU(in_channels, first, 3, stride=2, bias_attr=False)
         self.conv1_2 = ConvBNReLU(first, second, 3, bias_attr=False)
         self.conv1_3 = ConvBNReLU(second, third, 3, bias_attr=False)
+        self.stem_convs = ConvChain(self.conv1_1, self.conv1_2, self.conv1_3)
         self.pool2d_max = nn.MaxPool2D(3, 2, padding=1, ceil_mode=stem == "3x3")
 
         block_class = _Bottleneck if depth >= 50 else _BasicBlock
@@ -90,9 +94,19 @@ class ResNet(nn.Layer):
                 blocks.append(self.add_sublayer(f"bb_{stage}_{i}", block))
                 channels = self.feat_channels[stage]
             self._stages.append(blocks)
+        if stem != "vd":
+            self._init_like_torch_resnets(zero_residual=stem == "v1c")
+
+    def _init_like_torch_resnets(self, zero_residual: bool) -> None:
+        for layer in self.sublayers():
+            if isinstance(layer, ConvBN):
+                init_conv_module(layer._conv)
+        if zero_residual:
+            for block in (block for blocks in self._stages for block in blocks):
+                nn.initializer.Constant(0.0)(block.residual.chained[-1]._batch_norm.weight)
 
     def forward(self, x):
-        x = self.pool2d_max(chain(x, self.conv1_1, self.conv1_2, self.conv1_3))
+        x = self.pool2d_max(self.stem_convs(x))
         features = []
         for blocks in self._stages:
             for block in blocks:
@@ -124,7 +138,7 @@ class _Shortcut(ConvBN):
     def forward(self, x):
         if self._pool is not None:
             x = self._pool(x)
-        return self.finish(conv2d(x, self._conv))
+        return self.finish(self._conv(x))
 
 
 def _shortcut(in_channels: int, out_channels: int, stride: int, vd: bool, first_in_stage: bool):
@@ -144,11 +158,12 @@ class _Bottleneck(nn.Layer):
         self.conv0 = ConvBNReLU(in_channels, width, 1, bias_attr=False)
         self.conv1 = ConvBNReLU(width, width, 3, stride=stride, dilation=dilation, bias_attr=False)
         self.conv2 = ConvBN(width, out_channels, 1, bias_attr=False)
+        self.residual = ConvChain(self.conv0, self.conv1, self.conv2)
         self.short = _shortcut(in_channels, out_channels, stride, vd, first_in_stage)
 
     def forward(self, x):
-        y = chain(x, self.conv0, self.conv1, self.conv2)
-        return relu_of_fresh(add_to_fresh(y, x if self.short is None else self.short(x)))
+        y = self.residual(x)
+        return relu_inplace(add_inplace(y, x if self.short is None else self.short(x)))
 
 
 class _BasicBlock(nn.Layer):
@@ -160,11 +175,12 @@ class _BasicBlock(nn.Layer):
         super().__init__()
         self.conv0 = ConvBNReLU(in_channels, width, 3, stride=stride, dilation=dilation, bias_attr=False)
         self.conv1 = ConvBN(width, width, 3, dilation=dilation if vd else 1, bias_attr=False)
+        self.residual = ConvChain(self.conv0, self.conv1)
         self.short = _shortcut(in_channels, width, stride, vd, first_in_stage)
 
     def forward(self, x):
-        y = chain(x, self.conv0, self.conv1)
-        return relu_of_fresh(add_to_fresh(y, x if self.short is None else self.short(x)))
+        y = self.residual(x)
+        return relu_inplace(add_inplace(y, x if self.short is None else self.short(x)))
 
 
 # ---- the names that configurations use ----------------------------------------------------------------

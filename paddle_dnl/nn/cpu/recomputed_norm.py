@@ -1,8 +1,8 @@
-"""Batch norm and ReLU between two convolutions, computed again in the backward pass instead of kept, on a CPU.
+"""Batch norm and ReLU between two convolutions, recomputed in the backward pass on a CPU instead of stored.
 
-A batch norm's backward pass needs the norm's input, the following convolution's needs the ReLU's result. The second comes
-from the first in one cheap pass, so only the first is kept. "In-Place Activated BatchNorm" (Rota Bulo et al., CVPR 2018)
-keeps the second and inverts the norm, which rounds; computing again repeats the forward pass to the last bit.
+The backward pass of a batch norm needs the norm's input, that of the following convolution the ReLU's output. The second
+follows from the first in one cheap pass, so only the first is stored. "In-Place Activated BatchNorm" (Rota Bulo et al.,
+CVPR 2018) stores the second and inverts the norm, which rounds; recomputing repeats the forward pass bit for bit.
 """
 
 import itertools
@@ -10,54 +10,63 @@ import itertools
 from paddle_dnl.nn.cpu.row_strips import (
     Geometry,
     conv2d,
-    conv2d_with,
+    eager_on_cpu,
     has_gradients,
     input_gradient,
     is_watched,
-    unfolds,
     weight_gradient,
 )
-from paddle_dnl.nn.layers import ConvBN, relu_of_fresh
+from paddle_dnl.nn.layers import ConvBN, relu_inplace
 
 import paddle
 import paddle.nn.functional as F
 from paddle import nn
 from paddle.autograd import PyLayer
 
-# Maps below this many bytes are kept: they cost little memory, and each detour costs some calls.
+# Smaller maps (bytes) are stored: they cost little memory, and recomputing costs extra calls.
 KEPT_LIMIT = 1 << 20
 
 
-def chain(x: paddle.Tensor, *layers: ConvBN) -> paddle.Tensor:
-    """`layers[-1](...layers[0](x))`, without keeping what the ReLUs between them give when training on a CPU.
+class ConvChain(nn.Layer):
+    """`layers[-1](...layers[0](x))`; training on a CPU, the outputs of the ReLUs in between are recomputed, not stored.
+
+    The chain owns no parameters: its layers stay registered where they were, under their own names. Where forward hooks
+    are registered on any of them, they are simply called one after another.
 
     Args:
-        x: `[B, C, H, W]`.
         layers: all but the last end in a ReLU (`ConvBNReLU`).
     """
-    if not (unfolds() and paddle.is_grad_enabled() and _nobody_watches(layers)):
-        for layer in layers:
+
+    def __init__(self, *layers: ConvBN):
+        super().__init__()
+        self.chained = list(layers)  # a plain list, which Paddle does not register
+
+    def forward(self, x):
+        if eager_on_cpu() and paddle.is_grad_enabled() and not self._is_watched():
+            return self._recomputing(x)
+        for layer in self.chained:
             x = layer(x)
         return x
-    y = conv2d(x, layers[0]._conv)
-    for before, after in itertools.pairwise(layers):
-        y = _norm_relu_conv(y, before._batch_norm, after._conv)
-    return layers[-1].finish(y)
 
+    def _is_watched(self) -> bool:
+        return any(is_watched(part) for layer in self.chained for part in layer.sublayers(include_self=True))
 
-def _nobody_watches(layers: tuple[nn.Layer, ...]) -> bool:
-    return not any(is_watched(part) for layer in layers for part in layer.sublayers(include_self=True))
+    def _recomputing(self, x):
+        y = self.chained[0]._conv(x)
+        for before, after in itertools.pairwise(self.chained):
+            y = _norm_relu_conv(y, before._batch_norm, after._conv)
+        return self.chained[-1].finish(y)
 
 
 def _norm_relu_conv(y: paddle.Tensor, norm: nn.Layer, conv: nn.Conv2D) -> paddle.Tensor:
     geometry = Geometry.of(conv)
     if y.size * 4 < KEPT_LIMIT or not _learns_from_batch(norm) or not has_gradients(geometry):
-        return conv2d(relu_of_fresh(norm(y)), conv)
+        return conv(relu_inplace(norm(y)))
     return _NormReluConv.apply(y, norm.weight, norm.bias, conv.weight, conv.bias, norm, geometry)
 
 
 def _learns_from_batch(norm: nn.Layer) -> bool:
-    """Whether it is the plain layer, normalises by the batch's own statistics, and has weights."""
+    """Whether it is a plain affine `BatchNorm2D` that normalises by the statistics of the batch."""
     plain = type(norm) is nn.BatchNorm2D and norm.training and not norm._use_global_stats
     return plain and norm.weight is not None and norm.bias is not None
 
@@ -68,7 +77,7 @@ class _NormReluConv(PyLayer):
         ctx.save_for_backward(y, scale, shift, weight)
         ctx.geometry, ctx.epsilon = geometry, norm._epsilon
         ctx.wanted = [not tensor.stop_gradient for tensor in (y, scale, shift, weight, bias) if tensor is not None]
-        return conv2d_with(F.relu_(norm(y)), weight, bias, geometry)
+        return conv2d(F.relu_(norm(y)), weight, bias, geometry)
 
     @staticmethod
     def backward(ctx, grad):
@@ -84,11 +93,11 @@ class _NormReluConv(PyLayer):
             of_activated = None if activated.stop_gradient else input_gradient(weight, grad, ctx.geometry)
         if of_activated is not None:
             paddle.autograd.backward([activated], [of_activated])
-        # Paddle insists on None for an input that does not learn, and on nothing for one that is None.
+        # Paddle requires None for an input without gradient, and no entry for an input that was None.
         return (*(tensor.grad for tensor in inputs), of_weight, of_bias)[: len(ctx.wanted)]
 
 
 def _norm_relu(y, scale, shift, epsilon):
-    """By the batch's statistics; the running ones were updated in the forward pass."""
+    """Batch norm by the statistics of the batch, and ReLU; the running statistics were updated in the forward pass."""
     unused = [paddle.zeros_like(scale), paddle.ones_like(scale)]
     return F.relu_(F.batch_norm(y, *unused, scale, shift, training=True, epsilon=epsilon))

@@ -1,8 +1,8 @@
-"""Convolutions whose working memory is bounded, on a CPU.
+"""Convolution in strips of rows: bounds the working memory of Paddle's CPU convolution, forward and backward.
 
-Paddle's CPU convolution unfolds its input into k * k copies: 2.4 GB for the first convolution of DNLNet's head on a
-1024x2048 image. A convolution of a strip of rows needs the unfolded copy of that strip alone, and its numbers are the same up
-to the rounding of the library's products. Where a strip's copy fits into the cache it is the faster way, too.
+That convolution unfolds its input into k * k copies (im2col): 2.4 GB for the first convolution of DNLNet's head on a
+1024x2048 image. A strip of output rows needs the unfolded copy of its own input rows only; the result is the same up to the
+rounding of the matrix product. Where a strip's copy fits into the cache, strips are faster, too.
 """
 
 from typing import NamedTuple
@@ -12,13 +12,13 @@ import paddle.nn.functional as F
 from paddle import nn
 from paddle.autograd import PyLayer
 
-# Most that one unfolded copy may take. A training step of DNLNet-R50 at 512x1024 on 2 cores with 32 MiB of cache: 25 s and
-# 3.7 GB with 32 MiB, 30 s with 16 (which share the weights' reading among fewer positions), 28 s and 3.9 GB with 64 for weights.
+# Largest unfolded copy of one strip. A training step of DNLNet-R50 at 512x1024 on 2 cores with 32 MiB of cache: 25 s and
+# 3.7 GB with 32 MiB, 30 s with 16 (the weights are read again for each strip), 28 s and 3.9 GB with 64 for weights.
 UNFOLDED_LIMIT = 32 << 20
 
 
 class Geometry(NamedTuple):
-    """A convolution without its numbers; pairs are (rows, columns)."""
+    """Hyperparameters of a 2-D convolution; pairs are (rows, columns)."""
 
     kernel: tuple[int, int]
     stride: tuple[int, int]
@@ -28,7 +28,7 @@ class Geometry(NamedTuple):
 
     @classmethod
     def of(cls, conv: nn.Conv2D) -> "Geometry":
-        """Of a layer with symmetric zero padding, given in pixels."""
+        """Of a layer with symmetric zero padding in pixels."""
         pairs = map(_pair, (conv._kernel_size, conv._stride, conv._padding, conv._dilation))
         return cls(*pairs, conv._groups)
 
@@ -41,9 +41,9 @@ class Geometry(NamedTuple):
         return (x.shape[2 + axis] + 2 * self.padding[axis] - self.extent(axis)) // self.stride[axis] + 1
 
     def transposed(self) -> "Geometry":
-        """The convolution that takes gradients of the result to gradients of the input; for stride 1."""
+        """The convolution that maps output gradients to input gradients; for stride 1."""
         padding = (self.extent(0) - 1 - self.padding[0], self.extent(1) - 1 - self.padding[1])
-        # Not `_replace`, which Paddle 2.6's to_static, whose version of this code stays after an export, cannot convert.
+        # Not `_replace`: to_static of Paddle 2.6 cannot convert it.
         return Geometry(self.kernel, self.stride, padding, self.dilation, self.groups)
 
     def unfolded_bytes(self, in_channels: int, positions: int) -> int:
@@ -58,40 +58,33 @@ def unfolded_bytes(conv: nn.Conv2D, in_channels: int, out_height: int, out_width
     return Geometry.of(conv).unfolded_bytes(in_channels, out_height * out_width)
 
 
-def conv2d(x: paddle.Tensor, conv: nn.Conv2D) -> paddle.Tensor:
-    """`conv(x)`, on a CPU in strips of rows where the unfolded copy would be larger than `UNFOLDED_LIMIT`.
+def conv2d(x, weight, bias, geometry: Geometry) -> paddle.Tensor:
+    """2-D convolution, in strips where the unfolded copy would exceed `UNFOLDED_LIMIT`; call it where `eager_on_cpu()`.
 
-    With gradients, strips are for stride 1 without groups; elsewhere, and with hooks, this is one call of the layer.
+    With gradients, strips are implemented for stride 1 without groups; other convolutions run as one operation.
 
     Args:
         x: `[B, C, H, W]`.
-        conv: symmetric zero padding, given in pixels.
+        weight: `[K, C / groups, k_h, k_w]`.
+        bias: `[K]` or None.
     """
-    geometry = Geometry.of(conv)
-    if unfolds() and _takes_strips(x, geometry) and not is_watched(conv):
-        return _convolve(x, conv.weight, conv.bias, geometry)
-    return conv(x)
-
-
-def conv2d_with(x, weight, bias, geometry: Geometry) -> paddle.Tensor:
-    """As `conv2d` where `unfolds()`, with weights that need not be a layer's own."""
     if _takes_strips(x, geometry):
         return _convolve(x, weight, bias, geometry)
     return F.conv2d(x, weight, bias, geometry.stride, geometry.padding, geometry.dilation, geometry.groups)
 
 
-def unfolds() -> bool:
-    """Whether convolutions run at once and unfold their input, so that working piece by piece saves memory."""
+def eager_on_cpu() -> bool:
+    """Whether operations run eagerly on a CPU, where convolutions unfold their input."""
     return paddle.in_dynamic_mode() and paddle.get_device() == "cpu"
 
 
 def is_watched(layer: nn.Layer) -> bool:
-    """Whether somebody's hooks wait for a layer to be called."""
+    """Whether forward hooks are registered on a layer."""
     return bool(layer._forward_pre_hooks or layer._forward_post_hooks)
 
 
 def has_gradients(geometry: Geometry) -> bool:
-    """Whether `input_gradient` and `weight_gradient` are for such a convolution."""
+    """Whether `input_gradient` and `weight_gradient` support this convolution."""
     return geometry.stride == (1, 1) and geometry.groups == 1 and min(geometry.transposed().padding) >= 0
 
 
@@ -100,26 +93,26 @@ def _pair(value) -> tuple[int, int]:
 
 
 def _takes_strips(x, geometry: Geometry) -> bool:
-    # A strip of padding alone would have no rows of the input.
+    # A strip that consists of padding only would have no input rows.
     if min(geometry.transposed().padding) < 0 or _rows(x, geometry) >= geometry.out_length(x, 0):
         return False
     return has_gradients(geometry) or not paddle.is_grad_enabled()
 
 
 def _rows(x, geometry: Geometry) -> int:
-    """Rows of the result that one strip makes."""
+    """Output rows per strip."""
     per_row = geometry.unfolded_bytes(x.shape[1], geometry.out_length(x, 1))
     return max(1, UNFOLDED_LIMIT // per_row) if per_row else geometry.out_length(x, 0)
 
 
 def _strips(x, geometry: Geometry):
-    """(top, bottom) of the rows of the result, strip by strip."""
+    """(top, bottom) output rows of each strip."""
     rows, height = _rows(x, geometry), geometry.out_length(x, 0)
     return [(top, min(top + rows, height)) for top in range(0, height, rows)]
 
 
 def _window(x, geometry: Geometry, top: int, bottom: int):
-    """Rows of `x` from which rows `top` to `bottom` of the result come, and the zero rows above and below them."""
+    """Input rows for output rows `top` to `bottom`, and the numbers of zero rows above and below them."""
     stride, padding = geometry.stride[0], geometry.padding[0]
     start, stop = top * stride - padding, (bottom - 1) * stride - padding + geometry.extent(0)
     rows = x if start <= 0 and stop >= x.shape[2] else x[:, :, max(start, 0) : min(stop, x.shape[2])]
@@ -144,7 +137,7 @@ def _in_strips(x, weight, bias, geometry: Geometry) -> paddle.Tensor:
 
 
 class _StripedConv2D(PyLayer):
-    """A convolution of stride 1 without groups that works in strips in both directions."""
+    """Convolution of stride 1 without groups, forward and backward in strips."""
 
     @staticmethod
     def forward(ctx, x, weight, bias, geometry):
@@ -167,18 +160,18 @@ class _StripedConv2D(PyLayer):
 
 
 def input_gradient(weight, grad, geometry: Geometry):
-    """The gradient of the input, `[B, C, H, W]`, from that of the result; for what `has_gradients`.
+    """Gradient of the input `[B, C, H, W]` from that of the output, for a geometry with `has_gradients`.
 
-    It is convolved with the turned kernel: that unfolds the result's channels, often fewer than the input's.
+    A convolution of the output gradient with the rotated kernel, which unfolds the output's channels: often fewer.
     """
     turned = weight.flip([2, 3]).transpose([1, 0, 2, 3])
     return _in_strips(grad, turned, None, geometry.transposed())
 
 
 def weight_gradient(x, weight, grad, geometry: Geometry):
-    """The gradient of the weights, from that of the result; for what `has_gradients`.
+    """Gradient of the weights from that of the output, for a geometry with `has_gradients`.
 
-    It is the sum over images and strips of gradient times unfolded input.
+    The sum over images and strips of output gradient times unfolded input.
     """
     out_channels = grad.shape[1]
     total = paddle.zeros([out_channels, weight.size // out_channels], weight.dtype)

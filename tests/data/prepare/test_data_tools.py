@@ -107,3 +107,35 @@ def test_lists_of_folders_of_ones_own(tmp_path):
 def test_an_empty_separator_is_refused(tmp_path):
     with pytest.raises(UsageError, match="--separator"):
         list_program.main([str(tmp_path), "--separator", ""])
+
+
+def test_lists_of_camvids_layout_and_of_pairs_of_folders(tmp_path):
+    for split in ("train", "val"):
+        _picture(tmp_path / split / "a.PNG")
+        _picture(tmp_path / f"{split}annot" / "a.png")
+    _picture(tmp_path / "train" / "._a.png")
+    _picture(tmp_path / "train" / ".ipynb_checkpoints" / "a.png")
+    assert list_program.main([str(tmp_path), "--type", "camvid"]) == 0
+    assert (tmp_path / "train.txt").read_text() == "train/a.PNG trainannot/a.png\n"
+    assert list_program.main([str(tmp_path), "--pairs", "val:valannot", "--format", "png", "png"]) == 0
+    assert (tmp_path / "val.txt").read_text() == "val/a.PNG valannot/a.png\n"
+
+
+def test_an_image_is_not_its_own_label(tmp_path):
+    _picture(tmp_path / "images/train/a.png")
+    arguments = [str(tmp_path), "--folder", "images", "images", "--second_folder", "train", "--format", "png", "png"]
+    with pytest.raises(DataError, match="a.png: would be its own label"):
+        list_program.main(arguments)
+    (tmp_path / "labels").symlink_to("images")
+    _picture(tmp_path / "labels/b.jpg")
+    arguments = [str(tmp_path), "--folder", "images/train", "images/train", "--second_folder", ".", "--format", "png", "png"]
+    with pytest.raises(DataError, match="own label"):
+        list_program.main(arguments)
+    assert not list(tmp_path.glob("*.txt"))
+
+
+def test_the_second_folder_may_be_the_first_itself(tmp_path):
+    _picture(tmp_path / "images/a.jpg")
+    _picture(tmp_path / "annotations/a.png")
+    assert list_program.main([str(tmp_path), "--second_folder", "."]) == 0
+    assert (tmp_path / "all.txt").read_text() == "images/a.jpg annotations/a.png\n"

@@ -6,10 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+from paddle_dnl.cli.mini_cityscapes import main
 from paddle_dnl.data.datasets import Cityscapes
 from paddle_dnl.data.prepare.convert_cityscapes import convert_tree
-from paddle_dnl.data.prepare.file_lists import LAYOUTS, write_lists
-from paddle_dnl.data.scenes.mini_cityscapes import generate, main
+from paddle_dnl.data.prepare.file_lists import CITYSCAPES_ENDINGS, split_folders, write_lists
+from paddle_dnl.data.scenes.mini_cityscapes import generate
 from paddle_dnl.errors import DataError
 from paddle_dnl.evaluation.metrics import Metrics, confusion_matrix
 from paddle_dnl.files.outputs import JOURNAL
@@ -49,9 +50,8 @@ def test_real_tree_conversion_and_dataset(tree):
     assert len(cities) == 3 and not cities & {Path(image).parent.name for image, _ in val.file_list}
     sample = train[0]
     assert sample["img"].shape == (3, 128, 256) and sample["label"].shape == (128, 256)
-    images, labels, image_end, label_end = LAYOUTS["cityscapes"]
-    settings = {"images": images, "labels": labels, "image_end": image_end, "label_end": label_end}
-    assert write_lists(tree, separator=",", **settings) == {"train": 24, "val": 8}
+    splits, (image_end, label_end) = split_folders("leftImg8bit", "gtFine", ("train", "val")), CITYSCAPES_ENDINGS
+    assert write_lists(tree, splits, separator=",", image_end=image_end, label_end=label_end) == {"train": 24, "val": 8}
 
 
 def test_all_classes_occur_in_both_splits(tree):
@@ -167,8 +167,9 @@ def test_bad_arguments(tmp_path):
     ):  # fmt: skip
         with pytest.raises(DataError, match=message):
             generate(tmp_path / "x", **settings)
-    assert main(["--out", str(tmp_path / "file")]) == 1
-    assert main(["--out", str(tmp_path / "file" / "below")]) == 1
+    for out in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(DataError, match="--out"):
+            main(["--out", str(out)])
     (tmp_path / "damaged").mkdir()
     (tmp_path / "damaged" / "mini_cityscapes.json").write_text("{")
     with pytest.raises(DataError, match="mini_cityscapes.json: cannot be read"):
@@ -179,7 +180,7 @@ def test_bad_arguments(tmp_path):
 
 
 def test_as_a_program(tmp_path):
-    command = [sys.executable, "-m", "paddle_dnl.data.scenes.mini_cityscapes", "--out", str(tmp_path / "d")]
+    command = [sys.executable, "-m", "paddle_dnl", "data", "mini-cityscapes", "--out", str(tmp_path / "d")]
     done = subprocess.run([*command, "--train", "1", "--val", "1", "--size", "64x64"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert len(list(tmp_path.glob("d/leftImg8bit/*/*/*.png"))) == 2

@@ -4,6 +4,7 @@ import itertools
 
 import paddle_dnl  # noqa: F401
 from paddle_dnl.nn.cpu import recomputed_norm, row_strips
+from paddle_dnl.nn.cpu.recomputed_norm import ConvChain
 from paddle_dnl.nn.layers import ConvBN, ConvBNReLU
 
 import numpy as np
@@ -56,10 +57,14 @@ def _chain(options, dtype="float32"):
 def _plainly(x, *layers):
     """Paddle's own convolution, batch norm and ReLU."""
     for layer in layers:
-        x = layer._batch_norm(layer._conv(x))
+        x = layer._batch_norm(nn.Conv2D.forward(layer._conv, x))
         if isinstance(layer, ConvBNReLU):
             x = nn.functional.relu(x)
     return x
+
+
+def _recomputed(x, *layers):
+    return ConvChain(*layers)(x)
 
 
 def _weights_and_statistics(layers):
@@ -91,7 +96,7 @@ def test_learns_as_the_layers_do(options, strips, applied):
     layers = _chain(options)
     x = paddle.randn([2, 3, 13, 9])
     expected = _learn(_plainly, layers, x)
-    found = _learn(recomputed_norm.chain, layers, x)
+    found = _learn(_recomputed, layers, x)
     inner = [one for one in options[1:] if "stride" not in one]
     assert len(applied) == len(inner)
     assert found.keys() == expected.keys() and "0._batch_norm._mean" in found
@@ -103,7 +108,7 @@ def test_learns_as_the_layers_do(options, strips, applied):
 def test_gradients_by_finite_differences(strips):
     layers = _chain(CHAINS["bottleneck"], "float64")
     x = paddle.randn([2, 3, 5, 4]).astype("float64")
-    found = _learn(recomputed_norm.chain, layers, x)
+    found = _learn(_recomputed, layers, x)
     factor = np.random.default_rng(1).normal(size=found["out"].shape)
 
     def value():
@@ -126,7 +131,7 @@ def test_what_does_not_learn_gets_no_gradient(frozen, applied):
     for name, tensor in tensors.items():
         tensor.stop_gradient = name == frozen
     learnt = []
-    for way in (_plainly, recomputed_norm.chain):
+    for way in (_plainly, _recomputed):
         way(x, *layers).sum().backward()
         learnt.append({name for name, tensor in tensors.items() if tensor.grad is not None})
         for tensor in tensors.values():
@@ -140,7 +145,7 @@ def test_only_the_second_convolution_learns(applied):
     for parameter in (*layers[0].parameters(), *layers[1].parameters()):
         parameter.stop_gradient = True
     layers[1]._conv.weight.stop_gradient = False
-    recomputed_norm.chain(paddle.randn([1, 3, 8, 8]), *layers).sum().backward()
+    ConvChain(*layers)(paddle.randn([1, 3, 8, 8])).sum().backward()
     assert applied
     learning = [name for name, parameter in layers.named_parameters() if parameter.grad is not None]
     assert learning == ["1._conv.weight"]
@@ -160,7 +165,7 @@ def test_layers_themselves_where_nothing_is_gained(case, applied, monkeypatch):
         monkeypatch.setattr(recomputed_norm, "KEPT_LIMIT", 1 << 20)
     expected = _learn(_plainly, layers, x)
     with paddle.set_grad_enabled(case != "no gradients"):
-        out = recomputed_norm.chain(x, *layers)
+        out = ConvChain(*layers)(x)
     assert not applied
     np.testing.assert_allclose(out.numpy(), expected["out"], rtol=1e-5, atol=1e-5)
 
@@ -170,10 +175,10 @@ def test_hooks_are_called(part, applied):
     layers = _chain(CHAINS["biased"])
     seen = []
     hook = dict(layers.named_sublayers())[part].register_forward_post_hook(lambda *_: seen.append(part))
-    recomputed_norm.chain(paddle.randn([1, 3, 8, 8]), *layers)
+    ConvChain(*layers)(paddle.randn([1, 3, 8, 8]))
     assert seen == [part] and not applied
     hook.remove()
-    recomputed_norm.chain(paddle.randn([1, 3, 8, 8]), *layers)
+    ConvChain(*layers)(paddle.randn([1, 3, 8, 8]))
     assert seen == [part] and applied
 
 
@@ -191,7 +196,7 @@ def test_inner_results_are_not_kept():
         return maps
 
     held(_plainly)  # gradients of the parameters exist from here on
-    assert held(_plainly) - held(recomputed_norm.chain) == pytest.approx(4, abs=0.5)
+    assert held(_plainly) - held(_recomputed) == pytest.approx(4, abs=0.5)
 
 
 def _allocated() -> int:

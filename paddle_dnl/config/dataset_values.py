@@ -1,0 +1,96 @@
+"""What a dataset says once and the rest of a configuration follows: its ignored label, and the names of its classes."""
+
+import inspect
+from pathlib import Path
+
+from paddle_dnl import registry
+from paddle_dnl.data.classes import FILE_NAME, named_classes, read_classes
+from paddle_dnl.errors import ConfigError, DataError
+from paddle_dnl.log import logger
+
+SECTIONS = ("train_dataset", "val_dataset")
+# Arguments of transforms, ours and PaddleSeg's, that stand for the ignored label.
+_IGNORED = ("ignore_index", "label_padding_value")
+
+
+def carry(config: dict, ignore_index: dict[str, int | None], num_classes: int | None) -> None:
+    """Fills in what follows from the datasets, in place.
+
+    Args:
+        config: a whole configuration.
+        ignore_index: section -> the ignored label of its dataset, None where that is not known.
+        num_classes: of the model.
+
+    Raises:
+        ConfigError: a transform that pads labels with what is neither a class nor ignored; class names or colours that
+            do not fit the number of classes.
+    """
+    for section in SECTIONS:
+        cfg = config.get(section)
+        if not cfg:
+            continue
+        if ignore_index.get(section) is not None:
+            _into_transforms(cfg, ignore_index[section], num_classes, section)
+        _name_classes(cfg, num_classes, section)
+    given = [config[section]["class_names"] for section in SECTIONS if (config.get(section) or {}).get("class_names")]
+    if len(given) == 2 and given[0] != given[1]:
+        i = next(i for i, pair in enumerate(zip(*given, strict=True)) if pair[0] != pair[1])
+        raise ConfigError(
+            f"train_dataset.class_names and val_dataset.class_names: class {i} is {given[0][i]!r} in one and "
+            f"{given[1][i]!r} in the other"
+        )
+
+
+def _into_transforms(cfg: dict, ignored: int, num_classes: int | None, where: str) -> None:
+    for i, step in enumerate(cfg.get("transforms") or []):
+        place = f"{where}.transforms.{i}"
+        parameters = inspect.signature(registry.find(step["type"], "transform", place)).parameters
+        for key in _IGNORED:
+            if key not in parameters:
+                continue
+            if key not in step and parameters[key].default != ignored:
+                step[key] = ignored
+            value = step.get(key, ignored)
+            # Padding with a class, such as background, may be meant.
+            is_class = key == "label_padding_value" and type(value) is int and 0 <= value < (num_classes or 0)
+            if value != ignored and not is_class:
+                raise ConfigError(
+                    f"{place}.{key}: is {value}, but the dataset ignores {ignored}; remove this key, it follows the dataset's"
+                )
+        _into_transforms(step, ignored, num_classes, place)
+
+
+def _name_classes(cfg: dict, num_classes: int | None, where: str) -> None:
+    """Checks `class_names` and `class_colors`, or takes them from a `classes.txt` beside the list or in dataset_root."""
+    try:
+        if cfg.get("class_names"):
+            classes = named_classes(cfg["class_names"], cfg.get("class_colors"))
+            source = f"{where}.class_names"
+        elif cfg.get("class_colors"):
+            raise ConfigError(f"{where}.class_colors: given without class_names")
+        elif "class_names" in inspect.signature(registry.find(cfg["type"], "dataset", where)).parameters:
+            source = _classes_file(cfg)
+            if source is None:
+                return
+            classes = read_classes(source)
+        else:
+            return
+    except DataError as error:
+        raise ConfigError(f"{where}: {error}") from error
+    if num_classes is not None and len(classes.names) != num_classes:
+        text = f"{source}: names {len(classes.names)} classes, the configuration has num_classes {num_classes}"
+        if cfg.get("class_names"):
+            raise ConfigError(text)
+        logger.warning(f"{text}; the names are not used")
+        return
+    cfg["class_names"] = list(classes.names)
+    cfg["class_colors"] = [list(color) for color in classes.colors]
+
+
+def _classes_file(cfg: dict) -> Path | None:
+    folders = [
+        Path(cfg[key]).parent for key in ("train_path", "val_path", "test_path") if isinstance(cfg.get(key), str)
+    ]
+    if isinstance(cfg.get("dataset_root"), str):
+        folders.append(Path(cfg["dataset_root"]))
+    return next((folder / FILE_NAME for folder in folders if (folder / FILE_NAME).is_file()), None)

@@ -1,0 +1,38 @@
+"""How label files of a dataset are read, as plain values that an exported model carries."""
+
+import inspect
+
+from paddle_dnl import registry
+from paddle_dnl.data.base_dataset import SegmentationDataset
+from paddle_dnl.errors import PaddleDnlError
+from paddle_dnl.log import logger
+
+import numpy as np
+
+
+def label_rule(cfg: dict, where: str) -> tuple[int, list[int] | None]:
+    """The ignored label of a dataset, and the class of each number 0 to 255 in its files.
+
+    Args:
+        cfg: the dataset's configuration; its data need not be there unless its `map_label` needs an object.
+        where: its dotted key.
+
+    Returns:
+        `ignore_index`, and a list of 256 numbers, or None where files hold the classes themselves.
+    """
+    cls = registry.find(cfg["type"], "dataset", where)
+    default = getattr(inspect.signature(cls).parameters.get("ignore_index"), "default", 255)
+    ignored = cfg.get("ignore_index", getattr(cls, "IGNORE_INDEX", default))
+    if not issubclass(cls, SegmentationDataset) or cls.map_label is SegmentationDataset.map_label:
+        return ignored, None
+    mapped_by = cls
+    if not isinstance(inspect.getattr_static(cls, "map_label"), staticmethod):
+        try:
+            mapped_by = registry.build(cfg, "dataset", where)
+        except PaddleDnlError as error:
+            logger.warning(
+                f"{where}: its rule for labels is not stored with the export, as it cannot be built: {error}"
+            )
+            return ignored, None
+    table = np.asarray(mapped_by.map_label(np.arange(256, dtype=np.uint8)[None]))[0]
+    return ignored, table.astype(int).tolist()

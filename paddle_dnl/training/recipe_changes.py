@@ -1,0 +1,103 @@
+"""Resuming with another recipe: the difference to the checkpoint's configuration, said or refused."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from paddle_dnl.config.reading import read_yaml_mapping
+from paddle_dnl.errors import CheckpointError, ConfigError
+from paddle_dnl.log import logger
+
+_SHOWN = 30
+# Start weights are replaced by the checkpoint's; folders may move; file names are compared by the layout of the run.
+_NO_PART_OF_THE_RECIPE = ("pretrained", "pretrained_sha256", "dataset_root", "train_path", "val_path", "test_path")
+# What turns a picture into numbers: other values and the trained weights compute something else.
+_PREPROCESSING = ("Normalize", "SubtractMeanBGR")
+
+
+def _flat(value, key: str = "") -> Iterator[tuple[str, object]]:
+    if isinstance(value, dict) and value:
+        for name, item in value.items():
+            yield from _flat(item, f"{key}.{name}" if key else str(name))
+    elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
+        for i, item in enumerate(value):
+            yield from _flat(item, f"{key}.{i}")
+    else:
+        yield key, value
+
+
+def differences(before: dict, now: dict) -> dict[str, tuple]:
+    """Dotted keys whose values differ, with both; None where there is none."""
+    old, new = dict(_flat(before)), dict(_flat(now))
+    return {
+        key: (old.get(key), new.get(key))
+        for key in sorted({*old, *new})
+        if old.get(key) != new.get(key) and not any(part in _NO_PART_OF_THE_RECIPE for part in key.split("."))
+    }
+
+
+def _preprocessing(config: dict) -> list:
+    """Normalisation of both datasets, in the order of their keys."""
+    found = []
+    for section in ("train_dataset", "val_dataset"):
+        steps = (config.get(section) or {}).get("transforms") or []
+        found.append([step for step in steps if step.get("type") in _PREPROCESSING])
+    return found
+
+
+def changes_function(key: str) -> bool:
+    """Whether a value decides what the trained weights compute or mean, beside the normalisation."""
+    parts = key.split(".")
+    return parts[0] == "model" or parts[-1] in ("num_classes", "ignore_index", "img_channels", "class_names")
+
+
+def review(folder: Path, config: dict, allowed: bool) -> None:
+    """Compares a configuration with the one stored in the checkpoint that is resumed; logs each difference.
+
+    Args:
+        folder: the checkpoint; one without `config.yml`, as PaddleSeg writes them, is not compared.
+        config: the resolved configuration of this run.
+        allowed: go on although the network, the classes or the normalisation are others.
+
+    Raises:
+        CheckpointError: these differ and it is not allowed, or the run would end before the checkpoint's iteration.
+    """
+    path = Path(folder) / "config.yml"
+    if not path.is_file():
+        return
+    try:
+        before = read_yaml_mapping(path)
+    except ConfigError as error:
+        logger.warning(f"{error}; what has changed since is not known")
+        return
+    found = differences(before, config)
+    if not found:
+        return
+    lines = [f"  {key}: {old!r} -> {new!r}" for key, (old, new) in found.items()]
+    more = [f"  ... and {len(lines) - _SHOWN} more"] if len(lines) > _SHOWN else []
+    logger.warning("\n".join([f"resuming with another configuration than {path}:", *lines[:_SHOWN], *more]))
+    if "iters" in found or any(key.startswith("lr_scheduler.") for key in found):
+        logger.warning(
+            f"the learning rate goes on as the new schedule has it at this iteration, over {config['iters']} iterations"
+        )
+    refused = [key for key in found if changes_function(key)]
+    if _preprocessing(before) != _preprocessing(config):
+        refused.append("the normalisation of the transforms")
+    if refused and not allowed:
+        raise CheckpointError(
+            f"--resume_model {folder}: {', '.join(refused[:5])} differ from the checkpoint's, so that its weights would "
+            "compute something else; undo the change, start anew from its weights (--opts model.pretrained=...), or give "
+            "--allow_recipe_changes"
+        )
+
+
+def require_remaining(folder: Path, iteration: int, iters: int) -> None:
+    """Refuses a schedule that ends before the checkpoint.
+
+    Raises:
+        CheckpointError: fewer iterations than the checkpoint has done.
+    """
+    if iters < iteration:
+        raise CheckpointError(
+            f"--resume_model {folder}: it has done {iteration} iterations, more than the {iters} of this run; give more "
+            "--iters"
+        )
