@@ -12,7 +12,7 @@ from typing import TextIO
 
 from paddle_dnl.errors import CheckpointError, OutputError
 from paddle_dnl.files import outputs
-from paddle_dnl.files.atomic import recover, write_text
+from paddle_dnl.files.atomic import recover, write_bytes, write_text
 from paddle_dnl.files.problems import reason
 from paddle_dnl.log import logger
 from paddle_dnl.training.checkpoint import CONFIG
@@ -112,7 +112,7 @@ class RunFolder:
                 number = 1
                 while os.path.lexists(kept := path.with_name(f"{path.stem}.{number}.yml")):
                     number += 1
-                os.rename(path, kept)
+                write_bytes(kept, path.read_bytes())
                 logger.info(f"{path}: the configuration of the run before is kept as {kept.name}")
             write_text(path, text)
         except OSError as error:
