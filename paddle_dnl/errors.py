@@ -48,6 +48,10 @@ class OutputError(PaddleDnlError):
     """An output would overwrite an input, or a file that no program of this project wrote."""
 
 
+class DistributedError(PaddleDnlError):
+    """The processes of a run do not find each other, differ, or one of them is waited for in vain."""
+
+
 def nearest(name: str, options) -> str:
     """` Did you mean 'X'?` or, where nothing is close, an empty string."""
     options = list(options)

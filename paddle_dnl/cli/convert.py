@@ -145,7 +145,6 @@ def _write(output: Path, tensors: dict, text: str) -> None:
 def main(argv=None) -> int:
     """Converts, verifies if asked, then writes the weights and their report."""
     args = parse_args(argv)
-    from paddle_dnl.config import Config
     from paddle_dnl.errors import UsageError
     from paddle_dnl.files.outputs import check_outputs
     from paddle_dnl.log import logger
@@ -155,7 +154,7 @@ def main(argv=None) -> int:
 
     output = Path(args.output)
     _check_output(output)
-    config = Config(args.config, opts=args.opts)
+    config = _arguments.make_config(args)
     spec = args.verify and Path(args.verify).parent / "spec.json"
     check_outputs([output, _report_path(output)], [args.input, *config.files, args.verify, spec])
     if args.part == "backbone" and (args.verify or args.skip_classifier or args.skip_auxiliary):
