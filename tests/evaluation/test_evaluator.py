@@ -201,7 +201,7 @@ def test_official_rule_works_on_the_networks_input(tmp_path):
         sample = dataset[i]
         scores = infer_augmented(net, paddle.to_tensor(sample["img"][None]), sample["trans_info"], **settings)
         assert scores.shape == [1, 3, 20, 30]
-        wanted += confusion_matrix(scores.numpy()[0].argmax(0), sample["label"], 3)
+        wanted += confusion_matrix(scores.numpy()[0].argmax(0), np.asarray(sample["label"]).reshape(20, 30), 3)
     found = evaluate(net, dataset, aug_eval=True, print_detail=False, **settings)
     np.testing.assert_array_equal(found.confusion, wanted)
 
