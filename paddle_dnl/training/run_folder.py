@@ -1,8 +1,6 @@
 """The output folder of one training run: made, checked and held by one run at a time."""
 
 import contextlib
-import errno
-import fcntl
 import os
 import socket
 import weakref
@@ -15,13 +13,12 @@ from paddle_dnl.files import outputs
 from paddle_dnl.files.atomic import recover, write_bytes, write_text
 from paddle_dnl.files.problems import reason
 from paddle_dnl.log import logger
+from paddle_dnl.training import file_lock
 from paddle_dnl.training.checkpoint import CONFIG
 
 # Where config.yml is not ours, for instance a hand-written one.
 OTHER_CONFIG = "resolved_config.yml"
 LOCK = ".paddle_dnl_lock"
-
-_HELD = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)
 
 
 def config_of(run_dir: str | Path) -> Path:
@@ -37,7 +34,8 @@ def _close_in_children(folder: weakref.ref) -> None:
         if (there := folder()) is not None:
             there._lock.close()
 
-    os.register_at_fork(after_in_child=close)
+    if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork either
+        os.register_at_fork(after_in_child=close)
 
 
 class RunFolder:
@@ -70,9 +68,9 @@ class RunFolder:
         except OSError as error:
             raise CheckpointError(f"--save_dir {self.path}: cannot be written ({error.strerror})") from error
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            file_lock.lock(lock)
         except OSError as error:
-            if error.errno in _HELD:
+            if error.errno in file_lock.HELD:
                 lock.seek(0)
                 owner = lock.read().strip() or "another process"
                 lock.close()
@@ -142,5 +140,5 @@ class RunFolder:
         """Lets the folder go."""
         # Closing alone would leave the lock with processes that were forked by other means.
         with contextlib.suppress(OSError):  # a file system without locks
-            fcntl.flock(self._lock, fcntl.LOCK_UN)
+            file_lock.unlock(self._lock)
         self._lock.close()

@@ -16,7 +16,7 @@ from paddle_dnl.distributed import collectives
 from paddle_dnl.errors import CheckpointError
 from paddle_dnl.evaluation import evaluator
 from paddle_dnl.files.atomic import make_temporary
-from paddle_dnl.training import checkpoint, nan_guard, run_folder, trainer
+from paddle_dnl.training import checkpoint, nan_guard, trainer
 from paddle_dnl.training.run_folder import LOCK, RunFolder
 from paddle_dnl.weights.safe_pickle import read_pickle
 
@@ -91,7 +91,7 @@ def test_a_file_system_without_locks_can_be_trained_on(tmp_path, monkeypatch, nu
     def without(*_):
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(run_folder.fcntl, "flock", without)
+    monkeypatch.setattr("fcntl.flock", without)
     RunFolder(tmp_path / "output").close()
     assert said().count("cannot be locked") == 1 and os.strerror(number) in said()
 
@@ -101,7 +101,7 @@ def test_a_held_lock_is_one(tmp_path, monkeypatch, number):
     def held(*_):
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(run_folder.fcntl, "flock", held)
+    monkeypatch.setattr("fcntl.flock", held)
     with pytest.raises(CheckpointError, match="is training in this folder"):
         RunFolder(tmp_path / "output")
 
