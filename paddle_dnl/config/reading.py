@@ -10,8 +10,10 @@ import reprlib
 import stat
 from pathlib import Path
 
+from paddle_dnl import user_code
 from paddle_dnl.config.lookup import SUFFIXES, find_config, shown, zoo_configs
 from paddle_dnl.errors import ConfigError
+from paddle_dnl.log import logger
 
 import yaml
 
@@ -43,9 +45,17 @@ class _Loader(yaml.SafeLoader):
             if not isinstance(key, str | int):
                 raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is not a name", key_node.start_mark)
             if key in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is given twice", key_node.start_mark)
+                self._require_same(key, node, key_node)
             seen.add(key)
         return super().construct_mapping(node, deep)
+
+    def _require_same(self, key, node: yaml.MappingNode, key_node: yaml.Node) -> None:
+        """A key may be repeated with the same value, as in some files of PaddleSeg; of different values one would be lost."""
+        values = [self.construct_object(v, deep=True) for k, v in node.value if self.construct_object(k) == key]
+        if any(value != values[0] for value in values):
+            raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is given twice", key_node.start_mark)
+        line = key_node.start_mark.line + 1
+        logger.warning(f"line {line}: key {key!r} is given twice with the same value; remove one")
 
 
 _Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"^[-+]?[0-9]+$"), list("-+0123456789"))
@@ -196,6 +206,8 @@ def _read_with_bases(path: Path, children: tuple[Path, ...], done: list[Path]) -
         )
     if len(done) > _MAX_FILES:
         raise ConfigError(f"{first}: {BASE_KEY} has more than {_MAX_FILES} files read, up to {name}; write fewer")
+    if user_code.KEY in config:
+        config[user_code.KEY] = user_code.absolute_files(config[user_code.KEY], path.parent)
     bases = config.pop(BASE_KEY, [])
     bases = [bases] if isinstance(bases, str) else bases
     if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):

@@ -1,8 +1,6 @@
 """The output folder of one training run: made, checked and held by one run at a time."""
 
 import contextlib
-import errno
-import fcntl
 import os
 import socket
 import weakref
@@ -11,9 +9,8 @@ from typing import TextIO
 
 from paddle_dnl.errors import CheckpointError
 from paddle_dnl.log import logger
+from paddle_dnl.training import file_lock
 from paddle_dnl.weights.atomic import recover
-
-_HELD = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)
 
 
 def _close_in_children(folder: weakref.ref) -> None:
@@ -23,7 +20,8 @@ def _close_in_children(folder: weakref.ref) -> None:
         if (there := folder()) is not None:
             there._lock.close()
 
-    os.register_at_fork(after_in_child=close)
+    if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork either
+        os.register_at_fork(after_in_child=close)
 
 
 class RunFolder:
@@ -56,9 +54,9 @@ class RunFolder:
         except OSError as error:
             raise CheckpointError(f"--save_dir {self.path}: cannot be written ({error.strerror})") from error
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            file_lock.lock(lock)
         except OSError as error:
-            if error.errno in _HELD:
+            if error.errno in file_lock.HELD:
                 lock.seek(0)
                 owner = lock.read().strip() or "another process"
                 lock.close()
@@ -96,5 +94,5 @@ class RunFolder:
         """Lets the folder go."""
         # Closing alone would leave the lock with processes that were forked by other means.
         with contextlib.suppress(OSError):  # a file system without locks
-            fcntl.flock(self._lock, fcntl.LOCK_UN)
+            file_lock.unlock(self._lock)
         self._lock.close()

@@ -15,7 +15,7 @@ from paddle_dnl.config import Config
 from paddle_dnl.distributed import collectives
 from paddle_dnl.errors import CheckpointError
 from paddle_dnl.evaluation import evaluator
-from paddle_dnl.training import checkpoint, nan_guard, run_folder, trainer
+from paddle_dnl.training import checkpoint, nan_guard, trainer
 from paddle_dnl.training.run_folder import RunFolder
 from paddle_dnl.weights.safe_pickle import read_pickle
 
@@ -90,7 +90,7 @@ def test_a_file_system_without_locks_can_be_trained_on(tmp_path, monkeypatch, nu
     def without(*_):
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(run_folder.fcntl, "flock", without)
+    monkeypatch.setattr("fcntl.flock", without)
     RunFolder(tmp_path / "output").close()
     assert said().count("cannot be locked") == 1 and os.strerror(number) in said()
 
@@ -100,7 +100,7 @@ def test_a_held_lock_is_one(tmp_path, monkeypatch, number):
     def held(*_):
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(run_folder.fcntl, "flock", held)
+    monkeypatch.setattr("fcntl.flock", held)
     with pytest.raises(CheckpointError, match="is training in this folder"):
         RunFolder(tmp_path / "output")
 
@@ -184,7 +184,7 @@ def test_the_first_rank_decides_for_all_what_is_resumed(tmp_path, monkeypatch):
     monkeypatch.setattr(trainer, "resolve_pretrained", lambda *_: fetched.append(1))
     monkeypatch.setattr(collectives, "is_main", lambda: False)
     shared = collectives.broadcast_object
-    monkeypatch.setattr(collectives, "broadcast_object", lambda value: folder if value is None else shared(value))
+    monkeypatch.setattr(collectives, "broadcast_object", lambda value, what="": folder if value is None else shared(value))
     options = trainer.TrainOptions(save_dir=str(tmp_path / "elsewhere"), seed=7, resume_model="auto")
     assert trainer.Trainer(config, options).progress.iteration == 5 and not fetched
 

@@ -6,8 +6,9 @@ import os
 from functools import partial
 from pathlib import Path
 
-from paddle_dnl.errors import DataError, UsageError
+from paddle_dnl.errors import DataError
 from paddle_dnl.log import logger, progress
+from paddle_dnl.optional import not_installed
 
 _POLYGONS = "_gtFine_polygons.json"
 _LABELS = "_gtFine_labelTrainIds.png"
@@ -19,7 +20,7 @@ def _official():
         from cityscapesscripts.helpers.annotation import Annotation
         from cityscapesscripts.preparation.json2labelImg import createLabelImage
     except ImportError as error:
-        raise UsageError("cityscapesscripts is not installed; `pip install paddle-dnl[cityscapes]`") from error
+        raise not_installed("polygons", error, "cityscapes") from error
     return Annotation, createLabelImage
 
 

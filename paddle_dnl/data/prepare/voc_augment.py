@@ -3,8 +3,9 @@
 from pathlib import Path
 
 from paddle_dnl.data.prepare.label_files import is_done, read_names, write_label, write_names
-from paddle_dnl.errors import DataError, UsageError
+from paddle_dnl.errors import DataError
 from paddle_dnl.log import logger, progress
+from paddle_dnl.optional import not_installed
 
 import numpy as np
 
@@ -15,7 +16,7 @@ def _loadmat():
     try:
         from scipy.io import loadmat
     except ImportError as error:
-        raise UsageError("SBD's .mat files need scipy, which is not installed; `pip install scipy`") from error
+        raise not_installed("SBD's .mat files", error, "scipy") from error
     return loadmat
 
 

@@ -22,6 +22,7 @@ from paddle_dnl.deployment.runtime.deploy_config import FILE_NAME, INT8_NAME, De
 from paddle_dnl.errors import DataError, ExportError, UsageError
 from paddle_dnl.evaluation.metrics import Metrics, confusion_matrix
 from paddle_dnl.log import logger
+from paddle_dnl.optional import not_installed
 from paddle_dnl.profile.measuring import seconds_of_runs
 
 import numpy as np
@@ -69,7 +70,7 @@ def require_quantiser() -> None:
         import onnx  # noqa: F401
         from onnxruntime import quantization  # noqa: F401
     except ImportError as error:
-        raise UsageError(f"int8: {error.name} is not installed; `pip install paddle-dnl[onnx]`") from error
+        raise not_installed("int8", error, "onnx") from error
 
 
 def _calibration(images: list, preprocess: Callable, input_name: str):

@@ -13,6 +13,7 @@ from paddle_dnl.deployment.runtime.backends import EngineOptions, OnnxEngine, Pa
 from paddle_dnl.deployment.runtime.deploy_config import DeployConfig
 from paddle_dnl.deployment.runtime.verified import mkldnn_obstacle
 from paddle_dnl.log import logger
+from paddle_dnl.optional import install_hint
 from paddle_dnl.profile.measuring import processor_name, seconds_of_runs
 
 import numpy as np
@@ -49,7 +50,7 @@ def _onnx_obstacle(files: DeployConfig) -> str | None:
     if files.verified.get("onnxruntime", {}).get("ok") is not True:
         return "the export did not verify it"
     if _onnxruntime_version() is None:
-        return "it is not installed (pip install paddle-dnl[onnx])"
+        return f"it is not installed ({install_hint('onnxruntime')})"
     return None
 
 
