@@ -49,13 +49,13 @@ def require_bounded(content: bytes, name: str, max_pixels: int) -> tuple[int, in
             kind, (width, height) = picture.format, picture.size
             tags = {tag: picture.tag_v2.get(tag) for tag in (277, 322, 323)} if kind == "TIFF" else {}
     except Image.DecompressionBombError as error:
-        raise TooLarge(f"{name}: is too large ({error}); allowed are {max_pixels} pixels (max_pixels)") from error
+        raise TooLarge(f"{name}: is too large ({error}); allowed are {max_pixels} pixels (--max_pixels)") from error
     except Exception as error:  # damaged headers make Pillow raise nearly anything
         known = ", ".join(FORMATS)
         raise UnknownFormat(f"{name}: is not a picture of a known format ({known}), or its header is damaged") from error
     if width * height > max_pixels:
         raise TooLarge(
-            f"{name}: has {width}x{height} = {width * height} pixels, allowed are {max_pixels} (max_pixels)"
+            f"{name}: has {width}x{height} = {width * height} pixels, allowed are {max_pixels} (--max_pixels)"
         )
     if kind in ("JPEG", "MPO"):
         _require_few_scans(content, name)
@@ -87,4 +87,4 @@ def _require_modest_tiles(tags: dict, name: str, pixels: int, max_pixels: int) -
     if tile > max(1 << 20, min(4 * pixels, max_pixels)):
         raise DataError(f"{name}: a TIFF with tiles of {tile} pixels for a picture of {pixels} is not read; save it again")
     if samples * pixels > 4 * max_pixels:
-        raise TooLarge(f"{name}: has {pixels} pixels of {samples} channels, allowed are {4 * max_pixels} values (max_pixels)")
+        raise TooLarge(f"{name}: has {pixels} pixels of {samples} channels, allowed are {4 * max_pixels} values (--max_pixels)")

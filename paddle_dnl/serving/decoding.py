@@ -1,10 +1,12 @@
 """Decoding in worker processes with limits of time and memory: what a thread cannot be stopped from, a process can."""
 
+import atexit
 import multiprocessing
 import queue
 import signal
 import sys
 import threading
+import weakref
 
 from paddle_dnl.data.reading import decode_image
 from paddle_dnl.data.untrusted import TooLarge, UnknownFormat
@@ -42,6 +44,13 @@ class DecodePool:
         self._closed = threading.Event()
         for worker in self._all:
             self._idle.put(worker)
+        # Python waits at its exit for processes that ignore SIGTERM, as these do.
+        atexit.register(weakref.finalize(self, _kill_all, self._all))
+
+    def start(self) -> None:
+        """Starts all processes without waiting for them; else each is started by its first picture."""
+        for worker in self._all:
+            worker.start()
 
     def decode(self, content: bytes) -> np.ndarray:
         """A picture as uint8 BGR `[H, W, 3]` or grey `[H, W]`; may be called from any thread.
@@ -60,15 +69,19 @@ class DecodePool:
     def close(self) -> None:
         """Ends all workers at once; a picture that is being decoded is given up."""
         self._closed.set()
-        for worker in self._all:
-            worker.kill()
+        _kill_all(self._all)
+
+
+def _kill_all(workers: list["_Worker"]) -> None:
+    for worker in workers:
+        worker.kill()
 
 
 class _Worker:
     """One process and the connection to it; started when it is first needed."""
 
     def __init__(self, settings: tuple[float, int, int]):
-        self._settings, self._process, self._connection = settings, None, None
+        self._settings, self._process, self._connection, self._ready = settings, None, None, False
 
     def decode(self, content: bytes) -> np.ndarray:
         seconds = self._settings[0]
@@ -97,18 +110,24 @@ class _Worker:
         return picture
 
     def _require_started(self) -> None:
-        if self._process is not None and self._process.is_alive():
-            return
-        self._end()
+        if self._process is None or not self._process.is_alive():
+            self._end()
+            self.start()
+        if not self._ready:
+            if not self._connection.poll(_START_SECONDS):
+                self._process.kill()
+            self._connection.recv_bytes()
+            self._ready = True
+
+    def start(self) -> None:
+        """Starts the process; call it once before `decode`, or not at all."""
         # A forked copy of a process with threads can hang.
         context = multiprocessing.get_context("spawn")
         self._connection, other = context.Pipe()
         self._process = context.Process(target=_work, args=(other, *self._settings), daemon=True, name="decoder")
         self._process.start()
         other.close()
-        if not self._connection.poll(_START_SECONDS):
-            self._process.kill()
-        self._connection.recv_bytes()
+        self._ready = False
 
     def kill(self) -> None:
         """Kills the process; whoever waits for it finds out. May be called from any thread."""

@@ -109,8 +109,10 @@ def serve(settings: Settings) -> int:
     server = None
     signal.signal(signal.SIGTERM, stop_early)
     predictor = load(settings)
+    app = create_app(predictor, settings)
+    app.state.service.pipeline.decoders.start()
     config = uvicorn.Config(
-        create_app(predictor, settings),
+        app,
         host=settings.host,
         port=settings.port,
         access_log=settings.access_log,

@@ -71,7 +71,7 @@ class Pipeline:
         # Waiting for more pictures is of no use to a model that takes one at a time.
         wait = settings.batch_wait_ms / 1000 if self.max_batch > 1 else 0
         self.queue = BatchQueue(predictor.run, self.max_batch, wait, metrics.ran)
-        self._decoders = DecodePool(
+        self.decoders = DecodePool(
             settings.workers, settings.decode_seconds, predictor.channels, settings.max_pixels
         )
         self._pool = ThreadPoolExecutor(settings.workers, thread_name_prefix="pictures")
@@ -163,7 +163,7 @@ class Pipeline:
         return await asyncio.get_running_loop().run_in_executor(self._pool, function, *args)
 
     def _prepare(self, content: bytes, needs_picture: bool):
-        picture = self._decoders.decode(content)
+        picture = self.decoders.decode(content)
         tensor, info = self.predictor.preprocess(picture, "picture")
         return tensor, info, picture if needs_picture else None
 
@@ -175,4 +175,4 @@ class Pipeline:
         self._stopping = True
         self.queue.stop()
         self._pool.shutdown()
-        self._decoders.close()
+        self.decoders.close()

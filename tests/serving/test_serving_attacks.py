@@ -409,10 +409,10 @@ def test_stopping_does_not_wait_for_a_decoder_that_hangs(exported, predictor):
     pipeline = app.state.service.pipeline
     with client_of(app) as client, concurrent.futures.ThreadPoolExecutor(1) as pool:
         assert client.post("/v1/label", content=png(IMAGE)).status_code == 200
-        for worker in pipeline._decoders._all:
+        for worker in pipeline.decoders._all:
             if worker._process is not None:
                 os.kill(worker._process.pid, signal.SIGSTOP)
         late = pool.submit(client.post, "/v1/label", content=png(IMAGE))
         time.sleep(0.3)
-        pipeline._decoders.close()
+        pipeline.decoders.close()
         assert late.result(10).status_code in (200, 422)

@@ -1,5 +1,6 @@
 """`EngineProcess`: an engine in a process of its own, so that the caller can do other things while it runs."""
 
+import atexit
 import contextlib
 import ctypes
 import multiprocessing
@@ -7,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -61,6 +63,8 @@ class EngineProcess:
         what = (other, os.getpid(), *self._what)
         self._process = context.Process(target=_work, args=what, daemon=True, name="engine")
         _starter.submit(self._process.start).result()
+        # For callers that never close it: Python waits at its exit for a process that ignores SIGTERM, as this one does.
+        atexit.register(weakref.finalize(self, _kill, self._process))
         # Without this the end of the process would not be seen as an end of file.
         other.close()
         self.starts += 1
@@ -144,6 +148,11 @@ class EngineProcess:
             self._connection.close()
             self._process.join(_GOODBYE_SECONDS)
             self._end()
+
+
+def _kill(process) -> None:
+    if process.is_alive():
+        process.kill()
 
 
 def _revived(kind: str, text: str) -> PaddleDnlError:
