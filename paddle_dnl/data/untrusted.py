@@ -55,7 +55,8 @@ def require_bounded(content: bytes, name: str, max_pixels: int) -> tuple[int, in
         raise UnknownFormat(f"{name}: is not a picture of a known format ({known}), or its header is damaged") from error
     if width * height > max_pixels:
         raise TooLarge(
-            f"{name}: has {width}x{height} = {width * height} pixels, allowed are {max_pixels} (--max_pixels)"
+            f"{name}: has {width}x{height} = {width * height} pixels, allowed are {max_pixels}; "
+            "make it smaller or raise the limit (--max_pixels)"
         )
     if kind in ("JPEG", "MPO"):
         _require_few_scans(content, name)

@@ -3,23 +3,18 @@
 import asyncio
 import concurrent.futures
 import contextlib
-import io
 import logging
 import os
 import signal
 import socket
-import struct
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-import zlib
 
-from paddle_dnl.data.reading import decode_image
-from paddle_dnl.data.untrusted import TooLarge, UnknownFormat, require_bounded
 from paddle_dnl.deployment.runtime.backend_process import EngineProcess
-from paddle_dnl.errors import DataError, ExportError, UsageError
+from paddle_dnl.errors import ExportError, UsageError
 from paddle_dnl.serving.app import create_app
 from paddle_dnl.serving.decoding import DecodePool
 from paddle_dnl.serving.guard import read_token
@@ -28,77 +23,16 @@ from paddle_dnl.serving.refusal import Refusal
 from paddle_dnl.serving.results import ClassNames
 from paddle_dnl.serving.settings import Settings
 
-import cv2
 import numpy as np
 import psutil
 import pytest
 import serving_tools
-from PIL import Image, TiffImagePlugin
+from costly_pictures import many_scans
 from serving_tools import client_of, label_of, png
 from test_serving_queue import _Slow, _until
 from tiny_export import blocks
 
 IMAGE, LABEL = blocks(4, 8, 8)
-
-
-def _many_scans(scans: int) -> bytes:
-    """A progressive JPEG whose last scan is repeated."""
-    buffer = io.BytesIO()
-    Image.fromarray(IMAGE).save(buffer, "JPEG", progressive=True)
-    content = buffer.getvalue()
-    start = content.rindex(b"\xff\xda")
-    return content[:start] + content[start:-2] * scans + b"\xff\xd9"
-
-
-def _many_chunks(chunks: int) -> bytes:
-    """A PNG with that many empty chunks before its data."""
-    content = png(IMAGE)
-    empty = struct.pack(">I", 0) + b"tEXt" + struct.pack(">I", zlib.crc32(b"tEXt"))
-    return content[:33] + empty * chunks + content[33:]
-
-
-def _tiff(width: int, height: int, tile: int, samples: int = 3) -> bytes:
-    """The header of a TIFF; its only tile is empty."""
-    tags = TiffImagePlugin.ImageFileDirectory_v2()
-    for tag, value in {256: width, 257: height, 258: (8,) * samples, 259: 1, 262: 2, 277: samples}.items():
-        tags[tag] = value
-    for tag, value in {322: tile, 323: tile, 324: 8, 325: 0}.items():
-        tags[tag] = value
-    buffer = io.BytesIO()
-    buffer.write(b"II*\x00\x08\x00\x00\x00")
-    buffer.write(tags.tobytes(8))
-    return buffer.getvalue()
-
-
-COSTLY = {
-    "3000 scans": (_many_scans(3000), DataError, "300"),
-    "a million chunks": (_many_chunks(1_000_000), DataError, "chunks"),
-    "a giant tile": (_tiff(64, 64, 16_000), DataError, "tiles of 256000000"),
-    "pam": (b"P7\nWIDTH 30000\nHEIGHT 30000\nDEPTH 3\nMAXVAL 255\nENDHDR\n", UnknownFormat, "known format"),
-    "pbm": (b"P4\n30000 30000\n", UnknownFormat, "known format"),
-    "too many pixels": (_tiff(30_000, 30_000, 256), TooLarge, "900000000 pixels"),
-}
-
-
-@pytest.mark.parametrize("what", COSTLY)
-def test_costly_pictures_are_refused_by_their_header(what, monkeypatch):
-    monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("decoded"))
-    content, error, text = COSTLY[what]
-    began = time.process_time()
-    with pytest.raises(error, match=text):
-        decode_image(np.frombuffer(content, np.uint8), "a.jpg", max_pixels=25_000_000)
-    assert time.process_time() - began < 1
-
-
-def test_ordinary_structures_pass():
-    for content in (_many_scans(20), _many_chunks(500), png(IMAGE, ".tiff"), png(IMAGE, ".webp"), png(IMAGE, ".bmp")):
-        assert require_bounded(content, "a", 10_000) == (64, 32)
-
-
-def test_a_decoder_that_finds_another_size_than_the_header_is_not_believed(monkeypatch):
-    monkeypatch.setattr(cv2, "imdecode", lambda *_: np.zeros((99, 64, 3), np.uint8))
-    with pytest.raises(DataError, match="64x99 after decoding, its header says 64x32"):
-        decode_image(np.frombuffer(png(IMAGE), np.uint8), "a.png", max_pixels=10_000)
 
 
 @pytest.fixture
@@ -381,7 +315,7 @@ def test_attacked_for_a_while_others_are_still_answered(exported):
                     elif kind == "silent":
                         time.sleep(0.05)
                     else:
-                        body = COSTLY[kind][0][:2_000_000]
+                        body = many_scans(3000)
                         head = f"POST /v1/label HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {len(body)}\r\n\r\n"
                         connection.sendall(head.encode() + body)
                         with contextlib.suppress(ConnectionError):
