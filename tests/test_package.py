@@ -88,7 +88,8 @@ def installed(built, tmp_path_factory):
 def test_sdist_has_what_developers_need(built):
     source, _ = built
     needed = (
-        "Makefile", "constraints.txt", "requirements.txt", "mkdocs.yml", "README_CN.md", "CHANGELOG.md", "LICENSE", "NOTICE",
+        "Makefile", "constraints.txt", "constraints-core.txt", "requirements.txt", "mkdocs.yml", "README_CN.md", "CHANGELOG.md",
+        "LICENSE", "NOTICE",
         "train.py", ".ci/run", "tests/conftest.py", "tests/data", "docs/index.md", "tools/quickstart.py", "benchmarks/run.py",
         "deploy/serving/Dockerfile", "test_tipc",
     )  # fmt: skip

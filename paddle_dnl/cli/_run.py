@@ -18,6 +18,7 @@ def run(module: str, argv: list[str] | None = None) -> None:
     stderr.
     """
     warnings.filterwarnings("ignore", message="No ccache found")
+    from paddle_dnl import optional
     from paddle_dnl.errors import PaddleDnlError
     from paddle_dnl.startup import configure_process, import_guard
 
@@ -34,7 +35,7 @@ def run(module: str, argv: list[str] | None = None) -> None:
     except PaddleDnlError as error:
         status = _fail(str(error), error.exit_status)
     except ImportError as error:
-        explained = import_guard.explain(error)
+        explained = import_guard.explain(error) or optional.explain(error)
         if explained is None:
             traceback.print_exc()
         status = _fail(explained or str(error), 1)
