@@ -1,0 +1,50 @@
+"""Where caches go: below the user's home, and into a temporary folder where that cannot be written, as in a container."""
+
+import functools
+import os
+import tempfile
+from pathlib import Path
+
+from paddle_dnl.log import logger
+
+
+def writable_cache(folder: Path) -> Path:
+    """`folder`, made if needed, or a temporary one in its place, which is said once.
+
+    Args:
+        folder: may begin with `~`.
+
+    Raises:
+        OSError: the temporary folder cannot be made either.
+    """
+    try:
+        folder = folder.expanduser()
+    except RuntimeError:
+        return _temporary(folder, "this user has no home")
+    return _checked(folder)
+
+
+@functools.cache
+def _checked(folder: Path) -> Path:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if os.access(folder, os.W_OK | os.X_OK):
+            return folder
+        why = "Permission denied"
+    except OSError as error:
+        why = error.strerror or str(error)
+    return _temporary(folder, why)
+
+
+@functools.cache
+def _temporary(folder: Path, why: str) -> Path:
+    owner = os.getuid() if hasattr(os, "getuid") else "user"
+    # The name of a folder that others could have made is not used: they could put files into it.
+    top = Path(tempfile.gettempdir()) / f"paddle_dnl_cache_{owner}"
+    top.mkdir(mode=0o700, exist_ok=True)
+    if top.is_symlink() or (hasattr(os, "getuid") and top.stat().st_uid != os.getuid()) or top.stat().st_mode & 0o077:
+        top = Path(tempfile.mkdtemp(prefix="paddle_dnl_cache_"))
+    other = top / folder.name
+    other.mkdir(exist_ok=True)
+    logger.warning(f"{folder}: cannot be written ({why}); the cache is {other}, set SEG_HOME or XDG_CACHE_HOME to move it")
+    return other
