@@ -28,9 +28,11 @@ def run(module: str, argv: list[str] | None = None) -> None:
     termination.install()
     from paddle_dnl import optional
     from paddle_dnl.errors import PaddleDnlError
+    from paddle_dnl.files.caches import provide_home
     from paddle_dnl.files.problems import reason
 
     configure_process()
+    provide_home()
     try:
         program = importlib.import_module(module)
         under_launch = getattr(program, "UNDER_LAUNCH", "rank 0") if _in_group() else "alone"

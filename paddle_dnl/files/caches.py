@@ -46,5 +46,24 @@ def _temporary(folder: Path, why: str) -> Path:
         top = Path(tempfile.mkdtemp(prefix="paddle_dnl_cache_"))
     other = top / folder.name
     other.mkdir(exist_ok=True)
-    logger.warning(f"{folder}: cannot be written ({why}); the cache is {other}, set SEG_HOME or XDG_CACHE_HOME to move it")
+    logger.warning(f"{folder.parent if folder.name == 'home' else folder}: cannot be written ({why}); caches go to {other}")
     return other
+
+
+def provide_home() -> None:
+    """Points HOME to a temporary folder where the user's cannot be written: libraries keep caches there and fail without one.
+
+    Paddle writes traced code, Matplotlib its fonts and VisualDL settings below it. `~/.paddleseg` of the real home is read
+    all the same. Child processes inherit this.
+    """
+    home = Path(os.path.expanduser("~"))
+    try:
+        (home / ".cache").mkdir(parents=True, exist_ok=True)
+        if os.access(home, os.W_OK | os.X_OK) and os.access(home / ".cache", os.W_OK | os.X_OK):
+            return
+        why = "Permission denied"
+    except OSError as error:
+        why = error.strerror or str(error)
+    if (home / ".paddleseg").is_dir():
+        os.environ.setdefault("SEG_HOME", str(home / ".paddleseg"))
+    os.environ["HOME"] = str(_temporary(home / "home", why))
