@@ -2,9 +2,12 @@
 
 import functools
 import os
+import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
+from paddle_dnl.files.shown import printable
 from paddle_dnl.log import logger
 
 
@@ -37,7 +40,7 @@ def _checked(folder: Path) -> Path:
 
 
 @functools.cache
-def _temporary(folder: Path, why: str) -> Path:
+def _temporary(folder: Path, why: str, say: Callable[[str], None] = logger.warning) -> Path:
     owner = os.getuid() if hasattr(os, "getuid") else "user"
     # The name of a folder that others could have made is not used: they could put files into it.
     top = Path(tempfile.gettempdir()) / f"paddle_dnl_cache_{owner}"
@@ -46,7 +49,7 @@ def _temporary(folder: Path, why: str) -> Path:
         top = Path(tempfile.mkdtemp(prefix="paddle_dnl_cache_"))
     other = top / folder.name
     other.mkdir(exist_ok=True)
-    logger.warning(f"{folder.parent if folder.name == 'home' else folder}: cannot be written ({why}); caches go to {other}")
+    say(f"{folder.parent if folder.name == 'home' else folder}: cannot be written ({why}); caches go to {other}")
     return other
 
 
@@ -66,4 +69,9 @@ def provide_home() -> None:
         why = error.strerror or str(error)
     if (home / ".paddleseg").is_dir():
         os.environ.setdefault("SEG_HOME", str(home / ".paddleseg"))
-    os.environ["HOME"] = str(_temporary(home / "home", why))
+    # Not into the log, which goes to stdout: that may be the result of a program.
+    os.environ["HOME"] = str(_temporary(home / "home", why, _to_stderr))
+
+
+def _to_stderr(text: str) -> None:
+    print(f"Warning: {printable(text)}", file=sys.stderr, flush=True)
