@@ -2,6 +2,7 @@
 
 import argparse
 
+from paddle_dnl.config.choices import AVERAGES
 from paddle_dnl.errors import UsageError
 from paddle_dnl.log import logger
 
@@ -16,10 +17,56 @@ def true_or_false(text: str) -> bool:
     return values[text.lower()]
 
 
+def add_config(parser: argparse.ArgumentParser, help: str = "YAML configuration", **options) -> None:
+    """--config, --opts, --custom_imports and --trust_config, of programs that read a configuration with `make_config`.
+
+    Args:
+        help: what the configuration is for.
+        options: further arguments of `add_argument` for --config.
+    """
+    options.setdefault("required", True)
+    text = f"{help}: a file, or a name that `paddle-dnl configs` lists"
+    parser.add_argument("--config", help=text, **options).completer = _complete_config
+    parser.add_argument("--opts", nargs="+", metavar="KEY=VALUE", help="replace values of the configuration")
+    parser.add_argument(
+        "--custom_imports", nargs="+", metavar="MODULE", help="your .py files and modules, which register components"
+    )
+    parser.add_argument("--trust_config", action="store_true", help="import also what the configuration's key names")
+
+
+def make_config(args: argparse.Namespace, path=None, **replacements):
+    """The `Config` that the flags of `add_config` describe.
+
+    Args:
+        path: in place of `--config`.
+        replacements: further arguments of `Config`.
+
+    Raises:
+        ConfigError: see `Config`.
+    """
+    from paddle_dnl.config import Config
+
+    return Config(
+        path or args.config,
+        opts=args.opts,
+        custom_imports=args.custom_imports,
+        trust_config=args.trust_config,
+        **replacements,
+    )
+
+
+def _complete_config(prefix: str, **_) -> list[str]:
+    """For argcomplete: names of the model zoo and YAML files."""
+    from paddle_dnl.config.lookup import zoo_configs
+
+    from argcomplete.completers import FilesCompleter
+
+    return [name for name in zoo_configs() if name.startswith(prefix)] + list(FilesCompleter(("yml", "yaml"))(prefix))
+
+
 def add_common(parser: argparse.ArgumentParser) -> None:
     """--config, --opts, --device, --precision, --amp_level, --data_format."""
-    parser.add_argument("--config", required=True, help="YAML configuration")
-    parser.add_argument("--opts", nargs="+", metavar="KEY=VALUE", help="replace values of the configuration")
+    add_config(parser)
     parser.add_argument("--device", choices=DEVICES, help="default: gpu when Paddle has one, else cpu")
     parser.add_argument("--precision", choices=("fp32", "fp16", "bf16"), default="fp32")
     parser.add_argument("--amp_level", choices=("O1", "O2"), default="O1")
@@ -38,8 +85,9 @@ def add_augmented(parser: argparse.ArgumentParser, switch: str) -> None:
     parser.add_argument("--stride", nargs=2, type=int, metavar=("W", "H"))
     parser.add_argument(
         "--average",
-        choices=("logits", "softmax"),
-        help="what overlapping windows and scales average; default as in test_config, else logits",
+        choices=AVERAGES,
+        help="how scales and flips are averaged: PaddleSeg's rule (logits, the default), mmsegmentation's and DGMN2's "
+        "(softmax), the DNL authors' (official)",
     )
 
 

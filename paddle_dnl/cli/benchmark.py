@@ -18,7 +18,7 @@ def _size(text: str) -> tuple[int, int]:
     return int(found[2]), int(found[1])
 
 
-def parse_args(argv=None) -> argparse.Namespace:
+def make_parser() -> argparse.ArgumentParser:
     """The flags of benchmark.py."""
     parser = argparse.ArgumentParser(
         description="Latency, throughput and peak memory of an exported model, each setting in a process of its own."
@@ -32,7 +32,16 @@ def parse_args(argv=None) -> argparse.Namespace:
     add("--warmup", type=int, default=3, help="runs that are not timed")
     add("--repeats", type=int, default=20, help="runs that are")
     add("--save_dir", default="./output/engine_benchmark", help="gets results.md, results.json and results.png")
-    args = parser.parse_args(argv)
+    return parser
+
+
+def parse_args(argv=None) -> argparse.Namespace:
+    """Flags as given, checked.
+
+    Raises:
+        UsageError: values that do not fit; names the flag.
+    """
+    args = make_parser().parse_args(argv)
     for name, least in (("threads", 1), ("batch_sizes", 1), ("warmup", 0), ("repeats", 1)):
         given = getattr(args, name)
         if any(value < least for value in (given if isinstance(given, list) else [given]) if value is not None):
@@ -49,10 +58,14 @@ def main(argv=None) -> int:
     from paddle_dnl.deployment.runtime import benchmark as bench
     from paddle_dnl.deployment.runtime.benchmark_chart import draw
     from paddle_dnl.deployment.runtime.deploy_config import read_deploy_config
+    from paddle_dnl.files.atomic import write_text
+    from paddle_dnl.files.outputs import check_outputs
     from paddle_dnl.log import logger
     from paddle_dnl.profile.measuring import machine
 
     files = read_deploy_config(args.config)
+    folder = Path(args.save_dir)
+    check_outputs([folder / f"results.{ending}" for ending in ("md", "json", "png")], [], root=folder)
     wanted = []
     for name in args.engines or _ENGINES:
         why = bench.obstacle(name, files)
@@ -70,12 +83,16 @@ def main(argv=None) -> int:
                 rows.append(bench.measure(files, name, threads, shape, args.warmup, args.repeats))
                 logger.info(bench.table(rows[-1:]).splitlines()[-1].strip("| "))
     this_machine = machine()
-    folder = Path(args.save_dir)
-    folder.mkdir(parents=True, exist_ok=True)
     head = f"{files.folder}: {args.repeats} runs after {args.warmup}, random input; {this_machine}"
-    (folder / "results.md").write_text(f"{head}\n\n{bench.table(rows)}\n", encoding="utf-8")
+    write_text(folder / "results.md", f"{head}\n\n{bench.table(rows)}\n")
     content = {"folder": str(files.folder), "machine": this_machine, "rows": [asdict(row) for row in rows]}
-    (folder / "results.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
+    write_text(folder / "results.json", json.dumps(content, indent=1))
     draw(rows, folder / "results.png", this_machine)
     print(f"\n{head}\n\n{bench.table(rows)}\n\nresults.md, results.json, results.png: {folder}", flush=True)
     return 0
+
+
+if __name__ == "__main__":
+    from paddle_dnl.cli._run import run
+
+    run("paddle_dnl.cli.benchmark")

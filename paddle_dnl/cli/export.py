@@ -10,17 +10,21 @@ from paddle_dnl.errors import UsageError
 FIXED_SIZE = ("DNLNet", "SemanticFPN", "DGMN2SETR")
 
 
-def parse_args(argv=None) -> argparse.Namespace:
+def make_parser() -> argparse.ArgumentParser:
     """The flags of export.py, those of PaddleSeg."""
     parser = argparse.ArgumentParser(description="Writes a static graph for Paddle Inference and checks it.")
-    parser.add_argument("--config", required=True, help="YAML configuration")
-    parser.add_argument("--opts", nargs="+", metavar="KEY=VALUE", help="replace values of the configuration")
+    _arguments.add_config(parser)
     parser.add_argument("--model_path", help=".pdparams or .safetensors file of trained weights")
     parser.add_argument("--save_dir", default="./output/inference_model", help="folder of the exported model")
     parser.add_argument("--input_shape", nargs=4, type=int, metavar=("N", "C", "H", "W"), help="fixed input size")
     parser.add_argument("--format", choices=("paddle", "onnx"), default="paddle", help="onnx: model.onnx as well")
     parser.add_argument("--output_op", choices=("argmax", "softmax", "none"), default="argmax")
-    return parser.parse_args(argv)
+    return parser
+
+
+def parse_args(argv=None) -> argparse.Namespace:
+    """Flags as given, or the exit of argparse."""
+    return make_parser().parse_args(argv)
 
 
 def _refuse_free_size(args: argparse.Namespace) -> None:
@@ -84,10 +88,8 @@ def main(argv=None) -> int:
     args = parse_args(argv)
     model_path = _arguments.require_model_path(args)
     _refuse_free_size(args)
-    from paddle_dnl.config import Config
-
     _arguments.select_device("cpu")
-    config = Config(args.config, opts=args.opts)
+    config = _arguments.make_config(args)
     from paddle_dnl.data.classes import classes_of_config
     from paddle_dnl.data.label_rule import label_rule
     from paddle_dnl.deployment.export.exporter import export_model
@@ -102,5 +104,12 @@ def main(argv=None) -> int:
         label_rule=label_rule(config.val_dataset_cfg or config.train_dataset_cfg, "val_dataset"),
         class_info=classes_of_config(config),
         with_onnx=args.format == "onnx",
+        inputs=[*config.files, model_path],
     )
     return 0
+
+
+if __name__ == "__main__":
+    from paddle_dnl.cli._run import run
+
+    run("paddle_dnl.cli.export")

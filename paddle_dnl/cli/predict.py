@@ -4,8 +4,10 @@ import argparse
 
 from paddle_dnl.cli import _arguments
 
+UNDER_LAUNCH = "share"
 
-def parse_args(argv=None) -> argparse.Namespace:
+
+def make_parser() -> argparse.ArgumentParser:
     """The flags of predict.py, those of PaddleSeg, bf16 and --average."""
     parser = argparse.ArgumentParser(description="Writes label pictures and overlays for images.")
     _arguments.add_common(parser)
@@ -15,14 +17,18 @@ def parse_args(argv=None) -> argparse.Namespace:
     parser.add_argument("--custom_color", nargs="+", type=int, metavar="N", help="R G B for each class in turn")
     parser.add_argument("--device_id", type=int, default=0, help="number of the GPU")
     _arguments.add_augmented(parser, "aug_pred")
-    return parser.parse_args(argv)
+    return parser
+
+
+def parse_args(argv=None) -> argparse.Namespace:
+    """Flags as given, or the exit of argparse."""
+    return make_parser().parse_args(argv)
 
 
 def main(argv=None) -> int:
     """Predicts all images; returns the exit status."""
     args = parse_args(argv)
     model_path = _arguments.require_model_path(args)
-    from paddle_dnl.config import Config
     from paddle_dnl.errors import UsageError
 
     _arguments.check_common(args)
@@ -30,7 +36,7 @@ def main(argv=None) -> int:
         import paddle
 
         paddle.set_device(f"gpu:{args.device_id}")
-    config = Config(args.config, opts=args.opts)
+    config = _arguments.make_config(args)
     if not config.val_dataset_cfg:
         raise UsageError(f"{args.config} has no val_dataset, whose transforms prepare the images")
     settings = _arguments.test_settings(args, config, "aug_pred")
@@ -46,6 +52,13 @@ def main(argv=None) -> int:
         custom_color=args.custom_color,
         precision=args.precision,
         amp_level=args.amp_level,
+        inputs=[*config.files, model_path],
         **settings,
     )
     return 0
+
+
+if __name__ == "__main__":
+    from paddle_dnl.cli._run import run
+
+    run("paddle_dnl.cli.predict")

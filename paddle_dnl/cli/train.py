@@ -5,8 +5,10 @@ import argparse
 from paddle_dnl.cli import _arguments
 from paddle_dnl.errors import UsageError
 
+UNDER_LAUNCH = "group"
 
-def parse_args(argv=None) -> argparse.Namespace:
+
+def make_parser() -> argparse.ArgumentParser:
     """The flags of train.py, those of PaddleSeg and bf16."""
     parser = argparse.ArgumentParser(description="Trains a segmentation model.")
     _arguments.add_common(parser)
@@ -16,7 +18,8 @@ def parse_args(argv=None) -> argparse.Namespace:
     add("--learning_rate", type=float, help="replaces the configuration's value")
     add("--save_dir", default="./output", help="folder of checkpoints and VisualDL files")
     add("--save_interval", type=int, default=1000, help="steps between checkpoints (and evaluations with --do_eval)")
-    add("--resume_model", help="checkpoint folder, or `auto` for the newest in --save_dir")
+    add("--resume_model", help="checkpoint folder or folder of a run, or `auto` for the newest in --save_dir")
+    add("--fresh_optimizer", action="store_true", help="with --resume_model: optimizer slots start anew")
     add("--keep_checkpoint_max", type=int, default=5, help="checkpoints kept beside the best")
     add("--do_eval", action="store_true", help="evaluate at each checkpoint and keep the best model")
     add("--early_stop_intervals", type=int, help="stop after this many evaluations without a better mIoU")
@@ -30,7 +33,16 @@ def parse_args(argv=None) -> argparse.Namespace:
     add("--skip_bad_samples", action="store_true", help="go on without samples that cannot be read; lists them")
     add("--allow_recipe_changes", action="store_true", help="resume although model, classes or normalisation differ")
     add("--to_static_training", action="store_true", help="train as a static graph")
-    args = parser.parse_args(argv)
+    return parser
+
+
+def parse_args(argv=None) -> argparse.Namespace:
+    """Flags as given, checked.
+
+    Raises:
+        UsageError: values that do not fit; names the flag.
+    """
+    args = make_parser().parse_args(argv)
     for name in ("save_interval", "log_iters", "keep_checkpoint_max", "repeats", "early_stop_intervals"):
         if getattr(args, name) is not None and getattr(args, name) < 1:
             raise UsageError(f"--{name} must be at least 1, got {getattr(args, name)}")
@@ -44,11 +56,9 @@ def parse_args(argv=None) -> argparse.Namespace:
 def main(argv=None) -> int:
     """Trains; returns the exit status."""
     args = parse_args(argv)
-    from paddle_dnl.config import Config
-
     _arguments.check_common(args)
-    config = Config(
-        args.config, learning_rate=args.learning_rate, batch_size=args.batch_size, iters=args.iters, opts=args.opts
+    config = _arguments.make_config(
+        args, learning_rate=args.learning_rate, batch_size=args.batch_size, iters=args.iters
     )
     args.to_static_training = args.to_static_training or config.to_static_training
     if args.do_eval and not config.val_dataset_cfg:
@@ -59,3 +69,9 @@ def main(argv=None) -> int:
     log_environment(config)
     train_from_config(config, args)
     return 0
+
+
+if __name__ == "__main__":
+    from paddle_dnl.cli._run import run
+
+    run("paddle_dnl.cli.train")

@@ -4,8 +4,10 @@ import argparse
 
 from paddle_dnl.cli import _arguments
 
+UNDER_LAUNCH = "group"
 
-def parse_args(argv=None) -> argparse.Namespace:
+
+def make_parser() -> argparse.ArgumentParser:
     """The flags of val.py, those of PaddleSeg, bf16 and --average."""
     parser = argparse.ArgumentParser(description="Evaluates a model on the val_dataset of its configuration.")
     _arguments.add_common(parser)
@@ -14,7 +16,12 @@ def parse_args(argv=None) -> argparse.Namespace:
     parser.add_argument("--batch_size", type=int, help="images at once, of equal size; default: test_config's, else 1")
     parser.add_argument("--auc_roc", action="store_true", help="also the area under the ROC curve")
     _arguments.add_augmented(parser, "aug_eval")
-    return parser.parse_args(argv)
+    return parser
+
+
+def parse_args(argv=None) -> argparse.Namespace:
+    """Flags as given, or the exit of argparse."""
+    return make_parser().parse_args(argv)
 
 
 def main(argv=None) -> int:
@@ -22,11 +29,10 @@ def main(argv=None) -> int:
     args = parse_args(argv)
     model_path = _arguments.require_model_path(args)
     from paddle_dnl import registry
-    from paddle_dnl.config import Config
     from paddle_dnl.errors import UsageError
 
     _arguments.check_common(args)
-    config = Config(args.config, opts=args.opts)
+    config = _arguments.make_config(args)
     if not config.val_dataset_cfg:
         raise UsageError(f"{args.config} has no val_dataset")
     settings = _arguments.test_settings(args, config, "aug_eval")
@@ -44,7 +50,7 @@ def main(argv=None) -> int:
 
     collectives.initialise()
     dataset = registry.build(config.val_dataset_cfg, "dataset", "val_dataset")
-    check_dataset(dataset, "val_dataset", num_workers=args.num_workers)
+    check_dataset(dataset, "val_dataset", num_workers=args.num_workers, gather=collectives.all_gather_object)
     model = build_model(config, pretrained=model_path)
     announce_evaluation(model, dataset, settings)
     evaluate(
@@ -52,3 +58,9 @@ def main(argv=None) -> int:
     )
     collectives.finish()
     return 0
+
+
+if __name__ == "__main__":
+    from paddle_dnl.cli._run import run
+
+    run("paddle_dnl.cli.val")

@@ -17,21 +17,25 @@ def point(text: str) -> tuple[int, int]:
     return int(found[1]), int(found[2])
 
 
-def parse_args(argv=None) -> argparse.Namespace:
+def make_parser() -> argparse.ArgumentParser:
     """The flags of tools/visualize_attention.py."""
     parser = argparse.ArgumentParser(
         description="Shows what a model attends to: maps of non-local blocks for the points that are given, with a page "
         "to explore them; sampled points of DGMN2; filters of DMNet."
     )
-    parser.add_argument("--config", required=True, help="YAML configuration")
+    _arguments.add_config(parser)
     parser.add_argument("--model_path", help=".pdparams or .safetensors file of trained weights")
     parser.add_argument("--image_path", required=True, help="an image, a folder, or a .txt list of images")
     parser.add_argument("--points", nargs="+", type=point, metavar="X,Y", help="queries in pixels; default: the middle")
     parser.add_argument("--layers", nargs="+", help="DGMN2: names of attention layers; default: the last of each stage")
     parser.add_argument("--save_dir", default="./output/attention", help="one folder per image is written here")
-    parser.add_argument("--opts", nargs="+", metavar="KEY=VALUE", help="replace values of the configuration")
     parser.add_argument("--device", choices=_arguments.DEVICES, help="default: gpu when Paddle has one, else cpu")
-    return parser.parse_args(argv)
+    return parser
+
+
+def parse_args(argv=None) -> argparse.Namespace:
+    """Flags as given, or the exit of argparse."""
+    return make_parser().parse_args(argv)
 
 
 def last_of_each_stage(names: list[str]) -> list[str]:
@@ -78,7 +82,6 @@ def visualize(model, prepared, scene, names: list[str] | None) -> None:
         blocks = list(nonlocal_attention(model, prepared.tensor))
         for block in blocks:
             folder = scene.folder if len(blocks) == 1 else scene.folder / block.name
-            folder.mkdir(exist_ok=True)
             render_nonlocal(block, geometry(block.size), dataclasses.replace(scene, folder=folder))
     elif layers_of(model, DGMN2Attention):
         chosen = chosen_layers(list(sampled_attention(model, prepared.tensor)), names)
@@ -93,17 +96,21 @@ def main(argv=None) -> int:
     """Writes the pictures of all images; returns the exit status."""
     args = parse_args(argv)
     model_path = _arguments.require_model_path(args)
-    from paddle_dnl.config import Config
 
     _arguments.select_device(args.device)
-    config = Config(args.config, opts=args.opts)
+    config = _arguments.make_config(args)
     from paddle_dnl.analysis.images import Preparation
-    from paddle_dnl.analysis.render import Scene
+    from paddle_dnl.analysis.render import COMMON, Scene
     from paddle_dnl.data.image_files import find_images
+    from paddle_dnl.files.outputs import check_outputs
     from paddle_dnl.log import logger, progress
     from paddle_dnl.models.build import build_model
 
     prepare, images = Preparation(config), find_images(args.image_path)
+    # Names of the pictures depend on the model; all have two in common.
+    folders = [Path(args.save_dir) / name.with_suffix("") for _, name in images]
+    read = [*config.files, model_path, args.image_path, *(path for path, _ in images)]
+    check_outputs([folder / name for folder in folders for name in COMMON], read, root=args.save_dir)
     model = build_model(config, pretrained=model_path)
     for path, name in progress(images, "visualize"):
         prepared = prepare(path)
@@ -113,7 +120,12 @@ def main(argv=None) -> int:
             if x >= width or y >= height:
                 raise UsageError(f"--points {x},{y} lies outside {path}, which is {width} wide and {height} high")
         folder = Path(args.save_dir) / name.with_suffix("")
-        folder.mkdir(parents=True, exist_ok=True)
         visualize(model, prepared, Scene(prepared.picture, points, folder, path.name), args.layers)
     logger.info(f"Pictures of {len(images)} images are in {args.save_dir}")
     return 0
+
+
+if __name__ == "__main__":
+    from paddle_dnl.cli._run import run
+
+    run("paddle_dnl.cli.visualize_attention")

@@ -8,24 +8,22 @@ import inspect
 import math
 import reprlib
 
-from paddle_dnl import registry
+from paddle_dnl import optim, registry
 from paddle_dnl.config import dataset_values
+from paddle_dnl.config.choices import AVERAGES
 from paddle_dnl.errors import ConfigError
-
-import paddle
+from paddle_dnl.optim.groups import number
 
 _REQUIRED = ("batch_size", "iters", "train_dataset", "optimizer", "lr_scheduler", "loss", "model")
 _OPTIONAL = (
     "val_dataset", "test_config", "to_static_training", "export", "distill_loss", "grad_accum_iters", "ema_decay",
-    "pretrained_sha256",
+    "pretrained_sha256", "custom_imports",
 )  # fmt: skip
 _TEST_KEYS = (
     "aug_eval", "scales", "flip_horizontal", "flip_vertical", "is_slide", "crop_size", "stride", "average", "align_corners",
     "auc_roc", "batch_size", "while_training",
 )  # fmt: skip
 _SECTIONS = {"model": "model", "train_dataset": "dataset", "val_dataset": "dataset", "optimizer": "optimizer"}
-# Names that PaddleSeg accepts for compatibility with its own past.
-_OLD_NAMES = {"adam": "Adam", "sgd": "SGD"}
 
 
 def check(config: dict, path: str) -> None:
@@ -70,29 +68,33 @@ def _check_top_level(config: dict) -> None:
         raise ConfigError(f"to_static_training: must be true or false, got {config['to_static_training']!r}")
 
 
-def check_component(cfg, kind: str, where: str) -> None:
-    """A `{type: ..., argument: ...}` mapping and all inside it: known name, known arguments, none missing."""
+def check_component(cfg, kind: str, where: str, owner=None) -> None:
+    """A `{type: ..., argument: ...}` mapping and all inside it: known name, known arguments, none missing.
+
+    `owner` is the class of the component that it is a part of.
+    """
     if not isinstance(cfg, dict) or not isinstance(cfg.get("type"), str):
         raise ConfigError(f"{where}: expected a mapping with a `type` key that names the {kind}, got {cfg!r}")
-    name = _OLD_NAMES.get(cfg["type"], cfg["type"]) if kind == "optimizer" else cfg["type"]
-    cls = registry.find(name, kind, where)
-    if kind == "optimizer" and name == "SGD" and "momentum" in cfg:
-        cls = registry.find("Momentum", kind, where)
-    _check_arguments(cls, name, {key: value for key, value in cfg.items() if key != "type"}, where, kind)
-    _check_start_weights(cfg, kind, where)
+    if kind == "optimizer":
+        cls, arguments = optim.resolve(cfg, where)
+    else:
+        cls = registry.find(cfg["type"], kind, where, owner)
+        arguments = {key: value for key, value in cfg.items() if key != "type"}
+    _check_arguments(cls, cfg["type"], arguments, where, kind)
+    _check_start_weights(cls, cfg, kind, where)
     for key in ("transforms", "losses"):
         items = cfg.get(key)
         if items is not None and (not isinstance(items, list) or not all(registry.is_component(i) for i in items)):
             raise ConfigError(f"{where}.{key}: expected a list of mappings with a `type` key")
     for inner, inner_kind, inner_where in registry.nested(cfg, kind, where):
-        check_component(inner, inner_kind, inner_where)
+        check_component(inner, inner_kind, inner_where, cls)
 
 
 # Whose `pretrained` is read, by our own reader; see `paddle_dnl.models.build`.
 _START_WEIGHTS = ("model", "model.backbone")
 
 
-def _check_start_weights(cfg: dict, kind: str, where: str) -> None:
+def _check_start_weights(cls: type, cfg: dict, kind: str, where: str) -> None:
     """Weights only where we read them, and nothing that paddleseg would take for more than a value."""
     weights = cfg.get("pretrained")
     if weights is not None and where not in _START_WEIGHTS:
@@ -101,24 +103,24 @@ def _check_start_weights(cfg: dict, kind: str, where: str) -> None:
         )
     if weights is not None and not isinstance(weights, str):
         raise ConfigError(f"{where}.pretrained: must be the path or address of a file, got {reprlib.repr(weights)}")
-    registry.refuse_harmful({key: value for key, value in cfg.items() if key != "pretrained"}, kind, where)
+    registry.refuse_harmful(cls, {key: value for key, value in cfg.items() if key != "pretrained"}, kind, where)
 
 
 # What the frame around a component supplies, so that a configuration need not.
 _SUPPLIED = {
-    "model": {"num_classes"},
-    "backbone": set(),
+    "model": {"num_classes", "pretrained"},
+    "backbone": {"pretrained"},
     "dataset": {"transforms", "num_classes", "mode"},
-    "optimizer": {"parameters", "learning_rate"},
+    "optimizer": set(),
 }
 
 
 def _check_arguments(cls, name: str, arguments: dict, where: str, kind: str) -> None:
     parameters = inspect.signature(cls).parameters
-    known = [key for key, p in parameters.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    known = [key for key, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     if not any(p.kind == p.VAR_KEYWORD for p in parameters.values()):
         for key in arguments:
-            # PaddleSeg's SGD with a momentum is another class.
+            # SGD with a momentum is another class, whose arguments `known` then is.
             _refuse_unknown(key, [*known, "momentum"] if (kind, name) == ("optimizer", "SGD") else known, where)
     for key in known:
         parameter = parameters[key]
@@ -148,14 +150,7 @@ def _check_scheduler(cfg) -> None:
     where = "lr_scheduler"
     if not isinstance(cfg, dict) or "type" not in cfg:
         raise ConfigError(f"{where}: expected a mapping with a `type` key, got {cfg!r}")
-    module = paddle.optimizer.lr
-    schedules = [
-        name for name, value in vars(module).items()
-        if inspect.isclass(value) and issubclass(value, module.LRScheduler) and value is not module.LRScheduler
-    ]  # fmt: skip
-    if cfg["type"] not in schedules:
-        raise ConfigError(f"{where}.type: no schedule {cfg['type']!r}.{registry.nearest(cfg['type'], schedules)}")
-    parameters = inspect.signature(getattr(module, cfg["type"])).parameters
+    parameters = inspect.signature(optim.schedule_class(cfg["type"])).parameters
     known = [*parameters, "type", "warmup_iters", "warmup_start_lr"]
     for key, value in cfg.items():
         _refuse_unknown(key, known, where)
@@ -172,15 +167,16 @@ def _check_scheduler(cfg) -> None:
 
 
 def _check_optimizer(cfg: dict) -> None:
-    momentum = cfg.get("momentum", 0.9)
-    if not _is_number(momentum) or not 0 <= momentum <= 1:
-        raise ConfigError(f"optimizer.momentum: must be a number from 0 to 1, got {momentum!r}")
-    decay = cfg.get("weight_decay")
-    if decay is None:
-        return
-    if isinstance(decay, bool) or not isinstance(decay, int | float) or not math.isfinite(decay) or decay < 0:
-        raise ConfigError(f"optimizer.weight_decay: must be a number from 0, got {decay!r}")
-    cfg["weight_decay"] = float(decay)
+    """Values, by building the recipe; the model that it needs comes later."""
+    cls, arguments = optim.resolve(cfg)
+    if arguments.get("weight_decay") is not None:
+        cfg["weight_decay"] = arguments["weight_decay"] = number(arguments["weight_decay"], "optimizer.weight_decay")
+    try:
+        cls(**arguments)
+    except ConfigError:
+        raise
+    except Exception as error:
+        raise ConfigError(f"optimizer: {cfg['type']} cannot be built: {error}") from error
 
 
 def _check_losses(config: dict) -> None:
@@ -220,8 +216,8 @@ def _check_test_config(cfg: dict, where: str = "test_config") -> None:
         inner = cfg["while_training"]
         _check_test_config(inner, f"{where}.while_training")
         cfg = {**{key: value for key, value in cfg.items() if key != "while_training"}, **inner}
-    if cfg.get("average", "logits") not in ("logits", "softmax"):
-        raise ConfigError(f"{where}.average: must be logits or softmax, got {cfg['average']!r}")
+    if cfg.get("average", "logits") not in AVERAGES:
+        raise ConfigError(f"{where}.average: must be one of {', '.join(AVERAGES)}, got {cfg['average']!r}")
     for key in ("crop_size", "stride"):
         value = cfg.get(key)
         if value is None and cfg.get("is_slide"):
@@ -253,13 +249,18 @@ def _of_datasets(config: dict, argument: str, attribute: str) -> dict[str, objec
     return values
 
 
+def _takes(cls, argument: str) -> bool:
+    parameters = inspect.signature(cls).parameters
+    return argument in parameters or any(p.kind == p.VAR_KEYWORD for p in parameters.values())
+
+
 def _match_datasets(config: dict) -> None:
     model = config["model"]
     classes = _of_datasets(config, "num_classes", "NUM_CLASSES")
     classes = _one_value({**classes, "model.num_classes": model.get("num_classes")}, "numbers of classes")
     if classes is None:
         raise ConfigError("train_dataset.num_classes: missing")
-    if "num_classes" in inspect.signature(registry.find(model["type"], "model", "model")).parameters:
+    if _takes(registry.find(model["type"], "model", "model"), "num_classes"):
         model["num_classes"] = classes
     holder, where = model, "model"
     if isinstance(model.get("backbone"), dict):
@@ -267,6 +268,10 @@ def _match_datasets(config: dict) -> None:
     channels = _of_datasets(config, "img_channels", "IMG_CHANNELS")
     agreed = _one_value({**channels, f"{where}.in_channels": holder.get("in_channels")}, "numbers of image channels")
     if agreed not in (None, 3):
+        cls = registry.find(model["type"], "model", "model")
+        cls = cls if holder is model else registry.find(holder["type"], "backbone", where, cls)
+        if not _takes(cls, "in_channels"):
+            raise ConfigError(f"{where}: {holder['type']} has no in_channels, so it takes 3 channels, not {agreed}")
         holder["in_channels"] = agreed
     ignored = _of_datasets(config, "ignore_index", "IGNORE_INDEX")
     for i, loss in enumerate(config["loss"]["types"]):

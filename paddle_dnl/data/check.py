@@ -4,7 +4,6 @@ import hashlib
 import json
 import multiprocessing
 import os
-import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -13,6 +12,7 @@ from pathlib import Path
 from paddle_dnl.data.base_dataset import SegmentationDataset, label_problem, size_text
 from paddle_dnl.data.reading import read_image, read_label, require_whole
 from paddle_dnl.errors import DataError
+from paddle_dnl.files.caches import writable_cache
 from paddle_dnl.log import logger, progress
 
 _SHOWN = 5
@@ -89,10 +89,9 @@ def _skip(dataset, name: str, problems: dict[int, str]) -> None:
 
 
 def _cache_folder(cache_dir) -> str:
-    home = os.path.expanduser(os.environ.get("SEG_HOME", "~/.paddleseg"))
-    if home.startswith("~"):  # a user without a home folder
-        home = tempfile.gettempdir()
-    return str(cache_dir or os.path.join(home, "tmp", "checked_datasets"))
+    if cache_dir:
+        return str(cache_dir)
+    return str(writable_cache(Path(os.environ.get("SEG_HOME", "~/.paddleseg")) / "tmp" / "checked_datasets"))
 
 
 def _remember(note: str) -> None:
@@ -210,7 +209,7 @@ def _read_parallel(dataset, pairs: list, num_workers: int) -> Iterator[str | Non
 
 def _read_all(dataset, pairs: list, name: str, num_workers: int) -> list[str | None]:
     """What is wrong with each pair, or None."""
-    if num_workers > 1:
+    if num_workers > 1 and "fork" in multiprocessing.get_all_start_methods():
         found = _read_parallel(dataset, pairs, num_workers)
     else:
         found = (_problem(dataset, pair) for pair in pairs)

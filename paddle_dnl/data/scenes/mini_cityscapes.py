@@ -1,20 +1,19 @@
 """Mini-Cityscapes: generated street scenes in the Cityscapes folder tree, so that nothing has to be downloaded.
 
-    python -m paddle_dnl.data.scenes.mini_cityscapes --out data/mini_cityscapes --train 64 --val 16 --size 512x256 --seed 0
+    paddle-dnl data mini-cityscapes --out data/mini_cityscapes --train 64 --val 16 --size 512x256 --seed 0
 
 Writes `leftImg8bit/SPLIT/CITY/*_leftImg8bit.png` and `gtFine/SPLIT/CITY/*_gtFine_polygons.json` as the original has them;
-`tools/data/convert_cityscapes.py` then makes the label pictures. The training cities and the validation city differ.
+`paddle-dnl data convert-cityscapes` then makes the label pictures. The training cities and the validation city differ.
 """
 
-import argparse
 import json
-import os
 import re
-import sys
 from pathlib import Path
 
 from paddle_dnl.data.scenes import draw_scene
-from paddle_dnl.errors import DataError, PaddleDnlError
+from paddle_dnl.errors import DataError
+from paddle_dnl.files.atomic import write_bytes
+from paddle_dnl.files.outputs import check_outputs
 from paddle_dnl.log import logger, progress
 
 import cv2
@@ -27,16 +26,6 @@ _VERSION = 1
 _SMALLEST = 64
 # What a picture of the dataset and all that is made from it are called after their common stem.
 _ENDINGS = re.compile(r"_(leftImg8bit|gtFine_\w+)\.(png|json)$")
-
-
-def _write(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _files(out: Path, split: str, index: int) -> tuple[Path, Path]:
@@ -57,8 +46,8 @@ def _write_scene(out: Path, split: str, index: int, size: tuple[int, int], seed:
     image_path, polygons_path = _files(out, split, index)
     _, encoded = cv2.imencode(".png", picture[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 3])
     polygons = {"imgHeight": height, "imgWidth": width, "objects": objects}
-    _write(polygons_path, json.dumps(polygons).encode())
-    _write(image_path, encoded.tobytes())
+    write_bytes(polygons_path, json.dumps(polygons).encode())
+    write_bytes(image_path, encoded.tobytes())
 
 
 def _checked_settings(train, val, size, seed) -> dict:
@@ -122,9 +111,10 @@ def _generate(out: Path, settings: dict) -> None:
         logger.warning(f"{out}: {len(scenes)} of {train + val} scenes are missing and are drawn again")
     else:
         _refuse_strangers(out, scenes)
+    check_outputs([out / SETTINGS], [], root=out)
     for split, index in progress(scenes, "street scenes"):
         _write_scene(out, split, index, size, settings["seed"])
-    _write(out / SETTINGS, json.dumps(settings).encode())
+    write_bytes(out / SETTINGS, json.dumps(settings).encode())
     logger.info(f"{out}: {train} training and {val} validation scenes of {size[0]}x{size[1]}")
 
 
@@ -154,31 +144,3 @@ def generate(
     except OSError as error:
         raise DataError(f"--out {out}: {error.strerror or error} ({error.filename}); give another folder") from error
     return Path(out)
-
-
-def _size(text: str) -> tuple[int, int]:
-    match = re.fullmatch(r"(\d+)x(\d+)", text)
-    if not match:
-        raise argparse.ArgumentTypeError(f"expected WIDTHxHEIGHT, for instance 512x256, got {text!r}")
-    return int(match[1]), int(match[2])
-
-
-def main(argv=None) -> int:
-    """The command line; returns the exit status."""
-    parser = argparse.ArgumentParser(description="Generates street scenes in the Cityscapes folder tree.")
-    parser.add_argument("--out", required=True, help="folder of the dataset")
-    parser.add_argument("--train", type=int, default=64, help="number of training images")
-    parser.add_argument("--val", type=int, default=16, help="number of validation images")
-    parser.add_argument("--size", type=_size, default=(512, 256), metavar="WIDTHxHEIGHT")
-    parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args(argv)
-    try:
-        generate(args.out, args.train, args.val, args.size, args.seed)
-    except PaddleDnlError as error:
-        print(f"Error: {error}", file=sys.stderr)
-        return error.exit_status
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -6,12 +6,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+from paddle_dnl.cli.mini_cityscapes import main
 from paddle_dnl.data.datasets import Cityscapes
 from paddle_dnl.data.prepare.convert_cityscapes import convert_tree
 from paddle_dnl.data.prepare.file_lists import CITYSCAPES_ENDINGS, split_folders, write_lists
-from paddle_dnl.data.scenes.mini_cityscapes import generate, main
+from paddle_dnl.data.scenes.mini_cityscapes import generate
 from paddle_dnl.errors import DataError
 from paddle_dnl.evaluation.metrics import Metrics, confusion_matrix
+from paddle_dnl.files.outputs import JOURNAL
 
 import numpy as np
 import pytest
@@ -27,7 +29,7 @@ def tree(tmp_path_factory):
 
 
 def _hashes(folder: Path) -> dict:
-    files = sorted(p for p in folder.rglob("*") if p.is_file())
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != JOURNAL)
     return {p.relative_to(folder): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
 
 
@@ -141,7 +143,7 @@ def test_broken_off_run(tmp_path):
     (tmp_path / "mini_cityscapes.json").unlink()
     with pytest.raises(DataError, match="is not of this dataset"):
         generate(tmp_path, train=2, val=0, size=(128, 64))
-    next(tmp_path.glob("leftImg8bit/*/*/*.png")).write_bytes(b"half")
+    next(tmp_path.glob("leftImg8bit/*/*/*.png")).unlink()
     generate(tmp_path, train=3, val=0, size=(128, 64))
     assert _hashes(tmp_path) == before
 
@@ -150,10 +152,10 @@ def test_failed_write_leaves_nothing(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device", "picture")
 
-    monkeypatch.setattr("paddle_dnl.data.scenes.mini_cityscapes.os.replace", full)
+    monkeypatch.setattr("paddle_dnl.files.atomic.os.replace", full)
     with pytest.raises(DataError, match="No space left on device"):
         generate(tmp_path, train=1, val=0, size=(64, 64))
-    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert {path.name for path in tmp_path.rglob("*") if path.is_file()} <= {JOURNAL}
 
 
 def test_bad_arguments(tmp_path):
@@ -165,8 +167,9 @@ def test_bad_arguments(tmp_path):
     ):  # fmt: skip
         with pytest.raises(DataError, match=message):
             generate(tmp_path / "x", **settings)
-    assert main(["--out", str(tmp_path / "file")]) == 1
-    assert main(["--out", str(tmp_path / "file" / "below")]) == 1
+    for out in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(DataError, match="--out"):
+            main(["--out", str(out)])
     (tmp_path / "damaged").mkdir()
     (tmp_path / "damaged" / "mini_cityscapes.json").write_text("{")
     with pytest.raises(DataError, match="mini_cityscapes.json: cannot be read"):
@@ -177,7 +180,7 @@ def test_bad_arguments(tmp_path):
 
 
 def test_as_a_program(tmp_path):
-    command = [sys.executable, "-m", "paddle_dnl.data.scenes.mini_cityscapes", "--out", str(tmp_path / "d")]
+    command = [sys.executable, "-m", "paddle_dnl", "data", "mini-cityscapes", "--out", str(tmp_path / "d")]
     done = subprocess.run([*command, "--train", "1", "--val", "1", "--size", "64x64"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert len(list(tmp_path.glob("d/leftImg8bit/*/*/*.png"))) == 2
