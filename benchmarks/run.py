@@ -1,7 +1,7 @@
 """Compares with the live peer: each side in its own process, in turn, several rounds; prints ratios.
 
 Both sides get the same threads and matrix kernels; the peer keeps its C library's way of allocating, unless `--same_allocator`
-gives it what `import paddle_dnl` sets. The peer is also timed once as it starts by itself: one thread, and what MKL chooses.
+gives it what programs of paddle_dnl set. The peer is also timed once as it starts by itself: one thread, and what MKL chooses.
 
 python benchmarks/run.py                     all cases
 python benchmarks/run.py block_64x128 train_512x1024 --rounds 3

@@ -1,6 +1,7 @@
 """One side of one case, in a process of its own: `python benchmarks/worker.py CASE ours|peer REPEATS`. Prints one JSON line."""
 
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from paddle_dnl.startup import allocator  # noqa: E402  first: zlib before paddle
+from paddle_dnl.startup import allocator, configure_process  # noqa: E402  first: zlib before paddle
 
 
 def reset_peak() -> None:
@@ -23,6 +24,8 @@ def reset_peak() -> None:
 def main() -> None:
     """Builds the case, warms up once, times the repeats."""
     name, side, repeats = sys.argv[1], sys.argv[2], int(sys.argv[3])
+    if "OMP_NUM_THREADS" in os.environ:  # else Paddle is measured as it starts by itself
+        configure_process()
     from paddle_dnl.profile.measuring import peak_bytes, resident_bytes
 
     from cases import CASES

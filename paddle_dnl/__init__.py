@@ -8,9 +8,9 @@ import zlib  # noqa: F401, I001  must stay first: Paddle 2.6 brings an old zlib 
 
 import importlib
 
-from paddle_dnl.startup import allocator, cpu_kernels, import_guard, threads
+from paddle_dnl.startup import import_guard
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # Public names, imported when first used so that `import paddle_dnl` costs nothing.
 _HOME = {
@@ -23,9 +23,6 @@ _HOME = {
 __all__ = ["__version__", *_HOME]
 
 import_guard.refuse_shadowed_zlib()
-allocator.choose()
-cpu_kernels.choose()
-threads.choose()
 
 
 def __getattr__(name: str):

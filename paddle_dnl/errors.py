@@ -5,6 +5,8 @@ thing and says what to do. The command line prints that line and ends with `exit
 defect of the program and keeps its traceback.
 """
 
+import difflib
+
 
 class PaddleDnlError(Exception):
     """Base of all errors that are shown without a traceback."""
@@ -40,3 +42,11 @@ class DownloadError(PaddleDnlError):
 
 class NonFiniteError(PaddleDnlError):
     """The loss, a gradient or a weight became NaN or infinite during training."""
+
+
+def nearest(name: str, options) -> str:
+    """` Did you mean 'X'?` or, where nothing is close, an empty string."""
+    options = list(options)
+    same = [option for option in options if option.lower() == str(name).lower()]
+    close = same or difflib.get_close_matches(str(name), options, n=1, cutoff=0.5)
+    return f" Did you mean {close[0]!r}?" if close else ""

@@ -6,17 +6,11 @@ import re
 
 from paddle_dnl.errors import ConfigError
 from paddle_dnl.log import logger
-from paddle_dnl.registry import nearest
+from paddle_dnl.registry import OPTIMIZERS, nearest
 
 import paddle
 from paddle.optimizer.lr import LinearWarmup, LRScheduler
 
-_OPTIMIZERS = {
-    "SGD": paddle.optimizer.SGD,
-    "Momentum": paddle.optimizer.Momentum,
-    "Adam": paddle.optimizer.Adam,
-    "AdamW": paddle.optimizer.AdamW,
-}
 _CLIPS = ("ClipGradByValue", "ClipGradByNorm", "ClipGradByGlobalNorm")
 _GROUP_KEYS = ("name", "pattern", "lr_mult", "weight_decay_mult")
 
@@ -141,39 +135,103 @@ def parameter_groups(model: paddle.nn.Layer, rules: list[dict] | None, weight_de
     return groups + ([{"params": rest}] if rest else [])
 
 
+def _make(cls: type, model, learning_rate, weight_decay, grad_clip_cfg, custom_cfg, **arguments):
+    """`cls` of Paddle on the parameter groups of `model`."""
+    clip = _clip(grad_clip_cfg)
+    if weight_decay is not None:
+        weight_decay = _number(weight_decay, "optimizer.weight_decay")
+    groups = parameter_groups(model, custom_cfg, weight_decay)
+    return cls(learning_rate=learning_rate, parameters=groups, weight_decay=weight_decay, grad_clip=clip, **arguments)
+
+
+# Below, PaddleSeg's optimizers with its arguments and defaults. Common arguments:
+#   model, learning_rate: a layer, whose trainable parameters are updated, and a schedule or a number
+#   weight_decay: L2 penalty added to the gradient; with AdamW decoupled from it
+#   grad_clip_cfg: `{name: ClipGradByNorm, ...}`
+#   custom_cfg: see `parameter_groups`
+
+
+@OPTIMIZERS.add_component
+def SGD(model, learning_rate, /, weight_decay=None, grad_clip_cfg=None, custom_cfg=None):
+    """Gradient descent without momentum."""
+    return _make(paddle.optimizer.SGD, model, learning_rate, weight_decay, grad_clip_cfg, custom_cfg)
+
+
+@OPTIMIZERS.add_component
+def Momentum(
+    model, learning_rate, /, momentum=0.9, use_nesterov=False, weight_decay=None, grad_clip_cfg=None, custom_cfg=None
+):
+    """Gradient descent with momentum."""
+    own = {"momentum": momentum, "use_nesterov": use_nesterov}
+    return _make(paddle.optimizer.Momentum, model, learning_rate, weight_decay, grad_clip_cfg, custom_cfg, **own)
+
+
+@OPTIMIZERS.add_component
+def Adam(
+    model,
+    learning_rate,
+    /,
+    beta1=0.9,
+    beta2=0.999,
+    epsilon=1e-8,
+    lazy_mode=False,
+    weight_decay=None,
+    grad_clip_cfg=None,
+    custom_cfg=None,
+):
+    """Adam."""
+    own = {"beta1": beta1, "beta2": beta2, "epsilon": epsilon, "lazy_mode": lazy_mode}
+    return _make(paddle.optimizer.Adam, model, learning_rate, weight_decay, grad_clip_cfg, custom_cfg, **own)
+
+
+@OPTIMIZERS.add_component
+def AdamW(
+    model,
+    learning_rate,
+    /,
+    beta1=0.9,
+    beta2=0.999,
+    epsilon=1e-8,
+    weight_decay=0.01,
+    lazy_mode=False,
+    grad_clip_cfg=None,
+    custom_cfg=None,
+):
+    """Adam with decoupled weight decay."""
+    own = {"beta1": beta1, "beta2": beta2, "epsilon": epsilon, "lazy_mode": lazy_mode}
+    decay = 0.0 if weight_decay is None else weight_decay  # Paddle's AdamW refuses None
+    return _make(paddle.optimizer.AdamW, model, learning_rate, decay, grad_clip_cfg, custom_cfg, **own)
+
+
+# PaddleSeg accepts these for compatibility with its own past.
+_OLD_NAMES = {"adam": "Adam", "sgd": "SGD"}
+
+
+def current_name(cfg: dict):
+    """The optimizer that a configuration means: old names are translated, SGD with `momentum` is Momentum."""
+    kind = cfg.get("type")
+    kind = _OLD_NAMES.get(kind, kind) if isinstance(kind, str) else kind
+    return "Momentum" if kind == "SGD" and "momentum" in cfg else kind
+
+
 def build_optimizer(cfg: dict, model: paddle.nn.Layer, schedule) -> paddle.optimizer.Optimizer:
     """The optimizer of a configuration on the trainable parameters of `model`.
 
     Args:
-        cfg: `{"type": "SGD" | "Momentum" | "Adam" | "AdamW", ...}`; SGD with `momentum` is Momentum, as in PaddleSeg.
+        cfg: `{"type": "SGD" | "Momentum" | "Adam" | "AdamW", ...}`.
         model: see `parameter_groups`.
         schedule: a learning-rate schedule or a number.
 
     Raises:
         ConfigError: unknown optimizer or argument.
     """
-    cfg = dict(cfg)
-    kind = cfg.pop("type", None)
-    kind = {"sgd": "SGD", "adam": "Adam"}.get(kind, kind)
-    if kind == "SGD" and "momentum" in cfg:
-        kind = "Momentum"
-    if kind not in _OPTIMIZERS:
-        raise ConfigError(f"optimizer.type: no optimizer {kind!r} here.{nearest(str(kind), _OPTIMIZERS)}")
-    rules = cfg.pop("custom_cfg", None)
-    clip = _clip(cfg.pop("grad_clip_cfg", None))
-    decay = cfg.pop("weight_decay", 0.01 if kind == "AdamW" else None)
-    if decay is not None:
-        decay = _number(decay, "optimizer.weight_decay")
-    elif kind == "AdamW":
-        decay = 0.0  # Paddle's AdamW refuses None
-    groups = parameter_groups(model, rules, decay)
-    try:
-        return _OPTIMIZERS[kind](
-            learning_rate=schedule,
-            parameters=groups,
-            weight_decay=decay,
-            grad_clip=clip,
-            **cfg,
+    kind = current_name(cfg)
+    if not isinstance(kind, str) or kind not in OPTIMIZERS:
+        raise ConfigError(
+            f"optimizer.type: no optimizer {kind!r} here.{nearest(str(kind), OPTIMIZERS.components_dict)}"
         )
+    arguments = {key: value for key, value in cfg.items() if key != "type"}
+    try:
+        return OPTIMIZERS[kind](model, schedule, **arguments)
     except (TypeError, ValueError, AssertionError) as error:
         raise ConfigError(f"optimizer: {kind} cannot be built: {error}") from error

@@ -1,91 +1,110 @@
-"""Names in a configuration -> classes: ours first, then those of paddleseg.
+"""Names in a configuration -> classes: our own first, then those of an installed PaddleSeg (`paddle_dnl.compat`).
 
-A YAML that names any working PaddleSeg component trains here too; where one of theirs is broken on today's Paddle, ours of
-the same name wins. paddleseg's own registries are not touched (see `paddle_dnl.paddleseg_plugin` for that, on request).
+Each kind of component has a registry, filled by importing the modules of that kind when a name of it is first looked up.
+PaddleSeg is imported only for a name that is not ours.
 """
 
-import difflib
 import importlib
 import inspect
-import os
-import re
-import reprlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
-from paddle_dnl.errors import ConfigError, PaddleDnlError
+from paddle_dnl.compat import paddleseg, refusals
+from paddle_dnl.errors import ConfigError, PaddleDnlError, nearest
 
-from paddleseg.cvlibs import manager
-from paddleseg.cvlibs.manager import ComponentManager
 
-MODELS = ComponentManager("models")
-BACKBONES = ComponentManager("backbones")
-DATASETS = ComponentManager("datasets")
-TRANSFORMS = ComponentManager("transforms")
-LOSSES = ComponentManager("losses")
-OPTIMIZERS = ComponentManager("optimizers")
+class ComponentManager:
+    """Classes or functions of one kind by their names, with the interface of PaddleSeg's class of this name.
 
-_REGISTRIES = {
-    "model": (MODELS, manager.MODELS),
-    "backbone": (BACKBONES, manager.BACKBONES),
-    "dataset": (DATASETS, manager.DATASETS),
-    "transform": (TRANSFORMS, manager.TRANSFORMS),
-    "loss": (LOSSES, manager.LOSSES),
-    "optimizer": (OPTIMIZERS, manager.OPTIMIZERS),
+    Args:
+        name: the kind in plural, for `repr`.
+        modules: modules whose import fills this registry.
+    """
+
+    def __init__(self, name: str, modules: Sequence[str] = ()):
+        self.name = name
+        self.modules = tuple(modules)
+        self.components_dict: dict[str, Callable] = {}
+
+    def __len__(self) -> int:
+        return len(self.components_dict)
+
+    def __repr__(self) -> str:
+        return f"{self.name}: {', '.join(self.components_dict)}"
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.components_dict
+
+    def __getitem__(self, name: str) -> Callable:
+        return self.components_dict[name]
+
+    def add_component(self, component):
+        """Registers a class or function, or a sequence of them, under its own name; usable as a decorator.
+
+        A later component of the same name takes the place of an earlier one.
+
+        Raises:
+            TypeError: neither a class nor a function.
+        """
+        for one in component if isinstance(component, list | tuple) else (component,):
+            if not (inspect.isclass(one) or inspect.isfunction(one)):
+                raise TypeError(f"{self.name}: a class or a function can be registered, got {type(one).__name__}")
+            self.components_dict[one.__name__] = one
+        return component
+
+    def load(self) -> None:
+        """Imports the modules that register components here."""
+        for module in self.modules:
+            importlib.import_module(module)
+
+
+MODELS = ComponentManager("models", ["paddle_dnl.models"])
+BACKBONES = ComponentManager("backbones", ["paddle_dnl.models.backbones"])
+DATASETS = ComponentManager("datasets", ["paddle_dnl.data.datasets"])
+TRANSFORMS = ComponentManager("transforms", ["paddle_dnl.data.transforms"])
+LOSSES = ComponentManager("losses", ["paddle_dnl.losses"])
+OPTIMIZERS = ComponentManager("optimizers", ["paddle_dnl.optim"])
+
+REGISTRIES = {
+    "model": MODELS,
+    "backbone": BACKBONES,
+    "dataset": DATASETS,
+    "transform": TRANSFORMS,
+    "loss": LOSSES,
+    "optimizer": OPTIMIZERS,
 }
 
 # Which registry a nested `{type: ...}` belongs to, by the name of the argument that holds it.
 _KIND_OF_ARGUMENT = {"backbone": "backbone", "transforms": "transform", "losses": "loss"}
 
-# The modules whose import fills our registries.
-_COMPONENT_MODULES = (
-    "paddle_dnl.models",
-    "paddle_dnl.losses",
-    "paddle_dnl.data.datasets",
-    "paddle_dnl.data.transforms",
-    "paddleseg.models",
-    "paddleseg.datasets",
-    "paddleseg.transforms",
-    "paddleseg.optimizers",
-)
-
 
 def load_components() -> None:
-    """Imports every module that registers components; cheap when already done."""
-    for name in _COMPONENT_MODULES:
-        importlib.import_module(name)
-
-
-def registries() -> list[tuple[ComponentManager, ComponentManager]]:
-    """Our registry and paddleseg's, for each kind."""
-    return list(_REGISTRIES.values())
+    """Fills all registries; cheap when already done."""
+    for registry in REGISTRIES.values():
+        registry.load()
 
 
 def names(kind: str) -> list[str]:
-    """All component names of one kind, sorted."""
-    load_components()
-    return sorted({name for registry in _REGISTRIES[kind] for name in registry.components_dict})
-
-
-def nearest(name: str, options) -> str:
-    """` Did you mean 'X'?` or, where nothing is close, an empty string."""
-    options = list(options)
-    same = [option for option in options if option.lower() == str(name).lower()]
-    close = same or difflib.get_close_matches(str(name), options, n=1, cutoff=0.5)
-    return f" Did you mean {close[0]!r}?" if close else ""
+    """All component names of one kind, with those of PaddleSeg where it is installed; sorted."""
+    REGISTRIES[kind].load()
+    return sorted({*REGISTRIES[kind].components_dict, *paddleseg.names(kind)})
 
 
 def find(name: str, kind: str, where: str) -> type:
-    """The class registered under `name`.
+    """The class registered under `name`, ours before PaddleSeg's.
 
     Raises:
-        ConfigError: no component of this kind has that name; the message holds the nearest one.
+        ConfigError: no component of this kind has that name. The message holds the nearest one and, where PaddleSeg is not
+            installed, how to install it.
     """
-    load_components()
+    REGISTRIES[kind].load()
     if isinstance(name, str):
-        for registry in _REGISTRIES[kind]:
-            if name in registry.components_dict:
-                return registry[name]
-    raise ConfigError(f"{where}.type: there is no {kind} named {name!r}.{nearest(name, names(kind))}")
+        if name in REGISTRIES[kind]:
+            return REGISTRIES[kind][name]
+        theirs = paddleseg.find(name, kind)
+        if theirs is not None:
+            return theirs
+    hint = nearest(name, names(kind)) + paddleseg.install_hint()
+    raise ConfigError(f"{where}.type: there is no {kind} named {name!r}.{hint}")
 
 
 def kind_of(argument: str, parent_kind: str) -> str:
@@ -109,63 +128,17 @@ def nested(cfg: dict, kind: str, where: str) -> Iterator[tuple[dict, str, str]]:
                     yield item, kind_of(key, kind), f"{where}.{key}.{i}"
 
 
-# Text for a component of paddleseg is a word such as `bilinear` or `NCHW`. Some of them run their text as Python, so what
-# could be more than a word does not reach them.
-_WORD = re.compile(r"[\w.-]*", re.ASCII)
-_LAYER = re.compile(r"nn\.[A-Za-z]\w*", re.ASCII)
-
-
-def _refuse_harm(key: str, value, where: str) -> None:
-    """One argument of a component of paddleseg, with all mappings and lists in it."""
-    if key == "pretrained" and value is not None:
-        raise ConfigError(f"{where}: start weights are read for `model` and `model.backbone` only; remove this key")
-    if isinstance(value, dict):
-        for inner, item in value.items():
-            _refuse_harm(inner, item, f"{where}.{inner}")
-    elif isinstance(value, list | tuple | set):  # YAML has `!!pairs` and `!!set` too
-        for i, item in enumerate(value):
-            _refuse_harm(key, item, f"{where}.{i}")
-    elif isinstance(value, str | bytes):
-        allowed, example = (_LAYER, "nn.LayerNorm") if key == "norm_layer" else (_WORD, "bilinear")
-        if isinstance(value, bytes) or not allowed.fullmatch(value):
-            raise ConfigError(
-                f"{where}: {reprlib.repr(value)} is not the kind of name that belongs here; write one such as {example}"
-            )
-
-
-def _is_of_paddleseg(cls) -> bool:
-    """Not ours, and not a user's own that was put into paddleseg's registries."""
-    return cls.__module__.split(".")[0] == "paddleseg"
-
-
 def refuse_harmful(cfg: dict, kind: str, where: str) -> None:
-    """Refuses arguments with which a component of paddleseg would run text or unpickle weights; ours do neither.
+    """Refuses arguments with which a component of PaddleSeg would run text, unpickle weights or fetch an archive.
 
     Nested components are left out: each is looked at when its turn comes.
 
     Raises:
         ConfigError: names the dotted key, the value and what may stand there.
     """
-    if kind == "dataset" or not _is_of_paddleseg(find(cfg["type"], kind, where)):
-        return
-    for key, value in cfg.items():
-        items = {f"{where}.{key}": value}
-        if isinstance(value, list):
-            items = {f"{where}.{key}.{i}": item for i, item in enumerate(value)}
-        for dotted, item in items.items():
-            if key == "pretrained" or not is_component(item):
-                _refuse_harm(key, item, dotted)
-
-
-def _refuse_fetching(cls: type, cfg: dict, where: str) -> None:
-    """Where the folder is missing, paddleseg's datasets fetch an archive and unpack it wherever its names lead."""
-    if not _is_of_paddleseg(cls) or "dataset_root" not in inspect.signature(cls).parameters:
-        return
-    root = cfg.get("dataset_root")
-    if not isinstance(root, str) or not os.path.isdir(root):
-        raise ConfigError(
-            f"{where}.dataset_root: {reprlib.repr(root)} is no folder; put the data of {cfg['type']} there first"
-        )
+    cls = find(cfg["type"], kind, where)
+    if kind != "dataset" and refusals.is_of_paddleseg(cls):
+        refusals.refuse_harmful(cfg, where)
 
 
 def build(cfg: dict, kind: str, where: str | None = None):
@@ -177,7 +150,7 @@ def build(cfg: dict, kind: str, where: str | None = None):
         where: dotted key shown in errors; by default the kind.
 
     Raises:
-        ConfigError: unknown name, arguments that do harm in paddleseg, or the constructor refused its arguments.
+        ConfigError: unknown name, arguments that do harm in PaddleSeg, or the constructor refused its arguments.
     """
     where = where or kind
     if not is_component(cfg):
@@ -185,7 +158,7 @@ def build(cfg: dict, kind: str, where: str | None = None):
     cls = find(cfg["type"], kind, where)
     refuse_harmful(cfg, kind, where)
     if kind == "dataset":
-        _refuse_fetching(cls, cfg, where)
+        refusals.refuse_fetching(cls, cfg, where)
 
     def value_of(key, value):
         if is_component(value):

@@ -5,7 +5,9 @@ import sys
 
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 
-import paddle_dnl  # noqa: E402,F401  first: it loads zlib before paddle
+from paddle_dnl.startup import configure_process  # noqa: E402  first: it loads zlib before paddle
+
+configure_process()
 
 import paddle  # noqa: E402
 import pytest  # noqa: E402

@@ -5,11 +5,11 @@ from pathlib import Path
 
 from paddle_dnl import registry
 from paddle_dnl.data.reading import read_image
+from paddle_dnl.data.transforms import Compose
 from paddle_dnl.errors import UsageError
 
 import numpy as np
 import paddle
-from paddleseg.transforms import Compose
 
 
 @dataclass
@@ -42,5 +42,5 @@ class Preparation:
             DataError: it cannot be read.
         """
         picture = read_image(path)
-        data = self._compose({"img": picture.astype(np.float32), "trans_info": [], "gt_fields": []})
+        data = self._compose({"img": picture})
         return Prepared(picture, paddle.to_tensor(data["img"][None]), data["trans_info"])

@@ -16,10 +16,31 @@ def true_or_false(text: str) -> bool:
     return values[text.lower()]
 
 
+def add_config(parser: argparse.ArgumentParser, help: str = "YAML configuration", **options) -> None:
+    """--config and --opts, of programs that read a configuration.
+
+    Args:
+        help: what the configuration is for.
+        options: further arguments of `add_argument` for --config.
+    """
+    options.setdefault("required", True)
+    text = f"{help}: a file, or a name that `paddle-dnl configs` lists"
+    parser.add_argument("--config", help=text, **options).completer = _complete_config
+    parser.add_argument("--opts", nargs="+", metavar="KEY=VALUE", help="replace values of the configuration")
+
+
+def _complete_config(prefix: str, **_) -> list[str]:
+    """For argcomplete: names of the model zoo and YAML files."""
+    from paddle_dnl.config.lookup import zoo_configs
+
+    from argcomplete.completers import FilesCompleter
+
+    return [name for name in zoo_configs() if name.startswith(prefix)] + list(FilesCompleter(("yml", "yaml"))(prefix))
+
+
 def add_common(parser: argparse.ArgumentParser) -> None:
     """--config, --opts, --device, --precision, --amp_level, --data_format."""
-    parser.add_argument("--config", required=True, help="YAML configuration")
-    parser.add_argument("--opts", nargs="+", metavar="KEY=VALUE", help="replace values of the configuration")
+    add_config(parser)
     parser.add_argument("--device", choices=DEVICES, help="default: gpu when Paddle has one, else cpu")
     parser.add_argument("--precision", choices=("fp32", "fp16", "bf16"), default="fp32")
     parser.add_argument("--amp_level", choices=("O1", "O2"), default="O1")

@@ -16,10 +16,12 @@ def run(module: str, argv: list[str] | None = None) -> None:
     """
     warnings.filterwarnings("ignore", message="No ccache found")
     from paddle_dnl.errors import PaddleDnlError
-    from paddle_dnl.startup import import_guard
+    from paddle_dnl.startup import configure_process, import_guard
 
+    configure_process()
     try:
         status = importlib.import_module(module).main(argv)
+        sys.stdout.flush()
     except PaddleDnlError as error:
         status = _fail(str(error), error.exit_status)
     except ImportError as error:
@@ -27,6 +29,10 @@ def run(module: str, argv: list[str] | None = None) -> None:
         if explained is None:
             traceback.print_exc()
         status = _fail(explained or str(error), 1)
+    except BrokenPipeError:
+        # The reader of the output, such as `head`, has seen enough. Nothing more is written at the exit either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 0
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.ENOTDIR, errno.EFBIG):
             traceback.print_exc()

@@ -8,13 +8,13 @@ from paddle_dnl.cli import _arguments
 from paddle_dnl.errors import UsageError
 
 
-def parse_args(argv=None) -> argparse.Namespace:
+def make_parser() -> argparse.ArgumentParser:
     """The flags of tools/attention_statistics.py."""
     parser = argparse.ArgumentParser(
         description="Measures on the val_dataset how much attention falls on the query's category and on boundaries; "
         "docs/attention.md defines the measures."
     )
-    parser.add_argument("--config", required=True, nargs="+", help="one YAML configuration per model")
+    _arguments.add_config(parser, "one YAML configuration per model", nargs="+")
     parser.add_argument("--model_path", required=True, nargs="+", help="weights, in the order of --config")
     parser.add_argument("--name", nargs="+", help="names in the table; default: those of the configurations")
     parser.add_argument("--queries", type=int, default=64, help="query points per image")
@@ -24,9 +24,17 @@ def parse_args(argv=None) -> argparse.Namespace:
     parser.add_argument(
         "--save_dir", default="./output/attention", help="folder of attention_statistics.json, .md, .png"
     )
-    parser.add_argument("--opts", nargs="+", metavar="KEY=VALUE", help="replace values of all configurations")
     parser.add_argument("--device", choices=_arguments.DEVICES, help="default: gpu when Paddle has one, else cpu")
-    args = parser.parse_args(argv)
+    return parser
+
+
+def parse_args(argv=None) -> argparse.Namespace:
+    """Flags as given, checked.
+
+    Raises:
+        UsageError: values that do not fit; names the flag.
+    """
+    args = make_parser().parse_args(argv)
     args.name = args.name or [Path(config).stem for config in args.config]
     for flag in ("model_path", "name"):
         if len(getattr(args, flag)) != len(args.config):
@@ -92,3 +100,9 @@ def main(argv=None) -> int:
     draw_chart(results, out / "attention_statistics.png")
     logger.info(f"attention on the query's category and on boundaries:\n{text}")
     return 0
+
+
+if __name__ == "__main__":
+    from paddle_dnl.cli._run import run
+
+    run("paddle_dnl.cli.attention_statistics")

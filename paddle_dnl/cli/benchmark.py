@@ -18,7 +18,7 @@ def _size(text: str) -> tuple[int, int]:
     return int(found[2]), int(found[1])
 
 
-def parse_args(argv=None) -> argparse.Namespace:
+def make_parser() -> argparse.ArgumentParser:
     """The flags of benchmark.py."""
     parser = argparse.ArgumentParser(
         description="Latency, throughput and peak memory of an exported model, each setting in a process of its own."
@@ -32,7 +32,16 @@ def parse_args(argv=None) -> argparse.Namespace:
     add("--warmup", type=int, default=3, help="runs that are not timed")
     add("--repeats", type=int, default=20, help="runs that are")
     add("--save_dir", default="./output/engine_benchmark", help="gets results.md, results.json and results.png")
-    args = parser.parse_args(argv)
+    return parser
+
+
+def parse_args(argv=None) -> argparse.Namespace:
+    """Flags as given, checked.
+
+    Raises:
+        UsageError: values that do not fit; names the flag.
+    """
+    args = make_parser().parse_args(argv)
     for name, least in (("threads", 1), ("batch_sizes", 1), ("warmup", 0), ("repeats", 1)):
         given = getattr(args, name)
         if any(value < least for value in (given if isinstance(given, list) else [given]) if value is not None):
@@ -79,3 +88,9 @@ def main(argv=None) -> int:
     draw(rows, folder / "results.png", this_machine)
     print(f"\n{head}\n\n{bench.table(rows)}\n\nresults.md, results.json, results.png: {folder}", flush=True)
     return 0
+
+
+if __name__ == "__main__":
+    from paddle_dnl.cli._run import run
+
+    run("paddle_dnl.cli.benchmark")

@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 
+from paddle_dnl.cli import _arguments
 from paddle_dnl.weights.convert import SOURCES
 
 import numpy as np
@@ -19,12 +20,12 @@ import numpy as np
 _PADDLE_FILES = (".pdparams", ".safetensors")
 
 
-def parse_args(argv=None) -> argparse.Namespace:
+def make_parser() -> argparse.ArgumentParser:
     """The flags of tools/convert_weights.py."""
     parser = argparse.ArgumentParser(description="Converts published weights to a model of this project.")
     parser.add_argument("--source", required=True, choices=SOURCES, help="project that the file is from")
     parser.add_argument("--input", required=True, help=".pth (both formats), .pdparams or .safetensors")
-    parser.add_argument("--config", required=True, help="configuration of the model that the weights are for")
+    _arguments.add_config(parser, "configuration of the model that the weights are for")
     parser.add_argument(
         "--output",
         required=True,
@@ -45,8 +46,12 @@ def parse_args(argv=None) -> argparse.Namespace:
         help=".npz with the original's `input` [B, 3, H, W] and `logits` [B, K, H, W] in float32 (or a "
         "golden case's out.npz beside its spec.json); nothing is written unless ours agree",
     )
-    parser.add_argument("--opts", nargs="+", help="key=value pairs that replace values of the configuration")
-    return parser.parse_args(argv)
+    return parser
+
+
+def parse_args(argv=None) -> argparse.Namespace:
+    """Flags as given, or the exit of argparse."""
+    return make_parser().parse_args(argv)
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:
@@ -180,3 +185,9 @@ def main(argv=None) -> int:
     _write(output.with_suffix(".json"), lambda name: Path(name).write_text(text))
     logger.info(f"Weights written to {output}, what became of each tensor to {output.with_suffix('.json')}")
     return 0
+
+
+if __name__ == "__main__":
+    from paddle_dnl.cli._run import run
+
+    run("paddle_dnl.cli.convert")

@@ -2,16 +2,22 @@
 
 import argparse
 
+from paddle_dnl.cli import _arguments
 
-def parse_args(argv=None) -> argparse.Namespace:
+
+def make_parser() -> argparse.ArgumentParser:
     """The flags of tools/count_macs.py."""
     parser = argparse.ArgumentParser(description="Prints parameters and multiply-accumulate operations of a model.")
-    parser.add_argument("--config", required=True, help="configuration of the model")
+    _arguments.add_config(parser)
     parser.add_argument(
         "--input_shape", nargs=4, type=int, required=True, metavar=("B", "C", "H", "W"), help="such as 1 3 512 1024"
     )
-    parser.add_argument("--opts", nargs="+", help="key=value pairs that replace values of the configuration")
-    return parser.parse_args(argv)
+    return parser
+
+
+def parse_args(argv=None) -> argparse.Namespace:
+    """Flags as given, or the exit of argparse."""
+    return make_parser().parse_args(argv)
 
 
 def main(argv=None) -> int:
@@ -27,3 +33,9 @@ def main(argv=None) -> int:
     print(f"parameters: {count_parameters(model) / 1e6:.2f} M")
     print(f"multiply-accumulates at {shape}: {macs / 1e9:.2f} G")
     return 0
+
+
+if __name__ == "__main__":
+    from paddle_dnl.cli._run import run
+
+    run("paddle_dnl.cli.count_macs")

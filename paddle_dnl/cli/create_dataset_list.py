@@ -5,8 +5,8 @@ import argparse
 from paddle_dnl.errors import UsageError
 
 
-def main(argv=None) -> int:
-    """Writes list files; returns the exit status."""
+def make_parser() -> argparse.ArgumentParser:
+    """The flags of tools/data/create_dataset_list.py."""
     parser = argparse.ArgumentParser(description="Writes train.txt, val.txt and test.txt of a dataset.")
     parser.add_argument("dataset_root", help="the dataset; lists are written into it")
     parser.add_argument(
@@ -25,7 +25,12 @@ def main(argv=None) -> int:
     parser.add_argument("--format", nargs=2, metavar=("IMAGE", "LABEL"), help="file endings, default jpg png (camvid: png png)")
     parser.add_argument("--postfix", nargs=2, default=("", ""), metavar=("IMAGE", "LABEL"), help="ends of file stems")
     parser.add_argument("--separator", default=" ", help="between image and label")
-    args = parser.parse_args(argv)
+    return parser
+
+
+def main(argv=None) -> int:
+    """Writes list files; returns the exit status."""
+    args = make_parser().parse_args(argv)
     if not args.separator:
         raise UsageError("--separator must not be empty")
     from paddle_dnl.data.prepare import file_lists
@@ -48,3 +53,9 @@ def main(argv=None) -> int:
         splits = file_lists.split_folders(*args.folder, args.second_folder)
     file_lists.write_lists(args.dataset_root, splits, image_end=image_end, label_end=label_end, separator=args.separator)
     return 0
+
+
+if __name__ == "__main__":
+    from paddle_dnl.cli._run import run
+
+    run("paddle_dnl.cli.create_dataset_list")

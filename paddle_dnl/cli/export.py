@@ -10,17 +10,21 @@ from paddle_dnl.errors import UsageError
 FIXED_SIZE = ("DNLNet", "SemanticFPN", "DGMN2SETR")
 
 
-def parse_args(argv=None) -> argparse.Namespace:
+def make_parser() -> argparse.ArgumentParser:
     """The flags of export.py, those of PaddleSeg."""
     parser = argparse.ArgumentParser(description="Writes a static graph for Paddle Inference and checks it.")
-    parser.add_argument("--config", required=True, help="YAML configuration")
-    parser.add_argument("--opts", nargs="+", metavar="KEY=VALUE", help="replace values of the configuration")
+    _arguments.add_config(parser)
     parser.add_argument("--model_path", help=".pdparams or .safetensors file of trained weights")
     parser.add_argument("--save_dir", default="./output/inference_model", help="folder of the exported model")
     parser.add_argument("--input_shape", nargs=4, type=int, metavar=("N", "C", "H", "W"), help="fixed input size")
     parser.add_argument("--format", choices=("paddle", "onnx"), default="paddle", help="onnx: model.onnx as well")
     parser.add_argument("--output_op", choices=("argmax", "softmax", "none"), default="argmax")
-    return parser.parse_args(argv)
+    return parser
+
+
+def parse_args(argv=None) -> argparse.Namespace:
+    """Flags as given, or the exit of argparse."""
+    return make_parser().parse_args(argv)
 
 
 def _refuse_free_size(args: argparse.Namespace) -> None:
@@ -104,3 +108,9 @@ def main(argv=None) -> int:
         with_onnx=args.format == "onnx",
     )
     return 0
+
+
+if __name__ == "__main__":
+    from paddle_dnl.cli._run import run
+
+    run("paddle_dnl.cli.export")

@@ -13,7 +13,7 @@ _TUNING_IMAGES = 10
 _PROCESS_FROM_IMAGES = 32
 
 
-def parse_args(argv=None) -> argparse.Namespace:
+def make_parser() -> argparse.ArgumentParser:
     """The flags of infer.py: those of PaddleSeg, and the engine, limits and videos."""
     parser = argparse.ArgumentParser(description="Runs an exported model and writes label pictures and overlays.")
     add = parser.add_argument
@@ -45,7 +45,16 @@ def parse_args(argv=None) -> argparse.Namespace:
     add("--max_pixels", type=int, default=80_000_000, help="larger images are refused before they are decoded")
     add("--video_output", choices=("video", "frames"), default="video", help="overlay video, or numbered pictures")
     add("--max_frames", type=int, help="of a video or camera; default all, of a camera until Ctrl-C")
-    args = parser.parse_args(argv)
+    return parser
+
+
+def parse_args(argv=None) -> argparse.Namespace:
+    """Flags as given, checked.
+
+    Raises:
+        UsageError: values that do not fit; names the flag.
+    """
+    args = make_parser().parse_args(argv)
     _check(args)
     return args
 
@@ -182,3 +191,9 @@ def main(argv=None) -> int:
     finally:
         predictor.close()
     return 0
+
+
+if __name__ == "__main__":
+    from paddle_dnl.cli._run import run
+
+    run("paddle_dnl.cli.infer")

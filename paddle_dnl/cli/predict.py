@@ -5,7 +5,7 @@ import argparse
 from paddle_dnl.cli import _arguments
 
 
-def parse_args(argv=None) -> argparse.Namespace:
+def make_parser() -> argparse.ArgumentParser:
     """The flags of predict.py, those of PaddleSeg, bf16 and --average."""
     parser = argparse.ArgumentParser(description="Writes label pictures and overlays for images.")
     _arguments.add_common(parser)
@@ -15,7 +15,12 @@ def parse_args(argv=None) -> argparse.Namespace:
     parser.add_argument("--custom_color", nargs="+", type=int, metavar="N", help="R G B for each class in turn")
     parser.add_argument("--device_id", type=int, default=0, help="number of the GPU")
     _arguments.add_augmented(parser, "aug_pred")
-    return parser.parse_args(argv)
+    return parser
+
+
+def parse_args(argv=None) -> argparse.Namespace:
+    """Flags as given, or the exit of argparse."""
+    return make_parser().parse_args(argv)
 
 
 def main(argv=None) -> int:
@@ -49,3 +54,9 @@ def main(argv=None) -> int:
         **settings,
     )
     return 0
+
+
+if __name__ == "__main__":
+    from paddle_dnl.cli._run import run
+
+    run("paddle_dnl.cli.predict")

@@ -5,7 +5,7 @@ import argparse
 from paddle_dnl.errors import UsageError
 
 
-def parse_args(argv=None) -> argparse.Namespace:
+def make_parser() -> argparse.ArgumentParser:
     """The flags of quantize.py."""
     parser = argparse.ArgumentParser(
         description="Quantises the ONNX graph of an exported folder to 8 bits for ONNX Runtime on CPU (static, after "
@@ -21,7 +21,16 @@ def parse_args(argv=None) -> argparse.Namespace:
     add("--num_calibration", type=int, default=32, help="images used of --image_list, spread over it")
     add("--num_eval", type=int, default=100, help="images compared of --eval_list, spread over it")
     add("--cpu_threads", type=int, help="default OMP_NUM_THREADS, else one per core")
-    args = parser.parse_args(argv)
+    return parser
+
+
+def parse_args(argv=None) -> argparse.Namespace:
+    """Flags as given, checked.
+
+    Raises:
+        UsageError: values that do not fit; names the flag.
+    """
+    args = make_parser().parse_args(argv)
     for name in ("num_calibration", "num_eval", "cpu_threads"):
         value = getattr(args, name)
         if value is not None and value < 1:
@@ -67,3 +76,9 @@ def main(argv=None) -> int:
         made.unlink(missing_ok=True)
     print(report.table(), flush=True)
     return 0
+
+
+if __name__ == "__main__":
+    from paddle_dnl.cli._run import run
+
+    run("paddle_dnl.cli.quantize")

@@ -4,17 +4,19 @@ import argparse
 import json
 from pathlib import Path
 
+from paddle_dnl.cli import _arguments
+
 import numpy as np
 
 # Wide enough to judge, small enough for a page with a dozen of them.
 _PANEL_WIDTH = 640
 
 
-def parse_args(argv=None) -> argparse.Namespace:
+def make_parser() -> argparse.ArgumentParser:
     """The flags of tools/report.py."""
     parser = argparse.ArgumentParser(description="Writes a report of a run: scores, pictures, curves, timings.")
     parser.add_argument("--run_dir", required=True, help="--save_dir of train.py, trained with --use_vdl")
-    parser.add_argument("--config", help="its val_dataset is the truth; default: config.yml of the run")
+    _arguments.add_config(parser, "its val_dataset is the truth; default config.yml of the run", required=False)
     parser.add_argument("--model_path", help="weights to score; default: best_model/model.pdparams of the run")
     parser.add_argument("--prediction_dir", help="in place of a model: label pictures of predict.py or infer.py")
     parser.add_argument("--save_dir", help="folder for report.html and its PNGs; default: the run's")
@@ -22,13 +24,16 @@ def parse_args(argv=None) -> argparse.Namespace:
     parser.add_argument("--num_rows", type=int, default=6, help="images shown from the best to the worst")
     parser.add_argument("--num_worst", type=int, default=3, help="worst images shown by themselves")
     parser.add_argument("--device", help="cpu, gpu, ...; default gpu where there is one")
-    parser.add_argument("--opts", nargs="+", help="key=value pairs that replace values of the configuration")
-    return parser.parse_args(argv)
+    return parser
+
+
+def parse_args(argv=None) -> argparse.Namespace:
+    """Flags as given, or the exit of argparse."""
+    return make_parser().parse_args(argv)
 
 
 def _source(args: argparse.Namespace, config, dataset):
     """Where predictions come from, as a function of an image's index, and what the report says of it."""
-    from paddle_dnl.cli import _arguments
     from paddle_dnl.errors import UsageError
     from paddle_dnl.evaluation.image_scores import ModelLabels, StoredLabels
     from paddle_dnl.models.build import build_model
@@ -144,6 +149,7 @@ def main(argv=None) -> int:
     """Writes report.html, training.png, class_iou.png, confusion.png, prediction_*.png and worst_*.png."""
     args = parse_args(argv)
     from paddle_dnl.config import Config
+    from paddle_dnl.config.lookup import find_config
     from paddle_dnl.errors import UsageError
     from paddle_dnl.evaluation import curves
     from paddle_dnl.evaluation.report import Section, write_report
@@ -152,7 +158,7 @@ def main(argv=None) -> int:
 
     if args.num_rows < 1 or args.num_worst < 0:
         raise UsageError("--num_rows must be at least 1 and --num_worst at least 0")
-    path = Path(args.config or Path(args.run_dir) / "config.yml")
+    path = find_config(args.config) if args.config else Path(args.run_dir) / "config.yml"
     if not path.is_file():
         raise UsageError(f"{path}: no such configuration; give --config")
     config, out = Config(str(path), opts=args.opts), Path(args.save_dir or args.run_dir)
@@ -171,3 +177,9 @@ def main(argv=None) -> int:
     write_report(out / "report.html", title, f"{config.iters} iterations, batch {config.batch_size}", sections)
     logger.info(f"report: {out / 'report.html'}")
     return 0
+
+
+if __name__ == "__main__":
+    from paddle_dnl.cli._run import run
+
+    run("paddle_dnl.cli.report")

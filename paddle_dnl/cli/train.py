@@ -6,7 +6,7 @@ from paddle_dnl.cli import _arguments
 from paddle_dnl.errors import UsageError
 
 
-def parse_args(argv=None) -> argparse.Namespace:
+def make_parser() -> argparse.ArgumentParser:
     """The flags of train.py, those of PaddleSeg and bf16."""
     parser = argparse.ArgumentParser(description="Trains a segmentation model.")
     _arguments.add_common(parser)
@@ -30,7 +30,16 @@ def parse_args(argv=None) -> argparse.Namespace:
     add("--skip_bad_samples", action="store_true", help="go on without samples that cannot be read; lists them")
     add("--allow_recipe_changes", action="store_true", help="resume although model, classes or normalisation differ")
     add("--to_static_training", action="store_true", help="train as a static graph")
-    args = parser.parse_args(argv)
+    return parser
+
+
+def parse_args(argv=None) -> argparse.Namespace:
+    """Flags as given, checked.
+
+    Raises:
+        UsageError: values that do not fit; names the flag.
+    """
+    args = make_parser().parse_args(argv)
     for name in ("save_interval", "log_iters", "keep_checkpoint_max", "repeats", "early_stop_intervals"):
         if getattr(args, name) is not None and getattr(args, name) < 1:
             raise UsageError(f"--{name} must be at least 1, got {getattr(args, name)}")
@@ -59,3 +68,9 @@ def main(argv=None) -> int:
     log_environment(config)
     train_from_config(config, args)
     return 0
+
+
+if __name__ == "__main__":
+    from paddle_dnl.cli._run import run
+
+    run("paddle_dnl.cli.train")

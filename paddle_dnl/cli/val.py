@@ -5,7 +5,7 @@ import argparse
 from paddle_dnl.cli import _arguments
 
 
-def parse_args(argv=None) -> argparse.Namespace:
+def make_parser() -> argparse.ArgumentParser:
     """The flags of val.py, those of PaddleSeg, bf16 and --average."""
     parser = argparse.ArgumentParser(description="Evaluates a model on the val_dataset of its configuration.")
     _arguments.add_common(parser)
@@ -14,7 +14,12 @@ def parse_args(argv=None) -> argparse.Namespace:
     parser.add_argument("--batch_size", type=int, help="images at once, of equal size; default: test_config's, else 1")
     parser.add_argument("--auc_roc", action="store_true", help="also the area under the ROC curve")
     _arguments.add_augmented(parser, "aug_eval")
-    return parser.parse_args(argv)
+    return parser
+
+
+def parse_args(argv=None) -> argparse.Namespace:
+    """Flags as given, or the exit of argparse."""
+    return make_parser().parse_args(argv)
 
 
 def main(argv=None) -> int:
@@ -52,3 +57,9 @@ def main(argv=None) -> int:
     )
     collectives.finish()
     return 0
+
+
+if __name__ == "__main__":
+    from paddle_dnl.cli._run import run
+
+    run("paddle_dnl.cli.val")

@@ -17,21 +17,25 @@ def point(text: str) -> tuple[int, int]:
     return int(found[1]), int(found[2])
 
 
-def parse_args(argv=None) -> argparse.Namespace:
+def make_parser() -> argparse.ArgumentParser:
     """The flags of tools/visualize_attention.py."""
     parser = argparse.ArgumentParser(
         description="Shows what a model attends to: maps of non-local blocks for the points that are given, with a page "
         "to explore them; sampled points of DGMN2; filters of DMNet."
     )
-    parser.add_argument("--config", required=True, help="YAML configuration")
+    _arguments.add_config(parser)
     parser.add_argument("--model_path", help=".pdparams or .safetensors file of trained weights")
     parser.add_argument("--image_path", required=True, help="an image, a folder, or a .txt list of images")
     parser.add_argument("--points", nargs="+", type=point, metavar="X,Y", help="queries in pixels; default: the middle")
     parser.add_argument("--layers", nargs="+", help="DGMN2: names of attention layers; default: the last of each stage")
     parser.add_argument("--save_dir", default="./output/attention", help="one folder per image is written here")
-    parser.add_argument("--opts", nargs="+", metavar="KEY=VALUE", help="replace values of the configuration")
     parser.add_argument("--device", choices=_arguments.DEVICES, help="default: gpu when Paddle has one, else cpu")
-    return parser.parse_args(argv)
+    return parser
+
+
+def parse_args(argv=None) -> argparse.Namespace:
+    """Flags as given, or the exit of argparse."""
+    return make_parser().parse_args(argv)
 
 
 def last_of_each_stage(names: list[str]) -> list[str]:
@@ -117,3 +121,9 @@ def main(argv=None) -> int:
         visualize(model, prepared, Scene(prepared.picture, points, folder, path.name), args.layers)
     logger.info(f"Pictures of {len(images)} images are in {args.save_dir}")
     return 0
+
+
+if __name__ == "__main__":
+    from paddle_dnl.cli._run import run
+
+    run("paddle_dnl.cli.visualize_attention")

@@ -11,6 +11,7 @@ import reprlib
 from paddle_dnl import registry
 from paddle_dnl.config import dataset_values
 from paddle_dnl.errors import ConfigError
+from paddle_dnl.optim import current_name
 
 import paddle
 
@@ -24,8 +25,6 @@ _TEST_KEYS = (
     "auc_roc", "batch_size", "while_training",
 )  # fmt: skip
 _SECTIONS = {"model": "model", "train_dataset": "dataset", "val_dataset": "dataset", "optimizer": "optimizer"}
-# Names that PaddleSeg accepts for compatibility with its own past.
-_OLD_NAMES = {"adam": "Adam", "sgd": "SGD"}
 
 
 def check(config: dict, path: str) -> None:
@@ -74,10 +73,8 @@ def check_component(cfg, kind: str, where: str) -> None:
     """A `{type: ..., argument: ...}` mapping and all inside it: known name, known arguments, none missing."""
     if not isinstance(cfg, dict) or not isinstance(cfg.get("type"), str):
         raise ConfigError(f"{where}: expected a mapping with a `type` key that names the {kind}, got {cfg!r}")
-    name = _OLD_NAMES.get(cfg["type"], cfg["type"]) if kind == "optimizer" else cfg["type"]
+    name = current_name(cfg) if kind == "optimizer" else cfg["type"]
     cls = registry.find(name, kind, where)
-    if kind == "optimizer" and name == "SGD" and "momentum" in cfg:
-        cls = registry.find("Momentum", kind, where)
     _check_arguments(cls, name, {key: value for key, value in cfg.items() if key != "type"}, where, kind)
     _check_start_weights(cfg, kind, where)
     for key in ("transforms", "losses"):
@@ -109,16 +106,16 @@ _SUPPLIED = {
     "model": {"num_classes"},
     "backbone": set(),
     "dataset": {"transforms", "num_classes", "mode"},
-    "optimizer": {"parameters", "learning_rate"},
+    "optimizer": set(),
 }
 
 
 def _check_arguments(cls, name: str, arguments: dict, where: str, kind: str) -> None:
     parameters = inspect.signature(cls).parameters
-    known = [key for key, p in parameters.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    known = [key for key, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     if not any(p.kind == p.VAR_KEYWORD for p in parameters.values()):
         for key in arguments:
-            # PaddleSeg's SGD with a momentum is another class.
+            # An SGD that is given a momentum is PaddleSeg's Momentum.
             _refuse_unknown(key, [*known, "momentum"] if (kind, name) == ("optimizer", "SGD") else known, where)
     for key in known:
         parameter = parameters[key]

@@ -5,23 +5,10 @@ import copy
 from pathlib import Path
 
 from paddle_dnl.config import checks
+from paddle_dnl.config.lookup import find_config
 from paddle_dnl.config.overrides import apply_overrides
-from paddle_dnl.config.reading import read_config
+from paddle_dnl.config.reading import read_config, to_yaml
 from paddle_dnl.errors import ConfigError
-
-import yaml
-
-
-class _Dumper(yaml.SafeDumper):
-    """Writes repeated values out instead of using anchors."""
-
-    def ignore_aliases(self, data) -> bool:
-        return True
-
-
-def to_yaml(value) -> str:
-    """Plain data as YAML text, keys in their order."""
-    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
 
 
 class Config:
@@ -31,7 +18,7 @@ class Config:
     `pretrained_sha256`.
 
     Args:
-        path: a .yml file, or the configuration as a dict.
+        path: a .yml file, a name of the model zoo, or the configuration as a dict.
         learning_rate, batch_size, iters: replace the values of the file; None keeps them, zero is not ignored.
         opts: `key=value` strings, see `paddle_dnl.config.overrides`.
 
@@ -47,8 +34,8 @@ class Config:
         iters: int | None = None,
         opts: list[str] | None = None,
     ):
-        self.path = "configuration" if isinstance(path, dict) else str(path)
-        self.dic = copy.deepcopy(path) if isinstance(path, dict) else read_config(path)
+        self.path = "configuration" if isinstance(path, dict) else str(find_config(path))
+        self.dic = copy.deepcopy(path) if isinstance(path, dict) else read_config(self.path)
         options = list(opts or [])
         for key, value in (
             ("lr_scheduler.learning_rate", learning_rate),

@@ -1,7 +1,8 @@
 """YAML files to plain dicts: safe loader, `_base_` inheritance, floats such as `4e-5`.
 
 Rules of inheritance are PaddleSeg's: `_base_` names one file or a list, relative to the file that names it; mappings merge,
-everything else replaces; a mapping with `_inherited_: False` replaces its base instead of merging.
+everything else replaces; a mapping with `_inherited_: False` replaces its base instead of merging. A base without a folder
+that is not beside the file may be a name of the model zoo.
 """
 
 import re
@@ -9,6 +10,7 @@ import reprlib
 import stat
 from pathlib import Path
 
+from paddle_dnl.config.lookup import SUFFIXES, find_config, shown, zoo_configs
 from paddle_dnl.errors import ConfigError
 
 import yaml
@@ -100,13 +102,6 @@ def parse_yaml(text: str):
         loader.dispose()
 
 
-def _shown(path: Path) -> str:
-    """The path for an error of one line; of one that fills pages only its end."""
-    text = str(path)
-    text = text if len(text) <= 300 else f"...{text[-300:]}"
-    return text if text.isprintable() else repr(text)
-
-
 def _read_bytes(path: Path) -> bytes:
     """The content of a regular file of a page's size.
 
@@ -116,12 +111,12 @@ def _read_bytes(path: Path) -> bytes:
     """
     if not stat.S_ISREG(path.stat().st_mode):
         # A pipe would be waited for, a device read without end.
-        raise ConfigError(f"{_shown(path)}: cannot be read (is a folder, pipe or device, no file)")
+        raise ConfigError(f"{shown(path)}: cannot be read (is a folder, pipe or device, no file)")
     with path.open("rb") as file:
         # Not by the size that the system states: files of /proc have none.
         content = file.read(_MAX_BYTES + 1)
     if len(content) > _MAX_BYTES:
-        raise ConfigError(f"{_shown(path)}: more than {_MAX_BYTES} bytes is too large for a configuration")
+        raise ConfigError(f"{shown(path)}: more than {_MAX_BYTES} bytes is too large for a configuration")
     return content
 
 
@@ -131,21 +126,21 @@ def read_yaml_mapping(path: Path) -> dict:
     Raises:
         ConfigError: missing, unreadable, too large, not UTF-8, not YAML, or not a mapping; names the file and line.
     """
-    shown = _shown(path)
+    name = shown(path)
     try:
         value = parse_yaml(_read_bytes(path).decode("utf-8-sig"))
     except FileNotFoundError:
-        raise ConfigError(f"{shown}: no such configuration file") from None
+        raise ConfigError(f"{name}: no such configuration file") from None
     except OSError as error:
-        raise ConfigError(f"{shown}: cannot be read ({error.strerror})") from error
+        raise ConfigError(f"{name}: cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{shown}: not UTF-8 text ({error.reason} at byte {error.start})") from error
+        raise ConfigError(f"{name}: not UTF-8 text ({error.reason} at byte {error.start})") from error
     except ValueError as error:  # a zero byte in the name
-        raise ConfigError(f"{shown}: cannot be read ({error})") from error
+        raise ConfigError(f"{name}: cannot be read ({error})") from error
     except yaml.YAMLError as error:
-        raise ConfigError(f"{shown}: not a valid configuration: {' '.join(str(error).split())}") from error
+        raise ConfigError(f"{name}: not a valid configuration: {' '.join(str(error).split())}") from error
     if not isinstance(value, dict):
-        raise ConfigError(f"{shown}: expected `key: value` lines, found {type(value).__name__}")
+        raise ConfigError(f"{name}: expected `key: value` lines, found {type(value).__name__}")
     return value
 
 
@@ -172,43 +167,60 @@ def strip_inherit_keys(value):
 
 
 def read_config(path: str | Path) -> dict:
-    """A configuration file with its bases merged in, as plain dicts, lists and scalars.
+    """A configuration with its bases merged in, as plain dicts, lists and scalars.
+
+    Args:
+        path: of the file, or a name of the model zoo, see `paddle_dnl.config.lookup.find_config`.
 
     Raises:
         ConfigError: see `read_yaml_mapping`; also a base that is missing or leads back to the file itself, and too many.
     """
-    return strip_inherit_keys(_read_with_bases(Path(path), (), []))
+    return strip_inherit_keys(_read_with_bases(find_config(path), (), []))
 
 
 def _read_with_bases(path: Path, children: tuple[Path, ...], done: list[Path]) -> dict:
     """`read_config` of a file that stands below `children`, the first of which the user named; `done` were read before."""
-    shown = _shown(path)
-    if path.suffix not in (".yml", ".yaml"):
-        raise ConfigError(f"{shown}: a configuration file ends in .yml or .yaml")
+    name = shown(path)
+    if path.suffix not in SUFFIXES:
+        raise ConfigError(f"{name}: a configuration file ends in .yml or .yaml")
     config = read_yaml_mapping(path)
     here = path.resolve()
     if here in children:
-        chain = " -> ".join(_shown(step) for step in (*children, here))
-        raise ConfigError(f"{shown}: {BASE_KEY} leads in a circle: {chain}")
+        chain = " -> ".join(shown(step) for step in (*children, here))
+        raise ConfigError(f"{name}: {BASE_KEY} leads in a circle: {chain}")
     done.append(here)
-    first = _shown((*children, here)[0])
+    first = shown((*children, here)[0])
     if len(children) >= _MAX_BASES_IN_A_ROW:
         raise ConfigError(
-            f"{first}: {BASE_KEY} leads over more than {_MAX_BASES_IN_A_ROW} files to {shown}; write fewer"
+            f"{first}: {BASE_KEY} leads over more than {_MAX_BASES_IN_A_ROW} files to {name}; write fewer"
         )
     if len(done) > _MAX_FILES:
-        raise ConfigError(f"{first}: {BASE_KEY} has more than {_MAX_FILES} files read, up to {shown}; write fewer")
+        raise ConfigError(f"{first}: {BASE_KEY} has more than {_MAX_FILES} files read, up to {name}; write fewer")
     bases = config.pop(BASE_KEY, [])
     bases = [bases] if isinstance(bases, str) else bases
     if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
-        raise ConfigError(f"{shown}: {BASE_KEY}: expected a file name or a list of them, got {reprlib.repr(bases)}")
+        raise ConfigError(f"{name}: {BASE_KEY}: expected a file name or a list of them, got {reprlib.repr(bases)}")
     for base in bases:
         base_path = path.parent / base
         try:
+            if not base_path.exists():
+                base_path = zoo_configs().get(base.removesuffix(".yml"), base_path)
             problem = "" if base_path.exists() else "does not exist"
         except OSError as error:  # such as a name that is too long
             problem = f"cannot be read ({error.strerror})"
         if problem:
-            raise ConfigError(f"{shown}: {BASE_KEY}: {_shown(base_path)} {problem}")
+            raise ConfigError(f"{name}: {BASE_KEY}: {shown(base_path)} {problem}")
         config = merge(config, _read_with_bases(base_path, (*children, here), done))
     return config
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes repeated values out instead of using anchors."""
+
+    def ignore_aliases(self, data) -> bool:
+        return True
+
+
+def to_yaml(value) -> str:
+    """Plain data as YAML text, keys in their order."""
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)

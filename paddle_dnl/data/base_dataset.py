@@ -4,13 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from paddle_dnl.data.reading import exceeds_byte, read_image, read_label
+from paddle_dnl.data.transforms import Compose, binary_edges
 from paddle_dnl.errors import DataError
 
-import cv2
 import numpy as np
 import paddle
-from paddleseg.transforms import Compose
-from paddleseg.transforms import functional as transform_functions
 
 
 class SegmentationDataset(paddle.io.Dataset):
@@ -48,7 +46,7 @@ class SegmentationDataset(paddle.io.Dataset):
     ):
         super().__init__()
         self.file_list = [[str(image), None if label is None else str(label)] for image, label in file_list]
-        self.transforms = Compose(list(transforms or []), to_rgb=False, img_channels=img_channels)
+        self.transforms = Compose(list(transforms or []), img_channels=img_channels)
         self.mode = mode
         self.num_classes = num_classes
         self.ignore_index = ignore_index
@@ -83,12 +81,7 @@ class SegmentationDataset(paddle.io.Dataset):
 
     def __getitem__(self, index):
         image_path, label_path = self.file_list[index]
-        image = read_image(image_path, self.img_channels)
-        if image.ndim == 3:
-            # Here and not by Compose, which would turn four times as many bytes.
-            image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-        # float32 before any transform, as PaddleSeg's reader does: colour transforms then do not round.
-        data = {"img": image.astype(np.float32), "trans_info": [], "gt_fields": []}
+        data = {"img": read_image(image_path, self.img_channels), "trans_info": [], "gt_fields": []}
         if label_path is not None:
             data["label"] = self.read_label(label_path)
             if data["label"].shape != data["img"].shape[:2]:
@@ -104,9 +97,7 @@ class SegmentationDataset(paddle.io.Dataset):
             data["gt_fields"].append("label")
         data = self.transforms(data)
         if self.edge and label_path is not None:
-            data["edge"] = transform_functions.mask_to_binary_edge(
-                data["label"], radius=2, num_classes=self.num_classes
-            )
+            data["edge"] = binary_edges(data["label"], radius=2, num_classes=self.num_classes)
         return data
 
 

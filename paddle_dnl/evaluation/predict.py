@@ -7,6 +7,7 @@ from paddle_dnl.data.classes import ClassInfo, classes_of_config
 from paddle_dnl.data.image_files import find_images
 from paddle_dnl.data.overlay import overlay, save_image, save_label_png
 from paddle_dnl.data.reading import read_image
+from paddle_dnl.data.transforms import Compose
 from paddle_dnl.errors import UsageError
 from paddle_dnl.evaluation.inference import infer, infer_augmented, restore
 from paddle_dnl.log import logger, progress
@@ -14,7 +15,6 @@ from paddle_dnl.training import amp
 
 import numpy as np
 import paddle
-from paddleseg.transforms import Compose
 
 
 def _colors(custom: list[int] | None, classes: ClassInfo):
@@ -66,7 +66,7 @@ def predict(
     model.eval()
     for path, name in progress(images, "predict"):
         picture = read_image(path)
-        data = compose({"img": picture.astype(np.float32), "trans_info": [], "gt_fields": []})
+        data = compose({"img": picture})
         batch = paddle.to_tensor(data["img"][None])
         with paddle.no_grad(), amp.autocast(precision, amp_level):
             if aug_eval:

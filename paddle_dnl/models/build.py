@@ -29,7 +29,7 @@ def build_model(config: str | Path | dict | Config, pretrained: str | Path | Non
     """The model of a configuration, with fresh weights or those of a file.
 
     Args:
-        config: a YAML path, a `Config`, a whole configuration as a dict, or only its `model` section.
+        config: a YAML path, a name of the model zoo, a `Config`, a whole configuration as a dict, or only its `model` section.
         pretrained: .pdparams or .safetensors of the whole model. Start weights that the configuration names are for
             training (`load_start_weights`) and are not read here.
 

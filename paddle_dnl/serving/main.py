@@ -1,7 +1,6 @@
 """Starts the service: settings, engine, a first run, then the port; SIGTERM and Ctrl-C finish what is in the house."""
 
 import signal
-import sys
 import threading
 
 from paddle_dnl.deployment.runtime.backend_process import EngineProcess
@@ -14,7 +13,7 @@ import uvicorn
 from tqdm import tqdm
 
 from .app import create_app
-from .settings import Settings, read_settings
+from .settings import Settings
 
 # A first run of models with a free size is made with this one.
 _WARM_UP = (256, 256)
@@ -51,9 +50,12 @@ class _Server(uvicorn.Server):
             logger.info(f"serving on http://{f'[{host}]' if ':' in host else host}:{port}")
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Serves until a signal; returns the exit status."""
-    settings = read_settings(sys.argv[1:] if argv is None else argv)
+def serve(settings: Settings) -> int:
+    """Serves until a signal; returns the exit status.
+
+    Raises:
+        ConfigError, ExportError, UsageError: a folder, setting or address that cannot be used.
+    """
     # The log's own lock is one between processes, which Python would report as left behind.
     tqdm.set_lock(threading.RLock())
 

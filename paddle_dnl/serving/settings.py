@@ -1,12 +1,15 @@
 """What can be set, by flag (`--port 8080`) or environment variable (`SERVING_PORT=8080`); a flag wins."""
 
+import argparse
+import os
+import sys
 from pathlib import Path
 from typing import Literal
 
 from paddle_dnl.errors import UsageError
 
 from pydantic import Field, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, CliSettingsSource, SettingsConfigDict
 
 PREFIX = "SERVING_"
 
@@ -46,13 +49,18 @@ def _explain(error: ValidationError) -> str:
     return "; ".join(problems)
 
 
-def read_settings(argv: list[str] | None = None) -> Settings:
+def make_parser() -> argparse.ArgumentParser:
+    """The settings as flags, with defaults and limits in their help."""
+    return CliSettingsSource(Settings, cli_prog_name=os.path.basename(sys.argv[0])).root_parser
+
+
+def read_settings(argv: list[str]) -> Settings:
     """Settings from flags and environment.
 
     Raises:
         UsageError: a value that does not fit, or no model.
     """
     try:
-        return Settings(_cli_parse_args=True if argv is None else argv, _cli_prog_name="serve.py")
+        return Settings(_cli_parse_args=argv, _cli_prog_name=os.path.basename(sys.argv[0]))
     except ValidationError as error:
         raise UsageError(_explain(error)) from error

@@ -5,13 +5,13 @@ import platform
 import sys
 
 import paddle_dnl
+from paddle_dnl.compat import paddleseg
 from paddle_dnl.log import logger
 from paddle_dnl.startup import cpu_kernels
 
 import cv2
 import numpy
 import paddle
-import paddleseg
 
 
 def describe() -> dict[str, str]:
@@ -21,7 +21,7 @@ def describe() -> dict[str, str]:
         "Python": sys.version.split()[0],
         "paddle_dnl": paddle_dnl.__version__,
         "PaddlePaddle": paddle.__version__,
-        "PaddleSeg": paddleseg.__version__,
+        "PaddleSeg": paddleseg.version(),
         "NumPy": numpy.__version__,
         "OpenCV": cv2.__version__,
         "device": paddle.get_device(),

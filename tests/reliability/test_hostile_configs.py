@@ -5,6 +5,7 @@ import sys
 import time
 
 from paddle_dnl import registry
+from paddle_dnl.compat import paddleseg
 from paddle_dnl.config import Config
 from paddle_dnl.config.reading import read_yaml_mapping
 from paddle_dnl.deployment.runtime.deploy_config import read_deploy_config
@@ -272,5 +273,5 @@ def test_a_users_own_component_takes_any_text(monkeypatch):
         def __init__(self, path):
             self.path = path
 
-    monkeypatch.setitem(registry.manager.TRANSFORMS._components_dict, "Mine", Mine)
+    monkeypatch.setitem(paddleseg.manager("transform").components_dict, "Mine", Mine)
     assert registry.build({"type": "Mine", "path": "/a folder/of (mine)"}, "transform").path == "/a folder/of (mine)"

@@ -12,7 +12,9 @@ import pytest
 
 # Pages that ten sums of two maps of 64 MiB touch for the first time: 16384 each where memory comes from the system.
 PROGRAM = """
-import paddle_dnl, resource, paddle
+from paddle_dnl.startup import configure_process
+configure_process()
+import resource, paddle
 x = paddle.ones([16, 1024, 1024])
 x + x
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -1,20 +1,18 @@
 """Mini-Cityscapes: generated street scenes in the Cityscapes folder tree, so that nothing has to be downloaded.
 
-    python -m paddle_dnl.data.scenes.mini_cityscapes --out data/mini_cityscapes --train 64 --val 16 --size 512x256 --seed 0
+    paddle-dnl data mini-cityscapes --out data/mini_cityscapes --train 64 --val 16 --size 512x256 --seed 0
 
 Writes `leftImg8bit/SPLIT/CITY/*_leftImg8bit.png` and `gtFine/SPLIT/CITY/*_gtFine_polygons.json` as the original has them;
-`tools/data/convert_cityscapes.py` then makes the label pictures. The training cities and the validation city differ.
+`paddle-dnl data convert-cityscapes` then makes the label pictures. The training cities and the validation city differ.
 """
 
-import argparse
 import json
 import os
 import re
-import sys
 from pathlib import Path
 
 from paddle_dnl.data.scenes import draw_scene
-from paddle_dnl.errors import DataError, PaddleDnlError
+from paddle_dnl.errors import DataError
 from paddle_dnl.log import logger, progress
 
 import cv2
@@ -154,31 +152,3 @@ def generate(
     except OSError as error:
         raise DataError(f"--out {out}: {error.strerror or error} ({error.filename}); give another folder") from error
     return Path(out)
-
-
-def _size(text: str) -> tuple[int, int]:
-    match = re.fullmatch(r"(\d+)x(\d+)", text)
-    if not match:
-        raise argparse.ArgumentTypeError(f"expected WIDTHxHEIGHT, for instance 512x256, got {text!r}")
-    return int(match[1]), int(match[2])
-
-
-def main(argv=None) -> int:
-    """The command line; returns the exit status."""
-    parser = argparse.ArgumentParser(description="Generates street scenes in the Cityscapes folder tree.")
-    parser.add_argument("--out", required=True, help="folder of the dataset")
-    parser.add_argument("--train", type=int, default=64, help="number of training images")
-    parser.add_argument("--val", type=int, default=16, help="number of validation images")
-    parser.add_argument("--size", type=_size, default=(512, 256), metavar="WIDTHxHEIGHT")
-    parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args(argv)
-    try:
-        generate(args.out, args.train, args.val, args.size, args.seed)
-    except PaddleDnlError as error:
-        print(f"Error: {error}", file=sys.stderr)
-        return error.exit_status
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

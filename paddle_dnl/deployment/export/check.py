@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 
 from paddle_dnl import registry
+from paddle_dnl.data.transforms import Compose
 
 import cv2
 import numpy as np
-from paddleseg.transforms import Compose
 
 # Where free sizes are exported they are checked at one that no stride or pooling grid divides, and with two pictures.
 _FREE_BATCH = 2

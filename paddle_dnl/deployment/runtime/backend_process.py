@@ -10,6 +10,7 @@ from paddle_dnl.deployment.runtime.backend_factory import make_engine
 from paddle_dnl.deployment.runtime.backends import EngineOptions
 from paddle_dnl.deployment.runtime.deploy_config import read_deploy_config
 from paddle_dnl.errors import ExportError, PaddleDnlError
+from paddle_dnl.startup import configure_process
 
 import numpy as np
 
@@ -118,6 +119,7 @@ def _work(connection, folder: str, name: str, options: EngineOptions) -> None:
     # Ctrl-C and a service manager's signal reach the whole group; the caller decides when this process ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    configure_process()
     try:
         engine = make_engine(name, read_deploy_config(folder), options)
     except PaddleDnlError as error:

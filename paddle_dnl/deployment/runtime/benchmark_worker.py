@@ -15,6 +15,7 @@ from paddle_dnl.deployment.runtime.deploy_config import read_deploy_config
 from paddle_dnl.errors import PaddleDnlError
 from paddle_dnl.log import logger
 from paddle_dnl.profile.measuring import peak_bytes, resident_bytes, seconds_of_runs
+from paddle_dnl.startup import configure_process
 
 import numpy as np
 
@@ -38,6 +39,7 @@ def measure(setting: dict) -> dict:
 def main() -> int:
     """Measures and prints; 1 when the engine cannot be used, with the reason as `error`."""
     logger.disabled = True
+    configure_process()
     try:
         answer = measure(json.loads(sys.argv[1]))
     except PaddleDnlError as error:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from paddle_dnl import registry
 from paddle_dnl.data.reading import decode_image, read_image
+from paddle_dnl.data.transforms import Compose
 from paddle_dnl.deployment.runtime.backend_factory import make_engine
 from paddle_dnl.deployment.runtime.backends import EngineOptions
 from paddle_dnl.deployment.runtime.deploy_config import read_deploy_config
@@ -12,7 +13,6 @@ from paddle_dnl.profile.measuring import seconds_of_runs
 
 import cv2
 import numpy as np
-from paddleseg.transforms import Compose
 
 WRONG_SIZES = ("resize", "refuse")
 # 8K video has 33 million, a large camera 60; what is larger is more often an attack or a mistake than a picture.
@@ -88,7 +88,7 @@ class Predictor:
         else:
             name, pixels = name or image, self.read(image)
         try:
-            data = self._compose({"img": pixels.astype(np.float32), "trans_info": [], "gt_fields": []})
+            data = self._compose({"img": pixels})
         except (ValueError, TypeError, cv2.error) as error:
             size = f"{pixels.shape[1]}x{pixels.shape[0]}"
             raise DataError(

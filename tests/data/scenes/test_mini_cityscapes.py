@@ -6,10 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+from paddle_dnl.cli.mini_cityscapes import main
 from paddle_dnl.data.datasets import Cityscapes
 from paddle_dnl.data.prepare.convert_cityscapes import convert_tree
 from paddle_dnl.data.prepare.file_lists import CITYSCAPES_ENDINGS, split_folders, write_lists
-from paddle_dnl.data.scenes.mini_cityscapes import generate, main
+from paddle_dnl.data.scenes.mini_cityscapes import generate
 from paddle_dnl.errors import DataError
 from paddle_dnl.evaluation.metrics import Metrics, confusion_matrix
 
@@ -165,8 +166,9 @@ def test_bad_arguments(tmp_path):
     ):  # fmt: skip
         with pytest.raises(DataError, match=message):
             generate(tmp_path / "x", **settings)
-    assert main(["--out", str(tmp_path / "file")]) == 1
-    assert main(["--out", str(tmp_path / "file" / "below")]) == 1
+    for out in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(DataError, match="--out"):
+            main(["--out", str(out)])
     (tmp_path / "damaged").mkdir()
     (tmp_path / "damaged" / "mini_cityscapes.json").write_text("{")
     with pytest.raises(DataError, match="mini_cityscapes.json: cannot be read"):
@@ -177,7 +179,7 @@ def test_bad_arguments(tmp_path):
 
 
 def test_as_a_program(tmp_path):
-    command = [sys.executable, "-m", "paddle_dnl.data.scenes.mini_cityscapes", "--out", str(tmp_path / "d")]
+    command = [sys.executable, "-m", "paddle_dnl", "data", "mini-cityscapes", "--out", str(tmp_path / "d")]
     done = subprocess.run([*command, "--train", "1", "--val", "1", "--size", "64x64"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert len(list(tmp_path.glob("d/leftImg8bit/*/*/*.png"))) == 2

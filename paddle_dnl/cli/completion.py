@@ -1,0 +1,60 @@
+"""Command line of `paddle-dnl completion`, and the completion itself, by argcomplete."""
+
+import argparse
+import importlib
+import os
+
+from paddle_dnl.cli.programs import PROGRAMS, split_command
+from paddle_dnl.errors import UsageError
+
+_NOT_INSTALLED = "completion needs argcomplete, which is not installed: pip install argcomplete"
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The flags of `paddle-dnl completion`."""
+    parser = argparse.ArgumentParser(
+        description="Prints code that completes programs, flags, configuration names and files; in ~/.bashrc: "
+        'eval "$(paddle-dnl completion bash)"'
+    )
+    parser.add_argument("shell", choices=("bash", "zsh", "tcsh", "fish", "powershell"))
+    return parser
+
+
+def main(argv=None) -> int:
+    """Prints the code; returns the exit status."""
+    args = make_parser().parse_args(argv)
+    try:
+        import argcomplete
+    except ImportError as error:
+        raise UsageError(_NOT_INSTALLED) from error
+    print(argcomplete.shellcode(["paddle-dnl"], shell=args.shell))
+    return 0
+
+
+def _command_parser(words: list[str]) -> argparse.ArgumentParser:
+    """A parser of the whole command; of the program that `words` begin with, the flags too."""
+    named, _ = split_command(words)
+    root = argparse.ArgumentParser(prog="paddle-dnl")
+    root.add_argument("--version", action="version", version="")
+    levels = {"": root.add_subparsers()}
+    for name, program in PROGRAMS.items():
+        *group, last = name.split(" ")
+        for word in group:
+            if word not in levels:
+                levels[word] = levels[""].add_parser(word, help=f"programs about {word}").add_subparsers()
+        parents = [importlib.import_module(program.module).make_parser()] if name == named else []
+        levels[" ".join(group)].add_parser(last, help=program.summary, parents=parents, add_help=False)
+    return root
+
+
+def complete() -> None:
+    """Answers the shell's question in `COMP_LINE` and ends the process."""
+    import argcomplete
+
+    argcomplete.autocomplete(_command_parser(os.environ.get("COMP_LINE", "").split()[1:]))
+
+
+if __name__ == "__main__":
+    from paddle_dnl.cli._run import run
+
+    run("paddle_dnl.cli.completion")

@@ -1,0 +1,107 @@
+"""Command line of `paddle-dnl configs`: the model zoo listed, shown and copied."""
+
+import argparse
+from pathlib import Path
+
+from paddle_dnl.errors import UsageError
+
+_COLUMNS = {
+    "model": "model", "backbone": "backbone", "dataset": "dataset", "size": "size", "iters": "iterations", "miou": "mIoU",
+    "miou_ms_flip": "ms+flip", "source": "published by",
+}  # fmt: skip
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The flags of `paddle-dnl configs`."""
+    parser = argparse.ArgumentParser(
+        description="Lists the configurations that can be given to --config by name, with the results that their sources "
+        "published (this project has not trained on these datasets)."
+    )
+    parser.add_argument("--dataset", help="only this dataset, such as cityscapes, ade20k or voc")
+    parser.add_argument("--model", help="only this model, such as dnlnet or setr")
+    actions = parser.add_subparsers(dest="action", metavar="show NAME | copy NAME DIR")
+    show = actions.add_parser("show", help="print one with its bases merged in", description="Prints a configuration.")
+    show.add_argument("name", help="name or path")
+    copy = actions.add_parser(
+        "copy", help="write one as a single file to edit", description="Writes a configuration as one file to edit."
+    )
+    copy.add_argument("name", help="name or path")
+    copy.add_argument("folder", type=Path, help="gets NAME.yml; made if it is not there")
+    return parser
+
+
+def _rows() -> list[dict]:
+    """The zoo's rows by name, then the configurations without a published result."""
+    from paddle_dnl.config.lookup import zoo_configs, zoo_folder
+    from paddle_dnl.config.zoo import read_rows
+
+    rows = [{**row, "name": Path(row["config"]).stem} for row in read_rows(zoo_folder() / "zoo.yml")]
+    published = {row["name"] for row in rows}
+    others = [{"name": name, "dataset": "Mini-Cityscapes"} for name in zoo_configs() if name not in published]
+    return rows + others
+
+
+def _plain(text) -> str:
+    return "".join(c for c in str(text).lower() if c.isalnum())
+
+
+def _list(args: argparse.Namespace) -> str:
+    rows = _rows()
+    for key in ("dataset", "model"):
+        wanted = getattr(args, key)
+        if wanted:
+            known = sorted({str(row[key]) for row in rows if key in row})
+            rows = [row for row in rows if _plain(wanted) in _plain(row.get(key, ""))]
+            if not rows:
+                raise UsageError(f"--{key} {wanted}: there is none; there are {', '.join(known)}")
+    cells = [["name", *_COLUMNS.values()]]
+    for row in rows:
+        values = [row.get(key) for key in _COLUMNS]
+        cells.append(
+            [row["name"], *("-" if v is None else f"{v:.2f}" if isinstance(v, float) else str(v) for v in values)]
+        )
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = ["  ".join(f"{c:{w}}" for c, w in zip(row, widths, strict=True)).rstrip() for row in cells]
+    return "\n".join(lines)
+
+
+def _flattened(name: str) -> tuple[Path, str]:
+    """The file that `name` means, and its content with all bases merged in and what is known of it as comments."""
+    import paddle_dnl
+    from paddle_dnl.config.lookup import find_config
+    from paddle_dnl.config.reading import read_config, to_yaml
+
+    path = find_config(name)
+    lines = [f"# {path.name} of paddle-dnl {paddle_dnl.__version__}, with its bases merged in"]
+    for row in _rows():
+        if row["name"] == path.stem and "source" in row:
+            facts = [f"{title} {row[key]}" for key, title in _COLUMNS.items() if row.get(key) is not None]
+            lines.append(f"# {', '.join(facts)}")
+    return path, "\n".join([*lines, to_yaml(read_config(path))])
+
+
+def main(argv=None) -> int:
+    """Lists, shows or copies; returns the exit status."""
+    args = make_parser().parse_args(argv)
+    if args.action is None:
+        print(_list(args))
+        return 0
+    path, text = _flattened(args.name)
+    if args.action == "show":
+        print(text, end="")
+        return 0
+    target = args.folder / f"{path.stem}.yml"
+    args.folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with open(target, "x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        raise UsageError(f"{target}: is there already; remove it or give another folder") from None
+    print(target)
+    return 0
+
+
+if __name__ == "__main__":
+    from paddle_dnl.cli._run import run
+
+    run("paddle_dnl.cli.configs")

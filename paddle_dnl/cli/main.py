@@ -1,0 +1,58 @@
+"""`paddle-dnl PROGRAM ...`, the console command; also `python -m paddle_dnl`."""
+
+import os
+import sys
+
+import paddle_dnl
+from paddle_dnl.cli._run import run
+from paddle_dnl.cli.programs import PROGRAMS, split_command
+
+COMMAND = "paddle-dnl"
+
+
+def _help(group: str = "") -> str:
+    """All programs, or those of a group such as `data`, one a line."""
+    chosen = {name: program for name, program in PROGRAMS.items() if name.startswith(f"{group} ".lstrip())}
+    width = max(map(len, chosen))
+    lines = [f"  {name:{width}}  {program.summary}" for name, program in chosen.items()]
+    name = f"{COMMAND} {group}".rstrip()
+    return "\n".join(
+        [f"usage: {name} PROGRAM [flags]", "", "programs:", *lines, "", f"`{COMMAND} PROGRAM --help` shows its flags."]
+    )
+
+
+def _refuse(words: list[str]) -> int:
+    """Says that `words` name no program; returns the exit status."""
+    from paddle_dnl.errors import nearest
+
+    group = words[0] if any(name.startswith(f"{words[0]} ") for name in PROGRAMS) else ""
+    given = " ".join(words[:2] if group else words[:1])
+    hint = nearest(given, PROGRAMS)
+    print(f"Error: {COMMAND}: no program {given!r}.{hint} `{COMMAND} {group}".rstrip() + " --help` lists them",
+          file=sys.stderr)  # fmt: skip
+    return 2
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Runs the program that the words name and ends the process with its exit status."""
+    words = sys.argv[1:] if argv is None else argv
+    if "_ARGCOMPLETE" in os.environ:
+        from paddle_dnl.cli.completion import complete
+
+        complete()
+    name, rest = split_command(words)
+    if name is not None:
+        # argparse and the log name the program by this.
+        sys.argv = [f"{COMMAND} {name}", *rest]
+        run(PROGRAMS[name].module)
+    if words[:1] in (["--version"], ["-V"]):
+        print(f"{COMMAND} {paddle_dnl.__version__}")
+        sys.exit(0)
+    rest = [word for word in words if word not in ("-h", "--help", "help")]
+    is_group = len(rest) == 1 and any(name.startswith(f"{rest[0]} ") for name in PROGRAMS)
+    if not rest or is_group:
+        # Asked for it is a result; without it, the answer to an incomplete command.
+        asked = len(rest) < len(words)
+        print(_help(rest[0] if rest else ""), file=sys.stdout if asked else sys.stderr)
+        sys.exit(0 if asked else 2)
+    sys.exit(_refuse(rest))

@@ -1,0 +1,50 @@
+"""The programs of `paddle-dnl`, the only list of them: a new one adds a line here.
+
+Each module has `make_parser()`, which imports no Paddle, and `main(argv)`, which returns the exit status.
+"""
+
+from typing import NamedTuple
+
+
+class Program(NamedTuple):
+    """Where a program is and what it does."""
+
+    module: str
+    summary: str
+
+
+PROGRAMS = {
+    "train": Program("paddle_dnl.cli.train", "train a model"),
+    "val": Program("paddle_dnl.cli.val", "evaluate a model on a validation set"),
+    "predict": Program("paddle_dnl.cli.predict", "label images with a model"),
+    "export": Program("paddle_dnl.cli.export", "write a static graph for deployment and verify it"),
+    "infer": Program("paddle_dnl.cli.infer", "run an exported model on images, a video or a camera"),
+    "serve": Program("paddle_dnl.cli.serve", "serve an exported model over HTTP"),
+    "quantize": Program("paddle_dnl.cli.quantize", "quantise an exported ONNX model to int8"),
+    "benchmark": Program("paddle_dnl.cli.benchmark", "measure the backends of an exported model"),
+    "convert": Program("paddle_dnl.cli.convert", "convert published weights of other projects"),
+    "report": Program("paddle_dnl.cli.report", "write an HTML report of a training run"),
+    "macs": Program("paddle_dnl.cli.count_macs", "count parameters and multiply-accumulates"),
+    "configs": Program("paddle_dnl.cli.configs", "list, show or copy the configurations of the model zoo"),
+    "info": Program("paddle_dnl.cli.info", "show versions, devices and optional libraries"),
+    "completion": Program("paddle_dnl.cli.completion", "print the completion code for a shell"),
+    "data mini-cityscapes": Program("paddle_dnl.cli.mini_cityscapes", "generate street scenes to try things on"),
+    "data convert-cityscapes": Program("paddle_dnl.cli.convert_cityscapes", "Cityscapes polygons to label images"),
+    "data convert-pascal-context": Program("paddle_dnl.cli.convert_pascal_context", "PASCAL Context to label images"),
+    "data voc-augment": Program("paddle_dnl.cli.voc_augment", "SBD labels as VOC2012/SegmentationClassAug"),
+    "data create-list": Program("paddle_dnl.cli.create_dataset_list", "write train.txt, val.txt and test.txt"),
+    "attention maps": Program("paddle_dnl.cli.visualize_attention", "draw what a model attends to"),
+    "attention statistics": Program("paddle_dnl.cli.attention_statistics", "measure attention against labels"),
+}
+
+
+def split_command(words: list[str]) -> tuple[str | None, list[str]]:
+    """The program's name, of one or two words, and its arguments; None where the words name none.
+
+    Underscores count as hyphens, as in `data convert_cityscapes`.
+    """
+    for count in (2, 1):
+        name = " ".join(words[:count]).replace("_", "-")
+        if len(words) >= count and name in PROGRAMS:
+            return name, words[count:]
+    return None, words

@@ -1,0 +1,1 @@
+"""The bridge to PaddleSeg: its components by name, refusals of harmful arguments, a plug-in for its own tools."""

@@ -1,0 +1,22 @@
+"""Transforms of samples, under PaddleSeg's names and with its arguments. Importing this package registers all of them.
+
+Images are RGB in 0..255 until a transform says otherwise. Randomness comes from `random` and `numpy.random`, which training
+seeds for each sample; draws come in PaddleSeg's order. Sizes in arguments are (width, height), as in PaddleSeg.
+"""
+
+from paddle_dnl.data.transforms.colour import PhotoMetricDistortion, RandomBrightnessShift, RandomDistort
+from paddle_dnl.data.transforms.compose import Compose
+from paddle_dnl.data.transforms.cropping import RandomCrop, RandomPaddingCrop
+from paddle_dnl.data.transforms.edges import binary_edges
+from paddle_dnl.data.transforms.flipping import RandomHorizontalFlip, RandomVerticalFlip
+from paddle_dnl.data.transforms.normalizing import Normalize, SubtractMeanBGR
+from paddle_dnl.data.transforms.padding import Padding, PaddingByAspectRatio
+from paddle_dnl.data.transforms.resizing import LimitLong, Resize, ResizeByLong, ResizeByShort, ResizeToFit
+from paddle_dnl.data.transforms.scaling import RandomScaleAspect, ResizeRangeScaling, ResizeStepScaling
+
+__all__ = [
+    "Compose", "LimitLong", "Normalize", "Padding", "PaddingByAspectRatio", "PhotoMetricDistortion",
+    "RandomBrightnessShift", "RandomCrop", "RandomDistort", "RandomHorizontalFlip", "RandomPaddingCrop",
+    "RandomScaleAspect", "RandomVerticalFlip", "Resize", "ResizeByLong", "ResizeByShort", "ResizeRangeScaling",
+    "ResizeStepScaling", "ResizeToFit", "SubtractMeanBGR", "binary_edges",
+]  # fmt: skip

@@ -1,0 +1,106 @@
+"""Random windows: PaddleSeg's crop with padding, mmsegmentation's without."""
+
+from collections.abc import Sequence
+
+from paddle_dnl.data.transforms.sample import crop, pad, size_pair
+from paddle_dnl.registry import TRANSFORMS
+
+import numpy as np
+
+
+class _CategoryCrop:
+    """A random window in which no class fills more than its share of the labelled pixels.
+
+    Up to `loop_times` windows are tried and the last one is taken, as mmsegmentation does.
+    """
+
+    def __init__(self, crop_size, category_max_ratio, ignore_index, loop_times):
+        self.width, self.height = size_pair(crop_size, "crop_size")
+        if not 0 < category_max_ratio <= 1:
+            raise ValueError(f"category_max_ratio must be in (0, 1], got {category_max_ratio}")
+        if loop_times < 1:
+            raise ValueError(f"loop_times must be at least 1, got {loop_times}")
+        self.category_max_ratio = category_max_ratio
+        self.ignore_index = ignore_index
+        self.loop_times = loop_times
+
+    def _window(self, shape) -> tuple[int, int]:
+        top = np.random.randint(0, max(shape[0] - self.height, 0) + 1)
+        left = np.random.randint(0, max(shape[1] - self.width, 0) + 1)
+        return top, left
+
+    def _mixed(self, label: np.ndarray) -> bool:
+        values, counts = np.unique(label, return_counts=True)
+        counts = counts[values != self.ignore_index]
+        return len(counts) > 1 and counts.max() / counts.sum() < self.category_max_ratio
+
+    def crop(self, data: dict) -> dict:
+        """Crops to the window size, or to the whole side where the image is smaller."""
+        shape = data["img"].shape
+        top, left = self._window(shape)
+        if self.category_max_ratio < 1:
+            for _ in range(self.loop_times):
+                if self._mixed(data["label"][top : top + self.height, left : left + self.width]):
+                    break
+                top, left = self._window(shape)
+        return crop(data, top, left, self.height, self.width)
+
+
+@TRANSFORMS.add_component
+class RandomPaddingCrop(_CategoryCrop):
+    """A random window; smaller images are padded at the right and bottom first.
+
+    PaddleSeg's arguments; unlike its own, `category_max_ratio` < 1 crops the image and not the label into the image.
+
+    Args:
+        crop_size: [width, height].
+        im_padding_value: one number, or one per channel.
+        label_padding_value: for padded labels.
+        category_max_ratio: see `RandomCrop`.
+        ignore_index: label that does not count for it.
+        loop_times: windows to try.
+    """
+
+    def __init__(
+        self,
+        crop_size: Sequence[int] = (512, 512),
+        im_padding_value=127.5,
+        label_padding_value: int = 255,
+        category_max_ratio: float = 1.0,
+        ignore_index: int = 255,
+        loop_times: int = 10,
+    ):
+        super().__init__(crop_size, category_max_ratio, ignore_index, loop_times)
+        self.im_padding_value = im_padding_value
+        self.label_padding_value = label_padding_value
+
+    def __call__(self, data: dict) -> dict:
+        rows, columns = data["img"].shape[:2]
+        down, right = max(self.height - rows, 0), max(self.width - columns, 0)
+        if down or right:
+            data = pad(data, down, right, self.im_padding_value, self.label_padding_value)
+        return self.crop(data)
+
+
+@TRANSFORMS.add_component
+class RandomCrop(_CategoryCrop):
+    """A random window without padding: mmsegmentation's crop, which pads after normalising (PaddleSeg's `Padding` then).
+
+    Args:
+        crop_size: [width, height].
+        category_max_ratio: no class may fill this share of the window's labelled pixels; 1 allows all.
+        ignore_index: label that does not count for it.
+        loop_times: windows to try.
+    """
+
+    def __init__(
+        self,
+        crop_size: Sequence[int],
+        category_max_ratio: float = 1.0,
+        ignore_index: int = 255,
+        loop_times: int = 10,
+    ):
+        super().__init__(crop_size, category_max_ratio, ignore_index, loop_times)
+
+    def __call__(self, data: dict) -> dict:
+        return self.crop(data)

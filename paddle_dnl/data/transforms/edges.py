@@ -1,0 +1,34 @@
+"""Masks of class boundaries, for losses that learn edges."""
+
+import numpy as np
+
+
+def binary_edges(label: np.ndarray, radius: float, num_classes: int) -> np.ndarray:
+    """Pixels within `radius` of another class, or, if they have a class, of the image's border.
+
+    Ignored pixels have no class; a boundary between a class and them counts, on both sides.
+
+    Args:
+        label: `[H, W]`; numbers outside [0, num_classes) are ignored.
+        radius: Euclidean distance in pixels, at least 1.
+        num_classes: number of classes.
+
+    Returns:
+        uint8 `[1, H, W]`, 1 on edges.
+
+    Raises:
+        ValueError: radius below 1.
+    """
+    if radius < 1:
+        raise ValueError(f"radius must be at least 1, got {radius}")
+    reach = int(radius)
+    classes = np.where((label >= 0) & (label < num_classes), label, -1).astype(np.int16)
+    rows, columns = classes.shape
+    padded = np.pad(classes, reach, constant_values=-1)
+    edges = np.zeros(classes.shape, bool)
+    for down in range(-reach, reach + 1):
+        for right in range(-reach, reach + 1):
+            if 0 < down * down + right * right <= radius * radius:
+                top, left = reach + down, reach + right
+                edges |= padded[top : top + rows, left : left + columns] != classes
+    return edges[np.newaxis].astype(np.uint8)

@@ -1,0 +1,33 @@
+"""Random mirror images."""
+
+import random
+
+from paddle_dnl.registry import TRANSFORMS
+
+
+@TRANSFORMS.add_component
+class RandomHorizontalFlip:
+    """Left and right exchanged, with probability `prob`."""
+
+    def __init__(self, prob: float = 0.5):
+        self.prob = prob
+
+    def __call__(self, data: dict) -> dict:
+        if random.random() < self.prob:
+            for key in ("img", *data.get("gt_fields", [])):
+                data[key] = data[key][:, ::-1]
+        return data
+
+
+@TRANSFORMS.add_component
+class RandomVerticalFlip:
+    """Top and bottom exchanged, with probability `prob`."""
+
+    def __init__(self, prob: float = 0.1):
+        self.prob = prob
+
+    def __call__(self, data: dict) -> dict:
+        if random.random() < self.prob:
+            for key in ("img", *data.get("gt_fields", [])):
+                data[key] = data[key][::-1]
+        return data

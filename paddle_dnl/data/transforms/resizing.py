@@ -1,0 +1,154 @@
+"""Resizing to a size that is given or follows from the image's."""
+
+import math
+import random
+from collections.abc import Sequence
+
+from paddle_dnl.data.transforms.sample import require_range, resize, size_pair
+from paddle_dnl.registry import TRANSFORMS
+
+import cv2
+import numpy as np
+
+_INTERPOLATIONS = {
+    "NEAREST": cv2.INTER_NEAREST,
+    "LINEAR": cv2.INTER_LINEAR,
+    "CUBIC": cv2.INTER_CUBIC,
+    "AREA": cv2.INTER_AREA,
+    "LANCZOS4": cv2.INTER_LANCZOS4,
+}
+
+
+@TRANSFORMS.add_component
+class Resize:
+    """Resizes to a size, or with `keep_ratio` to the largest size of the same shape that fits a frame.
+
+    Args:
+        target_size: [width, height]; with `keep_ratio` the longer number limits the image's long side.
+        keep_ratio: keep the image's shape.
+        size_divisor: round width and height up to multiples of it.
+        interp: NEAREST, LINEAR, CUBIC, AREA, LANCZOS4, or RANDOM for one of them at each image. Labels are always resized by
+            nearest neighbour.
+    """
+
+    def __init__(
+        self,
+        target_size: Sequence[int] = (512, 512),
+        keep_ratio: bool = False,
+        size_divisor: int | None = None,
+        interp: str = "LINEAR",
+    ):
+        if interp != "RANDOM" and interp not in _INTERPOLATIONS:
+            raise ValueError(f"interp must be RANDOM or one of {', '.join(_INTERPOLATIONS)}; got {interp!r}")
+        if size_divisor is not None and (not isinstance(size_divisor, int) or size_divisor < 1):
+            raise ValueError(f"size_divisor must be a positive integer, got {size_divisor!r}")
+        self.target_size = size_pair(target_size, "target_size")
+        self.keep_ratio, self.size_divisor, self.interp = keep_ratio, size_divisor, interp
+
+    def __call__(self, data: dict) -> dict:
+        name = random.choice(list(_INTERPOLATIONS)) if self.interp == "RANDOM" else self.interp
+        width, height = self.target_size
+        if self.keep_ratio:
+            rows, columns = data["img"].shape[:2]
+            factor = min(max(width, height) / max(rows, columns), min(width, height) / min(rows, columns))
+            width, height = round(columns * factor), round(rows * factor)
+        if self.size_divisor:
+            width, height = (math.ceil(side / self.size_divisor) * self.size_divisor for side in (width, height))
+        return resize(data, width, height, _INTERPOLATIONS[name])
+
+
+def _resize_long_side(data: dict, length: int) -> dict:
+    rows, columns = data["img"].shape[:2]
+    factor = length / max(rows, columns)
+    return resize(data, round(columns * factor), round(rows * factor))
+
+
+@TRANSFORMS.add_component
+class ResizeByLong:
+    """Resizes so that the long side has a given length.
+
+    Args:
+        long_size: pixels.
+    """
+
+    def __init__(self, long_size: int):
+        self.long_size = long_size
+
+    def __call__(self, data: dict) -> dict:
+        return _resize_long_side(data, self.long_size)
+
+
+@TRANSFORMS.add_component
+class LimitLong:
+    """Resizes images whose long side is out of bounds to the bound.
+
+    Args:
+        max_long: largest long side in pixels, None for no limit.
+        min_long: smallest long side in pixels, None for no limit.
+    """
+
+    def __init__(self, max_long: int | None = None, min_long: int | None = None):
+        for name, value in (("max_long", max_long), ("min_long", min_long)):
+            if value is not None and (not isinstance(value, int) or value < 1):
+                raise ValueError(f"{name} must be a positive integer, got {value!r}")
+        if max_long is not None and min_long is not None and min_long > max_long:
+            raise ValueError(f"min_long must not be above max_long, got {min_long} and {max_long}")
+        self.max_long, self.min_long = max_long, min_long
+
+    def __call__(self, data: dict) -> dict:
+        long = max(data["img"].shape[:2])
+        if self.max_long is not None and long > self.max_long:
+            return _resize_long_side(data, self.max_long)
+        if self.min_long is not None and long < self.min_long:
+            return _resize_long_side(data, self.min_long)
+        return data
+
+
+@TRANSFORMS.add_component
+class ResizeByShort:
+    """Resizes so that the short side has a given length, unless the long side would exceed another.
+
+    PaddleSeg's arguments; unlike its own, one image does not change the rule for those that follow.
+
+    Args:
+        short_size: pixels; of a list one is drawn for each image.
+        max_size: longest allowed long side.
+    """
+
+    def __init__(self, short_size: int | list[int], max_size: float = 1e10):
+        self.short_sizes = list(short_size) if isinstance(short_size, list | tuple) else [short_size]
+        self.max_size = max_size
+
+    def __call__(self, data: dict) -> dict:
+        rows, columns = data["img"].shape[:2]
+        short = random.choice(self.short_sizes) if len(self.short_sizes) > 1 else self.short_sizes[0]
+        factor = min(short / min(rows, columns), self.max_size / max(rows, columns))
+        return resize(data, int(round(columns * factor)), int(round(rows * factor)))
+
+
+def fit_size(rows: int, columns: int, width: int, height: int) -> tuple[int, int]:
+    """(width, height) of the largest picture of the same shape with sides within long and short side of the frame."""
+    factor = min(max(width, height) / max(rows, columns), min(width, height) / min(rows, columns))
+    return int(columns * factor + 0.5), int(rows * factor + 0.5)
+
+
+@TRANSFORMS.add_component
+class ResizeToFit:
+    """Resizes to fit a frame, keeping the shape: mmsegmentation's `Resize(keep_ratio=True)`.
+
+    Args:
+        frame: [width, height]; the long side of the image goes with its longer one.
+        ratio_range: training: a random factor on the frame, [min, max].
+    """
+
+    def __init__(self, frame: Sequence[int], ratio_range: Sequence[float] | None = None):
+        self.frame = size_pair(frame, "frame")
+        self.ratio_range = None if ratio_range is None else require_range(ratio_range, "ratio_range")
+
+    def __call__(self, data: dict) -> dict:
+        width, height = self.frame
+        if self.ratio_range is not None:
+            low, high = self.ratio_range
+            ratio = np.random.random_sample() * (high - low) + low
+            width, height = int(width * ratio), int(height * ratio)
+        return resize(data, *fit_size(*data["img"].shape[:2], width, height))

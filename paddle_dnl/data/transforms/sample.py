@@ -1,0 +1,73 @@
+"""Operations on a sample that transforms share: resize, pad and crop of the image and the labels that follow it.
+
+A sample is a dict: `img` `[H, W, C]` (grey: `[H, W]`), the arrays named in `gt_fields`, and `trans_info`, which notes sizes
+so that predictions can be taken back to the original size.
+"""
+
+import cv2
+import numpy as np
+
+
+def size_pair(value, name: str) -> tuple[int, int]:
+    """`value` as (width, height).
+
+    Raises:
+        ValueError: not two positive integers.
+    """
+    if not isinstance(value, list | tuple) or len(value) != 2 or not all(isinstance(v, int) and v > 0 for v in value):
+        raise ValueError(f"{name} must be [width, height] in pixels, got {value!r}")
+    return tuple(value)
+
+
+def resize_arrays(data: dict, width: int, height: int, interpolation: int = cv2.INTER_LINEAR) -> dict:
+    """Resizes the image, and labels by nearest neighbour. A side that rounds to 0, of a thin image made small, becomes 1."""
+    size = max(1, width), max(1, height)
+    data["img"] = cv2.resize(data["img"], size, interpolation=interpolation)
+    for key in data.get("gt_fields", []):
+        data[key] = cv2.resize(data[key], size, interpolation=cv2.INTER_NEAREST)
+    return data
+
+
+def resize(data: dict, width: int, height: int, interpolation: int = cv2.INTER_LINEAR) -> dict:
+    """`resize_arrays`, with the size before in `trans_info`."""
+    data["trans_info"].append(("resize", data["img"].shape[:2]))
+    return resize_arrays(data, width, height, interpolation)
+
+
+def pad(data: dict, down: int, right: int, image_value, label_value: int) -> dict:
+    """Adds rows at the bottom and columns at the right.
+
+    Args:
+        data: the sample.
+        down, right: pixels to add.
+        image_value: one number, or one per channel.
+        label_value: for labels.
+    """
+    value = tuple(image_value) if isinstance(image_value, list | tuple) else (image_value,) * 3
+    data["img"] = cv2.copyMakeBorder(data["img"], 0, down, 0, right, cv2.BORDER_CONSTANT, value=value)
+    for key in data.get("gt_fields", []):
+        data[key] = cv2.copyMakeBorder(data[key], 0, down, 0, right, cv2.BORDER_CONSTANT, value=label_value)
+    return data
+
+
+def crop(data: dict, top: int, left: int, height: int, width: int) -> dict:
+    """The window of image and labels, as views."""
+    for key in ("img", *data.get("gt_fields", [])):
+        data[key] = data[key][top : top + height, left : left + width]
+    return data
+
+
+def require_range(value, name: str) -> tuple[float, float]:
+    """`value` as (min, max) of a factor.
+
+    Raises:
+        ValueError: not two numbers with 0 < min <= max.
+    """
+    if len(value) != 2 or not 0 < value[0] <= value[1]:
+        raise ValueError(f"{name} must be [min, max] with 0 < min <= max, got {value}")
+    return tuple(value)
+
+
+def keeps_type(image: np.ndarray, result: np.ndarray) -> np.ndarray:
+    """`result` in the type of `image`, so that a pipeline stays in 8 bits or in float32."""
+    return result.astype(image.dtype, copy=False)
