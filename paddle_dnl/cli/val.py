@@ -44,12 +44,14 @@ def main(argv=None) -> int:
     from paddle_dnl.data.check import check_dataset
     from paddle_dnl.distributed import collectives
     from paddle_dnl.evaluation.evaluator import evaluate
+    from paddle_dnl.evaluation.transform_check import require_restorable
     from paddle_dnl.models.build import build_model
     from paddle_dnl.profile.memory_plan import announce_evaluation
 
     collectives.initialise()
     dataset = registry.build(config.val_dataset_cfg, "dataset", "val_dataset")
     check_dataset(dataset, "val_dataset", num_workers=args.num_workers)
+    require_restorable(dataset)
     model = build_model(config, pretrained=model_path)
     announce_evaluation(model, dataset, settings)
     evaluate(

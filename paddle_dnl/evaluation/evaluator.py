@@ -62,6 +62,8 @@ def evaluate(
     auc_roc: bool = False,
     print_detail: bool = True,
     stop: Callable[[], bool] | None = None,
+    observe: Callable | None = None,
+    scored: bool = True,
 ) -> EvalResult | None:
     """Evaluates and logs the scores in PaddleSeg's lines.
 
@@ -78,9 +80,12 @@ def evaluate(
         auc_roc: also the area under the ROC curve.
         print_detail: write log lines.
         stop: asked before each batch; a rank on which it is true counts no further.
+        observe: called for each image of this rank with its index, probabilities or logits `[K, h, w]` (a tensor), whether
+            these are probabilities, prediction `[h, w]` and label `[h, w]`.
+        scored: False runs this rank's images without scores, to see whether model, pictures and settings go together.
 
     Returns:
-        The same scores on every rank; None on all of them when any was stopped.
+        The same scores on every rank; None on all of them when any was stopped, or without `scored`.
 
     Raises:
         DataError: an unusable image or label.
@@ -105,6 +110,7 @@ def evaluate(
         logger.info(f"Start evaluating (total_samples: {len(dataset)}, total_iters: {len(batches)})...")
     count = _Count(dataset.num_classes, dataset.ignore_index, auc_roc)
     loaded = load_batches(share, batches, collate, num_workers if len(share) else 0, read_ahead=True)
+    is_probability, place = aug_eval and average == "softmax", 0
     with evaluating(model):
         for data in progress(loaded, "evaluate", len(batches)) if print_detail else loaded:
             label = np.asarray(data["label"])
@@ -113,7 +119,13 @@ def evaluate(
                 break
             with amp.autocast(precision, amp_level):
                 for scores, truth in _scores(model, data, label, slide, augment, align_corners):
-                    count.add(scores, truth, is_probability=aug_eval and average == "softmax")
+                    pred = count.add(scores, truth, is_probability)
+                    for i in range(len(truth)):
+                        if observe is not None:
+                            observe(share.indices[place], scores[i], is_probability, pred[i], truth[i])
+                        place += 1
+    if not scored:
+        return None
     if _stopped_anywhere(count.stopped, stop):
         return None
     result = _result(count, len(dataset), began)
@@ -158,13 +170,15 @@ class _Count:
         self.curves = RocCounts(num_classes) if auc_roc else None
         self.stopped = False
 
-    def add(self, scores: paddle.Tensor, label: np.ndarray, is_probability: bool) -> None:
+    def add(self, scores: paddle.Tensor, label: np.ndarray, is_probability: bool) -> np.ndarray:
+        """Counts `[B, K, h, w]` against `[B, h, w]`; returns the predictions."""
         pred = paddle.argmax(scores, axis=1, dtype="int32").numpy()
         self.confusion += confusion_matrix(pred, label, self.num_classes, self.ignore_index)
         if self.curves is not None:
             probabilities = (scores if is_probability else F.softmax(scores, axis=1)).numpy()
             for one, truth in zip(probabilities, label, strict=True):
                 self.curves.add(one, truth, self.ignore_index)
+        return pred
 
 
 def _log(result: EvalResult) -> None:
