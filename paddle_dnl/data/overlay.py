@@ -54,7 +54,7 @@ def overlay(image_bgr: np.ndarray, label: np.ndarray, colors: Colors, weight: fl
     return mixed
 
 
-def _write(path: str | Path, content: bytes) -> None:
+def write_file(path: str | Path, content: bytes) -> None:
     """Writes a file whole or not at all."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -76,7 +76,13 @@ def encode_image(image_bgr: np.ndarray, suffix: str = ".png") -> bytes:
 
 
 def encode_label_png(label: np.ndarray, colors: Colors) -> bytes:
-    """Class numbers as a palette PNG: programs read the numbers, people see the colours."""
+    """Class numbers as a palette PNG: programs read the numbers, people see the colours.
+
+    More than 256 classes do not fit a palette and give a grey PNG of 16 bits.
+    """
+    if len(colors) > 256:
+        _, content = cv2.imencode(".png", label.astype(np.uint16))
+        return content.tobytes()
     picture = Image.fromarray(label.astype(np.uint8))
     picture.putpalette(_palette(colors).tobytes())
     buffer = io.BytesIO()
@@ -86,9 +92,9 @@ def encode_label_png(label: np.ndarray, colors: Colors) -> bytes:
 
 def save_image(path: str | Path, image_bgr: np.ndarray) -> None:
     """Writes a BGR or grey picture in the format of its name."""
-    _write(path, encode_image(image_bgr, Path(path).suffix))
+    write_file(path, encode_image(image_bgr, Path(path).suffix))
 
 
 def save_label_png(path: str | Path, label: np.ndarray, colors: Colors) -> None:
     """Writes `encode_label_png`."""
-    _write(path, encode_label_png(label, colors))
+    write_file(path, encode_label_png(label, colors))

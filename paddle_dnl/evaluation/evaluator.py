@@ -5,9 +5,11 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from paddle_dnl.data.classes import classes_of
 from paddle_dnl.data.loading import load_batches
 from paddle_dnl.distributed import collectives
 from paddle_dnl.errors import DataError, UsageError
+from paddle_dnl.evaluation import class_table
 from paddle_dnl.evaluation.batches import Batches, Share, at_scales, collate
 from paddle_dnl.evaluation.inference import infer, infer_augmented, infer_pyramid, restore
 from paddle_dnl.evaluation.metrics import Metrics, RocCounts, confusion_matrix
@@ -131,6 +133,8 @@ def evaluate(
     result = _result(count, len(dataset), began)
     if print_detail:
         _log(result)
+        rows = class_table.class_rows(classes_of(dataset).names, result.confusion)
+        logger.info(f"[EVAL] Classes: \n{class_table.table_text(rows)}")
     return result
 
 

@@ -18,13 +18,14 @@ figure { margin: 0 0 1rem; } figcaption, .note { color: #5b6873; font-size: 13px
 
 @dataclass
 class Section:
-    """A heading with a table, pictures and a note."""
+    """A heading with rows of name and value, a table with a head, pictures, a legend and a note."""
 
     title: str
     rows: list[tuple[str, str]] = field(default_factory=list)
     pictures: list[tuple[Path, str]] = field(default_factory=list)
     note: str = ""
     legend: list[tuple[str, tuple[int, int, int]]] = field(default_factory=list)
+    table: list[list[str]] = field(default_factory=list)
 
 
 def _picture(path: Path, caption: str) -> str:
@@ -37,6 +38,12 @@ def _section(section: Section) -> str:
     parts = [f"<h2>{html.escape(section.title)}</h2>"]
     if section.rows:
         cells = "".join(f"<tr><th>{html.escape(a)}</th><td>{html.escape(b)}</td></tr>" for a, b in section.rows)
+        parts.append(f"<table>{cells}</table>")
+    if section.table:
+        head, *lines = section.table
+        cells = "<tr>" + "".join(f"<th>{html.escape(cell)}</th>" for cell in head) + "</tr>"
+        for line in lines:
+            cells += "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in line) + "</tr>"
         parts.append(f"<table>{cells}</table>")
     if section.legend:
         entries = (f'<span><i style="background:rgb{c}"></i>{html.escape(n)}</span>' for n, c in section.legend)
