@@ -28,6 +28,8 @@ PROGRAMS = {
     "configs": Program("paddle_dnl.cli.configs", "list, show or copy the configurations of the model zoo"),
     "info": Program("paddle_dnl.cli.info", "show versions, devices and optional libraries"),
     "completion": Program("paddle_dnl.cli.completion", "print the completion code for a shell"),
+    "data import": Program("paddle_dnl.cli.data_import", "labelme, COCO, VOC, CVAT or masks to training data"),
+    "data split": Program("paddle_dnl.cli.data_split", "write train, val and test lists with every class in each"),
     "data mini-cityscapes": Program("paddle_dnl.cli.mini_cityscapes", "generate street scenes to try things on"),
     "data convert-cityscapes": Program("paddle_dnl.cli.convert_cityscapes", "Cityscapes polygons to label images"),
     "data convert-pascal-context": Program("paddle_dnl.cli.convert_pascal_context", "PASCAL Context to label images"),

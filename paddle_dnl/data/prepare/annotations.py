@@ -94,13 +94,16 @@ def _shape_mask(shape: Shape, height: int, width: int, source: Path) -> np.ndarr
     if shape.mask is None:
         for points in shape.rings:
             # Sixteenths of a pixel, as OpenCV's polygons are given.
-            cv2.fillPoly(mask, [np.rint(points * 16).astype(np.int64).astype(np.int32)], 1, lineType=cv2.LINE_8, shift=4)
+            cv2.fillPoly(
+                mask, [np.rint(points * 16).astype(np.int64).astype(np.int32)], 1, lineType=cv2.LINE_8, shift=4
+            )
         return mask.astype(bool)
     part = np.asarray(shape.mask())
     x, y = shape.corner
     if x < 0 or y < 0 or x + part.shape[1] > width or y + part.shape[0] > height:
         raise DataError(
-            f"{source}: {shape.where}: its mask of {part.shape[1]}x{part.shape[0]} at {x},{y} leaves the picture of {width}x{height}"
+            f"{source}: {shape.where}: its mask of {part.shape[1]}x{part.shape[0]} at {x},{y} leaves the picture of "
+            f"{width}x{height}"
         )
     mask[y : y + part.shape[0], x : x + part.shape[1]] = part != 0
     return mask.astype(bool)
@@ -126,7 +129,9 @@ def paint(sample: Sample, numbers: dict[str, int], height: int, width: int, unla
             raise DataError(f"{sample.source}: {shape.where}: unknown class {shape.label!r}; known are {known}")
         mask = _shape_mask(shape, height, width, sample.source)
         if not mask.any() and (shape.mask is not None or _is_outside(shape, height, width)):
-            raise DataError(f"{sample.source}: {shape.where} ({shape.label}): lies outside of the picture of {width}x{height}")
+            raise DataError(
+                f"{sample.source}: {shape.where} ({shape.label}): lies outside of the picture of {width}x{height}"
+            )
         label[mask] = numbers[shape.label]
     return label
 
@@ -134,7 +139,10 @@ def paint(sample: Sample, numbers: dict[str, int], height: int, width: int, unla
 def _is_outside(shape: Shape, height: int, width: int) -> bool:
     """Whether no ring reaches into the picture; a polygon thinner than a pixel may cover none and be inside."""
     return not any(
-        points[:, 0].max() >= 0 and points[:, 1].max() >= 0 and points[:, 0].min() < width and points[:, 1].min() < height
+        points[:, 0].max() >= 0
+        and points[:, 1].max() >= 0
+        and points[:, 0].min() < width
+        and points[:, 1].min() < height
         for points in shape.rings
     )
 
@@ -155,7 +163,6 @@ def class_numbers(names: list[str], found: set[str]) -> tuple[list[str], dict[st
         names = ["background", *rest]
     numbers = {name: i for i, name in enumerate(names)}
     background = next((i for i, name in enumerate(names) if name.lower() in BACKGROUND_NAMES), None)
-    unlabelled = IGNORED if background is None else background
     ignored = 65535 if len(names) > 255 else IGNORED
     unlabelled = ignored if background is None else background
     for label in found - set(names):

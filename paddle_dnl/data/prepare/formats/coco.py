@@ -15,7 +15,9 @@ def _decode(segmentation: dict, size: list, source: Path, where: str) -> np.ndar
     try:
         from pycocotools import mask as coco_mask
     except ImportError as error:
-        raise UsageError("COCO's run lengths need pycocotools, which is not installed; `pip install paddle-dnl[data]`") from error
+        raise UsageError(
+            "COCO's run lengths need pycocotools, which is not installed; `pip install paddle-dnl[data]`"
+        ) from error
     try:
         if isinstance(segmentation["counts"], list):
             segmentation = coco_mask.frPyObjects(segmentation, *size)
@@ -73,15 +75,21 @@ def read(source: Path, images: Path | None) -> tuple[list[Sample], list[str]]:
     for entry in content["images"]:
         file_name = str(entry.get("file_name", ""))
         if ".." in Path(file_name).parts or Path(file_name).is_absolute() or not file_name:
-            raise DataError(f"{source}: image {entry.get('id')}: file_name {file_name!r} leads out of the folder of pictures")
-        sample = Sample(Path(file_name).with_suffix("").as_posix(), _image_path(source.parent, images, file_name), source)
+            raise DataError(
+                f"{source}: image {entry.get('id')}: file_name {file_name!r} leads out of the folder of pictures"
+            )
+        sample = Sample(
+            Path(file_name).with_suffix("").as_posix(), _image_path(source.parent, images, file_name), source
+        )
         if isinstance(entry.get("width"), int) and isinstance(entry.get("height"), int):
             sample.size = (entry["width"], entry["height"])
         samples[entry["id"]] = sample
     for entry in content["annotations"]:
         sample = samples.get(entry.get("image_id"))
         if sample is None:
-            raise DataError(f"{source}: annotation {entry.get('id')}: image_id {entry.get('image_id')!r} is not among the images")
+            raise DataError(
+                f"{source}: annotation {entry.get('id')}: image_id {entry.get('image_id')!r} is not among the images"
+            )
         try:
             sample.shapes.append(_shape(entry, categories, source))
         except DataError as error:

@@ -31,7 +31,9 @@ def _shape(entry: ElementTree.Element, number: int, source: Path, image: str) ->
             points = [[float(v) for v in pair.split(",")] for pair in entry.get("points", "").split(";")]
             return Shape(label, where, (ring(points, source, where),))
         if entry.tag == "box":
-            return Shape(label, where, (rectangle(*(float(entry.attrib[key]) for key in ("xtl", "ytl", "xbr", "ybr"))),))
+            return Shape(
+                label, where, (rectangle(*(float(entry.attrib[key]) for key in ("xtl", "ytl", "xbr", "ybr"))),)
+            )
         left, top, width, height = (int(entry.attrib[key]) for key in ("left", "top", "width", "height"))
         counts = [int(value) for value in entry.attrib["rle"].replace(",", " ").split()]
         return Shape(label, where, mask=partial(_mask, counts, height, width, source, where), corner=(left, top))
@@ -76,7 +78,9 @@ def read(source: Path, images: Path | None) -> tuple[list[Sample], ClassInfo | N
             shapes = []
             for number, child in enumerate(entry):
                 if child.tag in _NO_AREA:
-                    raise DataError(f"{source}: image {name}, {child.tag} {number}: has no area; remove it or draw a polygon")
+                    raise DataError(
+                        f"{source}: image {name}, {child.tag} {number}: has no area; remove it or draw a polygon"
+                    )
                 if child.tag in ("polygon", "box", "mask"):
                     shapes.append((int(child.get("z_order", 0)), _shape(child, number, source, name)))
             # Stable: of the same z_order the later one covers the earlier.
