@@ -19,7 +19,7 @@ need = @test -e $(1) || { echo "make $@: $(1) is not part of this version"; exit
 
 venv: $(STAMP)
 
-$(STAMP): setup.py constraints.txt tools/check_system.py
+$(STAMP): pyproject.toml constraints.txt tools/check_system.py
 	@test -n "$(PYTHON)" || { echo "Python 3.10, 3.11 or 3.12 is needed; give one with PYTHON=..."; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' || \
 		{ echo "$(PYTHON) is not a Python 3.10, 3.11 or 3.12; give one with PYTHON=..."; exit 1; }
@@ -49,7 +49,7 @@ parity: $(STAMP) .venv-parity/.complete
 	OMP_NUM_THREADS=1 .venv-parity/bin/python tests/reference/trajectories.py --check
 	$(TEST) -m "slow or not slow" tests/golden tests/convert tests/models tests/nn
 
-.venv-parity/.complete: setup.py constraints.txt
+.venv-parity/.complete: pyproject.toml constraints.txt
 	$(PYTHON) -m venv --clear .venv-parity
 	$(subst $(BIN),.venv-parity/bin,$(INSTALL)) setuptools wheel $(or $(TORCH),torch)
 	$(subst $(BIN),.venv-parity/bin,$(INSTALL)) -e ".[parity]"

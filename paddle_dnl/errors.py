@@ -44,6 +44,10 @@ class NonFiniteError(PaddleDnlError):
     """The loss, a gradient or a weight became NaN or infinite during training."""
 
 
+class DistributedError(PaddleDnlError):
+    """The processes of a run do not find each other, differ, or one of them is waited for in vain."""
+
+
 def nearest(name: str, options) -> str:
     """` Did you mean 'X'?` or, where nothing is close, an empty string."""
     options = list(options)

@@ -9,7 +9,14 @@ LIBRARIES = {
     "cityscapes": ("cityscapesscripts",),
     "completion": ("argcomplete",),
     "scipy": ("scipy",),
+    "train": ("visualdl",),
+    "charts": ("matplotlib",),
+    "paddle": ("paddlepaddle",),
+    "onnxruntime": ("onnxruntime",),
 }
+
+# Module -> row, for imports that whole modules need at their top.
+_MODULES = {"paddle": "paddle", "visualdl": "train", "matplotlib": "charts", "scipy": "scipy", "fastapi": "serving"}
 
 
 def install_hint(extra: str) -> str:
@@ -20,3 +27,11 @@ def install_hint(extra: str) -> str:
 def not_installed(what: str, error: ImportError, extra: str) -> UsageError:
     """The error that says which library is missing for `what`, and how to get it."""
     return UsageError(f"{what}: {error.name or error} is not installed; {install_hint(extra)}")
+
+
+def explain(error: ImportError) -> str | None:
+    """What to install for a missing library that this package can do without in part; None for another error."""
+    name = (error.name or "").split(".")[0]
+    if not isinstance(error, ModuleNotFoundError) or name not in _MODULES:
+        return None
+    return f"{name} is not installed; {install_hint(_MODULES[name])}"

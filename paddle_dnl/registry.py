@@ -8,6 +8,7 @@ import importlib
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 
+from paddle_dnl import user_code
 from paddle_dnl.compat import paddleseg, refusals
 from paddle_dnl.errors import ConfigError, PaddleDnlError, nearest
 
@@ -79,13 +80,19 @@ _KIND_OF_ARGUMENT = {"backbone": "backbone", "transforms": "transform", "losses"
 
 def load_components() -> None:
     """Fills all registries; cheap when already done."""
-    for registry in REGISTRIES.values():
-        registry.load()
+    for kind in REGISTRIES:
+        _load(kind)
+
+
+def _load(kind: str) -> None:
+    """Fills one registry: with ours, then with what installed packages offer."""
+    REGISTRIES[kind].load()
+    user_code.load_entry_points()
 
 
 def names(kind: str) -> list[str]:
     """All component names of one kind, with those of PaddleSeg where it is installed; sorted."""
-    REGISTRIES[kind].load()
+    _load(kind)
     return sorted({*REGISTRIES[kind].components_dict, *paddleseg.names(kind)})
 
 
@@ -96,7 +103,7 @@ def find(name: str, kind: str, where: str) -> type:
         ConfigError: no component of this kind has that name. The message holds the nearest one and, where PaddleSeg is not
             installed, how to install it.
     """
-    REGISTRIES[kind].load()
+    _load(kind)
     if isinstance(name, str):
         if name in REGISTRIES[kind]:
             return REGISTRIES[kind][name]

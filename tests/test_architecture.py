@@ -18,19 +18,19 @@ WRITTEN = sorted(
 
 # What a room may import of this package: cli, serving -> deployment, training, evaluation, analysis -> models, data, weights
 # -> nn, registry -> errors, log.
-BASE = {"errors", "log", "startup"}
+BASE = {"errors", "log", "optional", "startup"}
 CORE = {"models", "losses", "nn", "data", "config", "optim", "registry", "weights"} | BASE
 ALLOWED = {
     "nn": {"nn", "errors"},
     "models": {"models", "nn", "registry", "config", "weights"} | BASE,
     "losses": {"losses", "nn", "registry"} | BASE,
-    "registry": {"registry", "compat", "models", "losses", "optim", "data"} | BASE,
+    "registry": {"registry", "user_code", "compat", "models", "losses", "optim", "data"} | BASE,
     "optim": {"optim", "registry"} | BASE,
     # The plug-in gives our components to PaddleSeg's tools; the rest of the room imports errors only.
     "compat": {"compat", "registry", "weights"} | BASE,
     "paddleseg_plugin": {"compat"},
     "data": {"data", "registry"} | BASE,
-    "config": {"config", "registry", "models", "losses", "optim", "data"} | BASE,
+    "config": {"config", "user_code", "registry", "models", "losses", "optim", "data"} | BASE,
     "weights": {"weights", "models", "nn", "registry", "distributed"} | BASE,
     "distributed": {"distributed"} | BASE,
     "profile": {"profile", "evaluation"} | CORE,
@@ -42,6 +42,7 @@ ALLOWED = {
     "analysis": {"analysis", "evaluation"} | CORE,
     "errors": {"errors"},
     "optional": {"errors"},
+    "user_code": {"errors", "log"},
     "startup": {"startup", "compat", "log"},
     "__init__": {"startup"},
 }

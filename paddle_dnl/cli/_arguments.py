@@ -17,7 +17,7 @@ def true_or_false(text: str) -> bool:
 
 
 def add_config(parser: argparse.ArgumentParser, help: str = "YAML configuration", **options) -> None:
-    """--config and --opts, of programs that read a configuration.
+    """--config, --opts, --custom_imports and --trust_config, of programs that read a configuration with `make_config`.
 
     Args:
         help: what the configuration is for.
@@ -27,6 +27,31 @@ def add_config(parser: argparse.ArgumentParser, help: str = "YAML configuration"
     text = f"{help}: a file, or a name that `paddle-dnl configs` lists"
     parser.add_argument("--config", help=text, **options).completer = _complete_config
     parser.add_argument("--opts", nargs="+", metavar="KEY=VALUE", help="replace values of the configuration")
+    parser.add_argument(
+        "--custom_imports", nargs="+", metavar="MODULE", help="your .py files and modules, which register components"
+    )
+    parser.add_argument("--trust_config", action="store_true", help="import also what the configuration's key names")
+
+
+def make_config(args: argparse.Namespace, path=None, **replacements):
+    """The `Config` that the flags of `add_config` describe.
+
+    Args:
+        path: in place of `--config`.
+        replacements: further arguments of `Config`.
+
+    Raises:
+        ConfigError: see `Config`.
+    """
+    from paddle_dnl.config import Config
+
+    return Config(
+        path or args.config,
+        opts=args.opts,
+        custom_imports=args.custom_imports,
+        trust_config=args.trust_config,
+        **replacements,
+    )
 
 
 def _complete_config(prefix: str, **_) -> list[str]:

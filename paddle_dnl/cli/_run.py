@@ -11,21 +11,31 @@ import warnings
 def run(module: str, argv: list[str] | None = None) -> None:
     """Imports `module`, runs its `main(argv)` and ends the process with the right status.
 
+    Under `paddle.distributed.launch` the module's `UNDER_LAUNCH` says what a rank does: `group`, all work together and end
+    together; `share`, each does its part on its own; without it rank 0 does all and the others end at once.
+
     0 is success, 2 wrong use of the command line, 1 any other failure; a failure that the user can act on is one line on
     stderr.
     """
     warnings.filterwarnings("ignore", message="No ccache found")
+    from paddle_dnl import optional
     from paddle_dnl.errors import PaddleDnlError
     from paddle_dnl.startup import configure_process, import_guard
 
     configure_process()
     try:
-        status = importlib.import_module(module).main(argv)
+        program = importlib.import_module(module)
+        under_launch = getattr(program, "UNDER_LAUNCH", "rank 0") if _in_group() else "alone"
+        if under_launch == "group":  # before all else, so that the others hear of whatever goes wrong from here on
+            from paddle_dnl.distributed import collectives
+
+            collectives.initialise()
+        status = 0 if under_launch == "rank 0" and os.environ.get("PADDLE_TRAINER_ID", "0") != "0" else program.main(argv)
         sys.stdout.flush()
     except PaddleDnlError as error:
         status = _fail(str(error), error.exit_status)
     except ImportError as error:
-        explained = import_guard.explain(error)
+        explained = import_guard.explain(error) or optional.explain(error)
         if explained is None:
             traceback.print_exc()
         status = _fail(explained or str(error), 1)
@@ -45,15 +55,28 @@ def run(module: str, argv: list[str] | None = None) -> None:
     except KeyboardInterrupt:
         status = _fail("interrupted", 130)
     except Exception as error:  # a defect of the program: its traceback is what helps
+        if _has_lost_others(error):
+            _end_in_group(1)
         traceback.print_exc()
         _tell_other_ranks(f"{type(error).__name__}: {error}")
         status = 1
+    _end_in_group(status or 0)
+    sys.exit(status)
+
+
+def _end_in_group(status: int) -> None:
+    """Ends this process at once where others wait for it in a collective operation; the launcher ends them then."""
     sys.stdout.flush()
     if _in_group():
-        # The other ranks wait for this one in a collective operation; the launcher ends them when this process is gone.
         sys.stderr.flush()
-        os._exit(status or 0)
-    sys.exit(status)
+        os._exit(status)
+
+
+def _has_lost_others(error: Exception) -> bool:
+    """Whether an error only says that another rank is gone, of which the watchdog has written a line."""
+    watch = sys.modules.get("paddle_dnl.distributed.watch")
+    text = str(error).lower()
+    return watch is not None and any(word in text for word in watch.COMMUNICATION) and watch.others_ended(seconds=5)
 
 
 def _in_group() -> bool:
@@ -61,6 +84,9 @@ def _in_group() -> bool:
 
 
 def _fail(text: str, status: int) -> int:
+    watch = sys.modules.get("paddle_dnl.distributed.watch")
+    if watch is not None and watch.others_ended():
+        return status  # the watchdog has said which rank ended first
     if os.environ.get("PADDLE_DNL_TRACEBACK"):
         traceback.print_exc()
     rank = os.environ.get("PADDLE_TRAINER_ID")
@@ -72,6 +98,6 @@ def _fail(text: str, status: int) -> int:
 
 def _tell_other_ranks(text: str) -> None:
     """What failed before the group was joined is seen by the launcher alone."""
-    distributed = sys.modules.get("paddle_dnl.distributed.collectives")
-    if distributed is not None:
-        distributed.report_failure(text)
+    watch = sys.modules.get("paddle_dnl.distributed.watch")
+    if watch is not None:
+        watch.report_failure(text)

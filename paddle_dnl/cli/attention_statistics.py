@@ -81,10 +81,9 @@ def measure(config, model_path: str, args: argparse.Namespace) -> dict:
 def main(argv=None) -> int:
     """Measures all models and writes table, JSON and chart; returns the exit status."""
     args = parse_args(argv)
-    from paddle_dnl.config import Config
 
     _arguments.select_device(args.device)
-    configs = [Config(path, opts=args.opts) for path in args.config]
+    configs = [_arguments.make_config(args, path) for path in args.config]
     from paddle_dnl.analysis.chart import draw_chart, table
     from paddle_dnl.log import logger
 

@@ -155,7 +155,6 @@ def _write_weights(path: Path, tensors: dict) -> None:
 def main(argv=None) -> int:
     """Converts, verifies if asked, then writes the weights and their report."""
     args = parse_args(argv)
-    from paddle_dnl.config import Config
     from paddle_dnl.errors import UsageError
     from paddle_dnl.log import logger
     from paddle_dnl.models.build import build_model
@@ -167,7 +166,7 @@ def main(argv=None) -> int:
     if args.part == "backbone" and (args.verify or args.skip_classifier or args.skip_auxiliary):
         raise UsageError("--part backbone: a backbone has no logits, classes or auxiliary head; drop that flag")
     state = _read(Path(args.input))
-    model = build_model(Config(args.config, opts=args.opts))
+    model = build_model(_arguments.make_config(args))
     options = {"skip_classifier": args.skip_classifier, "skip_auxiliary": args.skip_auxiliary}
     try:
         converted, report = convert_with_report(state, args.source, model, part=args.part, **options)

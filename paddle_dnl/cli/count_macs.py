@@ -23,11 +23,10 @@ def parse_args(argv=None) -> argparse.Namespace:
 def main(argv=None) -> int:
     """Prints the two numbers; returns the exit status."""
     args = parse_args(argv)
-    from paddle_dnl.config import Config
     from paddle_dnl.models.build import build_model
     from paddle_dnl.profile.macs import count_macs, count_parameters
 
-    model = build_model(Config(args.config, opts=args.opts))
+    model = build_model(_arguments.make_config(args))
     macs = count_macs(model, args.input_shape)
     shape = "x".join(map(str, args.input_shape))
     print(f"parameters: {count_parameters(model) / 1e6:.2f} M")

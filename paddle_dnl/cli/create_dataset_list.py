@@ -22,7 +22,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--pairs", nargs="+", metavar="IMAGES:LABELS", help="in place of --folder: pairs of folders, one list each"
     )
-    parser.add_argument("--format", nargs=2, metavar=("IMAGE", "LABEL"), help="file endings, default jpg png (camvid: png png)")
+    parser.add_argument(
+        "--format", nargs=2, metavar=("IMAGE", "LABEL"), help="file endings, default jpg png (camvid: png png)"
+    )
     parser.add_argument("--postfix", nargs=2, default=("", ""), metavar=("IMAGE", "LABEL"), help="ends of file stems")
     parser.add_argument("--separator", default=" ", help="between image and label")
     return parser
@@ -51,7 +53,9 @@ def main(argv=None) -> int:
         splits = file_lists.camvid_folders(args.second_folder)
     else:
         splits = file_lists.split_folders(*args.folder, args.second_folder)
-    file_lists.write_lists(args.dataset_root, splits, image_end=image_end, label_end=label_end, separator=args.separator)
+    file_lists.write_lists(
+        args.dataset_root, splits, image_end=image_end, label_end=label_end, separator=args.separator
+    )
     return 0
 
 

@@ -88,10 +88,8 @@ def main(argv=None) -> int:
     args = parse_args(argv)
     model_path = _arguments.require_model_path(args)
     _refuse_free_size(args)
-    from paddle_dnl.config import Config
-
     _arguments.select_device("cpu")
-    config = Config(args.config, opts=args.opts)
+    config = _arguments.make_config(args)
     from paddle_dnl.data.classes import classes_of_config
     from paddle_dnl.data.label_rule import label_rule
     from paddle_dnl.deployment.export.exporter import export_model

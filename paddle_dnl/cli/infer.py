@@ -12,6 +12,8 @@ _TUNING_IMAGES = 10
 # A process for the engine takes seconds to start, which reading and writing beside it must first win back.
 _PROCESS_FROM_IMAGES = 32
 
+UNDER_LAUNCH = "share"
+
 
 def make_parser() -> argparse.ArgumentParser:
     """The flags of infer.py: those of PaddleSeg, and the engine, limits and videos."""

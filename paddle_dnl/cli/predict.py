@@ -4,6 +4,8 @@ import argparse
 
 from paddle_dnl.cli import _arguments
 
+UNDER_LAUNCH = "share"
+
 
 def make_parser() -> argparse.ArgumentParser:
     """The flags of predict.py, those of PaddleSeg, bf16 and --average."""
@@ -27,7 +29,6 @@ def main(argv=None) -> int:
     """Predicts all images; returns the exit status."""
     args = parse_args(argv)
     model_path = _arguments.require_model_path(args)
-    from paddle_dnl.config import Config
     from paddle_dnl.errors import UsageError
 
     _arguments.check_common(args)
@@ -35,7 +36,7 @@ def main(argv=None) -> int:
         import paddle
 
         paddle.set_device(f"gpu:{args.device_id}")
-    config = Config(args.config, opts=args.opts)
+    config = _arguments.make_config(args)
     if not config.val_dataset_cfg:
         raise UsageError(f"{args.config} has no val_dataset, whose transforms prepare the images")
     settings = _arguments.test_settings(args, config, "aug_pred")

@@ -170,7 +170,6 @@ def _result_sections(args, config, out: Path) -> list:
 def main(argv=None) -> int:
     """Writes report.html, training.png, class_iou.png, confusion.png, prediction_*.png and worst_*.png."""
     args = parse_args(argv)
-    from paddle_dnl.config import Config
     from paddle_dnl.config.lookup import find_config
     from paddle_dnl.errors import UsageError
     from paddle_dnl.evaluation import curves
@@ -183,7 +182,7 @@ def main(argv=None) -> int:
     path = find_config(args.config) if args.config else Path(args.run_dir) / "config.yml"
     if not path.is_file():
         raise UsageError(f"{path}: no such configuration; give --config")
-    config, out = Config(str(path), opts=args.opts), Path(args.save_dir or args.run_dir)
+    config, out = _arguments.make_config(args, path), Path(args.save_dir or args.run_dir)
     if not config.val_dataset_cfg:
         raise UsageError(f"{path} has no val_dataset")
     scalars = curves.read_scalars(args.run_dir)

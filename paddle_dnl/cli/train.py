@@ -5,6 +5,8 @@ import argparse
 from paddle_dnl.cli import _arguments
 from paddle_dnl.errors import UsageError
 
+UNDER_LAUNCH = "group"
+
 
 def make_parser() -> argparse.ArgumentParser:
     """The flags of train.py, those of PaddleSeg and bf16."""
@@ -16,7 +18,8 @@ def make_parser() -> argparse.ArgumentParser:
     add("--learning_rate", type=float, help="replaces the configuration's value")
     add("--save_dir", default="./output", help="folder of checkpoints and VisualDL files")
     add("--save_interval", type=int, default=1000, help="steps between checkpoints (and evaluations with --do_eval)")
-    add("--resume_model", help="checkpoint folder, or `auto` for the newest in --save_dir")
+    add("--resume_model", help="checkpoint folder or folder of a run, or `auto` for the newest in --save_dir")
+    add("--fresh_optimizer", action="store_true", help="with --resume_model: optimizer slots start anew")
     add("--keep_checkpoint_max", type=int, default=5, help="checkpoints kept beside the best")
     add("--do_eval", action="store_true", help="evaluate at each checkpoint and keep the best model")
     add("--early_stop_intervals", type=int, help="stop after this many evaluations without a better mIoU")
@@ -53,11 +56,9 @@ def parse_args(argv=None) -> argparse.Namespace:
 def main(argv=None) -> int:
     """Trains; returns the exit status."""
     args = parse_args(argv)
-    from paddle_dnl.config import Config
-
     _arguments.check_common(args)
-    config = Config(
-        args.config, learning_rate=args.learning_rate, batch_size=args.batch_size, iters=args.iters, opts=args.opts
+    config = _arguments.make_config(
+        args, learning_rate=args.learning_rate, batch_size=args.batch_size, iters=args.iters
     )
     args.to_static_training = args.to_static_training or config.to_static_training
     if args.do_eval and not config.val_dataset_cfg:

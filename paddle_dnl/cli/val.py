@@ -5,6 +5,8 @@ from pathlib import Path
 
 from paddle_dnl.cli import _arguments
 
+UNDER_LAUNCH = "group"
+
 
 def make_parser() -> argparse.ArgumentParser:
     """The flags of val.py, those of PaddleSeg, bf16 and --average."""
@@ -53,11 +55,10 @@ def main(argv=None) -> int:
     args = parse_args(argv)
     model_path = _arguments.require_model_path(args)
     from paddle_dnl import registry
-    from paddle_dnl.config import Config
     from paddle_dnl.errors import UsageError
 
     _arguments.check_common(args)
-    config = Config(args.config, opts=args.opts)
+    config = _arguments.make_config(args)
     if not config.val_dataset_cfg:
         raise UsageError(f"{args.config} has no val_dataset")
     settings = _arguments.test_settings(args, config, "aug_eval")
@@ -79,7 +80,7 @@ def main(argv=None) -> int:
 
     collectives.initialise()
     dataset = registry.build(config.val_dataset_cfg, "dataset", "val_dataset")
-    check_dataset(dataset, "val_dataset", num_workers=args.num_workers)
+    check_dataset(dataset, "val_dataset", num_workers=args.num_workers, gather=collectives.all_gather_object)
     require_restorable(dataset)
     model = build_model(config, pretrained=model_path)
     announce_evaluation(model, dataset, settings)

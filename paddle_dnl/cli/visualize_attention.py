@@ -97,10 +97,9 @@ def main(argv=None) -> int:
     """Writes the pictures of all images; returns the exit status."""
     args = parse_args(argv)
     model_path = _arguments.require_model_path(args)
-    from paddle_dnl.config import Config
 
     _arguments.select_device(args.device)
-    config = Config(args.config, opts=args.opts)
+    config = _arguments.make_config(args)
     from paddle_dnl.analysis.images import Preparation
     from paddle_dnl.analysis.render import Scene
     from paddle_dnl.data.image_files import find_images

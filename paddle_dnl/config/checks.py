@@ -8,17 +8,15 @@ import inspect
 import math
 import reprlib
 
-from paddle_dnl import registry
+from paddle_dnl import optim, registry
 from paddle_dnl.config import dataset_values
 from paddle_dnl.errors import ConfigError
-from paddle_dnl.optim import current_name
-
-import paddle
+from paddle_dnl.optim.groups import number
 
 _REQUIRED = ("batch_size", "iters", "train_dataset", "optimizer", "lr_scheduler", "loss", "model")
 _OPTIONAL = (
     "val_dataset", "test_config", "to_static_training", "export", "distill_loss", "grad_accum_iters", "ema_decay",
-    "pretrained_sha256",
+    "pretrained_sha256", "custom_imports",
 )  # fmt: skip
 _TEST_KEYS = (
     "aug_eval", "scales", "flip_horizontal", "flip_vertical", "is_slide", "crop_size", "stride", "average", "align_corners",
@@ -73,9 +71,11 @@ def check_component(cfg, kind: str, where: str) -> None:
     """A `{type: ..., argument: ...}` mapping and all inside it: known name, known arguments, none missing."""
     if not isinstance(cfg, dict) or not isinstance(cfg.get("type"), str):
         raise ConfigError(f"{where}: expected a mapping with a `type` key that names the {kind}, got {cfg!r}")
-    name = current_name(cfg) if kind == "optimizer" else cfg["type"]
-    cls = registry.find(name, kind, where)
-    _check_arguments(cls, name, {key: value for key, value in cfg.items() if key != "type"}, where, kind)
+    if kind == "optimizer":
+        cls, arguments = optim.resolve(cfg, where)
+    else:
+        cls, arguments = registry.find(cfg["type"], kind, where), {k: v for k, v in cfg.items() if k != "type"}
+    _check_arguments(cls, cfg["type"], arguments, where, kind)
     _check_start_weights(cfg, kind, where)
     for key in ("transforms", "losses"):
         items = cfg.get(key)
@@ -115,7 +115,7 @@ def _check_arguments(cls, name: str, arguments: dict, where: str, kind: str) -> 
     known = [key for key, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     if not any(p.kind == p.VAR_KEYWORD for p in parameters.values()):
         for key in arguments:
-            # An SGD that is given a momentum is PaddleSeg's Momentum.
+            # SGD with a momentum is another class, whose arguments `known` then is.
             _refuse_unknown(key, [*known, "momentum"] if (kind, name) == ("optimizer", "SGD") else known, where)
     for key in known:
         parameter = parameters[key]
@@ -145,14 +145,7 @@ def _check_scheduler(cfg) -> None:
     where = "lr_scheduler"
     if not isinstance(cfg, dict) or "type" not in cfg:
         raise ConfigError(f"{where}: expected a mapping with a `type` key, got {cfg!r}")
-    module = paddle.optimizer.lr
-    schedules = [
-        name for name, value in vars(module).items()
-        if inspect.isclass(value) and issubclass(value, module.LRScheduler) and value is not module.LRScheduler
-    ]  # fmt: skip
-    if cfg["type"] not in schedules:
-        raise ConfigError(f"{where}.type: no schedule {cfg['type']!r}.{registry.nearest(cfg['type'], schedules)}")
-    parameters = inspect.signature(getattr(module, cfg["type"])).parameters
+    parameters = inspect.signature(optim.schedule_class(cfg["type"])).parameters
     known = [*parameters, "type", "warmup_iters", "warmup_start_lr"]
     for key, value in cfg.items():
         _refuse_unknown(key, known, where)
@@ -169,15 +162,16 @@ def _check_scheduler(cfg) -> None:
 
 
 def _check_optimizer(cfg: dict) -> None:
-    momentum = cfg.get("momentum", 0.9)
-    if not _is_number(momentum) or not 0 <= momentum <= 1:
-        raise ConfigError(f"optimizer.momentum: must be a number from 0 to 1, got {momentum!r}")
-    decay = cfg.get("weight_decay")
-    if decay is None:
-        return
-    if isinstance(decay, bool) or not isinstance(decay, int | float) or not math.isfinite(decay) or decay < 0:
-        raise ConfigError(f"optimizer.weight_decay: must be a number from 0, got {decay!r}")
-    cfg["weight_decay"] = float(decay)
+    """Values, by building the recipe; the model that it needs comes later."""
+    cls, arguments = optim.resolve(cfg)
+    if arguments.get("weight_decay") is not None:
+        cfg["weight_decay"] = arguments["weight_decay"] = number(arguments["weight_decay"], "optimizer.weight_decay")
+    try:
+        cls(**arguments)
+    except ConfigError:
+        raise
+    except Exception as error:
+        raise ConfigError(f"optimizer: {cfg['type']} cannot be built: {error}") from error
 
 
 def _check_losses(config: dict) -> None:

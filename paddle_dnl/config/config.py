@@ -4,10 +4,12 @@ import contextlib
 import copy
 from pathlib import Path
 
+from paddle_dnl import user_code
 from paddle_dnl.config import checks
 from paddle_dnl.config.lookup import find_config
 from paddle_dnl.config.overrides import apply_overrides
 from paddle_dnl.config.reading import read_config, to_yaml
+from paddle_dnl.config.spellings import modernise
 from paddle_dnl.errors import ConfigError
 
 
@@ -21,6 +23,8 @@ class Config:
         path: a .yml file, a name of the model zoo, or the configuration as a dict.
         learning_rate, batch_size, iters: replace the values of the file; None keeps them, zero is not ignored.
         opts: `key=value` strings, see `paddle_dnl.config.overrides`.
+        custom_imports: Python files and modules to import first, see `paddle_dnl.user_code`.
+        trust_config: import also what the file's `custom_imports` names.
 
     Raises:
         ConfigError: names the file, the dotted key and the nearest valid name.
@@ -33,9 +37,13 @@ class Config:
         batch_size: int | None = None,
         iters: int | None = None,
         opts: list[str] | None = None,
+        custom_imports: list[str] | None = None,
+        trust_config: bool = False,
     ):
         self.path = "configuration" if isinstance(path, dict) else str(find_config(path))
         self.dic = copy.deepcopy(path) if isinstance(path, dict) else read_config(self.path)
+        with self.named_in_errors():
+            modernise(self.dic)
         options = list(opts or [])
         for key, value in (
             ("lr_scheduler.learning_rate", learning_rate),
@@ -45,6 +53,10 @@ class Config:
             if value is not None:
                 options.insert(0, f"{key}={value}")
         apply_overrides(self.dic, options)
+        with self.named_in_errors():
+            user_code.import_for_config(self.dic, self.path, custom_imports or [], trust_config)
+        with self.named_in_errors():
+            modernise(self.dic)
         checks.check(self.dic, self.path)
 
     @contextlib.contextmanager

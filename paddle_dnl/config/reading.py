@@ -10,6 +10,7 @@ import reprlib
 import stat
 from pathlib import Path
 
+from paddle_dnl import user_code
 from paddle_dnl.config.lookup import SUFFIXES, find_config, shown, zoo_configs
 from paddle_dnl.errors import ConfigError
 
@@ -196,6 +197,8 @@ def _read_with_bases(path: Path, children: tuple[Path, ...], done: list[Path]) -
         )
     if len(done) > _MAX_FILES:
         raise ConfigError(f"{first}: {BASE_KEY} has more than {_MAX_FILES} files read, up to {name}; write fewer")
+    if user_code.KEY in config:
+        config[user_code.KEY] = user_code.absolute_files(config[user_code.KEY], path.parent)
     bases = config.pop(BASE_KEY, [])
     bases = [bases] if isinstance(bases, str) else bases
     if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):

@@ -1,20 +1,30 @@
-"""The few collective operations that the engine needs, which are no-ops in a single process."""
+"""The few collective operations that this package needs; no-ops in a single process.
 
-import atexit
-import contextlib
+Every wait ends when another rank has ended (`watch.OtherRankEnded`), and after `PADDLE_DNL_WAIT_SECONDS` with an error that
+names the ranks which have not arrived.
+"""
+
 import ctypes
+import json
 import os
+import platform
 import signal
 import socket
-import subprocess
 import sys
-import tempfile
 import time
-from pathlib import Path
+
+import paddle_dnl
+from paddle_dnl.distributed import watch
+from paddle_dnl.errors import DistributedError
+from paddle_dnl.log import logger
 
 import numpy as np
 import paddle
 import paddle.distributed as dist
+
+WAIT_VARIABLE = "PADDLE_DNL_WAIT_SECONDS"
+_WAIT_SECONDS = 1800.0
+_CLOCK_SECONDS = 60.0  # by which the clocks of two machines may differ
 
 
 def rank() -> int:
@@ -23,7 +33,7 @@ def rank() -> int:
 
 
 def world_size() -> int:
-    """How many processes train together."""
+    """How many processes work together."""
     return int(os.environ.get("PADDLE_TRAINERS_NUM", "1"))
 
 
@@ -32,23 +42,51 @@ def is_main() -> bool:
     return rank() == 0
 
 
-_watcher: subprocess.Popen | None = None
+# ---------------------------------------------------------------------------------------------- begin and end
 
 
 def initialise() -> None:
     """Joins the process group that `paddle.distributed.launch` described; `finish` must follow when all is done.
 
-    From here on the end of any process ends all of them, with a line that names the one (`distributed/watchdog.py`).
+    From here on the end of any process ends all of them, with a line that names the one (`distributed/watch.py`).
+
+    Raises:
+        DistributedError: the processes do not find each other, or are of different versions.
     """
-    if world_size() > 1 and not dist.is_initialized():
-        dist.init_parallel_env()
-    if world_size() > 1 and _watcher is None:
-        _end_with_launcher()
-        _start_watcher()
+    if world_size() == 1 or watch.is_on():
+        return
+    wait_seconds()
+    if not dist.is_initialized():
+        try:
+            dist.init_parallel_env()
+        except (RuntimeError, ValueError) as error:
+            text = str(error).strip().splitlines()
+            raise DistributedError(
+                f"rank {rank()} cannot join the process group at {_store_address()} ({text[-1] if text else error}): "
+                "rank 0 must run there and the port be free and open (--master and --rank of each node)"
+            ) from error
+    _end_with_launcher()
+    host, port = socket.gethostname(), _store_address().rpartition(":")[0]
+    watch.start(rank(), host, port, _agree)
+    _compare_machines(host)
+
+
+def _store_address() -> str:
+    """`host:port` of the store in rank 0, as Paddle chooses it."""
+    if "MASTER_ADDR" in os.environ and "MASTER_PORT" in os.environ:
+        return f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+    return os.environ.get("PADDLE_MASTER") or os.environ.get("PADDLE_TRAINER_ENDPOINTS", "?:?").split(",")[0]
+
+
+def _agree(value):
+    """Rank 0's value through the store, before there is a watchdog."""
+    if is_main():
+        _store().set("paddle_dnl/hub", json.dumps(value))
+    return json.loads(bytes(_store().get("paddle_dnl/hub")).decode())
 
 
 def _end_with_launcher() -> None:
-    """A launcher that dies, as that for gloo does of a SIGTERM, asks its processes to save and end.
+    """A launcher that dies, as the legacy one does of a SIGTERM, asks its processes to save and end.
 
     Else they would go on without it, with nobody to see their end.
     """
@@ -57,93 +95,107 @@ def _end_with_launcher() -> None:
         ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM, 0, 0, 0)
 
 
-def _start_watcher() -> None:
-    global _watcher
-    host = f"{socket.gethostname()} {os.stat('/proc/self/ns/pid').st_ino if os.path.exists('/proc/self/ns/pid') else 0}"
-    folder = tempfile.mkdtemp(prefix="paddle_dnl_ranks_")
-    everywhere = all_gather_object((host, folder))
-    shared = next(there for name, there in everywhere if name == host)  # of the first rank on this machine
-    if shared != folder:
-        os.rmdir(folder)
-    program = str(Path(__file__).with_name("watchdog.py"))
-    words = [
-        sys.executable,
-        "-I",
-        "-S",
-        program,
-        shared,
-        str(rank()),
-        str(os.getpid()),
-        "owner" if shared == folder else "-",
-    ]
-    _watcher = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True)
-    # Data loading processes are forked later; with a copy of the pipe they would hide the end of this process.
-    os.register_at_fork(after_in_child=_watcher.stdin.close)
-    atexit.register(_tell_normal_end)
-
-
-def _tell_normal_end() -> None:
-    """For a program that ends without `finish`; one that ends by an exception says nothing and is found."""
-    if not hasattr(sys, "last_type"):
-        _tell("done")
+def _compare_machines(host: str) -> None:
+    versions = {"paddle_dnl": paddle_dnl.__version__, "paddle": paddle.__version__}
+    versions["python"] = ".".join(platform.python_version_tuple()[:2])
+    barrier("the start")  # so that the clocks are read at the same time
+    everywhere = all_gather_object((host, versions, time.time()), "the comparison of versions")
+    for other, there, _ in everywhere:
+        different = [f"{name} {versions[name]} and {there[name]}" for name in versions if versions[name] != there[name]]
+        if different:
+            raise DistributedError(f"{host} and {other} have different versions ({', '.join(different)}); install the same")
+    first, last = (choose(everywhere, key=lambda entry: entry[2]) for choose in (min, max))
+    if last[2] - first[2] > _CLOCK_SECONDS:
+        logger.warning(
+            f"the clocks of {first[0]} and {last[0]} differ by {last[2] - first[2]:.0f} s; times in their logs do not compare"
+        )
 
 
 def finish() -> None:
     """Waits for all processes and ends the watch over them: from here on one may end before another."""
-    global _watcher
-    barrier()
+    barrier("the end")
     if world_size() > 1:
         # The store lives in rank 0, which must not end while another one still asks whether all have arrived.
         name = f"paddle_dnl/left/{_meetings}"
-        _store().add(name, 1)
+        _add(name, 1)
         if is_main():
-            _wait_for_all(name)
-    if _watcher is not None:
-        _tell("done")
-        _watcher.stdin.close()
-        _watcher.wait()
-        _watcher = None
+            _wait_for_all(name, "the end")
+    watch.finish()
 
 
-def report_failure(text: str) -> None:
-    """Tells the other processes why this one is about to end."""
-    _tell("failed " + " ".join(text.split()))
+# ---------------------------------------------------------------------------------------------- waiting
 
 
-def _tell(line: str) -> None:
-    if _watcher is not None:
-        with contextlib.suppress(OSError, ValueError):
-            os.write(_watcher.stdin.fileno(), (line + "\n").encode("utf-8", "replace"))
+def wait_seconds() -> float:
+    """How long a rank waits for others.
+
+    Raises:
+        DistributedError: the variable is not a positive number.
+    """
+    text = os.environ.get(WAIT_VARIABLE, "") or str(_WAIT_SECONDS)
+    try:
+        if float(text) > 0:
+            return float(text)
+    except ValueError:
+        pass
+    raise DistributedError(f"{WAIT_VARIABLE}={text}: must be a positive number of seconds")
 
 
 _meetings = 0
 
 
-def barrier() -> None:
+def barrier(what: str) -> None:
     """Waits for all processes, however long one takes: to evaluate, to save, to read a dataset for the first time.
 
     Gloo's own operations give up after 30 seconds, so this one, which is to come before them where ranks may be apart,
-    counts arrivals in the store through which the processes found each other. Who waits for a process that has ended is
-    ended itself (`distributed/watchdog.py`).
+    counts arrivals in the store through which the processes found each other.
+
+    Args:
+        what: is about to be done, for messages.
+
+    Raises:
+        OtherRankEnded: another rank has ended.
+        DistributedError: the time limit has passed; names the ranks that have not arrived.
     """
     global _meetings
     if world_size() == 1:
         return
     _meetings += 1
     name = f"paddle_dnl/barrier/{_meetings}"
-    _store().add(name, 1)
-    _wait_for_all(name)
+    watch.reached(what)
+    _add(f"{name}/{rank()}", 1)
+    _add(name, 1)
+    _wait_for_all(name, what)
 
 
 def _store():
     return paddle.base.core.create_or_get_global_tcp_store()
 
 
-def _wait_for_all(name: str) -> None:
-    pause = 0.001
-    while _store().add(name, 0) < world_size():
+def _add(name: str, amount: int) -> int:
+    """Adds to a counter in the store; its value."""
+    watch.require_others()
+    try:
+        return _store().add(name, amount)
+    except (RuntimeError, ValueError) as error:
+        watch.require_others(seconds=5)
+        raise DistributedError(f"rank {rank()}: the store in rank 0 does not answer ({error})") from error
+
+
+def _wait_for_all(name: str, what: str) -> None:
+    began, limit, pause = time.monotonic(), wait_seconds(), 0.001
+    while _add(name, 0) < world_size():
+        if time.monotonic() - began > limit:
+            missing = [str(other) for other in range(world_size()) if not _add(f"{name}/{other}", 0)]
+            raise DistributedError(
+                f"rank {rank()} waited {limit:.0f} s at {what}, and these ranks have not arrived: "
+                f"{', '.join(missing[:8]) or 'none'}{' ...' if len(missing) > 8 else ''} ({WAIT_VARIABLE} is the limit)"
+            )
         time.sleep(pause)
         pause = min(2 * pause, 0.25)
+
+
+# ---------------------------------------------------------------------------------------------- values
 
 
 def all_reduce_sum(array: np.ndarray) -> np.ndarray:
@@ -164,24 +216,30 @@ def all_reduce_mean(values: list[float]) -> list[float]:
     return [float(total) / world_size() for total in tensor.numpy()]
 
 
+def any_rank(is_so: bool) -> bool:
+    """Whether it is so in any process; all of them get the same answer."""
+    return bool(all_reduce_sum(np.array([int(is_so)]))[0])
+
+
 def share_statistics(model: paddle.nn.Layer) -> None:
     """Gives all processes rank 0's batch statistics and all else that is not learnt: those that a checkpoint holds."""
     if world_size() > 1:
+        barrier("sharing batch statistics")
         for tensor in model.state_dict().values():
             if tensor.stop_gradient:  # Paddle counts batch statistics among the parameters
                 dist.broadcast(tensor, src=0)
 
 
-def all_gather_object(value) -> list:
-    """The values of all processes, in rank order."""
+def all_gather_object(value, what: str = "an exchange") -> list:
+    """The values of all processes, in rank order; `what` is it about, for messages."""
     if world_size() == 1:
         return [value]
-    barrier()
+    barrier(what)
     values: list = []
     dist.all_gather_object(values, value)
     return values
 
 
-def broadcast_object(value):
+def broadcast_object(value, what: str = "an exchange"):
     """Rank 0's value, on every process."""
-    return all_gather_object(value)[0]
+    return all_gather_object(value, what)[0]

@@ -3,17 +3,13 @@
 import signal
 import time
 
-from paddle_dnl.distributed import collectives
-
-import numpy as np
-
 _REPEATED_SECONDS = 1.0
 
 
 class StopSignal:
     """Notes SIGTERM and SIGINT, so that the run can save and end between two steps.
 
-    SIGTERM may come several times (the launcher sends it three times within a second). SIGINT from a person who asks
+    SIGTERM may come several times (the launcher sends up to three within a second). SIGINT from a person who asks
     again, a second later, ends the process without saving.
     """
 
@@ -22,10 +18,12 @@ class StopSignal:
         self._before = {}
         for number in (signal.SIGTERM, signal.SIGINT):
             self._before[number] = signal.signal(number, self._note)
+            # Paddle's store gives up when a signal interrupts its receive, so system calls are restarted.
+            signal.siginterrupt(number, False)
 
     @property
     def seen(self) -> bool:
-        """Whether this process was asked to stop."""
+        """Whether this process was asked to stop; other ranks may not have been."""
         return self._first is not None
 
     def _note(self, number, frame) -> None:
@@ -34,13 +32,11 @@ class StopSignal:
         elif number == signal.SIGINT and time.monotonic() - self._first > _REPEATED_SECONDS:
             raise KeyboardInterrupt
 
-    def received(self) -> bool:
-        """Whether any rank was asked to stop; all ranks get the same answer."""
-        return bool(collectives.all_reduce_sum(np.array([int(self.seen)]))[0])
-
     def restore(self) -> None:
         """Puts the handlers back that were there before, when signals that say the same again have come too."""
         if self._first is not None:
             time.sleep(max(0.0, self._first + _REPEATED_SECONDS - time.monotonic()))
         for number, handler in self._before.items():
             signal.signal(number, handler)
+            if callable(handler):
+                signal.siginterrupt(number, False)

@@ -140,8 +140,8 @@ def evaluate(
 
 def _stopped_anywhere(stopped_here: bool, stop: Callable | None) -> bool:
     """Waits for ranks that are slow; whether any was stopped."""
-    collectives.barrier()
-    return stop is not None and bool(collectives.all_reduce_sum(np.array([int(stopped_here)]))[0])
+    collectives.barrier("the end of the evaluation")
+    return stop is not None and collectives.any_rank(stopped_here)
 
 
 def _tensor(array) -> paddle.Tensor:

@@ -7,7 +7,7 @@ from paddle_dnl.nn.cpu.concat_conv import ConcatConvBNReLU
 from paddle_dnl.nn.dynamic_filter import DynamicFilter
 from paddle_dnl.nn.layers import ConvBNReLU
 from paddle_dnl.nn.resize import resize, spatial_size
-from paddle_dnl.nn.torch_init import init_conv_like_torch, init_conv_module, init_normal
+from paddle_dnl.nn.torch_init import init_conv_like_torch, init_head
 from paddle_dnl.registry import MODELS
 
 from paddle import nn
@@ -80,7 +80,9 @@ class DMNet(nn.Layer):
                 ConvBNReLU(channels[2], width, 3, bias_attr=bias), nn.Conv2D(width, num_classes, 1)
             )
         if init == "mmseg":
-            self._init_like_mmseg()
+            init_head([self.dcm_modules, self.bottleneck, self.cls, *filter(None, [self.fcn_head])], "mmseg")
+            for dynamic_filter in self.dcm_modules:
+                init_conv_like_torch(dynamic_filter.filter_gen_conv)
 
     @staticmethod
     def _check(backbone, filter_sizes, init: str) -> None:
@@ -91,16 +93,6 @@ class DMNet(nn.Layer):
             raise ConfigError(f"DMNet.backbone: {name} does not give four feature maps; use a ResNet")
         if init not in ("paddle", "mmseg"):
             raise ConfigError(f"DMNet.init: {init!r} is neither 'paddle' nor 'mmseg'")
-
-    def _init_like_mmseg(self) -> None:
-        heads = [self.bottleneck, self.dcm_modules, *([self.fcn_head] if self.fcn_head is not None else [])]
-        for module in (m for head in heads for m in head.sublayers(include_self=True)):
-            if isinstance(module, ConvBNReLU):
-                init_conv_module(module._conv)
-        for dynamic_filter in self.dcm_modules:
-            init_conv_like_torch(dynamic_filter.filter_gen_conv)
-        for classifier in [self.cls] + ([self.fcn_head[1]] if self.fcn_head is not None else []):
-            init_normal(classifier, 0.01)
 
     def _classify(self, x, classifier: nn.Layer, size):
         if self.dropout is not None:

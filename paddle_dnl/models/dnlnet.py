@@ -13,15 +13,16 @@ from paddle_dnl.nn.cpu.concat_conv import ConcatConvBNReLU
 from paddle_dnl.nn.disentangled_nonlocal import DIALECTS, DisentangledNonLocal2D
 from paddle_dnl.nn.layers import ConvBNReLU
 from paddle_dnl.nn.resize import resize, spatial_size
+from paddle_dnl.nn.torch_init import init_head
 from paddle_dnl.registry import MODELS
 
 from paddle import nn
 
-# What differs outside the block: interpolation without align_corners, and the width of the auxiliary head.
+# What differs outside the block: interpolation without align_corners, width of the auxiliary head, initial values.
 HEAD_DIALECTS = {
-    "paddleseg": {"align_mode": 1, "aux_channels": 256},
-    "mmseg": {"align_mode": 0, "aux_channels": 256},
-    "official": {"align_mode": 0, "aux_channels": 512},
+    "paddleseg": {"align_mode": 1, "aux_channels": 256, "init": "paddle"},
+    "mmseg": {"align_mode": 0, "aux_channels": 256, "init": "mmseg"},
+    "official": {"align_mode": 0, "aux_channels": 512, "init": "torch"},
 }
 
 
@@ -112,6 +113,7 @@ class DNLNet(nn.Layer):
             concat_input=concat_input,
             enable_auxiliary_loss=enable_auxiliary_loss,
             aux_channels=aux_channels or HEAD_DIALECTS[dialect]["aux_channels"],
+            init=HEAD_DIALECTS[dialect]["init"],
         )
         self.align_corners = align_corners
         if align_mode is None:
@@ -141,6 +143,9 @@ class DNLHead(nn.Layer):
         concat_input: join C5 to the block's result before the last convolution.
         enable_auxiliary_loss: return the auxiliary logits in training.
         aux_channels: width of the auxiliary head.
+        init: initial values of the convolutions outside the block. `paddle`: Paddle's defaults (PaddleSeg). `mmseg`:
+            OpenMMLab's `ConvModule`; classifiers normal with standard deviation 0.01 and zero bias. `torch`: PyTorch's
+            defaults (the authors).
     """
 
     def __init__(
@@ -151,6 +156,7 @@ class DNLHead(nn.Layer):
         concat_input: bool = True,
         enable_auxiliary_loss: bool = True,
         aux_channels: int = 256,
+        init: str = "paddle",
     ):
         super().__init__()
         if enable_auxiliary_loss and len(in_channels) < 2:
@@ -176,6 +182,9 @@ class DNLHead(nn.Layer):
                     parameter.stop_gradient = True
         if concat_input:
             self.conv_cat = ConcatConvBNReLU(in_channels[-1] + width, width, 3, bias_attr=False)
+        if init != "paddle":
+            heads = [self.conv0, self.conv1, self.cls, *([self.aux] if len(in_channels) > 1 else [])]
+            init_head([*heads, *([self.conv_cat] if concat_input else [])], init)
 
     def forward(self, features):
         c5 = features[-1]

@@ -27,6 +27,7 @@ from typing import NamedTuple
 from paddle_dnl.nn.attention import attend, full_precision, in_full_precision
 from paddle_dnl.nn.layers import ConvBN, ConvBNReLU
 from paddle_dnl.nn.resize import spatial_size
+from paddle_dnl.nn.torch_init import init_conv_like_torch, init_conv_module, init_normal
 from paddle_dnl.nn.whitening import KEY_MEAN_IS_IRRELEVANT, WHITENINGS, whiten
 
 import paddle
@@ -37,14 +38,16 @@ MODES = ("embedded_gaussian", "gaussian", "dot_product", "concatenation")
 OUTPUTS = ("conv_bn_relu", "conv_bn", "none")
 SOFTMAX_MODES = ("embedded_gaussian", "gaussian")
 UNARY_KEYS = ("own", "shared")
+# Standard deviation of the convolutions' weights at the start; None: Paddle's default.
+INITS = {"paddle": None, "mmseg": 0.01, "official": 0.01}
 COMBINATIONS = ("add", "multiply")
 
 # The published implementations as settings of one block: PaddleSeg's models/dnlnet.py, mmsegmentation's
 # dnl_head.py, and the authors' yinmh17/DNL-Semantic-Segmentation.
 DIALECTS = {
     "paddleseg": {"output": "conv_bn_relu", "concat_norm": True},
-    "mmseg": {"output": "conv_bn", "zero_init": True, "init_std": 0.01, "mask_init": "uniform"},
-    "official": {"output": "none", "gamma_gate": True, "init_std": 0.01},
+    "mmseg": {"output": "conv_bn", "zero_init": True, "init": "mmseg"},
+    "official": {"output": "none", "gamma_gate": True, "init": "official"},
 }
 
 
@@ -103,9 +106,11 @@ class DisentangledNonLocal2D(nn.Layer):
             logits, which multiplies the two weights and normalises (the paper's ablation).
         concat_norm: batch norm before the ReLU in `concatenation` mode (PaddleSeg).
         attention: implementation for the softmax modes, see `paddle_dnl.nn.attention.attend`.
-        init_std: standard deviation of the normal initialisation of theta, phi, g and conv_mask, with zero
-            biases; None keeps Paddle's default.
-        mask_init: with init_std, `normal` or `uniform`: conv_mask within +-1/sqrt(C), PyTorch's default.
+        init: initial values. `paddle`: Paddle's defaults (PaddleSeg). `mmseg`: theta, phi and g normal with zero
+            bias, conv_mask as PyTorch's default, the other convolutions as OpenMMLab's `ConvModule`. `official`:
+            all convolutions normal with zero bias.
+        init_std: standard deviation of that normal distribution; None: 0.01. With `paddle`: also makes theta, phi,
+            g and conv_mask normal.
 
     Raises:
         ValueError: an argument is not among its options, or two of them exclude each other.
@@ -128,8 +133,8 @@ class DisentangledNonLocal2D(nn.Layer):
         unary: bool = True,
         concat_norm: bool = False,
         attention: str = "auto",
+        init: str = "paddle",
         init_std: float | None = None,
-        mask_init: str = "normal",
         unary_key: str = "own",
         combine: str = "add",
     ):
@@ -138,7 +143,7 @@ class DisentangledNonLocal2D(nn.Layer):
             mode=(mode, MODES),
             whitening=(whitening, WHITENINGS),
             output=(output, OUTPUTS),
-            mask_init=(mask_init, ("normal", "uniform")),
+            init=(init, INITS),
             unary_key=(unary_key, UNARY_KEYS),
             combine=(combine, COMBINATIONS),
         )
@@ -169,19 +174,25 @@ class DisentangledNonLocal2D(nn.Layer):
         if gamma_gate and pairwise:
             self.gamma = self.create_parameter([1], default_initializer=nn.initializer.Constant(0.0))
         self.has_output, self.has_gate = output != "none", gamma_gate and pairwise
-        self._init_weights(in_channels, init_std, mask_init, zero_init)
+        self._init_weights(init, INITS[init] if init_std is None else init_std, zero_init)
 
-    def _init_weights(self, in_channels: int, std: float | None, mask_init: str, zero_init: bool) -> None:
-        if std is not None:
-            for name in ("g", "theta", "phi", "conv_mask"):
-                if hasattr(self, name):
-                    _normal(getattr(self, name), std)
-        if std is not None and hasattr(self, "conv_mask") and mask_init == "uniform":
-            bound = nn.initializer.Uniform(-1 / math.sqrt(in_channels), 1 / math.sqrt(in_channels))
-            bound(self.conv_mask.weight)
-            bound(self.conv_mask.bias)
+    def _init_weights(self, init: str, std: float | None, zero_init: bool) -> None:
         if zero_init:
             nn.initializer.Constant(0.0)(self.conv_out._batch_norm.weight)
+        if std is None:
+            return
+        for name in ("g", "theta", "phi", "conv_mask"):
+            if hasattr(self, name):
+                init_normal(getattr(self, name), std)
+        branches = [getattr(self, name)._conv for name in ("conv_out", "concat_project") if hasattr(self, name)]
+        if init == "mmseg":
+            if hasattr(self, "conv_mask"):
+                init_conv_like_torch(self.conv_mask)
+            for conv in branches:
+                init_conv_module(conv)
+        elif init == "official":
+            for conv in branches:
+                init_normal(conv, std)
 
     def forward(self, x):
         source = x if self.pool is None else self.pool(x)
@@ -325,12 +336,6 @@ def _dot_product(query, key, values):
 def _positions(x):
     """`[B, C, H, W]` to `[B, H * W, C]`."""
     return x.flatten(2).transpose([0, 2, 1])
-
-
-def _normal(conv: nn.Conv2D, std: float) -> None:
-    nn.initializer.Normal(0.0, std)(conv.weight)
-    if conv.bias is not None:
-        nn.initializer.Constant(0.0)(conv.bias)
 
 
 def _check(**choices) -> None:

@@ -26,7 +26,8 @@ import paddle_dnl
 from paddle_dnl.errors import CheckpointError, NonFiniteError
 from paddle_dnl.log import logger
 from paddle_dnl.training.bad_values import bad_names
-from paddle_dnl.training.optimizer_state import require_same_optimizer, restore_optimizer
+from paddle_dnl.training.optimizer_state import move_schedule, require_same_optimizer, restore_optimizer
+from paddle_dnl.training.paddleseg_checkpoint import is_of_paddleseg, paddleseg_iteration
 from paddle_dnl.weights.atomic import discard, flush, make_temporary, put_in_place
 from paddle_dnl.weights.loading import load_weights, read_params
 from paddle_dnl.weights.manifest import MANIFEST, file_digest, read_manifest, write_manifest
@@ -202,7 +203,7 @@ def verify(folder: str | Path) -> dict | None:
         raise CheckpointError(f"{folder}: not a checkpoint folder, there is no {PARAMS} in it")
     if not (folder / MANIFEST).is_file():
         ours = [name for name in (STATES, CONFIG) if (folder / name).exists()]
-        if ours:  # PaddleSeg writes neither
+        if ours and not is_of_paddleseg(folder):
             raise CheckpointError(f"{folder}: damaged, {MANIFEST} is missing beside {ours[0]}; use another checkpoint")
         return None
     manifest = read_manifest(folder / MANIFEST)
@@ -216,17 +217,37 @@ def verify(folder: str | Path) -> dict | None:
 
 
 def find_resume(resume_model: str | None, save_dir: str | Path) -> Path | None:
-    """The checkpoint folder that `--resume_model` names; `auto` takes the newest whole one in `save_dir`.
+    """The checkpoint folder that `--resume_model` names.
 
-    `auto` takes one without a manifest, as PaddleSeg writes them, only where there is no other: nothing says that it is whole.
+    `auto` takes the newest whole one in `save_dir`, or none; a folder that holds checkpoints, as a run writes them, its newest
+    whole one.
+
+    Raises:
+        CheckpointError: no such folder, or one of checkpoints of which none is whole.
     """
     if resume_model is None:
         return None
-    if resume_model != "auto":
-        folder = Path(resume_model)
-        if not folder.is_dir():
-            raise CheckpointError(f"--resume_model {resume_model}: no such folder")
+    if resume_model == "auto":
+        found = _newest(save_dir)
+        if found is None:
+            logger.info(f"--resume_model auto: no checkpoint in {save_dir}, training starts from the beginning")
+        return found
+    folder = Path(resume_model)
+    if not folder.is_dir():
+        raise CheckpointError(f"--resume_model {resume_model}: no such folder")
+    if (folder / PARAMS).exists() or not iteration_folders(folder):
         return folder
+    found = _newest(folder)
+    if found is None:
+        raise CheckpointError(f"--resume_model {resume_model}: no checkpoint in this folder is whole")
+    return found
+
+
+def _newest(save_dir: str | Path) -> Path | None:
+    """The newest whole checkpoint of a run; one without a manifest, as PaddleSeg writes them, only where there is no other.
+
+    Nothing says of those that they are whole.
+    """
     without_manifest = []
     for folder in reversed(iteration_folders(save_dir)):
         try:
@@ -238,10 +259,7 @@ def find_resume(resume_model: str | None, save_dir: str | Path) -> Path | None:
         if manifest is not None:
             return folder
         without_manifest.append(folder)
-    if without_manifest:
-        return without_manifest[0]
-    logger.info(f"--resume_model auto: no checkpoint in {save_dir}, training starts from the beginning")
-    return None
+    return without_manifest[0] if without_manifest else None
 
 
 def _instead_of(folder: Path) -> str:
@@ -256,16 +274,22 @@ def _instead_of(folder: Path) -> str:
 def _require_optimizer(folder: Path) -> None:
     if not (folder / OPTIMIZER).is_file():
         raise CheckpointError(
-            f"{folder}: cannot be resumed, there is no {OPTIMIZER} in it. To start a new training from its weights use "
-            f"--opts model.pretrained={folder / PARAMS}"
+            f"{folder}: cannot be resumed, there is no {OPTIMIZER} in it. --fresh_optimizer goes on from its weights and "
+            f"iteration; to start a new training from its weights use --opts model.pretrained={folder / PARAMS}"
         )
 
 
-def load_checkpoint(folder: str | Path, *, model, optimizer, ema=None) -> dict:
+def load_checkpoint(folder: str | Path, *, model, optimizer, ema=None, fresh_optimizer: bool = False) -> dict:
     """Restores a training from a checkpoint folder of ours or of PaddleSeg.
 
+    Args:
+        folder: see `find_resume`.
+        model, optimizer, ema: receive the state.
+        fresh_optimizer: leave out the optimizer's slots (momentum, moments), which then start at zero; the schedule goes on
+            at the iteration.
+
     Returns:
-        The plain states; for PaddleSeg's folders just `{"iteration": N}`, taken from the name `iter_N`.
+        The plain states; for PaddleSeg's folders just `{"iteration": N}`.
 
     Raises:
         CheckpointError: damaged, incomplete, hostile, or of another model; nothing has been trained yet then.
@@ -276,24 +300,30 @@ def load_checkpoint(folder: str | Path, *, model, optimizer, ema=None) -> dict:
     except CheckpointError as error:
         raise CheckpointError(f"{error}{_instead_of(folder)}") from error
     before = (manifest or {}).get("optimizer")
-    require_same_optimizer(folder / OPTIMIZER, before, optimizer)
-    _require_optimizer(folder)
+    if not fresh_optimizer:
+        require_same_optimizer(folder / OPTIMIZER, before, optimizer)
+        _require_optimizer(folder)
+    states = {"iteration": paddleseg_iteration(folder)} if manifest is None else _read_states(folder, manifest)
     weights = read_params(folder / PARAMS)
     load_weights(model, weights, what=f"{folder / PARAMS}")
-    restore_optimizer(folder / OPTIMIZER, weights, model, optimizer, is_named=before is not None)
+    if fresh_optimizer:
+        move_schedule(optimizer, states["iteration"])
+        logger.warning(f"{folder}: the optimizer starts with new slots at iter {states['iteration']}")
+    else:
+        restore_optimizer(folder / OPTIMIZER, weights, model, optimizer, is_named=before is not None)
     if ema is not None:
         if (folder / EMA).is_file():
             load_weights(ema, folder / EMA, what="EMA weights")
         else:
             load_weights(ema, weights, what=f"{folder / PARAMS}")
             logger.warning(f"{folder}: holds no EMA weights; the average starts again from the model's weights")
-    if manifest is not None:
-        states = read_pickle(folder / STATES)
-        if not isinstance(states, dict) or states.get("iteration") != manifest["iteration"]:
-            raise CheckpointError(f"{folder / STATES}: does not belong to this checkpoint; use another one")
-        return states
-    number = re.search(r"_(\d+)$", folder.resolve().name)
-    if number is None:
-        raise CheckpointError(f"{folder}: has no {MANIFEST}, and its name does not end in _<iteration>")
-    logger.warning(f"{folder}: no {MANIFEST}; resuming weights, optimizer and iteration, as PaddleSeg does")
-    return {"iteration": int(number.group(1))}
+    if manifest is None:
+        logger.warning(f"{folder}: no {MANIFEST}; resuming weights, optimizer and iteration, as PaddleSeg does")
+    return states
+
+
+def _read_states(folder: Path, manifest: dict) -> dict:
+    states = read_pickle(folder / STATES)
+    if not isinstance(states, dict) or states.get("iteration") != manifest["iteration"]:
+        raise CheckpointError(f"{folder / STATES}: does not belong to this checkpoint; use another one")
+    return states

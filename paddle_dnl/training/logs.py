@@ -5,6 +5,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from paddle_dnl.log import logger
+from paddle_dnl.optional import not_installed
 
 import numpy as np
 
@@ -32,7 +33,10 @@ class TrainLog:
         self.steps_per_epoch = steps_per_epoch
         self.writer = None
         if use_vdl:
-            from visualdl import LogWriter
+            try:
+                from visualdl import LogWriter
+            except ImportError as error:
+                raise not_installed("--use_vdl", error, "train") from error
 
             self.writer = LogWriter(str(save_dir))
         self._reset()

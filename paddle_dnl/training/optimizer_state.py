@@ -8,6 +8,7 @@ from paddle_dnl.errors import CheckpointError
 from paddle_dnl.weights.loading import NAME_TABLE, read_params
 
 import paddle
+from paddle.optimizer.lr import LambdaDecay, LRScheduler
 
 
 def rename_optimizer_state(state: Mapping, old_names: Mapping[str, str], new_names: Mapping[str, str]) -> dict:
@@ -72,6 +73,38 @@ def _require_known_slots(path: Path, endings: Iterable[str], optimizer) -> None:
         raise CheckpointError(f"{path}: is of another optimizer, it has nothing of {now} in it. {_instead(path)}")
 
 
+_FRESH = "--fresh_optimizer goes on from its weights and iteration with new slots"
+
+
+class _Slots(dict):
+    """Slots that wait for the first step, in which Paddle takes them. Where it asserts that one is there, this says which.
+
+    It cannot be said before: a parameter that no gradient reaches has no slots, and needs none.
+    """
+
+    def __init__(self, slots: Mapping, path: Path, kind: str):
+        super().__init__(slots)
+        self.path, self.kind = path, kind
+
+    def __contains__(self, name) -> bool:
+        if not super().__contains__(name):
+            raise CheckpointError(f"{self.path}: a slot of {self.kind} is missing ({name}); {_FRESH}")
+        return True
+
+
+def _require_schedule(path: Path, state: Mapping, optimizer) -> None:
+    needed = isinstance(optimizer._learning_rate, LRScheduler) and not isinstance(optimizer._learning_rate, LambdaDecay)
+    if needed and not isinstance(state.get("LR_Scheduler"), Mapping):
+        raise CheckpointError(f"{path}: holds no state of the learning-rate schedule (LR_Scheduler); {_FRESH}")
+
+
+def move_schedule(optimizer, iteration: int) -> None:
+    """Sets the learning rate to that of a step, by taking all steps before it: some schedules are recursions."""
+    if isinstance(optimizer._learning_rate, LRScheduler):
+        for _ in range(iteration):
+            optimizer._learning_rate.step()
+
+
 def restore_optimizer(path: Path, weights: Mapping, model, optimizer, *, is_named: bool) -> None:
     """Reads a .pdopt and puts it into an optimizer.
 
@@ -99,7 +132,9 @@ def restore_optimizer(path: Path, weights: Mapping, model, optimizer, *, is_name
         )
     if not is_named:
         _require_known_slots(path, [slot[len(owner) + 1 :] for slot, owner in owners.items()], optimizer)
+    _require_schedule(path, state, optimizer)
     state["master_weights"] = {k: paddle.to_tensor(v) for k, v in state.get("master_weights", {}).items()}
     if not state["master_weights"]:
         del state["master_weights"]
     optimizer.set_state_dict(state)
+    optimizer._accumulators_holder = _Slots(optimizer._accumulators_holder, path, type(optimizer).__name__)

@@ -17,6 +17,7 @@ class TrainOptions:
     keep_checkpoint_max: int = 5
     early_stop_intervals: int | None = None
     resume_model: str | None = None
+    fresh_optimizer: bool = False
     seed: int | None = None
     repeats: int = 1
     precision: str = "fp32"

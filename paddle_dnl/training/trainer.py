@@ -114,7 +114,7 @@ class Trainer:
         if options.to_static_training:
             self.forward = paddle.jit.to_static(self.model)
         if collectives.world_size() > 1:
-            collectives.barrier()
+            collectives.barrier("the first step")
             # A head may leave parameters unused (auxiliary branch switched off); their gradients are then zero.
             self.forward = paddle.DataParallel(self.forward, find_unused_parameters=True)
 
@@ -166,7 +166,8 @@ class Trainer:
                 logger.warning(f"{self.save_dir} holds checkpoints of an earlier run; --resume_model auto continues it")
             return
         ema = self.ema.model if self.ema else None
-        states = checkpoint.load_checkpoint(folder, model=self.model, optimizer=self.optimizer, ema=ema)
+        into = {"model": self.model, "optimizer": self.optimizer, "ema": ema}
+        states = checkpoint.load_checkpoint(folder, **into, fresh_optimizer=self.options.fresh_optimizer)
         progress = Progress(**{k: v for k, v in states.items() if k in Progress.__dataclass_fields__})
         recipe_changes.require_remaining(folder, progress.iteration, self.config.iters)
         if collectives.is_main():
@@ -210,7 +211,7 @@ class Trainer:
                 losses = self._step(batches)
                 self.log.step(self.progress.iteration, losses, self._next_lr())
                 profiler.step()
-                interrupted = stop.received()
+                interrupted = collectives.any_rank(stop.seen)
                 if interrupted or self._is_save_point():
                     interrupted = self._evaluate_and_save(interrupted)
             if interrupted:
@@ -378,7 +379,7 @@ class Trainer:
                 f"[EVAL] The model with the best validation mIoU ({progress.best_miou:.4f}) "
                 f"was saved at iter {progress.best_iteration}."
             )
-        collectives.barrier()
+        collectives.barrier("a save")
 
 
 def train_from_config(config, args) -> Progress:

@@ -77,7 +77,7 @@ def test_ranks_share_the_images(tmp_path, monkeypatch, ranks):
     """Each rank's own counts add up to the whole, also with more ranks than images."""
     _write(tmp_path)
     monkeypatch.setattr(collectives, "world_size", lambda: ranks)
-    monkeypatch.setattr(collectives, "barrier", lambda: None)
+    monkeypatch.setattr(collectives, "barrier", lambda what: None)
     monkeypatch.setattr(Metrics, "from_confusion", classmethod(lambda cls, c: None))
     parts = []
     for rank in range(ranks):

@@ -67,14 +67,18 @@ def _import_mmseg():
     return mmseg
 
 
+def mmseg_configs() -> Path:
+    """Folder of mmsegmentation's own configuration files."""
+    return Path(_import_mmseg().__file__).parent / ".mim" / "configs"
+
+
 class MMSeg:
     """A recipe of mmsegmentation: model, optimizer and schedule from its own configuration."""
 
     def __init__(self, name: str, case: Case):
         from mmengine.config import Config
 
-        root = Path(_import_mmseg().__file__).parent
-        self.config = config = Config.fromfile(root / ".mim" / "configs" / _MMSEG_CONFIGS[name])
+        self.config = config = Config.fromfile(mmseg_configs() / _MMSEG_CONFIGS[name])
         from mmseg.registry import MODELS
 
         model = config.model

@@ -3,6 +3,7 @@
 Faults (`at` is the step before which it happens, `rank` the process, all of them when it is not given):
 
     {"kind": "kill"}            the process kills itself, as the kernel does when memory runs out
+    {"kind": "stop"}            the process is stopped, as by a debugger
     {"kind": "raise"}           a defect of the program
     {"kind": "nan_loss"}        the first loss becomes NaN
     {"kind": "damage", "path"}  cuts a file in half
@@ -34,6 +35,8 @@ from paddle_dnl.cli._run import run  # noqa: E402
 from paddle_dnl.training import amp
 from paddle_dnl.distributed import collectives
 from paddle_dnl.training import trainer  # noqa: E402
+
+UNDER_LAUNCH = "group"
 
 
 def pretend_gpu(patch) -> None:
@@ -67,6 +70,8 @@ def install(fault: dict) -> None:
         pretend_gpu(setattr)
     elif kind == "kill":
         _before_step(fault, lambda trainer: os.kill(os.getpid(), signal.SIGKILL))
+    elif kind == "stop":
+        _before_step(fault, lambda trainer: os.kill(os.getpid(), signal.SIGSTOP))
     elif kind == "raise":
 
         def happen(trainer):

@@ -18,18 +18,37 @@ class Started:
     Args:
         program: a file of this folder.
         words: its arguments.
-        ranks: more than one for a launch with gloo.
-        folder: of the launcher's logs.
+        ranks: more than one for a launch.
+        legacy: by the launcher that `--backend` selects, in place of the one that users get.
+        folder: working folder, and of the launcher's logs.
+        launch: more words for the launcher, which then starts one rank too.
+        prefix: words before the command.
+        logs: folder of the launcher's logs.
+        environment: more variables.
         options: of `subprocess.Popen`.
     """
 
-    def __init__(self, program: str, words, folder: Path, ranks: int = 1, **options):
-        self.tag, self.logs = uuid.uuid4().hex, folder / "log"
+    def __init__(
+        self,
+        program: str,
+        words,
+        folder: Path,
+        ranks: int = 1,
+        legacy: bool = False,
+        launch=(),
+        prefix=(),
+        logs: Path | None = None,
+        environment=None,
+        **options,
+    ):
+        self.tag, self.logs = uuid.uuid4().hex, logs or folder / "log"
+        more = environment or {}
         environment = {k: v for k, v in os.environ.items() if not k.startswith(("PADDLE_", "CUDA_VISIBLE"))}
-        environment |= {_TAG: self.tag, "SEG_HOME": str(folder / "home")}
-        command = [sys.executable]
-        if ranks > 1:
-            command += ["-m", "paddle.distributed.launch", "--nproc_per_node", str(ranks), "--backend", "gloo"]
+        environment |= {_TAG: self.tag, "SEG_HOME": str(folder / "home"), **more}
+        command = [*prefix, sys.executable]
+        if ranks > 1 or launch:
+            command += ["-m", "paddle.distributed.launch", "--nproc_per_node", str(ranks), *launch]
+            command += ["--backend", "gloo"] if legacy else []
             command += ["--log_dir", str(self.logs)]
         command += [str(HERE / program), *map(str, words)]
         # A file, not a pipe: nothing waits for whoever still holds the other end.

@@ -26,6 +26,8 @@ from paddle_dnl.distributed import collectives  # noqa: E402
 from paddle_dnl.weights.safe_pickle import read_pickle  # noqa: E402
 from paddle_dnl.training.trainer import Trainer, TrainOptions  # noqa: E402
 
+UNDER_LAUNCH = "group"
+
 
 class RecordingTrainer(Trainer):
     """Notes per step: losses, learning rate and a digest of what was fed, all exact.

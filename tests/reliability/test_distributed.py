@@ -1,6 +1,7 @@
 """Two ranks, and one of them fails: all end soon, one line names the rank, nothing lives on, and a rerun goes on."""
 
 import re
+import signal
 import time
 
 from paddle_dnl.training import checkpoint
@@ -71,7 +72,7 @@ def _rerun(tmp_path, iters=12, at=(5,), **flags):
 def test_a_killed_rank_is_named(tmp_path, count_fault):
     text = _fail(tmp_path, {"kind": "kill", "rank": 1, "at": 7})
     found = _errors(text)
-    assert re.search(r"Error \(rank 0\): rank 1 \(process \d+\) ended without a message", "\n".join(found)), text[
+    assert re.search(r"Error \(rank 0\): rank 1 on \S+ \(process \d+\) ended without a message", "\n".join(found)), text[
         -3000:
     ]
     assert checkpoint.find_resume("auto", tmp_path / "output").name == "iter_5"
@@ -83,7 +84,7 @@ def test_a_killed_rank_is_named(tmp_path, count_fault):
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_killed_rank_and_a_rerun(tmp_path, rank, workers, count_fault):
     text = _fail(tmp_path, {"kind": "kill", "rank": rank, "at": 7}, num_workers=workers)
-    assert re.search(rf"Error \(rank {1 - rank}\): rank {rank} \(process \d+\) ended without", text), text[-3000:]
+    assert re.search(rf"Error \(rank {1 - rank}\): rank {rank} on \S+ \(process \d+\) ended without", text), text[-3000:]
     _rerun(tmp_path, num_workers=workers)
     count_fault("failed ranks")
 
@@ -92,7 +93,7 @@ def test_a_killed_rank_and_a_rerun(tmp_path, rank, workers, count_fault):
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_rank_that_raises(tmp_path, rank, count_fault):
     text = _fail(tmp_path, {"kind": "raise", "rank": rank, "at": 7}, traceback_of=rank)
-    named = rf"Error \(rank {1 - rank}\): rank {rank} \(process \d+\) failed: RuntimeError: a defect of the program"
+    named = rf"Error \(rank {1 - rank}\): rank {rank} on \S+ \(process \d+\) failed: RuntimeError: a defect of the program"
     assert re.search(named, text), text[-3000:]
     _rerun(tmp_path)
     count_fault("failed ranks")
@@ -155,14 +156,32 @@ def test_a_slow_rank_is_waited_for(tmp_path, count_fault):
     count_fault("failed ranks")
 
 
+def test_a_signal_while_a_rank_waits(tmp_path, count_fault):
+    """Rank 0 asks the store again and again whether rank 1 has evaluated; the launcher's three signals must not break that."""
+    make_config(tmp_path)
+    fault = {"kind": "slow_eval", "rank": 1, "seconds": 4}
+    words = training_words(tmp_path, [fault], iters=9, save_interval=3, do_eval=True)
+    started = Started("faulty_training.py", words, tmp_path, ranks=2)
+    started.wait_for("Start evaluating")
+    time.sleep(1)
+    started.process.terminate()
+    started.wait(LIMIT)
+    started.require_nothing_left()
+    assert "stopped by signal at iter 3" in started.text() and not _errors(started.text()), started.text()[-3000:]
+    assert checkpoint.find_resume("auto", tmp_path / "output").name == "iter_3"
+    count_fault("signals")
+
+
 @pytest.mark.slow
-def test_a_signal_to_the_launcher_saves(tmp_path, count_fault):
+@pytest.mark.parametrize("legacy", [False, True])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_the_launcher_saves(tmp_path, number, legacy, count_fault):
     """It passes the signal on, three times within a second; that is one wish to stop."""
     make_config(tmp_path)
     words = training_words(tmp_path, [{"kind": "slow", "seconds": 1}], iters=1000, save_interval=1000, num_workers=2)
-    started = Started("faulty_training.py", words, tmp_path, ranks=2)
+    started = Started("faulty_training.py", words, tmp_path, ranks=2, legacy=legacy)
     started.wait_for("iter: 3/1000")
-    started.process.terminate()
+    started.process.send_signal(number)
     started.wait(LIMIT)
     started.require_nothing_left()
     at = re.search(r"stopped by signal at iter (\d+)", started.text())

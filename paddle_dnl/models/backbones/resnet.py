@@ -6,6 +6,9 @@
 | `v1c` | 32-32-64                   | 1x1 with stride                 | first block half      | mmsegmentation    |
 | `3x3` | 64-64-128, ceil max-pool   | 1x1 with stride                 | first block half      | the DNL authors   |
 
+Initial values are the source's too: Paddle's defaults for `vd`; normal with variance 2/fan_out for the other two, and with
+`v1c` the last batch norm of each residual branch starts at 0.
+
 All three use the parameter names of PaddleSeg's `ResNet_vd`: `conv1_{1,2,3}`, `bb_{stage}_{block}.conv{0,1,2}` and
 `bb_{stage}_{block}.short`.
 """
@@ -14,6 +17,7 @@ from collections.abc import Sequence
 
 from paddle_dnl.nn.cpu.recomputed_norm import ConvChain
 from paddle_dnl.nn.layers import ConvBN, ConvBNReLU, add_inplace, relu_inplace
+from paddle_dnl.nn.torch_init import init_conv_module
 from paddle_dnl.registry import BACKBONES
 
 from paddle import nn
@@ -90,6 +94,16 @@ class ResNet(nn.Layer):
                 blocks.append(self.add_sublayer(f"bb_{stage}_{i}", block))
                 channels = self.feat_channels[stage]
             self._stages.append(blocks)
+        if stem != "vd":
+            self._init_like_torch_resnets(zero_residual=stem == "v1c")
+
+    def _init_like_torch_resnets(self, zero_residual: bool) -> None:
+        for layer in self.sublayers():
+            if isinstance(layer, ConvBN):
+                init_conv_module(layer._conv)
+        if zero_residual:
+            for block in (block for blocks in self._stages for block in blocks):
+                nn.initializer.Constant(0.0)(block.residual.chained[-1]._batch_norm.weight)
 
     def forward(self, x):
         x = self.pool2d_max(self.stem_convs(x))

@@ -1,0 +1,226 @@
+"""The stages of `tools/compat_report.py`: what is done with one configuration, ours and PaddleSeg's. Each runs in a child."""
+
+import contextlib
+import copy
+import os
+import random
+import signal
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+# ---------------------------------------------------------------------------------------------- children
+
+
+def in_child(work, seconds: float) -> str:
+    """Runs `work()` in a forked process of its own with a time limit.
+
+    The parent has imported everything, so a child costs no import; it may crash.
+
+    Returns:
+        An empty string for success, else one line: the error, the signal that ended it, or the time limit.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        said = Path(folder) / "error"
+        sys.stdout.flush()
+        sys.stderr.flush()
+        child = os.fork()
+        if child == 0:
+            os.setsid()  # so that its own children end with it
+            status = 1
+            try:
+                with open(os.devnull, "w") as silent:
+                    os.dup2(silent.fileno(), 1)
+                    os.dup2(silent.fileno(), 2)
+                said.write_text(_one_line(work))
+                status = 0
+            finally:
+                os._exit(status)
+        end = time.monotonic() + seconds
+        while True:
+            done, status = os.waitpid(child, os.WNOHANG)
+            if done:
+                break
+            if time.monotonic() > end:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(child, signal.SIGKILL)
+                os.waitpid(child, 0)
+                return f"not done within {seconds:.0f} s"
+            time.sleep(0.02)
+        if os.WIFSIGNALED(status):
+            return f"ended by {signal.Signals(os.WTERMSIG(status)).name}"
+        return said.read_text() if said.is_file() else f"exit status {os.WEXITSTATUS(status)}"
+
+
+def _one_line(work) -> str:
+    try:
+        work()
+    except SystemExit as error:
+        return "" if not error.code else f"exit status {error.code}"
+    except BaseException as error:
+        text = " ".join(str(error).split())
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        if len(text) > 300 and lines:  # Paddle puts a traceback in front of what was wrong
+            text = lines[-1] if len(lines[-1]) > 20 else " ".join(lines[-2:])
+        return f"{type(error).__name__}: {text[:400]}"
+    return ""
+
+
+# ---------------------------------------------------------------------------------------------- load and build
+
+
+def load(path: Path):
+    """The configuration, read and checked."""
+    from paddle_dnl.config import Config
+
+    return Config(str(path))
+
+
+def build(path: Path) -> None:
+    """Model, losses, optimizer, schedule, transforms of both datasets; the data itself is not there."""
+    from paddle_dnl import registry
+    from paddle_dnl.losses import build_losses
+    from paddle_dnl.models.build import build_model
+    from paddle_dnl.optim import build_lr_scheduler, build_optimizer
+
+    config = load(path)
+    model = build_model(config)
+    build_losses(config.loss_cfg)
+    build_optimizer(config.optimizer_cfg, model, build_lr_scheduler(config.lr_scheduler_cfg, config.iters))
+    for section in (config.train_dataset_cfg, config.val_dataset_cfg):
+        for step in section.get("transforms", []):
+            registry.build(step, "transform")
+
+
+def prepare_theirs() -> None:
+    """PaddleSeg without its downloads: start weights are taken as read. To be called before its models are imported."""
+    from paddleseg.utils import utils
+
+    for name in ("load_entire_model", "load_pretrained_model"):
+        setattr(utils, name, lambda model, pretrained: None)
+    import paddleseg.utils
+
+    for name in ("load_entire_model", "load_pretrained_model"):
+        if hasattr(paddleseg.utils, name):
+            setattr(paddleseg.utils, name, lambda model, pretrained: None)
+
+
+def build_theirs(path: Path) -> None:
+    """The same with PaddleSeg's own code; from 2.8 on it has a builder, before that the configuration builds."""
+    from paddleseg.cvlibs import Config
+
+    config = Config(str(path))
+    try:
+        from paddleseg.cvlibs import SegBuilder
+    except ImportError:
+        try:
+            from paddleseg.cvlibs.builder import SegBuilder
+        except ImportError:
+            SegBuilder = None  # noqa: N806
+    holder = config if SegBuilder is None else SegBuilder(config)
+    assert holder.model is not None
+    assert holder.optimizer is not None
+    load_object = getattr(holder, "build_component", None) or holder._load_object
+    for item in config.dic["loss"]["types"]:
+        load_object(copy.deepcopy(item))
+    for key in ("train_dataset", "val_dataset"):
+        for step in copy.deepcopy((config.dic.get(key) or {}).get("transforms") or []):
+            load_object(step)
+
+
+# ---------------------------------------------------------------------------------------------- chain
+
+
+def tiny_data(folder: Path, classes: int, channels: int, size: tuple[int, int], edge_free: int = 4) -> dict:
+    """Four pictures of blobs with labels; returns a `Dataset` section for them."""
+    import cv2
+
+    rng = np.random.default_rng(0)
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = []
+    for i in range(edge_free):
+        label = rng.integers(0, classes, (size[1] // 16, size[0] // 16)).repeat(16, 0).repeat(16, 1).astype(np.uint8)
+        picture = (label[..., None] * 37 % 200 + rng.integers(0, 50, (*label.shape, 3))).astype(np.uint8)
+        if channels == 3:
+            cv2.imwrite(str(folder / f"{i}.png"), picture)
+        else:
+            np.save(folder / f"{i}.npy", rng.random((*label.shape, channels), np.float32))
+        cv2.imwrite(str(folder / f"{i}_label.png"), label)
+        lines.append(f"{i}.{'png' if channels == 3 else 'npy'} {i}_label.png\n")
+    (folder / "list.txt").write_text("".join(lines))
+    return {"type": "Dataset", "dataset_root": str(folder), "num_classes": classes}
+
+
+def tiny_config(path: Path, folder: Path, size: tuple[int, int], iters: int = 2) -> Path:
+    """The configuration's model, losses, optimizer and schedule on tiny data, without start weights."""
+    from paddle_dnl.config.reading import to_yaml
+
+    config = load(path)
+    dic = copy.deepcopy(config.dic)
+    classes = dic["model"].get("num_classes") or dic["train_dataset"].get("num_classes") or 19
+    backbone = dic["model"].get("backbone")
+    holder = backbone if isinstance(backbone, dict) else dic["model"]
+    channels = holder.get("in_channels", dic["train_dataset"].get("img_channels", 3))
+    data = tiny_data(folder / "data", classes, channels if isinstance(channels, int) else 3, size)
+    for section in (dic["model"], backbone):
+        if isinstance(section, dict):
+            section.pop("pretrained", None)
+    listed = f"{data['dataset_root']}/list.txt"
+    normalise = {"type": "Normalize"}
+    if isinstance(channels, int) and channels != 3:
+        data["img_channels"] = channels
+        normalise |= {"mean": [0.5] * channels, "std": [0.5] * channels}
+    edge = {"edge": True} if dic["train_dataset"].get("edge") else {}
+    dic["train_dataset"] = {**data, **edge, "mode": "train", "train_path": listed, "transforms": [normalise]}
+    dic["val_dataset"] = {**data, "mode": "val", "val_path": listed, "transforms": [normalise]}
+    dic |= {"iters": iters, "batch_size": 2}
+    dic.pop("test_config", None)
+    dic.pop("export", None)
+    made = folder / path.name
+    made.write_text(to_yaml(dic))
+    return made
+
+
+def train(config: Path, folder: Path, size) -> None:
+    """Two steps by train.py."""
+    from paddle_dnl.cli import train as program
+
+    random.seed(0)
+    program.main(["--config", str(config), "--save_dir", str(folder / "output"), "--device", "cpu", "--log_iters", "1"])
+
+
+def _weights(folder: Path) -> str:
+    return str(folder / "output" / "iter_2" / "model.pdparams")
+
+
+def val(config: Path, folder: Path, size) -> None:
+    """Evaluation by val.py."""
+    from paddle_dnl.cli import val as program
+
+    program.main(["--config", str(config), "--model_path", _weights(folder), "--device", "cpu"])
+
+
+def export(config: Path, folder: Path, size) -> None:
+    """export.py, at one size."""
+    from paddle_dnl.cli import export as program
+
+    given = ["--config", str(config), "--model_path", _weights(folder), "--save_dir", str(folder / "exported")]
+    channels = load(config).train_dataset_cfg.get("img_channels", 3)
+    program.main([*given, "--input_shape", "1", str(channels), str(size[1]), str(size[0])])
+
+
+def infer(config: Path, folder: Path, size) -> None:
+    """deploy/python/infer.py."""
+    from paddle_dnl.cli import infer as program
+
+    pictures = sorted((folder / "data").glob("?.png")) or sorted((folder / "data").glob("?.npy"))
+    given = ["--config", str(folder / "exported" / "deploy.yaml"), "--image_path", str(pictures[0])]
+    program.main([*given, "--save_dir", str(folder / "inferred"), "--device", "cpu"])
+    if not list((folder / "inferred").rglob("*.png")):
+        raise RuntimeError("no result was written")
+
+
+CHAIN = {"train": train, "val": val, "export": export, "infer": infer}
