@@ -136,7 +136,7 @@ def _result_sections(args, config, out: Path) -> list:
     from paddle_dnl.evaluation.class_table import class_rows, table_cells
     from paddle_dnl.evaluation.image_scores import score_images
     from paddle_dnl.evaluation.metrics import Metrics
-    from paddle_dnl.evaluation.report import Section
+    from paddle_dnl.data.page import Section
 
     dataset = registry.build(config.val_dataset_cfg, "dataset", "val_dataset")
     info = classes_of(dataset)
@@ -173,7 +173,7 @@ def main(argv=None) -> int:
     from paddle_dnl.config.lookup import find_config
     from paddle_dnl.errors import UsageError
     from paddle_dnl.evaluation import curves
-    from paddle_dnl.evaluation.report import Section, write_report
+    from paddle_dnl.data.page import Section, write_page
     from paddle_dnl.log import logger
     from paddle_dnl.startup.environment import describe
 
@@ -195,7 +195,7 @@ def main(argv=None) -> int:
     environment = Section("Environment", rows=list(describe().items()))
     sections = [result, sample, worst, curve, classes, Section("Timings", rows=times), environment]
     title = f"{config.model_cfg['type']}: {path.stem if args.config else Path(args.run_dir).name}"
-    write_report(out / "report.html", title, f"{config.iters} iterations, batch {config.batch_size}", sections)
+    write_page(out / "report.html", title, f"{config.iters} iterations, batch {config.batch_size}", sections)
     logger.info(f"report: {out / 'report.html'}")
     return 0
 

@@ -135,7 +135,7 @@ class EvalOutputs:
             f"[EVAL] Boundary IoU: {scores['boundary_iou']:.4f} Expected calibration error: "
             f"{scores['expected_calibration_error']:.4f}; files are in {self.options.save_dir}"
         )
-        collectives.barrier()
+        collectives.barrier("writing the scores")
         return scores
 
     def _write(self, scores: dict, result, rows: list[dict]) -> None:

@@ -93,10 +93,8 @@ def _shape_mask(shape: Shape, height: int, width: int, source: Path) -> np.ndarr
     mask = np.zeros((height, width), np.uint8)
     if shape.mask is None:
         for points in shape.rings:
-            # Sixteenths of a pixel, as OpenCV's polygons are given.
-            cv2.fillPoly(
-                mask, [np.rint(points * 16).astype(np.int64).astype(np.int32)], 1, lineType=cv2.LINE_8, shift=4
-            )
+            # A pixel reaches from i to i + 1, and OpenCV's integers are its middle. As labelme, contours are inside.
+            cv2.fillPoly(mask, [np.floor(points).astype(np.int32)], 1)
         return mask.astype(bool)
     part = np.asarray(shape.mask())
     x, y = shape.corner
