@@ -17,7 +17,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--samples", type=int, default=6, help="pictures of each split on the page")
     add("--num_workers", type=int, default=0, help="processes that read")
     add("--skip_bad_samples", action="store_true", help="go on without samples that cannot be used; lists them")
-    _arguments.add_opts(parser)
+    _arguments.add_overrides(parser)
     return parser
 
 
@@ -27,9 +27,7 @@ def datasets_of(args: argparse.Namespace) -> dict:
 
     if Path(args.source).is_dir():
         return sources.of_folder(Path(args.source))
-    from paddle_dnl.config import Config
-
-    return sources.of_config(Config(args.source, opts=args.opts))
+    return sources.of_config(_arguments.make_config(args, args.source))
 
 
 def main(argv=None) -> int:
@@ -45,3 +43,9 @@ def main(argv=None) -> int:
         title = f"Data of {Path(args.source).name}"
         logger.info(f"page: {describe.write_outputs(found, datasets, args.save_dir, title, args.samples)}")
     return 0
+
+
+if __name__ == "__main__":
+    from paddle_dnl.cli._run import run
+
+    run("paddle_dnl.cli.data_describe")

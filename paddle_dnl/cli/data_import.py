@@ -62,3 +62,9 @@ def main(argv=None) -> int:
     )
     import_data(args.source, args.to, options)
     return 0
+
+
+if __name__ == "__main__":
+    from paddle_dnl.cli._run import run
+
+    run("paddle_dnl.cli.data_import")

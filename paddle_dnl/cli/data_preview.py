@@ -18,7 +18,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--samples", type=int, default=6, help="pictures of each dataset")
     add("--times", type=int, default=4, help="augmented versions of each training picture")
     add("--seed", type=int, default=0, help="of the augmentation")
-    _arguments.add_opts(parser)
+    _arguments.add_overrides(parser)
     return parser
 
 
@@ -27,13 +27,18 @@ def main(argv=None) -> int:
     args = make_parser().parse_args(argv)
     if args.samples < 1 or args.times < 1:
         raise UsageError("--samples and --times must be at least 1")
-    from paddle_dnl.config import Config
     from paddle_dnl.data.prepare.preview import write_preview
     from paddle_dnl.data.prepare.sources import of_config
     from paddle_dnl.log import logger
 
-    config = Config(args.config, opts=args.opts)
+    config = _arguments.make_config(args)
     title = f"Preview of {Path(args.config).name}"
     write_preview(of_config(config), args.out, title, args.samples, args.times, args.seed)
     logger.info(f"page: {args.out}")
     return 0
+
+
+if __name__ == "__main__":
+    from paddle_dnl.cli._run import run
+
+    run("paddle_dnl.cli.data_preview")

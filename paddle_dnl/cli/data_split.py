@@ -30,3 +30,9 @@ def main(argv=None) -> int:
     settings = {key: value for key, value in vars(args).items() if key != "folder"}
     split_folder(args.folder, **settings)
     return 0
+
+
+if __name__ == "__main__":
+    from paddle_dnl.cli._run import run
+
+    run("paddle_dnl.cli.data_split")

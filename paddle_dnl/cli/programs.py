@@ -30,6 +30,8 @@ PROGRAMS = {
     "completion": Program("paddle_dnl.cli.completion", "print the completion code for a shell"),
     "data import": Program("paddle_dnl.cli.data_import", "labelme, COCO, VOC, CVAT or masks to training data"),
     "data split": Program("paddle_dnl.cli.data_split", "write train, val and test lists with every class in each"),
+    "data describe": Program("paddle_dnl.cli.data_describe", "count classes, sizes and duplicates of a dataset"),
+    "data preview": Program("paddle_dnl.cli.data_preview", "show pictures as the network will see them"),
     "data mini-cityscapes": Program("paddle_dnl.cli.mini_cityscapes", "generate street scenes to try things on"),
     "data convert-cityscapes": Program("paddle_dnl.cli.convert_cityscapes", "Cityscapes polygons to label images"),
     "data convert-pascal-context": Program("paddle_dnl.cli.convert_pascal_context", "PASCAL Context to label images"),

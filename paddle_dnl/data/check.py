@@ -14,6 +14,7 @@ from paddle_dnl.data.base_dataset import SegmentationDataset, label_problem, siz
 from paddle_dnl.data.reading import read_bytes, read_image, read_label, require_whole
 from paddle_dnl.data.statistics import DatasetStatistics, SampleCounts
 from paddle_dnl.errors import DataError
+from paddle_dnl.files.atomic import write_text
 from paddle_dnl.log import logger, progress
 
 _SHOWN = 5
@@ -111,9 +112,7 @@ def _recall(note: str) -> DatasetStatistics | None:
 def _remember(note: str, statistics: DatasetStatistics) -> None:
     try:
         os.makedirs(os.path.dirname(note), exist_ok=True)
-        temporary = f"{note}.{os.getpid()}"
-        Path(temporary).write_text(json.dumps(statistics.to_json()))
-        os.replace(temporary, note)
+        write_text(note, json.dumps(statistics.to_json()), own=True)
     except OSError as error:
         logger.warning(
             f"{os.path.dirname(note)}: cannot be written ({error.strerror}); the dataset will be checked again"
@@ -231,7 +230,7 @@ def _read_parallel(dataset, pairs: list, num_workers: int) -> Iterator[str | Sam
 
 def _read_all(dataset, pairs: list, name: str, num_workers: int) -> list[str | SampleCounts | None]:
     """`_look` at each pair."""
-    if num_workers > 1:
+    if num_workers > 1 and "fork" in multiprocessing.get_all_start_methods():
         found = _read_parallel(dataset, pairs, num_workers)
     else:
         found = (_look(dataset, pair) for pair in pairs)

@@ -5,7 +5,7 @@ import html
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from paddle_dnl.data.overlay import write_file
+from paddle_dnl.files.atomic import write_bytes
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #1f2933; max-width: 1080px; margin: 2rem auto; padding: 0 1rem; }
@@ -65,7 +65,8 @@ def _section(section: Section) -> str:
         parts.append(f"<table>{cells}</table>")
     if section.bars:
         lines = (
-            f'<tr><td>{html.escape(name)}</td><td class="track"><b style="width:{100 * length:.2f}%;background:rgb{color}"></b></td>'
+            f'<tr><td>{html.escape(name)}</td><td class="track">'
+            f'<b style="width:{100 * length:.2f}%;background:rgb{color}"></b></td>'
             f"<td>{html.escape(text)}</td></tr>"
             for name, text, length, color in section.bars
         )
@@ -93,4 +94,4 @@ def write_page(path: str | Path, title: str, subtitle: str, sections: list[Secti
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
         f"<style>{_STYLE}</style></head><body><h1>{html.escape(title)}</h1><p>{html.escape(subtitle)}</p>{body}</body></html>\n"
     )
-    write_file(path, page.encode("utf-8", "replace"))
+    write_bytes(path, page.encode("utf-8", "replace"))

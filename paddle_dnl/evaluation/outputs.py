@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from paddle_dnl.data.classes import classes_of
-from paddle_dnl.data.overlay import encode_label_png, write_file
+from paddle_dnl.data.overlay import encode_label_png
 from paddle_dnl.distributed import collectives
 from paddle_dnl.errors import DataError, UsageError
 from paddle_dnl.evaluation import class_table
 from paddle_dnl.evaluation.boundary import BoundaryCounts
 from paddle_dnl.evaluation.calibration import CalibrationCounts
 from paddle_dnl.evaluation.metrics import Metrics, confusion_matrix
+from paddle_dnl.files.atomic import new_file, write_bytes
 from paddle_dnl.log import logger
 
 import numpy as np
@@ -81,18 +82,18 @@ class EvalOutputs:
         self._rows.append(self._row(index, pred, label))
         name, folder = self._names[index], self.options.save_dir
         if self.options.save_pred:
-            write_file(folder / "pred" / f"{name}.png", encode_label_png(pred, self.classes.colors))
+            write_bytes(folder / "pred" / f"{name}.png", encode_label_png(pred, self.classes.colors))
         if self.options.save_prob:
             kept = probabilities.astype(np.float16)
             if self.options.save_prob == "uint8":
                 kept = np.rint(probabilities * 255).astype(np.uint8)
             content = io.BytesIO()
             np.savez_compressed(content, probabilities=kept)
-            write_file(folder / "prob" / f"{name}.npz", content.getvalue())
+            write_bytes(folder / "prob" / f"{name}.npz", content.getvalue())
         if self.options.cityscapes_submission:
             content = io.BytesIO()
             Image.fromarray(np.asarray(CITYSCAPES_LABEL_IDS, np.uint8)[pred]).save(content, "PNG")
-            write_file(folder / ".submission" / f"{index}.png", content.getvalue())
+            write_bytes(folder / ".submission" / f"{index}.png", content.getvalue(), own=True)
 
     def _row(self, index: int, pred: np.ndarray, label: np.ndarray) -> dict:
         confusion = confusion_matrix(pred, label, self.dataset.num_classes, self.dataset.ignore_index)
@@ -152,21 +153,19 @@ class EvalOutputs:
             ),
         }
         for name, text in texts.items():
-            write_file(folder / name, text.encode("utf-8", "surrogateescape"))
+            write_bytes(folder / name, text.encode("utf-8", "surrogateescape"))
         curves.draw_confusion(names, result.confusion, folder / "confusion.png")
         if self.options.cityscapes_submission:
             self._zip_submission()
 
     def _zip_submission(self) -> None:
         parts, target = self.options.save_dir / ".submission", self.options.save_dir / "cityscapes_submission.zip"
-        temporary = target.with_name(f".{target.name}")
-        with zipfile.ZipFile(temporary, "w") as archive:
+        with new_file(target) as temporary, zipfile.ZipFile(temporary, "w") as archive:
             for index, (image, _) in enumerate(self.dataset.file_list):
                 name = Path(image).name.replace("_leftImg8bit.png", "_pred_labelIds.png")
                 archive.write(parts / f"{index}.png", name)
                 (parts / f"{index}.png").unlink()
         parts.rmdir()
-        os.replace(temporary, target)
 
 
 def _names_of(images: list[Path]) -> list[str]:

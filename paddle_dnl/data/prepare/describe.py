@@ -7,12 +7,13 @@ from pathlib import Path
 
 from paddle_dnl.data.check import check_dataset
 from paddle_dnl.data.classes import IGNORED_COLOR, classes_of
-from paddle_dnl.data.overlay import encode_image, overlay, write_file
+from paddle_dnl.data.overlay import encode_image, overlay
 from paddle_dnl.data.page import Section, write_page
 from paddle_dnl.data.prepare.sources import spread
 from paddle_dnl.data.reading import read_image
 from paddle_dnl.data.statistics import class_weights, shared_images
 from paddle_dnl.errors import DataError
+from paddle_dnl.files.atomic import write_bytes
 
 import cv2
 import numpy as np
@@ -77,7 +78,9 @@ def describe(datasets: dict[str, object], num_workers: int = 0, skip_bad: bool =
     for name, dataset in datasets.items():
         check_dataset(dataset, name, num_workers=num_workers, skip_bad=skip_bad)
         if dataset.statistics is None:
-            raise DataError(f"{name}: {type(dataset).__name__} is not one of this package's datasets, so it cannot be counted")
+            raise DataError(
+                f"{name}: {type(dataset).__name__} is not one of this package's datasets, so it cannot be counted"
+            )
     first = next(iter(datasets.values()))
     names, statistics = classes_of(first).names, {name: d.statistics for name, d in datasets.items()}
     training = statistics.get("train") or next(iter(statistics.values()))
@@ -155,7 +158,11 @@ def to_text(found: dict) -> str:
         "  ".join([line[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True))])
         for line in cells
     ]
-    lines += ["", *(f"{name}: {value}" for name, value in facts(found)), *(f"  {line}" for line in found["duplicates"][:10])]
+    lines += [
+        "",
+        *(f"{name}: {value}" for name, value in facts(found)),
+        *(f"  {line}" for line in found["duplicates"][:10]),
+    ]
     return "\n".join(lines)
 
 
@@ -187,7 +194,7 @@ def write_outputs(found: dict, datasets: dict[str, object], folder: str | Path, 
         samples: pictures shown of each split, at even distances.
     """
     folder = Path(folder)
-    write_file(folder / "describe.json", (json.dumps(found, indent=2, ensure_ascii=False) + "\n").encode())
+    write_bytes(folder / "describe.json", (json.dumps(found, indent=2, ensure_ascii=False) + "\n").encode())
     classes = classes_of(next(iter(datasets.values())))
     legend = [*zip(classes.names, classes.colors, strict=True), ("ignored", IGNORED_COLOR)]
     sections = [Section("Overview", rows=facts(found)), Section("Classes", table=class_table(found))]
@@ -203,7 +210,8 @@ def write_outputs(found: dict, datasets: dict[str, object], folder: str | Path, 
         sections.append(Section("Duplicates", table=[["picture"], *([line] for line in found["duplicates"][:100])]))
     for split, dataset in datasets.items():
         pictures = [
-            (labelled_jpeg(dataset, i), Path(dataset.file_list[i][0]).name) for i in spread(len(dataset.file_list), samples)
+            (labelled_jpeg(dataset, i), Path(dataset.file_list[i][0]).name)
+            for i in spread(len(dataset.file_list), samples)
         ]
         sections.append(Section(f"Samples: {split}", pictures=pictures, legend=legend))
     total = sum(s["images"] for s in found["splits"].values())

@@ -21,9 +21,10 @@ from paddle_dnl.data.overlay import encode_label_png
 from paddle_dnl.data.prepare import annotations
 from paddle_dnl.data.prepare.annotations import Sample
 from paddle_dnl.data.prepare.formats import coco, cvat, labelme, masks
-from paddle_dnl.data.prepare.label_files import is_done, write_whole
+from paddle_dnl.data.prepare.label_files import is_done
 from paddle_dnl.data.reading import read_image
 from paddle_dnl.errors import DataError, UsageError
+from paddle_dnl.files.atomic import write_bytes
 from paddle_dnl.log import logger, progress
 
 import numpy as np
@@ -189,9 +190,9 @@ def _convert(sample: Sample, root: Path, plan: Plan, fresh: bool) -> tuple[bool,
     except DataError as error:
         return False, str(error)
     if not is_done(sample.image, image_to) or image_to.stat().st_size != sample.image.stat().st_size:
-        write_whole(image_to, sample.image.read_bytes())
+        write_bytes(image_to, sample.image.read_bytes())
     # Last, and never older than its sources: where it is, the pair is whole.
-    write_whole(label_to, encode_label_png(label, plan.classes.colors))
+    write_bytes(label_to, encode_label_png(label, plan.classes.colors))
     return True, None
 
 
@@ -269,7 +270,7 @@ def import_data(source: str | Path, to: str | Path, options: ImportOptions) -> I
         )
     )
     # First, with what is new: an interrupted import is known as one.
-    write_whole(root / NOTE, json.dumps(settings if not fresh else settings | {"unfinished": True}, indent=2).encode())
+    write_bytes(root / NOTE, json.dumps(settings if not fresh else settings | {"unfinished": True}, indent=2).encode())
     result, lines = ImportResult(0, 0), []
     done = progress(_convert_all(root, plan, fresh, options.num_workers), "import", len(plan.samples))
     for sample, (written, problem) in zip(plan.samples, done, strict=True):
@@ -283,9 +284,9 @@ def import_data(source: str | Path, to: str | Path, options: ImportOptions) -> I
         raise DataError(_listed(result.problems, len(plan.samples)))
     for problem in result.problems:
         logger.warning(f"skipped: {problem}")
-    write_whole(root / CLASSES, classes_text(plan.classes).encode())
-    write_whole(root / LIST, "".join(f"{line}\n" for line in lines).encode("utf-8", "surrogateescape"))
-    write_whole(root / NOTE, json.dumps(settings, indent=2).encode())
+    write_bytes(root / CLASSES, classes_text(plan.classes).encode())
+    write_bytes(root / LIST, "".join(f"{line}\n" for line in lines).encode("utf-8", "surrogateescape"))
+    write_bytes(root / NOTE, json.dumps(settings, indent=2).encode())
     logger.info(
         f"{root}: {result.written} pairs written, {result.kept} were there, {len(result.problems)} skipped; "
         f"{len(plan.classes.names)} classes in {CLASSES}"

@@ -44,7 +44,9 @@ def _panel(dataset, index: int, colors) -> tuple[np.ndarray, str]:
     height, width = image.shape[:2]
     label = np.squeeze(np.asarray(sample["label"])) if "label" in sample else None
     if label is not None and label.shape == (height, width):
-        mixed = cv2.addWeighted(image, 0.45, np.ascontiguousarray(colorize(label.astype(np.uint8), colors)[..., ::-1]), 0.55, 0)
+        mixed = cv2.addWeighted(
+            image, 0.45, np.ascontiguousarray(colorize(label.astype(np.uint8), colors)[..., ::-1]), 0.55, 0
+        )
         image = np.concatenate([image, mixed], axis=0)
     size = (_WIDTH, max(1, round(image.shape[0] * _WIDTH / width)))
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA), f"{width}x{height}"
@@ -60,7 +62,9 @@ def _row(panels: list[np.ndarray]) -> bytes:
     return encode_image(np.concatenate(padded, axis=1), ".jpg")
 
 
-def write_preview(datasets: dict[str, object], path: str | Path, title: str, samples: int, times: int, seed: int) -> None:
+def write_preview(
+    datasets: dict[str, object], path: str | Path, title: str, samples: int, times: int, seed: int
+) -> None:
     """Writes the page.
 
     Args:
@@ -93,11 +97,15 @@ def write_preview(datasets: dict[str, object], path: str | Path, title: str, sam
             except Exception as error:
                 raise DataError(f"{image}: a transform failed: {type(error).__name__}: {error}") from error
             sizes = ", ".join(sorted({size for _, size in panels}))
-            pictures.append((_row([panel for panel, _ in panels]), f"as the network sees it ({sizes}), with the label below"))
+            pictures.append(
+                (_row([panel for panel, _ in panels]), f"as the network sees it ({sizes}), with the label below")
+            )
         legend = [*zip(classes.names, classes.colors, strict=True), ("ignored", IGNORED_COLOR)]
         steps = [[type(step).__name__] for step in getattr(dataset.transforms, "transforms", [])]
         note = "Colours are those after the transforms, with the normalisation undone."
-        sections.append(Section(f"{split}: {len(dataset.file_list)} images", pictures=pictures, legend=legend, note=note))
+        sections.append(
+            Section(f"{split}: {len(dataset.file_list)} images", pictures=pictures, legend=legend, note=note)
+        )
         if steps:
             sections.append(Section(f"Transforms of {split}", table=[["in this order"], *steps]))
     write_page(path, title, f"{samples} pictures of each split, seed {seed}", sections)

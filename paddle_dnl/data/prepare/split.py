@@ -6,9 +6,9 @@ from pathlib import Path
 
 from paddle_dnl.data.image_files import walk_files
 from paddle_dnl.data.prepare.formats import masks
-from paddle_dnl.data.prepare.label_files import write_whole
 from paddle_dnl.data.reading import read_label
 from paddle_dnl.errors import UsageError
+from paddle_dnl.files.atomic import write_bytes
 from paddle_dnl.log import logger, progress
 
 import numpy as np
@@ -141,7 +141,7 @@ def split_folder(
         ]
         if not lines:
             continue
-        write_whole(root / f"{split}.txt", "".join(f"{line}\n" for line in lines).encode("utf-8", "surrogateescape"))
+        write_bytes(root / f"{split}.txt", "".join(f"{line}\n" for line in lines).encode("utf-8", "surrogateescape"))
         counts[split] = len(lines)
         logger.info(f"{root / f'{split}.txt'}: {len(lines)} pairs")
     return counts
