@@ -110,9 +110,9 @@ def evaluate(
     batches = Batches(len(share), batch_size)
     if print_detail:
         logger.info(f"Start evaluating (total_samples: {len(dataset)}, total_iters: {len(batches)})...")
-    count = _Count(dataset.num_classes, dataset.ignore_index, auc_roc)
+    count = _Count(dataset, auc_roc, is_probability=aug_eval and average == "softmax")
+    count.observe, count.indices = observe, iter(share.indices)
     loaded = load_batches(share, batches, collate, num_workers if len(share) else 0, read_ahead=True)
-    is_probability, place = aug_eval and average == "softmax", 0
     with evaluating(model):
         for data in progress(loaded, "evaluate", len(batches)) if print_detail else loaded:
             label = np.asarray(data["label"])
@@ -121,20 +121,12 @@ def evaluate(
                 break
             with amp.autocast(precision, amp_level):
                 for scores, truth in _scores(model, data, label, slide, augment, align_corners):
-                    pred = count.add(scores, truth, is_probability)
-                    for i in range(len(truth)):
-                        if observe is not None:
-                            observe(share.indices[place], scores[i], is_probability, pred[i], truth[i])
-                        place += 1
-    if not scored:
-        return None
-    if _stopped_anywhere(count.stopped, stop):
+                    count.add(scores, truth)
+    if not scored or _stopped_anywhere(count.stopped, stop):
         return None
     result = _result(count, len(dataset), began)
     if print_detail:
-        _log(result)
-        rows = class_table.class_rows(classes_of(dataset).names, result.confusion)
-        logger.info(f"[EVAL] Classes: \n{class_table.table_text(rows)}")
+        _log(result, classes_of(dataset).names)
     return result
 
 
@@ -166,26 +158,36 @@ def _scores(model, data: dict, label: np.ndarray, slide: dict, augment: dict | N
 
 
 class _Count:
-    """What one rank has counted."""
+    """What one rank has counted.
 
-    def __init__(self, num_classes: int, ignore_index: int, auc_roc: bool):
-        self.num_classes, self.ignore_index = num_classes, ignore_index
-        self.confusion = np.zeros((num_classes, num_classes), np.int64)
-        self.curves = RocCounts(num_classes) if auc_roc else None
-        self.stopped = False
+    Args:
+        dataset: has `num_classes` and `ignore_index`.
+        auc_roc: keep counts for the ROC curve.
+        is_probability: scores are probabilities, not logits.
+    """
 
-    def add(self, scores: paddle.Tensor, label: np.ndarray, is_probability: bool) -> np.ndarray:
-        """Counts `[B, K, h, w]` against `[B, h, w]`; returns the predictions."""
+    def __init__(self, dataset, auc_roc: bool, is_probability: bool):
+        self.num_classes, self.ignore_index = dataset.num_classes, dataset.ignore_index
+        self.confusion = np.zeros((self.num_classes, self.num_classes), np.int64)
+        self.curves = RocCounts(self.num_classes) if auc_roc else None
+        self.is_probability, self.stopped = is_probability, False
+        self.observe: Callable | None = None
+        self.indices: Iterator[int] = iter(())  # of the images that come
+
+    def add(self, scores: paddle.Tensor, label: np.ndarray) -> None:
+        """Counts `[B, K, h, w]` against `[B, h, w]`."""
         pred = paddle.argmax(scores, axis=1, dtype="int32").numpy()
         self.confusion += confusion_matrix(pred, label, self.num_classes, self.ignore_index)
         if self.curves is not None:
-            probabilities = (scores if is_probability else F.softmax(scores, axis=1)).numpy()
+            probabilities = (scores if self.is_probability else F.softmax(scores, axis=1)).numpy()
             for one, truth in zip(probabilities, label, strict=True):
                 self.curves.add(one, truth, self.ignore_index)
-        return pred
+        if self.observe is not None:
+            for i in range(len(label)):
+                self.observe(next(self.indices), scores[i], self.is_probability, pred[i], label[i])
 
 
-def _log(result: EvalResult) -> None:
+def _log(result: EvalResult, names: tuple[str, ...]) -> None:
     metrics = result.metrics
     auc = "" if result.auc_roc is None else f" Auc_roc: {result.auc_roc:.4f}"
     logger.info(
@@ -201,6 +203,7 @@ def _log(result: EvalResult) -> None:
             f"[EVAL] {len(metrics.absent)} classes occur neither in labels nor in predictions and are left out of the "
             f"means: {', '.join(map(str, metrics.absent))}"
         )
+    logger.info(f"[EVAL] Classes: \n{class_table.table_text(class_table.class_rows(names, result.confusion))}")
 
 
 def _result(count: _Count, images: int, began: float) -> EvalResult:
