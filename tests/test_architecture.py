@@ -41,7 +41,7 @@ ALLOWED = {
     # Looks at finished models, so it stands above training, as the command line does.
     "analysis": {"analysis", "evaluation"} | CORE,
     # Atomic writes and output checks: needed by every room that writes, so below all of them.
-    "files": {"files", "errors"},
+    "files": {"files", "errors", "log"},
     "errors": {"errors"},
     "optional": {"errors"},
     "user_code": {"errors", "log"},

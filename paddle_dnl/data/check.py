@@ -4,7 +4,6 @@ import hashlib
 import json
 import multiprocessing
 import os
-import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -15,6 +14,7 @@ from paddle_dnl.data.reading import read_bytes, read_image, read_label, require_
 from paddle_dnl.data.statistics import DatasetStatistics, SampleCounts
 from paddle_dnl.errors import DataError
 from paddle_dnl.files.atomic import write_text
+from paddle_dnl.files.caches import writable_cache
 from paddle_dnl.log import logger, progress
 
 _SHOWN = 5
@@ -95,10 +95,9 @@ def _skip(dataset, name: str, problems: dict[int, str]) -> None:
 
 
 def _cache_folder(cache_dir) -> str:
-    home = os.path.expanduser(os.environ.get("SEG_HOME", "~/.paddleseg"))
-    if home.startswith("~"):  # a user without a home folder
-        home = tempfile.gettempdir()
-    return str(cache_dir or os.path.join(home, "tmp", "checked_datasets"))
+    if cache_dir:
+        return str(cache_dir)
+    return str(writable_cache(Path(os.environ.get("SEG_HOME", "~/.paddleseg")) / "tmp" / "checked_datasets"))
 
 
 def _recall(note: str) -> DatasetStatistics | None:

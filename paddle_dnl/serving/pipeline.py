@@ -12,7 +12,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from paddle_dnl.deployment.runtime.predictor import Predictor
+from paddle_dnl.deployment.runtime.predictor import Predictor, Tiled
 from paddle_dnl.errors import DataError, ExportError
 from paddle_dnl.log import logger
 
@@ -145,6 +145,11 @@ class Pipeline:
             with work.step("read"):
                 tensor, info, picture = await self._in_thread(self._prepare, content, work.needs_picture)
             work.require_wanted()
+            if isinstance(tensor, Tiled):
+                with work.step("run"):
+                    output = await self._in_thread(self._run_tiles, tensor, work)
+                with work.step("write"):
+                    return await self._in_thread(self._finish, output, info, picture, work)
             with work.step("run"):
                 gone = asyncio.Event()
                 work.future = self.queue.submit(tensor, lambda: loop.call_soon_threadsafe(gone.set))
@@ -166,6 +171,15 @@ class Pipeline:
         picture = self.decoders.decode(content)
         tensor, info = self.predictor.preprocess(picture, "picture")
         return tensor, info, picture if needs_picture else None
+
+    def _run_tiles(self, picture: Tiled, work: Work) -> np.ndarray:
+        """Tiles queue one after another, so that other pictures get their turn between them."""
+
+        def run(batch: np.ndarray) -> list[np.ndarray]:
+            work.require_wanted()
+            return [future.result() for future in [self.queue.submit(tensor) for tensor in batch]]
+
+        return self.predictor.run_tiled(picture, run)
 
     def _finish(self, output: np.ndarray, info: list, picture: np.ndarray | None, work: Work) -> bytes:
         return work.finish(self.predictor.postprocess(output, info), picture)

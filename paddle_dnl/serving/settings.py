@@ -35,8 +35,11 @@ class Settings(BaseSettings):
     device: Literal["cpu", "gpu"] = Field("cpu", description="where it runs")
     cpu_threads: int | None = Field(None, ge=1, description="of the engine; default OMP_NUM_THREADS, else one per core")
     enable_mkldnn: bool = Field(False, description="oneDNN; only where the export verified it")
-    wrong_size: Literal["resize", "refuse"] = Field(
-        "resize", description="pictures of another size than a fixed-size model takes"
+    wrong_size: Literal["resize", "refuse"] | None = Field(
+        None, description="pictures of another size than a fixed-size model takes; default: see tile"
+    )
+    tile: Literal["auto", "never"] = Field(
+        "auto", description="overlapping tiles for pictures over 1.5 times the model's size; else all are resized"
     )
     max_request_bytes: int = Field(32_000_000, ge=1, description="larger requests are refused")
     max_pixels: int = Field(25_000_000, ge=1, description="larger pictures are refused before they are decoded")

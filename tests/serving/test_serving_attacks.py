@@ -160,12 +160,16 @@ def test_who_leaves_gives_no_place_to_others_while_the_pixels_stay(exported, pre
     slow.preprocess = counted
 
     async def come_and_go():
-        for _ in range(6):
+        for _ in range(4):
             tasks = [asyncio.ensure_future(_status(app, png(IMAGE))) for _ in range(6)]
-            await asyncio.sleep(0.4)
+            while len(pipeline.queue) < 2:
+                await asyncio.sleep(0.01)
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            # Those that were being read give their place back when they have been.
+            while pipeline._pixel_slots._value < 2:
+                await asyncio.sleep(0.01)
         free = pipeline._pixel_slots._value
         slow.go.set()
         while pipeline._pixel_slots._value < 3:
