@@ -56,7 +56,13 @@ def encode_image(image_bgr: np.ndarray, suffix: str = ".png") -> bytes:
 
 
 def encode_label_png(label: np.ndarray, colors: Colors) -> bytes:
-    """Class numbers as a palette PNG: programs read the numbers, people see the colours."""
+    """Class numbers as a palette PNG: programs read the numbers, people see the colours.
+
+    More than 256 classes do not fit a palette and give a grey PNG of 16 bits.
+    """
+    if len(colors) > 256:
+        _, content = cv2.imencode(".png", label.astype(np.uint16))
+        return content.tobytes()
     picture = Image.fromarray(label.astype(np.uint8))
     picture.putpalette(_palette(colors).tobytes())
     buffer = io.BytesIO()
