@@ -26,8 +26,8 @@ def _set_start_weights(model, path: str | None) -> None:
 class Config:
     """A configuration file with its bases, the overrides of the command line, and defaults, all checked.
 
-    Has the attributes of PaddleSeg's `Config`; beyond its keys it knows `grad_accum_iters`, `ema_decay`,
-    `pretrained_sha256` and `start_weights`.
+    Has the attributes of PaddleSeg's `Config` and `files`, the paths that were read; beyond its keys it knows
+    `grad_accum_iters`, `ema_decay`, `pretrained_sha256` and `start_weights`.
 
     Args:
         path: a .yml file, a name of the model zoo, or the configuration as a dict.
@@ -55,7 +55,8 @@ class Config:
         trust_config: bool = False,
     ):
         self.path = "configuration" if isinstance(path, dict) else str(find_config(path))
-        self.dic = copy.deepcopy(path) if isinstance(path, dict) else read_config(self.path)
+        self.files: list[Path] = []
+        self.dic = copy.deepcopy(path) if isinstance(path, dict) else read_config(self.path, self.files)
         with self.named_in_errors():
             modernise(self.dic)
         options = list(opts or [])
