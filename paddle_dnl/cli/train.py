@@ -69,6 +69,10 @@ def main(argv=None) -> int:
         pretrained=args.pretrained,
         from_scratch=args.from_scratch,
     )
+    if args.resume_model is None:
+        from paddle_dnl.models.build import require_start_weights
+
+        require_start_weights(config)  # before data are looked at
     args.to_static_training = args.to_static_training or config.to_static_training
     if args.do_eval and not config.val_dataset_cfg:
         raise UsageError(f"--do_eval: {args.config} has no val_dataset")

@@ -78,8 +78,6 @@ def require_start_weights(config: Config) -> None:
             f"{wanted['source']} --part backbone --config {config.path} --input {file} --output {stem}.safetensors`; "
             "--from_scratch trains from random weights on purpose"
         )
-    if given and not any(given.values()):
-        logger.info("training from scratch: no start weights")
 
 
 def load_start_weights(model: paddle.nn.Layer, model_cfg: dict) -> None:
@@ -103,6 +101,8 @@ def load_start_weights(model: paddle.nn.Layer, model_cfg: dict) -> None:
             raise CheckpointError(f"{error}{_nearest(model_cfg['type'], error.backbone)}") from None
     if model_cfg.get("pretrained"):
         start_weights.load_partly(model, model_cfg["pretrained"], "model.pretrained")
+    elif path is None and "pretrained" in {**model_cfg, **(model_cfg.get("backbone") or {})}:
+        logger.info("training from scratch: no start weights")
 
 
 def _nearest(model: str, backbone: dict[str, str]) -> str:

@@ -49,8 +49,6 @@ class Trainer:
     def __init__(self, config, options: TrainOptions):
         self.config, self.options = config, options
         collectives.initialise()
-        if options.resume_model is None:
-            require_start_weights(config)
         self.progress = Progress()
         self._choose_seed()
         self._build_data()
@@ -146,8 +144,7 @@ class Trainer:
     def _load_start_weights(self) -> None:
         """What the configuration names; a run that resumes replaces them anyway and needs no download."""
         if self.resumed_from is None:
-            if self.options.resume_model is not None:
-                require_start_weights(self.config)  # `auto` has found nothing to go on from
+            require_start_weights(self.config)
             checksums = self.config.dic.get("pretrained_sha256")
             load_start_weights(self.model, resolve_pretrained(self.config.model_cfg, checksums))
 
