@@ -26,6 +26,7 @@ PROGRAMS = {
     "report": Program("paddle_dnl.cli.report", "write an HTML report of a training run"),
     "macs": Program("paddle_dnl.cli.count_macs", "count parameters and multiply-accumulates"),
     "configs": Program("paddle_dnl.cli.configs", "list, show or copy the configurations of the model zoo"),
+    "configs new": Program("paddle_dnl.cli.configs_new", "write a configuration for your own data"),
     "info": Program("paddle_dnl.cli.info", "show versions, devices and optional libraries"),
     "completion": Program("paddle_dnl.cli.completion", "print the completion code for a shell"),
     "data import": Program("paddle_dnl.cli.data_import", "labelme, COCO, VOC, CVAT or masks to training data"),
