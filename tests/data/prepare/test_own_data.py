@@ -79,14 +79,14 @@ def test_worked_example(data, tmp_path):
     assert data_preview.main([str(config), "--out", str(tmp_path / "preview.html"), "--samples", "2", "--times", "2"]) == 0
     assert (tmp_path / "preview.html").read_text().count("<img") == 8
     progress = paddle_dnl.train(
-        str(config), save_dir=str(tmp_path / "run"), iters=60, batch_size=6, do_eval=True, save_interval=60, seed=0
+        str(config), save_dir=str(tmp_path / "run"), iters=10, batch_size=6, do_eval=True, save_interval=10, seed=0
     )
     weights = str(tmp_path / "run" / "best_model" / "model.pdparams")
     result = paddle_dnl.evaluate(str(config), weights)
-    assert result.metrics.miou == pytest.approx(progress.best_miou) and result.metrics.miou > 0.4
+    assert result.metrics.miou == pytest.approx(progress.best_miou) and result.metrics.miou > 0.2
     folder = str(tmp_path / "export")
     export.main(["--config", str(config), "--model_path", weights, "--save_dir", folder, "--input_shape", "1", "3", "48", "64"])
     predictor = paddle_dnl.Predictor(folder)
     assert predictor.classes.names == annotated.NAMES
     label = predictor.predict([annotated.picture(3)])[0]
-    assert (label == annotated.truth(3)).mean() > 0.85
+    assert (label == annotated.truth(3)).mean() > 0.7
