@@ -91,53 +91,60 @@ def make_config(root: Path, model: str, free: int | None) -> str:
     iters = max(1000, min(40_000, 100 * len(train) // batch // 500 * 500))
     # Class names stay in one place, classes.txt; the configuration finds it beside the lists.
     names = ", ".join(f"{i} {name}" for i, name in enumerate(classes.names))
-    section = {**choice.section, "backbone": dict(choice.section["backbone"])}
     data = {"type": "Dataset", "dataset_root": str(root), "separator": "\t", "num_classes": len(classes.names)}
-    augmentation = [
+    val_section = {**data, "val_path": str(root / "val.txt"), "mode": "val", "transforms": [{"type": "Normalize"}]}
+    parts = [
+        (
+            [
+                f"# {model} on {root}: {len(train)} images to train on, {len(val)} to validate; classes {names}.",
+                "#   paddle-dnl data preview THIS_FILE        the pictures as the network will see them",
+                "#   paddle-dnl train --config THIS_FILE --do_eval --save_dir output/mine",
+                f"# batch_size: an estimate, {choice.bytes_per_pixel} bytes per pixel of a batch, from the memory that was free.",
+            ],
+            {"batch_size": batch},
+        ),
+        (["# Optimizer steps: about 100 times each image."], {"iters": iters}),
+        (
+            [
+                f"# Names and colours of the classes are in {FILE_NAME}; the number of classes goes from here to the model.",
+                "# crop_size: of the median picture; the last size that every sample of a batch gets.",
+            ],
+            {"train_dataset": {**data, "train_path": str(root / "train.txt"), "mode": "train", "transforms": _steps(crop)}},
+        ),
+        (["# Nothing that cannot be undone: scores are those of whole pictures."], {"val_dataset": val_section}),
+        *_recipe(choice, iters),
+    ]
+    return "\n".join("\n".join([*comments, to_yaml(content)]) for comments, content in parts)
+
+
+def _steps(crop: list[int]) -> list[dict]:
+    """Training transforms: scale, crop, flip, colours, normalisation."""
+    return [
         {"type": "ResizeStepScaling", "min_scale_factor": 0.5, "max_scale_factor": 2.0, "scale_step_size": 0.25},
         {"type": "RandomPaddingCrop", "crop_size": crop},
         {"type": "RandomHorizontalFlip"},
         {"type": "RandomDistort", "brightness_range": 0.4, "contrast_range": 0.4, "saturation_range": 0.4},
         {"type": "Normalize"},
     ]
-    is_scratch = choice.start is None
-    optimizer = (
-        {"type": "AdamW", "weight_decay": 0.01}
-        if is_scratch
-        else {"type": "SGD", "momentum": 0.9, "weight_decay": 4e-5}
-    )
-    schedule = {
-        "type": "PolynomialDecay", "learning_rate": 0.001 if is_scratch else 0.01, "end_lr": 0, "power": 0.9,
-        "warmup_iters": max(1, iters // 20), "warmup_start_lr": 1e-5,
-    }  # fmt: skip
+
+
+def _recipe(choice: ModelChoice, iters: int) -> list[tuple[list[str], dict]]:
+    """Comments and sections of optimizer, schedule, losses and model."""
+    section = {**choice.section, "backbone": dict(choice.section["backbone"])}
     start = ["# Trained from random weights."]
-    if choice.start:
+    optimizer, rate = {"type": "AdamW", "weight_decay": 0.01}, 0.001
+    if choice.start is not None:
         section["backbone"]["pretrained"] = choice.start
+        optimizer, rate = {"type": "SGD", "momentum": 0.9, "weight_decay": 4e-5}, 0.01
         start = [
             "# Start weights (ImageNet) are fetched at the first run; without a network:",
             "#   --opts model.backbone.pretrained=FILE, or =null for random weights.",
         ]
-    parts = [
-        (
-            [f"# {model} on {root}: {len(train)} images to train on, {len(val)} to validate; classes {names}.",
-             "#   paddle-dnl data preview THIS_FILE        the pictures as the network will see them",
-             "#   paddle-dnl train --config THIS_FILE --do_eval --save_dir output/mine",
-             f"# batch_size: an estimate, {choice.bytes_per_pixel} bytes per pixel of a batch, from the memory that was free."],
-            {"batch_size": batch},
-        ),
-        (["# Optimizer steps: about 100 times each image."], {"iters": iters}),
-        (
-            [f"# Names and colours of the classes are in {FILE_NAME}; the number of classes goes from here to the model.",
-             "# crop_size: of the median picture; the last size that every sample of a batch gets."],
-            {"train_dataset": {**data, "train_path": str(root / "train.txt"), "mode": "train", "transforms": augmentation}},
-        ),
-        (
-            ["# Nothing that cannot be undone: scores are those of whole pictures."],
-            {"val_dataset": {**data, "val_path": str(root / "val.txt"), "mode": "val", "transforms": [{"type": "Normalize"}]}},
-        ),
+    schedule = {"type": "PolynomialDecay", "learning_rate": rate, "end_lr": 0, "power": 0.9}
+    schedule |= {"warmup_iters": max(1, iters // 20), "warmup_start_lr": 1e-5}
+    coefficients = ["# One factor for the main output and one for the auxiliary one of training."]
+    return [
         ([], {"optimizer": optimizer, "lr_scheduler": schedule}),
-        (["# One factor for the main output and one for the auxiliary one of training."],
-         {"loss": {"types": [{"type": "CrossEntropyLoss"}], "coef": [1, 0.4]}}),
+        (coefficients, {"loss": {"types": [{"type": "CrossEntropyLoss"}], "coef": [1, 0.4]}}),
         (start, {"model": section}),
-    ]  # fmt: skip
-    return "\n".join("\n".join([*comments, to_yaml(content)]) for comments, content in parts)
+    ]
