@@ -47,6 +47,7 @@ test-slow: $(STAMP)
 # steps anew, in PyTorch and in an environment of their own; TORCH=file.whl installs another build of it.
 parity: $(STAMP) .venv-parity/.complete
 	OMP_NUM_THREADS=1 .venv-parity/bin/python tests/reference/trajectories.py --check
+	.venv-parity/bin/python tests/reference/mmseg_facts.py --check
 	$(TEST) -m "slow or not slow" tests/golden tests/convert tests/models tests/nn
 
 .venv-parity/.complete: pyproject.toml constraints.txt

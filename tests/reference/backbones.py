@@ -1,9 +1,9 @@
 """Feature maps of torchvision's ResNets and timm's ResNet-Ds with seeded weights, for tests/golden/test_backbones.py.
 
     python tests/reference/backbones.py --write     stores names, shapes and features in tests/data/golden/backbones
-    python tests/reference/backbones.py --check     compares with the stored ones (part of `make parity`)
+    python tests/reference/backbones.py --check     compares with the stored ones
 
-Needs PyTorch, torchvision and timm, in the environment of `make parity`.
+Needs PyTorch, torchvision and timm, which `make parity` does not install: use an environment of your own.
 """
 
 import argparse
