@@ -2,14 +2,12 @@
 
 import hashlib
 import json
-import multiprocessing
 import os
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable
 from pathlib import Path
 
 from paddle_dnl.data.base_dataset import SegmentationDataset, label_problem, size_text
+from paddle_dnl.data.processes import map_in_processes
 from paddle_dnl.data.reading import read_bytes, read_image, read_label, require_whole
 from paddle_dnl.data.statistics import DatasetStatistics, SampleCounts
 from paddle_dnl.errors import DataError
@@ -198,39 +196,8 @@ def _agree(pairs: list, name: str, problems: dict[int, str], gather: Callable[[o
     return dict(sorted(merged.items()))
 
 
-_inherited = None  # in a process that reads: the dataset, got by the fork, as sending it with each task would take long
-
-
-def _inherit(dataset) -> None:
-    global _inherited
-    _inherited = dataset
-
-
-def _look_inherited(pair) -> str | SampleCounts | None:
-    return _look(_inherited, pair)
-
-
-def _read_parallel(dataset, pairs: list, num_workers: int) -> Iterator[str | SampleCounts | None]:
-    pool = ProcessPoolExecutor(num_workers, multiprocessing.get_context("fork"), _inherit, (dataset,))
-    done = 0
-    try:
-        for problem in pool.map(_look_inherited, pairs, chunksize=_CHUNK):
-            yield problem
-            done += 1
-    except BrokenProcessPool as error:
-        # multiprocessing's own pool would start another process and wait for ever for what the first was to do.
-        raise DataError(
-            f"a process that checks the files was killed, as the system does when memory runs out ({done} of "
-            f"{len(pairs)} samples were read, next {pairs[done][0]}); give fewer --num_workers"
-        ) from error
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
 def _read_all(dataset, pairs: list, name: str, num_workers: int) -> list[str | SampleCounts | None]:
     """`_look` at each pair."""
-    if num_workers > 1 and "fork" in multiprocessing.get_all_start_methods():
-        found = _read_parallel(dataset, pairs, num_workers)
-    else:
-        found = (_look(dataset, pair) for pair in pairs)
+    what = "that checks the files"
+    found = map_in_processes(_look, dataset, pairs, num_workers, what=what, chunk=_CHUNK)
     return list(progress(found, f"check {name}", len(pairs)))

@@ -4,7 +4,7 @@ import time
 from pathlib import Path
 
 from paddle_dnl import registry
-from paddle_dnl.data.loading import load_batches, stack_training
+from paddle_dnl.data.loading import WorkerError, load_batches, stack_training
 from paddle_dnl.distributed import collectives
 from paddle_dnl.distributed.signals import StopSignal
 from paddle_dnl.evaluation.evaluator import evaluate
@@ -28,6 +28,7 @@ from paddle_dnl.training.sampling import (
     sample_names,
     seed_step,
 )
+from paddle_dnl.training.worker_loss import save_and_explain
 from paddle_dnl.weights.downloads import resolve_pretrained
 
 import numpy as np
@@ -219,6 +220,8 @@ class Trainer:
                 logger.warning(f"stopped by signal at iter {self.progress.iteration}; --resume_model auto goes on")
             collectives.finish()
             return self.progress
+        except WorkerError as error:
+            raise save_and_explain(self, error) from error
         finally:
             profiler.stop()
             batches.close()
