@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Every source file names its licence, by SPDX's line at its top."""
 
 from pathlib import Path
@@ -12,7 +13,9 @@ def test_source_files_name_their_licence():
     files += ROOT.glob("*.py")
     assert len(files) > 300
     texts = {path: path.read_text(encoding="utf-8") for path in files}
-    without = [str(path.relative_to(ROOT)) for path, text in texts.items() if text and LINE not in text.splitlines()[:2]]
+    without = [
+        str(path.relative_to(ROOT)) for path, text in texts.items() if text and LINE not in text.splitlines()[:2]
+    ]
     assert not without, f"put {LINE!r} first into {without}"
 
 

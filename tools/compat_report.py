@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How much of PaddleSeg works here: every configuration of a checkout through load and build, and tiny runs of every model.
 
     python tools/compat_report.py --paddleseg ../PaddleSeg                  load and build all of its configurations

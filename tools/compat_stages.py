@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The stages of `tools/compat_report.py`: what is done with one configuration, ours and PaddleSeg's. Each runs in a child."""
 
 import contextlib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The programs of `paddle-dnl`, the only list of them: a new one adds a line here.
 
 Each module has `make_parser()`, which imports no Paddle, and `main(argv)`, which returns the exit status.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Building models and backbones of PaddleSeg without their start weights, which only our own reader reads.
 
 Their constructors fetch and unpickle `pretrained`. Most accept None; some insist on a file: they read it in `init_weight`, to

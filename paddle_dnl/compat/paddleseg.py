@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Components of an installed PaddleSeg by name: the release on PyPI (2.8.0) or a git checkout of its develop branch.
 
 The only place from which PaddleSeg is imported, and only when something asks for one of its names.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Batches from a dataset, in this process or in workers, with errors that arrive.
 
 PaddlePaddle's own loader stands still for ever when a sample raises in its reader thread; here a failing sample becomes a

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Images and labels from files, with an error that names the file."""
 
 import io
@@ -82,7 +83,9 @@ def decode_image(
         raise DataError(f"{path}: is not a readable image; it may be damaged or of an unknown format")
     # The orientation in the EXIF header may exchange the sides.
     if size is not None and sorted(image.shape[:2]) != sorted(size):
-        raise DataError(f"{path}: is {image.shape[1]}x{image.shape[0]} after decoding, its header says {size[0]}x{size[1]}")
+        raise DataError(
+            f"{path}: is {image.shape[1]}x{image.shape[0]} after decoding, its header says {size[0]}x{size[1]}"
+        )
     return image
 
 

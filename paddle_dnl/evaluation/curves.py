@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Charts of a training run, drawn from the VisualDL files that it wrote."""
 
 from pathlib import Path

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What val.py writes beside its log lines: scores as JSON and CSV, predictions, probabilities, a Cityscapes submission."""
 
 import io

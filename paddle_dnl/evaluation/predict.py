@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Label pictures and overlays for images, with the dynamic graph: what predict.py does."""
 
 from collections.abc import Iterable

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The losses of all outputs of a model, from the `loss` section of a configuration."""
 
 from paddle_dnl import registry

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a training run tells: log lines as PaddleSeg writes them, and VisualDL scalars and images under its tags."""
 
 import time

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What would make a training useless, found before its first step: refused, or said."""
 
 import contextlib

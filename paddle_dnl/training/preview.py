@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A picture of what the model sees during training: image, truth and prediction side by side."""
 
 from paddle_dnl.data.classes import classes_of

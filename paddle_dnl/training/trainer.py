@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Training, in the order things happen: build, resume, then loop { step, log, evaluate, save }."""
 
 import time

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Weights: reading them from files safely and putting them into a model with every key accounted for."""
 
 import hashlib

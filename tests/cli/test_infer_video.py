@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """infer.py on videos and cameras: frames, order, rates, ends that come too early."""
 
 from pathlib import Path

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """tools/report.py on a real small run: scores by hand, worst images, times, and what it refuses."""
 
 import re

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """predict.py decides as val.py does, under every setting that a test_config may hold."""
 
 import inspect
@@ -75,5 +76,15 @@ def test_logits_are_restored_as_in_an_evaluation(augmented, align_corners, pictu
 
 def test_takes_every_setting_of_an_evaluation():
     """`test_config` is handed to both as keyword arguments."""
-    of_the_run = {"model", "dataset", "batch_size", "num_workers", "auc_roc", "print_detail", "stop", "observe", "scored"}
+    of_the_run = {
+        "model",
+        "dataset",
+        "batch_size",
+        "num_workers",
+        "auc_roc",
+        "print_detail",
+        "stop",
+        "observe",
+        "scored",
+    }
     assert set(inspect.signature(evaluate).parameters) - of_the_run <= set(inspect.signature(predict).parameters)

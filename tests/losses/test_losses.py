@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Losses against NumPy in float64, values and gradients, and against paddleseg where it runs."""
 
 from paddle_dnl import losses

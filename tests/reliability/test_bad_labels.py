@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Bad labels of the datasets with folders and class numbers of their own: refused with file and value, as for plain lists.
 
 The files are spoilt as for `Dataset`, then moved to where ADE20K and the PASCAL classes look for them.

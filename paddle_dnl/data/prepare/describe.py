@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A dataset in numbers: classes, sizes, duplicates, suggestions; as text, JSON and an HTML page."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the network will see: pictures before and after the transforms, with their labels drawn over, as one page."""
 
 import random

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The programs that run an exported graph: Paddle Inference and ONNX Runtime, each as `run(batch) -> array`."""
 
 import os

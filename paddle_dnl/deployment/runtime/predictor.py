@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`Predictor`: an exported folder as an object that turns pictures into label maps."""
 
 import itertools

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """ResNet for segmentation (He et al., CVPR 2016), in the three forms that DNLNet and DMNet weights exist for.
 
 | stem  | first convolutions         | shortcut of a strided block     | dilated stages        | from              |
