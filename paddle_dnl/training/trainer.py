@@ -11,7 +11,7 @@ from paddle_dnl.distributed.signals import StopSignal
 from paddle_dnl.evaluation.evaluator import evaluate
 from paddle_dnl.log import logger
 from paddle_dnl.losses import build_losses
-from paddle_dnl.models.build import build_model, load_start_weights
+from paddle_dnl.models.build import build_model, load_start_weights, require_start_weights
 from paddle_dnl.optim import build_lr_scheduler, build_optimizer
 from paddle_dnl.profile.memory_plan import announce_evaluation
 from paddle_dnl.startup import allocator
@@ -60,8 +60,7 @@ class Trainer:
             self._load_start_weights()
             self._prepare_model()
             self._resume()
-            settings = self._evaluation_settings()
-            preflight.check_model(self.model, self.train_dataset, self.val_dataset, settings, config.batch_size)
+            preflight.check_model(self, self._evaluation_settings())
         except BaseException:  # who keeps the exception, as a notebook does, would keep the folder with it
             self._close_folder()
             raise
@@ -145,8 +144,10 @@ class Trainer:
     def _load_start_weights(self) -> None:
         """What the configuration names; a run that resumes replaces them anyway and needs no download."""
         if self.resumed_from is None:
-            checksums = self.config.dic.get("pretrained_sha256")
-            load_start_weights(self.model, resolve_pretrained(self.config.model_cfg, checksums))
+            require_start_weights(self.config)
+            load_start_weights(
+                self.model, resolve_pretrained(self.config.model_cfg, self.config.dic.get("pretrained_sha256"))
+            )
 
     # ------------------------------------------------------------------------------------------ resume
 
@@ -197,7 +198,8 @@ class Trainer:
             steps_per_epoch=max(1, self.sampler.steps_per_epoch // self.accumulate),
             batch_size=self.config.batch_size * self.accumulate,
             save_dir=self.save_dir,
-            use_vdl=options.use_vdl and collectives.is_main(),
+            use_vdl=options.use_vdl,
+            is_main=collectives.is_main(),
         )
         logger.info(f"training {self.progress.iteration} -> {iters} iters, seed {self.seed}, output in {self.save_dir}")
         is_plain = not options.to_static_training and options.amp_level != "O2"  # as the plan's probe needs the layers
