@@ -1,5 +1,6 @@
 """Training, in the order things happen: build, resume, then loop { step, log, evaluate, save }."""
 
+import functools
 import time
 from pathlib import Path
 
@@ -279,10 +280,12 @@ class Trainer:
         return means
 
     def _backward(self, data: dict) -> dict[str, float]:
-        image, label = paddle.to_tensor(data["img"]), paddle.to_tensor(data["label"]).astype("int64")
-        edges = paddle.to_tensor(data["edge"]).astype("int64") if "edge" in data else None
+        data = paddle.utils.map_structure(paddle.to_tensor, data)
+        data |= {key: data[key].astype("int64") for key in ("label", "edge") if key in data}
+        hook = getattr(self.model, "loss_computation", None)
+        hook = hook and functools.partial(hook, data=data)
         with amp.autocast(self.precision, self.options.amp_level):
-            losses = self.losses(self.forward(image), label, edges)
+            losses = self.losses(self.forward(data["img"]), data["label"], data.get("edge"), hook)
             loss = sum(value for _, value in losses) / self.accumulate
         if paddle.get_device() == "cpu":
             allocator.give_back()  # the backward pass needs blocks of other sizes
