@@ -2,6 +2,7 @@
 
 import argparse
 
+from paddle_dnl.config.choices import AVERAGES
 from paddle_dnl.errors import UsageError
 from paddle_dnl.log import logger
 
@@ -26,6 +27,11 @@ def add_config(parser: argparse.ArgumentParser, help: str = "YAML configuration"
     options.setdefault("required", True)
     text = f"{help}: a file, or a name that `paddle-dnl configs` lists"
     parser.add_argument("--config", help=text, **options).completer = _complete_config
+    add_overrides(parser)
+
+
+def add_overrides(parser: argparse.ArgumentParser) -> None:
+    """--opts, --custom_imports and --trust_config, of programs whose configuration is a positional argument."""
     parser.add_argument("--opts", nargs="+", metavar="KEY=VALUE", help="replace values of the configuration")
     parser.add_argument(
         "--custom_imports", nargs="+", metavar="MODULE", help="your .py files and modules, which register components"
@@ -84,8 +90,9 @@ def add_augmented(parser: argparse.ArgumentParser, switch: str) -> None:
     parser.add_argument("--stride", nargs=2, type=int, metavar=("W", "H"))
     parser.add_argument(
         "--average",
-        choices=("logits", "softmax"),
-        help="what overlapping windows and scales average; default as in test_config, else logits",
+        choices=AVERAGES,
+        help="how scales and flips are averaged: PaddleSeg's rule (logits, the default), mmsegmentation's and DGMN2's "
+        "(softmax), the DNL authors' (official)",
     )
 
 

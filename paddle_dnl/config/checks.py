@@ -10,6 +10,7 @@ import reprlib
 
 from paddle_dnl import optim, registry
 from paddle_dnl.config import dataset_values
+from paddle_dnl.config.choices import AVERAGES
 from paddle_dnl.errors import ConfigError
 from paddle_dnl.optim.groups import number
 
@@ -215,8 +216,8 @@ def _check_test_config(cfg: dict, where: str = "test_config") -> None:
         inner = cfg["while_training"]
         _check_test_config(inner, f"{where}.while_training")
         cfg = {**{key: value for key, value in cfg.items() if key != "while_training"}, **inner}
-    if cfg.get("average", "logits") not in ("logits", "softmax"):
-        raise ConfigError(f"{where}.average: must be logits or softmax, got {cfg['average']!r}")
+    if cfg.get("average", "logits") not in AVERAGES:
+        raise ConfigError(f"{where}.average: must be one of {', '.join(AVERAGES)}, got {cfg['average']!r}")
     for key in ("crop_size", "stride"):
         value = cfg.get(key)
         if value is None and cfg.get("is_slide"):

@@ -176,16 +176,17 @@ def strip_inherit_keys(value):
     return value
 
 
-def read_config(path: str | Path) -> dict:
+def read_config(path: str | Path, files: list[Path] | None = None) -> dict:
     """A configuration with its bases merged in, as plain dicts, lists and scalars.
 
     Args:
         path: of the file, or a name of the model zoo, see `paddle_dnl.config.lookup.find_config`.
+        files: gets the paths of all files that are read.
 
     Raises:
         ConfigError: see `read_yaml_mapping`; also a base that is missing or leads back to the file itself, and too many.
     """
-    return strip_inherit_keys(_read_with_bases(find_config(path), (), []))
+    return strip_inherit_keys(_read_with_bases(find_config(path), (), [] if files is None else files))
 
 
 def _read_with_bases(path: Path, children: tuple[Path, ...], done: list[Path]) -> dict:

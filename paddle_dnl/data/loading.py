@@ -20,6 +20,14 @@ import numpy as np
 import paddle
 
 _FAILURE = "failure"
+_WORKER_KILLED = (
+    "a data loading process was killed, as the system does when memory or shared memory (/dev/shm) runs out; give fewer "
+    "--num_workers, or a container more shared memory (docker run --shm-size)"
+)
+
+
+class WorkerError(DataError):
+    """A process that loads data was killed."""
 
 
 def _failure(error: Exception) -> dict:
@@ -114,6 +122,7 @@ def load_batches(
 
     Raises:
         DataError: a sample could not be read or does not fit its batch; names what is wrong.
+        WorkerError: a process was killed.
     """
     guarded, join = _Guarded(dataset), _GuardedCollate(collate)
 
@@ -130,9 +139,16 @@ def load_batches(
             worker_init_fn=partial(_start_worker, os.getpid()),
         )
         iterator = iter(loader)
+        if threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGCHLD"):
+            # Paddle's handler would raise its error anywhere, in the middle of a save too; `next` looks after the processes.
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         try:
             for batch in iterator:
                 yield _checked(batch)
+        except (RuntimeError, SystemError) as error:
+            if not any(words in str(error) for words in ("DataLoader", "Blocking queue is killed")):
+                raise
+            raise WorkerError(_WORKER_KILLED) from error
         finally:
             # Ends worker processes now; the garbage collector would do it some time later.
             iterator._try_shutdown_all()

@@ -5,8 +5,7 @@ import time
 from pathlib import Path
 
 from paddle_dnl import registry
-from paddle_dnl.data.check import check_dataset
-from paddle_dnl.data.loading import load_batches, stack_training
+from paddle_dnl.data.loading import WorkerError, load_batches, stack_training
 from paddle_dnl.distributed import collectives
 from paddle_dnl.distributed.signals import StopSignal
 from paddle_dnl.evaluation.evaluator import evaluate
@@ -16,7 +15,7 @@ from paddle_dnl.models.build import build_model, load_start_weights
 from paddle_dnl.optim import build_lr_scheduler, build_optimizer
 from paddle_dnl.profile.memory_plan import announce_evaluation
 from paddle_dnl.startup import allocator
-from paddle_dnl.training import amp, best_models, checkpoint, nan_guard, recipe_changes
+from paddle_dnl.training import amp, best_models, checkpoint, nan_guard, preflight, recipe_changes
 from paddle_dnl.training.ema import ModelEMA
 from paddle_dnl.training.logs import TrainLog
 from paddle_dnl.training.options import Progress, TrainOptions
@@ -30,6 +29,7 @@ from paddle_dnl.training.sampling import (
     sample_names,
     seed_step,
 )
+from paddle_dnl.training.worker_loss import save_and_explain
 from paddle_dnl.weights.downloads import resolve_pretrained
 
 import numpy as np
@@ -60,6 +60,8 @@ class Trainer:
             self._load_start_weights()
             self._prepare_model()
             self._resume()
+            settings = self._evaluation_settings()
+            preflight.check_model(self.model, self.train_dataset, self.val_dataset, settings, config.batch_size)
         except BaseException:  # who keeps the exception, as a notebook does, would keep the folder with it
             self._close_folder()
             raise
@@ -75,19 +77,12 @@ class Trainer:
 
     def _build_data(self) -> None:
         config = self.config
+        preflight.check_config(config)
         self.train_dataset = registry.build(config.train_dataset_cfg, "dataset", "train_dataset")
         self.val_dataset = None
         if self.options.do_eval:
             self.val_dataset = registry.build(config.val_dataset_cfg, "dataset", "val_dataset")
-        for name in ("train_dataset", "val_dataset"):
-            if getattr(self, name) is not None:
-                check_dataset(
-                    getattr(self, name),
-                    name,
-                    num_workers=self.options.num_workers,
-                    skip_bad=self.options.skip_bad_samples,
-                    gather=collectives.all_gather_object,
-                )
+        preflight.check_data(self.train_dataset, self.val_dataset, self.options)
         self.accumulate = config.dic.get("grad_accum_iters", 1)
         self.sampler = PositionSampler(
             len(self.train_dataset) * self.options.repeats,
@@ -134,9 +129,10 @@ class Trainer:
             self.folder = RunFolder(self.save_dir)
             self.config_text = self.config.dump()
             chosen = checkpoint.find_resume(options.resume_model, self.save_dir)
+            checkpoint.require_free_names(self.save_dir, chosen, best_models.NAMES if options.do_eval else ())
             if chosen is not None:
                 recipe_changes.review(chosen, self.config.dic, options.allow_recipe_changes)
-            recipe_changes.write_config(self.save_dir / checkpoint.CONFIG, self.config_text)
+            self.folder.write_config(self.config_text, self.config.files)
         # Rank 0 chooses for all: each might find another one, or none, on a disk of its own.
         self.resumed_from = collectives.broadcast_object(chosen)
         # Checkpoints that this run wrote or began with, oldest first.
@@ -225,6 +221,8 @@ class Trainer:
                 logger.warning(f"stopped by signal at iter {self.progress.iteration}; --resume_model auto goes on")
             collectives.finish()
             return self.progress
+        except WorkerError as error:
+            raise save_and_explain(self, error) from error
         finally:
             profiler.stop()
             batches.close()
@@ -314,18 +312,24 @@ class Trainer:
             collectives.share_statistics(self.ema.model)
         scores = None
         due = self.val_dataset is not None and (self._is_save_point() or self.progress.evaluation_due)
-        if due and not interrupted:
+        self.progress.evaluation_due = due
+        self._save(None)
+        if due and not interrupted:  # after saving: an evaluation that fails costs no steps
             scores = self._evaluate()
             interrupted = scores is None
-        self.progress.evaluation_due = due and scores is None
-        self._save(scores)
+        if scores is not None:
+            self.progress.evaluation_due = False
+            self._save(scores, is_written=True)
         self.log.resume()
         return interrupted
 
+    def _evaluation_settings(self) -> dict:
+        settings = dict(self.config.test_config_while_training, num_workers=min(self.options.num_workers, 1))
+        return settings | {"precision": self.precision, "amp_level": self.options.amp_level}
+
     def _evaluate(self) -> dict[str, float] | None:
         """The scores, by name; None when a signal came."""
-        settings = dict(self.config.test_config_while_training, num_workers=min(self.options.num_workers, 1))
-        settings |= {"precision": self.precision, "amp_level": self.options.amp_level}
+        settings = self._evaluation_settings()
         iteration = self.progress.iteration
         scores = {}
         for prefix, model in (("", self.model), ("Ema_", self.ema and self.ema.model)):
@@ -345,8 +349,8 @@ class Trainer:
 
     # ------------------------------------------------------------------------------------------ save
 
-    def _save(self, scores: dict[str, float] | None) -> None:
-        """Writes `iter_N`, and gives it the name `best_model` when it is the best so far."""
+    def _save(self, scores: dict[str, float] | None, is_written: bool = False) -> None:
+        """Writes `iter_N`, or with `is_written` only its states; names it `best_model` when it is the best so far."""
         progress, iteration = self.progress, self.progress.iteration
         scores = scores or {}
         if collectives.broadcast_object(self.folder.ensure() if collectives.is_main() else None):
@@ -363,8 +367,9 @@ class Trainer:
         folder = self.save_dir / f"iter_{iteration}"
         if collectives.is_main():
             states = {**vars(progress), "scaler": self.scaler.state_dict(), "layout": self._layout()}
-            if self.resumed_from is not None:  # before its first step Paddle's optimizer does not give its slots
-                checkpoint.link_checkpoint(self.resumed_from, folder, states)
+            source = folder if is_written else self.resumed_from
+            if source is not None:  # when resumed, before its first step Paddle's optimizer does not give its slots
+                checkpoint.link_checkpoint(source, folder, states)
             else:
                 ema = self.ema.model if self.ema else None
                 given = {"model": self.model, "optimizer": self.optimizer, "ema": ema, "config_text": self.config_text}
@@ -374,7 +379,8 @@ class Trainer:
             if better_ema:
                 checkpoint.link_checkpoint(folder, self.save_dir / best_models.EMA_BEST)
             checkpoint.remove_old(self.save_dir, self.options.keep_checkpoint_max, newest=folder)
-        self.saved.append(folder)
+        if not is_written:
+            self.saved.append(folder)
         if scores:
             logger.info(
                 f"[EVAL] The model with the best validation mIoU ({progress.best_miou:.4f}) "

@@ -3,10 +3,12 @@
 Only train.py calls this. Evaluation, export and prediction take their weights from --model_path and need no network.
 """
 
+import contextlib
 import copy
 import hashlib
 import http.client
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -16,12 +18,16 @@ from urllib.parse import urlsplit
 
 from paddle_dnl.distributed import collectives
 from paddle_dnl.errors import DownloadError
+from paddle_dnl.files.atomic import write_text
+from paddle_dnl.files.caches import writable_cache
 from paddle_dnl.log import logger
 from paddle_dnl.weights.archives import extract_weights
 from paddle_dnl.weights.manifest import file_digest
 
 _WEIGHTS = (".pdparams", ".safetensors")
 _MAX_BYTES = 4 << 30
+# Nothing that leads elsewhere or that a file system may refuse.
+_FOLDER = re.compile(r"\w[\w.+%~@=-]{0,199}")
 _SLOWEST = 1024  # bytes per second, on average, once `timeout` has passed
 
 
@@ -32,7 +38,7 @@ def is_url(value) -> bool:
 
 def default_cache() -> Path:
     """PaddleSeg's folder for pretrained weights."""
-    return Path(os.environ.get("SEG_HOME", "~/.paddleseg")).expanduser() / "pretrained_model"
+    return Path(os.environ.get("SEG_HOME", "~/.paddleseg")) / "pretrained_model"
 
 
 def cached_path(url: str, cache_dir: str | Path | None = None) -> Path:
@@ -51,8 +57,17 @@ def cached_path(url: str, cache_dir: str | Path | None = None) -> Path:
             stem = name[: -len(ending)]
             break
     # PaddleSeg names its own files alike (model.pdparams in a folder per model); the folder tells them apart.
-    folder = Path(cache_dir or default_cache()) / (stem if stem != "model" else Path(parts.path).parent.name or stem)
-    return folder / ("model.safetensors" if name.endswith(".safetensors") else "model.pdparams")
+    stem = stem if stem != "model" else Path(parts.path).parent.name or stem
+    if not _FOLDER.fullmatch(stem):
+        raise DownloadError(f"pretrained: {url}: {stem!r} is not a name for a folder of the cache; use another address")
+    kept = Path(stem) / ("model.safetensors" if name.endswith(".safetensors") else "model.pdparams")
+    if cache_dir is not None:
+        return Path(cache_dir) / kept
+    with contextlib.suppress(OSError, RuntimeError):  # a home that cannot be written may hold the weights all the same
+        there = default_cache().expanduser() / kept
+        if there.is_file():
+            return there
+    return writable_cache(default_cache()) / kept
 
 
 def _download(url: str, to: Path, timeout: float) -> str:
@@ -111,7 +126,7 @@ def _fill_cache(target: Path, url: str, sha256: str | None, timeout: float) -> N
             extract_weights(work / "body", weights, _MAX_BYTES)
         # In this order no interruption can leave weights beside the note of another source.
         target.unlink(missing_ok=True)
-        target.with_suffix(".source").write_text(url + "\n", encoding="utf-8")
+        write_text(target.with_suffix(".source"), url + "\n", own=True)
         os.replace(weights, target)
     finally:
         shutil.rmtree(work, ignore_errors=True)

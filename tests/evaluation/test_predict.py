@@ -75,5 +75,5 @@ def test_logits_are_restored_as_in_an_evaluation(augmented, align_corners, pictu
 
 def test_takes_every_setting_of_an_evaluation():
     """`test_config` is handed to both as keyword arguments."""
-    of_the_run = {"model", "dataset", "batch_size", "num_workers", "auc_roc", "print_detail", "stop"}
+    of_the_run = {"model", "dataset", "batch_size", "num_workers", "auc_roc", "print_detail", "stop", "observe", "scored"}
     assert set(inspect.signature(evaluate).parameters) - of_the_run <= set(inspect.signature(predict).parameters)

@@ -1,13 +1,14 @@
 """Cityscapes polygons to label pictures with the 19 training classes, with the official cityscapesscripts."""
 
 import io
-import multiprocessing
-import os
-from functools import partial
 from pathlib import Path
 
-from paddle_dnl.errors import DataError, UsageError
+from paddle_dnl.data.processes import map_in_processes
+from paddle_dnl.errors import DataError, PaddleDnlError
+from paddle_dnl.files import outputs
+from paddle_dnl.files.atomic import write_bytes
 from paddle_dnl.log import logger, progress
+from paddle_dnl.optional import not_installed
 
 _POLYGONS = "_gtFine_polygons.json"
 _LABELS = "_gtFine_labelTrainIds.png"
@@ -19,7 +20,7 @@ def _official():
         from cityscapesscripts.helpers.annotation import Annotation
         from cityscapesscripts.preparation.json2labelImg import createLabelImage
     except ImportError as error:
-        raise UsageError("cityscapesscripts is not installed; `pip install paddle-dnl[cityscapes]`") from error
+        raise not_installed("polygons", error, "cityscapes") from error
     return Annotation, createLabelImage
 
 
@@ -50,12 +51,16 @@ def convert_file(polygons: Path, force: bool = False) -> str | None:
             return f"{polygons}: cannot be painted"
         buffer = io.BytesIO()
         picture.save(buffer, format="PNG")
-        temporary = target.with_name(f".{target.name}.{os.getpid()}")
-        temporary.write_bytes(buffer.getvalue())
-        os.replace(temporary, target)
+        write_bytes(target, buffer.getvalue(), replace=force)
+    except PaddleDnlError as error:
+        return str(error)
     except (SystemExit, Exception) as error:  # cityscapesscripts ends the process on unknown labels
         return f"{polygons}: {type(error).__name__}: {error}"
     return None
+
+
+def _convert(force: bool, polygons: Path) -> str | None:
+    return convert_file(polygons, force)
 
 
 def convert_tree(root: str | Path, num_workers: int = 8, force: bool = False) -> int:
@@ -74,12 +79,9 @@ def convert_tree(root: str | Path, num_workers: int = 8, force: bool = False) ->
     files = sorted(Path(root).glob(f"gtFine/*/*/*{_POLYGONS}"))
     if not files:
         raise DataError(f"{root}: no gtFine/SPLIT/CITY/*{_POLYGONS}; give the folder that holds gtFine")
-    work = partial(convert_file, force=force)
-    if num_workers > 1:
-        with multiprocessing.Pool(num_workers) as pool:
-            found = list(progress(pool.imap(work, files, chunksize=8), "convert", len(files)))
-    else:
-        found = [work(path) for path in progress(files, "convert")]
+    outputs.check_outputs((), (), root=root)
+    results = map_in_processes(_convert, force, files, num_workers, what="that converts")
+    found = list(progress(results, "convert", len(files)))
     problems = [text for text in found if text]
     if problems:
         raise DataError(f"{len(problems)} of {len(files)} files cannot be converted:\n" + "\n".join(problems[:5]))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from paddle_dnl.deployment.runtime.deploy_config import ONNX_NAME, DeployConfig
 from paddle_dnl.deployment.runtime.onnx_thread import in_onnx_thread
 from paddle_dnl.errors import ExportError, UsageError
+from paddle_dnl.optional import not_installed
 
 import numpy as np
 import paddle
@@ -183,7 +184,7 @@ class OnnxEngine:
         try:
             import onnxruntime
         except ImportError as error:
-            raise UsageError("engine onnxruntime: not installed; `pip install paddle-dnl[onnx]`") from error
+            raise not_installed("engine onnxruntime", error, "onnxruntime") from error
         settings = onnxruntime.SessionOptions()
         settings.intra_op_num_threads = options.cpu_threads or default_threads()
         settings.log_severity_level = 3

@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import platform
-import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +11,10 @@ from pathlib import Path
 from paddle_dnl.deployment.runtime.backends import EngineOptions, OnnxEngine, PaddleEngine, default_threads
 from paddle_dnl.deployment.runtime.deploy_config import DeployConfig
 from paddle_dnl.deployment.runtime.verified import mkldnn_obstacle
+from paddle_dnl.files.atomic import write_text
+from paddle_dnl.files.caches import writable_cache
 from paddle_dnl.log import logger
+from paddle_dnl.optional import install_hint
 from paddle_dnl.profile.measuring import processor_name, seconds_of_runs
 
 import numpy as np
@@ -49,7 +51,7 @@ def _onnx_obstacle(files: DeployConfig) -> str | None:
     if files.verified.get("onnxruntime", {}).get("ok") is not True:
         return "the export did not verify it"
     if _onnxruntime_version() is None:
-        return "it is not installed (pip install paddle-dnl[onnx])"
+        return f"it is not installed ({install_hint('onnxruntime')})"
     return None
 
 
@@ -112,18 +114,14 @@ def _key(files: DeployConfig, options: EngineOptions, shape: list[int], labels: 
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def _memory() -> Path | None:
-    """The file of earlier measurements; None for a user without a home, as containers may have."""
-    try:
-        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    except RuntimeError:
-        return None
-    return Path(base) / "paddle-dnl" / "engines.json"
+def _memory() -> Path:
+    """The file of earlier measurements."""
+    return writable_cache(Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "paddle-dnl") / "engines.json"
 
 
-def _all_remembered(path: Path | None) -> dict:
+def _all_remembered(path: Path) -> dict:
     try:
-        found = json.loads(path.read_text(encoding="utf-8")) if path else {}
+        found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
@@ -137,14 +135,10 @@ def _remembered(key: str | None, labels: list[str]) -> dict[str, float] | None:
 
 def _remember(key: str | None, seconds: dict[str, float]) -> None:
     """Keeps a measurement for the next start; a home that cannot be written to only costs that."""
-    path = _memory()
-    if key is None or path is None:
+    if key is None:
         return
+    path = _memory()
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".engines_")
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(_all_remembered(path) | {key: seconds}, file, indent=1)
-        os.replace(temporary, path)
+        write_text(path, json.dumps(_all_remembered(path) | {key: seconds}, indent=1), own=True)
     except OSError as error:
         logger.info(f"engine auto: {path} cannot be written ({error.strerror}); the next start measures again")

@@ -1,0 +1,1 @@
+"""Readers of annotation formats: each gives the samples of a source as `paddle_dnl.data.prepare.annotations.Sample`."""
