@@ -186,3 +186,9 @@ def stack_training(samples: list[dict]) -> dict:
         if isinstance(value, dict):
             batch[key] = {name: np.stack([np.asarray(s[key][name]) for s in samples]) for name in value}
     return batch
+
+
+def as_tensors(batch: dict) -> dict:
+    """A batch of `stack_training` on the current device; labels and edges as int64."""
+    batch = paddle.utils.map_structure(paddle.to_tensor, batch)
+    return batch | {key: batch[key].astype("int64") for key in ("label", "edge") if key in batch}

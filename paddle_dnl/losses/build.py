@@ -1,7 +1,5 @@
 """The losses of all outputs of a model, from the `loss` section of a configuration."""
 
-from collections.abc import Callable
-
 from paddle_dnl import registry
 from paddle_dnl.errors import ConfigError
 from paddle_dnl.losses import foreign
@@ -31,7 +29,7 @@ class Losses:
     def __init__(self, losses: list, coef: list[float]):
         self.losses, self.coef = losses, coef
 
-    def __call__(self, outputs: list, label: paddle.Tensor, edges=None, hook: Callable | None = None) -> list:
+    def __call__(self, outputs: list, label: paddle.Tensor, edges=None, model=None, data=None) -> list:
         """Weighted scalars with a name each.
 
         Args:
@@ -39,15 +37,17 @@ class Losses:
                 or mappings of tensors.
             label: `[B, H, W]`, int64.
             edges: `[B, H, W]`, for losses that learn edges (`edge_label`).
-            hook: `loss_computation` of the model with its data bound: (outputs, {"types": losses, "coef": factors}) to a list
-                of scalars, factors applied.
+            model: one that computes its losses itself has `loss_computation(outputs, {"types": losses, "coef": factors}, data)`,
+                which gives a list of scalars, factors applied.
+            data: the batch as tensors, for that.
 
         Raises:
             ConfigError: the model has another number of outputs than there are losses; a loss on edges without them.
         """
+        hook = getattr(model, "loss_computation", None)
         if hook is not None:
             with paddle.amp.auto_cast(enable=False):
-                values = hook(_in_float32(outputs), {"types": self.losses, "coef": self.coef})
+                values = hook(_in_float32(outputs), {"types": self.losses, "coef": self.coef}, data)
             return [(f"loss_{i}", value.reshape([])) for i, value in enumerate(values)]
         if len(outputs) != len(self.losses):
             raise ConfigError(

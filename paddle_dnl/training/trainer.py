@@ -1,6 +1,5 @@
 """Training, in the order things happen: build, resume, then loop { step, log, evaluate, save }."""
 
-import functools
 import time
 from pathlib import Path
 
@@ -278,12 +277,9 @@ class Trainer:
         return means
 
     def _backward(self, data: dict) -> dict[str, float]:
-        data = paddle.utils.map_structure(paddle.to_tensor, data)
-        data |= {key: data[key].astype("int64") for key in ("label", "edge") if key in data}
-        hook = getattr(self.model, "loss_computation", None)
-        hook = hook and functools.partial(hook, data=data)
+        data = as_tensors(data)
         with amp.autocast(self.precision, self.options.amp_level):
-            losses = self.losses(self.forward(data["img"]), data["label"], data.get("edge"), hook)
+            losses = self.losses(self.forward(data["img"]), data["label"], data.get("edge"), self.model, data)
             loss = sum(value for _, value in losses) / self.accumulate
         if paddle.get_device() == "cpu":
             allocator.give_back()  # the backward pass needs blocks of other sizes
