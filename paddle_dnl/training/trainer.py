@@ -59,8 +59,7 @@ class Trainer:
             self._load_start_weights()
             self._prepare_model()
             self._resume()
-            settings = self._evaluation_settings()
-            preflight.check_model(self.model, self.train_dataset, self.val_dataset, settings, config.batch_size)
+            preflight.check_model(self, self._evaluation_settings())
         except BaseException:  # who keeps the exception, as a notebook does, would keep the folder with it
             self._close_folder()
             raise
@@ -196,7 +195,8 @@ class Trainer:
             steps_per_epoch=max(1, self.sampler.steps_per_epoch // self.accumulate),
             batch_size=self.config.batch_size * self.accumulate,
             save_dir=self.save_dir,
-            use_vdl=options.use_vdl and collectives.is_main(),
+            use_vdl=options.use_vdl,
+            is_main=collectives.is_main(),
         )
         logger.info(f"training {self.progress.iteration} -> {iters} iters, seed {self.seed}, output in {self.save_dir}")
         is_plain = not options.to_static_training and options.amp_level != "O2"  # as the plan's probe needs the layers
