@@ -4,7 +4,7 @@ import time
 from pathlib import Path
 
 from paddle_dnl import registry
-from paddle_dnl.data.loading import as_tensors, load_batches, stack_training
+from paddle_dnl.data.loading import WorkerError, as_tensors, load_batches, stack_training
 from paddle_dnl.distributed import collectives
 from paddle_dnl.distributed.signals import StopSignal
 from paddle_dnl.evaluation.evaluator import evaluate
