@@ -189,7 +189,7 @@ class Predictor:
         return self._engine.run(filled)[: len(batch)]
 
     def postprocess(self, output: np.ndarray, info: list) -> np.ndarray:
-        """One image's output, `[H, W]` classes or `[K, H, W]` scores, to classes at the picture's own size: uint8, uint16 above 255."""
+        """One output, `[H, W]` classes or `[K, H, W]` scores, to classes of the picture's size: uint8, uint16 above 255."""
         is_scores = output.ndim == 3
         picture = output.transpose(1, 2, 0) if is_scores else as_label(output)
         for name, (height, width) in reversed(info):
