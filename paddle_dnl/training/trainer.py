@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 
 from paddle_dnl import registry
-from paddle_dnl.data.loading import WorkerError, load_batches, stack_training
+from paddle_dnl.data.loading import WorkerError, as_tensors, load_batches, stack_training
 from paddle_dnl.distributed import collectives
 from paddle_dnl.distributed.signals import StopSignal
 from paddle_dnl.evaluation.evaluator import evaluate
@@ -280,10 +280,9 @@ class Trainer:
         return means
 
     def _backward(self, data: dict) -> dict[str, float]:
-        image, label = paddle.to_tensor(data["img"]), paddle.to_tensor(data["label"]).astype("int64")
-        edges = paddle.to_tensor(data["edge"]).astype("int64") if "edge" in data else None
+        data = as_tensors(data)
         with amp.autocast(self.precision, self.options.amp_level):
-            losses = self.losses(self.forward(image), label, edges)
+            losses = self.losses(self.forward(data["img"]), data["label"], data.get("edge"), self.model, data)
             loss = sum(value for _, value in losses) / self.accumulate
         if paddle.get_device() == "cpu":
             allocator.give_back()  # the backward pass needs blocks of other sizes
