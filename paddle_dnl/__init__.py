@@ -18,6 +18,8 @@ _HOME = {
     "Predictor": "paddle_dnl.deployment.runtime.predictor",
     "build_model": "paddle_dnl.models.build",
     "convert_state_dict": "paddle_dnl.weights.convert",
+    "evaluate": "paddle_dnl.training.api",
+    "train": "paddle_dnl.training.api",
 }
 
 __all__ = ["__version__", *_HOME]

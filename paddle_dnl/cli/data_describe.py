@@ -40,7 +40,7 @@ def main(argv=None) -> int:
     found = describe.describe(datasets, args.num_workers, args.skip_bad_samples)
     print(describe.to_text(found), flush=True)
     if args.save_dir:
-        title = f"Data of {Path(args.source).name}"
+        title = f"Data: {args.source}"
         logger.info(f"page: {describe.write_outputs(found, datasets, args.save_dir, title, args.samples)}")
     return 0
 

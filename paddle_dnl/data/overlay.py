@@ -55,6 +55,12 @@ def encode_image(image_bgr: np.ndarray, suffix: str = ".png") -> bytes:
     return content.tobytes()
 
 
+def encode_jpeg(image_bgr: np.ndarray, quality: int = 85) -> bytes:
+    """A BGR picture as the content of a JPEG, for pages."""
+    _, content = cv2.imencode(".jpg", image_bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    return content.tobytes()
+
+
 def encode_label_png(label: np.ndarray, colors: Colors) -> bytes:
     """Class numbers as a palette PNG: programs read the numbers, people see the colours.
 

@@ -10,7 +10,7 @@ from paddle_dnl.distributed.signals import StopSignal
 from paddle_dnl.evaluation.evaluator import evaluate
 from paddle_dnl.log import logger
 from paddle_dnl.losses import build_losses
-from paddle_dnl.models.build import build_model, load_start_weights
+from paddle_dnl.models.build import build_model, load_start_weights, require_start_weights
 from paddle_dnl.optim import build_lr_scheduler, build_optimizer
 from paddle_dnl.profile.memory_plan import announce_evaluation
 from paddle_dnl.startup import allocator
@@ -144,8 +144,8 @@ class Trainer:
     def _load_start_weights(self) -> None:
         """What the configuration names; a run that resumes replaces them anyway and needs no download."""
         if self.resumed_from is None:
-            checksums = self.config.dic.get("pretrained_sha256")
-            load_start_weights(self.model, resolve_pretrained(self.config.model_cfg, checksums))
+            require_start_weights(self.config)
+            load_start_weights(self.model, resolve_pretrained(self.config.model_cfg, self.config.dic.get("pretrained_sha256")))
 
     # ------------------------------------------------------------------------------------------ resume
 

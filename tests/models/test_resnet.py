@@ -46,7 +46,7 @@ def test_keys_and_function_of_paddleseg(name, settings):
         np.testing.assert_allclose(a.numpy() / scale, b.numpy() / scale, atol=1e-5)
 
 
-@pytest.mark.parametrize("stem", ["vd", "v1c", "3x3"])
+@pytest.mark.parametrize("stem", ["vd", "v1c", "3x3", "v1"])
 @pytest.mark.parametrize("stride", [8, 16, 32])
 def test_output_strides(stem, stride):
     model = ours.ResNet18(stem=stem, output_stride=stride)

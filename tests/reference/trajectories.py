@@ -105,7 +105,7 @@ class MMSeg:
         from mmengine.registry import PARAM_SCHEDULERS
 
         MMLogger.get_current_instance().setLevel("WARNING")
-        # The 80k configuration says `wd_mult` for theta and phi, which the constructor does not read: they decay, too.
+        # The 80k 769x769 configuration says `wd_mult`, which mmengine and mmcv do not read: everything decays, as it ran.
         self.wrapper = build_optim_wrapper(self.model, self.config.optim_wrapper)
         (schedule,) = self.config.param_scheduler
         # mmengine reaches the last rate one step early; mmcv, with which the published weights were trained, does not.

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from paddle_dnl.data.check import check_dataset
 from paddle_dnl.data.classes import IGNORED_COLOR, classes_of
-from paddle_dnl.data.overlay import encode_image, overlay
+from paddle_dnl.data.overlay import encode_jpeg, overlay
 from paddle_dnl.data.page import Section, write_page
 from paddle_dnl.data.prepare.sources import spread
 from paddle_dnl.data.reading import read_image
@@ -180,7 +180,7 @@ def labelled_jpeg(dataset, index: int, width: int = _SAMPLE_WIDTH) -> bytes:
         panels.append(overlay(image, dataset.read_label(label_path).astype(np.uint8), classes.colors, 0.45))
     height = max(1, round(image.shape[0] * width / image.shape[1]))
     panels = [cv2.resize(panel, (width, height), interpolation=cv2.INTER_AREA) for panel in panels]
-    return encode_image(np.concatenate(panels, axis=1), ".jpg")
+    return encode_jpeg(np.concatenate(panels, axis=1))
 
 
 def write_outputs(found: dict, datasets: dict[str, object], folder: str | Path, title: str, samples: int = 6) -> Path:
