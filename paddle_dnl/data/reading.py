@@ -108,7 +108,7 @@ def read_label(path: str | Path) -> np.ndarray:
     """
     content = read_bytes(path)
     try:
-        with Image.open(io.BytesIO(content), formats=[*_LABEL_FORMATS, "JPEG", "MPO"]) as picture:
+        with Image.open(io.BytesIO(content), formats=[*_LABEL_FORMATS, "JPEG"]) as picture:
             if picture.format in ("JPEG", "MPO"):
                 raise DataError(f"{path}: is a JPEG, which changes class numbers; labels must be stored as PNG")
             _require_lossless(path, picture)
