@@ -16,7 +16,7 @@ _PANEL_WIDTH = 640
 def make_parser() -> argparse.ArgumentParser:
     """The flags of tools/report.py."""
     parser = argparse.ArgumentParser(description="Writes a report of a run: scores, pictures, curves, timings.")
-    parser.add_argument("--run_dir", required=True, help="--save_dir of train.py, trained with --use_vdl")
+    parser.add_argument("--run_dir", required=True, help="--save_dir of train.py")
     _arguments.add_config(parser, "its val_dataset is the truth; default config.yml of the run", required=False)
     parser.add_argument("--model_path", help="weights to score; default: best_model/model.pdparams of the run")
     parser.add_argument("--prediction_dir", help="in place of a model: label pictures of predict.py or infer.py")

@@ -6,7 +6,7 @@ from pathlib import Path
 from paddle_dnl import registry
 from paddle_dnl.data.classes import ClassInfo, classes_of_config
 from paddle_dnl.data.image_files import find_images
-from paddle_dnl.data.overlay import overlay, save_image, save_label_png
+from paddle_dnl.data.overlay import as_label, overlay, save_image, save_label_png
 from paddle_dnl.data.reading import read_image
 from paddle_dnl.data.transforms import Compose
 from paddle_dnl.errors import UsageError
@@ -15,7 +15,6 @@ from paddle_dnl.files.outputs import check_outputs
 from paddle_dnl.log import logger, progress
 from paddle_dnl.training import amp
 
-import numpy as np
 import paddle
 
 
@@ -90,7 +89,7 @@ def predict(
                 )
             else:
                 scores = restore(infer(model, batch, **slide), data["trans_info"], align_corners)
-            label = paddle.argmax(scores, axis=1).numpy()[0].astype(np.uint8)
+            label = as_label(paddle.argmax(scores, axis=1).numpy()[0])
         name = name.with_suffix(".png")
         save_label_png(folders[0] / name, label, colors)
         save_image(folders[1] / name, overlay(picture, label, colors))
