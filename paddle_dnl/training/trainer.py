@@ -145,9 +145,8 @@ class Trainer:
         """What the configuration names; a run that resumes replaces them anyway and needs no download."""
         if self.resumed_from is None:
             require_start_weights(self.config)
-            load_start_weights(
-                self.model, resolve_pretrained(self.config.model_cfg, self.config.dic.get("pretrained_sha256"))
-            )
+            files = resolve_pretrained(self.config.model_cfg, self.config.dic.get("pretrained_sha256"))
+            load_start_weights(self.model, files)
 
     # ------------------------------------------------------------------------------------------ resume
 
