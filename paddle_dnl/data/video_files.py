@@ -18,7 +18,9 @@ _DEFAULT_RATE = 25.0
 # Matroska and WebM, MPEG program streams and video, ASF (WMV).
 _STARTS = (b"\x1aE\xdf\xa3", b"\0\0\1\xba", b"\0\0\1\xb3", b"0&\xb2u\x8ef\xcf\x11")
 _FFMPEG_VARIABLE = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
-_FFMPEG_OPTIONS = "protocol_whitelist;file|format_whitelist;mov,mp4,m4a,3gp,3g2,mj2,avi,matroska,webm,mpeg,mpegvideo,mpegts,asf"
+_FFMPEG_OPTIONS = (
+    "protocol_whitelist;file|format_whitelist;mov,mp4,m4a,3gp,3g2,mj2,avi,matroska,webm,mpeg,mpegvideo,mpegts,asf"
+)
 
 
 def camera_index(path: str) -> int | None:
@@ -45,7 +47,9 @@ def _require_container(path: str) -> None:
     is_avi = head[:4] == b"RIFF" and head[8:12] == b"AVI "
     is_transport_stream = head[:1] == b"G" and head[188:] == b"G"
     if not (is_mp4 or is_avi or is_transport_stream or head.startswith(_STARTS)):
-        raise DataError(f"{path}: is not a readable video (by content no MP4, MOV, AVI, MKV, WebM, MPEG or WMV); is it damaged?")
+        raise DataError(
+            f"{path}: is not a readable video (by content no MP4, MOV, AVI, MKV, WebM, MPEG or WMV); is it damaged?"
+        )
 
 
 def _open_file(path: str) -> cv2.VideoCapture:

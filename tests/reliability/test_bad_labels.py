@@ -139,5 +139,7 @@ def test_labels_of_formats_that_lose_or_run_something(tmp_path, kind, text):
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "GIF", "PPM", "TIFF"])
 def test_lossless_labels_are_read(tmp_path, kind):
     label = np.arange(64, dtype=np.uint8).reshape(8, 8) % 5
-    Image.fromarray(label).save(tmp_path / "label", format=kind, **({"compression": "tiff_lzw"} if kind == "TIFF" else {}))
+    Image.fromarray(label).save(
+        tmp_path / "label", format=kind, **({"compression": "tiff_lzw"} if kind == "TIFF" else {})
+    )
     np.testing.assert_array_equal(read_label(tmp_path / "label"), label)

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Safetensors in bfloat16, which NumPy lacks: read as float32, the numbers exactly."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Exported graphs of strangers: operators that do more than compute are refused before an engine loads the graph."""
 
 import json
@@ -31,7 +32,18 @@ def _program(*names: str) -> bytes:
     return b"".join(_field(1, b"\x08\x00\x10\x00" + content) for content in operators)
 
 
-BAD = ["save", "save_combine", "load", "load_combine", "print", "py_func", "read_file", "my_own_op", "send_v2", "run_program"]
+BAD = [
+    "save",
+    "save_combine",
+    "load",
+    "load_combine",
+    "print",
+    "py_func",
+    "read_file",
+    "my_own_op",
+    "send_v2",
+    "run_program",
+]
 
 
 @pytest.mark.parametrize("name", BAD)
@@ -47,7 +59,9 @@ def test_a_pdmodel_with_side_effects(tmp_path, name, monkeypatch):
     require_known_operators(path)
 
 
-@pytest.mark.parametrize("name", [*(f"1.{name}" for name in BAD), "1.save_", "pd_op.print", "3.custom", "2.assert", "0.module"])
+@pytest.mark.parametrize(
+    "name", [*(f"1.{name}" for name in BAD), "1.save_", "pd_op.print", "3.custom", "2.assert", "0.module"]
+)
 def test_a_graph_of_paddle_3_with_side_effects(exported, tmp_path, name):
     graph = json.loads((exported / "model.json").read_text())
     require_known_operators(exported / "model.json")
@@ -55,7 +69,12 @@ def test_a_graph_of_paddle_3_with_side_effects(exported, tmp_path, name):
     for place in ("plain", "nested"):
         bad = {"#": name, "I": [], "O": [], "A": []}
         if place == "nested":
-            bad = {"#": "1.if", "I": [], "O": [], "regions": [{"#": "r", "blocks": [{"#": "b", "args": [], "ops": [bad]}]}]}
+            bad = {
+                "#": "1.if",
+                "I": [],
+                "O": [],
+                "regions": [{"#": "r", "blocks": [{"#": "b", "args": [], "ops": [bad]}]}],
+            }
         operators.insert(3, bad)
         (tmp_path / "model.json").write_text(json.dumps(graph))
         with pytest.raises(ExportError, match="not among the operators that only compute"):
