@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """paddle_dnl: attention-based semantic segmentation on PaddlePaddle (DNLNet, DMNet, DGMN2).
 
 model = paddle_dnl.build_model("configs/dnlnet/dnlnet_resnet50_os8_cityscapes_1024x512_80k.yml")

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One logger for the whole package, in the line format that PaddleSeg users and TIPC scripts read.
 
 [2024/01/01 00:00:00] INFO: [TRAIN] epoch: 1, iter: 10/80000, loss: 1.2345, ...

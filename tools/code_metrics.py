@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Figures of the package's structure: `python tools/code_metrics.py [ROOT]`.
 
 Lines per file, files per room, the longest chain of imports between modules, and private functions with a single caller:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The whole way of a model in one go, on generated street scenes and a CPU: `make quickstart`.
 
 Each step is a command that can be typed by itself; it is printed before it runs. The first one that fails ends the tour

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Flags that several programs share, with PaddleSeg's names and meanings."""
 
 import argparse

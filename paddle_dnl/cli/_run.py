@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What every program does around its `main`: errors to one line and an exit status."""
 
 import errno
@@ -40,7 +41,9 @@ def run(module: str, argv: list[str] | None = None) -> None:
             from paddle_dnl.distributed import collectives
 
             collectives.initialise()
-        status = 0 if under_launch == "rank 0" and os.environ.get("PADDLE_TRAINER_ID", "0") != "0" else program.main(argv)
+        status = (
+            0 if under_launch == "rank 0" and os.environ.get("PADDLE_TRAINER_ID", "0") != "0" else program.main(argv)
+        )
         sys.stdout.flush()
     except PaddleDnlError as error:
         status = _fail(str(error), error.exit_status)

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`paddle-dnl configs new`: a commented configuration for a folder of one's own data."""
 
 import argparse

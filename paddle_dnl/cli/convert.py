@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Command line of tools/convert_weights.py: published weights of other projects as files for this one.
 
     python tools/convert_weights.py --source mmseg --input dnl_r50-d8_512x1024_40k_cityscapes.pth \

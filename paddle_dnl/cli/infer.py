@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Command line of deploy/python/infer.py: an exported folder on pictures, a video or a camera."""
 
 import argparse
@@ -43,8 +44,17 @@ def make_parser() -> argparse.ArgumentParser:
     add("--model_name", default="", help="name shown by --benchmark")
     switch("--with_argmax", False, "accepted; scores are always turned into classes")
     switch("--print_detail", True, "log each image")
-    add("--wrong_size", choices=("resize", "refuse"), help="images a fixed-size model does not take; default: see --tile")
-    add("--tile", choices=("auto", "never"), default="auto", help="overlapping tiles for images over 1.5 times the model's size")
+    add(
+        "--wrong_size",
+        choices=("resize", "refuse"),
+        help="images a fixed-size model does not take; default: see --tile",
+    )
+    add(
+        "--tile",
+        choices=("auto", "never"),
+        default="auto",
+        help="overlapping tiles for images over 1.5 times the model's size",
+    )
     add("--tile_overlap", type=float, default=0.25, help="share of a tile that it has in common with its neighbour")
     add("--max_pixels", type=int, default=80_000_000, help="larger images are refused before they are decoded")
     add("--video_output", choices=("video", "frames"), default="video", help="overlay video, or numbered pictures")

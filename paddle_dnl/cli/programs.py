@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The programs of `paddle-dnl`, the only list of them: a new one adds a line here.
 
 Each module has `make_parser()`, which imports no Paddle, and `main(argv)`, which returns the exit status.
@@ -25,7 +26,9 @@ PROGRAMS = {
     "convert": Program("paddle_dnl.cli.convert", "convert published weights of other projects"),
     "report": Program("paddle_dnl.cli.report", "write an HTML report of a training run"),
     "macs": Program("paddle_dnl.cli.count_macs", "count parameters and multiply-accumulates"),
-    "configs": Program("paddle_dnl.cli.configs", "list, show, copy the model zoo's configurations; make one for your data"),
+    "configs": Program(
+        "paddle_dnl.cli.configs", "list, show, copy the model zoo's configurations; make one for your data"
+    ),
     "info": Program("paddle_dnl.cli.info", "show versions, devices and optional libraries"),
     "completion": Program("paddle_dnl.cli.completion", "print the completion code for a shell"),
     "data import": Program("paddle_dnl.cli.data_import", "labelme, COCO, VOC, CVAT or masks to training data"),

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Command line of tools/report.py: a report of a training run as a single HTML file."""
 
 import argparse
@@ -16,12 +17,14 @@ _PANEL_WIDTH = 640
 def make_parser() -> argparse.ArgumentParser:
     """The flags of tools/report.py."""
     parser = argparse.ArgumentParser(description="Writes a report of a run: scores, pictures, curves, timings.")
-    parser.add_argument("--run_dir", required=True, help="--save_dir of train.py, trained with --use_vdl")
+    parser.add_argument("--run_dir", required=True, help="--save_dir of train.py")
     _arguments.add_config(parser, "its val_dataset is the truth; default config.yml of the run", required=False)
     parser.add_argument("--model_path", help="weights to score; default: best_model/model.pdparams of the run")
     parser.add_argument("--prediction_dir", help="in place of a model: label pictures of predict.py or infer.py")
     parser.add_argument("--save_dir", help="folder for report.html and its PNGs; default: the run's")
-    parser.add_argument("--scores", help="scores.json of val.py --save_dir; default: the one in the run's folder, if any")
+    parser.add_argument(
+        "--scores", help="scores.json of val.py --save_dir; default: the one in the run's folder, if any"
+    )
     parser.add_argument("--timings", help="JSON file of step name -> seconds")
     parser.add_argument("--num_rows", type=int, default=6, help="images shown from the best to the worst")
     parser.add_argument("--num_worst", type=int, default=3, help="worst images shown by themselves")
@@ -94,7 +97,9 @@ def _more_scores(args: argparse.Namespace) -> list[tuple[str, str]]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         names = {"boundary_iou": "boundary IoU", "expected_calibration_error": "expected calibration error"}
-        return [(f"{text} ({path.name})", f"{found[key]:.4f}") for key, text in names.items() if found.get(key) is not None]
+        return [
+            (f"{text} ({path.name})", f"{found[key]:.4f}") for key, text in names.items() if found.get(key) is not None
+        ]
     except (ValueError, AttributeError, TypeError) as error:
         raise DataError(f"{path}: is no scores.json of val.py ({error})") from error
 
@@ -169,7 +174,9 @@ def _result_sections(args, config, out: Path) -> list:
 
 def _names(args: argparse.Namespace) -> list[str]:
     """All files that a report may consist of."""
-    pictures = [f"{kind}_{i}.png" for kind, n in (("prediction", args.num_rows), ("worst", args.num_worst)) for i in range(n)]
+    pictures = [
+        f"{kind}_{i}.png" for kind, n in (("prediction", args.num_rows), ("worst", args.num_worst)) for i in range(n)
+    ]
     return ["report.html", "training.png", "class_iou.png", "confusion.png", *pictures]
 
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Checks of a whole configuration: known keys, known components and arguments, values that fit together.
 
 Each check works on the plain dict, raises `ConfigError` with file, dotted key and nearest valid name, and fills in what

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`Config`: a whole experiment in one YAML file, resolved and checked before anything is built."""
 
 import contextlib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The tables of published results, made from `configs/zoo.yml`."""
 
 from pathlib import Path

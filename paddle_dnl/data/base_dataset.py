@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What all datasets share: pairs of files in, transformed samples out."""
 
 from collections.abc import Sequence

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The check of a dataset before training: every file is there, readable, of its image's size, with labels in range."""
 
 import hashlib
@@ -68,7 +69,10 @@ def _compare_entries(pairs: list, name: str) -> None:
     Raises:
         DataError: an image is listed with different labels, or as its own label.
     """
-    own = next((image for image, label in pairs if label is not None and os.path.abspath(image) == os.path.abspath(label)), None)
+    own = next(
+        (image for image, label in pairs if label is not None and os.path.abspath(image) == os.path.abspath(label)),
+        None,
+    )
     if own is not None:
         raise DataError(f"{name}: {own} is listed as its own label; name the label pictures in the list")
     labels: dict = {}

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Batches from a dataset, in this process or in workers, with errors that arrive.
 
 PaddlePaddle's own loader stands still for ever when a sample raises in its reader thread; here a failing sample becomes a
@@ -168,7 +169,7 @@ def load_batches(
 
 
 def stack_training(samples: list[dict]) -> dict:
-    """`img [B, C, H, W]` float32, `label [B, H, W]`, and `edge` if there is one.
+    """`img [B, C, H, W]` float32, `label [B, H, W]`, `edge` if there is one, and mappings of arrays (`instances`).
 
     Raises:
         DataError: samples that differ in size.
@@ -180,4 +181,15 @@ def stack_training(samples: list[dict]) -> dict:
             f"train_dataset.transforms: the samples of one batch differ in size ({sizes}); end with a crop to one size, "
             "for instance RandomPaddingCrop"
         )
-    return {key: np.stack([s[key] for s in samples]) for key in ("img", "label", "edge") if key in samples[0]}
+    batch = {key: np.stack([s[key] for s in samples]) for key in ("img", "label", "edge") if key in samples[0]}
+    # PaddleSeg's transform for mask classification adds its targets.
+    for key, value in samples[0].items():
+        if isinstance(value, dict):
+            batch[key] = {name: np.stack([np.asarray(s[key][name]) for s in samples]) for name in value}
+    return batch
+
+
+def as_tensors(batch: dict) -> dict:
+    """A batch of `stack_training` on the current device; labels and edges as int64."""
+    batch = paddle.utils.map_structure(paddle.to_tensor, batch)
+    return batch | {key: batch[key].astype("int64") for key in ("label", "edge") if key in batch}

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Pages for people as one HTML file that needs nothing beside it: sections with tables, pictures, bars and legends."""
 
 import base64

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A function over many items in several processes; a killed one ends the work with an error in place of a wait for ever."""
 
 import ctypes

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a dataset holds: pixels and images per class, ignored share, sizes, duplicates; counted by the check before training."""
 
 import hashlib
@@ -150,7 +151,11 @@ def _listed(names: tuple[str, ...], classes: list[int]) -> str:
 def summary(statistics: DatasetStatistics, names: tuple[str, ...], where: str) -> list[str]:
     """Two lines about a dataset for the log."""
     (width, height), common = next(iter(statistics.sizes.items()), ((0, 0), 0))
-    size = f"all {width}x{height}" if len(statistics.sizes) == 1 else f"{len(statistics.sizes)} sizes, {common} {width}x{height}"
+    size = (
+        f"all {width}x{height}"
+        if len(statistics.sizes) == 1
+        else f"{len(statistics.sizes)} sizes, {common} {width}x{height}"
+    )
     shares = statistics.shares()
     order = sorted(range(len(names)), key=lambda i: -shares[i])[:_NAMES_SHOWN]
     largest = ", ".join(f"{names[i]} {100 * shares[i]:.1f} %" for i in order if shares[i] > 0)
@@ -177,7 +182,9 @@ def require_learnable(dataset, where: str, is_training: bool) -> None:
         return
     names = classes_of(dataset).names
     if statistics.labelled == 0:
-        raise DataError(f"{where}: every pixel of its labels is ignored ({dataset.ignore_index}); there is nothing to learn")
+        raise DataError(
+            f"{where}: every pixel of its labels is ignored ({dataset.ignore_index}); there is nothing to learn"
+        )
     if set(statistics.stored) == {0, 255} and dataset.ignore_index == 255:
         raise DataError(
             f"{where}: its labels hold only 0 and 255, and 255 is ignored, so that one class is left and any model is right. "

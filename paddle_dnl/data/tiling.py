@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Overlapping tiles of a picture of any size, and scores of tiles blended into one map with memory for one row of tiles."""
 
 from collections.abc import Iterator

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Boundary IoU: the overlap of masks near their contours, which large insides do not hide.
 
 Source: Cheng et al., Boundary IoU (CVPR 2021), with its distance of 2 % of the image's diagonal; summed over images for each

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Expected calibration error: whether a model that is 80 % sure is right in 80 % of the pixels."""
 
 import numpy as np

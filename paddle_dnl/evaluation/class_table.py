@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Scores by class name, as rows, text and CSV."""
 
 import csv

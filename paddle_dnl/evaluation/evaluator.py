@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Evaluation of a model on a dataset: every image once, over all ranks, into one confusion matrix."""
 
 import contextlib

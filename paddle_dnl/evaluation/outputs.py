@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What val.py writes beside its log lines: scores as JSON and CSV, predictions, probabilities, a Cityscapes submission."""
 
 import io
@@ -44,6 +45,14 @@ class OutputOptions:
     cityscapes_submission: bool = False
 
 
+def probability_file(probabilities: np.ndarray, kind: str) -> bytes:
+    """The content of an .npz with `probabilities` `[K, h, w]`: `float16`, or `uint8` for 255 times them, rounded."""
+    kept = np.rint(probabilities * 255).astype(np.uint8) if kind == "uint8" else probabilities.astype(np.float16)
+    content = io.BytesIO()
+    np.savez_compressed(content, probabilities=kept)
+    return content.getvalue()
+
+
 class EvalOutputs:
     """Collects while an evaluation runs (`observe`) and writes at its end (`finish`).
 
@@ -84,12 +93,7 @@ class EvalOutputs:
         if self.options.save_pred:
             write_bytes(folder / "pred" / f"{name}.png", encode_label_png(pred, self.classes.colors))
         if self.options.save_prob:
-            kept = probabilities.astype(np.float16)
-            if self.options.save_prob == "uint8":
-                kept = np.rint(probabilities * 255).astype(np.uint8)
-            content = io.BytesIO()
-            np.savez_compressed(content, probabilities=kept)
-            write_bytes(folder / "prob" / f"{name}.npz", content.getvalue())
+            write_bytes(folder / "prob" / f"{name}.npz", probability_file(probabilities, self.options.save_prob))
         if self.options.cityscapes_submission:
             content = io.BytesIO()
             Image.fromarray(np.asarray(CITYSCAPES_LABEL_IDS, np.uint8)[pred]).save(content, "PNG")

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whether what a validation does to its pictures can be undone, and is the same each time."""
 
 import copy
@@ -51,7 +52,9 @@ def _look_at(step, sample: dict, place: str) -> dict:
             "label's size; remove it from the validation (use Resize or Padding)"
         )
     if _is_turned(first["img"]):
-        raise ConfigError(f"{place}: {name} mirrors or turns pictures, but not their labels; remove it from the validation")
+        raise ConfigError(
+            f"{place}: {name} mirrors or turns pictures, but not their labels; remove it from the validation"
+        )
     return first
 
 
@@ -78,7 +81,9 @@ def require_restorable(dataset, where: str = "val_dataset") -> None:
                 sample = _look_at(step, sample, place)
             except ConfigError:
                 raise
-            except Exception:  # a picture of the wrong size, or no label here: the trial evaluation of a real one says it
+            except (
+                Exception
+            ):  # a picture of the wrong size, or no label here: the trial evaluation of a real one says it
                 break
     finally:
         random.setstate(states[0])

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Where caches go: below the user's home, and into a temporary folder where that cannot be written, as in a container."""
 
 import functools

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Text for a log or a terminal: control characters, which file names may hold, as escapes."""
 
 import re

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """From a configuration to a model, and start weights into it. Nothing here uses the network."""
 
 import functools

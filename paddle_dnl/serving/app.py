@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The HTTP interface: addresses, statuses, time limits, and the description that clients can read (/openapi.json)."""
 
 import asyncio

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Starts the service: engine, a first run, then the port; SIGTERM and Ctrl-C finish the admitted requests."""
 
 import logging

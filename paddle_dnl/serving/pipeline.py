@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The steps of a request: admission, decoding, preprocessing, a batch of the engine, the answer.
 
 Bytes are cheap to keep, pixels are not. So up to `queue_size` requests are admitted, but only three batches' worth of decoded
@@ -71,9 +72,7 @@ class Pipeline:
         # Waiting for more pictures is of no use to a model that takes one at a time.
         wait = settings.batch_wait_ms / 1000 if self.max_batch > 1 else 0
         self.queue = BatchQueue(predictor.run, self.max_batch, wait, metrics.ran)
-        self.decoders = DecodePool(
-            settings.workers, settings.decode_seconds, predictor.channels, settings.max_pixels
-        )
+        self.decoders = DecodePool(settings.workers, settings.decode_seconds, predictor.channels, settings.max_pixels)
         self._pool = ThreadPoolExecutor(settings.workers, thread_name_prefix="pictures")
         self._pixel_slots = asyncio.Semaphore(3 * self.max_batch)
         self._inside = self._receiving = 0

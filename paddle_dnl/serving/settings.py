@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What can be set, by flag (`--port 8080`) or environment variable (`SERVING_PORT=8080`); a flag wins."""
 
 import argparse
@@ -25,9 +26,11 @@ class Settings(BaseSettings):
         [], description="host names that requests may use, as a JSON list; empty: on loopback its own names, else any"
     )
     allowed_origins: list[str] = Field(
-        [], description="other websites whose pages may use the service, as a JSON list such as [\"https://a.example\"]"
+        [], description='other websites whose pages may use the service, as a JSON list such as ["https://a.example"]'
     )
-    token_file: Path | None = Field(None, description="file with a secret that requests must bring (Authorization: Bearer)")
+    token_file: Path | None = Field(
+        None, description="file with a secret that requests must bring (Authorization: Bearer)"
+    )
     tls_certificate: Path | None = Field(None, description="PEM file; with tls_key the service speaks HTTPS")
     tls_key: Path | None = Field(None, description="PEM file of the certificate's private key")
     port: int = Field(8000, ge=0, le=65535, description="0 takes a free one")

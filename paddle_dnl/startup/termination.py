@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Signals that end a program: SIGTERM, SIGINT and SIGHUP become exceptions, so that `finally` blocks remove what is half written.
 
 Paddle installs a handler of its own for SIGTERM when its library is loaded, which prints a C++ trace and ends the process; it is

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Training and evaluation from Python, in a line each."""
 
 from pathlib import Path
@@ -38,7 +39,9 @@ def train(
     """
     unknown = sorted(set(options) - set(TrainOptions.__dataclass_fields__))
     if unknown:
-        raise UsageError(f"train: unknown option {unknown[0]}; known are {', '.join(TrainOptions.__dataclass_fields__)}")
+        raise UsageError(
+            f"train: unknown option {unknown[0]}; known are {', '.join(TrainOptions.__dataclass_fields__)}"
+        )
     if not isinstance(config, Config):
         config = Config(config, learning_rate=learning_rate, batch_size=batch_size, iters=iters, opts=opts)
     with config.named_in_errors():

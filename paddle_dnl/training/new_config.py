@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A configuration for a folder of one's own data: flat, commented, with crop and batch for the memory there is."""
 
 from dataclasses import dataclass
@@ -109,7 +110,14 @@ def make_config(root: Path, model: str, free: int | None) -> str:
                 f"# Names and colours of the classes are in {FILE_NAME}; the number of classes goes from here to the model.",
                 "# crop_size: of the median picture; the last size that every sample of a batch gets.",
             ],
-            {"train_dataset": {**data, "train_path": str(root / "train.txt"), "mode": "train", "transforms": _steps(crop)}},
+            {
+                "train_dataset": {
+                    **data,
+                    "train_path": str(root / "train.txt"),
+                    "mode": "train",
+                    "transforms": _steps(crop),
+                }
+            },
         ),
         (["# Nothing that cannot be undone: scores are those of whole pictures."], {"val_dataset": val_section}),
         *_recipe(choice, iters),

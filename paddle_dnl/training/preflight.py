@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What would make a training useless, found before its first step: refused, or said."""
 
 import contextlib
@@ -107,22 +108,21 @@ def check_data(train_dataset, val_dataset, options) -> None:
         logger.warning(f"val_dataset: holds {', '.join(unseen)}, which train_dataset never shows")
 
 
-def check_model(model: nn.Layer, train_dataset, val_dataset, settings: dict, batch_size: int) -> None:
+def check_model(trainer, settings: dict) -> None:
     """Evaluates one picture: of validation, else of training where a batch of one makes batch normalisation doubtful.
 
     Args:
-        model: as it is trained.
-        train_dataset, val_dataset: the second is None where nothing is evaluated.
+        trainer: a built `Trainer`; without a `val_dataset` nothing is evaluated.
         settings: arguments of an evaluation.
-        batch_size: samples per process and micro-batch.
 
     Raises:
         DataError, ConfigError: the evaluation fails, or a batch normalisation would see one value per channel.
     """
+    model, val_dataset, batch_size = trainer.model, trainer.val_dataset, trainer.config.batch_size
     if val_dataset is None:
         if batch_size == 1:
             with _single_values(model), paddle.no_grad(), evaluating(model):
-                model(paddle.to_tensor(train_dataset[0]["img"][None]))
+                model(paddle.to_tensor(trainer.train_dataset[0]["img"][None]))
         return
     image = val_dataset.file_list[0][0] if hasattr(val_dataset, "file_list") else "the first picture"
     first = copy.copy(val_dataset)

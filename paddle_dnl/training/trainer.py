@@ -1,10 +1,11 @@
+# SPDX-License-Identifier: Apache-2.0
 """Training, in the order things happen: build, resume, then loop { step, log, evaluate, save }."""
 
 import time
 from pathlib import Path
 
 from paddle_dnl import registry
-from paddle_dnl.data.loading import WorkerError, load_batches, stack_training
+from paddle_dnl.data.loading import WorkerError, as_tensors, load_batches, stack_training
 from paddle_dnl.distributed import collectives
 from paddle_dnl.distributed.signals import StopSignal
 from paddle_dnl.evaluation.evaluator import evaluate
@@ -59,8 +60,7 @@ class Trainer:
             self._load_start_weights()
             self._prepare_model()
             self._resume()
-            settings = self._evaluation_settings()
-            preflight.check_model(self.model, self.train_dataset, self.val_dataset, settings, config.batch_size)
+            preflight.check_model(self, self._evaluation_settings())
         except BaseException:  # who keeps the exception, as a notebook does, would keep the folder with it
             self._close_folder()
             raise
@@ -145,7 +145,8 @@ class Trainer:
         """What the configuration names; a run that resumes replaces them anyway and needs no download."""
         if self.resumed_from is None:
             require_start_weights(self.config)
-            load_start_weights(self.model, resolve_pretrained(self.config.model_cfg, self.config.dic.get("pretrained_sha256")))
+            files = resolve_pretrained(self.config.model_cfg, self.config.dic.get("pretrained_sha256"))
+            load_start_weights(self.model, files)
 
     # ------------------------------------------------------------------------------------------ resume
 
@@ -196,7 +197,8 @@ class Trainer:
             steps_per_epoch=max(1, self.sampler.steps_per_epoch // self.accumulate),
             batch_size=self.config.batch_size * self.accumulate,
             save_dir=self.save_dir,
-            use_vdl=options.use_vdl and collectives.is_main(),
+            use_vdl=options.use_vdl,
+            is_main=collectives.is_main(),
         )
         logger.info(f"training {self.progress.iteration} -> {iters} iters, seed {self.seed}, output in {self.save_dir}")
         is_plain = not options.to_static_training and options.amp_level != "O2"  # as the plan's probe needs the layers
@@ -277,10 +279,9 @@ class Trainer:
         return means
 
     def _backward(self, data: dict) -> dict[str, float]:
-        image, label = paddle.to_tensor(data["img"]), paddle.to_tensor(data["label"]).astype("int64")
-        edges = paddle.to_tensor(data["edge"]).astype("int64") if "edge" in data else None
+        data = as_tensors(data)
         with amp.autocast(self.precision, self.options.amp_level):
-            losses = self.losses(self.forward(image), label, edges)
+            losses = self.losses(self.forward(data["img"]), data["label"], data.get("edge"), self.model, data)
             loss = sum(value for _, value in losses) / self.accumulate
         if paddle.get_device() == "cpu":
             allocator.give_back()  # the backward pass needs blocks of other sizes

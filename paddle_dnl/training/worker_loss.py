@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What is saved when a data loading process of a training was killed, for want of memory or of shared memory."""
 
 import traceback
@@ -24,7 +25,9 @@ def save_and_explain(trainer, error: WorkerError) -> WorkerError:
     iteration = trainer.progress.iteration
     folder = trainer.save_dir / f"iter_{iteration}"
     if iteration > 0 and folder not in trainer.saved:
-        trainer.progress.evaluation_due = trainer.val_dataset is not None and iteration % trainer.options.save_interval == 0
+        trainer.progress.evaluation_due = (
+            trainer.val_dataset is not None and iteration % trainer.options.save_interval == 0
+        )
         trainer._save(None)
         logger.info(f"saved {folder}")
     if iteration == 0:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Start weights that a configuration names by URL: fetched once, checked, cached, never unpacked blindly.
 
 Only train.py calls this. Evaluation, export and prediction take their weights from --model_path and need no network.

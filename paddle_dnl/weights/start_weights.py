@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Start weights of a backbone from any file that is at hand: read, recognised, converted, and accounted for."""
 
 import re

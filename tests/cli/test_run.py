@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What surrounds every program: signals, closed streams, errors of the system and odd names, each as one line and a status."""
 
 import os
@@ -85,7 +86,10 @@ def test_a_library_that_turns_the_signal_into_its_own_error(tmp_path):
         ("os.symlink('nowhere', 'dangling')\nopen('dangling')", "dangling: No such file or directory"),
         ("os.mkdir('folder')\nopen('folder', 'w')", "folder: Is a directory"),
         ("open('/dev/full', 'w').write('x' * 99999)", "No space left on device"),
-        ("raise OSError(28, 'No space left on device', 'a.png')", "a.png: No space left on device: the disk mounted at /"),
+        (
+            "raise OSError(28, 'No space left on device', 'a.png')",
+            "a.png: No space left on device: the disk mounted at /",
+        ),
         ("raise OSError(13, 'Permission denied', b'\\xff.png')", "\\xff.png: Permission denied"),
     ],
 )

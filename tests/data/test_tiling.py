@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Tiles against the whole picture: equal scores where the overlap covers what a convolution sees, in bounded memory."""
 
 import tracemalloc
@@ -69,7 +70,9 @@ def test_memory_follows_the_width_and_not_the_height():
     for height in (1000, 4000):
         picture = np.zeros((height, 500), np.uint8)
         tracemalloc.start()
-        rows = sum(len(strip.argmax(0)) for strip in _strips(picture, TileGrid((height, 500), (64, 64), (16, 16)), _nine))
+        rows = sum(
+            len(strip.argmax(0)) for strip in _strips(picture, TileGrid((height, 500), (64, 64), (16, 16)), _nine)
+        )
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
         assert rows == height

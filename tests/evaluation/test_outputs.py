@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The files of an evaluation, against formulas of NumPy and the readers of others."""
 
 import csv

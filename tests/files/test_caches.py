@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Caches go elsewhere, with one warning, where the home cannot be written."""
 
 import os

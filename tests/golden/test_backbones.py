@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """ResNets with start weights of other projects: every stage's features against those of the originals.
 
 torchvision's and timm's were stored by tests/reference/backbones.py (PyTorch); `paddle.vision.models` runs live.

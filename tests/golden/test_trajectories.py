@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Ten training steps against the same steps of the original implementations: losses, rates, and where weights end.
 
 What the originals do was computed in PyTorch by tests/reference/trajectories.py, which `make parity` runs anew. Here

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Annotated pictures for the data tools: shapes on a ground, and the same as labelme, COCO and CVAT files."""
 
 import json

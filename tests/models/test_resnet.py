@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Our ResNet_vd is PaddleSeg's; the other stems have the shapes their authors describe."""
 
 from paddle_dnl.models.backbones import resnet as ours

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Feature maps of torchvision's ResNets and timm's ResNet-Ds with seeded weights, for tests/golden/test_backbones.py.
 
     python tests/reference/backbones.py --write     stores names, shapes and features in tests/data/golden/backbones
@@ -82,7 +83,9 @@ def main() -> int:
             with np.load(path) as stored:
                 errors = [np.abs(stored[key] - value).max() / np.abs(value).max() for key, value in kept.items()]
                 same = json.loads(stored["about"].tobytes())["spec"] == spec
-            print(f"{source} {name}: features differ by {max(errors):.1e} of the largest; names {'equal' if same else 'DIFFER'}")
+            print(
+                f"{source} {name}: features differ by {max(errors):.1e} of the largest; names {'equal' if same else 'DIFFER'}"
+            )
             wrong += not (same and max(errors) < 1e-5)
     return int(wrong > 0)
 

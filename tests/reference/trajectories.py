@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Ten training steps of published recipes in PyTorch: stores their losses, or checks that the stored ones still come out.
 
     python tests/reference/trajectories.py --check     # what `make parity` runs

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Configurations with a mistake in them: each error names the file and the key and says what would be right."""
 
 import time

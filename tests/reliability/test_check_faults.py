@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The check of a dataset when something else than its files goes wrong: a reader is killed, or one rank of several fails."""
 
 import logging

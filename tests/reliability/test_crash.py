@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whatever ends a training, the newest complete checkpoint loads; whatever is wrong with its folder is said in one line."""
 
 import contextlib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Configurations of a stranger that are plain YAML, and want code run, weights unpickled or files read without end."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Killed data loading processes and pools: one line, what was trained is saved, nothing waits for ever."""
 
 import os
@@ -25,7 +26,9 @@ def _work(victim, item):
 def test_a_killed_process_of_a_pool_is_named_and_not_waited_for():
     assert list(map_in_processes(_work, None, range(50), 2, what="that doubles")) == [2 * i for i in range(50)]
     began = time.monotonic()
-    with pytest.raises(DataError, match="a process that doubles was killed.* of 50 are done, next .*fewer --num_workers"):
+    with pytest.raises(
+        DataError, match="a process that doubles was killed.* of 50 are done, next .*fewer --num_workers"
+    ):
         list(map_in_processes(_work, 30, range(50), 2, what="that doubles"))
     assert time.monotonic() - began < 20
 
@@ -49,7 +52,9 @@ def test_a_training_whose_loader_was_killed_is_saved_and_goes_on(tmp_path, monke
     whole = record(make_config(tmp_path), tmp_path / "whole", num_workers=0, do_eval=False)
     monkeypatch.setattr(module, "Trainer", _KillsAWorker)
     options = {"save_interval": 100, "num_workers": 1, "do_eval": False, "save_dir": str(tmp_path / "out"), "seed": 7}
-    with pytest.raises(WorkerError, match=r"data loading process was killed.*saved at iter \d+; --resume_model auto") as raised:
+    with pytest.raises(
+        WorkerError, match=r"data loading process was killed.*saved at iter \d+; --resume_model auto"
+    ) as raised:
         _KillsAWorker(config, module.TrainOptions(**options)).run()
     (folder,) = (tmp_path / "out").glob("iter_*")
     assert f"saved at iter {folder.name[5:]};" in str(raised.value)

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a resumed run finds: clocks that go back, folders that are half there, other file systems, signals at odd moments."""
 
 import errno
@@ -187,7 +188,9 @@ def test_the_first_rank_decides_for_all_what_is_resumed(tmp_path, monkeypatch):
     monkeypatch.setattr(trainer, "resolve_pretrained", lambda *_: fetched.append(1))
     monkeypatch.setattr(collectives, "is_main", lambda: False)
     shared = collectives.broadcast_object
-    monkeypatch.setattr(collectives, "broadcast_object", lambda value, what="": folder if value is None else shared(value))
+    monkeypatch.setattr(
+        collectives, "broadcast_object", lambda value, what="": folder if value is None else shared(value)
+    )
     options = trainer.TrainOptions(save_dir=str(tmp_path / "elsewhere"), seed=7, resume_model="auto")
     assert trainer.Trainer(config, options).progress.iteration == 5 and not fetched
 

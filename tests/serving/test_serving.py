@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The HTTP service: answers against NumPy and Predictor, every kind of bad picture, limits, queue, settings."""
 
 import io

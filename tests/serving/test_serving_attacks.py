@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Attacks on the service that once held it up: costly pictures, slow and silent clients, other websites, clients that leave."""
 
 import asyncio
@@ -315,7 +316,9 @@ def test_attacked_for_a_while_others_are_still_answered(exported):
                 time.sleep(0.02)
                 with socket.create_connection((host, int(port))) as connection:
                     if kind == "abort":
-                        connection.sendall(b"POST /v1/label HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 99999\r\n\r\nabc")
+                        connection.sendall(
+                            b"POST /v1/label HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 99999\r\n\r\nabc"
+                        )
                     elif kind == "silent":
                         time.sleep(0.05)
                     else:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The service's queue: full houses, time limits, failures, batches, and the process as a whole."""
 
 import asyncio

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What makes a training useless is refused or said before its first step; on the code before, each of these trained."""
 
 import logging
@@ -122,14 +123,21 @@ def test_validation_transforms_that_cannot_be_undone(tmp_path, no_step, step, me
 
 
 def test_validation_transforms_that_can(tmp_path):
-    steps = [{"type": "Resize", "target_size": [30, 20]}, {"type": "Padding", "target_size": [32, 32], "im_padding_value": 0}]
+    steps = [
+        {"type": "Resize", "target_size": [30, 20]},
+        {"type": "Padding", "target_size": [32, 32], "im_padding_value": 0},
+    ]
     _train(tmp_path, _val(*steps))
 
 
 def test_what_is_said(tmp_path, said):
     def change(content):
         content["train_dataset"]["transforms"] = [{"type": "RandomPaddingCrop", "crop_size": [24, 24]}]
-        steps = [{"type": "Normalize"}, {"type": "Padding", "target_size": [64, 24]}, {"type": "Resize", "target_size": [24, 24]}]
+        steps = [
+            {"type": "Normalize"},
+            {"type": "Padding", "target_size": [64, 24]},
+            {"type": "Resize", "target_size": [24, 24]},
+        ]
         content["val_dataset"]["transforms"] = steps
         for section in ("train_dataset", "val_dataset"):
             content[section]["class_names"] = ["sand", "water", "sky"]

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Start weights: required by published recipes, read from every format, accounted for, refused where they do not fit."""
 
 import json
@@ -172,7 +173,13 @@ def test_a_published_recipe_needs_its_start_weights(config, file, source, tmp_pa
         require_start_weights(Config(ROOT / config))
     text = str(caught.value)
     assert "\n" not in text
-    for part in (file, "https://drive.google.com/", f"--pretrained {file}", "tools/convert_weights.py", "--from_scratch"):
+    for part in (
+        file,
+        "https://drive.google.com/",
+        f"--pretrained {file}",
+        "tools/convert_weights.py",
+        "--from_scratch",
+    ):
         assert part in text
     assert f"--source {source} --part backbone" in text
     require_start_weights(Config(ROOT / config, from_scratch=True))

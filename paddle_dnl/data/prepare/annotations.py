@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Annotated pictures as polygons and masks, whatever the file format, and how they become label pictures."""
 
 import math

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Cityscapes polygons to label pictures with the 19 training classes, with the official cityscapesscripts."""
 
 import io

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A dataset in numbers: classes, sizes, duplicates, suggestions; as text, JSON and an HTML page."""
 
 import json
@@ -7,7 +8,7 @@ from pathlib import Path
 
 from paddle_dnl.data.check import check_dataset
 from paddle_dnl.data.classes import IGNORED_COLOR, classes_of
-from paddle_dnl.data.overlay import encode_jpeg, overlay
+from paddle_dnl.data.overlay import as_label, encode_jpeg, overlay
 from paddle_dnl.data.page import Section, write_page
 from paddle_dnl.data.prepare.sources import spread
 from paddle_dnl.data.reading import read_image
@@ -177,7 +178,7 @@ def labelled_jpeg(dataset, index: int, width: int = _SAMPLE_WIDTH) -> bytes:
     image, classes = read_image(image_path), classes_of(dataset)
     panels = [image]
     if label_path is not None:
-        panels.append(overlay(image, dataset.read_label(label_path).astype(np.uint8), classes.colors, 0.45))
+        panels.append(overlay(image, as_label(dataset.read_label(label_path)), classes.colors, 0.45))
     height = max(1, round(image.shape[0] * width / image.shape[1]))
     panels = [cv2.resize(panel, (width, height), interpolation=cv2.INTER_AREA) for panel in panels]
     return encode_jpeg(np.concatenate(panels, axis=1))

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Annotations of any known format to pictures, label pictures and `classes.txt` that train as they are.
 
 DIR/images/NAME.jpg   copies of the pictures

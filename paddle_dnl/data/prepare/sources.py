@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The datasets that a configuration or a folder of data means, for looking at them."""
 
 from pathlib import Path

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """train, val and test lists of a folder: pairs by name, every class in every part, groups kept together."""
 
 import re

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`EngineProcess`: an engine in a process of its own, so that the caller can do other things while it runs."""
 
 import atexit

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`Predictor`: an exported folder as an object that turns pictures into label maps."""
 
 import itertools
@@ -5,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from paddle_dnl import registry
+from paddle_dnl.data.overlay import as_label
 from paddle_dnl.data.reading import decode_image, read_image
 from paddle_dnl.data.tiling import TileGrid
 from paddle_dnl.data.transforms import Compose
@@ -188,9 +190,9 @@ class Predictor:
         return self._engine.run(filled)[: len(batch)]
 
     def postprocess(self, output: np.ndarray, info: list) -> np.ndarray:
-        """One image's output, `[H, W]` classes or `[K, H, W]` scores, to classes uint8 at the picture's own size."""
+        """One output, `[H, W]` classes or `[K, H, W]` scores, to classes of the picture's size: uint8, uint16 above 255."""
         is_scores = output.ndim == 3
-        picture = output.transpose(1, 2, 0) if is_scores else output.astype(np.uint8)
+        picture = output.transpose(1, 2, 0) if is_scores else as_label(output)
         for name, (height, width) in reversed(info):
             height, width = int(height), int(width)
             if name == "resize":
@@ -199,7 +201,7 @@ class Predictor:
                 picture = resized.reshape(height, width, *picture.shape[2:])
             else:
                 picture = picture[:height, :width]
-        return (picture.argmax(-1) if is_scores else picture).astype(np.uint8)
+        return as_label(picture.argmax(-1) if is_scores else picture)
 
     def predict(self, images: list, batch_size: int | None = None) -> list[np.ndarray]:
         """Classes of each picture, uint8 `[H, W]` at its own size.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`--engine auto`: the fastest of an exported folder's verified engines on this machine; measured once, then remembered."""
 
 import hashlib

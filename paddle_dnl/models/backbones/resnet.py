@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """ResNet for segmentation (He et al., CVPR 2016), in the four forms that start weights exist for.
 
 | stem  | first convolutions       | strided shortcut          | dilated stages   | from                                      |

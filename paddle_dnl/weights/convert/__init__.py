@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Published weights of other projects as weights of our models, by name and with complete accounting."""
 
 from paddle_dnl.weights.convert.converter import SOURCES, backbone_only, convert_state_dict, convert_with_report

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which rules turn which project's weights into which of our models, and the conversion itself."""
 
 import re

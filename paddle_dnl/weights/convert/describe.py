@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a set of weights looks like, from its names: for error messages only, never for deciding anything."""
 
 import re

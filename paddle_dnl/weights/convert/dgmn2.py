@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """DGMN2 (fudan-zvg/DGMN2): segmentors with four decoders, and ImageNet classification files.
 
 Our modules carry the original names. PyTorch stores a Linear's matrix as [out, in], Paddle as [in, out]:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """OpenMMLab: DNL and DMNet segmentors of mmsegmentation, ImageNet backbones (`resnet50_v1c`) of mmcv.
 
 Their convolutions have PyTorch's layout, which is Paddle's too, so that only names change.

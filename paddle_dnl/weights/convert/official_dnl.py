@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The DNL authors' code (yinmh17/DNL-Semantic-Segmentation): `nonlocalbn`, `nonlocalnowd`, 3x3 ResNet-101.
 
 Their block has no output convolution and a gate `gamma` on the pairwise term, hence it needs a model with

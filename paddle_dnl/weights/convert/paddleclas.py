@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """PaddleClas since 2.2 (`legendary_models/resnet.py`): ResNet and ResNet_vd with all blocks in one numbered row.
 
 Older files of PaddleClas have PaddleSeg's names.

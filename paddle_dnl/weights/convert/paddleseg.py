@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """PaddleSeg and DMNet_paddle: the same framework and the same names.
 
 The converter still checks every tensor; loading such a file directly works as well.

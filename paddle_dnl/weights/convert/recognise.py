@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whose backbone weights a file holds, from names and the shape of the first convolution."""
 
 from collections.abc import Mapping

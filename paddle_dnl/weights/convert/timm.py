@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """timm's `resnet18d` to `resnet152d`: deep stem and average-pooled shortcuts, hence `stem: vd`.
 
 `resnet18d` and `resnet34d` do not project in the very first block: `project_first: False`.

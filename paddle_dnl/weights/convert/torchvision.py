@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """torchvision's ResNet and that of `paddle.vision.models`: the same names, a 7x7 stem, hence `stem: v1`."""
 
 from collections.abc import Iterable

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Annotations of every format become the label pictures that they mean, or an error that names file and shape."""
 
 import json
@@ -37,12 +38,19 @@ def _state(folder: Path) -> dict:
 def test_labelme(tmp_path, workers):
     source = annotated.write_labelme(tmp_path / "source", 4)
     before = _state(source)
-    assert data_import.main([str(source), "--to", str(tmp_path / "d"), "--format", "labelme", "--num_workers", str(workers)]) == 0
+    assert (
+        data_import.main(
+            [str(source), "--to", str(tmp_path / "d"), "--format", "labelme", "--num_workers", str(workers)]
+        )
+        == 0
+    )
     assert _state(source) == before
     assert read_classes(tmp_path / "d" / "classes.txt").names == annotated.NAMES
     for seed in range(4):
         assert _agree(_label(tmp_path / "d", f"scene_{seed:02d}"), annotated.truth(seed)) > 0.99
-        assert (tmp_path / f"d/images/scene_{seed:02d}.jpg").read_bytes() == (source / f"scene_{seed:02d}.jpg").read_bytes()
+        assert (tmp_path / f"d/images/scene_{seed:02d}.jpg").read_bytes() == (
+            source / f"scene_{seed:02d}.jpg"
+        ).read_bytes()
     assert (tmp_path / "d/all.txt").read_text().splitlines()[0] == "images/scene_00.jpg\tlabels/scene_00.png"
 
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """From labelme files to a predictor with documented commands alone: the worked example of docs/own_data.md."""
 
 import json
@@ -76,7 +77,9 @@ def test_every_offered_model_reads_back(data, tmp_path, model):
 def test_worked_example(data, tmp_path):
     config = tmp_path / "my.yml"
     configs.main(["new", "--data", str(data), "--model", "dnlnet_resnet18", "--out", str(config)])
-    assert data_preview.main([str(config), "--out", str(tmp_path / "preview.html"), "--samples", "2", "--times", "2"]) == 0
+    assert (
+        data_preview.main([str(config), "--out", str(tmp_path / "preview.html"), "--samples", "2", "--times", "2"]) == 0
+    )
     assert (tmp_path / "preview.html").read_text().count("<img") == 8
     progress = paddle_dnl.train(
         str(config), save_dir=str(tmp_path / "run"), iters=10, batch_size=6, do_eval=True, save_interval=10, seed=0
@@ -85,7 +88,9 @@ def test_worked_example(data, tmp_path):
     result = paddle_dnl.evaluate(str(config), weights)
     assert result.metrics.miou == pytest.approx(progress.best_miou) and result.metrics.miou > 0.05
     folder = str(tmp_path / "export")
-    export.main(["--config", str(config), "--model_path", weights, "--save_dir", folder, "--input_shape", "1", "3", "48", "64"])
+    export.main(
+        ["--config", str(config), "--model_path", weights, "--save_dir", folder, "--input_shape", "1", "3", "48", "64"]
+    )
     predictor = paddle_dnl.Predictor(folder)
     assert predictor.classes.names == annotated.NAMES
     label = predictor.predict([annotated.picture(3)])[0]

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Splits: pairs by name, every class in every part, groups in one, the same for the same seed."""
 
 from paddle_dnl.cli import data_split

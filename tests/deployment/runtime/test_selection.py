@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """ONNX Runtime behind Predictor, and `auto`: what may be chosen, what is measured, what is remembered."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Pictures that are much larger than the model: tiles at full resolution in place of a squeezed picture."""
 
 import logging

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """COCO: one JSON file with polygons or run lengths for all pictures."""
 
 import json
@@ -5,7 +6,8 @@ from functools import partial
 from pathlib import Path
 
 from paddle_dnl.data.prepare.annotations import Sample, Shape, ring
-from paddle_dnl.errors import DataError, UsageError
+from paddle_dnl.errors import DataError
+from paddle_dnl.optional import not_installed
 
 import numpy as np
 
@@ -15,9 +17,7 @@ def _decode(segmentation: dict, size: list, source: Path, where: str) -> np.ndar
     try:
         from pycocotools import mask as coco_mask
     except ImportError as error:
-        raise UsageError(
-            "COCO's run lengths need pycocotools, which is not installed; `pip install paddle-dnl[data]`"
-        ) from error
+        raise not_installed("COCO's run lengths", error, "data") from error
     try:
         if isinstance(segmentation["counts"], list):
             segmentation = coco_mask.frPyObjects(segmentation, *size)

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """CVAT for images 1.1: one annotations.xml with polygons, boxes and masks."""
 
 from functools import partial

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """labelme: one JSON file per picture, beside it."""
 
 import base64

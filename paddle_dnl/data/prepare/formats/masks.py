@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Label pictures that exist already: class numbers, colours, or two values; and PASCAL VOC's folders."""
 
 from collections import Counter
