@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What decides a published score besides the forward pass, read from a resolved configuration.
 
 The same names stand in the tables of tests/recipes, whose values come from the sources' own files.
@@ -79,7 +80,11 @@ def _pipeline(transforms: list[dict]) -> dict:
             facts["distortion"] = {"type": kind, **ranges}
         if kind == "Normalize":
             mean, std = step.get("mean", [0.5] * 3), step.get("std", [0.5] * 3)
-            facts |= {"mean": [round(255 * v, 3) for v in mean], "std": [round(255 * v, 3) for v in std], "order": "RGB"}
+            facts |= {
+                "mean": [round(255 * v, 3) for v in mean],
+                "std": [round(255 * v, 3) for v in std],
+                "order": "RGB",
+            }
         if kind == "SubtractMeanBGR":
             mean = step.get("mean", [102.9801, 115.9465, 122.7717])
             facts |= {"mean": list(mean), "std": [1.0] * 3, "order": "BGR"}

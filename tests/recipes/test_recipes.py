@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Every published row, as resolved, against the facts in its source's own file.
 
 The tables (one JSON per source, a row per file, with the commit) were read from the sources' configurations; that of

@@ -1,7 +1,8 @@
+# SPDX-License-Identifier: Apache-2.0
 """Facts of OpenMMLab's recipes, read from the configurations of the installed mmsegmentation.
 
-    python tests/reference/mmseg_facts.py --write     stores tests/recipes/mmsegmentation.json
-    python tests/reference/mmseg_facts.py --check     compares with it (part of `make parity`)
+python tests/reference/mmseg_facts.py --write     stores tests/recipes/mmsegmentation.json
+python tests/reference/mmseg_facts.py --check     compares with it (part of `make parity`)
 """
 
 import argparse
