@@ -1,8 +1,8 @@
 """What every measurement needs: seconds of repeated runs, this process's memory, the machine's name."""
 
+import importlib.util
 import os
 import platform
-import resource
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -28,6 +28,8 @@ def peak_bytes() -> int:
         lines = Path("/proc/self/status").read_text().splitlines()
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
     except (OSError, StopIteration):
+        import resource  # not on every system
+
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
@@ -46,13 +48,8 @@ def processor_name() -> str:
 
 def machine() -> str:
     """Processor, cores and versions, in one line."""
-    import paddle
-
-    text = (
-        f"{processor_name()}, {os.cpu_count()} cores, Python {platform.python_version()}, Paddle {paddle.__version__}"
-    )
-    try:
-        import onnxruntime
-    except ImportError:
-        return text
-    return f"{text}, ONNX Runtime {onnxruntime.__version__}"
+    found = [processor_name(), f"{os.cpu_count()} cores", f"Python {platform.python_version()}"]
+    for name, module in (("Paddle", "paddle"), ("ONNX Runtime", "onnxruntime")):
+        if importlib.util.find_spec(module):
+            found.append(f"{name} {importlib.import_module(module).__version__}")
+    return ", ".join(found)

@@ -10,8 +10,7 @@ import shutil
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
-from paddle_dnl.config.config import to_yaml
-from paddle_dnl.config.reading import read_yaml_mapping
+from paddle_dnl.config.reading import read_yaml_mapping, to_yaml
 from paddle_dnl.data.classes import ClassInfo
 from paddle_dnl.errors import ConfigError, ExportError
 from paddle_dnl.weights.manifest import file_digest, require_unbroken_seal, seal
