@@ -44,6 +44,10 @@ class NonFiniteError(PaddleDnlError):
     """The loss, a gradient or a weight became NaN or infinite during training."""
 
 
+class OutputError(PaddleDnlError):
+    """An output would overwrite an input, or a file that no program of this project wrote."""
+
+
 class DistributedError(PaddleDnlError):
     """The processes of a run do not find each other, differ, or one of them is waited for in vain."""
 

@@ -2,14 +2,14 @@
 
 from paddle_dnl.errors import UsageError
 
-# The extras of the package's metadata, as far as messages name them.
+# By the extra of the package's metadata, or by the library.
 LIBRARIES = {
     "onnx": ("paddle2onnx", "onnx", "onnxruntime", "ml-dtypes"),
     "serving": ("fastapi", "uvicorn", "pydantic-settings", "prometheus-client", "python-multipart", "psutil"),
     "cityscapes": ("cityscapesscripts",),
     "completion": ("argcomplete",),
     "scipy": ("scipy",),
-    "train": ("visualdl",),
+    "train": ("visualdl", "matplotlib"),
     "charts": ("matplotlib",),
     "paddle": ("paddlepaddle",),
     "onnxruntime": ("onnxruntime",),
@@ -20,7 +20,7 @@ _MODULES = {"paddle": "paddle", "visualdl": "train", "matplotlib": "charts", "sc
 
 
 def install_hint(extra: str) -> str:
-    """`pip install A B`, with the names of a row of `LIBRARIES`."""
+    """The command that installs a row of `LIBRARIES`."""
     return f"pip install {' '.join(LIBRARIES[extra])}"
 
 

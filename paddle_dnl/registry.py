@@ -9,7 +9,7 @@ import inspect
 from collections.abc import Callable, Iterator, Sequence
 
 from paddle_dnl import user_code
-from paddle_dnl.compat import paddleseg, refusals
+from paddle_dnl.compat import construction, paddleseg, refusals
 from paddle_dnl.errors import ConfigError, PaddleDnlError, nearest
 
 
@@ -96,8 +96,14 @@ def names(kind: str) -> list[str]:
     return sorted({*REGISTRIES[kind].components_dict, *paddleseg.names(kind)})
 
 
-def find(name: str, kind: str, where: str) -> type:
+def find(name: str, kind: str, where: str, owner=None) -> type:
     """The class registered under `name`, ours before PaddleSeg's.
+
+    Args:
+        name, kind: of the component.
+        where: dotted key for errors.
+        owner: class of the component that it is a part of. A model of PaddleSeg gets PaddleSeg's backbone: such models read
+            attributes that ours of the same name do not have.
 
     Raises:
         ConfigError: no component of this kind has that name. The message holds the nearest one and, where PaddleSeg is not
@@ -105,18 +111,36 @@ def find(name: str, kind: str, where: str) -> type:
     """
     _load(kind)
     if isinstance(name, str):
-        if name in REGISTRIES[kind]:
-            return REGISTRIES[kind][name]
-        theirs = paddleseg.find(name, kind)
-        if theirs is not None:
-            return theirs
+        theirs_first = kind == "backbone" and owner is not None and refusals.is_of_paddleseg(owner)
+        found = paddleseg.find(name, kind) if theirs_first else None
+        if found is None and name in REGISTRIES[kind]:
+            found = REGISTRIES[kind][name]
+        found = paddleseg.find(name, kind) if found is None else found
+        if found is not None:
+            return found
     hint = nearest(name, names(kind)) + paddleseg.install_hint()
     raise ConfigError(f"{where}.type: there is no {kind} named {name!r}.{hint}")
 
 
-def kind_of(argument: str, parent_kind: str) -> str:
-    """The kind of a nested component, from the name of the argument that holds it."""
-    return _KIND_OF_ARGUMENT.get(argument, parent_kind)
+def kind_of(argument: str, parent_kind: str, name: str | None = None) -> str:
+    """The kind of a nested component.
+
+    Args:
+        argument: that holds it; some names tell the kind, such as `backbone` and `common_transforms`.
+        parent_kind: of what holds it; taken where the argument's name does not tell.
+        name: of the component; where nothing of the parent's kind has it, the kind that has.
+    """
+    for ending, kind in _KIND_OF_ARGUMENT.items():
+        if argument.rstrip("0123456789").endswith(ending):
+            return kind
+    if name is not None and not _exists(name, parent_kind):
+        return next((kind for kind in REGISTRIES if _exists(name, kind)), parent_kind)
+    return parent_kind
+
+
+def _exists(name: str, kind: str) -> bool:
+    _load(kind)
+    return name in REGISTRIES[kind] or paddleseg.find(name, kind) is not None
 
 
 def is_component(value) -> bool:
@@ -128,14 +152,14 @@ def nested(cfg: dict, kind: str, where: str) -> Iterator[tuple[dict, str, str]]:
     """The components directly inside `cfg`, as (configuration, kind, dotted key)."""
     for key, value in cfg.items():
         if is_component(value):
-            yield value, kind_of(key, kind), f"{where}.{key}"
+            yield value, kind_of(key, kind, value["type"]), f"{where}.{key}"
         elif isinstance(value, list):
             for i, item in enumerate(value):
                 if is_component(item):
-                    yield item, kind_of(key, kind), f"{where}.{key}.{i}"
+                    yield item, kind_of(key, kind, item["type"]), f"{where}.{key}.{i}"
 
 
-def refuse_harmful(cfg: dict, kind: str, where: str) -> None:
+def refuse_harmful(cls: type, cfg: dict, kind: str, where: str) -> None:
     """Refuses arguments with which a component of PaddleSeg would run text, unpickle weights or fetch an archive.
 
     Nested components are left out: each is looked at when its turn comes.
@@ -143,18 +167,18 @@ def refuse_harmful(cfg: dict, kind: str, where: str) -> None:
     Raises:
         ConfigError: names the dotted key, the value and what may stand there.
     """
-    cls = find(cfg["type"], kind, where)
     if kind != "dataset" and refusals.is_of_paddleseg(cls):
         refusals.refuse_harmful(cfg, where)
 
 
-def build(cfg: dict, kind: str, where: str | None = None):
+def build(cfg: dict, kind: str, where: str | None = None, owner=None):
     """Builds the component that `cfg` describes, nested components first.
 
     Args:
         cfg: `{"type": name, argument: value, ...}`; it is not changed.
         kind: `model`, `backbone`, `dataset`, `transform`, `loss` or `optimizer`.
         where: dotted key shown in errors; by default the kind.
+        owner: see `find`.
 
     Raises:
         ConfigError: unknown name, arguments that do harm in PaddleSeg, or the constructor refused its arguments.
@@ -162,23 +186,25 @@ def build(cfg: dict, kind: str, where: str | None = None):
     where = where or kind
     if not is_component(cfg):
         raise ConfigError(f"{where}: expected a mapping with a `type` key, got {cfg!r}")
-    cls = find(cfg["type"], kind, where)
-    refuse_harmful(cfg, kind, where)
+    cls = find(cfg["type"], kind, where, owner)
+    refuse_harmful(cls, cfg, kind, where)
     if kind == "dataset":
         refusals.refuse_fetching(cls, cfg, where)
 
     def value_of(key, value):
         if is_component(value):
-            return build(value, kind_of(key, kind), f"{where}.{key}")
+            return build(value, kind_of(key, kind, value["type"]), f"{where}.{key}", cls)
         if isinstance(value, list):
             return [
-                build(item, kind_of(key, kind), f"{where}.{key}.{i}") if is_component(item) else item
+                build(item, kind_of(key, kind, item["type"]), f"{where}.{key}.{i}", cls) if is_component(item) else item
                 for i, item in enumerate(value)
             ]
         return value
 
     arguments = {key: value_of(key, value) for key, value in cfg.items() if key != "type"}
     try:
+        if kind in ("model", "backbone") and refusals.is_of_paddleseg(cls):
+            return construction.construct(cls, arguments)
         return cls(**arguments)
     except PaddleDnlError:
         raise

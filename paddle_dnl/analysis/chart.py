@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from paddle_dnl.files.atomic import new_file
+
 import matplotlib
 
 matplotlib.use("Agg")
@@ -69,5 +71,6 @@ def draw_chart(results: dict[str, dict], path: str | Path) -> None:
     axes.set_ylabel("share of attention")
     axes.legend(fontsize=8, ncols=2)
     figure.tight_layout()
-    figure.savefig(path)
+    with new_file(path) as temporary:
+        figure.savefig(temporary)
     plt.close(figure)

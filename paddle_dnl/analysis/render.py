@@ -17,6 +17,7 @@ import numpy as np
 Point = tuple[int, int]
 _QUERIES_AT_ONCE = 32
 FILTERS_SHOWN = 32
+COMMON = ("overview.png", "viewer.html")
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from importlib import resources
 from pathlib import Path
 
 from paddle_dnl.analysis.pictures import colors
+from paddle_dnl.files.atomic import write_text
 
 import cv2
 import numpy as np
@@ -98,6 +99,4 @@ def write_viewer(path: str | Path, title: str, note: str, maps: ViewerMaps) -> N
     for mark, text in (("__TITLE__", html.escape(title)), ("__NOTE__", html.escape(note))):
         page = page.replace(mark, text)
     page = page.replace("__DATA__", json.dumps(_content(maps)).replace("</", "<\\/"))
-    temporary = Path(path).with_suffix(".tmp")
-    temporary.write_text(page, encoding="utf-8")
-    temporary.replace(path)
+    write_text(path, page)

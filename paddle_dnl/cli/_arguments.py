@@ -2,6 +2,7 @@
 
 import argparse
 
+from paddle_dnl.config.choices import AVERAGES
 from paddle_dnl.errors import UsageError
 from paddle_dnl.log import logger
 
@@ -84,8 +85,9 @@ def add_augmented(parser: argparse.ArgumentParser, switch: str) -> None:
     parser.add_argument("--stride", nargs=2, type=int, metavar=("W", "H"))
     parser.add_argument(
         "--average",
-        choices=("logits", "softmax"),
-        help="what overlapping windows and scales average; default as in test_config, else logits",
+        choices=AVERAGES,
+        help="how scales and flips are averaged: PaddleSeg's rule (logits, the default), mmsegmentation's and DGMN2's "
+        "(softmax), the DNL authors' (official)",
     )
 
 

@@ -85,18 +85,22 @@ def main(argv=None) -> int:
     _arguments.select_device(args.device)
     configs = [_arguments.make_config(args, path) for path in args.config]
     from paddle_dnl.analysis.chart import draw_chart, table
+    from paddle_dnl.files.atomic import write_text
+    from paddle_dnl.files.outputs import check_outputs
     from paddle_dnl.log import logger
 
+    out = Path(args.save_dir)
+    targets = {ending: out / f"attention_statistics.{ending}" for ending in ("json", "md", "png")}
+    read = [path for config in configs for path in config.files] + args.model_path
+    check_outputs(targets.values(), read, root=out)
     results = {
         name: measure(config, weights, args)
         for name, config, weights in zip(args.name, configs, args.model_path, strict=True)
     }
-    out = Path(args.save_dir)
-    out.mkdir(parents=True, exist_ok=True)
     text = table(results)
-    (out / "attention_statistics.json").write_text(json.dumps(results, indent=1) + "\n")
-    (out / "attention_statistics.md").write_text(text)
-    draw_chart(results, out / "attention_statistics.png")
+    write_text(targets["json"], json.dumps(results, indent=1) + "\n")
+    write_text(targets["md"], text)
+    draw_chart(results, targets["png"])
     logger.info(f"attention on the query's category and on boundaries:\n{text}")
     return 0
 

@@ -58,10 +58,14 @@ def main(argv=None) -> int:
     from paddle_dnl.deployment.runtime import benchmark as bench
     from paddle_dnl.deployment.runtime.benchmark_chart import draw
     from paddle_dnl.deployment.runtime.deploy_config import read_deploy_config
+    from paddle_dnl.files.atomic import write_text
+    from paddle_dnl.files.outputs import check_outputs
     from paddle_dnl.log import logger
     from paddle_dnl.profile.measuring import machine
 
     files = read_deploy_config(args.config)
+    folder = Path(args.save_dir)
+    check_outputs([folder / f"results.{ending}" for ending in ("md", "json", "png")], [], root=folder)
     wanted = []
     for name in args.engines or _ENGINES:
         why = bench.obstacle(name, files)
@@ -79,12 +83,10 @@ def main(argv=None) -> int:
                 rows.append(bench.measure(files, name, threads, shape, args.warmup, args.repeats))
                 logger.info(bench.table(rows[-1:]).splitlines()[-1].strip("| "))
     this_machine = machine()
-    folder = Path(args.save_dir)
-    folder.mkdir(parents=True, exist_ok=True)
     head = f"{files.folder}: {args.repeats} runs after {args.warmup}, random input; {this_machine}"
-    (folder / "results.md").write_text(f"{head}\n\n{bench.table(rows)}\n", encoding="utf-8")
+    write_text(folder / "results.md", f"{head}\n\n{bench.table(rows)}\n")
     content = {"folder": str(files.folder), "machine": this_machine, "rows": [asdict(row) for row in rows]}
-    (folder / "results.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
+    write_text(folder / "results.json", json.dumps(content, indent=1))
     draw(rows, folder / "results.png", this_machine)
     print(f"\n{head}\n\n{bench.table(rows)}\n\nresults.md, results.json, results.png: {folder}", flush=True)
     return 0

@@ -5,9 +5,7 @@ import importlib
 import os
 
 from paddle_dnl.cli.programs import PROGRAMS, split_command
-from paddle_dnl.errors import UsageError
-
-_NOT_INSTALLED = "completion needs argcomplete, which is not installed: pip install argcomplete"
+from paddle_dnl.optional import not_installed
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -26,7 +24,7 @@ def main(argv=None) -> int:
     try:
         import argcomplete
     except ImportError as error:
-        raise UsageError(_NOT_INSTALLED) from error
+        raise not_installed("completion", error, "completion") from error
     print(argcomplete.shellcode(["paddle-dnl"], shell=args.shell))
     return 0
 

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from paddle_dnl.errors import UsageError
+from paddle_dnl.files.atomic import write_text
 
 _COLUMNS = {
     "model": "model", "backbone": "backbone", "dataset": "dataset", "size": "size", "iters": "iterations", "miou": "mIoU",
@@ -91,12 +92,9 @@ def main(argv=None) -> int:
         print(text, end="")
         return 0
     target = args.folder / f"{path.stem}.yml"
-    args.folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with open(target, "x", encoding="utf-8") as file:
-            file.write(text)
-    except FileExistsError:
-        raise UsageError(f"{target}: is there already; remove it or give another folder") from None
+    if target.exists():
+        raise UsageError(f"{target}: is there already; remove it or give another folder")
+    write_text(target, text)
     print(target)
     return 0
 

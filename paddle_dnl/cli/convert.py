@@ -6,10 +6,7 @@
 
 import argparse
 import json
-import os
-import tempfile
 import zlib
-from collections.abc import Callable
 from pathlib import Path
 
 from paddle_dnl.cli import _arguments
@@ -29,7 +26,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--output",
         required=True,
-        help=".safetensors (for sharing: it can hold no code) or .pdparams to write, with a .json report beside it",
+        help=".safetensors (for sharing: it can hold no code) or .pdparams to write; NAME.conversion.json is the report",
     )
     parser.add_argument(
         "--part",
@@ -118,44 +115,38 @@ def _verify(model, path: Path, tolerance: float = 1e-4) -> dict:
     return {"file": path.name, "largest_error_relative_to_largest_logit": error, "same_class": same}
 
 
-def _write(path: Path, write: Callable[[str], None]) -> None:
-    """Writes a file under a temporary name and renames it, so that it is whole or not there."""
+def _report_path(output: Path) -> Path:
+    """`NAME.conversion.json`: `NAME.json` may be the graph of an export."""
+    return output.with_name(f"{output.stem}.conversion.json")
+
+
+def _write(output: Path, tensors: dict, text: str) -> None:
+    """The weights, then the report on them; both or, when the weights fail, neither."""
     from paddle_dnl.errors import CheckpointError
-
-    temporary = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".tmp-", suffix=path.suffix)
-        os.close(handle)
-        write(temporary)
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise CheckpointError(f"{path}: could not be written ({error.strerror or error})") from error
-    except (ValueError, RuntimeError) as error:  # paddle.save reports a full disk this way
-        raise CheckpointError(f"{path}: could not be written ({error})") from error
-    finally:
-        if temporary and os.path.exists(temporary):
-            os.unlink(temporary)
-
-
-def _write_weights(path: Path, tensors: dict) -> None:
+    from paddle_dnl.files.atomic import new_file, write_text
+    from paddle_dnl.files.problems import reason
     from paddle_dnl.weights.loading import write_safetensors
 
     import paddle
 
-    if path.suffix == ".safetensors":
-        _write(path, lambda name: write_safetensors({k: v.numpy() for k, v in tensors.items()}, name))
-    else:
-        _write(path, lambda name: paddle.save(tensors, name))
+    path = output
+    try:
+        with new_file(path) as temporary:
+            if path.suffix == ".safetensors":
+                write_safetensors({key: value.numpy() for key, value in tensors.items()}, temporary)
+            else:
+                paddle.save(tensors, str(temporary))
+        path = _report_path(output)
+        write_text(path, text)
+    except (OSError, ValueError, RuntimeError) as error:  # paddle.save reports a full disk by one of the latter two
+        raise CheckpointError(f"{path}: could not be written ({reason(error, path)})") from error
 
 
 def main(argv=None) -> int:
     """Converts, verifies if asked, then writes the weights and their report."""
     args = parse_args(argv)
     from paddle_dnl.errors import UsageError
+    from paddle_dnl.files.outputs import check_outputs
     from paddle_dnl.log import logger
     from paddle_dnl.models.build import build_model
     from paddle_dnl.weights.convert import ConversionError, convert_with_report
@@ -163,10 +154,13 @@ def main(argv=None) -> int:
 
     output = Path(args.output)
     _check_output(output)
+    config = _arguments.make_config(args)
+    spec = args.verify and Path(args.verify).parent / "spec.json"
+    check_outputs([output, _report_path(output)], [args.input, *config.files, args.verify, spec])
     if args.part == "backbone" and (args.verify or args.skip_classifier or args.skip_auxiliary):
         raise UsageError("--part backbone: a backbone has no logits, classes or auxiliary head; drop that flag")
     state = _read(Path(args.input))
-    model = build_model(_arguments.make_config(args))
+    model = build_model(config)
     options = {"skip_classifier": args.skip_classifier, "skip_auxiliary": args.skip_auxiliary}
     try:
         converted, report = convert_with_report(state, args.source, model, part=args.part, **options)
@@ -179,10 +173,8 @@ def main(argv=None) -> int:
     if args.verify:
         account["verified"] = _verify(model, Path(args.verify))
         logger.info(f"{args.verify}: logits agree, {account['verified']}")
-    _write_weights(output, target.state_dict())
-    text = json.dumps(account, indent=1) + "\n"
-    _write(output.with_suffix(".json"), lambda name: Path(name).write_text(text))
-    logger.info(f"Weights written to {output}, what became of each tensor to {output.with_suffix('.json')}")
+    _write(output, target.state_dict(), json.dumps(account, indent=1) + "\n")
+    logger.info(f"Weights written to {output}, what became of each tensor to {_report_path(output)}")
     return 0
 
 

@@ -104,6 +104,7 @@ def main(argv=None) -> int:
         label_rule=label_rule(config.val_dataset_cfg or config.train_dataset_cfg, "val_dataset"),
         class_info=classes_of_config(config),
         with_onnx=args.format == "onnx",
+        inputs=[*config.files, model_path],
     )
     return 0
 

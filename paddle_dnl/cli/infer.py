@@ -85,12 +85,12 @@ def _engine_options(args: argparse.Namespace) -> dict:
 def _collect_shapes(args: argparse.Namespace, images: list) -> None:
     """A first pass over some images that writes the shapes TensorRT is to be built for."""
     from paddle_dnl.deployment.runtime.predictor import Predictor
+    from paddle_dnl.files.atomic import new_file
 
-    if args.auto_tuned_shape_file is None:
-        Path(args.save_dir).mkdir(parents=True, exist_ok=True)
-        args.auto_tuned_shape_file = str(Path(args.save_dir) / "auto_tuned_shapes.pbtxt")
-    predictor = Predictor(args.config, device=args.device, collect_shapes_file=args.auto_tuned_shape_file)
-    predictor.predict(images, args.batch_size)
+    with new_file(args.auto_tuned_shape_file) as temporary:
+        predictor = Predictor(args.config, device=args.device, collect_shapes_file=str(temporary))
+        predictor.predict(images, args.batch_size)
+        predictor.close()
 
 
 def _make_predictor(args: argparse.Namespace, is_long: bool):
@@ -110,15 +110,15 @@ def _make_predictor(args: argparse.Namespace, is_long: bool):
     return Predictor(args.config, engine=name, **limits, **asdict(options))
 
 
-def _make_job(args: argparse.Namespace, colors):
+def _make_job(args: argparse.Namespace, colors, inputs: list):
     from paddle_dnl.data.video_files import is_video
     from paddle_dnl.deployment.runtime.outputs import PictureJob, VideoJob
 
     folder = Path(args.save_dir)
     if is_video(args.image_path):
         as_frames = args.video_output == "frames"
-        return VideoJob(args.image_path, folder, colors, args.print_detail, as_frames, args.max_frames)
-    return PictureJob(args.image_path, folder, colors, args.print_detail)
+        return VideoJob(args.image_path, folder, colors, args.print_detail, as_frames, args.max_frames, inputs)
+    return PictureJob(args.image_path, folder, colors, args.print_detail, inputs)
 
 
 def _run(args: argparse.Namespace, predictor, job):
@@ -168,16 +168,21 @@ def main(argv=None) -> int:
     import warnings
 
     from paddle_dnl.data.classes import bit_palette
-    from paddle_dnl.deployment.runtime.deploy_config import read_deploy_config
+    from paddle_dnl.deployment.runtime.deploy_config import FILE_NAME, read_deploy_config
+    from paddle_dnl.files.outputs import check_outputs
     from paddle_dnl.log import logger
 
     from PIL import Image
 
     # The limit is --max_pixels.
     warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
-    classes = read_deploy_config(args.config).classes
-    job = _make_job(args, classes.colors if classes else bit_palette(256))
+    files = read_deploy_config(args.config)
+    names = (FILE_NAME, files.model, files.params, files.onnx, files.onnx_int8)
+    inputs = [files.folder / name for name in names if name]
+    job = _make_job(args, files.classes.colors if files.classes else bit_palette(256), inputs)
     if args.enable_auto_tune:
+        args.auto_tuned_shape_file = args.auto_tuned_shape_file or str(Path(args.save_dir) / "auto_tuned_shapes.pbtxt")
+        check_outputs([args.auto_tuned_shape_file], [args.image_path, *inputs])
         _collect_shapes(args, job.examples(_TUNING_IMAGES))
     examples = job.examples(1) if args.benchmark else []
     predictor = _make_predictor(args, not hasattr(job, "__len__") or len(job) >= _PROCESS_FROM_IMAGES)

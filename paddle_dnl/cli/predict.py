@@ -52,6 +52,7 @@ def main(argv=None) -> int:
         custom_color=args.custom_color,
         precision=args.precision,
         amp_level=args.amp_level,
+        inputs=[*config.files, model_path],
         **settings,
     )
     return 0

@@ -1,6 +1,8 @@
 """Command line of tools/quantize.py: an exported ONNX model to int8, with accuracy and speed before and after."""
 
 import argparse
+import shutil
+from pathlib import Path
 
 from paddle_dnl.errors import UsageError
 
@@ -46,34 +48,57 @@ def _spread(items: list, count: int) -> list:
 def main(argv=None) -> int:
     """Quantises, compares, records; returns the exit status."""
     args = parse_args(argv)
+    from dataclasses import asdict, replace
+
     from paddle_dnl.data.image_files import find_pairs
-    from paddle_dnl.deployment.export import int8
-    from paddle_dnl.deployment.runtime.backends import EngineOptions, default_threads
-    from paddle_dnl.deployment.runtime.deploy_config import copy_export, read_deploy_config
+    from paddle_dnl.deployment.export import install, int8
+    from paddle_dnl.deployment.runtime.backends import EngineOptions, OnnxEngine, default_threads
+    from paddle_dnl.deployment.runtime.deploy_config import FILE_NAME, INT8_NAME, read_deploy_config
     from paddle_dnl.deployment.runtime.predictor import Predictor
+    from paddle_dnl.files.atomic import discard
     from paddle_dnl.log import logger
+    from paddle_dnl.weights.manifest import file_digest
 
     calibration = [image for image, _ in _spread(find_pairs(args.image_list), args.num_calibration)]
     evaluation = _spread(find_pairs(args.eval_list or args.image_list), args.num_eval)
     files = read_deploy_config(args.config)
-    if args.save_dir:
-        files = copy_export(files, args.save_dir)
+    read = [args.image_list, args.eval_list, *calibration, *(path for pair in evaluation for path in pair)]
+    copied = [name for name in (files.model, files.params, files.onnx) if name]
+    if Path(args.save_dir or files.folder).resolve() == files.folder.resolve():
+        copied, names = [], [INT8_NAME]  # deploy.yaml is read and completed
+    else:
+        files.check_files(*copied)
+        read += [files.folder / name for name in (*copied, FILE_NAME)]
+        names = [*copied, *install.EXPORT_FILES]
+    place = install.prepare_folder(args.save_dir or files.folder, read, names)
     threads = args.cpu_threads or default_threads()
     plain = Predictor(files.folder, engine="onnxruntime", cpu_threads=threads)
     logger.info(f"calibrating on {len(calibration)} images of {args.image_list}")
-    made = int8.quantize(files, calibration, plain.preprocess)
+    work = install.temporary_folder(place)
     try:
+        export = work / "export"
+        export.mkdir()
+        int8.quantize(files, calibration, plain.preprocess, export / INT8_NAME)
+        made = replace(files, folder=export, onnx_int8=INT8_NAME)
         options = EngineOptions(precision="int8", cpu_threads=threads)
-        small = Predictor(files.folder, engine=int8.trial_engine(files, made, options))
+        small = Predictor(files.folder, engine=OnnxEngine(made, options))
         shared = len({image for image, _ in evaluation} & set(calibration))
         note = f", {shared} of them were calibrated on" if shared else ""
         logger.info(f"comparing on {len(evaluation)} images{note}")
         pairs = int8.read_labels(evaluation, files)
         classes = len(files.classes.names) if files.classes else 256
         report = int8.compare(plain, small, pairs, classes, len(calibration), threads, files.ignore_index)
-        int8.install(files, made, report)
+        made.verified = {**files.verified, "int8": asdict(report)}
+        made.sha256 = {name: file_digest(files.folder / name) for name in (files.model, files.params, files.onnx)}
+        made.sha256[INT8_NAME] = file_digest(export / INT8_NAME)
+        made.write()
+        for name in copied:
+            (export / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(files.folder / name, export / name)
+        install.install(export, place, names)
     finally:
-        made.unlink(missing_ok=True)
+        discard(work)
+    logger.info(f"{place / INT8_NAME} written and recorded in deploy.yaml")
     print(report.table(), flush=True)
     return 0
 

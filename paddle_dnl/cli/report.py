@@ -145,6 +145,12 @@ def _result_sections(args, config, out: Path) -> list:
     ]
 
 
+def _names(args: argparse.Namespace) -> list[str]:
+    """All files that a report may consist of."""
+    pictures = [f"{kind}_{i}.png" for kind, n in (("prediction", args.num_rows), ("worst", args.num_worst)) for i in range(n)]
+    return ["report.html", "training.png", "class_iou.png", "confusion.png", *pictures]
+
+
 def main(argv=None) -> int:
     """Writes report.html, training.png, class_iou.png, confusion.png, prediction_*.png and worst_*.png."""
     args = parse_args(argv)
@@ -152,19 +158,21 @@ def main(argv=None) -> int:
     from paddle_dnl.errors import UsageError
     from paddle_dnl.evaluation import curves
     from paddle_dnl.evaluation.report import Section, write_report
+    from paddle_dnl.files.outputs import check_outputs
     from paddle_dnl.log import logger
     from paddle_dnl.startup.environment import describe
+    from paddle_dnl.training.run_folder import config_of
 
     if args.num_rows < 1 or args.num_worst < 0:
         raise UsageError("--num_rows must be at least 1 and --num_worst at least 0")
-    path = find_config(args.config) if args.config else Path(args.run_dir) / "config.yml"
+    path = find_config(args.config) if args.config else config_of(args.run_dir)
     if not path.is_file():
         raise UsageError(f"{path}: no such configuration; give --config")
     config, out = _arguments.make_config(args, path), Path(args.save_dir or args.run_dir)
     if not config.val_dataset_cfg:
         raise UsageError(f"{path} has no val_dataset")
+    check_outputs([out / name for name in _names(args)], [*config.files, args.model_path, args.timings], root=out)
     scalars = curves.read_scalars(args.run_dir)
-    out.mkdir(parents=True, exist_ok=True)
     curves.draw_training(scalars, out / "training.png")
     result, sample, worst, classes = _result_sections(args, config, out)
     timings = json.loads(Path(args.timings).read_text()) if args.timings else {}

@@ -82,7 +82,6 @@ def visualize(model, prepared, scene, names: list[str] | None) -> None:
         blocks = list(nonlocal_attention(model, prepared.tensor))
         for block in blocks:
             folder = scene.folder if len(blocks) == 1 else scene.folder / block.name
-            folder.mkdir(exist_ok=True)
             render_nonlocal(block, geometry(block.size), dataclasses.replace(scene, folder=folder))
     elif layers_of(model, DGMN2Attention):
         chosen = chosen_layers(list(sampled_attention(model, prepared.tensor)), names)
@@ -101,12 +100,17 @@ def main(argv=None) -> int:
     _arguments.select_device(args.device)
     config = _arguments.make_config(args)
     from paddle_dnl.analysis.images import Preparation
-    from paddle_dnl.analysis.render import Scene
+    from paddle_dnl.analysis.render import COMMON, Scene
     from paddle_dnl.data.image_files import find_images
+    from paddle_dnl.files.outputs import check_outputs
     from paddle_dnl.log import logger, progress
     from paddle_dnl.models.build import build_model
 
     prepare, images = Preparation(config), find_images(args.image_path)
+    # Names of the pictures depend on the model; all have two in common.
+    folders = [Path(args.save_dir) / name.with_suffix("") for _, name in images]
+    read = [*config.files, model_path, args.image_path, *(path for path, _ in images)]
+    check_outputs([folder / name for folder in folders for name in COMMON], read, root=args.save_dir)
     model = build_model(config, pretrained=model_path)
     for path, name in progress(images, "visualize"):
         prepared = prepare(path)
@@ -116,7 +120,6 @@ def main(argv=None) -> int:
             if x >= width or y >= height:
                 raise UsageError(f"--points {x},{y} lies outside {path}, which is {width} wide and {height} high")
         folder = Path(args.save_dir) / name.with_suffix("")
-        folder.mkdir(parents=True, exist_ok=True)
         visualize(model, prepared, Scene(prepared.picture, points, folder, path.name), args.layers)
     logger.info(f"Pictures of {len(images)} images are in {args.save_dir}")
     return 0

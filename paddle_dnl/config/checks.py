@@ -10,6 +10,7 @@ import reprlib
 
 from paddle_dnl import optim, registry
 from paddle_dnl.config import dataset_values
+from paddle_dnl.config.choices import AVERAGES
 from paddle_dnl.errors import ConfigError
 from paddle_dnl.optim.groups import number
 
@@ -67,29 +68,33 @@ def _check_top_level(config: dict) -> None:
         raise ConfigError(f"to_static_training: must be true or false, got {config['to_static_training']!r}")
 
 
-def check_component(cfg, kind: str, where: str) -> None:
-    """A `{type: ..., argument: ...}` mapping and all inside it: known name, known arguments, none missing."""
+def check_component(cfg, kind: str, where: str, owner=None) -> None:
+    """A `{type: ..., argument: ...}` mapping and all inside it: known name, known arguments, none missing.
+
+    `owner` is the class of the component that it is a part of.
+    """
     if not isinstance(cfg, dict) or not isinstance(cfg.get("type"), str):
         raise ConfigError(f"{where}: expected a mapping with a `type` key that names the {kind}, got {cfg!r}")
     if kind == "optimizer":
         cls, arguments = optim.resolve(cfg, where)
     else:
-        cls, arguments = registry.find(cfg["type"], kind, where), {k: v for k, v in cfg.items() if k != "type"}
+        cls = registry.find(cfg["type"], kind, where, owner)
+        arguments = {key: value for key, value in cfg.items() if key != "type"}
     _check_arguments(cls, cfg["type"], arguments, where, kind)
-    _check_start_weights(cfg, kind, where)
+    _check_start_weights(cls, cfg, kind, where)
     for key in ("transforms", "losses"):
         items = cfg.get(key)
         if items is not None and (not isinstance(items, list) or not all(registry.is_component(i) for i in items)):
             raise ConfigError(f"{where}.{key}: expected a list of mappings with a `type` key")
     for inner, inner_kind, inner_where in registry.nested(cfg, kind, where):
-        check_component(inner, inner_kind, inner_where)
+        check_component(inner, inner_kind, inner_where, cls)
 
 
 # Whose `pretrained` is read, by our own reader; see `paddle_dnl.models.build`.
 _START_WEIGHTS = ("model", "model.backbone")
 
 
-def _check_start_weights(cfg: dict, kind: str, where: str) -> None:
+def _check_start_weights(cls: type, cfg: dict, kind: str, where: str) -> None:
     """Weights only where we read them, and nothing that paddleseg would take for more than a value."""
     weights = cfg.get("pretrained")
     if weights is not None and where not in _START_WEIGHTS:
@@ -98,13 +103,13 @@ def _check_start_weights(cfg: dict, kind: str, where: str) -> None:
         )
     if weights is not None and not isinstance(weights, str):
         raise ConfigError(f"{where}.pretrained: must be the path or address of a file, got {reprlib.repr(weights)}")
-    registry.refuse_harmful({key: value for key, value in cfg.items() if key != "pretrained"}, kind, where)
+    registry.refuse_harmful(cls, {key: value for key, value in cfg.items() if key != "pretrained"}, kind, where)
 
 
 # What the frame around a component supplies, so that a configuration need not.
 _SUPPLIED = {
-    "model": {"num_classes"},
-    "backbone": set(),
+    "model": {"num_classes", "pretrained"},
+    "backbone": {"pretrained"},
     "dataset": {"transforms", "num_classes", "mode"},
     "optimizer": set(),
 }
@@ -211,8 +216,8 @@ def _check_test_config(cfg: dict, where: str = "test_config") -> None:
         inner = cfg["while_training"]
         _check_test_config(inner, f"{where}.while_training")
         cfg = {**{key: value for key, value in cfg.items() if key != "while_training"}, **inner}
-    if cfg.get("average", "logits") not in ("logits", "softmax"):
-        raise ConfigError(f"{where}.average: must be logits or softmax, got {cfg['average']!r}")
+    if cfg.get("average", "logits") not in AVERAGES:
+        raise ConfigError(f"{where}.average: must be one of {', '.join(AVERAGES)}, got {cfg['average']!r}")
     for key in ("crop_size", "stride"):
         value = cfg.get(key)
         if value is None and cfg.get("is_slide"):
@@ -244,13 +249,18 @@ def _of_datasets(config: dict, argument: str, attribute: str) -> dict[str, objec
     return values
 
 
+def _takes(cls, argument: str) -> bool:
+    parameters = inspect.signature(cls).parameters
+    return argument in parameters or any(p.kind == p.VAR_KEYWORD for p in parameters.values())
+
+
 def _match_datasets(config: dict) -> None:
     model = config["model"]
     classes = _of_datasets(config, "num_classes", "NUM_CLASSES")
     classes = _one_value({**classes, "model.num_classes": model.get("num_classes")}, "numbers of classes")
     if classes is None:
         raise ConfigError("train_dataset.num_classes: missing")
-    if "num_classes" in inspect.signature(registry.find(model["type"], "model", "model")).parameters:
+    if _takes(registry.find(model["type"], "model", "model"), "num_classes"):
         model["num_classes"] = classes
     holder, where = model, "model"
     if isinstance(model.get("backbone"), dict):
@@ -258,6 +268,10 @@ def _match_datasets(config: dict) -> None:
     channels = _of_datasets(config, "img_channels", "IMG_CHANNELS")
     agreed = _one_value({**channels, f"{where}.in_channels": holder.get("in_channels")}, "numbers of image channels")
     if agreed not in (None, 3):
+        cls = registry.find(model["type"], "model", "model")
+        cls = cls if holder is model else registry.find(holder["type"], "backbone", where, cls)
+        if not _takes(cls, "in_channels"):
+            raise ConfigError(f"{where}: {holder['type']} has no in_channels, so it takes 3 channels, not {agreed}")
         holder["in_channels"] = agreed
     ignored = _of_datasets(config, "ignore_index", "IGNORE_INDEX")
     for i, loss in enumerate(config["loss"]["types"]):

@@ -16,8 +16,8 @@ from paddle_dnl.errors import ConfigError
 class Config:
     """A configuration file with its bases, the overrides of the command line, and defaults, all checked.
 
-    Has the attributes of PaddleSeg's `Config`; beyond its keys it knows `grad_accum_iters`, `ema_decay` and
-    `pretrained_sha256`.
+    Has the attributes of PaddleSeg's `Config` and `files`, the paths that were read; beyond its keys it knows
+    `grad_accum_iters`, `ema_decay` and `pretrained_sha256`.
 
     Args:
         path: a .yml file, a name of the model zoo, or the configuration as a dict.
@@ -41,7 +41,8 @@ class Config:
         trust_config: bool = False,
     ):
         self.path = "configuration" if isinstance(path, dict) else str(find_config(path))
-        self.dic = copy.deepcopy(path) if isinstance(path, dict) else read_config(self.path)
+        self.files: list[Path] = []
+        self.dic = copy.deepcopy(path) if isinstance(path, dict) else read_config(self.path, self.files)
         with self.named_in_errors():
             modernise(self.dic)
         options = list(opts or [])

@@ -13,6 +13,7 @@ from pathlib import Path
 from paddle_dnl import user_code
 from paddle_dnl.config.lookup import SUFFIXES, find_config, shown, zoo_configs
 from paddle_dnl.errors import ConfigError
+from paddle_dnl.log import logger
 
 import yaml
 
@@ -44,9 +45,17 @@ class _Loader(yaml.SafeLoader):
             if not isinstance(key, str | int):
                 raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is not a name", key_node.start_mark)
             if key in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is given twice", key_node.start_mark)
+                self._require_same(key, node, key_node)
             seen.add(key)
         return super().construct_mapping(node, deep)
+
+    def _require_same(self, key, node: yaml.MappingNode, key_node: yaml.Node) -> None:
+        """A key may be repeated with the same value, as in some files of PaddleSeg; of different values one would be lost."""
+        values = [self.construct_object(v, deep=True) for k, v in node.value if self.construct_object(k) == key]
+        if any(value != values[0] for value in values):
+            raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is given twice", key_node.start_mark)
+        line = key_node.start_mark.line + 1
+        logger.warning(f"line {line}: key {key!r} is given twice with the same value; remove one")
 
 
 _Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"^[-+]?[0-9]+$"), list("-+0123456789"))
@@ -167,16 +176,17 @@ def strip_inherit_keys(value):
     return value
 
 
-def read_config(path: str | Path) -> dict:
+def read_config(path: str | Path, files: list[Path] | None = None) -> dict:
     """A configuration with its bases merged in, as plain dicts, lists and scalars.
 
     Args:
         path: of the file, or a name of the model zoo, see `paddle_dnl.config.lookup.find_config`.
+        files: gets the paths of all files that are read.
 
     Raises:
         ConfigError: see `read_yaml_mapping`; also a base that is missing or leads back to the file itself, and too many.
     """
-    return strip_inherit_keys(_read_with_bases(find_config(path), (), []))
+    return strip_inherit_keys(_read_with_bases(find_config(path), (), [] if files is None else files))
 
 
 def _read_with_bases(path: Path, children: tuple[Path, ...], done: list[Path]) -> dict:

@@ -18,6 +18,7 @@ def modernise(config: dict) -> None:
     Raises:
         ConfigError: an old `learning_rate` section of another form than PaddleSeg's.
     """
+    _drop_ignored(config)
     optimizer = config.get("optimizer")
     is_old = isinstance(optimizer, dict) and optimizer.get("type") in _OLD_OPTIMIZERS
     _schedule(config)
@@ -63,3 +64,30 @@ def _schedule(config: dict) -> None:
     if kind == "PolynomialDecay":
         decay = {"end_lr": 0, "power": 1.0, **decay}
     config["lr_scheduler"] = {"type": kind, **rate, **decay}
+
+
+# Keys in PaddleSeg's own files that its programs never read, or that only PaddleX reads.
+_IGNORED_KEYS = {
+    "mean": "a place for an anchor",
+    "std": "a place for an anchor",
+    "weight": "a place for an anchor",
+    "uniform_output_enabled": "a switch of PaddleX; export.py writes the inference model",
+    "pdx_model_name": "a name for PaddleX",
+    "hpi_config_path": "settings of PaddleX's inference",
+    "print_mem_info": "use --print_mem_info of train.py",
+    "log_ranks": "use --log_ranks of train.py",
+}
+
+
+def _drop_ignored(config: dict) -> None:
+    """Known slips of PaddleSeg's files, one warning each. Everything else that is unknown stays for the checks to refuse."""
+    for key, reason in _IGNORED_KEYS.items():
+        if key in config:
+            del config[key]
+            logger.warning(f"{key}: ignored ({reason})")
+    optimizer = config.get("optimizer")
+    rules = optimizer.get("custom_cfg") if isinstance(optimizer, dict) else None
+    for i, rule in enumerate(rules if isinstance(rules, list) else []):
+        if isinstance(rule, dict) and "lr_multi" in rule and "lr_mult" not in rule:
+            del rule["lr_multi"]
+            logger.warning(f"optimizer.custom_cfg.{i}.lr_multi: ignored, as PaddleSeg does; the key is lr_mult")

@@ -210,7 +210,7 @@ def _read_parallel(dataset, pairs: list, num_workers: int) -> Iterator[str | Non
 
 def _read_all(dataset, pairs: list, name: str, num_workers: int) -> list[str | None]:
     """What is wrong with each pair, or None."""
-    if num_workers > 1:
+    if num_workers > 1 and "fork" in multiprocessing.get_all_start_methods():
         found = _read_parallel(dataset, pairs, num_workers)
     else:
         found = (_problem(dataset, pair) for pair in pairs)

@@ -1,20 +1,15 @@
 """Label maps as pictures."""
 
 import io
-import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from paddle_dnl.data.classes import BACKGROUND_COLOR, IGNORED_COLOR
+from paddle_dnl.files.atomic import write_bytes
 
 import cv2
 import numpy as np
 from PIL import Image
-
-# Reading it means setting it, for all threads of the process: so once, before there are any.
-_UMASK = os.umask(0)
-os.umask(_UMASK)
 
 Colors = Sequence[tuple[int, int, int]]
 
@@ -54,21 +49,6 @@ def overlay(image_bgr: np.ndarray, label: np.ndarray, colors: Colors, weight: fl
     return mixed
 
 
-def _write(path: str | Path, content: bytes) -> None:
-    """Writes a file whole or not at all."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=path.suffix)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        os.chmod(temporary, 0o666 & ~_UMASK)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-
-
 def encode_image(image_bgr: np.ndarray, suffix: str = ".png") -> bytes:
     """A BGR or grey picture as the content of a file whose name ends in `suffix`."""
     _, content = cv2.imencode(suffix, image_bgr)
@@ -86,9 +66,9 @@ def encode_label_png(label: np.ndarray, colors: Colors) -> bytes:
 
 def save_image(path: str | Path, image_bgr: np.ndarray) -> None:
     """Writes a BGR or grey picture in the format of its name."""
-    _write(path, encode_image(image_bgr, Path(path).suffix))
+    write_bytes(path, encode_image(image_bgr, Path(path).suffix))
 
 
 def save_label_png(path: str | Path, label: np.ndarray, colors: Colors) -> None:
     """Writes `encode_label_png`."""
-    _write(path, encode_label_png(label, colors))
+    write_bytes(path, encode_label_png(label, colors))

@@ -1,9 +1,10 @@
 """Pictures as a video."""
 
-import os
 from pathlib import Path
 
 from paddle_dnl.errors import DataError
+from paddle_dnl.files.atomic import NewFile
+from paddle_dnl.files.problems import reason
 
 import cv2
 import numpy as np
@@ -19,7 +20,7 @@ class VideoWriter:
 
     def __init__(self, path: Path, rate: float):
         self.path, self._rate = path, rate
-        self._part = path.with_name(f".{path.name}.part.mp4")
+        self._file: NewFile | None = None
         self._writer = None
         self._size: tuple | None = None
         self._count = 0
@@ -32,11 +33,12 @@ class VideoWriter:
         """
         size = (frame.shape[1], frame.shape[0])
         if self._writer is None:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = NewFile(self.path)
             codec = cv2.VideoWriter_fourcc(*"mp4v")
-            self._writer = cv2.VideoWriter(str(self._part), codec, self._rate, size)
+            self._writer = cv2.VideoWriter(str(self._file.temporary), codec, self._rate, size)
             self._size = size
             if not self._writer.isOpened():
+                self.discard()
                 raise DataError(f"{self.path}: OpenCV cannot write this video; --video_output frames writes pictures")
         if size != self._size:
             raise DataError(f"{self.path}: frame {self._count} is {size}, those before are {self._size}")
@@ -53,10 +55,20 @@ class VideoWriter:
             return
         self._writer.release()
         self._writer = None
-        reader = cv2.VideoCapture(str(self._part))
-        found = int(reader.get(cv2.CAP_PROP_FRAME_COUNT)) if reader.isOpened() else 0
-        reader.release()
-        if found != self._count:
-            self._part.unlink(missing_ok=True)
-            raise DataError(f"{self.path}: only {found} of {self._count} frames could be written; is the disk full?")
-        os.replace(self._part, self.path)
+        try:
+            reader = cv2.VideoCapture(str(self._file.temporary))
+            found = int(reader.get(cv2.CAP_PROP_FRAME_COUNT)) if reader.isOpened() else 0
+            reader.release()
+            if found != self._count:
+                why = reason(DataError("is the disk full?"), self.path)
+                raise DataError(f"{self.path}: only {found} of {self._count} frames could be written: {why}")
+            self._file.commit()
+        finally:
+            self._file.discard()
+
+    def discard(self) -> None:
+        """Drops what was written, for a failure in which it is of no use."""
+        if self._writer is not None:
+            self._writer.release()
+            self._writer = None
+            self._file.discard()

@@ -6,6 +6,7 @@ import matplotlib
 
 matplotlib.use("Agg")
 from paddle_dnl.errors import DataError  # noqa: E402
+from paddle_dnl.files.atomic import new_file  # noqa: E402
 
 import matplotlib.pyplot as plt  # noqa: E402
 import numpy as np  # noqa: E402
@@ -61,7 +62,8 @@ def draw_training(scalars: dict[str, tuple[list[int], list[float]]], path: str |
         right.set_ylabel("validation mIoU", color=_MARK)
         right.set_ylim(0, 1)
     figure.tight_layout()
-    figure.savefig(path)
+    with new_file(path) as temporary:
+        figure.savefig(temporary)
     plt.close(figure)
 
 
@@ -78,7 +80,8 @@ def draw_class_iou(names: tuple[str, ...], class_iou: np.ndarray, path: str | Pa
     axes.set_xlabel(f"IoU (line: mean {np.mean(values):.3f})")
     axes.grid(axis="y", visible=False)
     figure.tight_layout()
-    figure.savefig(path)
+    with new_file(path) as temporary:
+        figure.savefig(temporary)
     plt.close(figure)
 
 
@@ -93,5 +96,6 @@ def draw_confusion(names: tuple[str, ...], confusion: np.ndarray, path: str | Pa
     axes.set_ylabel("true")
     figure.colorbar(image, fraction=0.04)
     figure.tight_layout()
-    figure.savefig(path)
+    with new_file(path) as temporary:
+        figure.savefig(temporary)
     plt.close(figure)

@@ -73,8 +73,8 @@ def evaluate(
         aug_eval: use `scales` and flips.
         scales: one number or several.
         flip_horizontal, flip_vertical, is_slide, stride, crop_size, align_corners: see `paddle_dnl.evaluation.inference`.
-        average: `logits` or `softmax`, see `infer_augmented`. With `softmax` and a dataset that has `ResizeToFit`, each
-            scale is made from the original picture, as published; otherwise from the network's input.
+        average: `logits`, `softmax` or `official`, see `infer_augmented`. With `softmax` and a dataset that has
+            `ResizeToFit`, each scale is made from the original picture, as published; otherwise from the network's input.
         auc_roc: also the area under the ROC curve.
         print_detail: write log lines.
         stop: asked before each batch; a rank on which it is true counts no further.

@@ -3,12 +3,16 @@
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 
+from paddle_dnl.config.choices import AVERAGES
 from paddle_dnl.errors import UsageError
 from paddle_dnl.nn.resize import resize
 
 import numpy as np
 import paddle
 import paddle.nn.functional as F
+
+# The authors' test program pads each pass to a multiple of this.
+_OFFICIAL_MULTIPLE = 8
 
 
 def window_starts(length: int, window: int, stride: int) -> list[int]:
@@ -99,11 +103,26 @@ def _flip(x: paddle.Tensor, axes: tuple[bool, bool]) -> paddle.Tensor:
     return x[:, :, ::-1, :] if vertical else x
 
 
-def _flipped_passes(model, image, horizontal: bool, vertical: bool, slide: dict) -> Iterator[paddle.Tensor]:
-    """Logits of `image` for every combination of flips, flipped back."""
+def _infer_padded(model, image: paddle.Tensor, multiple: int) -> paddle.Tensor:
+    """Logits of the image with zeros at the right and bottom up to a multiple of `multiple`; the padding is cut off."""
+    height, width = image.shape[2:]
+    padded = F.pad(image, [0, -width % multiple, 0, -height % multiple])
+    return infer(model, padded)[:, :, :height, :width]
+
+
+def _flipped_passes(
+    model, image, horizontal: bool, vertical: bool, slide: dict, multiple: int = 1
+) -> Iterator[paddle.Tensor]:
+    """Logits of `image` for every combination of flips, flipped back.
+
+    Without windows each flipped image is padded to a multiple of `multiple` first.
+    """
     for axes in ((False, False), (True, False), (False, True), (True, True)):
         if axes[0] <= horizontal and axes[1] <= vertical:
-            yield _flip(infer(model, _flip(image, axes), **slide), axes)
+            flipped = _flip(image, axes)
+            whole = multiple > 1 and not slide.get("is_slide")
+            logits = _infer_padded(model, flipped, multiple) if whole else infer(model, flipped, **slide)
+            yield _flip(logits, axes)
 
 
 class _Mean:
@@ -141,17 +160,21 @@ def infer_augmented(
 ) -> paddle.Tensor:
     """Mean over scales and flips, at the size before the transforms in `trans_info`.
 
-    Windows of one pass are averaged as logits under both rules.
+    Windows of one pass are averaged as logits under all rules.
 
     Args:
-        image: `[B, 3, H, W]`, normalised; it is resized for each scale, with half-pixel centres.
+        image: `[B, 3, H, W]`, normalised; it is resized for each scale.
         trans_info: sizes to go back through, see `restore`.
         scales: factors on H and W.
         flip_horizontal, flip_vertical: also flipped, in all combinations.
         average: `logits`: mean of logits at the size of `image`, then restored; sizes of passes are rounded:
             PaddleSeg's rule. `softmax`: each pass is restored first, and its softmax is averaged; sizes of passes are
             cut: the rule of mmsegmentation and DGMN2. They resize the original picture, see `infer_pyramid`.
-        align_corners: for restoring; True where the published model resizes so.
+            `official`: each pass is restored first, by cubic interpolation, and its logits are averaged; sizes of
+            passes are cut, images are resized with aligned corners, and whole ones padded with 0 at the right and
+            bottom to a multiple of 8: the DNL authors' rule (`ms_test` in runner/seg/fcn_segmentor_test.py of
+            yinmh17/DNL-Semantic-Segmentation, which sums where this averages: the same classes).
+        align_corners: for restoring under the first two rules; True where the published model resizes so.
 
     Returns:
         `[B, K, h, w]`: logits, or probabilities for `softmax`.
@@ -159,25 +182,33 @@ def infer_augmented(
     Raises:
         UsageError: as `infer`; an unknown rule; scales that leave nothing.
     """
-    if average not in ("logits", "softmax"):
-        raise UsageError(f"average must be logits or softmax, got {average!r}")
+    if average not in AVERAGES:
+        raise UsageError(f"average must be one of {', '.join(AVERAGES)}, got {average!r}")
     height, width = image.shape[2:]
     # Half up for one rule, down for the other: 1025 * 0.5 is 513 for PaddleSeg and 512 as published for DGMN2.
     up = 0.5 if average == "logits" else 0
     sizes = [[int(height * scale + up), int(width * scale + up)] for scale in scales]
     if not sizes or min(map(min, sizes)) < 1:
         raise UsageError(f"scales {list(scales)}: nothing is left of an image of {width}x{height}")
-    flips = {"flip_horizontal": flip_horizontal, "flip_vertical": flip_vertical}
     slide = {"is_slide": is_slide, "crop_size": crop_size, "stride": stride}
+    flips = (flip_horizontal, flip_vertical)
+    # A resize that comes last is undone from every scale in one step, as the originals do.
+    direct = len(trans_info) and trans_info[-1][0] == "resize"
+    back = list(trans_info) if direct else [*trans_info, ("resize", (height, width))]
     if average == "softmax":
-        # A resize that comes last is undone from every scale in one step, as the originals do.
-        direct = len(trans_info) and trans_info[-1][0] == "resize"
-        back = list(trans_info) if direct else [*trans_info, ("resize", (height, width))]
         passes = ((resize(image, size), back) for size in sizes)
-        return infer_pyramid(model, passes, **flips, **slide, align_corners=align_corners)
+        return infer_pyramid(
+            model, passes, flip_horizontal=flips[0], flip_vertical=flips[1], **slide, align_corners=align_corners
+        )
     mean = _Mean()
+    if average == "official":
+        for size in sizes:
+            scaled = resize(image, size, align_corners=True)
+            for logits in _flipped_passes(model, scaled, *flips, slide, _OFFICIAL_MULTIPLE):
+                mean.add(restore(logits, back, cubic=True))
+        return mean.value()
     for size in sizes:
-        for logits in _flipped_passes(model, resize(image, size), flip_horizontal, flip_vertical, slide):
+        for logits in _flipped_passes(model, resize(image, size), *flips, slide):
             mean.add(resize(logits, [height, width]))
     return restore(mean.value(), trans_info, align_corners)
 
@@ -214,20 +245,26 @@ def infer_pyramid(
     return mean.value()
 
 
-def restore(logits: paddle.Tensor, trans_info: Sequence, align_corners: bool = False) -> paddle.Tensor:
+def restore(
+    logits: paddle.Tensor, trans_info: Sequence, align_corners: bool = False, cubic: bool = False
+) -> paddle.Tensor:
     """Undoes the resizing and padding of transforms, last one first.
 
     Args:
         logits: `[B, K, H, W]`.
         trans_info: `("resize" | "padding", (height, width) before it)`, in the order applied.
-        align_corners: for the resizing.
+        align_corners: for the resizing, if it is bilinear.
+        cubic: resize by cubic interpolation with half-pixel centres (OpenCV's INTER_CUBIC).
 
     Raises:
         UsageError: an entry that is neither.
     """
     for name, (height, width) in reversed(list(trans_info)):
         height, width = int(height), int(width)
-        if name == "resize":
+        if name == "resize" and cubic:
+            if logits.shape[2:] != [height, width]:
+                logits = F.interpolate(logits, [height, width], mode="bicubic")
+        elif name == "resize":
             logits = resize(logits, [height, width], align_corners)
         elif name == "padding":
             logits = logits[:, :, :height, :width]

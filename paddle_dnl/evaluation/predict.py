@@ -1,5 +1,6 @@
 """Label pictures and overlays for images, with the dynamic graph: what predict.py does."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from paddle_dnl import registry
@@ -10,6 +11,7 @@ from paddle_dnl.data.reading import read_image
 from paddle_dnl.data.transforms import Compose
 from paddle_dnl.errors import UsageError
 from paddle_dnl.evaluation.inference import infer, infer_augmented, restore
+from paddle_dnl.files.outputs import check_outputs
 from paddle_dnl.log import logger, progress
 from paddle_dnl.training import amp
 
@@ -44,6 +46,7 @@ def predict(
     stride=None,
     average: str = "logits",
     align_corners: bool = False,
+    inputs: Iterable[str | Path | None] = (),
 ) -> int:
     """Predicts every image and writes `pseudo_color_prediction/NAME.png` and `added_prediction/NAME.png`.
 
@@ -53,15 +56,19 @@ def predict(
     Raises:
         DataError: no images, or one that cannot be read (named).
         UsageError: colours that do not fit the classes.
+        OutputError: a result would replace an image, one of `inputs` (other files that the program reads), or a file that
+            is not ours; nothing was written.
     """
     dataset_cfg = config.val_dataset_cfg
     colors = _colors(custom_color, classes_of_config(config))
     transforms = [registry.build(cfg, "transform") for cfg in dataset_cfg.get("transforms", [])]
     compose = Compose(transforms, img_channels=dataset_cfg.get("img_channels", 3))
     images = find_images(image_path)
+    folders = [Path(save_dir) / "pseudo_color_prediction", Path(save_dir) / "added_prediction"]
+    targets = [folder / name.with_suffix(".png") for _, name in images for folder in folders]
+    check_outputs(targets, [*inputs, image_path, *(path for path, _ in images)], root=save_dir)
     slide = {"is_slide": is_slide, "crop_size": crop_size, "stride": stride}
     precision = amp.effective_precision(precision)
-    save_dir = Path(save_dir)
     logger.info(f"Start to predict {len(images)} images...")
     model.eval()
     for path, name in progress(images, "predict"):
@@ -85,9 +92,7 @@ def predict(
                 scores = restore(infer(model, batch, **slide), data["trans_info"], align_corners)
             label = paddle.argmax(scores, axis=1).numpy()[0].astype(np.uint8)
         name = name.with_suffix(".png")
-        save_label_png(save_dir / "pseudo_color_prediction" / name, label, colors)
-        save_image(save_dir / "added_prediction" / name, overlay(picture, label, colors))
-    logger.info(
-        f"Predicted images are saved in {save_dir / 'added_prediction'} and {save_dir / 'pseudo_color_prediction'}"
-    )
+        save_label_png(folders[0] / name, label, colors)
+        save_image(folders[1] / name, overlay(picture, label, colors))
+    logger.info(f"Predicted images are saved in {folders[1]} and {folders[0]}")
     return len(images)

@@ -5,6 +5,8 @@ import html
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from paddle_dnl.files.atomic import write_text
+
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #1f2933; max-width: 1080px; margin: 2rem auto; padding: 0 1rem; }
 h1 { margin-bottom: 0; } h2 { margin-top: 2rem; border-bottom: 1px solid #d5dbe1; }
@@ -61,6 +63,4 @@ def write_report(path: str | Path, title: str, subtitle: str, sections: list[Sec
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
         f"<style>{_STYLE}</style></head><body><h1>{html.escape(title)}</h1><p>{html.escape(subtitle)}</p>{body}</body></html>\n"
     )
-    temporary = Path(path).with_suffix(".tmp")
-    temporary.write_text(page, encoding="utf-8")
-    temporary.replace(path)
+    write_text(path, page)

@@ -1,10 +1,12 @@
 """From a configuration to a model, and start weights into it. Nothing here uses the network."""
 
+import functools
 from pathlib import Path
 
 from paddle_dnl import registry
+from paddle_dnl.compat import construction
 from paddle_dnl.config import Config
-from paddle_dnl.weights.loading import load_weights
+from paddle_dnl.weights.loading import load_weights, read_params
 
 import paddle
 
@@ -56,8 +58,15 @@ def load_start_weights(model: paddle.nn.Layer, model_cfg: dict) -> None:
     Raises:
         CheckpointError: an unreadable file, or one of which no key fits.
     """
-    backbone = (model_cfg.get("backbone") or {}).get("pretrained")
-    if backbone:
-        load_weights(model.backbone, backbone, strict=False, what="model.backbone.pretrained")
+    path = (model_cfg.get("backbone") or {}).get("pretrained")
+    what = "model.backbone.pretrained"
+    if path and construction.insists(model.backbone):
+        construction.read_into(model.backbone, path, read_params, functools.partial(_load_fitting, what))
+    elif path:
+        _load_fitting(what, model.backbone, path)
     if model_cfg.get("pretrained"):
-        load_weights(model, model_cfg["pretrained"], strict=False, what="model.pretrained")
+        _load_fitting("model.pretrained", model, model_cfg["pretrained"])
+
+
+def _load_fitting(what: str, layer: paddle.nn.Layer, path: str) -> None:
+    load_weights(layer, path, strict=False, what=what)

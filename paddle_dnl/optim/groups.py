@@ -3,6 +3,7 @@
 import math
 import re
 
+from paddle_dnl.compat.refusals import is_of_paddleseg
 from paddle_dnl.errors import ConfigError
 from paddle_dnl.log import logger
 from paddle_dnl.registry import nearest
@@ -69,7 +70,7 @@ def parameter_groups(model: paddle.nn.Layer, rules: list[dict] | None, weight_de
         weight_decay: what `weight_decay_mult` multiplies.
 
     Raises:
-        ConfigError: a malformed rule, or one that fits no parameter.
+        ConfigError: a malformed rule, or one that fits no parameter (a warning for models of PaddleSeg).
     """
     named = [(name, p) for name, p in model.named_parameters() if not p.stop_gradient]
     if not rules:
@@ -86,7 +87,11 @@ def parameter_groups(model: paddle.nn.Layer, rules: list[dict] | None, weight_de
         if not parameters:
             taken = any(_matches(rule, name) for name, _ in named)
             why = "earlier entries take every parameter that fits" if taken else "no parameter of the model fits"
-            raise ConfigError(f"optimizer.custom_cfg.{i}: {why} {wanted!r}")
+            if not is_of_paddleseg(type(model)):
+                raise ConfigError(f"optimizer.custom_cfg.{i}: {why} {wanted!r}")
+            # PaddleSeg makes an empty group of it, and some of its own files have such rules.
+            logger.warning(f"optimizer.custom_cfg.{i}: no effect, {why} {wanted!r}")
+            continue
         rate = rule.get("lr_mult")
         group = {"params": parameters, "learning_rate": 1.0 if rate is None else float(rate)}
         if weight_decay is not None and rule.get("weight_decay_mult") is not None:

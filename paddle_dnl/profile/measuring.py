@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import platform
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,14 +24,18 @@ def seconds_of_runs(run: Callable[[], object], *, warmup: int, repeats: int) -> 
 
 
 def peak_bytes() -> int:
-    """The most memory this process has had, since its start or since the system was told to count anew."""
+    """The most memory this process has had, since its start or since the system was told to count anew; 0 where unknown."""
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
     except (OSError, StopIteration):
-        import resource  # not on every system
-
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        pass
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    # Kilobytes, but bytes on macOS.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def resident_bytes() -> int:

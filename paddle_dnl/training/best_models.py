@@ -10,6 +10,7 @@ from paddle_dnl.training.options import Progress
 from paddle_dnl.weights.safe_pickle import read_pickle
 
 BEST, EMA_BEST = "best_model", "ema_best_model"
+NAMES = (BEST, EMA_BEST)
 _SCORES = {BEST: "best_miou", EMA_BEST: "best_ema_miou"}
 
 

@@ -19,16 +19,17 @@ import pickle
 import re
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import paddle_dnl
 from paddle_dnl.errors import CheckpointError, NonFiniteError
+from paddle_dnl.files.atomic import discard, flush, make_temporary, put_in_place, remove_folder
+from paddle_dnl.files.problems import reason
 from paddle_dnl.log import logger
 from paddle_dnl.training.bad_values import bad_names
 from paddle_dnl.training.optimizer_state import move_schedule, require_same_optimizer, restore_optimizer
 from paddle_dnl.training.paddleseg_checkpoint import is_of_paddleseg, paddleseg_iteration
-from paddle_dnl.weights.atomic import discard, flush, make_temporary, put_in_place
 from paddle_dnl.weights.loading import load_weights, read_params
 from paddle_dnl.weights.manifest import MANIFEST, file_digest, read_manifest, write_manifest
 from paddle_dnl.weights.safe_pickle import read_pickle
@@ -38,9 +39,28 @@ import paddle
 
 PARAMS, OPTIMIZER, STATES, EMA = "model.pdparams", "model.pdopt", "model.pdstates", "ema_model.pdparams"
 CONFIG = "config.yml"
+MEMBERS = (PARAMS, OPTIMIZER, STATES, EMA, CONFIG, MANIFEST)
 
 
 # ---------------------------------------------------------------------------------------------- writing
+
+
+def is_ours(folder: Path) -> bool:
+    """Whether a folder is a checkpoint of this project, whole or damaged."""
+    return (folder / MANIFEST).is_file() or ((folder / STATES).is_file() and not is_of_paddleseg(folder))
+
+
+def require_ours(folder: Path) -> None:
+    """Refuses a name under which something else lies.
+
+    Raises:
+        CheckpointError: a file, or a folder that is not a checkpoint of this project.
+    """
+    if folder.is_symlink() or (folder.exists() and not (folder.is_dir() and is_ours(folder))):
+        raise CheckpointError(
+            f"{folder}: exists and was not written by this program; it is not replaced. Move it away or choose another "
+            "--save_dir"
+        )
 
 
 def _refuse_non_finite(model: paddle.nn.Layer, optimizer, ema: paddle.nn.Layer | None, iteration: int) -> None:
@@ -58,10 +78,10 @@ def _refuse_non_finite(model: paddle.nn.Layer, optimizer, ema: paddle.nn.Layer |
         raise NonFiniteError(f"iter {iteration}: {bad[0]} holds NaN or infinity; this checkpoint was not written")
 
 
-def _write_manifest(folder: Path, iteration: int, optimizer: str | None) -> None:
+def _write_manifest(folder: Path, save_dir: Path, iteration: int, optimizer: str | None) -> None:
     files = sorted(path for path in folder.iterdir() if path.name != MANIFEST)
     # A clock may be set back; the order of saving is the order of these numbers all the same.
-    others = [_saved_at(other) for other in iteration_folders(folder.parent)]
+    others = [_saved_at(other) for other in iteration_folders(save_dir)]
     manifest = {
         "iteration": iteration,
         **({"optimizer": optimizer} if optimizer else {}),
@@ -99,25 +119,24 @@ def save_checkpoint(
     _refuse_non_finite(model, optimizer, ema, states["iteration"])
     temporary = None
     try:
-        temporary = make_temporary(folder)
+        require_ours(folder)
+        temporary = make_temporary(folder, MEMBERS)
         paddle.save(model.state_dict(), str(temporary / PARAMS))
         paddle.save(optimizer.state_dict(), str(temporary / OPTIMIZER))
         if ema is not None:
             paddle.save(ema.state_dict(), str(temporary / EMA))
         (temporary / STATES).write_bytes(pickle.dumps(dict(states), protocol=4))
         (temporary / CONFIG).write_text(config_text, encoding="utf-8")
-        _write_manifest(temporary, states["iteration"], type(optimizer).__name__)
+        _write_manifest(temporary, folder.parent, states["iteration"], type(optimizer).__name__)
         for path in temporary.iterdir():
             flush(path)
         flush(temporary)
         put_in_place(temporary, folder)
-    except OSError as error:
-        raise CheckpointError(f"{folder}: the checkpoint could not be written ({error.strerror or error})") from error
-    except (ValueError, RuntimeError) as error:  # paddle.save reports a full disk this way
-        raise CheckpointError(f"{folder}: the checkpoint could not be written ({error})") from error
+    except (OSError, ValueError, RuntimeError) as error:  # paddle.save reports a full disk by one of the latter two
+        raise CheckpointError(f"{folder}: the checkpoint could not be written ({reason(error, folder)})") from error
     finally:
         if temporary is not None:
-            shutil.rmtree(temporary, ignore_errors=True)
+            discard(temporary)
     return folder
 
 
@@ -127,7 +146,8 @@ def link_checkpoint(source: str | Path, target: str | Path, states: Mapping | No
     With `states` these replace its own; `target` may then be `source`.
     """
     source, target = Path(source), Path(target)
-    temporary = make_temporary(target)
+    require_ours(target)
+    temporary = make_temporary(target, MEMBERS)
     try:
         for path in source.iterdir():
             if states is not None and path.name in (STATES, MANIFEST):
@@ -140,28 +160,30 @@ def link_checkpoint(source: str | Path, target: str | Path, states: Mapping | No
         if states is not None:
             (temporary / STATES).write_bytes(pickle.dumps(dict(states), protocol=4))
             # Manifests of older versions do not say which optimizer it was.
-            _write_manifest(temporary, states["iteration"], read_manifest(source / MANIFEST).get("optimizer"))
+            optimizer = read_manifest(source / MANIFEST).get("optimizer")
+            _write_manifest(temporary, target.parent, states["iteration"], optimizer)
             for name in (STATES, MANIFEST):
                 flush(temporary / name)
         flush(temporary)
         put_in_place(temporary, target)
     except OSError as error:
-        raise CheckpointError(f"{target}: could not be written ({error.strerror or error})") from error
+        raise CheckpointError(f"{target}: could not be written ({reason(error, target)})") from error
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        discard(temporary)
     return target
 
 
 def remove_old(save_dir: str | Path, keep: int, newest: Path | None = None) -> None:
     """Keeps the `keep` newest `iter_N` folders of `save_dir`, earlier runs' included; 0 or less keeps all.
 
-    `newest`, just written, is kept even where another one cannot be read and its time is that of the file system.
+    Folders of other programs, and files of others in ours, are neither counted nor removed. `newest`, just written, is kept
+    even where another one cannot be read and its time is that of the file system.
     """
     if keep > 0:
-        others = [folder for folder in iteration_folders(save_dir) if folder != newest]
+        others = [folder for folder in iteration_folders(save_dir) if folder != newest and is_ours(folder)]
         for folder in others[: max(0, len(others) + (newest is not None) - keep)]:
             with contextlib.suppress(OSError):
-                discard(folder)
+                remove_folder(folder, MEMBERS)
 
 
 # ---------------------------------------------------------------------------------------------- reading
@@ -260,6 +282,26 @@ def _newest(save_dir: str | Path) -> Path | None:
             return folder
         without_manifest.append(folder)
     return without_manifest[0] if without_manifest else None
+
+
+def require_free_names(save_dir: Path, resumed_from: Path | None, names: Iterable[str]) -> None:
+    """Refuses a run whose checkpoints would meet folders of other programs, before its first step.
+
+    Args:
+        save_dir: of the run.
+        resumed_from: checkpoint folder that it continues; earlier iterations are not written again.
+        names: folders that it may write beside `iter_N`, such as `best_model`.
+
+    Raises:
+        CheckpointError: see `require_ours`.
+    """
+    number = re.search(r"_(\d+)$", resumed_from.resolve().name) if resumed_from else None
+    start = int(number.group(1)) if number else 0
+    for folder in iteration_folders(save_dir):
+        if int(folder.name.removeprefix("iter_")) > start:
+            require_ours(folder)
+    for name in names:
+        require_ours(save_dir / name)
 
 
 def _instead_of(folder: Path) -> str:

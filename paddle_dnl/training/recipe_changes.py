@@ -1,13 +1,11 @@
 """Resuming with another recipe: the difference to the checkpoint's configuration, said or refused."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from paddle_dnl.config.reading import read_yaml_mapping
 from paddle_dnl.errors import CheckpointError, ConfigError
 from paddle_dnl.log import logger
-from paddle_dnl.weights.atomic import write_text
 
 _SHOWN = 30
 # Start weights are replaced by the checkpoint's; folders may move; file names are compared by the layout of the run.
@@ -103,17 +101,3 @@ def require_remaining(folder: Path, iteration: int, iters: int) -> None:
             f"--resume_model {folder}: it has done {iteration} iterations, more than the {iters} of this run; give more "
             "--iters"
         )
-
-
-def write_config(path: Path, text: str) -> None:
-    """Writes a run's `config.yml`; one of other content is kept as `config.N.yml`, N counting up."""
-    try:
-        if path.is_file() and path.read_text(encoding="utf-8") != text:
-            number = 1
-            while path.with_name(f"config.{number}.yml").exists():
-                number += 1
-            os.replace(path, path.with_name(f"config.{number}.yml"))
-            logger.info(f"{path}: the configuration of the run before is kept as config.{number}.yml")
-        write_text(path, text)
-    except (OSError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{path}: could not be written ({getattr(error, 'strerror', None) or error})") from error

@@ -1,19 +1,30 @@
 """The output folder of one training run: made, checked and held by one run at a time."""
 
 import contextlib
-import errno
-import fcntl
 import os
 import socket
 import weakref
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TextIO
 
-from paddle_dnl.errors import CheckpointError
+from paddle_dnl.errors import CheckpointError, OutputError
+from paddle_dnl.files import outputs
+from paddle_dnl.files.atomic import recover, write_bytes, write_text
+from paddle_dnl.files.problems import reason
 from paddle_dnl.log import logger
-from paddle_dnl.weights.atomic import recover
+from paddle_dnl.training import file_lock
+from paddle_dnl.training.checkpoint import CONFIG
 
-_HELD = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)
+# Where config.yml is not ours, for instance a hand-written one.
+OTHER_CONFIG = "resolved_config.yml"
+LOCK = ".paddle_dnl_lock"
+
+
+def config_of(run_dir: str | Path) -> Path:
+    """The file with a run's resolved configuration, see `RunFolder.write_config`; it need not be there."""
+    other = Path(run_dir) / OTHER_CONFIG
+    return other if other.is_file() else Path(run_dir) / CONFIG
 
 
 def _close_in_children(folder: weakref.ref) -> None:
@@ -23,7 +34,8 @@ def _close_in_children(folder: weakref.ref) -> None:
         if (there := folder()) is not None:
             there._lock.close()
 
-    os.register_at_fork(after_in_child=close)
+    if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork either
+        os.register_at_fork(after_in_child=close)
 
 
 class RunFolder:
@@ -48,7 +60,7 @@ class RunFolder:
     def _take(self) -> TextIO:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            lock = open(self.path / ".lock", "a+")
+            lock = open(self.path / LOCK, "a+")
         except FileExistsError as error:
             raise CheckpointError(f"--save_dir {self.path}: is a file; give a folder") from error
         except NotADirectoryError as error:
@@ -56,9 +68,9 @@ class RunFolder:
         except OSError as error:
             raise CheckpointError(f"--save_dir {self.path}: cannot be written ({error.strerror})") from error
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            file_lock.lock(lock)
         except OSError as error:
-            if error.errno in _HELD:
+            if error.errno in file_lock.HELD:
                 lock.seek(0)
                 owner = lock.read().strip() or "another process"
                 lock.close()
@@ -72,6 +84,38 @@ class RunFolder:
         lock.flush()
         return lock
 
+    def write_config(self, text: str, read: Iterable[str | Path]) -> None:
+        """Writes the resolved configuration as `config.yml`; where that file is foreign or is read, as `resolved_config.yml`.
+
+        The one of an earlier run, if it differs, is kept as `config.N.yml`, N counting up.
+
+        Args:
+            text: the configuration.
+            read: files that it was read from.
+
+        Raises:
+            CheckpointError: it cannot be written, or both names are taken.
+        """
+        path = self.path / CONFIG
+        try:
+            if path.is_file() and path.read_bytes() == text.encode():
+                return
+            try:
+                outputs.check_outputs([path], read, root=self.path)
+            except OutputError:
+                path = self.path / OTHER_CONFIG
+                logger.warning(f"{self.path / CONFIG}: not written by this run, kept; its configuration is in {path.name}")
+                outputs.check_outputs([path], read, root=self.path)
+            if path.is_file() and path.read_bytes() != text.encode():
+                number = 1
+                while os.path.lexists(kept := path.with_name(f"{path.stem}.{number}.yml")):
+                    number += 1
+                write_bytes(kept, path.read_bytes())
+                logger.info(f"{path}: the configuration of the run before is kept as {kept.name}")
+            write_text(path, text)
+        except OSError as error:
+            raise CheckpointError(f"{path}: could not be written ({reason(error, path)})") from error
+
     def ensure(self) -> bool:
         """Makes and locks the folder again when somebody has deleted it: the training in memory is worth more.
 
@@ -82,7 +126,7 @@ class RunFolder:
             CheckpointError: as the class; another run may have made a folder of that name since.
         """
         try:
-            held, there = os.fstat(self._lock.fileno()), os.stat(self.path / ".lock")
+            held, there = os.fstat(self._lock.fileno()), os.stat(self.path / LOCK)
             if (held.st_dev, held.st_ino) == (there.st_dev, there.st_ino):
                 return False
         except OSError:
@@ -96,5 +140,5 @@ class RunFolder:
         """Lets the folder go."""
         # Closing alone would leave the lock with processes that were forked by other means.
         with contextlib.suppress(OSError):  # a file system without locks
-            fcntl.flock(self._lock, fcntl.LOCK_UN)
+            file_lock.unlock(self._lock)
         self._lock.close()

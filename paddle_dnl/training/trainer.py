@@ -133,9 +133,10 @@ class Trainer:
             self.folder = RunFolder(self.save_dir)
             self.config_text = self.config.dump()
             chosen = checkpoint.find_resume(options.resume_model, self.save_dir)
+            checkpoint.require_free_names(self.save_dir, chosen, best_models.NAMES if options.do_eval else ())
             if chosen is not None:
                 recipe_changes.review(chosen, self.config.dic, options.allow_recipe_changes)
-            recipe_changes.write_config(self.save_dir / checkpoint.CONFIG, self.config_text)
+            self.folder.write_config(self.config_text, self.config.files)
         # Rank 0 chooses for all: each might find another one, or none, on a disk of its own.
         self.resumed_from = collectives.broadcast_object(chosen)
         # Checkpoints that this run wrote or began with, oldest first.

@@ -9,19 +9,11 @@ import json
 from pathlib import Path
 
 from paddle_dnl.errors import CheckpointError, ConfigError
+from paddle_dnl.files.outputs import file_digest
 
 MANIFEST = "manifest.json"
 FORMAT = 2  # 1 had no checksum of its own
 _SEAL = "checksum: "
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file."""
-    found = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            found.update(block)
-    return found.hexdigest()
 
 
 def _checksum(manifest: dict) -> str:

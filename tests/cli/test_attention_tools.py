@@ -69,7 +69,7 @@ def _visualize(work, tmp_path, name, *more, **settings):
     config, weights, image = _files(work, name, **settings)
     arguments = ["--config", config, "--model_path", weights, "--image_path", image, "--save_dir", str(tmp_path), *more]
     assert visualize_attention.main([*arguments, "--device", "cpu"]) == 0
-    (folder,) = tmp_path.iterdir()
+    (folder,) = (path for path in tmp_path.iterdir() if path.is_dir())
     return folder, {path.name for path in folder.iterdir()}
 
 
@@ -95,7 +95,7 @@ def test_several_blocks_have_a_folder_each(tmp_path):
     prepared = SimpleNamespace(tensor=paddle.randn([1, 3, 6, 8]), trans_info=[])
     scene = Scene(np.zeros((6, 8, 3), np.uint8), [(1, 2)], tmp_path, "a.png")
     visualize_attention.visualize(model, prepared, scene, None)
-    assert {path.name for path in tmp_path.iterdir()} == {"0", "1"} and (tmp_path / "1" / "viewer.html").exists()
+    assert {path.name for path in tmp_path.iterdir() if path.is_dir()} == {"0", "1"} and (tmp_path / "1" / "viewer.html").exists()
 
 
 def test_transforms_that_change_the_size(work, tmp_path):

@@ -8,6 +8,7 @@ from pathlib import Path
 from paddle_dnl.cli.infer import main, parse_args
 from paddle_dnl.data.overlay import overlay
 from paddle_dnl.errors import ConfigError, DataError, UsageError
+from paddle_dnl.files.outputs import JOURNAL
 
 import cv2
 import numpy as np
@@ -42,7 +43,7 @@ def _infer(exported, images, out, *more):
 
 
 def _written(folder):
-    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file() and p.name != JOURNAL)
 
 
 def _check(out, name, label):

@@ -9,6 +9,7 @@ from paddle_dnl.data.video_files import Video, camera_index, is_video
 from paddle_dnl.data.video_writer import VideoWriter
 from paddle_dnl.deployment.runtime.backend_process import EngineProcess
 from paddle_dnl.errors import DataError, UsageError
+from paddle_dnl.files.outputs import JOURNAL
 
 import cv2
 import numpy as np
@@ -84,7 +85,7 @@ def test_overlay_video_with_own_process(tmp_path, exported, film, monkeypatch, c
     monkeypatch.setattr(EngineProcess, "__init__", lambda self, *a, **k: (started.append(self), real(self, *a, **k))[1])
     assert _infer(exported, path, tmp_path, "--benchmark") == 0
     assert len(started) == 1 and not started[0].alive, "the engine ran in a process, which is gone"
-    files = [p.relative_to(tmp_path) for p in tmp_path.rglob("*") if p.is_file()]
+    files = [p.relative_to(tmp_path) for p in tmp_path.rglob("*") if p.is_file() and p.name != JOURNAL]
     assert files == [Path("added_prediction/street.mp4")]
     found, rate = _frames(tmp_path / "added_prediction" / "street.mp4")
     assert len(found) == FRAMES and rate == pytest.approx(10)
@@ -201,7 +202,7 @@ def test_video_writer(tmp_path, monkeypatch):
     found, rate = _frames(tmp_path / "new" / "odd.mp4")
     assert len(found) == 8 and rate == pytest.approx(7.5)
     assert all(abs(int(a.mean()) - int(b.mean())) < 8 for a, b in zip(found, frames, strict=True))
-    assert [p.name for p in (tmp_path / "new").iterdir()] == ["odd.mp4"]
+    assert {p.name for p in (tmp_path / "new").iterdir()} == {"odd.mp4", JOURNAL}
     full = VideoWriter(tmp_path / "full.mp4", 25)
     full.write(frames[0])
     full._count = 99

@@ -115,7 +115,7 @@ def test_rate_of_the_backbone_in_2_7(tmp_path):
     ("{type: Lamb, weight_decay: 0.1}", "optimizer.weight_decay: unknown key. Did you mean 'lamb_weight_decay'"),
     ("{type: RMSProp, rho: fast}", "optimizer.rho: must be a number"),
     ("{type: AdamWDL, layerwise_decay: 1.5}", "optimizer.layerwise_decay: must be above 0"),
-    ("{type: SGD, custom_cfg: [{name: a, lr_multi: 2}]}", "optimizer.custom_cfg.0.lr_multi: unknown key"),
+    ("{type: SGD, custom_cfg: [{name: a, lr_mul: 2}]}", "optimizer.custom_cfg.0.lr_mul: unknown key"),
     ("{type: SGD, grad_clip_cfg: {name: Clip}}", "optimizer.grad_clip_cfg.name: must be one of"),
     ("{type: AdamWDL_CAE, n_layers: 3}", "optimizer.n_layers: unknown key"),
 ])  # fmt: skip

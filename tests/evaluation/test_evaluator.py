@@ -11,6 +11,7 @@ from paddle_dnl.distributed import collectives
 from paddle_dnl.errors import DataError, UsageError
 from paddle_dnl.evaluation.batches import at_scales
 from paddle_dnl.evaluation.evaluator import evaluate
+from paddle_dnl.evaluation.inference import infer_augmented
 from paddle_dnl.evaluation.metrics import Metrics, confusion_matrix
 
 import cv2
@@ -188,6 +189,21 @@ def test_published_multi_scale_rule(tmp_path, workers):
     assert np.abs(result.confusion - wanted).sum() <= 4
     other = evaluate(net, dataset, average="logits", **settings)
     assert np.abs(other.confusion - wanted).sum() > 50
+
+
+def test_official_rule_works_on_the_networks_input(tmp_path):
+    """The DNL authors resize what the transforms gave, also where a frame could be fitted again; see test_inference.py."""
+    _write(tmp_path)
+    dataset = _dataset(tmp_path, ResizeToFit([33, 23]))
+    net, wanted = Net(), np.zeros((3, 3), np.int64)
+    settings = {"scales": [0.5, 1.5], "flip_horizontal": True, "average": "official"}
+    for i in range(5):
+        sample = dataset[i]
+        scores = infer_augmented(net, paddle.to_tensor(sample["img"][None]), sample["trans_info"], **settings)
+        assert scores.shape == [1, 3, 20, 30]
+        wanted += confusion_matrix(scores.numpy()[0].argmax(0), np.asarray(sample["label"]).reshape(20, 30), 3)
+    found = evaluate(net, dataset, aug_eval=True, print_detail=False, **settings)
+    np.testing.assert_array_equal(found.confusion, wanted)
 
 
 def test_published_sizes(tmp_path):

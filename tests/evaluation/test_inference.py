@@ -148,6 +148,74 @@ def test_softmax_rule_after_padding_and_without_transforms(net):
         np.testing.assert_allclose(found, np.mean(passes, 0), atol=1e-5)
 
 
+def _numpy_cubic(x, size):
+    """Cubic convolution with A = -0.75, half-pixel centres and repeated edges, as OpenCV's INTER_CUBIC."""
+
+    def weight(t):
+        t, a = np.abs(t), -0.75
+        near = (a + 2) * t**3 - (a + 3) * t**2 + 1
+        return np.where(t <= 1, near, np.where(t < 2, a * (t**3 - 5 * t**2 + 8 * t - 4), 0))
+
+    for axis, new in ((2, size[0]), (3, size[1])):
+        old = x.shape[axis]
+        at = (np.arange(new) + 0.5) * old / new - 0.5
+        matrix = np.zeros((new, old))
+        for tap in range(-1, 3):
+            source = np.floor(at).astype(int) + tap
+            np.add.at(matrix, (np.arange(new), np.clip(source, 0, old - 1)), weight(at - source))
+        x = np.moveaxis(np.tensordot(x, matrix, (axis, 1)), -1, axis)
+    return x
+
+
+class Edges(paddle.nn.Layer):
+    """Notes its inputs; every pixel's result depends on its distance to the left and upper border of the window."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = paddle.nn.Conv2D(3, 4, 5, padding=2)
+        self.seen = []
+
+    def forward(self, x):
+        self.seen.append(x.numpy())
+        ramp = paddle.linspace(0, 1, x.shape[3]).reshape([1, 1, 1, -1]) * paddle.linspace(0, 3, x.shape[2]).reshape([-1, 1])
+        return [self.conv(x) + ramp]
+
+
+def test_official_rule_by_hand():
+    """Raw logits of all passes; images resized with aligned corners, padded right and below; results enlarged cubically.
+
+    Half of 21 x 34 is 10 x 17, padded to 16 x 24; one and a half is 31 x 51, padded to 32 x 56.
+    """
+    net = Edges()
+    net.eval()
+    settings = {"scales": [0.5, 1.0, 1.5], "flip_horizontal": True, "average": "official", "align_corners": True}
+    found = infer_augmented(net, paddle.to_tensor(IMAGE), [("resize", (30, 50))], **settings).numpy()
+    seen, net.seen = net.seen, []
+    total = np.zeros((1, 4, 30, 50))
+    for (height, width), (rows, columns) in (((10, 17), (16, 24)), ((21, 34), (24, 40)), ((31, 51), (32, 56))):
+        for step in (1, -1):
+            padded = np.zeros((1, 3, rows, columns), "float32")
+            scaled = _numpy_bilinear(IMAGE, (height, width), align_corners=True)
+            padded[:, :, :height, :width] = scaled[..., ::step]
+            np.testing.assert_allclose(seen.pop(0), padded, atol=1e-5)
+            logits = net(paddle.to_tensor(padded))[0].numpy()[:, :, :height, :width]
+            total += _numpy_cubic(logits, (30, 50))[..., ::step]
+    assert not seen
+    np.testing.assert_allclose(found, total / 6, atol=1e-3 * np.abs(total / 6).max())
+    wrong = infer_augmented(net, paddle.to_tensor(IMAGE), [("resize", (30, 50))], **settings | {"average": "softmax"})
+    assert np.abs(wrong.numpy() - found).max() > 0.1
+
+
+def test_official_rule_without_transforms_and_with_windows(net):
+    """Without a resize the passes come back to the network's input; windows are not padded."""
+    found = infer_augmented(net, paddle.to_tensor(IMAGE), scales=[0.5, 1.5], average="official", **SLIDE).numpy()
+    total = 0
+    for size, windows in WINDOWS.items():
+        scaled = _numpy_bilinear(IMAGE, size, align_corners=True).astype("float32")
+        total = total + _numpy_cubic(_numpy_pass(net, scaled, windows), (21, 34))
+    np.testing.assert_allclose(found, total / 2, atol=1e-3)
+
+
 def test_pyramid_takes_pictures_as_they_are(net):
     """Pictures of each scale are not resized, only their logits are."""
     rng = np.random.default_rng(5)

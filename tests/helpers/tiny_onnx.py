@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from paddle_dnl.deployment.runtime.deploy_config import read_deploy_config
+from paddle_dnl.files import outputs
 
 import numpy as np
 import onnx
@@ -89,9 +90,11 @@ def attention_net(folder: Path) -> None:
 
 
 def record(folder: Path) -> None:
-    """Enters model.onnx into deploy.yaml as found good."""
+    """Enters model.onnx into deploy.yaml as found good, and both as written by us."""
     files = read_deploy_config(folder)
     files.onnx = "model.onnx"
     files.verified["onnxruntime"] = {"ok": True}
     files.hash_files()
     files.write()
+    for name in ("model.onnx", "deploy.yaml"):
+        outputs.record(folder / name, outputs.file_digest(folder / name))

@@ -29,7 +29,7 @@ from paddle_dnl.config import Config  # noqa: E402
 from paddle_dnl.training import checkpoint  # noqa: E402
 from paddle_dnl.weights.safe_pickle import read_pickle  # noqa: E402
 from paddle_dnl.training.trainer import Trainer, TrainOptions  # noqa: E402
-from paddle_dnl.weights.atomic import recover  # noqa: E402
+from paddle_dnl.files.atomic import MARKER, recover  # noqa: E402
 
 LENGTH = 40  # iterations after which a folder is begun anew
 _EVENTS = ("open", "os.rename", "os.link", "os.mkdir", "os.remove", "os.rmdir", "os.chmod", "tempfile.mkdtemp")
@@ -142,8 +142,9 @@ def _require_whole(path: Path, reference: dict) -> int:
 def check(save_dir: Path, reported: int, reference: dict) -> str:
     """What state the kill left; fails when it is one that must not be."""
     left = sorted(path.name for path in save_dir.iterdir())
-    hidden = {name.split("-")[0] for name in left if name.startswith((".tmp-", ".old-"))}
-    had = [name for name in ("best_model", "ema_best_model") if {name, f".old-{name}"} & set(left)]
+    hidden = {path.name for path in save_dir.glob(".tmp-*/*") if path.name in ("new", "old", "removed")}
+    aside = {json.loads((path.parent / MARKER).read_text())[0] for path in save_dir.glob(".tmp-*/old")}
+    had = [name for name in ("best_model", "ema_best_model") if name in aside or name in left]
     found = [_require_whole(path, reference) for path in save_dir.glob("iter_*")]
     assert found and max(found) in (reported, reported + 1), (reported, left)
     recover(save_dir)
@@ -151,7 +152,7 @@ def check(save_dir: Path, reported: int, reference: dict) -> str:
     assert _require_whole(newest, reference) == max(found)
     for name in had:
         assert _require_whole(save_dir / name, reference) <= max(found)
-    assert not [path for path in save_dir.iterdir() if path.name.startswith((".tmp-", ".old-"))]
+    assert not list(save_dir.glob(".tmp-*"))
     return "+".join(sorted(hidden)) or "tidy"
 
 

@@ -11,9 +11,9 @@ import signal
 import time
 
 from paddle_dnl.errors import CheckpointError
+from paddle_dnl.files.atomic import recover
 from paddle_dnl.training import checkpoint
 from paddle_dnl.training.run_folder import RunFolder
-from paddle_dnl.weights.atomic import recover
 
 import pytest
 import tiny_training
@@ -48,7 +48,7 @@ def test_killed_at_sixty_random_moments(tmp_path, count_fault):
 def test_killed_before_every_operation_on_a_file(tmp_path, count_fault):
     result = _crash(tmp_path, "events", 1, 400, 1)
     assert result["all"] and result["killed"] > 40, result
-    assert {".tmp", ".old"} <= set("+".join(result["left"]).split("+")), result
+    assert {"new", "old"} <= set("+".join(result["left"]).split("+")), result
     count_fault("trainings killed while saving", result["killed"])
 
 

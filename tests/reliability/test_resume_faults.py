@@ -15,8 +15,9 @@ from paddle_dnl.config import Config
 from paddle_dnl.distributed import collectives
 from paddle_dnl.errors import CheckpointError
 from paddle_dnl.evaluation import evaluator
-from paddle_dnl.training import checkpoint, nan_guard, run_folder, trainer
-from paddle_dnl.training.run_folder import RunFolder
+from paddle_dnl.files.atomic import make_temporary
+from paddle_dnl.training import checkpoint, nan_guard, trainer
+from paddle_dnl.training.run_folder import LOCK, RunFolder
 from paddle_dnl.weights.safe_pickle import read_pickle
 
 import paddle
@@ -90,7 +91,7 @@ def test_a_file_system_without_locks_can_be_trained_on(tmp_path, monkeypatch, nu
     def without(*_):
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(run_folder.fcntl, "flock", without)
+    monkeypatch.setattr("fcntl.flock", without)
     RunFolder(tmp_path / "output").close()
     assert said().count("cannot be locked") == 1 and os.strerror(number) in said()
 
@@ -100,7 +101,7 @@ def test_a_held_lock_is_one(tmp_path, monkeypatch, number):
     def held(*_):
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(run_folder.fcntl, "flock", held)
+    monkeypatch.setattr("fcntl.flock", held)
     with pytest.raises(CheckpointError, match="is training in this folder"):
         RunFolder(tmp_path / "output")
 
@@ -109,7 +110,8 @@ def test_a_folder_that_cannot_be_tidied_is_said_and_let_go(tmp_path, monkeypatch
     def fails(*_):
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    (tmp_path / "output" / ".old-iter_5").mkdir(parents=True)
+    (tmp_path / "output").mkdir()
+    (make_temporary(tmp_path / "output" / "iter_5").parent / "old").mkdir()
     with monkeypatch.context() as patch:
         patch.setattr(os, "rename", fails)
         with pytest.raises(CheckpointError, match="output: cannot be written .Input/output error") as kept:
@@ -119,7 +121,7 @@ def test_a_folder_that_cannot_be_tidied_is_said_and_let_go(tmp_path, monkeypatch
 
 def _is_free(folder: Path) -> bool:
     """As another process sees it."""
-    code = f"import fcntl; fcntl.flock(open({str(folder / '.lock')!r}), fcntl.LOCK_EX | fcntl.LOCK_NB)"
+    code = f"import fcntl; fcntl.flock(open({str(folder / LOCK)!r}), fcntl.LOCK_EX | fcntl.LOCK_NB)"
     return subprocess.run([sys.executable, "-c", code], stderr=subprocess.DEVNULL).returncode == 0
 
 
@@ -149,7 +151,8 @@ def test_a_forgotten_folder_is_free(tmp_path):
 def test_a_name_lost_between_two_renames_can_be_resumed(tmp_path, name):
     config = make_config(tmp_path)
     record(config, tmp_path / "output")
-    shutil.copytree(tmp_path / "output" / "iter_5", tmp_path / "output" / f".old-{name}")
+    aside = make_temporary(tmp_path / "output" / name).parent / "old"
+    shutil.copytree(tmp_path / "output" / "iter_5", aside)
     shutil.rmtree(tmp_path / "output" / name)
     steps = record(config, tmp_path / "output", resume_model=str(tmp_path / "output" / name))
     assert [step["iteration"] for step in steps] == [6, 7, 8, 9, 10]
@@ -161,7 +164,7 @@ def test_a_failed_rename_brings_the_old_one_back(tmp_path, monkeypatch):
     folder, rename = tmp_path / "output" / "iter_5", os.rename
 
     def fails_once(source, target):
-        if Path(target) == folder and ".tmp-" in str(source):
+        if Path(target) == folder and Path(source).name == "new":
             raise OSError(errno.EIO, "Input/output error")
         rename(source, target)
 

@@ -5,8 +5,8 @@ import os
 import pickle
 
 from paddle_dnl.errors import CheckpointError, NonFiniteError
+from paddle_dnl.files.atomic import make_temporary, recover
 from paddle_dnl.training import checkpoint
-from paddle_dnl.weights.atomic import recover
 from paddle_dnl.weights.loading import load_weights, read_params, write_safetensors
 
 import numpy as np
@@ -105,8 +105,9 @@ def test_auto_takes_the_newest_whole_one_and_recovers_names(tmp_path):
     _save(tmp_path / "iter_10", model, optimizer, 10)
     (tmp_path / "iter_10" / "model.pdparams").write_bytes(b"junk")
     assert checkpoint.find_resume("auto", tmp_path).name == "iter_5"
-    os.rename(tmp_path / "iter_5", tmp_path / ".old-iter_5")
-    (tmp_path / ".tmp-iter_7-x").mkdir()
+    # Killed between the two renames; and killed while a folder was filled.
+    os.rename(tmp_path / "iter_5", make_temporary(tmp_path / "iter_5").parent / "old")
+    (make_temporary(tmp_path / "iter_7") / "model.pdparams").write_bytes(b"half")
     recover(tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["iter_10", "iter_5"]
 

@@ -2,12 +2,14 @@
 
 import io
 import multiprocessing
-import os
 from functools import partial
 from pathlib import Path
 
-from paddle_dnl.errors import DataError, UsageError
+from paddle_dnl.errors import DataError, PaddleDnlError
+from paddle_dnl.files import outputs
+from paddle_dnl.files.atomic import write_bytes
 from paddle_dnl.log import logger, progress
+from paddle_dnl.optional import not_installed
 
 _POLYGONS = "_gtFine_polygons.json"
 _LABELS = "_gtFine_labelTrainIds.png"
@@ -19,7 +21,7 @@ def _official():
         from cityscapesscripts.helpers.annotation import Annotation
         from cityscapesscripts.preparation.json2labelImg import createLabelImage
     except ImportError as error:
-        raise UsageError("cityscapesscripts is not installed; `pip install paddle-dnl[cityscapes]`") from error
+        raise not_installed("polygons", error, "cityscapes") from error
     return Annotation, createLabelImage
 
 
@@ -50,9 +52,9 @@ def convert_file(polygons: Path, force: bool = False) -> str | None:
             return f"{polygons}: cannot be painted"
         buffer = io.BytesIO()
         picture.save(buffer, format="PNG")
-        temporary = target.with_name(f".{target.name}.{os.getpid()}")
-        temporary.write_bytes(buffer.getvalue())
-        os.replace(temporary, target)
+        write_bytes(target, buffer.getvalue(), replace=force)
+    except PaddleDnlError as error:
+        return str(error)
     except (SystemExit, Exception) as error:  # cityscapesscripts ends the process on unknown labels
         return f"{polygons}: {type(error).__name__}: {error}"
     return None
@@ -74,6 +76,7 @@ def convert_tree(root: str | Path, num_workers: int = 8, force: bool = False) ->
     files = sorted(Path(root).glob(f"gtFine/*/*/*{_POLYGONS}"))
     if not files:
         raise DataError(f"{root}: no gtFine/SPLIT/CITY/*{_POLYGONS}; give the folder that holds gtFine")
+    outputs.check_outputs((), (), root=root)
     work = partial(convert_file, force=force)
     if num_workers > 1:
         with multiprocessing.Pool(num_workers) as pool:

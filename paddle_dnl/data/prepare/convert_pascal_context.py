@@ -13,6 +13,7 @@ from pathlib import Path
 from paddle_dnl.data.classes import PASCAL_CONTEXT_59
 from paddle_dnl.data.prepare.label_files import is_done, read_names, write_label, write_names
 from paddle_dnl.errors import DataError
+from paddle_dnl.files.outputs import check_outputs
 from paddle_dnl.log import logger, progress
 
 import cv2
@@ -149,11 +150,13 @@ def convert(voc_path: str | Path, annotation: str | Path | None = None, force: b
         for entry in content["annotations"]:
             by_image[entry["image_id"]].append(entry)
         wanted = set(splits["trainval"])
+        check_outputs((sets / f"{split}_context.txt" for split in splits), [path], root=voc)
         for image in progress(content["images"], "convert", len(content["images"])):
             name = Path(image["file_name"]).stem
             target = voc / "Context" / f"{name}.png"
             if name in wanted and (force or not is_done(path, target)):
-                write_label(target, _paint(image, by_image[_id(image, "image_id")], numbers, path))
+                label = _paint(image, by_image[_id(image, "image_id")], numbers, path)
+                write_label(target, label, replace=force)
     except KeyError as error:
         raise DataError(f"{path}: an entry has no key {error}") from error
     for split, names in splits.items():

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from paddle_dnl.data.image_files import walk_files
 from paddle_dnl.errors import DataError
+from paddle_dnl.files.atomic import write_text
+from paddle_dnl.files.outputs import check_outputs
 from paddle_dnl.log import logger
 
 SPLITS = ("train", "val", "test")
@@ -76,6 +78,7 @@ def write_lists(
     Raises:
         DataError: no images at all, labels that are missing, an image that would be its own label, or file names that hold
             the separator.
+        OutputError: a list of that name that we did not write, for instance one written by hand.
     """
     root = Path(root)
     if not any((root / split.images).is_dir() for split in splits):
@@ -90,7 +93,8 @@ def write_lists(
         raise DataError(f"{len(missing)} labels are missing, first {missing[0]}; convert or remove the images first")
     if not found:
         raise DataError(f"{root}: no *{image_end} in {', '.join(split.images for split in splits)}")
+    check_outputs((root / f"{name}.txt" for name in found), (), root=root)
     for name, lines in found.items():
-        (root / f"{name}.txt").write_text("\n".join(lines) + "\n", encoding="utf-8", errors="surrogateescape")
+        write_text(root / f"{name}.txt", "\n".join(lines) + "\n")
         logger.info(f"{root / f'{name}.txt'}: {len(lines)} lines")
     return {name: len(lines) for name, lines in found.items()}

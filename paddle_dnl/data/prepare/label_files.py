@@ -1,38 +1,23 @@
-"""Label pictures and image sets written whole or not at all; used by the dataset conversions."""
+"""Label pictures and image sets of the dataset conversions."""
 
 import io
-import os
-import tempfile
 from pathlib import Path
 
 from paddle_dnl.data.classes import bit_palette
 from paddle_dnl.errors import DataError
+from paddle_dnl.files.atomic import write_bytes
 
 import numpy as np
 from PIL import Image
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Writes a file under another name first, so that an interrupted run leaves no half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=path.suffix)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-
-
-def write_label(path: Path, label: np.ndarray) -> None:
-    """Class numbers `[H, W]` (0 to 255) as a PNG with PASCAL VOC's palette."""
+def write_label(path: Path, label: np.ndarray, replace: bool = False) -> None:
+    """Class numbers `[H, W]` (0 to 255) as a PNG with PASCAL VOC's palette; `replace`: also over a file that is not ours."""
     picture = Image.fromarray(label.astype(np.uint8))
     picture.putpalette([value for color in bit_palette(256) for value in color])
     buffer = io.BytesIO()
     picture.save(buffer, format="PNG")
-    write_whole(path, buffer.getvalue())
+    write_bytes(path, buffer.getvalue(), replace=replace)
 
 
 def is_done(source: Path, target: Path) -> bool:
@@ -60,4 +45,4 @@ def read_names(path: Path) -> list[str]:
 
 def write_names(path: Path, names: list[str]) -> None:
     """An image set, one name per line."""
-    write_whole(path, "".join(f"{name}\n" for name in names).encode())
+    write_bytes(path, "".join(f"{name}\n" for name in names).encode())

@@ -3,8 +3,10 @@
 from pathlib import Path
 
 from paddle_dnl.data.prepare.label_files import is_done, read_names, write_label, write_names
-from paddle_dnl.errors import DataError, UsageError
+from paddle_dnl.errors import DataError
+from paddle_dnl.files.outputs import check_outputs
 from paddle_dnl.log import logger, progress
+from paddle_dnl.optional import not_installed
 
 import numpy as np
 
@@ -15,7 +17,7 @@ def _loadmat():
     try:
         from scipy.io import loadmat
     except ImportError as error:
-        raise UsageError("SBD's .mat files need scipy, which is not installed; `pip install scipy`") from error
+        raise not_installed("SBD's .mat files", error, "scipy") from error
     return loadmat
 
 
@@ -77,10 +79,11 @@ def augment(sbd_path: str | Path, voc_path: str | Path, force: bool = False) -> 
     names = sorted(offered - known)
     if not names:
         raise DataError(f"{sbd}: all its images are in {sets}/train.txt or val.txt; nothing to add")
+    check_outputs([sets / "aug.txt"], [], root=voc)
     for name in progress(names, "convert", len(names)):
         source, target = sbd / "cls" / f"{name}.mat", voc / "SegmentationClassAug" / f"{name}.png"
         if force or not source.is_file() or not is_done(source, target):
-            write_label(target, read_sbd_label(source))
+            write_label(target, read_sbd_label(source), replace=force)
     write_names(sets / "aug.txt", names)
     logger.info(f"{sets / 'aug.txt'}: {len(names)} images")
     return len(names)

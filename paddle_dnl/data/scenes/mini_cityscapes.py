@@ -7,12 +7,13 @@ Writes `leftImg8bit/SPLIT/CITY/*_leftImg8bit.png` and `gtFine/SPLIT/CITY/*_gtFin
 """
 
 import json
-import os
 import re
 from pathlib import Path
 
 from paddle_dnl.data.scenes import draw_scene
 from paddle_dnl.errors import DataError
+from paddle_dnl.files.atomic import write_bytes
+from paddle_dnl.files.outputs import check_outputs
 from paddle_dnl.log import logger, progress
 
 import cv2
@@ -25,16 +26,6 @@ _VERSION = 1
 _SMALLEST = 64
 # What a picture of the dataset and all that is made from it are called after their common stem.
 _ENDINGS = re.compile(r"_(leftImg8bit|gtFine_\w+)\.(png|json)$")
-
-
-def _write(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _files(out: Path, split: str, index: int) -> tuple[Path, Path]:
@@ -55,8 +46,8 @@ def _write_scene(out: Path, split: str, index: int, size: tuple[int, int], seed:
     image_path, polygons_path = _files(out, split, index)
     _, encoded = cv2.imencode(".png", picture[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 3])
     polygons = {"imgHeight": height, "imgWidth": width, "objects": objects}
-    _write(polygons_path, json.dumps(polygons).encode())
-    _write(image_path, encoded.tobytes())
+    write_bytes(polygons_path, json.dumps(polygons).encode())
+    write_bytes(image_path, encoded.tobytes())
 
 
 def _checked_settings(train, val, size, seed) -> dict:
@@ -120,9 +111,10 @@ def _generate(out: Path, settings: dict) -> None:
         logger.warning(f"{out}: {len(scenes)} of {train + val} scenes are missing and are drawn again")
     else:
         _refuse_strangers(out, scenes)
+    check_outputs([out / SETTINGS], [], root=out)
     for split, index in progress(scenes, "street scenes"):
         _write_scene(out, split, index, size, settings["seed"])
-    _write(out / SETTINGS, json.dumps(settings).encode())
+    write_bytes(out / SETTINGS, json.dumps(settings).encode())
     logger.info(f"{out}: {train} training and {val} validation scenes of {size[0]}x{size[1]}")
 
 

@@ -1,34 +1,23 @@
 """Export to a static graph that is compared with the dynamic one before anything is written to its place."""
 
-import os
-import shutil
-import tempfile
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from paddle_dnl.data.classes import ClassInfo
 from paddle_dnl.deployment.export import onnx_export
 from paddle_dnl.deployment.export.check import Comparison, check_output, compare, example_batch
+from paddle_dnl.deployment.export.install import install, prepare_folder, temporary_folder
 from paddle_dnl.deployment.runtime.backends import EngineOptions, PaddleEngine
-from paddle_dnl.deployment.runtime.deploy_config import FILE_NAME, INT8_NAME, ONNX_NAME, OUTPUT_OPS, DeployConfig
+from paddle_dnl.deployment.runtime.deploy_config import OUTPUT_OPS, DeployConfig
 from paddle_dnl.errors import ExportError, PaddleDnlError, UsageError
+from paddle_dnl.files.atomic import discard
 from paddle_dnl.log import logger
 from paddle_dnl.profile.memory_plan import announce_export
 
 import numpy as np
 import paddle
 import paddle.nn.functional as F
-
-# What an export may consist of; deploy.yaml comes last, so that it never names files that are not there yet.
-_EXPORT_FILES = (
-    "model.json",
-    "model.pdmodel",
-    "model.pdiparams",
-    "model.pdiparams.info",
-    ONNX_NAME,
-    INT8_NAME,
-    FILE_NAME,
-)
 
 
 class ExportWrapper(paddle.nn.Layer):
@@ -156,41 +145,6 @@ def _refuse_difference(report: ExportReport, name: str, tolerance: float) -> Non
             )
 
 
-def _install(export: Path, save_dir: Path) -> None:
-    """Moves the finished files into `save_dir`; files there that are no part of an export stay.
-
-    An earlier export is put aside first and comes back when a move fails.
-    """
-    if not save_dir.exists():
-        os.replace(export, save_dir)
-        return
-    aside = Path(tempfile.mkdtemp(dir=export.parent, prefix="old_"))
-    try:
-        for name in reversed(_EXPORT_FILES):
-            if (save_dir / name).is_file():
-                os.replace(save_dir / name, aside / name)
-        for name in _EXPORT_FILES:
-            if (export / name).exists():
-                os.replace(export / name, save_dir / name)
-    except BaseException:
-        for name in _EXPORT_FILES:
-            if (aside / name).exists():
-                os.replace(aside / name, save_dir / name)
-        raise
-
-
-def _require_folder(save_dir: Path) -> Path:
-    """The folder's real place, with its parents made."""
-    save_dir = save_dir.resolve()
-    if save_dir.exists() and not save_dir.is_dir():
-        raise UsageError(f"--save_dir {save_dir}: is a file; give a folder")
-    try:
-        save_dir.parent.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError) as error:
-        raise UsageError(f"--save_dir {save_dir}: a part of this path is a file") from error
-    return save_dir
-
-
 def export_model(
     model: paddle.nn.Layer,
     save_dir: str | Path,
@@ -202,6 +156,7 @@ def export_model(
     label_rule: tuple[int, list[int] | None] = (255, None),
     tolerance: float = 1e-4,
     with_onnx: bool = False,
+    inputs: Iterable[str | Path | None] = (),
 ) -> ExportReport:
     """Writes the graph, its weights and deploy.yaml into `save_dir`, after checking them in Paddle Inference.
 
@@ -214,10 +169,12 @@ def export_model(
         class_info: names and colours to store.
         label_rule: `ignore_index` and `label_map` to store, see `DeployConfig`.
         tolerance: largest difference allowed, relative to the largest logit.
+        inputs: files that the program reads and the export must not replace.
         with_onnx: also write model.onnx, compared in ONNX Runtime (see `paddle_dnl.deployment.export.onnx_export`).
 
     Raises:
         UsageError: an output operation or folder that cannot be used, or no ONNX converter.
+        OutputError: `save_dir` has files of such names that are inputs or not ours.
         ExportError: an input shape that the model cannot be exported for, a model without a static form, or a static graph
             that disagrees with the dynamic one.
     """
@@ -226,14 +183,13 @@ def export_model(
     if with_onnx:
         onnx_export.require_converter()
     shape = _check_shape(input_shape, model)
-    place = _require_folder(Path(save_dir))
+    place = prepare_folder(save_dir, inputs)
     # Layers may be in different modes, for instance frozen normalisation.
     modes = [(layer, layer.training) for layer in model.sublayers(include_self=True)]
     model.eval()
     if -1 not in shape:
         announce_export(model, shape)
-    # On the file system that the files go to; the folder itself may be a mount point.
-    work = Path(tempfile.mkdtemp(dir=place if place.is_dir() else place.parent, prefix=".export_"))
+    work = temporary_folder(place)
     try:
         (work / "export").mkdir()
         files = _save_graph(model, output_op, shape, work / "export")
@@ -249,10 +205,10 @@ def export_model(
         }
         files.hash_files()
         files.write()
-        _install(work / "export", place)
+        install(work / "export", place)
         report.folder = Path(save_dir)
     finally:
-        shutil.rmtree(work, ignore_errors=True)
+        discard(work)
         for layer, training in modes:
             layer.training = training
     logger.info(

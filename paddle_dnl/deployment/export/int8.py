@@ -10,18 +10,16 @@ are the least and largest values seen on calibration images. In float stay what 
 """
 
 import logging
-import os
 import tempfile
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from paddle_dnl.data.reading import read_label
-from paddle_dnl.deployment.runtime.backends import EngineOptions, OnnxEngine
-from paddle_dnl.deployment.runtime.deploy_config import FILE_NAME, INT8_NAME, DeployConfig
+from paddle_dnl.deployment.runtime.deploy_config import FILE_NAME, DeployConfig
 from paddle_dnl.errors import DataError, ExportError, UsageError
 from paddle_dnl.evaluation.metrics import Metrics, confusion_matrix
-from paddle_dnl.log import logger
+from paddle_dnl.optional import not_installed
 from paddle_dnl.profile.measuring import seconds_of_runs
 
 import numpy as np
@@ -69,7 +67,7 @@ def require_quantiser() -> None:
         import onnx  # noqa: F401
         from onnxruntime import quantization  # noqa: F401
     except ImportError as error:
-        raise UsageError(f"int8: {error.name} is not installed; `pip install paddle-dnl[onnx]`") from error
+        raise not_installed("int8", error, "onnx") from error
 
 
 def _calibration(images: list, preprocess: Callable, input_name: str):
@@ -89,13 +87,14 @@ def _calibration(images: list, preprocess: Callable, input_name: str):
     return Reader()
 
 
-def quantize(files: DeployConfig, images: list, preprocess: Callable) -> Path:
-    """Writes the folder's ONNX graph with 8 bits as `model_int8.onnx` into a new temporary file; returns its path.
+def quantize(files: DeployConfig, images: list, preprocess: Callable, target: Path) -> None:
+    """Writes the folder's ONNX graph with 8 bits.
 
     Args:
         files: an exported folder with ONNX.
         images: calibration pictures, at least one.
         preprocess: picture -> (network input `[C, H, W]`, sizes), for instance `Predictor.preprocess`.
+        target: file to write.
 
     Raises:
         UsageError: no images, or the quantiser is not installed.
@@ -116,8 +115,6 @@ def quantize(files: DeployConfig, images: list, preprocess: Callable) -> Path:
             f"{files.folder}: is exported for a batch of {files.fixed_batch}; int8 needs 1 (or a free one)"
         )
     files.check_files(files.onnx)
-    handle, target = tempfile.mkstemp(dir=files.folder, prefix=".int8_", suffix=".onnx")
-    os.close(handle)
     root = logging.getLogger()
     level = root.level
     try:
@@ -130,7 +127,7 @@ def quantize(files: DeployConfig, images: list, preprocess: Callable) -> Path:
             model = onnx.load(str(plain))
             quantize_static(
                 str(plain),
-                target,
+                str(target),
                 _calibration(images, preprocess, model.graph.input[0].name),
                 quant_format=QuantFormat.QDQ,
                 op_types_to_quantize=list(_QUANTISED_OPS),
@@ -139,17 +136,8 @@ def quantize(files: DeployConfig, images: list, preprocess: Callable) -> Path:
                 activation_type=QuantType.QUInt8,
                 weight_type=QuantType.QInt8,
             )
-    except BaseException:
-        Path(target).unlink(missing_ok=True)
-        raise
     finally:
         root.setLevel(level)
-    return Path(target)
-
-
-def trial_engine(files: DeployConfig, made: Path, options: EngineOptions) -> OnnxEngine:
-    """The new file as an engine, before it is installed."""
-    return OnnxEngine(replace(files, onnx_int8=made.name), options)
 
 
 @dataclass
@@ -238,14 +226,3 @@ def compare(
     batch = plain.preprocess(pairs[0][0])[0][None]
     seconds = [_median_seconds(predictor, batch) for predictor in (plain, small)]
     return Int8Report(len(pairs), calibration_images, same / total, *scores, *seconds, threads)
-
-
-def install(files: DeployConfig, made: Path, report: Int8Report) -> None:
-    """Puts the file into its place and records it, with what was found, in deploy.yaml."""
-    os.chmod(made, (files.folder / files.onnx).stat().st_mode)
-    os.replace(made, files.folder / INT8_NAME)
-    files.onnx_int8 = INT8_NAME
-    files.verified["int8"] = asdict(report)
-    files.hash_files()
-    files.write()
-    logger.info(f"{files.folder / INT8_NAME} written and recorded in deploy.yaml")

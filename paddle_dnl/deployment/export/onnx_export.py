@@ -9,7 +9,8 @@ from pathlib import Path
 from paddle_dnl.deployment.export.check import Comparison, check_output, compare
 from paddle_dnl.deployment.runtime.backends import EngineOptions, OnnxEngine
 from paddle_dnl.deployment.runtime.deploy_config import ONNX_NAME, DeployConfig
-from paddle_dnl.errors import ExportError, UsageError
+from paddle_dnl.errors import ExportError
+from paddle_dnl.optional import not_installed
 
 import numpy as np
 
@@ -25,7 +26,7 @@ def require_converter() -> None:
 
     for name in ("paddle2onnx", "onnxruntime"):
         if importlib.util.find_spec(name) is None:
-            raise UsageError(f"--format onnx: {name} is not installed; `pip install paddle-dnl[onnx]` (needs Paddle 3)")
+            raise not_installed("--format onnx (with Paddle 3)", ImportError(name=name), "onnx")
 
 
 def convert(files: DeployConfig) -> Path:

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from paddle_dnl.files.atomic import new_file
+
 _COLORS = {"paddle": "#33658a", "onednn": "#86bbd8", "onnxruntime": "#f26419", "int8": "#f6ae2d"}
 
 
@@ -44,5 +46,6 @@ def draw(rows: list, path: Path, title: str) -> None:
     axes[0].invert_yaxis()
     figure.suptitle(title, fontsize=9)
     figure.tight_layout()
-    figure.savefig(path, dpi=110)
+    with new_file(path) as temporary:
+        figure.savefig(temporary, dpi=110)
     pyplot.close(figure)

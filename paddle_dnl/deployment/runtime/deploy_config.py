@@ -4,15 +4,14 @@ Its keys are PaddleSeg's (`model`, `params`, `transforms`, `input_shape`, `outpu
 `class_names`, `class_colors`, `verified` (what the export compared) and `sha256` (of the files it compared).
 """
 
-import os
 import reprlib
-import shutil
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from paddle_dnl.config.reading import read_yaml_mapping, to_yaml
 from paddle_dnl.data.classes import ClassInfo
 from paddle_dnl.errors import ConfigError, ExportError
+from paddle_dnl.files.atomic import write_text
 from paddle_dnl.weights.manifest import file_digest, require_unbroken_seal, seal
 
 FILE_NAME = "deploy.yaml"
@@ -100,7 +99,7 @@ class DeployConfig:
                 )
 
     def write(self) -> None:
-        """Writes deploy.yaml into the folder."""
+        """Writes deploy.yaml into the folder, which is one that `deployment.export.install` then installs."""
         section = {
             "model": self.model,
             "params": self.params,
@@ -121,10 +120,7 @@ class DeployConfig:
             section["label_map"] = self.label_map
         section["verified"] = self.verified
         section["sha256"] = self.sha256
-        # Whole or not at all: the folder may be in use.
-        temporary = self.folder / f".{FILE_NAME}"
-        temporary.write_text(seal(to_yaml({"Deploy": section})), encoding="utf-8")
-        os.replace(temporary, self.folder / FILE_NAME)
+        write_text(self.folder / FILE_NAME, seal(to_yaml({"Deploy": section})), own=True)
 
 
 def _inside(folder: Path, name, key: str, path: Path) -> str:
@@ -251,25 +247,3 @@ def read_deploy_config(path: str | Path) -> DeployConfig:
         ignore_index=ignore_index,
         label_map=label_map,
     )
-
-
-def copy_export(files: DeployConfig, target: str | Path) -> DeployConfig:
-    """The export's files in another folder, made when it is not there; files that the folder holds beside them stay.
-
-    Raises:
-        ExportError: the target is a file, or a file to copy is damaged.
-    """
-    target = Path(target)
-    if target.exists() and not target.is_dir():
-        raise ExportError(f"{target}: is a file; give a folder")
-    if target.resolve() == files.folder.resolve():
-        return files
-    names = [name for name in (files.model, files.params, files.onnx, files.onnx_int8) if name]
-    files.check_files(*names)
-    target.mkdir(parents=True, exist_ok=True)
-    for name in names:
-        (target / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(files.folder / name, target / name)
-    copy = replace(files, folder=target)
-    copy.write()
-    return copy

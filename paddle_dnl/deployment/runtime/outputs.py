@@ -1,6 +1,6 @@
 """What infer.py reads and writes: pictures with their relative names, or the frames of a video or camera."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from paddle_dnl.data.image_files import find_images
@@ -9,6 +9,7 @@ from paddle_dnl.data.video_files import Video
 from paddle_dnl.data.video_writer import VideoWriter
 from paddle_dnl.deployment.runtime.pipeline import Picture, read_ahead
 from paddle_dnl.errors import UsageError
+from paddle_dnl.files.outputs import check_outputs
 from paddle_dnl.log import logger
 
 import numpy as np
@@ -26,19 +27,24 @@ class PictureJob:
         folder: of the results.
         colors: of the classes.
         details: log each picture.
+        inputs: other files that the program reads.
 
     Raises:
         DataError: nothing there, or two pictures with one name.
+        OutputError: a result would replace an input, or a file that is not ours.
         UsageError: a folder of the overlays' name among the pictures.
     """
 
     writers = 2
 
-    def __init__(self, path: str, folder: Path, colors, details: bool):
+    def __init__(self, path: str, folder: Path, colors, details: bool, inputs: Iterable[str | Path]):
         self._images = find_images(path)
         if any(name.parts[0] == OVERLAYS and len(name.parts) > 1 for _, name in self._images):
             raise UsageError(f"--image_path {path}: a folder {OVERLAYS} in it would mix with the overlays")
         self._folder, self._colors, self._details = folder, colors, details
+        names = [name.with_suffix(".png") for _, name in self._images]
+        targets = [place / name for name in names for place in (folder, folder / OVERLAYS)]
+        check_outputs(targets, [path, *(image for image, _ in self._images), *inputs], root=folder)
 
     def __len__(self) -> int:
         return len(self._images)
@@ -73,20 +79,33 @@ class VideoJob:
         details: log each frame that is written as a picture.
         as_frames: numbered pictures in place of a video.
         limit: stop after so many frames.
+        inputs: other files that the program reads.
 
     Raises:
+        OutputError: the overlay video would replace an input, or a file that is not ours. Of frames, whose number is not
+            known, that is found when they are written.
         DataError: a video or camera that cannot be opened.
     """
 
     # Frames of a video are written in order.
     writers = 1
 
-    def __init__(self, path: str, folder: Path, colors, details: bool, as_frames: bool, limit: int | None):
+    def __init__(
+        self,
+        path: str,
+        folder: Path,
+        colors,
+        details: bool,
+        as_frames: bool,
+        limit: int | None,
+        inputs: Iterable[str | Path],
+    ):
         self._path, self._limit, self._as_frames = path, limit, as_frames
         self._folder, self._colors, self._details = folder, colors, details
         self._video = Video(path)
         self.is_camera = self._video.is_camera
         self.target = folder / self._video.name if as_frames else folder / OVERLAYS / f"{self._video.name}.mp4"
+        check_outputs([] if as_frames else [self.target], [path, *inputs], root=folder)
         self._writer = None if as_frames else VideoWriter(self.target, self._video.rate)
 
     def pictures(self) -> Iterator[Picture]:

@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import platform
-import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 from paddle_dnl.deployment.runtime.backends import EngineOptions, OnnxEngine, PaddleEngine, default_threads
 from paddle_dnl.deployment.runtime.deploy_config import DeployConfig
 from paddle_dnl.deployment.runtime.verified import mkldnn_obstacle, paddle_version
+from paddle_dnl.files.atomic import write_text
 from paddle_dnl.log import logger
 from paddle_dnl.optional import install_hint
 from paddle_dnl.profile.measuring import processor_name, seconds_of_runs
@@ -141,10 +141,6 @@ def _remember(key: str | None, seconds: dict[str, float]) -> None:
     if key is None or path is None:
         return
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".engines_")
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(_all_remembered(path) | {key: seconds}, file, indent=1)
-        os.replace(temporary, path)
+        write_text(path, json.dumps(_all_remembered(path) | {key: seconds}, indent=1), own=True)
     except OSError as error:
         logger.info(f"engine auto: {path} cannot be written ({error.strerror}); the next start measures again")

@@ -53,9 +53,15 @@ def test_polygons_are_painted_once(tmp_path):
         label.write_bytes(content)
         convert_cityscapes.convert_tree(tmp_path, 1)
         assert (label.read_bytes() != content) == repainted
-    label.write_bytes(b"older than its polygons")
     os.utime(label, (1, 1))
+    polygons.write_text(polygons.read_text().replace("sky", "road"))
     convert_cityscapes.convert_tree(tmp_path, 1)
+    assert np.array(Image.open(label))[0, 0] == 0
+    label.write_bytes(b"of another program, older than its polygons")
+    os.utime(label, (1, 1))
+    with pytest.raises(DataError, match="labelTrainIds.png: exists and was not written"):
+        convert_cityscapes.convert_tree(tmp_path, 1)
+    convert_cityscapes.convert_tree(tmp_path, 1, force=True)
     assert np.array(Image.open(label)).shape == (6, 8)
 
 

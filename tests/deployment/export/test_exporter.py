@@ -9,6 +9,8 @@ from paddle_dnl.deployment.export.exporter import export_model
 from paddle_dnl.deployment.runtime.backends import EngineOptions, PaddleEngine
 from paddle_dnl.deployment.runtime.deploy_config import read_deploy_config
 from paddle_dnl.errors import ExportError, UsageError
+from paddle_dnl.files.atomic import write_bytes
+from paddle_dnl.files.outputs import JOURNAL
 
 import numpy as np
 import paddle
@@ -23,7 +25,7 @@ def _export(model, folder, shape=(1, 3, 12, 20), **more):
 
 
 def _files(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file() and p.name != JOURNAL}
 
 
 def _noise(height: int, width: int, seed: int = 3) -> np.ndarray:
@@ -196,7 +198,7 @@ def test_other_files_in_the_folder_stay(tmp_path):
     (tmp_path / "train.log").write_bytes(b"log")
     _export(ColorNet(), tmp_path)
     first = _files(tmp_path)
-    (tmp_path / "model.onnx").write_bytes(b"of the first export")
+    write_bytes(tmp_path / "model.onnx", b"of the first export")
     model = ColorNet()
     model.conv.bias.set_value(np.ones(4, np.float32))
     _export(model, tmp_path)
@@ -216,7 +218,7 @@ def test_a_failing_move_brings_the_earlier_export_back(tmp_path, monkeypatch):
             raise OSError(28, "No space left on device")
         real(source, target)
 
-    monkeypatch.setattr(exporter.os, "replace", full_disk)
+    monkeypatch.setattr(os, "replace", full_disk)
     model = ColorNet()
     model.conv.bias.set_value(np.ones(4, np.float32))
     with pytest.raises(OSError, match="No space left"):

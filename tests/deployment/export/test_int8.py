@@ -153,7 +153,7 @@ def test_a_copy(folder, lists, tmp_path):
     assert Predictor(tmp_path / "copy", engine="onnxruntime", precision="int8").engine == "onnxruntime"
     assert Predictor(tmp_path / "copy").engine == "paddle"
     (tmp_path / "file").write_text("")
-    with pytest.raises(ExportError, match="is a file"):
+    with pytest.raises(UsageError, match="is a file"):
         _quantize(folder, lists, "--save_dir", str(tmp_path / "file"))
 
 
@@ -184,7 +184,7 @@ def test_refusals(folder, lists, tmp_path):
         with pytest.raises(kind, match=text):
             main(["--config", str(folder), "--image_list", str(path if list_text is not None else lists[0]), *flags])
         assert (folder / "deploy.yaml").read_bytes() == before
-        assert not list(folder.glob("*int8*")) and not list(folder.glob(".int8*"))
+        assert not list(folder.glob("*int8*")) and not list(folder.glob(".tmp*"))
 
     fails(DataError, "names no images", "\n")
     fails(DataError, "names no image below", "nowhere.png\n")

@@ -50,7 +50,8 @@ def main():
         assert "pip install paddlepaddle, or choose the engine onnxruntime" in str(error), error
 
     from paddle_dnl.cli import infer
-    assert infer.main(["--config", folder, "--image_path", picture, "--save_dir", out + "/inferred", "--engine", "onnxruntime"]) == 0
+    flags = ["--config", folder, "--image_path", picture, "--save_dir", out + "/inferred", "--engine", "onnxruntime"]
+    assert infer.main(flags) == 0
     if importlib.util.find_spec("fastapi"):
         import paddle_dnl.serving.main, paddle_dnl.serving.app
     loaded = [n for n in sys.modules if n.startswith(tuple("paddle_dnl." + room for room in {ROOMS}))]

@@ -12,6 +12,7 @@ from pathlib import Path
 from paddle_dnl.cli import convert
 from paddle_dnl.config import Config
 from paddle_dnl.errors import CheckpointError, UsageError
+from paddle_dnl.files.outputs import JOURNAL
 from paddle_dnl.models.build import build_model, load_start_weights
 
 import golden_seeds
@@ -89,16 +90,20 @@ def test_dnl_files_of_both_formats(published, tmp_path, source, form, wrapper, p
     config, ours, state = published[source]
     SAVERS[form](state, tmp_path / "in.pth", wrapper=wrapper, prefix=prefix)
     output = tmp_path / "new" / "out.pdparams"
+    output.parent.mkdir()
+    (output.parent / "out.json").write_text("the graph of an export")
     assert convert.main(arguments(source, config, tmp_path / "in.pth", output)) == 0
     written = paddle.load(str(output))
     for key, value in ours.items():
         np.testing.assert_array_equal(np.asarray(written[key]), value, err_msg=key)
-    report = json.loads(output.with_suffix(".json").read_text())
+    report = json.loads(output.with_suffix(".conversion.json").read_text())
     counters = {key for key in state if key.endswith("num_batches_tracked")}
     assert {row["from"]: row["to"] for row in report["mapped"]} == {theirs(source, key): key for key in ours}
     assert set(report["dropped"]) == counters and not report["filled"] and not report["kept"]
     assert (report["source"], report["input"], report["config"]) == (source, "in.pth", Path(config).name)
-    assert sorted(p.name for p in output.parent.iterdir()) == ["out.json", "out.pdparams"]
+    assert (output.parent / "out.json").read_text() == "the graph of an export"
+    names = {p.name for p in output.parent.iterdir()}
+    assert names == {JOURNAL, "out.conversion.json", "out.json", "out.pdparams"}
 
 
 @pytest.mark.parametrize("form", SAVERS)
@@ -108,7 +113,7 @@ def test_dgmn2_files_of_both_formats_compute_what_the_original_computed(publishe
     golden, output = DATA / "golden/dgmn2_fpn_tiny/out.npz", tmp_path / "out.pdparams"
     more = ("--verify", golden)
     assert convert.main(arguments("dgmn2", config, tmp_path / "in.pth", output, *more, opts=[])) == 0
-    report = json.loads(output.with_suffix(".json").read_text())
+    report = json.loads(output.with_suffix(".conversion.json").read_text())
     assert report["verified"]["largest_error_relative_to_largest_logit"] < 1e-5
     assert report["verified"]["same_class"] == 1
     weight = np.asarray(paddle.load(str(output))["backbone.block1.0.attn.proj.weight"])
@@ -128,7 +133,7 @@ def test_an_imagenet_file_becomes_start_weights_of_a_backbone(published, tmp_pat
     load_start_weights(model, {"backbone": {"pretrained": str(output)}})
     for key, value in model.backbone.state_dict().items():
         np.testing.assert_array_equal(value.numpy(), ours[f"backbone.{key}"], err_msg=key)
-    assert json.loads(output.with_suffix(".json").read_text())["dropped"]["fc.weight"] == "ImageNet classifier"
+    assert json.loads(output.with_suffix(".conversion.json").read_text())["dropped"]["fc.weight"] == "ImageNet classifier"
 
 
 def test_paddle_files(tmp_path):
@@ -140,7 +145,7 @@ def test_paddle_files(tmp_path):
     written = paddle.load(str(output))
     for key, value in model.state_dict().items():
         np.testing.assert_array_equal(np.asarray(written[key]), value.numpy(), err_msg=key)
-    assert len(json.loads(output.with_suffix(".json").read_text())["mapped"]) == len(model.state_dict())
+    assert len(json.loads(output.with_suffix(".conversion.json").read_text())["mapped"]) == len(model.state_dict())
 
 
 def test_a_golden_output_of_another_network_writes_nothing(published, tmp_path):
@@ -181,7 +186,7 @@ def test_other_classes_on_request(published, mmseg_file, tmp_path):
     written = paddle.load(str(output))
     assert list(written["head.cls.1.weight"].shape)[0] == list(written["head.aux.2.bias"].shape)[0] == 150
     np.testing.assert_array_equal(np.asarray(written["head.conv1._conv.weight"]), ours["head.conv1._conv.weight"])
-    assert len(json.loads(output.with_suffix(".json").read_text())["kept"]) == 4
+    assert len(json.loads(output.with_suffix(".conversion.json").read_text())["kept"]) == 4
 
 
 @pytest.mark.parametrize("name", ["hostile_zip.pth", "hostile_stream.pth", "whole_module.pth"])

@@ -1,0 +1,86 @@
+"""Moves a finished export into its folder: all of its files or none, and never over files of other programs."""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from paddle_dnl.deployment.runtime.deploy_config import FILE_NAME, INT8_NAME, ONNX_NAME
+from paddle_dnl.errors import UsageError
+from paddle_dnl.files import outputs
+from paddle_dnl.files.atomic import make_temporary
+
+# What an export may consist of. deploy.yaml goes first and comes last, so that it never names files that are not there.
+EXPORT_FILES = (
+    "model.json",
+    "model.pdmodel",
+    "model.pdiparams",
+    "model.pdiparams.info",
+    ONNX_NAME,
+    INT8_NAME,
+    FILE_NAME,
+)
+
+
+def prepare_folder(
+    save_dir: str | Path, inputs: Iterable[str | Path | None], names: Iterable[str] = EXPORT_FILES
+) -> Path:
+    """The folder's real place, with its parents made, after a check that the export may be written there.
+
+    Args:
+        save_dir: as the user gave it.
+        inputs: files that the program reads.
+        names: files that will be written or removed.
+
+    Raises:
+        UsageError: a file, or a part of the path is one.
+        OutputError: an input, or a file of another program, has such a name.
+    """
+    place = Path(save_dir).resolve()
+    if place.exists() and not place.is_dir():
+        raise UsageError(f"--save_dir {save_dir}: is a file; give a folder")
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise UsageError(f"--save_dir {save_dir}: a part of this path is a file") from error
+    outputs.check_outputs([place / name for name in names], inputs, root=place)
+    return place
+
+
+def temporary_folder(place: Path) -> Path:
+    """An empty folder on the file system of `place`, which may be a mount point; `files.atomic.discard` removes it."""
+    return make_temporary(place / FILE_NAME if place.is_dir() else place)
+
+
+def install(export: Path, save_dir: Path, replaced: Iterable[str] = EXPORT_FILES) -> None:
+    """Moves all files of `export` into `save_dir`; other files there stay.
+
+    Args:
+        export: a folder in `temporary_folder(save_dir)`.
+        save_dir: from `prepare_folder`.
+        replaced: names of which earlier files go, also where `export` has no new one; they come back when a move fails.
+    """
+    made = [path.relative_to(export).as_posix() for path in export.rglob("*") if path.is_file()]
+    made.sort(key=lambda name: (name == FILE_NAME, name))
+    digests = {name: outputs.file_digest(export / name) for name in made}
+    if not save_dir.exists():
+        for name in made:
+            outputs.record(export / name, digests[name], folder=export)
+        os.replace(export, save_dir)
+        return
+    for name in made:
+        outputs.record(save_dir / name, digests[name])
+    aside = export.parent / "aside"
+    earlier = sorted({*replaced, *made}, key=lambda name: name != FILE_NAME)
+    try:
+        for name in earlier:
+            if (save_dir / name).is_file():
+                (aside / name).parent.mkdir(parents=True, exist_ok=True)
+                os.replace(save_dir / name, aside / name)
+        for name in made:
+            (save_dir / name).parent.mkdir(parents=True, exist_ok=True)
+            os.replace(export / name, save_dir / name)
+    except BaseException:
+        for name in reversed(earlier):
+            if (aside / name).exists():
+                os.replace(aside / name, save_dir / name)
+        raise

@@ -1,0 +1,1 @@
+"""How files are written: atomically, never over an input, never over a file that another program or a person wrote."""

@@ -1,0 +1,189 @@
+"""Protects files from being overwritten: those that a program reads, and those that no program of this project wrote.
+
+Each output folder gets a journal, `.paddle_dnl_outputs`: one line per written file with the SHA-256 of its content and its name
+relative to the folder. An existing file may be overwritten only if a journal in its folder, or in a folder above it, lists
+its present content. So a program can be run again into its own output folder, while a foreign file, or a result that was
+edited by hand, is refused. A line is added before the file gets its name, so a killed program leaves no unlisted file.
+"""
+
+import hashlib
+import json
+import os
+import stat
+import threading
+from collections.abc import Iterable
+from pathlib import Path
+
+from paddle_dnl.errors import OutputError
+
+JOURNAL = ".paddle_dnl_outputs"
+_BLOCK = 1 << 20
+
+_lock = threading.Lock()
+_journals: dict[Path, "_Journal"] = {}
+_roots: set[Path] = set()  # output folders of this process; journals are made in them, not in each folder below
+
+
+class _Journal:
+    """The lines of one journal file, read again only where it has grown."""
+
+    def __init__(self, folder: Path):
+        self.path = folder / JOURNAL
+        self._known: set[tuple[str, str]] = set()
+        self._file: tuple[int, int] | None = None
+        self._position = 0
+
+    def _refresh(self) -> None:
+        try:
+            with open(self.path, "rb") as file:
+                found = os.fstat(file.fileno())
+                if self._file != (found.st_dev, found.st_ino) or found.st_size < self._position:
+                    self._file, self._position, self._known = (found.st_dev, found.st_ino), 0, set()
+                file.seek(self._position)
+                content = file.read()
+        except OSError:
+            self._file, self._position, self._known = None, 0, set()
+            return
+        complete = content.rpartition(b"\n")[0] + b"\n" if b"\n" in content else b""
+        self._position += len(complete)
+        for line in complete.splitlines():
+            digest, _, name = line.partition(b" ")
+            try:
+                self._known.add((digest.decode(), json.loads(name)))
+            except (ValueError, TypeError):  # a damaged line protects its file from being overwritten
+                continue
+
+    def lists(self, digest: str, name: str) -> bool:
+        self._refresh()
+        return (digest, name) in self._known
+
+    def add(self, digest: str, name: str) -> None:
+        if self.lists(digest, name):
+            return
+        handle = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+        try:
+            # One call, so that lines of several processes do not mix. The first line break ends a line cut off by a kill.
+            start = "\n" if os.fstat(handle).st_size > self._position else ""
+            os.write(handle, f"{start}{digest} {json.dumps(name)}\n".encode())
+        finally:
+            os.close(handle)
+
+
+def _journal(folder: Path) -> _Journal:
+    return _journals.setdefault(folder, _Journal(folder))
+
+
+def _place(path: Path) -> Path:
+    """The path with links in its folders resolved, but not a link that the file itself may be."""
+    return path.parent.resolve() / path.name
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's content, in hexadecimal."""
+    found = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(_BLOCK):
+            found.update(block)
+    return found.hexdigest()
+
+
+def is_ours(path: Path) -> bool:
+    """Whether a journal lists the present content of the file."""
+    place = _place(path)
+    if not stat.S_ISREG(os.lstat(place).st_mode):
+        return False
+    digest = file_digest(place)
+    with _lock:
+        return any(
+            _journal(folder).lists(digest, place.relative_to(folder).as_posix())
+            for folder in place.parents
+            if (folder / JOURNAL).is_file()
+        )
+
+
+def record(path: Path, digest: str, folder: Path | None = None) -> None:
+    """Adds the content that `path` is about to get to a journal.
+
+    Args:
+        path: the file.
+        digest: SHA-256 of its content.
+        folder: of the journal; default: the nearest one above `path` that has one or is an output folder of this program.
+    """
+    place = _place(path)
+    if folder is None:
+        above = (other for other in place.parents if other in _roots or (other / JOURNAL).is_file())
+        folder = next(above, place.parent)
+    else:
+        folder = folder.resolve()
+    with _lock:
+        try:
+            _journal(folder).add(digest, place.relative_to(folder).as_posix())
+        except OSError:  # the output folder lies in a folder with a journal of its own that cannot be written
+            if folder == place.parent:
+                raise
+            _journal(place.parent).add(digest, place.name)
+
+
+def require_writable(path: str | Path) -> None:
+    """Refuses an existing file that no program of this project wrote, or that was changed since; an empty one is no loss.
+
+    Raises:
+        OutputError: such a file, or a folder of that name.
+        OSError: the name is too long, or part of its path is a file.
+    """
+    path = Path(path)
+    try:
+        found = os.lstat(path)
+    except FileNotFoundError:
+        return
+    if stat.S_ISREG(found.st_mode) and found.st_size == 0:
+        return
+    if stat.S_ISDIR(found.st_mode):
+        raise OutputError(f"{path}: is a folder; a file of this name is to be written. Choose another output folder")
+    if not is_ours(path):
+        raise OutputError(
+            f"{path}: exists and was not written by this program, or was changed since; it is not overwritten. "
+            "Move it away or choose another output folder"
+        )
+
+
+def check_outputs(
+    outputs: Iterable[str | Path], inputs: Iterable[str | Path | None], *, root: str | Path | None = None
+) -> None:
+    """What every program calls before its first write.
+
+    Args:
+        outputs: all files that will be written, as far as they are known.
+        inputs: all files that are read; None and missing ones are passed over.
+        root: output folder, which gets the journal; default: each file's own folder.
+
+    Raises:
+        OutputError: an output is one of the inputs (also by a link), or a file that is not ours; nothing was written.
+        OSError: a name that is too long, or a path through a file.
+    """
+    if root is not None:
+        _roots.add(Path(root).resolve())
+    read_paths: dict[Path, str] = {}
+    read_files: dict[tuple[int, int], str] = {}
+    for name in inputs:
+        if name is None:
+            continue
+        try:
+            found = os.stat(name)
+            read_paths[Path(name).resolve()] = str(name)
+        except (OSError, RuntimeError, ValueError):
+            continue
+        read_files[(found.st_dev, found.st_ino)] = str(name)
+    for output in map(Path, outputs):
+        clash = read_paths.get(_place(output)) or read_paths.get(output.resolve())
+        try:
+            found = os.stat(output)
+            clash = clash or read_files.get((found.st_dev, found.st_ino))
+        except FileNotFoundError:
+            pass
+        if clash is not None:
+            raise OutputError(
+                f"{output}: would be overwritten, and is an input ({clash}); nothing was written. Choose another output "
+                "folder"
+            )
+        require_writable(output)
