@@ -35,6 +35,7 @@ class Predictor:
     Attributes:
         files: what deploy.yaml says.
         classes: names and colours, None in folders that PaddleSeg exported.
+        channels: of the pictures, 3 or 1.
 
     Raises:
         ConfigError: deploy.yaml is missing or wrong.
@@ -57,12 +58,12 @@ class Predictor:
         self.files = read_deploy_config(folder)
         self.classes = self.files.classes
         channels = self.files.input_shape[1] if self.files.input_shape else 3
-        self._channels = channels if channels in (1, 3) else 3
+        self.channels = channels if channels in (1, 3) else 3
         try:
             steps = [registry.build(step, "transform", "Deploy.transforms") for step in self.files.transforms]
         except ConfigError as error:
             raise ConfigError(f"{self.files.folder / 'deploy.yaml'}: {error}") from error
-        self._compose = Compose(steps, img_channels=self._channels)
+        self._compose = Compose(steps, img_channels=self.channels)
         self._engine = make_engine(engine, self.files, EngineOptions(**options)) if isinstance(engine, str) else engine
 
     def read(self, path: str | Path) -> np.ndarray:
@@ -71,12 +72,12 @@ class Predictor:
         Raises:
             DataError: missing, empty, damaged, cut off, no picture, or larger than `max_pixels`.
         """
-        return read_image(path, self._channels, max_pixels=self._max_pixels, whole=True)
+        return read_image(path, self.channels, max_pixels=self._max_pixels, whole=True)
 
     def decode(self, content: bytes, name: str = "picture") -> np.ndarray:
         """`read` for the content of a file, at least one byte, which errors call `name`."""
         data = np.frombuffer(content, np.uint8)
-        return decode_image(data, name, self._channels, max_pixels=self._max_pixels, whole=True)
+        return decode_image(data, name, self.channels, max_pixels=self._max_pixels, whole=True)
 
     def preprocess(self, image: str | Path | np.ndarray, name: str | None = None) -> tuple[np.ndarray, list]:
         """A picture, as file or BGR array, to network input `[3, H, W]` and the sizes it went through.
@@ -111,9 +112,9 @@ class Predictor:
         if image.size == 0 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (1, 3)):
             raise DataError(f"an image array must be [H, W, 3] (blue, green, red) or [H, W], got {list(image.shape)}")
         is_grey = image.ndim == 2 or image.shape[2] == 1
-        if is_grey and self._channels == 3:
+        if is_grey and self.channels == 3:
             return np.repeat(image.reshape(*image.shape[:2], 1), 3, axis=2)
-        if not is_grey and self._channels == 1:
+        if not is_grey and self.channels == 1:
             raise DataError(f"this model reads grey images [H, W], got {list(image.shape)}")
         return image.reshape(image.shape[:2]) if is_grey else image
 
