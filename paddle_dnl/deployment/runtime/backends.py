@@ -8,10 +8,9 @@ from paddle_dnl.deployment.runtime.deploy_config import ONNX_NAME, DeployConfig
 from paddle_dnl.deployment.runtime.onnx_thread import in_onnx_thread
 from paddle_dnl.deployment.runtime.operators import require_known_operators
 from paddle_dnl.errors import ExportError, UsageError
-from paddle_dnl.optional import not_installed
+from paddle_dnl.optional import install_hint, not_installed
 
 import numpy as np
-import paddle
 
 
 @dataclass
@@ -45,6 +44,7 @@ def default_threads() -> int:
 
 
 def _paddle_config(files: DeployConfig, options: EngineOptions):
+    import paddle
     from paddle import inference
 
     config = inference.Config(str(files.model_path), str(files.params_path))
@@ -114,7 +114,13 @@ class PaddleEngine:
     name = "paddle"
 
     def __init__(self, files: DeployConfig, options: EngineOptions):
-        from paddle import inference
+        try:
+            import paddle
+            from paddle import inference
+        except ModuleNotFoundError as error:
+            raise UsageError(
+                f"engine paddle: {error.name} is not installed; {install_hint('paddle')}, or choose the engine onnxruntime"
+            ) from error
 
         if files.model.endswith(".json") and int(paddle.__version__.split(".")[0]) == 2:
             raise ExportError(

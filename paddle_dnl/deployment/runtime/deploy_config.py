@@ -9,8 +9,7 @@ import reprlib
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from paddle_dnl.config.config import to_yaml
-from paddle_dnl.config.reading import read_yaml_mapping
+from paddle_dnl.config.reading import read_yaml_mapping, to_yaml
 from paddle_dnl.data.classes import ClassInfo
 from paddle_dnl.errors import ConfigError, ExportError
 from paddle_dnl.files.atomic import write_text

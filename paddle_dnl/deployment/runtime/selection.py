@@ -11,7 +11,7 @@ from pathlib import Path
 
 from paddle_dnl.deployment.runtime.backends import EngineOptions, OnnxEngine, PaddleEngine, default_threads
 from paddle_dnl.deployment.runtime.deploy_config import DeployConfig
-from paddle_dnl.deployment.runtime.verified import mkldnn_obstacle
+from paddle_dnl.deployment.runtime.verified import mkldnn_obstacle, paddle_version
 from paddle_dnl.files.atomic import write_text
 from paddle_dnl.files.caches import writable_cache
 from paddle_dnl.log import logger
@@ -19,7 +19,6 @@ from paddle_dnl.optional import install_hint
 from paddle_dnl.profile.measuring import processor_name, seconds_of_runs
 
 import numpy as np
-import paddle
 
 # What stands for a free size and a free batch.
 _FREE = (1, 3, 256, 512)
@@ -33,7 +32,7 @@ def candidates(files: DeployConfig, options: EngineOptions) -> dict[str, tuple[s
         return {"onnxruntime int8": (OnnxEngine.name, options)}
     if options.device != "cpu" or options.enable_mkldnn:
         return paddle_only
-    found = paddle_only
+    found = paddle_only.copy() if paddle_version() else {}
     for label, chosen, obstacle in (
         ("paddle with oneDNN", (PaddleEngine.name, replace(options, enable_mkldnn=True)), mkldnn_obstacle(files)),
         (OnnxEngine.name, (OnnxEngine.name, options), _onnx_obstacle(files)),
@@ -42,7 +41,7 @@ def candidates(files: DeployConfig, options: EngineOptions) -> dict[str, tuple[s
             found[label] = chosen
         else:
             logger.info(f"engine auto: not {label}: {obstacle}")
-    return found
+    return found or paddle_only  # whose start says what to install
 
 
 def _onnx_obstacle(files: DeployConfig) -> str | None:
@@ -110,7 +109,7 @@ def _key(files: DeployConfig, options: EngineOptions, shape: list[int], labels: 
         return None
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     threads = options.cpu_threads or default_threads()
-    versions = [paddle.__version__, _onnxruntime_version()]
+    versions = [paddle_version(), _onnxruntime_version()]
     content = [files.sha256, shape, labels, threads, cores, processor_name(), platform.node(), versions]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
