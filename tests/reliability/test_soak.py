@@ -44,8 +44,10 @@ def main(folder: Path, steps: int, every: int, rests: tuple[int, ...]) -> None:
             self.steps.append({})
             return losses
 
-        def _save(self, scores):
-            super()._save(scores)
+        def _save(self, scores, is_written=False):
+            super()._save(scores, is_written=is_written)
+            if not is_written:  # before the evaluation; measured once, after it
+                return
             if self.progress.iteration in rests:
                 time.sleep(REST_SECONDS)
             found.append({"iteration": self.progress.iteration, **measure()})

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """An exported folder runs where Paddle and everything for training are not installed.
 
 The program below runs twice at most: in this Python with those libraries made unimportable, and in the Python that
