@@ -172,6 +172,25 @@ def _result_sections(args, config, out: Path) -> list:
     ]
 
 
+def _timings(path: str | None) -> dict[str, float]:
+    """The seconds of each step.
+
+    Raises:
+        DataError: not a JSON mapping of numbers.
+    """
+    from paddle_dnl.errors import DataError
+
+    if path is None:
+        return {}
+    try:
+        found = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"--timings {path}: cannot be read as JSON ({error})") from error
+    if not isinstance(found, dict) or not all(type(value) in (int, float) for value in found.values()):
+        raise DataError(f"--timings {path}: expected names of steps with their seconds, for instance {{\"train\": 12.5}}")
+    return found
+
+
 def _names(args: argparse.Namespace) -> list[str]:
     """All files that a report may consist of."""
     pictures = [
@@ -204,7 +223,7 @@ def main(argv=None) -> int:
     scalars = curves.read_scalars(args.run_dir)
     curves.draw_training(scalars, out / "training.png")
     result, sample, worst, classes = _result_sections(args, config, out)
-    timings = json.loads(Path(args.timings).read_text()) if args.timings else {}
+    timings = _timings(args.timings)
     times = training_times(scalars, config.batch_size) + [(name, f"{s:.1f} s") for name, s in timings.items()]
     curve = Section("Training", pictures=[(out / "training.png", "Training loss and validation mIoU")])
     environment = Section("Environment", rows=list(describe().items()))

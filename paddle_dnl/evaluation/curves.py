@@ -43,20 +43,30 @@ def read_scalars(run_dir: str | Path) -> dict[str, tuple[list[int], list[float]]
         )
     points: dict[str, dict[int, float]] = {}
     for file in files:
-        reader = LogReader(file_path=str(file))
-        for tag in reader.get_tags().get("scalar", []):
-            points.setdefault(tag, {}).update({record.id: record.value for record in reader.get_data("scalar", tag)})
+        try:
+            reader = LogReader(file_path=str(file))
+            for tag in reader.get_tags().get("scalar", []):
+                points.setdefault(tag, {}).update({record.id: record.value for record in reader.get_data("scalar", tag)})
+        except Exception as error:  # whatever its parser came across
+            raise DataError(f"{file}: is damaged ({type(error).__name__}); remove it, or train again") from error
+    return _complete(points, run_dir)
+
+
+def _complete(points: dict[str, dict[int, float]], source: str | Path) -> dict[str, tuple[list[int], list[float]]]:
+    """Steps in order; refuses what holds no training loss, such as the log of a run that ended before its first line."""
+    if "Train/loss" not in points:
+        raise DataError(f"{source}: holds no training loss; was the run ended before its first log line?")
     return {tag: (sorted(values), [values[step] for step in sorted(values)]) for tag, values in points.items()}
 
 
 def _of_table(path: Path) -> dict[str, tuple[list[int], list[float]]]:
     points: dict[str, dict[int, float]] = {}
-    for row in path.read_text(encoding="utf-8").splitlines()[1:]:
+    for row in path.read_text(encoding="utf-8", errors="replace").splitlines()[1:]:
         parts = row.split(",")
         with contextlib.suppress(ValueError):  # the last line of a killed run may be cut
             step, tag, value = parts
             points.setdefault(tag, {})[int(step)] = float(value)
-    return {tag: (sorted(values), [values[step] for step in sorted(values)]) for tag, values in points.items()}
+    return _complete(points, path)
 
 
 def _axes(width: float, height: float):
