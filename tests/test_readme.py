@@ -1,8 +1,13 @@
+# SPDX-License-Identifier: Apache-2.0
 """The two READMEs say the same commands, and the commands exist."""
 
+import importlib
 import re
 import shlex
 from pathlib import Path
+
+from paddle_dnl.cli.programs import PROGRAMS, split_command
+from paddle_dnl.config.lookup import zoo_configs
 
 import pytest
 
@@ -15,11 +20,13 @@ def _blocks(name: str) -> list[str]:
 
 def _commands() -> list[str]:
     lines = [line for block in _blocks("README.md") for line in block.splitlines()]
-    return [line for line in lines if line.startswith(("python ", "make "))]
+    return [line for line in lines if line.startswith(("python ", "make ", "paddle-dnl "))]
 
 
 def test_chinese_readme_keeps_step():
-    assert _blocks("README.md") == _blocks("README_CN.md")
+    # Comments in blocks are translated.
+    english, chinese = ([re.sub(r"  +# .*", "", block) for block in _blocks(f"README{end}.md")] for end in ("", "_CN"))
+    assert english == chinese
     headings = [
         len(re.findall(r"^## ", (ROOT / n).read_text(encoding="utf-8"), re.M)) for n in ("README.md", "README_CN.md")
     ]
@@ -31,6 +38,12 @@ def test_commands_name_things_that_exist(command):
     words = shlex.split(command)
     if words[0] == "make":
         assert re.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text(), re.M)
+        return
+    if words[0] == "paddle-dnl":
+        name, arguments = split_command(words[1:])
+        importlib.import_module(PROGRAMS[name].module).make_parser().parse_args(arguments)
+        named = arguments[arguments.index("--config") + 1] if "--config" in arguments else ""
+        assert named.endswith("deploy.yaml") or not named or named in zoo_configs()
         return
     script = next(word for word in words if word.endswith(".py"))
     assert (ROOT / script).is_file()

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Images and labels from files, with an error that names the file."""
 
 import io
@@ -5,11 +6,12 @@ import os
 import stat
 from pathlib import Path
 
+from paddle_dnl.data.untrusted import require_bounded
 from paddle_dnl.errors import DataError
 
 import cv2
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 
 def read_bytes(path: str | Path) -> np.ndarray:
@@ -28,35 +30,6 @@ def read_bytes(path: str | Path) -> np.ndarray:
     if content.size == 0:
         raise DataError(f"{path}: is empty (0 bytes)")
     return content
-
-
-def _announced_pixels(content: np.ndarray) -> int | None:
-    """Width times height as the file's head says it; None where Pillow does not know the format.
-
-    Raises:
-        Image.DecompressionBombError: more pixels than Pillow touches at all.
-    """
-    try:
-        with Image.open(io.BytesIO(content)) as picture:
-            return picture.width * picture.height
-    except Image.DecompressionBombError:
-        raise
-    except Exception:  # whatever Pillow's reader of the format stumbled over
-        return None
-
-
-def _require_size(path: str | Path, content: np.ndarray, max_pixels: int) -> None:
-    """Refuses huge pictures before memory is taken for them."""
-    try:
-        pixels = _announced_pixels(content)
-    except Image.DecompressionBombError as error:
-        if max_pixels <= 2 * (Image.MAX_IMAGE_PIXELS or max_pixels):
-            raise DataError(f"{path}: {error}; allowed are {max_pixels} (--max_pixels)") from error
-        return
-    if pixels is not None and pixels > max_pixels:
-        raise DataError(
-            f"{path}: has {pixels} pixels, allowed are {max_pixels}; make it smaller or raise the limit (--max_pixels)"
-        )
 
 
 def _start_of_scan(data: bytes) -> int:
@@ -84,7 +57,8 @@ def read_image(
     Args:
         path: the file.
         channels: 3 or 1.
-        max_pixels: refuse larger pictures, before they are decoded.
+        max_pixels: for pictures of strangers: only the formats and structures that `paddle_dnl.data.untrusted` allows, and
+            no larger ones; checked before decoding.
         whole: refuse JPEGs that are cut off, of which OpenCV makes a picture with a grey rest.
 
     Raises:
@@ -98,8 +72,7 @@ def decode_image(
 ) -> np.ndarray:
     """`read_image` for the content of a file, uint8 with at least one byte, which errors call `path`."""
     flag = cv2.IMREAD_GRAYSCALE if channels == 1 else cv2.IMREAD_COLOR
-    if max_pixels is not None:
-        _require_size(path, content, max_pixels)
+    size = None if max_pixels is None else require_bounded(content.tobytes(), str(path), max_pixels)
     if whole:
         _require_end_of_jpeg(path, content)
     try:
@@ -108,7 +81,24 @@ def decode_image(
         raise DataError(f"{path}: cannot be decoded ({str(error).strip().splitlines()[-1]})") from error
     if image is None:
         raise DataError(f"{path}: is not a readable image; it may be damaged or of an unknown format")
+    # The orientation in the EXIF header may exchange the sides.
+    if size is not None and sorted(image.shape[:2]) != sorted(size):
+        raise DataError(
+            f"{path}: is {image.shape[1]}x{image.shape[0]} after decoding, its header says {size[0]}x{size[1]}"
+        )
     return image
+
+
+# Pillow reads forty formats; some are lossy, some start other programs.
+_LABEL_FORMATS = ("PNG", "BMP", "TIFF", "GIF", "PPM")
+_LOSSY_TIFF = ("jpeg", "tiff_jpeg", "webp")
+
+
+def _require_lossless(path: str | Path, picture: Image.Image) -> None:
+    """Raises DataError for a TIFF whose content is a JPEG or WebP."""
+    if picture.format == "TIFF" and str(picture.info.get("compression", "raw")).lower() in _LOSSY_TIFF:
+        kind = picture.info["compression"]
+        raise DataError(f"{path}: is compressed by {kind}, which changes class numbers; labels must be stored as PNG")
 
 
 def read_label(path: str | Path) -> np.ndarray:
@@ -121,14 +111,18 @@ def read_label(path: str | Path) -> np.ndarray:
     """
     content = read_bytes(path)
     try:
-        with Image.open(io.BytesIO(content)) as picture:
+        with Image.open(io.BytesIO(content), formats=[*_LABEL_FORMATS, "JPEG"]) as picture:
             if picture.format in ("JPEG", "MPO"):
                 raise DataError(f"{path}: is a JPEG, which changes class numbers; labels must be stored as PNG")
+            _require_lossless(path, picture)
             label = np.array(picture)
     except DataError:
         raise
     except Image.DecompressionBombError as error:
         raise DataError(f"{path}: {error}") from error
+    except UnidentifiedImageError as error:
+        known = ", ".join(_LABEL_FORMATS)
+        raise DataError(f"{path}: is not a readable label picture, or of another format than {known}") from error
     except (
         Exception
     ) as error:  # Pillow passes on what its reader stumbled over: struct.error, IndexError, TypeError, ...

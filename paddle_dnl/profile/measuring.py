@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What every measurement needs: seconds of repeated runs, this process's memory, the machine's name."""
 
 import os

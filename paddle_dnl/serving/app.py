@@ -1,7 +1,11 @@
-"""The HTTP face: addresses, statuses, time limits, and the description that clients can read (/openapi.json)."""
+# SPDX-License-Identifier: Apache-2.0
+"""The HTTP interface: addresses, statuses, time limits, and the description that clients can read (/openapi.json)."""
 
 import asyncio
+import base64
 import contextlib
+import hashlib
+import re
 import time
 from pathlib import Path
 from typing import Annotated
@@ -17,24 +21,19 @@ from fastapi.responses import HTMLResponse, JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
+from .guard import Guard
 from .metrics import Metrics
-from .pictures import CONTENT_TYPES
 from .pipeline import Pipeline, Work
 from .refusal import Refusal
 from .results import Masks, Shares, as_json, masks, shares
 from .settings import Settings
 from .uploads import FIELD, Upload
 
-# Nothing from elsewhere, and nothing sent elsewhere; the page's own script and style are in it.
-_PAGE_HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
-    "img-src 'self' blob: data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-}
 # How often a request looks whether its client is still there.
 _LOOK_SECONDS = 0.5
+CONTENT_TYPES = ("image/png", "image/jpeg", "image/bmp", "image/tiff", "image/webp")
 
 
 class Problem(BaseModel):
@@ -64,7 +63,8 @@ class ModelDescription(BaseModel):
     engine: str
     input_shape: list[int | None] | None
     max_batch: int
-    wrong_size: str
+    wrong_size: str | None
+    tile: str
     max_request_bytes: int
     max_pixels: int
     classes: list[NamedClass]
@@ -90,9 +90,12 @@ _BODY = {
 }
 _WRONG = {
     400: "A form that is none",
+    401: "The token is missing or wrong",
+    403: "A page of another website",
     408: "The picture did not arrive in time",
     413: "Too many bytes or pixels",
     415: "No picture of a known format",
+    421: "A host name that is not served",
     422: "An empty or damaged picture, one that does not fit the model, or a wrong parameter",
     429: "All places are taken",
     500: "The model failed",
@@ -139,35 +142,37 @@ class Service:
         self.pipeline = Pipeline(predictor, settings, self.metrics)
 
     async def segment(self, request: Request, work: Work, media_type: str) -> Response:
-        """The whole way of a request, within its time; every refusal becomes a response here."""
-        began, limit = time.perf_counter(), self.settings.request_seconds
-        upload = Upload(request, self.settings.max_request_bytes)
+        """Receives, works and answers, each within its time; every refusal becomes a response here."""
+        limit = self.settings.request_seconds
+        upload = Upload(request, self.settings.max_request_bytes, self.pipeline.arrived)
         try:
+            content = await self._receive(upload)
             with self.pipeline.admission():
-                content = await self._receive(upload, limit)
-                left = limit - (time.perf_counter() - began)
+                upload.release()
                 try:
-                    answer = await asyncio.wait_for(
-                        _unless_gone(request, self.pipeline.answer(content, work)), max(left, 0.001)
-                    )
+                    answer = await asyncio.wait_for(_unless_gone(request, self.pipeline.answer(content, work)), limit)
                 except asyncio.TimeoutError as error:
                     raise Refusal(504, f"not finished within {limit:g} s (request_seconds)") from error
             timing = ", ".join(f"{name};dur={value:.1f}" for name, value in work.milliseconds.items())
-            response = Response(answer, media_type=media_type, headers={"Server-Timing": timing})
+            return Response(answer, media_type=media_type, headers={"Server-Timing": timing})
+        except ClientDisconnect:
+            return _error(499, "the client left")
         except Refusal as refusal:
             retry = {} if refusal.retry_after is None else {"Retry-After": str(refusal.retry_after)}
-            response = _error(refusal.status, refusal.text, retry)
             # Who was too slow is not waited for again.
             if refusal.status != 408:
-                with contextlib.suppress(asyncio.TimeoutError):
-                    await asyncio.wait_for(upload.drain(), limit)
-        return response
+                with contextlib.suppress(asyncio.TimeoutError, ClientDisconnect):
+                    await asyncio.wait_for(upload.drain(), self.settings.body_seconds)
+            return _error(refusal.status, refusal.text, retry)
+        finally:
+            upload.release()
 
-    async def _receive(self, upload: Upload, limit: float) -> bytes:
+    async def _receive(self, upload: Upload) -> bytes:
+        limit = self.settings.body_seconds
         try:
             return await asyncio.wait_for(upload.read(), limit)
         except asyncio.TimeoutError as error:
-            raise Refusal(408, f"the picture did not arrive within {limit:g} s (request_seconds)") from error
+            raise Refusal(408, f"the picture did not arrive within {limit:g} s (body_seconds)") from error
 
     def describe(self) -> ModelDescription:
         """Model and limits."""
@@ -179,6 +184,7 @@ class Service:
             input_shape=predictor.files.input_shape,
             max_batch=self.pipeline.max_batch,
             wrong_size=settings.wrong_size,
+            tile=settings.tile,
             max_request_bytes=settings.max_request_bytes,
             max_pixels=settings.max_pixels,
             classes=[NamedClass(**classes.describe(number)) for number in range(len(classes.names))],
@@ -216,13 +222,28 @@ def _add_segmentation(app: FastAPI, service: Service) -> None:
         return await service.segment(request, work, "application/json")
 
 
+def _content_security_policy(page: str) -> str:
+    """Allows the page's own script and style, by their digests, and nothing else."""
+
+    def digests(tag: str) -> str:
+        parts = re.findall(rf"<{tag}>(.*?)</{tag}>", page, re.S)
+        found = (base64.b64encode(hashlib.sha256(part.encode()).digest()).decode() for part in parts)
+        return " ".join(f"'sha256-{digest}'" for digest in found)
+
+    return (
+        f"default-src 'none'; script-src {digests('script')}; style-src {digests('style')}; img-src 'self' blob: data:; "
+        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    )
+
+
 def _add_information(app: FastAPI, service: Service) -> None:
     page = (Path(__file__).parent / "page.html").read_text(encoding="utf-8")
+    page_headers = {"Content-Security-Policy": _content_security_policy(page)}
 
     @app.get("/", response_class=HTMLResponse)
     async def page_for_people() -> HTMLResponse:
         """A page on which to drop a picture."""
-        return HTMLResponse(page, headers=_PAGE_HEADERS)
+        return HTMLResponse(page, headers=page_headers)
 
     @app.get("/v1/model")
     async def model() -> ModelDescription:
@@ -297,6 +318,7 @@ def create_app(predictor: Predictor, settings: Settings) -> FastAPI:
     _add_segmentation(app, service)
     _add_information(app, service)
 
+    app.add_middleware(Guard, settings=settings)
     app.add_middleware(_Count, metrics=service.metrics)
 
     @app.exception_handler(RequestValidationError)

@@ -1,19 +1,30 @@
-"""Pictures that wait for the engine, and the thread that feeds it: what has one size and waits together runs together."""
+# SPDX-License-Identifier: Apache-2.0
+"""The queue in front of the engine: inputs of one size that wait together run as one batch."""
 
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
+from dataclasses import dataclass, field
 
 import numpy as np
+
+
+@dataclass(eq=False)
+class _Waiting:
+    """One input, its future, and what is called once the queue holds the input no longer."""
+
+    tensor: np.ndarray
+    release: Callable[[], None]
+    future: Future = field(default_factory=Future)
 
 
 class BatchQueue:
     """Runs inputs `[C, H, W]` in batches, in the order they came.
 
     The first input that waits is always in the next batch; others of its size join it, those of other sizes wait for
-    their turn. An input whose future has been cancelled is dropped.
+    their turn.
 
     Args:
         run: batch `[N, C, H, W]` to output `[N, ...]`; called from one thread.
@@ -30,25 +41,40 @@ class BatchQueue:
         observe: Callable[[int, float], None] = lambda size, seconds: None,
     ):
         self._run, self._max_batch, self._wait, self._observe = run, max_batch, wait_seconds, observe
-        self._waiting: deque[tuple[np.ndarray, Future]] = deque()
+        self._waiting: deque[_Waiting] = deque()
         self._changed = threading.Condition()
         self._stopping = False
         self._thread = threading.Thread(target=self._work, name="batches", daemon=True)
         self._thread.start()
 
-    def submit(self, tensor: np.ndarray) -> Future:
+    def submit(self, tensor: np.ndarray, release: Callable[[], None] = lambda: None) -> Future:
         """A future of the input's output.
 
+        Args:
+            tensor: `[C, H, W]`.
+            release: called once, from any thread, when the queue no longer holds `tensor`: after its run, or when it was
+                withdrawn. Until then its memory is taken, whether or not anybody still waits for the output.
+
         Raises:
-            RuntimeError: after `stop`.
+            RuntimeError: after `stop`; `release` is not called.
         """
-        future: Future = Future()
+        item = _Waiting(tensor, release)
         with self._changed:
             if self._stopping:
                 raise RuntimeError("the queue has been stopped")
-            self._waiting.append((tensor, future))
+            self._waiting.append(item)
             self._changed.notify_all()
-        return future
+        return item.future
+
+    def withdraw(self, future: Future) -> None:
+        """Takes an input out of the queue; one that runs already is left to its run."""
+        with self._changed:
+            found = [item for item in self._waiting if item.future is future]
+            for item in found:
+                self._waiting.remove(item)
+        for item in found:
+            item.future.cancel()
+            item.release()
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -67,39 +93,42 @@ class BatchQueue:
 
     def _matching(self) -> int:
         """How many of the waiting inputs could run with the first."""
-        shape = self._waiting[0][0].shape
-        return sum(tensor.shape == shape for tensor, _ in self._waiting)
+        shape = self._waiting[0].tensor.shape
+        return sum(item.tensor.shape == shape for item in self._waiting)
 
-    def _take(self) -> list[tuple[np.ndarray, Future]]:
+    def _take(self) -> list[_Waiting]:
         """The next batch; empty at the end."""
         with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._stopping)
-            if not self._waiting:
-                return []
-            until = time.monotonic() + self._wait
-            while self._matching() < self._max_batch and not self._stopping:
-                left = until - time.monotonic()
-                if left <= 0 or not self._changed.wait(left):
-                    break
-            shape, batch, others = self._waiting[0][0].shape, [], deque()
+            while True:
+                self._changed.wait_for(lambda: self._waiting or self._stopping)
+                until = time.monotonic() + self._wait
+                while self._waiting and self._matching() < self._max_batch and not self._stopping:
+                    left = until - time.monotonic()
+                    if left <= 0 or not self._changed.wait(left):
+                        break
+                if self._waiting or self._stopping:
+                    break  # else all that waited was withdrawn meanwhile
+            batch, others = [], deque()
             for item in self._waiting:
-                fits = len(batch) < self._max_batch and item[0].shape == shape
+                fits = len(batch) < self._max_batch and item.tensor.shape == self._waiting[0].tensor.shape
                 (batch if fits else others).append(item)
             self._waiting = others
             return batch
 
     def _work(self) -> None:
         while batch := self._take():
-            batch = [(tensor, future) for tensor, future in batch if future.set_running_or_notify_cancel()]
-            if not batch:
-                continue
             began = time.perf_counter()
+            wanted = [item for item in batch if item.future.set_running_or_notify_cancel()]
             try:
-                outputs = self._run(np.stack([tensor for tensor, _ in batch]))
+                outputs = self._run(np.stack([item.tensor for item in wanted])) if wanted else []
             except Exception as error:  # belongs to those who wait for this batch, the next one may go well
-                for _, future in batch:
-                    future.set_exception(error)
-                continue
-            self._observe(len(batch), time.perf_counter() - began)
-            for (_, future), output in zip(batch, outputs, strict=True):
-                future.set_result(output)
+                for item in wanted:
+                    item.future.set_exception(error)
+            else:
+                if wanted:
+                    self._observe(len(wanted), time.perf_counter() - began)
+                for item, output in zip(wanted, outputs, strict=True):
+                    item.future.set_result(output)
+            for item in batch:
+                item.release()
+            del batch, wanted

@@ -1,5 +1,8 @@
-"""Starts the service: settings, engine, a first run, then the port; SIGTERM and Ctrl-C finish what is in the house."""
+# SPDX-License-Identifier: Apache-2.0
+"""Starts the service: engine, a first run, then the port; SIGTERM and Ctrl-C finish the admitted requests."""
 
+import logging
+import os
 import signal
 import threading
 
@@ -13,8 +16,12 @@ import uvicorn
 from tqdm import tqdm
 
 from .app import create_app
+from .guard import is_loopback
+from .protocol import ConnectionLimits, RateLimit, limited_protocol
 from .settings import Settings
 
+# Files and pipes of the process besides connections.
+_OWN_FILES = 64
 # A first run of models with a free size is made with this one.
 _WARM_UP = (256, 256)
 
@@ -33,7 +40,8 @@ def load(settings: Settings) -> Predictor:
         cpu_threads=settings.cpu_threads,
         enable_mkldnn=settings.enable_mkldnn,
     )
-    predictor = Predictor(settings.model, engine=engine, wrong_size=settings.wrong_size, max_pixels=settings.max_pixels)
+    limits = {"wrong_size": settings.wrong_size, "tile": settings.tile, "max_pixels": settings.max_pixels}
+    predictor = Predictor(settings.model, engine=engine, **limits)
     channels = 1 if (predictor.files.input_shape or [None, 3])[1] == 1 else 3
     height, width = predictor.files.fixed_size or _WARM_UP
     predictor.run(np.zeros((1, channels, height, width), np.float32))
@@ -47,7 +55,40 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         if self.started:
             host, port = self.servers[0].sockets[0].getsockname()[:2]
-            logger.info(f"serving on http://{f'[{host}]' if ':' in host else host}:{port}")
+            scheme = "https" if self.config.is_ssl else "http"
+            logger.info(f"serving on {scheme}://{f'[{host}]' if ':' in host else host}:{port}")
+
+    def handle_exit(self, sig: int, frame) -> None:
+        """The first signal finishes the admitted requests; a second Ctrl-C ends the process at once."""
+        if self.should_exit and sig == signal.SIGINT:
+            logger.warning("interrupted again: requests are given up")
+            os._exit(130)
+        super().handle_exit(sig, frame)
+
+
+def _connection_limits(settings: Settings) -> ConnectionLimits:
+    """As set, but below what the system lets this process open."""
+    total = settings.max_connections
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        pass
+    else:
+        files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        total = max(1, min(total, files - _OWN_FILES))
+    return ConnectionLimits(total, settings.max_connections_per_client, settings.header_seconds)
+
+
+def _check_access(settings: Settings) -> None:
+    """Refuses half of a TLS setting; warns of a service that everybody can use."""
+    if (settings.tls_certificate is None) != (settings.tls_key is None):
+        raise UsageError("--tls_certificate and --tls_key belong together")
+    for name in ("tls_certificate", "tls_key"):
+        path = getattr(settings, name)
+        if path is not None and not path.is_file():
+            raise UsageError(f"--{name} {path}: there is no such file")
+    if not is_loopback(settings.host) and settings.token_file is None:
+        logger.warning(f"--host {settings.host}: whoever reaches this address can use the service; set --token_file")
 
 
 def serve(settings: Settings) -> int:
@@ -56,25 +97,33 @@ def serve(settings: Settings) -> int:
     Raises:
         ConfigError, ExportError, UsageError: a folder, setting or address that cannot be used.
     """
+    _check_access(settings)
+    for name in ("asyncio", "uvicorn.error"):
+        logging.getLogger(name).addFilter(RateLimit())
     # The log's own lock is one between processes, which Python would report as left behind.
     tqdm.set_lock(threading.RLock())
 
     def stop_early(*_):
-        # Before the server takes the signals over there is nothing to finish; afterwards it hands them on to here.
+        # Before the server handles signals there is nothing to finish; afterwards it passes them on to here.
         if not server or not server.started:
             raise SystemExit(0)
 
     server = None
     signal.signal(signal.SIGTERM, stop_early)
     predictor = load(settings)
+    app = create_app(predictor, settings)
+    app.state.service.pipeline.decoders.start()
     config = uvicorn.Config(
-        create_app(predictor, settings),
+        app,
         host=settings.host,
         port=settings.port,
         access_log=settings.access_log,
         log_level="warning" if not settings.access_log else "info",
         timeout_graceful_shutdown=settings.stop_seconds,
         server_header=False,
+        http=limited_protocol(_connection_limits(settings)),
+        ssl_certfile=settings.tls_certificate,
+        ssl_keyfile=settings.tls_key,
     )
     server = _Server(config)
     try:
@@ -83,7 +132,7 @@ def serve(settings: Settings) -> int:
         if ended.code:
             raise UsageError(f"--host {settings.host} --port {settings.port}: cannot listen there") from ended
     except KeyboardInterrupt:
-        # The server has finished its requests and hands the signal on.
+        # The server has finished its requests and passes the signal on.
         pass
     finally:
         predictor.close()

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Label maps as answers: PNGs, shares of classes, and COCO's run lengths."""
 
 import json
@@ -51,7 +52,8 @@ class ClassNames:
     """Name and colour of each number that a label map may hold, also where the export names none."""
 
     def __init__(self, classes: ClassInfo | None):
-        self.names = classes.names if classes else ()
+        # A lone surrogate cannot be written as UTF-8.
+        self.names = [name.encode("utf-8", "replace").decode() for name in (classes.names if classes else ())]
         # Without a background class black would hide class 0.
         self.colors = classes.colors if classes else bit_palette(257)[1:]
 

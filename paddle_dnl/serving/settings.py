@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What can be set, by flag (`--port 8080`) or environment variable (`SERVING_PORT=8080`); a flag wins."""
 
 import argparse
@@ -21,22 +22,43 @@ class Settings(BaseSettings):
 
     model: Path = Field(description="exported folder, or its deploy.yaml")
     host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 for all")
+    allowed_hosts: list[str] = Field(
+        [], description="host names that requests may use, as a JSON list; empty: on loopback its own names, else any"
+    )
+    allowed_origins: list[str] = Field(
+        [], description='other websites whose pages may use the service, as a JSON list such as ["https://a.example"]'
+    )
+    token_file: Path | None = Field(
+        None, description="file with a secret that requests must bring (Authorization: Bearer)"
+    )
+    tls_certificate: Path | None = Field(None, description="PEM file; with tls_key the service speaks HTTPS")
+    tls_key: Path | None = Field(None, description="PEM file of the certificate's private key")
     port: int = Field(8000, ge=0, le=65535, description="0 takes a free one")
     engine: Literal["paddle", "onnxruntime", "auto"] = Field("paddle", description="what runs the model")
     device: Literal["cpu", "gpu"] = Field("cpu", description="where it runs")
     cpu_threads: int | None = Field(None, ge=1, description="of the engine; default OMP_NUM_THREADS, else one per core")
     enable_mkldnn: bool = Field(False, description="oneDNN; only where the export verified it")
-    wrong_size: Literal["resize", "refuse"] = Field(
-        "resize", description="pictures of another size than a fixed-size model takes"
+    wrong_size: Literal["resize", "refuse"] | None = Field(
+        None, description="pictures of another size than a fixed-size model takes; default: see tile"
+    )
+    tile: Literal["auto", "never"] = Field(
+        "auto", description="overlapping tiles for pictures over 1.5 times the model's size; else all are resized"
     )
     max_request_bytes: int = Field(32_000_000, ge=1, description="larger requests are refused")
     max_pixels: int = Field(25_000_000, ge=1, description="larger pictures are refused before they are decoded")
-    request_seconds: float = Field(60, gt=0, le=86400, description="from the first byte to the answer")
-    queue_size: int = Field(64, ge=1, description="requests in the house at once; more are answered with 429")
+    header_seconds: float = Field(10, gt=0, le=3600, description="for the header of a request to arrive")
+    body_seconds: float = Field(30, gt=0, le=86400, description="for the body of a request to arrive")
+    decode_seconds: float = Field(10, gt=0, le=3600, description="for decoding one picture")
+    request_seconds: float = Field(60, gt=0, le=86400, description="from the arrived picture to the answer")
+    queue_size: int = Field(64, ge=1, description="admitted requests at once; more are answered with 429")
+    max_connections: int = Field(512, ge=1, description="open connections; more are closed at once")
+    max_connections_per_client: int = Field(
+        64, ge=0, description="of one address; 0: no limit, as behind a proxy, where all come from one"
+    )
     max_batch: int = Field(8, ge=1, description="pictures per run, for models exported with a free batch")
     batch_wait_ms: float = Field(5, ge=0, le=10_000, description="how long a batch waits for more pictures")
-    workers: int = Field(2, ge=1, le=256, description="threads that read and write pictures")
-    stop_seconds: int = Field(60, ge=1, description="after SIGTERM, for the requests in the house")
+    workers: int = Field(2, ge=1, le=256, description="processes that decode pictures, and threads that write answers")
+    stop_seconds: int = Field(60, ge=1, description="after SIGTERM, for the admitted requests")
     access_log: bool = Field(False, description="one line per request")
 
 

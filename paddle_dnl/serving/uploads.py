@@ -1,7 +1,13 @@
+# SPDX-License-Identifier: Apache-2.0
 """The picture's bytes from a request: the body itself, or the field `image` of a form; never more than allowed."""
+
+from collections.abc import Callable
 
 from fastapi import Request
 from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import ClientDisconnect
 
 from .refusal import Refusal
 
@@ -23,12 +29,14 @@ class Upload:
     Args:
         request: a request whose body nobody has touched.
         limit: bytes that are allowed.
+        arrived: told the number of bytes as they come, and its negative by `release`; it may refuse them.
     """
 
-    def __init__(self, request: Request, limit: int):
+    def __init__(self, request: Request, limit: int, arrived: Callable[[int], None] = lambda count: None):
         self._headers, self._receive, self._limit = request.headers, request.receive, limit
         self._request = Request(request.scope, self._counted)
         self._received, self._complete = 0, False
+        self._arrived, self._held = arrived, 0
         announced = self._headers.get("content-length", "")
         self._announced = int(announced) if announced.isdigit() else None
 
@@ -40,9 +48,20 @@ class Upload:
 
     async def _counted(self) -> dict:
         message = await self._next()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect()
         if self._received > self._limit:
             raise too_large(self._limit)
+        count = len(message.get("body", b""))
+        self._arrived(count)
+        self._held += count
         return message
+
+    def release(self) -> None:
+        """The bytes are accounted for elsewhere, or given up."""
+        held, self._held = self._held, 0
+        if held:
+            self._arrived(-held)
 
     async def read(self) -> bytes:
         """The picture's bytes, at least one.
@@ -55,16 +74,28 @@ class Upload:
         if self._announced is not None and self._announced > self._limit:
             raise too_large(self._limit)
         if is_form:
-            async with self._request.form(max_files=1, max_fields=8) as form:
-                part = form.get(FIELD)
-                if not isinstance(part, UploadFile):
-                    raise Refusal(422, f"the form has no file in a field named {FIELD!r}")
-                content = await part.read()
+            content = await self._file_of_form()
         else:
             content = await self._request.body()
         if not content:
             raise Refusal(422, "the picture is empty (0 bytes)")
         return content
+
+    async def _file_of_form(self) -> bytes:
+        parser = MultiPartParser(self._headers, self._request.stream(), max_files=1, max_fields=8)
+        # No temporary file: `limit` bytes are allowed in memory.
+        parser.spool_max_size = self._limit
+        try:
+            form = await parser.parse()
+        except MultiPartException as error:
+            raise HTTPException(400, error.message) from error
+        try:
+            part = form.get(FIELD)
+            if not isinstance(part, UploadFile):
+                raise Refusal(422, f"the form has no file in a field named {FIELD!r}")
+            return await part.read()
+        finally:
+            await form.close()
 
     async def drain(self) -> None:
         """Takes in the rest of a refused body and forgets it, so that the client gets to read why.
@@ -74,4 +105,5 @@ class Upload:
         if "expect" in self._headers or (self._announced or 0) > _DRAIN:
             return
         while not self._complete and self._received <= _DRAIN:
-            await self._next()
+            if (await self._next())["type"] == "http.disconnect":
+                return

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a training is told at its start, and what changes while it goes."""
 
 from dataclasses import dataclass

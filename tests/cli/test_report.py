@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """tools/report.py on a real small run: scores by hand, worst images, times, and what it refuses."""
 
 import re
@@ -117,7 +118,7 @@ def test_refusals(run, predictions, tmp_path):
         main(["--run_dir", folder, "--model_path", "a", "--prediction_dir", "b"])
     with pytest.raises(UsageError, match="config.yml: no such configuration"):
         main(["--run_dir", str(tmp_path)])
-    with pytest.raises(DataError, match="no VisualDL file"):
+    with pytest.raises(DataError, match="no scalars.csv"):
         main(["--run_dir", str(tmp_path), "--config", str(run / "config.yml")])
     with pytest.raises(UsageError, match="--num_rows"):
         main(["--run_dir", folder, "--num_rows", "0"])

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """OpenMMLab's and DGMN2's pipelines of the shipped configurations work on 8-bit pictures, PaddleSeg's on float32."""
 
 from pathlib import Path

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The DNL authors' training augmentation, from the shipped configurations, against their rule over 600 draws.
 
 Source: configs/seg, datasets/tools/cv2_aug_transforms.py and collate.py of yinmh17/DNL-Semantic-Segmentation at 594a359.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """deploy/onnx/predict_onnx.py gives Predictor's classes, and needs nothing of this package."""
 
 import ast

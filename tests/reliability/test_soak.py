@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Two thousand steps: memory, file handles, threads and processes stay as they were after the first two hundred.
 
 A sample of 150 steps is in every test run.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the tests of the service share: the service's modules, a tiny model, and a service of its own process."""
 
 import io
@@ -13,12 +14,12 @@ from paddle_dnl.deployment.export.exporter import export_model
 import cv2
 import httpx
 import numpy as np
+from fastapi.testclient import TestClient
 from PIL import Image
 from tiny_export import CLASSES, NORMALIZE, ColorNet
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = ROOT / "deploy" / "serving" / "serve.py"
-sys.path.insert(0, str(PROGRAM.parent))
 
 
 def export(folder: Path, shape=(1, 3, 32, 64), **more) -> Path:
@@ -26,6 +27,11 @@ def export(folder: Path, shape=(1, 3, 32, 64), **more) -> Path:
     more.setdefault("transforms", [dict(NORMALIZE)])
     export_model(ColorNet(dynamic_safe=True), folder, input_shape=list(shape), class_info=CLASSES, **more)
     return folder
+
+
+def client_of(app) -> TestClient:
+    """A client that asks the service by a name that it answers to."""
+    return TestClient(app, base_url="http://127.0.0.1")
 
 
 def png(image, suffix=".png", *flags) -> bytes:

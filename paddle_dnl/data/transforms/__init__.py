@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Transforms of samples, under PaddleSeg's names and with its arguments. Importing this package registers all of them.
 
 Images are RGB in 0..255 until a transform says otherwise. Randomness comes from `random` and `numpy.random`, which training

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A list of transforms as one callable."""
 
 from collections.abc import Callable, Sequence

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Padding to a size or shape."""
 
 import random

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Operations on a sample that transforms share: resize, pad and crop of the image and the labels that follow it.
 
 A sample is a dict: `img` `[H, W, C]` (grey: `[H, W]`), the arrays named in `gt_fields`, and `trans_info`, which notes sizes

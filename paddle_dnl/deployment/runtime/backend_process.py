@@ -1,8 +1,16 @@
+# SPDX-License-Identifier: Apache-2.0
 """`EngineProcess`: an engine in a process of its own, so that the caller can do other things while it runs."""
 
+import atexit
+import contextlib
+import ctypes
 import multiprocessing
+import os
 import signal
+import sys
 import threading
+import weakref
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from paddle_dnl import errors
@@ -15,6 +23,10 @@ from paddle_dnl.startup import configure_process
 import numpy as np
 
 _GOODBYE_SECONDS = 10
+# Loading a model, which includes compiling it in some engines, may take longer than any batch.
+LOAD_SECONDS = 600
+# Linux tells a child of the death of the *thread* that started it. This thread lives as long as the process.
+_starter = ThreadPoolExecutor(1, thread_name_prefix="starts engines")
 
 
 class EngineProcess:
@@ -27,7 +39,8 @@ class EngineProcess:
     Args:
         folder: an exported folder or its deploy.yaml.
         engine: `paddle`, `onnxruntime` or `auto`.
-        time_limit: seconds after which a batch is given up and the process is ended; None waits for ever.
+        time_limit: seconds after which a batch is given up and the process is ended, also while it has not yet read the
+            batch; None waits for ever. Loading the model is given up after `LOAD_SECONDS`.
         options: fields of `EngineOptions`.
 
     Raises:
@@ -48,15 +61,21 @@ class EngineProcess:
         # A forked copy of a process with threads or a loaded Paddle can hang.
         context = multiprocessing.get_context("spawn")
         self._connection, other = context.Pipe()
-        self._process = context.Process(target=_work, args=(other, *self._what), daemon=True, name="engine")
-        self._process.start()
+        what = (other, os.getpid(), *self._what)
+        self._process = context.Process(target=_work, args=what, daemon=True, name="engine")
+        _starter.submit(self._process.start).result()
+        # For callers that never close it: Python waits at its exit for a process that ignores SIGTERM, as this one does.
+        atexit.register(weakref.finalize(self, _kill, self._process))
         # Without this the end of the process would not be seen as an end of file.
         other.close()
         self.starts += 1
-        try:
-            kind, value = self._connection.recv()
-        except (EOFError, OSError) as error:
-            raise ExportError(f"{self._what[0]}: {self._obituary()} while it loaded the model") from error
+        with self._killed_after(LOAD_SECONDS) as late:
+            try:
+                kind, value = self._connection.recv()
+            except (EOFError, OSError) as error:
+                how = f"it took more than {LOAD_SECONDS} s" if late.is_set() else self._obituary()
+                self._end()
+                raise ExportError(f"{self._what[0]}: the model could not be loaded: {how}") from error
         if kind != "ready":
             self._end()
             raise _revived(kind, value)
@@ -76,17 +95,39 @@ class EngineProcess:
         with self._lock:
             if not self.alive:
                 self._start()
-            try:
-                self._connection.send(np.ascontiguousarray(batch, np.float32))
-                if not self._connection.poll(self._time_limit):
-                    self._end()
-                    raise ExportError(f"the engine did not finish within {self._time_limit:g} s and was stopped")
-                kind, value = self._connection.recv()
-            except (EOFError, OSError) as error:
-                raise ExportError(self._obituary()) from error
+            with self._killed_after(self._time_limit) as late:
+                try:
+                    self._connection.send(np.ascontiguousarray(batch, np.float32))
+                    kind, value = self._connection.recv()
+                except (EOFError, OSError) as error:
+                    if late.is_set():
+                        self._end()
+                        text = f"the engine did not finish within {self._time_limit:g} s and was stopped"
+                        raise ExportError(text) from error
+                    raise ExportError(self._obituary()) from error
         if kind != "done":
             raise _revived(kind, value)
         return value
+
+    @contextlib.contextmanager
+    def _killed_after(self, seconds: float | None):
+        """Kills the process when the block takes longer, which ends every wait for it; gives an event that says so."""
+        late = threading.Event()
+        if seconds is None:
+            yield late
+            return
+
+        def kill():
+            late.set()
+            self._process.kill()
+
+        timer = threading.Timer(seconds, kill)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield late
+        finally:
+            timer.cancel()
 
     def _obituary(self) -> str:
         self._process.join(5)
@@ -110,12 +151,27 @@ class EngineProcess:
             self._end()
 
 
+def _kill(process) -> None:
+    if process.is_alive():
+        process.kill()
+
+
 def _revived(kind: str, text: str) -> PaddleDnlError:
     return getattr(errors, kind)(text)
 
 
-def _work(connection, folder: str, name: str, options: EngineOptions) -> None:
+def _end_with_parent(parent: int) -> None:
+    """The kernel kills this process when its parent dies, however busy or stuck it is; Linux only."""
+    if sys.platform == "linux":
+        set_parent_death_signal = 1
+        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != parent:  # it died before that call
+            os._exit(1)
+
+
+def _work(connection, parent: int, folder: str, name: str, options: EngineOptions) -> None:
     """The other process: answers batches until the connection closes."""
+    _end_with_parent(parent)
     # Ctrl-C and a service manager's signal reach the whole group; the caller decides when this process ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)

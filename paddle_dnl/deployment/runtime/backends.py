@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The programs that run an exported graph: Paddle Inference and ONNX Runtime, each as `run(batch) -> array`."""
 
 import os
@@ -5,6 +6,7 @@ from dataclasses import dataclass
 
 from paddle_dnl.deployment.runtime.deploy_config import ONNX_NAME, DeployConfig
 from paddle_dnl.deployment.runtime.onnx_thread import in_onnx_thread
+from paddle_dnl.deployment.runtime.operators import require_known_operators
 from paddle_dnl.errors import ExportError, UsageError
 from paddle_dnl.optional import not_installed
 
@@ -118,6 +120,7 @@ class PaddleEngine:
             raise ExportError(
                 f"{files.model_path}: was exported by Paddle 3; Paddle {paddle.__version__} cannot read it"
             )
+        require_known_operators(files.model_path)
         try:
             self._predictor = inference.create_predictor(_paddle_config(files, options))
             self._input = self._predictor.get_input_handle(self._predictor.get_input_names()[0])
@@ -185,6 +188,7 @@ class OnnxEngine:
             import onnxruntime
         except ImportError as error:
             raise not_installed("engine onnxruntime", error, "onnxruntime") from error
+        require_known_operators(path)
         settings = onnxruntime.SessionOptions()
         settings.intra_op_num_threads = options.cpu_threads or default_threads()
         settings.log_severity_level = 3

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """deploy.yaml: what an exported folder says about itself, written and read with care.
 
 Its keys are PaddleSeg's (`model`, `params`, `transforms`, `input_shape`, `output_op`, `output_dtype` below `Deploy`), and

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What an exported folder's record of comparisons allows."""
 
 from paddle_dnl.deployment.runtime.deploy_config import DeployConfig

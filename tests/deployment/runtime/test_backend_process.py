@@ -1,7 +1,10 @@
+# SPDX-License-Identifier: Apache-2.0
 """EngineProcess: the same numbers as the engine here, other threads that move, and ends of the process that are survived."""
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 
@@ -102,3 +105,12 @@ def test_what_cannot_be_loaded_is_said_here(exported, tmp_path):
         EngineProcess(tmp_path)
     with pytest.raises(UsageError, match="'tensorrt' is not one of"):
         EngineProcess(exported, "tensorrt")
+
+
+def test_a_program_that_forgets_to_close_it_ends(exported, tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import sys\nfrom paddle_dnl.deployment.runtime.backend_process import EngineProcess\n"
+        "if __name__ == '__main__':\n    engine = EngineProcess(sys.argv[1])\n"
+    )
+    assert subprocess.run([sys.executable, str(program), str(exported)], timeout=120).returncode == 0

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Predictor: classes at the picture's own size, whatever size, batch and preprocessing the export has."""
 
 import os

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who may ask: host names, origins and the bearer token; and headers that every answer carries."""
+
+import hmac
+import ipaddress
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from paddle_dnl.errors import UsageError
+
+from .settings import Settings
+
+_LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
+_LEAST_TOKEN = 16
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address to listen on is reachable from this machine alone."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def read_token(path: Path | None) -> str | None:
+    """The secret in `token_file`, or None without one.
+
+    Raises:
+        UsageError: the file cannot be read, or the secret is too short to be one.
+    """
+    if path is None:
+        return None
+    try:
+        token = path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"--token_file {path}: cannot be read ({getattr(error, 'strerror', error)})") from error
+    if len(token) < _LEAST_TOKEN or not token.isascii() or not token.isprintable() or " " in token:
+        raise UsageError(
+            f"--token_file {path}: needs one line of {_LEAST_TOKEN} or more printable ASCII characters, for instance from "
+            "`python -c 'import secrets; print(secrets.token_urlsafe(32))'`"
+        )
+    return token
+
+
+class Guard:
+    """An ASGI layer that refuses requests of other websites, under other names, or without the token.
+
+    A page of any website can make a browser post to a service on the same machine. It cannot choose the `Host` header
+    (which gives DNS rebinding away) nor leave out `Origin`.
+
+    Args:
+        app: the application behind it.
+        settings: see `Settings`.
+        open_paths: answered without a token.
+    """
+
+    def __init__(self, app, settings: Settings, open_paths: tuple[str, ...] = ("/healthz",)):
+        self._app, self._open = app, open_paths
+        self._token = read_token(settings.token_file)
+        self._hosts = set(settings.allowed_hosts)
+        if not self._hosts and is_loopback(settings.host):
+            self._hosts = {*_LOOPBACK_NAMES, settings.host}
+        self._origins = {origin.rstrip("/").lower() for origin in settings.allowed_origins}
+
+    async def __call__(self, scope, receive, send) -> None:
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
+        headers = {key: value.decode("latin-1") for key, value in scope["headers"]}
+
+        async def send_with_headers(message):
+            if message["type"] == "http.response.start":
+                message["headers"] = [
+                    *message["headers"],
+                    (b"x-content-type-options", b"nosniff"),
+                    (b"referrer-policy", b"no-referrer"),
+                ]
+            await send(message)
+
+        refusal = self._refusal(headers, scope["path"])
+        if refusal is None:
+            return await self._app(scope, receive, send_with_headers)
+        status, text = refusal
+        body = f'{{"detail":"{text}"}}'.encode()
+        more = [(b"www-authenticate", b"Bearer")] if status == 401 else []
+        start = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()), *more]
+        await send_with_headers({"type": "http.response.start", "status": status, "headers": start})
+        await send({"type": "http.response.body", "body": body})
+
+    def _refusal(self, headers: dict[bytes, str], path: str) -> tuple[int, str] | None:
+        """Status and text (plain enough for JSON as it is), or None."""
+        host = headers.get(b"host", "")
+        # Browsers always send it; programs of HTTP/1.0 may not.
+        if self._hosts and host and _name_of(host) not in self._hosts:
+            return 421, "this host name is not served (allowed_hosts)"
+        origin = headers.get(b"origin", "").lower()
+        if origin and urlsplit(origin).netloc != host.lower() and origin not in self._origins:
+            return 403, "pages of this origin may not use the service (allowed_origins)"
+        if self._token is not None and path not in self._open:
+            scheme, _, given = headers.get(b"authorization", "").partition(" ")
+            # Compared in constant time, so that answers do not tell how much of a guess is right.
+            if scheme.lower() != "bearer" or not hmac.compare_digest(given.strip().encode(), self._token.encode()):
+                return 401, "the header Authorization: Bearer TOKEN is missing or wrong (token_file)"
+        return None
+
+
+def _name_of(host: str) -> str:
+    """The host name of a `Host` header, without the port."""
+    try:
+        return urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return ""

@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Connections: how many there may be, and how long a request's header may take. uvicorn has limits for neither."""
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable
+
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+
+class ConnectionLimits:
+    """Counts open connections, in total and of each client address.
+
+    Args:
+        total: connections that may be open.
+        per_client: of one address; 0 for no limit.
+        header_seconds: until a request's header must have arrived.
+    """
+
+    def __init__(self, total: int, per_client: int, header_seconds: float):
+        self.total, self.per_client, self.header_seconds = total, per_client, header_seconds
+        self.open: Counter[str] = Counter()
+
+    def admit(self, client: str) -> bool:
+        """Counts a new connection; False when it is one too many, and must be closed."""
+        self.open[client] += 1
+        return self.open.total() <= self.total and not 0 < self.per_client < self.open[client]
+
+    def closed(self, client: str) -> None:
+        """Counts the end of a connection."""
+        self.open[client] -= 1
+        if not self.open[client]:
+            del self.open[client]
+
+
+def limited_protocol(limits: ConnectionLimits) -> type[H11Protocol]:
+    """uvicorn's HTTP/1.1 protocol with these limits."""
+
+    class Limited(H11Protocol):
+        _timer = None
+
+        def connection_made(self, transport) -> None:
+            super().connection_made(transport)
+            self._address = self.client[0] if self.client else ""
+            if limits.admit(self._address):
+                self._await_header()
+            else:
+                transport.abort()
+
+        def connection_lost(self, exc) -> None:
+            limits.closed(self._address)
+            self._stop_timer()
+            super().connection_lost(exc)
+
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            if self._is_answering():
+                self._stop_timer()
+            elif self._timer is None:  # the first bytes of a further request on this connection
+                self._await_header()
+
+        def _is_answering(self) -> bool:
+            return self.cycle is not None and not self.cycle.response_complete
+
+        def _await_header(self) -> None:
+            self._timer = self.loop.call_later(limits.header_seconds, self._too_slow)
+
+        def _stop_timer(self) -> None:
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+
+        def _too_slow(self) -> None:
+            self._timer = None
+            if not self._is_answering() and self.transport is not None:
+                self.transport.abort()
+
+    return Limited
+
+
+class RateLimit(logging.Filter):
+    """Passes a log message of the same text at most once per `seconds`, and then says how many were left out.
+
+    Args:
+        seconds: between two equal messages.
+        clock: seconds that only grow.
+    """
+
+    _MOST_TEXTS = 1000
+
+    def __init__(self, seconds: float = 10, clock: Callable[[], float] = time.monotonic):
+        super().__init__()
+        self._seconds, self._clock = seconds, clock
+        self._seen: dict[str, tuple[float, int]] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the message is passed on."""
+        text, now = str(record.msg), self._clock()
+        since, left_out = self._seen.get(text, (-self._seconds, 0))
+        if now - since < self._seconds:
+            self._seen[text] = (since, left_out + 1)
+            return False
+        if len(self._seen) >= self._MOST_TEXTS:
+            self._seen.clear()
+        self._seen[text] = (now, 0)
+        if left_out:
+            record.msg = f"{record.getMessage()} ({left_out} more like it since)"
+            record.args = ()
+        return True
