@@ -187,7 +187,7 @@ def _timings(path: str | None) -> dict[str, float]:
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"--timings {path}: cannot be read as JSON ({error})") from error
     if not isinstance(found, dict) or not all(type(value) in (int, float) for value in found.values()):
-        raise DataError(f"--timings {path}: expected names of steps with their seconds, for instance {{\"train\": 12.5}}")
+        raise DataError(f'--timings {path}: expected names of steps with their seconds, for instance {{"train": 12.5}}')
     return found
 
 

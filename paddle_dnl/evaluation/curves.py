@@ -46,7 +46,9 @@ def read_scalars(run_dir: str | Path) -> dict[str, tuple[list[int], list[float]]
         try:
             reader = LogReader(file_path=str(file))
             for tag in reader.get_tags().get("scalar", []):
-                points.setdefault(tag, {}).update({record.id: record.value for record in reader.get_data("scalar", tag)})
+                points.setdefault(tag, {}).update(
+                    {record.id: record.value for record in reader.get_data("scalar", tag)}
+                )
         except Exception as error:  # whatever its parser came across
             raise DataError(f"{file}: is damaged ({type(error).__name__}); remove it, or train again") from error
     return _complete(points, run_dir)

@@ -142,7 +142,9 @@ def test_timings_that_cannot_be_used(tmp_path, content):
     assert "\n" not in str(raised.value)
 
 
-@pytest.mark.parametrize("content", [b"", b"step,tag,value\n", b"step,tag,value\n1,Evaluate/mIoU,0.5\n2,Train/lo", b"\xff\xfe"])
+@pytest.mark.parametrize(
+    "content", [b"", b"step,tag,value\n", b"step,tag,value\n1,Evaluate/mIoU,0.5\n2,Train/lo", b"\xff\xfe"]
+)
 def test_a_run_without_a_loss_is_said(tmp_path, content):
     (tmp_path / "scalars.csv").write_bytes(content)
     with pytest.raises(DataError, match="scalars.csv: holds no training loss"):

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Programs x faults: each program of the table meets each fault as a real process. A new program is one row in `PROGRAMS`.
 
 Whatever the fault: no traceback, at most one line of error, the status that is promised, no temporary file or folder left.
