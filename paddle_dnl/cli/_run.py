@@ -49,7 +49,7 @@ def run(module: str, argv: list[str] | None = None) -> None:
         status = _fail(str(error), error.exit_status)
     except ImportError as error:
         explained = import_guard.explain(error) or optional.explain(error)
-        if explained is None:
+        if explained is None and termination.seen() is None:
             traceback.print_exc()
         status = _fail(explained or str(error), 1)
     except BrokenPipeError:
@@ -69,12 +69,9 @@ def run(module: str, argv: list[str] | None = None) -> None:
     except KeyboardInterrupt as error:
         status = _fail(*termination.describe(getattr(error, "number", signal.SIGINT)))
     except Exception as error:
-        if termination.seen() is not None:  # a library has turned the signal's exception into another one
-            status = _fail(*termination.describe(termination.seen()))
-        else:
-            if _has_lost_others(error):
-                _end_in_group(1)
-            status = _defect(error)
+        if _has_lost_others(error):
+            _end_in_group(1)
+        status = _defect(error)
     termination.uninstall()
     _end_in_group(status or 0)
     sys.exit(status)
@@ -99,6 +96,10 @@ def _open_streams() -> None:
 
 def _defect(error: Exception) -> int:
     """An error that the program should not have: its traceback is what helps."""
+    from paddle_dnl.startup import termination
+
+    if termination.seen() is not None:
+        return _fail("", 1)
     traceback.print_exc()
     _tell_other_ranks(f"{type(error).__name__}: {error}")
     return 1
@@ -128,7 +129,10 @@ def _fail(text: str, status: int) -> int:
     if watch is not None and watch.others_ended():
         return status  # the watchdog has said which rank ended first
     from paddle_dnl.files.shown import printable
+    from paddle_dnl.startup import termination
 
+    if termination.seen() is not None:  # a library has turned the signal's exception into another one
+        text, status = termination.describe(termination.seen())
     if os.environ.get("PADDLE_DNL_TRACEBACK"):
         traceback.print_exc()
     rank = os.environ.get("PADDLE_TRAINER_ID")

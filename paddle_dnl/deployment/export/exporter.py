@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Export to a static graph that is compared with the dynamic one before anything is written to its place."""
 
+import errno
+import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,6 +15,7 @@ from paddle_dnl.deployment.runtime.backends import EngineOptions, PaddleEngine
 from paddle_dnl.deployment.runtime.deploy_config import OUTPUT_OPS, DeployConfig
 from paddle_dnl.errors import ExportError, PaddleDnlError, UsageError
 from paddle_dnl.files.atomic import discard
+from paddle_dnl.files.problems import is_full
 from paddle_dnl.log import logger
 from paddle_dnl.profile.memory_plan import announce_export
 
@@ -195,6 +198,8 @@ def export_model(
         (work / "export").mkdir()
         files = _save_graph(model, output_op, shape, work / "export")
         report = _verify(model, files, example_batch(shape, transforms), tolerance, work, with_onnx)
+        if not report.comparison.ok and is_full(work):  # Paddle cuts off its files without a word
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(save_dir))
         _refuse_difference(report, type(model).__name__, tolerance)
         files.transforms, files.classes = transforms, class_info
         files.ignore_index, files.label_map = label_rule
