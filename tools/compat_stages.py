@@ -60,7 +60,7 @@ def _one_line(work) -> str:
     try:
         work()
     except SystemExit as error:
-        return "" if not error.code else f"exit status {error.code}"
+        return f"a component ended the program (exit status {error.code})"
     except BaseException as error:
         text = " ".join(str(error).split())
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
