@@ -32,8 +32,8 @@ def test_table_json_and_picture(tmp_path, folder, capsys):
     for row in content["rows"]:
         assert (row["batch"], row["height"], row["width"], row["threads"]) == (1, 32, 64, 1)
         assert 0 < row["median"] <= row["p90"] < 5 and row["throughput"] == pytest.approx(1 / row["median"])
-        # Both processes import Paddle; the model adds to that.
-        assert 100e6 < row["peak"] < 4e9 and 0 < row["above_base"] < row["peak"]
+        # One process imports Paddle, the other ONNX Runtime alone; the model adds to that.
+        assert 30e6 < row["peak"] < 4e9 and 0 < row["above_base"] < row["peak"]
     text = capsys.readouterr().out
     assert "| paddle | fp32 | 1 | 1 | 64x32 |" in text and (out / "results.md").read_text().strip() in text
     with Image.open(out / "results.png") as picture:

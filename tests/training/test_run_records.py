@@ -29,10 +29,10 @@ def test_log_and_scalars(tmp_path):
 def test_a_folder_that_is_gone_costs_lines_only(tmp_path):
     (tmp_path / "run").mkdir()
     records = RunRecords(tmp_path / "run")
-    records.scalars({"a": 1.0}, 1)
+    records.scalars({"Train/loss": 1.0}, 1)
     shutil.rmtree(tmp_path / "run")
-    records.scalars({"a": 2.0}, 2)
+    records.scalars({"Train/loss": 2.0}, 2)
     (tmp_path / "run").mkdir()
-    records.scalars({"a": 3.0}, 3)
+    records.scalars({"Train/loss": 3.0}, 3)
     records.close()
-    assert read_scalars(tmp_path / "run") == {"a": ([3], [3.0])}
+    assert read_scalars(tmp_path / "run") == {"Train/loss": ([3], [3.0])}
