@@ -2,7 +2,8 @@
 """An exported folder runs where Paddle and everything for training are not installed.
 
 The program below runs twice at most: in this Python with those libraries made unimportable, and in the Python that
-`RUNTIME_PYTHON` names, an environment with the extra `onnxruntime` only (pip install -c constraints-core.txt -e ".[onnxruntime]").
+`RUNTIME_PYTHON` names, an environment with the extra `onnxruntime` only:
+pip install -c constraints-core.txt -e ".[onnxruntime]"
 """
 
 import os
