@@ -17,7 +17,8 @@ def run(module: str, argv: list[str] | None = None) -> None:
     """Imports `module`, runs its `main(argv)` and ends the process with the right status.
 
     Under `paddle.distributed.launch` the module's `UNDER_LAUNCH` says what a rank does: `group`, all work together and end
-    together; `share`, each does its part on its own; without it rank 0 does all and the others end at once.
+    together; `share`, each runs on its own (on all pictures: they are not split among ranks yet); without it rank 0 does
+    all and the others end at once.
 
     0 is success, 2 wrong use of the command line, 1 any other failure; a failure that the user can act on is one line on
     stderr.

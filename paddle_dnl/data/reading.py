@@ -40,9 +40,8 @@ def _start_of_scan(data: bytes) -> int:
     return at
 
 
-def _require_end_of_jpeg(path: str | Path, content: np.ndarray) -> None:
+def _require_end_of_jpeg(path: str | Path, data: bytes) -> None:
     """A cheap form of `require_whole`: the mark of the end must follow the start of the picture's data."""
-    data = content.tobytes()
     if data[:2] == b"\xff\xd8" and data.find(b"\xff\xd9", _start_of_scan(data)) < 0:
         raise DataError(f"{path}: is a damaged JPEG (it ends before the picture does)")
 
@@ -72,9 +71,10 @@ def decode_image(
 ) -> np.ndarray:
     """`read_image` for the content of a file, uint8 with at least one byte, which errors call `path`."""
     flag = cv2.IMREAD_GRAYSCALE if channels == 1 else cv2.IMREAD_COLOR
-    size = None if max_pixels is None else require_bounded(content.tobytes(), str(path), max_pixels)
+    data = content.tobytes() if whole or max_pixels is not None else b""
+    size = None if max_pixels is None else require_bounded(data, str(path), max_pixels)
     if whole:
-        _require_end_of_jpeg(path, content)
+        _require_end_of_jpeg(path, data)
     try:
         image = cv2.imdecode(content, flag)
     except cv2.error as error:

@@ -19,7 +19,7 @@ FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "TIFF")
 MAX_JPEG_SCANS = 100
 # Writers put at least a few kilobytes of data into a chunk; text and colour chunks are few.
 MAX_PNG_CHUNKS, PNG_BYTES_PER_CHUNK = 1000, 512
-_TIFF_SAMPLES, _TIFF_TILE_WIDTH, _TIFF_TILE_LENGTH = 277, 322, 323
+_TIFF_TAGS = _TIFF_SAMPLES, _TIFF_TILE_WIDTH, _TIFF_TILE_LENGTH = 277, 322, 323
 
 
 class UnknownFormat(DataError):
@@ -48,7 +48,7 @@ def require_bounded(content: bytes, name: str, max_pixels: int) -> tuple[int, in
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as picture:
             kind, (width, height) = picture.format, picture.size
-            tags = {tag: picture.tag_v2.get(tag) for tag in (277, 322, 323)} if kind == "TIFF" else {}
+            tags = {tag: picture.tag_v2.get(tag) for tag in _TIFF_TAGS} if kind == "TIFF" else {}
     except Image.DecompressionBombError as error:
         raise TooLarge(f"{name}: is too large ({error}); allowed are {max_pixels} pixels (--max_pixels)") from error
     except Exception as error:  # damaged headers make Pillow raise nearly anything

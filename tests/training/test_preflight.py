@@ -1,11 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What makes a training useless is refused or said before its first step; on the code before, each of these trained."""
 
-import logging
 from pathlib import Path
 
 from paddle_dnl.errors import ConfigError, DataError, PaddleDnlError
-from paddle_dnl.log import logger
 from paddle_dnl.registry import MODELS
 from paddle_dnl.training import trainer
 
@@ -15,16 +13,6 @@ import paddle
 import pytest
 import tiny_training
 import yaml
-
-
-@pytest.fixture
-def said():
-    lines = []
-    handler = logging.Handler()
-    handler.emit = lambda record: lines.append(record.getMessage())
-    logger.addHandler(handler)
-    yield lambda: "\n".join(lines)
-    logger.removeHandler(handler)
 
 
 @pytest.fixture

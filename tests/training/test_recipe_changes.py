@@ -1,24 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """A run that resumes with another configuration says so, keeps the old one, and refuses another function."""
 
-import logging
-
 from paddle_dnl.errors import CheckpointError
-from paddle_dnl.log import logger
 
 import pytest
 import tiny_training
 import yaml
-
-
-@pytest.fixture
-def said():
-    lines = []
-    handler = logging.Handler()
-    handler.emit = lambda record: lines.append(record.getMessage())
-    logger.addHandler(handler)
-    yield lambda: "\n".join(lines)
-    logger.removeHandler(handler)
 
 
 def test_a_changed_recipe_is_said_and_the_old_one_kept(tmp_path, said):
