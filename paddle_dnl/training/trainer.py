@@ -15,7 +15,7 @@ from paddle_dnl.models.build import build_model, load_start_weights, require_sta
 from paddle_dnl.optim import build_lr_scheduler, build_optimizer
 from paddle_dnl.profile.memory_plan import announce_evaluation
 from paddle_dnl.startup import allocator
-from paddle_dnl.training import amp, best_models, checkpoint, nan_guard, preflight, recipe_changes
+from paddle_dnl.training import amp, best_models, checkpoint, nan_guard, preflight, published, recipe_changes
 from paddle_dnl.training.ema import ModelEMA
 from paddle_dnl.training.logs import TrainLog
 from paddle_dnl.training.options import Progress, TrainOptions
@@ -50,8 +50,11 @@ class Trainer:
     def __init__(self, config, options: TrainOptions):
         self.config, self.options = config, options
         collectives.initialise()
+        published.announce(config, options.precision)
         self.progress = Progress()
         self._choose_seed()
+        if options.resume_model is None:
+            self._fetch_start_weights()  # before data are read: what cannot be fetched need not wait for them
         self._build_data()
         self._build_model()
         self.folder = None
@@ -141,12 +144,15 @@ class Trainer:
         if self.folder is not None:
             self.folder.close()
 
+    def _fetch_start_weights(self) -> dict:
+        """The `model` section with local files for the start weights that the configuration names."""
+        require_start_weights(self.config)
+        return resolve_pretrained(self.config.model_cfg, self.config.dic.get("pretrained_sha256"))
+
     def _load_start_weights(self) -> None:
         """What the configuration names; a run that resumes replaces them anyway and needs no download."""
         if self.resumed_from is None:
-            require_start_weights(self.config)
-            files = resolve_pretrained(self.config.model_cfg, self.config.dic.get("pretrained_sha256"))
-            load_start_weights(self.model, files)
+            load_start_weights(self.model, self._fetch_start_weights())
 
     # ------------------------------------------------------------------------------------------ resume
 
