@@ -11,7 +11,7 @@ from paddle_dnl.distributed.signals import StopSignal
 from paddle_dnl.evaluation.evaluator import evaluate
 from paddle_dnl.log import logger
 from paddle_dnl.losses import build_losses
-from paddle_dnl.models.build import build_model, load_start_weights, require_start_weights
+from paddle_dnl.models.build import build_model, load_start_weights
 from paddle_dnl.optim import build_lr_scheduler, build_optimizer
 from paddle_dnl.profile.memory_plan import announce_evaluation
 from paddle_dnl.startup import allocator
@@ -30,7 +30,6 @@ from paddle_dnl.training.sampling import (
     seed_step,
 )
 from paddle_dnl.training.worker_loss import save_and_explain
-from paddle_dnl.weights.downloads import resolve_pretrained
 
 import numpy as np
 import paddle
@@ -54,7 +53,7 @@ class Trainer:
         self.progress = Progress()
         self._choose_seed()
         if options.resume_model is None:
-            self._fetch_start_weights()  # before data are read: what cannot be fetched need not wait for them
+            preflight.fetch_start_weights(config)  # before data are read, which may take minutes
         self._build_data()
         self._build_model()
         self.folder = None
@@ -144,15 +143,10 @@ class Trainer:
         if self.folder is not None:
             self.folder.close()
 
-    def _fetch_start_weights(self) -> dict:
-        """The `model` section with local files for the start weights that the configuration names."""
-        require_start_weights(self.config)
-        return resolve_pretrained(self.config.model_cfg, self.config.dic.get("pretrained_sha256"))
-
     def _load_start_weights(self) -> None:
         """What the configuration names; a run that resumes replaces them anyway and needs no download."""
         if self.resumed_from is None:
-            load_start_weights(self.model, self._fetch_start_weights())
+            load_start_weights(self.model, preflight.fetch_start_weights(self.config))
 
     # ------------------------------------------------------------------------------------------ resume
 
