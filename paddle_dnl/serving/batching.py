@@ -121,7 +121,7 @@ class BatchQueue:
             wanted = [item for item in batch if item.future.set_running_or_notify_cancel()]
             try:
                 outputs = self._run(np.stack([item.tensor for item in wanted])) if wanted else []
-            except (Exception, SystemExit) as error:  # belongs to those who wait for this batch, the next one may go well
+            except Exception as error:  # belongs to those who wait for this batch, the next one may go well
                 for item in wanted:
                     item.future.set_exception(error)
             else:
