@@ -7,6 +7,7 @@ defect of the program and keeps its traceback.
 """
 
 import difflib
+import traceback
 
 
 class PaddleDnlError(Exception):
@@ -51,6 +52,23 @@ class OutputError(PaddleDnlError):
 
 class DistributedError(PaddleDnlError):
     """The processes of a run do not find each other, differ, or one of them is waited for in vain."""
+
+
+def exit_of_component(error: SystemExit) -> str | None:
+    """Where code of others ended the program, such as `exit(1) in net.py, line 7`; None where this package or argparse did."""
+    frames = [(frame, line) for frame, line in traceback.walk_tb(error.__traceback__)]
+    while frames and frames[-1][0].f_globals.get("__name__") in ("argparse", "_sitebuiltins"):
+        frames.pop()
+    if not frames or frames[-1][0].f_globals.get("__name__", "").split(".")[0] == __package__:
+        return None
+    frame, line = frames[-1]
+    return f"exit({'' if error.code is None else error.code!r}) in {frame.f_code.co_filename}, line {line}"
+
+
+def describe(error: BaseException) -> str:
+    """`TypeError: text`; for a component that ended the program, the call of `exit()` and its place."""
+    place = exit_of_component(error) if isinstance(error, SystemExit) else None
+    return f"it ended the program: {place}" if place else f"{type(error).__name__}: {error}"
 
 
 def nearest(name: str, options) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from paddle_dnl import user_code
 from paddle_dnl.compat import construction, paddleseg, refusals
-from paddle_dnl.errors import ConfigError, PaddleDnlError, nearest
+from paddle_dnl.errors import ConfigError, PaddleDnlError, describe, exit_of_component, nearest
 
 
 class ComponentManager:
@@ -209,5 +209,7 @@ def build(cfg: dict, kind: str, where: str | None = None, owner=None):
         return cls(**arguments)
     except PaddleDnlError:
         raise
-    except Exception as error:
-        raise ConfigError(f"{where}: {cfg['type']} could not be built: {type(error).__name__}: {error}") from error
+    except (Exception, SystemExit) as error:
+        if isinstance(error, SystemExit) and exit_of_component(error) is None:
+            raise
+        raise ConfigError(f"{where}: {cfg['type']} could not be built: {describe(error)}") from error

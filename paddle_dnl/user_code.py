@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-from paddle_dnl.errors import ConfigError
+from paddle_dnl.errors import ConfigError, describe, exit_of_component
 from paddle_dnl.log import logger
 
 KEY = "custom_imports"
@@ -33,8 +33,10 @@ def load_entry_points() -> None:
     for point in importlib.metadata.entry_points(group=ENTRY_POINTS):
         try:
             point.load()
-        except Exception as error:
-            logger.warning(f"entry point {point.name} = {point.value}: not loaded: {type(error).__name__}: {error}")
+        except (Exception, SystemExit) as error:
+            if isinstance(error, SystemExit) and exit_of_component(error) is None:
+                raise
+            logger.warning(f"entry point {point.name} = {point.value}: not loaded: {describe(error)}")
 
 
 def absolute_files(names, folder: Path):
@@ -92,8 +94,10 @@ def import_modules(names: list[str], folders: list[Path], where: str) -> None:
                 importlib.import_module(name)
         except ConfigError:
             raise
-        except Exception as error:
-            raise ConfigError(f"{where}: {name}: could not be imported: {type(error).__name__}: {error}") from error
+        except (Exception, SystemExit) as error:
+            if isinstance(error, SystemExit) and exit_of_component(error) is None:
+                raise
+            raise ConfigError(f"{where}: {name}: could not be imported: {describe(error)}") from error
 
 
 def _add_to_path(folder: Path) -> None:

@@ -29,7 +29,7 @@ def run(module: str, argv: list[str] | None = None) -> None:
 
     termination.install()
     from paddle_dnl import optional
-    from paddle_dnl.errors import PaddleDnlError
+    from paddle_dnl.errors import PaddleDnlError, exit_of_component
     from paddle_dnl.files.caches import provide_home
     from paddle_dnl.files.problems import reason
 
@@ -67,6 +67,11 @@ def run(module: str, argv: list[str] | None = None) -> None:
             status = _defect(error)
     except MemoryError:
         status = _fail("out of memory; a smaller --batch_size or sliding evaluation (--is_slide) needs less", 1)
+    except SystemExit as error:
+        place = exit_of_component(error)
+        if place is None:  # argparse: --help, or wrong flags
+            raise
+        status = _fail(f"a component ended the program: {place}", 1)
     except KeyboardInterrupt as error:
         status = _fail(*termination.describe(getattr(error, "number", signal.SIGINT)))
     except Exception as error:

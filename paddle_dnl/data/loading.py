@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
-from paddle_dnl.errors import DataError, PaddleDnlError
+from paddle_dnl.errors import DataError, PaddleDnlError, describe
 
 import cv2
 import numpy as np
@@ -31,8 +31,12 @@ class WorkerError(DataError):
     """A process that loads data was killed."""
 
 
-def _failure(error: Exception) -> dict:
-    text = str(error) if isinstance(error, PaddleDnlError) else f"{type(error).__name__}: {error}"
+# A transform's `exit()` ends a data loading process with status 0, and the training would miss a batch.
+_FAILURES = (Exception, SystemExit)
+
+
+def _failure(error: BaseException) -> dict:
+    text = str(error) if isinstance(error, PaddleDnlError) else describe(error)
     return {_FAILURE: np.frombuffer(text.encode("utf-8", "replace") or b"?", np.uint8).copy()}
 
 
@@ -48,7 +52,7 @@ class _Guarded(paddle.io.Dataset):
     def __getitem__(self, index):
         try:
             return self.dataset[index]
-        except Exception as error:
+        except _FAILURES as error:
             return _failure(error)
 
 
@@ -64,7 +68,7 @@ class _GuardedCollate:
                 return sample
         try:
             return self.collate(samples)
-        except Exception as error:
+        except _FAILURES as error:
             return _failure(error)
 
 

@@ -14,12 +14,25 @@ from paddle_dnl.errors import ConfigError, DataError, PaddleDnlError
 from paddle_dnl.evaluation.evaluator import evaluate, evaluating
 from paddle_dnl.evaluation.transform_check import require_restorable
 from paddle_dnl.log import logger
+from paddle_dnl.models.build import require_start_weights
+from paddle_dnl.weights.downloads import resolve_pretrained
 
 import paddle
 from paddle import nn
 
 _NORMALISERS = ("Normalize", "SubtractMeanBGR")
 _BATCH_NORMS = (nn.BatchNorm, nn.BatchNorm1D, nn.BatchNorm2D, nn.BatchNorm3D, nn.SyncBatchNorm)
+
+
+def fetch_start_weights(config) -> dict:
+    """The `model` section with local files in place of the addresses of start weights.
+
+    Raises:
+        ConfigError, CheckpointError: see `require_start_weights`.
+        DownloadError: one cannot be fetched.
+    """
+    require_start_weights(config)
+    return resolve_pretrained(config.model_cfg, config.dic.get("pretrained_sha256"))
 
 
 def check_config(config) -> None:

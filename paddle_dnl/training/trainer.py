@@ -11,11 +11,11 @@ from paddle_dnl.distributed.signals import StopSignal
 from paddle_dnl.evaluation.evaluator import evaluate
 from paddle_dnl.log import logger
 from paddle_dnl.losses import build_losses
-from paddle_dnl.models.build import build_model, load_start_weights, require_start_weights
+from paddle_dnl.models.build import build_model, load_start_weights
 from paddle_dnl.optim import build_lr_scheduler, build_optimizer
 from paddle_dnl.profile.memory_plan import announce_evaluation
 from paddle_dnl.startup import allocator
-from paddle_dnl.training import amp, best_models, checkpoint, nan_guard, preflight, recipe_changes
+from paddle_dnl.training import amp, best_models, checkpoint, nan_guard, preflight, published, recipe_changes
 from paddle_dnl.training.ema import ModelEMA
 from paddle_dnl.training.logs import TrainLog
 from paddle_dnl.training.options import Progress, TrainOptions
@@ -30,7 +30,6 @@ from paddle_dnl.training.sampling import (
     seed_step,
 )
 from paddle_dnl.training.worker_loss import save_and_explain
-from paddle_dnl.weights.downloads import resolve_pretrained
 
 import numpy as np
 import paddle
@@ -50,8 +49,11 @@ class Trainer:
     def __init__(self, config, options: TrainOptions):
         self.config, self.options = config, options
         collectives.initialise()
+        published.announce(config, options.precision)
         self.progress = Progress()
         self._choose_seed()
+        if options.resume_model is None:
+            preflight.fetch_start_weights(config)  # before data are read, which may take minutes
         self._build_data()
         self._build_model()
         self.folder = None
@@ -144,9 +146,7 @@ class Trainer:
     def _load_start_weights(self) -> None:
         """What the configuration names; a run that resumes replaces them anyway and needs no download."""
         if self.resumed_from is None:
-            require_start_weights(self.config)
-            files = resolve_pretrained(self.config.model_cfg, self.config.dic.get("pretrained_sha256"))
-            load_start_weights(self.model, files)
+            load_start_weights(self.model, preflight.fetch_start_weights(self.config))
 
     # ------------------------------------------------------------------------------------------ resume
 
