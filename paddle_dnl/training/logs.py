@@ -59,12 +59,19 @@ class TrainLog:
         """Adds time spent waiting for data."""
         self._reader_seconds += seconds
 
-    def step(self, iteration: int, losses: dict[str, float], lr: float) -> None:
-        """Takes in one step's weighted losses; writes a line when it is due."""
+    def is_due(self, iteration: int) -> bool:
+        """Whether a line belongs behind this step."""
+        return iteration % self.log_iters == 0 or iteration == self.iters
+
+    def add(self, losses: dict[str, float], steps: int) -> None:
+        """Takes in the mean losses of some steps."""
         for name, value in losses.items():
-            self._losses[name] += value
-        self._count += 1
-        if iteration % self.log_iters == 0 or iteration == self.iters:
+            self._losses[name] += value * steps
+        self._count += steps
+
+    def line_if_due(self, iteration: int, lr: float) -> None:
+        """Writes a line where one is due."""
+        if self.is_due(iteration):
             self._line(iteration, lr)
 
     def _line(self, iteration: int, lr: float) -> None:

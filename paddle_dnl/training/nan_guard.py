@@ -28,7 +28,8 @@ def _listed(names: list[str]) -> str:
     return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
 
 
-def _gradients(model: paddle.nn.Layer) -> Iterator[tuple[str, paddle.Tensor]]:
+def gradients(model: paddle.nn.Layer) -> Iterator[tuple[str, paddle.Tensor]]:
+    """Parameters' names and gradients, of those that have one."""
     return ((name, p.grad) for name, p in model.named_parameters() if p.grad is not None)
 
 
@@ -92,7 +93,7 @@ def require_finite_gradients(iteration: int, model: paddle.nn.Layer, scaler, sav
         NonFiniteError: names the parameters.
     """
     if not scaler.skips:
-        bad = bad_names(_gradients(model))
+        bad = bad_names(gradients(model))
         if bad:
             text = f"iter {iteration}: the gradient of {_listed(bad)} is NaN or infinite; the weights were not changed"
             raise NonFiniteError(f"{text}. {_advice(saved)}")
@@ -105,6 +106,6 @@ def require_useful_scale(iteration: int, model: paddle.nn.Layer, scaler, saved: 
         NonFiniteError: names the parameters.
     """
     if scaler.skipped and scaler.scale_now < 1:
-        bad = _listed(bad_names(_gradients(model)))
+        bad = _listed(bad_names(gradients(model)))
         text = f"iter {iteration}: the gradient of {bad} is NaN or infinite at a loss scale of {2 * scaler.scale_now:g}"
         raise NonFiniteError(f"{text}; all updates would be skipped. {_advice(saved)}")

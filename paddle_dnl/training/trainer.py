@@ -1,5 +1,6 @@
 """Training, in the order things happen: build, resume, then loop { step, log, evaluate, save }."""
 
+import contextlib
 import time
 from pathlib import Path
 
@@ -18,7 +19,8 @@ from paddle_dnl.startup import allocator
 from paddle_dnl.training import amp, best_models, checkpoint, nan_guard, recipe_changes
 from paddle_dnl.training.ema import ModelEMA
 from paddle_dnl.training.logs import TrainLog
-from paddle_dnl.training.options import Progress, TrainOptions
+from paddle_dnl.training.loss_window import Found, LossWindow, all_finite
+from paddle_dnl.training.options import TrainOptions, TrainState
 from paddle_dnl.training.preview import preview
 from paddle_dnl.training.profiling import make_profiler
 from paddle_dnl.training.run_folder import RunFolder
@@ -49,7 +51,7 @@ class Trainer:
     def __init__(self, config, options: TrainOptions):
         self.config, self.options = config, options
         collectives.initialise()
-        self.progress = Progress()
+        self.state = TrainState()
         self._choose_seed()
         self._build_data()
         self._build_model()
@@ -87,6 +89,7 @@ class Trainer:
                     skip_bad=self.options.skip_bad_samples,
                     gather=collectives.all_gather_object,
                 )
+        self.fingerprint = dataset_fingerprint(self.train_dataset)  # once: of a million files it takes seconds
         self.accumulate = config.dic.get("grad_accum_iters", 1)
         self.sampler = PositionSampler(
             len(self.train_dataset) * self.options.repeats,
@@ -162,7 +165,7 @@ class Trainer:
             "world_size": collectives.world_size(),
             "grad_accum_iters": self.accumulate,
             "train_images": len(self.train_dataset) * self.options.repeats,
-            "train_files": dataset_fingerprint(self.train_dataset),
+            "train_files": self.fingerprint,
             "precision": self.precision,
         }
 
@@ -175,26 +178,26 @@ class Trainer:
         ema = self.ema.model if self.ema else None
         into = {"model": self.model, "optimizer": self.optimizer, "ema": ema}
         states = checkpoint.load_checkpoint(folder, **into, fresh_optimizer=self.options.fresh_optimizer)
-        progress = Progress(**{k: v for k, v in states.items() if k in Progress.__dataclass_fields__})
-        recipe_changes.require_remaining(folder, progress.iteration, self.config.iters)
+        state = TrainState(**{k: v for k, v in states.items() if k in TrainState.__dataclass_fields__})
+        recipe_changes.require_remaining(folder, state.iteration, self.config.iters)
         if collectives.is_main():
-            best_models.carry_over(folder, self.save_dir, progress)
-        self.progress = collectives.broadcast_object(progress)
-        self.scaler.load_state_dict(states.get("scaler") or {})
-        before = states.get("layout", {})
+            best_models.carry_over(folder, self.save_dir, state)
+        self.state = collectives.broadcast_object(state)
+        self.scaler.load_state_dict(self.state.scaler or {})
+        before = self.state.layout
         if self.options.seed is None and "seed" in before:
             self.seed = self.sampler.seed = before["seed"]
         changed = [f"{k} {before[k]} -> {v}" for k, v in self._layout().items() if k in before and before[k] != v]
         if changed:
             logger.warning(f"resuming with {', '.join(changed)}: the samples will not be those of an unbroken run")
-        self.sampler.first_step = self.progress.iteration * self.accumulate
-        logger.info(f"resumed from {folder} at iter {self.progress.iteration}")
+        self.sampler.first_step = self.state.iteration * self.accumulate
+        logger.info(f"resumed from {folder} at iter {self.state.iteration}")
 
     # ------------------------------------------------------------------------------------------ loop
 
-    def run(self) -> Progress:
+    def run(self) -> TrainState:
         """Trains to the end of the schedule, or to an early stop or a signal; returns where it stands."""
-        options, iters = self.options, self.config.iters
+        options, state, iters = self.options, self.state, self.config.iters
         self.log = TrainLog(
             iters=iters,
             log_iters=options.log_iters,
@@ -203,83 +206,91 @@ class Trainer:
             save_dir=self.save_dir,
             use_vdl=options.use_vdl and collectives.is_main(),
         )
-        logger.info(f"training {self.progress.iteration} -> {iters} iters, seed {self.seed}, output in {self.save_dir}")
+        logger.info(f"training {state.iteration} -> {iters} iters, seed {self.seed}, output in {self.save_dir}")
         is_plain = not options.to_static_training and options.amp_level != "O2"  # as the plan's probe needs the layers
         if self.val_dataset is not None and collectives.is_main() and is_plain:
             announce_evaluation(self.model, self.val_dataset, self.config.test_config_while_training)
-        batches = self._batches()
-        stop = self.stop = StopSignal()
+        # One loader for the whole run: its workers are started once and read ahead across epochs.
+        dataset = PositionedDataset(self.train_dataset, self.seed)
+        batches = load_batches(dataset, self.sampler, stack_training, options.num_workers)
+        self.window = LossWindow(self.accumulate)
+        self.stop = StopSignal()
         profiler = make_profiler(options.profiler_options, self.save_dir)
         try:
             self.model.train()
-            interrupted = self.progress.evaluation_due and self._evaluate_and_save(interrupted=False)
-            while not interrupted and self.progress.iteration < iters and not self._converged():
-                self.progress.iteration += 1
-                losses = self._step(batches)
-                self.log.step(self.progress.iteration, losses, self._next_lr())
+            interrupted = state.evaluation_due and self._evaluate_and_save(interrupted=False)
+            while not interrupted and state.iteration < iters and not self._converged():
+                state.iteration += 1
+                found = self._step(batches)
                 profiler.step()
-                interrupted = collectives.any_rank(stop.seen)
+                interrupted = found is not None and found.stop
                 if interrupted or self._is_save_point():
                     interrupted = self._evaluate_and_save(interrupted)
             if interrupted:
-                logger.warning(f"stopped by signal at iter {self.progress.iteration}; --resume_model auto goes on")
+                logger.warning(f"stopped by signal at iter {state.iteration}; --resume_model auto goes on")
             collectives.finish()
-            return self.progress
+            return state
         finally:
             profiler.stop()
             batches.close()
             self.log.close()
             self._close_folder()
-            stop.restore()
+            self.stop.restore()
 
     def _is_save_point(self) -> bool:
-        iteration = self.progress.iteration
+        iteration = self.state.iteration
         return iteration % self.options.save_interval == 0 or iteration == self.config.iters
+
+    def _is_read_point(self) -> bool:
+        """Whether the host reads what the device found: to log, to save, and every few seconds to hear of signals."""
+        due = self.window.steps >= self.window.read_every or self.log.is_due(self.state.iteration)
+        alone = collectives.world_size() == 1 and self.stop.seen
+        return due or alone or self._is_save_point()
 
     def _converged(self) -> bool:
         limit = self.options.early_stop_intervals
-        stop = limit is not None and self.progress.evaluations_without_gain >= limit
+        stop = limit is not None and self.state.evaluations_without_gain >= limit
         if stop:
-            logger.info(f"early stop at iter {self.progress.iteration}: no better mIoU in {limit} evaluations")
+            logger.info(f"early stop at iter {self.state.iteration}: no better mIoU in {limit} evaluations")
         return stop
 
-    def _batches(self):
-        """One loader for the whole run: its workers are started once and read ahead across epochs."""
-        dataset = PositionedDataset(self.train_dataset, self.seed)
-        return load_batches(dataset, self.sampler, stack_training, self.options.num_workers)
-
-    def _step(self, batches) -> dict[str, float]:
-        """Forward and backward on `grad_accum_iters` micro-batches, one update; returns the losses, mean of all ranks."""
-        iteration = self.progress.iteration
+    def _step(self, batches) -> Found | None:
+        """One update from `grad_accum_iters` micro-batches; what was found since the last read, where this step reads."""
+        iteration = self.state.iteration
         seed_step(self.seed, iteration, collectives.rank())
-        total: dict[str, float] = {}
-        problem = ""
+        # Batch, loss, backward.
         for micro in range(self.accumulate):
             began = time.perf_counter()
             data = next(batches)
             self.log.read(time.perf_counter() - began)
-            if collectives.world_size() > 1 and micro < self.accumulate - 1:
-                with self.forward.no_sync():
-                    losses = self._backward(data)
-            else:
-                losses = self._backward(data)
-            step = (iteration - 1) * self.accumulate + micro
-            problem = problem or self._loss_problem(losses, step)
-            for name, value in losses.items():
-                total[name] = total.get(name, 0.0) + value
-        means = dict(zip(total, collectives.all_reduce_mean(list(total.values())), strict=True))
-        nan_guard.require_finite_losses(iteration, means, problem, self.saved)
-        nan_guard.require_finite_gradients(iteration, self.model, self.scaler, self.saved)
+            is_last = micro == self.accumulate - 1
+            with contextlib.nullcontext() if is_last or collectives.world_size() == 1 else self.forward.no_sync():
+                self.window.add(self._backward(data))
+        # Guard, before the update.
+        found = None
+        if self._is_read_point():
+            # Loss scaling looks at the gradients itself.
+            checked = () if self.scaler.skips else nan_guard.gradients(self.model)
+            found = self.window.read(all_finite(tensor for _, tensor in checked), self.stop.seen)
+            self._require_finite(found)
+        # Optimizer, schedule, average.
         self.resumed_from = None
         self.scaler.step(self.optimizer)
         self.scaler.update()
         nan_guard.require_useful_scale(iteration, self.model, self.scaler, self.saved)
         self.optimizer.clear_grad(set_to_zero=False)
+        lr = self.optimizer.get_lr()
+        self.schedule.step()
         if self.ema:
             self.ema.update(self.model, iteration)
-        return means
+        # Log.
+        if found is not None:
+            self.log.add(found.losses, found.steps)
+            self.log.line_if_due(iteration, lr)
+        return found
 
-    def _backward(self, data: dict) -> dict[str, float]:
+    def _backward(self, data: dict) -> list[tuple[str, paddle.Tensor]]:
+        """Forward and backward pass of one micro-batch; the losses by name, on the device."""
         image, label = paddle.to_tensor(data["img"]), paddle.to_tensor(data["label"]).astype("int64")
         edges = paddle.to_tensor(data["edge"]).astype("int64") if "edge" in data else None
         with amp.autocast(self.precision, self.options.amp_level):
@@ -288,19 +299,27 @@ class Trainer:
         if paddle.get_device() == "cpu":
             allocator.give_back()  # the backward pass needs blocks of other sizes
         self.scaler.scale(loss).backward()
-        return {name: float(value) / self.accumulate for name, value in losses}
+        return losses
 
-    def _loss_problem(self, losses: dict[str, float], step: int) -> str:
-        if np.isfinite(list(losses.values())).all():
-            return ""
-        files = sample_names(self.train_dataset, self.sampler.batch(step))
-        return nan_guard.loss_problem(losses, files, self.model)
+    def _require_finite(self, found: Found) -> None:
+        """Names what is not finite, once it is known that something is not.
 
-    def _next_lr(self) -> float:
-        """The rate that was just used; moves the schedule on."""
-        lr = self.optimizer.get_lr()
-        self.schedule.step()
-        return lr
+        Raises:
+            NonFiniteError: losses of any rank, or gradients.
+        """
+        iteration, problem = self.state.iteration, ""
+        if not np.isfinite(list(found.losses.values())).all():
+            bad = self.window.first_bad()
+            if bad is not None:
+                index, losses = bad
+                step = (iteration - found.steps) * self.accumulate + index
+                iteration = step // self.accumulate + 1
+                files = sample_names(self.train_dataset, self.sampler.batch(step))
+                problem = nan_guard.loss_problem(losses, files, self.model)
+            iteration = min(collectives.all_gather_object(iteration))  # the same message on all ranks
+            nan_guard.require_finite_losses(iteration, found.losses, problem, self.saved)
+        if not found.finite_gradients:
+            nan_guard.require_finite_gradients(iteration, self.model, self.scaler, self.saved)
 
     # ------------------------------------------------------------------------------------------ evaluate
 
@@ -311,11 +330,11 @@ class Trainer:
         if self.ema:
             collectives.share_statistics(self.ema.model)
         scores = None
-        due = self.val_dataset is not None and (self._is_save_point() or self.progress.evaluation_due)
+        due = self.val_dataset is not None and (self._is_save_point() or self.state.evaluation_due)
         if due and not interrupted:
             scores = self._evaluate()
             interrupted = scores is None
-        self.progress.evaluation_due = due and scores is None
+        self.state.evaluation_due = due and scores is None
         self._save(scores)
         self.log.resume()
         return interrupted
@@ -324,7 +343,7 @@ class Trainer:
         """The scores, by name; None when a signal came."""
         settings = dict(self.config.test_config_while_training, num_workers=min(self.options.num_workers, 1))
         settings |= {"precision": self.precision, "amp_level": self.options.amp_level}
-        iteration = self.progress.iteration
+        iteration = self.state.iteration
         scores = {}
         for prefix, model in (("", self.model), ("Ema_", self.ema and self.ema.model)):
             if model is None:
@@ -345,22 +364,15 @@ class Trainer:
 
     def _save(self, scores: dict[str, float] | None) -> None:
         """Writes `iter_N`, and gives it the name `best_model` when it is the best so far."""
-        progress, iteration = self.progress, self.progress.iteration
+        state, iteration = self.state, self.state.iteration
         scores = scores or {}
         if collectives.broadcast_object(self.folder.ensure() if collectives.is_main() else None):
-            best_models.forget_all(progress)
-        better = scores.get("mIoU", -1.0) > progress.best_miou
-        better_ema = scores.get("Ema_mIoU", -1.0) > progress.best_ema_miou
-        if better:
-            progress.best_miou, progress.best_iteration = scores["mIoU"], iteration
-        if better_ema:
-            progress.best_ema_miou = scores["Ema_mIoU"]
-        if scores:
-            gain = better or better_ema
-            progress.evaluations_without_gain = 0 if gain else progress.evaluations_without_gain + 1
+            best_models.forget_all(state)
+        better, better_ema = state.take_scores(scores)
         folder = self.save_dir / f"iter_{iteration}"
         if collectives.is_main():
-            states = {**vars(progress), "scaler": self.scaler.state_dict(), "layout": self._layout()}
+            state.scaler, state.layout = self.scaler.state_dict(), self._layout()
+            states = dict(vars(state))
             if self.resumed_from is not None:  # before its first step Paddle's optimizer does not give its slots
                 checkpoint.link_checkpoint(self.resumed_from, folder, states)
             else:
@@ -375,13 +387,13 @@ class Trainer:
         self.saved.append(folder)
         if scores:
             logger.info(
-                f"[EVAL] The model with the best validation mIoU ({progress.best_miou:.4f}) "
-                f"was saved at iter {progress.best_iteration}."
+                f"[EVAL] The model with the best validation mIoU ({state.best_miou:.4f}) "
+                f"was saved at iter {state.best_iteration}."
             )
         collectives.barrier("a save")
 
 
-def train_from_config(config, args) -> Progress:
+def train_from_config(config, args) -> TrainState:
     """Trains as a configuration and the flags of train.py say.
 
     Args:

@@ -45,9 +45,9 @@ def main(folder: Path, steps: int, every: int, rests: tuple[int, ...]) -> None:
 
         def _save(self, scores):
             super()._save(scores)
-            if self.progress.iteration in rests:
+            if self.state.iteration in rests:
                 time.sleep(REST_SECONDS)
-            found.append({"iteration": self.progress.iteration, **measure()})
+            found.append({"iteration": self.state.iteration, **measure()})
 
     config = make_config(folder, [f"iters={steps}"])
     options = TrainOptions(
