@@ -20,7 +20,7 @@ def all_finite(tensors: Iterable[paddle.Tensor]) -> paddle.Tensor:
     """0 or 1 on the device, `[1]` float64: by the one fused operation that loss scaling uses too; it multiplies by 1.
 
     Args:
-        tensors: float32 or float16; those of other kinds count as finite.
+        tensors: those that are not of floating point count as finite.
     """
     kinds: dict = {}
     for tensor in tensors:
@@ -28,7 +28,8 @@ def all_finite(tensors: Iterable[paddle.Tensor]) -> paddle.Tensor:
             kinds.setdefault(tensor.dtype, []).append(tensor)
     bad = paddle.zeros([1], "float64")
     for same in kinds.values():
-        bad += _C_ops.check_finite_and_unscale_(same, paddle.ones([1], "float32"))[-1].astype("float64")
+        scale = paddle.ones([1], "float64" if same[0].dtype == paddle.float64 else "float32")
+        bad += _C_ops.check_finite_and_unscale_(same, scale)[-1].astype("float64")
     return 1.0 - bad.clip(max=1.0)
 
 

@@ -68,11 +68,10 @@ class Trainer:
     # ------------------------------------------------------------------------------------------ build
 
     def _choose_seed(self) -> None:
-        seed = self.options.seed
-        if seed is None:
-            seed = collectives.broadcast_object(int(np.random.SeedSequence().entropy % 2**31))
-        self.seed = seed
-        paddle.seed(seed)
+        self.seed = self.options.seed
+        if self.seed is None:
+            self.seed = collectives.broadcast_object(int(np.random.SeedSequence().entropy % 2**31))
+        paddle.seed(self.seed)
 
     def _build_data(self) -> None:
         config = self.config
@@ -113,10 +112,7 @@ class Trainer:
         if self.precision != "fp32":
             logger.info(f"AMP in {self.precision}, level {options.amp_level}")
             if options.amp_level == "O2":
-                dtype = {"fp16": "float16", "bf16": "bfloat16"}[self.precision]
-                self.model, self.optimizer = paddle.amp.decorate(
-                    self.model, self.optimizer, level="O2", dtype=dtype, save_dtype="float32"
-                )
+                self.model, self.optimizer = amp.decorate(self.model, self.optimizer, self.precision)
         self.scaler = amp.make_scaler(self.precision)
         self.ema = ModelEMA(self.model, self.config.dic.get("ema_decay", 0.999)) if options.use_ema else None
         self.forward = self.model
@@ -238,21 +234,20 @@ class Trainer:
             self.stop.restore()
 
     def _is_save_point(self) -> bool:
-        iteration = self.state.iteration
-        return iteration % self.options.save_interval == 0 or iteration == self.config.iters
+        return self.state.iteration % self.options.save_interval == 0 or self.state.iteration == self.config.iters
 
     def _is_read_point(self) -> bool:
         """Whether the host reads what the device found: to log, to save, and every few seconds to hear of signals."""
+        stops_alone = collectives.world_size() == 1 and self.stop.seen
         due = self.window.steps >= self.window.read_every or self.log.is_due(self.state.iteration)
-        alone = collectives.world_size() == 1 and self.stop.seen
-        return due or alone or self._is_save_point()
+        return due or stops_alone or self._is_save_point()
 
     def _converged(self) -> bool:
         limit = self.options.early_stop_intervals
-        stop = limit is not None and self.state.evaluations_without_gain >= limit
-        if stop:
-            logger.info(f"early stop at iter {self.state.iteration}: no better mIoU in {limit} evaluations")
-        return stop
+        if limit is None or self.state.evaluations_without_gain < limit:
+            return False
+        logger.info(f"early stop at iter {self.state.iteration}: no better mIoU in {limit} evaluations")
+        return True
 
     def _step(self, batches) -> Found | None:
         """One update from `grad_accum_iters` micro-batches; what was found since the last read, where this step reads."""
@@ -372,13 +367,12 @@ class Trainer:
         folder = self.save_dir / f"iter_{iteration}"
         if collectives.is_main():
             state.scaler, state.layout = self.scaler.state_dict(), self._layout()
-            states = dict(vars(state))
             if self.resumed_from is not None:  # before its first step Paddle's optimizer does not give its slots
-                checkpoint.link_checkpoint(self.resumed_from, folder, states)
+                checkpoint.link_checkpoint(self.resumed_from, folder, vars(state))
             else:
                 ema = self.ema.model if self.ema else None
                 given = {"model": self.model, "optimizer": self.optimizer, "ema": ema, "config_text": self.config_text}
-                checkpoint.save_checkpoint(folder, states=states, **given)
+                checkpoint.save_checkpoint(folder, states=vars(state), **given)
             if better:
                 checkpoint.link_checkpoint(folder, self.save_dir / best_models.BEST)
             if better_ema:
