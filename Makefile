@@ -35,6 +35,7 @@ quickstart: $(STAMP)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check --quiet .
 
 test: lint
 	$(TEST)
@@ -46,8 +47,10 @@ test-slow: $(STAMP)
 # Everything that compares with the original implementations, the slow parts too. First the originals take their training
 # steps anew, in PyTorch and in an environment of their own; TORCH=file.whl installs another build of it.
 parity: $(STAMP) .venv-parity/.complete
+	OMP_NUM_THREADS=1 .venv-parity/bin/python tests/reference/initialisation.py --check
 	OMP_NUM_THREADS=1 .venv-parity/bin/python tests/reference/trajectories.py --check
-	$(TEST) -m "slow or not slow" tests/golden tests/convert tests/models tests/nn
+	.venv-parity/bin/python tests/reference/mmseg_facts.py --check
+	$(TEST) -m "slow or not slow" tests/golden tests/weights/convert tests/models tests/nn
 
 .venv-parity/.complete: pyproject.toml constraints.txt
 	$(PYTHON) -m venv --clear .venv-parity

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """See `python export.py --help`."""
 
 from paddle_dnl.cli._run import run

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which files are in the package; everything else about it is in pyproject.toml.
 
 The configurations are `configs/` here and `paddle_dnl/configs/` in the installed package, which pyproject.toml cannot say

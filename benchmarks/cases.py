@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What is compared: each case builds one step for our side and one for the peer, with the same weights and inputs.
 
 The peer is paddleseg 2.8.0 as installed, on the same Paddle, threads and machine. Where it would crash on today's Paddle

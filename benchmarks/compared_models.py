@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Networks built alike on both sides, `ours` from paddle_dnl and `peer` from paddleseg, with the same weights."""
 
 from collections.abc import Callable

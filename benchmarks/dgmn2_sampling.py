@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """DGMN2's attention with each implementation of its sampling, forward and forward + backward: which one `auto` should take.
 
 python benchmarks/dgmn2_sampling.py --size 97

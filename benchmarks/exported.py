@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Exported DNLNet-R50 at 512x1024: ours as `export.py --format onnx` leaves it and `--engine auto` runs it, the peer's saved
 plainly with `paddle.jit.save` and run by Paddle Inference. Both give class numbers.
 

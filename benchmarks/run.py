@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Compares with the live peer: each side in its own process, in turn, several rounds; prints ratios.
 
 Both sides get the same threads and matrix kernels; the peer keeps its C library's way of allocating, unless `--same_allocator`

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The HTTP service under load, beside the bare engine: errors, latency, throughput, memory.
 
 python benchmarks/serving.py --model output/quickstart/inference_model

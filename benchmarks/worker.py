@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One side of one case, in a process of its own: `python benchmarks/worker.py CASE ours|peer REPEATS`. Prints one JSON line."""
 
 import json

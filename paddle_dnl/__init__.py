@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """paddle_dnl: attention-based semantic segmentation on PaddlePaddle (DNLNet, DMNet, DGMN2).
 
 model = paddle_dnl.build_model("configs/dnlnet/dnlnet_resnet50_os8_cityscapes_1024x512_80k.yml")
@@ -18,6 +19,8 @@ _HOME = {
     "Predictor": "paddle_dnl.deployment.runtime.predictor",
     "build_model": "paddle_dnl.models.build",
     "convert_state_dict": "paddle_dnl.weights.convert",
+    "evaluate": "paddle_dnl.training.api",
+    "train": "paddle_dnl.training.api",
 }
 
 __all__ = ["__version__", *_HOME]

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Errors meant for the person at the terminal.
 
 Everything that a user can cause (a wrong path, key, value or file) is raised as one of these, with one line that names the

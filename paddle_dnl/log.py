@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One logger for the whole package, in the line format that PaddleSeg users and TIPC scripts read.
 
 [2024/01/01 00:00:00] INFO: [TRAIN] epoch: 1, iter: 10/80000, loss: 1.2345, ...
@@ -7,6 +8,8 @@ import logging
 import os
 import sys
 import time
+
+from paddle_dnl.files.shown import printable
 
 from tqdm import tqdm
 
@@ -22,6 +25,13 @@ class _StdoutHandler(logging.Handler):
             self.handleError(record)
 
 
+class _Formatter(logging.Formatter):
+    """Lines without control characters, whatever names of files are in them."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
+
+
 def _main_rank_only(record: logging.LogRecord) -> bool:
     """Other ranks stay silent unless something is wrong, so that lines are not doubled."""
     return record.levelno >= logging.ERROR or os.environ.get("PADDLE_TRAINER_ID", "0") == "0"
@@ -31,7 +41,7 @@ def _make_logger() -> logging.Logger:
     log = logging.getLogger("paddle_dnl")
     if not log.handlers:
         handler = _StdoutHandler()
-        handler.setFormatter(logging.Formatter("[%(asctime)s] %(levelname)s: %(message)s", "%Y/%m/%d %H:%M:%S"))
+        handler.setFormatter(_Formatter("[%(asctime)s] %(levelname)s: %(message)s", "%Y/%m/%d %H:%M:%S"))
         handler.addFilter(_main_rank_only)
         log.addHandler(handler)
         log.setLevel(logging.INFO)

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Optional libraries and what to install for them."""
 
 from paddle_dnl.errors import UsageError
@@ -8,6 +9,7 @@ LIBRARIES = {
     "serving": ("fastapi", "uvicorn", "pydantic-settings", "prometheus-client", "python-multipart", "psutil"),
     "cityscapes": ("cityscapesscripts",),
     "completion": ("argcomplete",),
+    "data": ("pycocotools",),
     "scipy": ("scipy",),
     "train": ("visualdl", "matplotlib"),
     "charts": ("matplotlib",),

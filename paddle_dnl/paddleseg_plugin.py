@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`import paddle_dnl.paddleseg_plugin` makes this project's components available to PaddleSeg's own tools.
 
 The public name of `paddle_dnl.compat.plugin`.

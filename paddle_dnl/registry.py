@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Names in a configuration -> classes: our own first, then those of an installed PaddleSeg (`paddle_dnl.compat`).
 
 Each kind of component has a registry, filled by importing the modules of that kind when a name of it is first looked up.

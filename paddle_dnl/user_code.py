@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Components of users: modules that a run imports, and installed packages that offer some.
 
 A configuration is data. The modules that its key `custom_imports` names are imported only when the command line names them too

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Training speed: the training command of a TIPC file for every entry of its train_benchmark section.
 
 Called by benchmark_train.sh. `epoch` of that section counts passes over the training pictures. Speed is the

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Compares the label pictures that inference saved with the stored scores of an earlier run.
 
     python test_tipc/compare_results.py CONFIG MODE [FOLDER ...]   compare, status 1 when a score is off

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Trains the weights that whole_infer exports (line 37), with the training command of the same file and a few steps."""
 
 import shlex

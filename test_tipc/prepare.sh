@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # Makes the data that the TIPC steps of CONFIG need in MODE: Mini-Cityscapes, generated, nothing is downloaded.
 #   bash test_tipc/prepare.sh CONFIG MODE
 set -euo pipefail

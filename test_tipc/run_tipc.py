@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The TIPC chain: train, evaluate, export and infer as a text file says, each step a process with its log.
 
 Called by test_train_inference_python.sh. Unlike the runner that it is compatible with, it ends with status 1 when any

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Reads a TIPC text file: one `key:value` per line, addressed by line number (see README.md for the table of lines)."""
 
 from dataclasses import dataclass

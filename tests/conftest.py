@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Set-up shared by all tests: import order, threads and folders that no test may leave behind."""
 
 import os

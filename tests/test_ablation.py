@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The experiment's bookkeeping: tables from results, the page they go into, and what an interrupted run does."""
 
 import importlib.util

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The rules of the house, read from the syntax trees: who may import whom, how long a file may be, what never appears."""
 
 import ast
@@ -41,7 +42,7 @@ ALLOWED = {
     # Looks at finished models, so it stands above training, as the command line does.
     "analysis": {"analysis", "evaluation"} | CORE,
     # Atomic writes and output checks: needed by every room that writes, so below all of them.
-    "files": {"files", "errors"},
+    "files": {"files", "errors", "log"},
     "errors": {"errors"},
     "optional": {"errors"},
     "user_code": {"errors", "log"},
@@ -105,11 +106,12 @@ def test_files_are_written_in_one_place():
         r"""\.write_(?:text|bytes)\(|\bopen\([^)]*["'][wxa]b?\+?["']|NamedTemporary|mkstemp|mkdtemp|os\.re(?:name|place)\("""
         r"""|\.savefig\((?!temporary)|imwrite\(|np\.savez?\("""
     )
-    # Files in temporary folders, and the lock of a run.
+    # Files in temporary folders, the lock of a run, and its records, which are appended to.
     known = {
         "paddle_dnl/deployment/export/install.py",
         "paddle_dnl/training/checkpoint.py",
         "paddle_dnl/training/run_folder.py",
+        "paddle_dnl/training/run_records.py",
         "paddle_dnl/weights/archives.py",
         "paddle_dnl/weights/downloads.py",
         "paddle_dnl/weights/manifest.py",
@@ -137,13 +139,22 @@ def test_only_the_bridge_imports_paddleseg():
     assert not wrong
 
 
+def test_what_runs_exported_models_knows_no_training():
+    allowed = {"deployment", "data", "config", "registry", "weights", "profile"} | BASE
+    folder = PACKAGE / "deployment" / "runtime"
+    wrong = {_name(path): sorted(_own_layers(path) - allowed) for path in folder.glob("*.py")}
+    assert not {name for name, layers in wrong.items() if layers}, wrong
+    above = [_name(p) for p in folder.glob("*.py") if any(".deployment.export" in name for name in _imports(p))]
+    assert not above
+
+
 def test_the_layers_named_here_exist():
     assert {_layer(path) for path in MODULES} >= set(ALLOWED)
 
 
 def test_files_stay_readable():
-    """Generated tables would be data, not code; there are none."""
-    long = {_name(p): n for p in WRITTEN if (n := len(p.read_text(encoding="utf-8").splitlines())) >= 400}
+    """Generated tables would be data, not code; there are none. The line of the licence does not count."""
+    long = {_name(p): n for p in WRITTEN if (n := len(p.read_text(encoding="utf-8").splitlines()) - 1) >= 400}
     assert not long, f"files of 400 lines or more: {long}"
 
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The documentation: links and anchors lead somewhere, commands exist, quoted messages are still said, examples run."""
 
 import importlib

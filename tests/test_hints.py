@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What messages tell users to install exists under that name, in a version that this project was tested with."""
 
 import re
@@ -79,7 +80,9 @@ def test_no_hint_installs_this_project_from_an_index():
 
 def test_requirements_file_names_what_is_there():
     """The line of PaddleSeg's users, `pip install -r requirements.txt`, in the root of the repository."""
-    lines = [line.split("#")[0].strip() for line in (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()]
+    lines = [
+        line.split("#")[0].strip() for line in (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    ]
     for line in filter(None, lines):
         if line.startswith("-c "):
             assert (ROOT / line[3:]).is_file()

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Progress that is redirected into a file still says how far it is."""
 
 import logging

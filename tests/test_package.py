@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The package as users get it: sdist and wheel are built, the wheel is installed without the checkout, and its programs run.
 
 The new environment sees the libraries of the one that runs the tests, so that nothing is downloaded.

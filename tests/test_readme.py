@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The two READMEs say the same commands, and the commands exist."""
 
 import importlib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The ablation of the non-local block on generated street scenes: trains, scores and measures every variant.
 
     python tools/ablation.py                              # all variants, seeds 0 1 2; about an hour on one core

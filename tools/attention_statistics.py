@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Measures attention against labels; see `python tools/attention_statistics.py --help`."""
 
 import sys

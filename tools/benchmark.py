@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Measures the engines of an exported folder; see `python tools/benchmark.py --help`."""
 
 import sys

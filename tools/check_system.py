@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Called by `make venv`: are the system libraries there that cv2 and paddle load? Mends what pip can mend.
 
 OpenCV's usual wheel needs libGL and glib, which a bare Debian or Ubuntu lacks; its headless build of the same version does

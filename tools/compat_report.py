@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How much of PaddleSeg works here: every configuration of a checkout through load and build, and tiny runs of every model.
 
     python tools/compat_report.py --paddleseg ../PaddleSeg                  load and build all of its configurations
@@ -10,6 +11,7 @@ docs/compatibility.md. The exit status is 1 where a file that PaddleSeg builds i
 """
 
 import argparse
+import importlib
 import json
 import os
 import sys
@@ -86,7 +88,7 @@ def _weight(backbone: str) -> int:
 
 def chain(path: Path, size: tuple[int, int], seconds: float) -> dict:
     """Result of each program, in order; None for those that an earlier failure leaves out."""
-    found: dict[str, str | None] = dict.fromkeys(stages.CHAIN)
+    found: dict[str, str | None] = dict.fromkeys([*stages.CHAIN, "theirs"])
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         try:
@@ -95,8 +97,12 @@ def chain(path: Path, size: tuple[int, int], seconds: float) -> dict:
             return {**found, "train": f"{type(error).__name__}: {error}"}
         for step, work in stages.CHAIN.items():
             found[step] = stages.in_child(lambda work=work: work(config, folder, size), seconds)
-            if found[step] and step in ("train", "export"):
-                break
+            if found[step]:
+                theirs = stages.THEIRS.get(step)
+                if theirs is not None:
+                    found["theirs"] = stages.in_child(lambda theirs=theirs: theirs(config, folder, size), seconds)
+                if step in ("train", "export"):
+                    break
     return found
 
 
@@ -104,11 +110,12 @@ def _import_all(paddleseg: Path | None) -> None:
     """Everything that the children need."""
     if paddleseg is not None:
         sys.path.insert(0, str(paddleseg.resolve()))
-    import paddle
-
-    stages.prepare_theirs()
     from paddle_dnl import registry
 
+    import paddle
+
+    for module in ("cli.train", "cli.val", "cli.export", "cli.infer", "training.trainer", "deployment.export.exporter"):
+        importlib.import_module(f"paddle_dnl.{module}")
     registry.load_components()
     for kind in registry.REGISTRIES:
         registry.names(kind)
@@ -138,8 +145,9 @@ def describe(results: dict) -> str:
         rows = []
         for model, result in results["chain"].items():
             reason = next((result[s] for s in steps if result[s]), "")
-            rows.append([model, *({"": "yes", None: "-"}.get(result[s], "no") for s in steps), reason])
-        text += _table(["model", *steps, "reason"], rows) + "\n"
+            theirs = {None: "", "": "runs"}.get(result["theirs"], result["theirs"])
+            rows.append([model, *({"": "yes", None: "-"}.get(result[s], "no") for s in steps), reason, theirs])
+        text += _table(["model", *steps, "reason", "PaddleSeg itself"], rows) + "\n"
     return text
 
 

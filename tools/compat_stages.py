@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The stages of `tools/compat_report.py`: what is done with one configuration, ours and PaddleSeg's. Each runs in a child."""
 
 import contextlib
@@ -95,23 +96,24 @@ def build(path: Path) -> None:
             registry.build(step, "transform")
 
 
-def prepare_theirs() -> None:
-    """PaddleSeg without its downloads: start weights are taken as read. To be called before its models are imported."""
+def _without_downloads() -> None:
+    """Makes PaddleSeg take its start weights as read; for a child, which ends soon."""
+    import paddle
+    import paddleseg.utils
     from paddleseg.utils import utils
 
-    for name in ("load_entire_model", "load_pretrained_model"):
-        setattr(utils, name, lambda model, pretrained: None)
-    import paddleseg.utils
-
-    for name in ("load_entire_model", "load_pretrained_model"):
-        if hasattr(paddleseg.utils, name):
-            setattr(paddleseg.utils, name, lambda model, pretrained: None)
+    utils.download_pretrained_model = lambda path: path
+    paddle.load = lambda path, **_: {}
+    for module in (utils, paddleseg.utils):
+        for name in ("load_entire_model", "load_pretrained_model"):
+            setattr(module, name, lambda model, pretrained: None)
 
 
 def build_theirs(path: Path) -> None:
     """The same with PaddleSeg's own code; from 2.8 on it has a builder, before that the configuration builds."""
     from paddleseg.cvlibs import Config
 
+    _without_downloads()
     config = Config(str(path))
     try:
         from paddleseg.cvlibs import SegBuilder
@@ -154,6 +156,10 @@ def tiny_data(folder: Path, classes: int, channels: int, size: tuple[int, int], 
     return {"type": "Dataset", "dataset_root": str(folder), "num_classes": classes}
 
 
+# Transforms that make what a model's losses take beside the label.
+_TARGETS = ("GenerateInstanceTargets", "AddEdgeLabel")
+
+
 def tiny_config(path: Path, folder: Path, size: tuple[int, int], iters: int = 2) -> Path:
     """The configuration's model, losses, optimizer and schedule on tiny data, without start weights."""
     from paddle_dnl.config.reading import to_yaml
@@ -174,7 +180,8 @@ def tiny_config(path: Path, folder: Path, size: tuple[int, int], iters: int = 2)
         data["img_channels"] = channels
         normalise |= {"mean": [0.5] * channels, "std": [0.5] * channels}
     edge = {"edge": True} if dic["train_dataset"].get("edge") else {}
-    dic["train_dataset"] = {**data, **edge, "mode": "train", "train_path": listed, "transforms": [normalise]}
+    targets = [step for step in dic["train_dataset"].get("transforms", []) if step["type"] in _TARGETS]
+    dic["train_dataset"] = {**data, **edge, "mode": "train", "train_path": listed, "transforms": [normalise, *targets]}
     dic["val_dataset"] = {**data, "mode": "val", "val_path": listed, "transforms": [normalise]}
     dic |= {"iters": iters, "batch_size": 2}
     dic.pop("test_config", None)
@@ -223,4 +230,44 @@ def infer(config: Path, folder: Path, size) -> None:
         raise RuntimeError("no result was written")
 
 
+def _theirs(config: Path):
+    from paddleseg.cvlibs import Config
+    from paddleseg.cvlibs.builder import SegBuilder
+
+    _without_downloads()
+    return SegBuilder(Config(str(config)))
+
+
+def train_theirs(config: Path, folder: Path, size) -> None:
+    """Two steps by PaddleSeg's own loop."""
+    import paddleseg.core
+
+    builder = _theirs(config)
+    paddleseg.core.train(
+        builder.model, builder.train_dataset, optimizer=builder.optimizer, losses=builder.loss, iters=2, batch_size=2,
+        save_dir=str(folder / "theirs"),
+    )  # fmt: skip
+
+
+def val_theirs(config: Path, folder: Path, size) -> None:
+    """PaddleSeg's own evaluation, with the weights of the start."""
+    import paddleseg.core
+
+    builder = _theirs(config)
+    paddleseg.core.evaluate(builder.model, builder.val_dataset)
+
+
+def export_theirs(config: Path, folder: Path, size) -> None:
+    """PaddleSeg's own export, at one size."""
+    import paddle
+    from paddleseg.deploy.export import WrappedModel
+
+    os.environ["PADDLESEG_EXPORT_STAGE"] = "True"
+    model = WrappedModel(_theirs(config).model, "argmax")
+    model.eval()
+    spec = [paddle.static.InputSpec(shape=[1, 3, size[1], size[0]], dtype="float32")]
+    paddle.jit.save(paddle.jit.to_static(model, input_spec=spec), str(folder / "theirs" / "model"))
+
+
+THEIRS = {"train": train_theirs, "val": val_theirs, "export": export_theirs}
 CHAIN = {"train": train, "val": val, "export": export, "infer": infer}

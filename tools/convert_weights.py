@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Converts published weights; see `python tools/convert_weights.py --help`."""
 
 import sys

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """See `python tools/count_macs.py --help`."""
 
 import sys

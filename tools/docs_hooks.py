@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Hooks of mkdocs: pages link to files of the repository, which are there on GitHub and not in the site."""
 
 import posixpath

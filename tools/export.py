@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The same as export.py in the root of the repository; see `python tools/export.py --help`."""
 
 import sys

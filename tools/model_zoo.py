@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Writes docs/model_zoo.md, the README of each folder of configurations and the table in both READMEs from configs/zoo.yml."""
 
 import sys

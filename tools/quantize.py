@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Quantises an exported ONNX model to int8; see `python tools/quantize.py --help`."""
 
 import sys

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The whole way of a model in one go, on generated street scenes and a CPU: `make quickstart`.
 
 Each step is a command that can be typed by itself; it is printed before it runs. The first one that fails ends the tour
@@ -13,6 +14,11 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from paddle_dnl.cli._run import run as run_program  # noqa: E402
+from paddle_dnl.files.atomic import write_text  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG = "configs/quickstart/dnlnet_resnet18_mini_cityscapes.yml"
@@ -68,32 +74,37 @@ def run(command: str) -> str:
         [sys.executable, *words[1:]], cwd=ROOT, stdout=subprocess.PIPE, text=True, env=dict(os.environ)
     )
     lines = []
-    for line in process.stdout:
-        print(line, end="", flush=True)
-        lines.append(line)
+    try:
+        for line in process.stdout:
+            print(line, end="", flush=True)
+            lines.append(line)
+    except KeyboardInterrupt:  # by a signal to this process alone, or to the whole group
+        process.terminate()
+        process.wait()
+        raise
     if process.wait():
         print(f"The step failed with exit status {process.returncode}: {command}", file=sys.stderr)
-        sys.exit(process.returncode)
+        sys.exit(process.returncode if process.returncode > 0 else 128 - process.returncode)
     return "".join(lines)
 
 
-def main() -> None:
-    """Runs all steps and prints where the pictures are and the mIoU."""
+def main(argv=None) -> int:
+    """Runs all steps and prints where the pictures are and the mIoU; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--save_dir", default="output/quickstart")
-    out = parser.parse_args().save_dir
-    (ROOT / out).mkdir(parents=True, exist_ok=True)
+    out = parser.parse_args(argv).save_dir
     timings, miou = {}, None
     for name, command in commands(out):
         began = time.perf_counter()
-        (ROOT / out / "timings.json").write_text(json.dumps(timings, indent=1))
+        write_text(ROOT / out / "timings.json", json.dumps(timings, indent=1))
         text = run(command)
         timings[name] = time.perf_counter() - began
         if name == "evaluate":
             miou = re.findall(r"\[EVAL\] #Images: \d+ mIoU: ([\d.]+)", text)[-1]
     print(f"\nPictures and report: {out}/report.html")
     print(f"mIoU: {miou}")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    run_program("quickstart")

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """Writes the counts of the reliability tests into docs/reliability.md.
 
 make test-slow                                                # writes output/reliability.json

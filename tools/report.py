@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Writes a training report; see `python tools/report.py --help`."""
 
 import sys

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Shows what a model attends to; see `python tools/visualize_attention.py --help`."""
 
 import sys

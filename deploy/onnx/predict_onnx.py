@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """An exported folder on one picture, without paddle_dnl or Paddle: python predict_onnx.py FOLDER IMAGE LABEL.png"""
 
 import sys

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Runs an exported model on pictures; see `python deploy/python/infer.py --help`."""
 
 import sys

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Serves an exported model over HTTP; see `python deploy/serving/serve.py --help` and docs/serving.md."""
 
 import sys

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The inputs of layers during one pass of a model, kept by hooks that are gone afterwards."""
 
 import contextlib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The table and the chart of tools/attention_statistics.py."""
 
 from pathlib import Path

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The filters that a DMNet makes for one image."""
 
 from paddle_dnl.analysis.capture import layers_with_inputs

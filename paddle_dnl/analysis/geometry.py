@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which position of a feature map a pixel of the original image belongs to, and maps back at the image's size."""
 
 from collections.abc import Sequence

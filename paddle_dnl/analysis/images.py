@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Images as a model's configuration prepares them for validation."""
 
 from dataclasses import dataclass

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Attention weights of a disentangled or plain non-local block, for the queries that are asked for.
 
 Everything is computed from the queries, keys and unary logits of one image, row by row: memory is linear in the number of

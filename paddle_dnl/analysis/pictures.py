@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Attention maps, sampled points and filters as pictures. Pictures are BGR uint8, as OpenCV has them."""
 
 from collections.abc import Sequence

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """From attention to files: what tools/visualize_attention.py writes for one image."""
 
 from collections.abc import Sequence
@@ -39,7 +40,10 @@ def render_nonlocal(attention: BlockAttention, geometry: Geometry, scene: Scene)
     unary, unary_title = None, ""
     if parts.has_unary:
         heat = parts.unary()
-        unary, unary_title = _overlay(heat, geometry, scene.picture), f"unary, {heat.max() * heat.size:.1f} x even at most"
+        unary, unary_title = (
+            _overlay(heat, geometry, scene.picture),
+            f"unary, {heat.max() * heat.size:.1f} x even at most",
+        )
         save_image(scene.folder / "unary.png", unary)
     rows = []
     for x, y in scene.points:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Where the pixels of a DGMN2 network look: nine points per head, each with a weight."""
 
 from collections.abc import Iterator

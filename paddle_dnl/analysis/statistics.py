@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How much attention falls on the query's category and on boundaries: definitions in docs/attention.md.
 
 An overlap is a share of attention. Let w_j be the weights of one map over the positions j of the feature map, and R a region

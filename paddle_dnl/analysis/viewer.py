@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One HTML file in which the mouse is the query: the pairwise maps of a grid of points, as bytes, beside the picture."""
 
 import base64

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Flags that several programs share, with PaddleSeg's names and meanings."""
 
 import argparse
@@ -27,6 +28,11 @@ def add_config(parser: argparse.ArgumentParser, help: str = "YAML configuration"
     options.setdefault("required", True)
     text = f"{help}: a file, or a name that `paddle-dnl configs` lists"
     parser.add_argument("--config", help=text, **options).completer = _complete_config
+    add_overrides(parser)
+
+
+def add_overrides(parser: argparse.ArgumentParser) -> None:
+    """--opts, --custom_imports and --trust_config, of programs whose configuration is a positional argument."""
     parser.add_argument("--opts", nargs="+", metavar="KEY=VALUE", help="replace values of the configuration")
     parser.add_argument(
         "--custom_imports", nargs="+", metavar="MODULE", help="your .py files and modules, which register components"

@@ -1,11 +1,16 @@
+# SPDX-License-Identifier: Apache-2.0
 """What every program does around its `main`: errors to one line and an exit status."""
 
 import errno
 import importlib
 import os
+import signal
 import sys
 import traceback
 import warnings
+
+# Without a file's name only these are certain to be the machine's state and no defect.
+_OF_THE_MACHINE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
 def run(module: str, argv: list[str] | None = None) -> None:
@@ -18,11 +23,17 @@ def run(module: str, argv: list[str] | None = None) -> None:
     stderr.
     """
     warnings.filterwarnings("ignore", message="No ccache found")
+    _open_streams()
+    from paddle_dnl.startup import configure_process, import_guard, termination
+
+    termination.install()
     from paddle_dnl import optional
     from paddle_dnl.errors import PaddleDnlError
-    from paddle_dnl.startup import configure_process, import_guard
+    from paddle_dnl.files.caches import provide_home
+    from paddle_dnl.files.problems import reason
 
     configure_process()
+    provide_home()
     try:
         program = importlib.import_module(module)
         under_launch = getattr(program, "UNDER_LAUNCH", "rank 0") if _in_group() else "alone"
@@ -30,7 +41,9 @@ def run(module: str, argv: list[str] | None = None) -> None:
             from paddle_dnl.distributed import collectives
 
             collectives.initialise()
-        status = 0 if under_launch == "rank 0" and os.environ.get("PADDLE_TRAINER_ID", "0") != "0" else program.main(argv)
+        status = (
+            0 if under_launch == "rank 0" and os.environ.get("PADDLE_TRAINER_ID", "0") != "0" else program.main(argv)
+        )
         sys.stdout.flush()
     except PaddleDnlError as error:
         status = _fail(str(error), error.exit_status)
@@ -44,24 +57,51 @@ def run(module: str, argv: list[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 0
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.ENOTDIR, errno.EFBIG):
-            traceback.print_exc()
-            _tell_other_ranks(str(error))
-            status = 1
+        if error.filename is not None:
+            path = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else str(error.filename)
+            status = _fail(f"{path}: {reason(error, path)}", 1)
+        elif error.errno in _OF_THE_MACHINE:
+            status = _fail(f"output: {error.strerror}", 1)
         else:
-            status = _fail(f"{error.filename or 'output'}: {error.strerror}", 1)
+            status = _defect(error)
     except MemoryError:
         status = _fail("out of memory; a smaller --batch_size or sliding evaluation (--is_slide) needs less", 1)
-    except KeyboardInterrupt:
-        status = _fail("interrupted", 130)
-    except Exception as error:  # a defect of the program: its traceback is what helps
-        if _has_lost_others(error):
-            _end_in_group(1)
-        traceback.print_exc()
-        _tell_other_ranks(f"{type(error).__name__}: {error}")
-        status = 1
+    except KeyboardInterrupt as error:
+        status = _fail(*termination.describe(getattr(error, "number", signal.SIGINT)))
+    except Exception as error:
+        if termination.seen() is not None:  # a library has turned the signal's exception into another one
+            status = _fail(*termination.describe(termination.seen()))
+        else:
+            if _has_lost_others(error):
+                _end_in_group(1)
+            status = _defect(error)
+    termination.uninstall()
     _end_in_group(status or 0)
     sys.exit(status)
+
+
+def _open_streams() -> None:
+    """Gives a process that was started with closed streams new ones, before a file of ours gets their numbers.
+
+    What a stream cannot encode is written as an escape.
+    """
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the smallest free number
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
+        elif hasattr(getattr(sys, name), "reconfigure"):
+            getattr(sys, name).reconfigure(errors="backslashreplace")
+
+
+def _defect(error: Exception) -> int:
+    """An error that the program should not have: its traceback is what helps."""
+    traceback.print_exc()
+    _tell_other_ranks(f"{type(error).__name__}: {error}")
+    return 1
 
 
 def _end_in_group(status: int) -> None:
@@ -87,11 +127,13 @@ def _fail(text: str, status: int) -> int:
     watch = sys.modules.get("paddle_dnl.distributed.watch")
     if watch is not None and watch.others_ended():
         return status  # the watchdog has said which rank ended first
+    from paddle_dnl.files.shown import printable
+
     if os.environ.get("PADDLE_DNL_TRACEBACK"):
         traceback.print_exc()
     rank = os.environ.get("PADDLE_TRAINER_ID")
     where = f" (rank {rank})" if rank is not None and _in_group() else ""
-    print(f"Error{where}: {text}", file=sys.stderr, flush=True)
+    print(f"Error{where}: {printable(text)}", file=sys.stderr, flush=True)
     _tell_other_ranks(text)
     return status
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Command line of tools/benchmark.py: what each engine makes of an exported folder on this machine."""
 
 import argparse

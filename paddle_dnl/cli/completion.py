@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Command line of `paddle-dnl completion`, and the completion itself, by argcomplete."""
 
 import argparse

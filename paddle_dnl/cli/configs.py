@@ -1,8 +1,10 @@
+# SPDX-License-Identifier: Apache-2.0
 """Command line of `paddle-dnl configs`: the model zoo listed, shown and copied."""
 
 import argparse
 from pathlib import Path
 
+from paddle_dnl.cli import configs_new
 from paddle_dnl.errors import UsageError
 from paddle_dnl.files.atomic import write_text
 
@@ -20,13 +22,17 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--dataset", help="only this dataset, such as cityscapes, ade20k or voc")
     parser.add_argument("--model", help="only this model, such as dnlnet or setr")
-    actions = parser.add_subparsers(dest="action", metavar="show NAME | copy NAME DIR")
+    actions = parser.add_subparsers(dest="action", metavar="show NAME | copy NAME DIR | new")
     show = actions.add_parser("show", help="print one with its bases merged in", description="Prints a configuration.")
     show.add_argument("name", help="name or path")
     copy = actions.add_parser(
         "copy", help="write one as a single file to edit", description="Writes a configuration as one file to edit."
     )
     copy.add_argument("name", help="name or path")
+    new = actions.add_parser(
+        "new", help="write one for your own data", description="Writes a commented configuration for your own data."
+    )
+    configs_new.add_flags(new)
     copy.add_argument("folder", type=Path, help="gets NAME.yml; made if it is not there")
     return parser
 
@@ -84,6 +90,8 @@ def _flattened(name: str) -> tuple[Path, str]:
 def main(argv=None) -> int:
     """Lists, shows or copies; returns the exit status."""
     args = make_parser().parse_args(argv)
+    if args.action == "new":
+        return configs_new.write(args)
     if args.action is None:
         print(_list(args))
         return 0

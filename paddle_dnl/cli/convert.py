@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Command line of tools/convert_weights.py: published weights of other projects as files for this one.
 
     python tools/convert_weights.py --source mmseg --input dnl_r50-d8_512x1024_40k_cityscapes.pth \
@@ -49,15 +50,6 @@ def make_parser() -> argparse.ArgumentParser:
 def parse_args(argv=None) -> argparse.Namespace:
     """Flags as given, or the exit of argparse."""
     return make_parser().parse_args(argv)
-
-
-def _read(path: Path) -> dict[str, np.ndarray]:
-    from paddle_dnl.weights.convert import read_torch_weights
-    from paddle_dnl.weights.loading import NAME_TABLE, read_params
-
-    if path.suffix not in _PADDLE_FILES:
-        return read_torch_weights(path)
-    return {key: value for key, value in read_params(path).items() if key != NAME_TABLE}
 
 
 def _check_output(path: Path) -> None:
@@ -151,6 +143,7 @@ def main(argv=None) -> int:
     from paddle_dnl.models.build import build_model
     from paddle_dnl.weights.convert import ConversionError, convert_with_report
     from paddle_dnl.weights.loading import load_weights
+    from paddle_dnl.weights.start_weights import read_any
 
     output = Path(args.output)
     _check_output(output)
@@ -159,7 +152,7 @@ def main(argv=None) -> int:
     check_outputs([output, _report_path(output)], [args.input, *config.files, args.verify, spec])
     if args.part == "backbone" and (args.verify or args.skip_classifier or args.skip_auxiliary):
         raise UsageError("--part backbone: a backbone has no logits, classes or auxiliary head; drop that flag")
-    state = _read(Path(args.input))
+    state = read_any(args.input)
     model = build_model(config)
     options = {"skip_classifier": args.skip_classifier, "skip_auxiliary": args.skip_auxiliary}
     try:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Command line of tools/data/convert_pascal_context.py."""
 
 import argparse

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Command line of tools/data/create_dataset_list.py."""
 
 import argparse

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Command line of deploy/python/infer.py: an exported folder on pictures, a video or a camera."""
 
 import argparse
@@ -43,7 +44,18 @@ def make_parser() -> argparse.ArgumentParser:
     add("--model_name", default="", help="name shown by --benchmark")
     switch("--with_argmax", False, "accepted; scores are always turned into classes")
     switch("--print_detail", True, "log each image")
-    add("--wrong_size", choices=("resize", "refuse"), default="resize", help="images a fixed-size model does not take")
+    add(
+        "--wrong_size",
+        choices=("resize", "refuse"),
+        help="images a fixed-size model does not take; default: see --tile",
+    )
+    add(
+        "--tile",
+        choices=("auto", "never"),
+        default="auto",
+        help="overlapping tiles for images over 1.5 times the model's size",
+    )
+    add("--tile_overlap", type=float, default=0.25, help="share of a tile that it has in common with its neighbour")
     add("--max_pixels", type=int, default=80_000_000, help="larger images are refused before they are decoded")
     add("--video_output", choices=("video", "frames"), default="video", help="overlay video, or numbered pictures")
     add("--max_frames", type=int, help="of a video or camera; default all, of a camera until Ctrl-C")
@@ -104,6 +116,7 @@ def _make_predictor(args: argparse.Namespace, is_long: bool):
     from paddle_dnl.deployment.runtime.predictor import Predictor
 
     limits = {"wrong_size": args.wrong_size, "max_pixels": args.max_pixels}
+    limits |= {"tile": args.tile, "tile_overlap": args.tile_overlap}
     name, options = resolve_engine(args.engine, read_deploy_config(args.config), EngineOptions(**_engine_options(args)))
     if name == "paddle" and is_long:
         return Predictor(args.config, engine=EngineProcess(args.config, name, **asdict(options)), **limits)

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`paddle-dnl PROGRAM ...`, the console command; also `python -m paddle_dnl`."""
 
 import os

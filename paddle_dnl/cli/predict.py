@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Command line of predict.py."""
 
 import argparse
@@ -17,6 +18,13 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--custom_color", nargs="+", type=int, metavar="N", help="R G B for each class in turn")
     parser.add_argument("--device_id", type=int, default=0, help="number of the GPU")
     _arguments.add_augmented(parser, "aug_pred")
+    parser.add_argument(
+        "--save_prob",
+        nargs="?",
+        const="float16",
+        choices=("float16", "uint8"),
+        help="also probabilities/NAME.npz with probabilities [K, h, w]; uint8 holds them times 255",
+    )
     return parser
 
 
@@ -53,6 +61,7 @@ def main(argv=None) -> int:
         precision=args.precision,
         amp_level=args.amp_level,
         inputs=[*config.files, model_path],
+        save_prob=args.save_prob,
         **settings,
     )
     return 0

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The programs of `paddle-dnl`, the only list of them: a new one adds a line here.
 
 Each module has `make_parser()`, which imports no Paddle, and `main(argv)`, which returns the exit status.
@@ -25,9 +26,15 @@ PROGRAMS = {
     "convert": Program("paddle_dnl.cli.convert", "convert published weights of other projects"),
     "report": Program("paddle_dnl.cli.report", "write an HTML report of a training run"),
     "macs": Program("paddle_dnl.cli.count_macs", "count parameters and multiply-accumulates"),
-    "configs": Program("paddle_dnl.cli.configs", "list, show or copy the configurations of the model zoo"),
+    "configs": Program(
+        "paddle_dnl.cli.configs", "list, show, copy the model zoo's configurations; make one for your data"
+    ),
     "info": Program("paddle_dnl.cli.info", "show versions, devices and optional libraries"),
     "completion": Program("paddle_dnl.cli.completion", "print the completion code for a shell"),
+    "data import": Program("paddle_dnl.cli.data_import", "labelme, COCO, VOC, CVAT or masks to training data"),
+    "data split": Program("paddle_dnl.cli.data_split", "write train, val and test lists with every class in each"),
+    "data describe": Program("paddle_dnl.cli.data_describe", "count classes, sizes and duplicates of a dataset"),
+    "data preview": Program("paddle_dnl.cli.data_preview", "show pictures as the network will see them"),
     "data mini-cityscapes": Program("paddle_dnl.cli.mini_cityscapes", "generate street scenes to try things on"),
     "data convert-cityscapes": Program("paddle_dnl.cli.convert_cityscapes", "Cityscapes polygons to label images"),
     "data convert-pascal-context": Program("paddle_dnl.cli.convert_pascal_context", "PASCAL Context to label images"),

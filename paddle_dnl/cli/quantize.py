@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Command line of tools/quantize.py: an exported ONNX model to int8, with accuracy and speed before and after."""
 
 import argparse

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Command line of tools/report.py: a report of a training run as a single HTML file."""
 
 import argparse
@@ -5,6 +6,7 @@ import json
 from pathlib import Path
 
 from paddle_dnl.cli import _arguments
+from paddle_dnl.errors import DataError
 
 import numpy as np
 
@@ -15,11 +17,14 @@ _PANEL_WIDTH = 640
 def make_parser() -> argparse.ArgumentParser:
     """The flags of tools/report.py."""
     parser = argparse.ArgumentParser(description="Writes a report of a run: scores, pictures, curves, timings.")
-    parser.add_argument("--run_dir", required=True, help="--save_dir of train.py, trained with --use_vdl")
+    parser.add_argument("--run_dir", required=True, help="--save_dir of train.py")
     _arguments.add_config(parser, "its val_dataset is the truth; default config.yml of the run", required=False)
     parser.add_argument("--model_path", help="weights to score; default: best_model/model.pdparams of the run")
     parser.add_argument("--prediction_dir", help="in place of a model: label pictures of predict.py or infer.py")
     parser.add_argument("--save_dir", help="folder for report.html and its PNGs; default: the run's")
+    parser.add_argument(
+        "--scores", help="scores.json of val.py --save_dir; default: the one in the run's folder, if any"
+    )
     parser.add_argument("--timings", help="JSON file of step name -> seconds")
     parser.add_argument("--num_rows", type=int, default=6, help="images shown from the best to the worst")
     parser.add_argument("--num_worst", type=int, default=3, help="worst images shown by themselves")
@@ -82,6 +87,23 @@ def _summary(metrics, count: int) -> list[tuple[str, str]]:
     ]
 
 
+def _more_scores(args: argparse.Namespace) -> list[tuple[str, str]]:
+    """What val.py --save_dir wrote of boundaries and calibration."""
+    path = Path(args.scores or Path(args.run_dir) / "scores.json")
+    if not path.is_file():
+        if args.scores:
+            raise DataError(f"--scores {path}: no such file; val.py --save_dir writes it")
+        return []
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        names = {"boundary_iou": "boundary IoU", "expected_calibration_error": "expected calibration error"}
+        return [
+            (f"{text} ({path.name})", f"{found[key]:.4f}") for key, text in names.items() if found.get(key) is not None
+        ]
+    except (ValueError, AttributeError, TypeError) as error:
+        raise DataError(f"{path}: is no scores.json of val.py ({error})") from error
+
+
 def training_times(scalars: dict[str, tuple[list[int], list[float]]], batch_size: int) -> list[tuple[str, str]]:
     """What a run's VisualDL files tell of its speed; each of their points is the mean of the steps since the one before."""
     if "Train/batch_cost" not in scalars:
@@ -115,10 +137,11 @@ def _result_sections(args, config, out: Path) -> list:
     """Scores, pictures of an even sample, the worst images, and the classes."""
     from paddle_dnl import registry
     from paddle_dnl.data.classes import IGNORED_COLOR, classes_of
+    from paddle_dnl.data.page import Section
     from paddle_dnl.evaluation import curves
+    from paddle_dnl.evaluation.class_table import class_rows, table_cells
     from paddle_dnl.evaluation.image_scores import score_images
     from paddle_dnl.evaluation.metrics import Metrics
-    from paddle_dnl.evaluation.report import Section
 
     dataset = registry.build(config.val_dataset_cfg, "dataset", "val_dataset")
     info = classes_of(dataset)
@@ -133,7 +156,7 @@ def _result_sections(args, config, out: Path) -> list:
     legend = [*zip(info.names, info.colors, strict=True), ("ignored", IGNORED_COLOR)]
     draw = (dataset, scores, predicted, info.colors)
     return [
-        Section("Result", rows=_summary(metrics, len(dataset)), note=said),
+        Section("Result", rows=_summary(metrics, len(dataset)) + _more_scores(args), note=said),
         Section(
             "Image | truth | prediction",
             pictures=_pictures(*draw, even, out / "prediction"),
@@ -141,13 +164,38 @@ def _result_sections(args, config, out: Path) -> list:
             note="From the best to the worst image of the validation set in even steps.",
         ),
         Section("Worst images", pictures=_pictures(*draw, worst, out / "worst"), note="The worst first."),
-        Section("Classes", pictures=[(out / "class_iou.png", "IoU by class"), (out / "confusion.png", "Confusion")]),
+        Section(
+            "Classes",
+            table=table_cells(class_rows(info.names, confusion)),
+            pictures=[(out / "class_iou.png", "IoU by class"), (out / "confusion.png", "Confusion")],
+        ),
     ]
+
+
+def _timings(path: str | None) -> dict[str, float]:
+    """The seconds of each step.
+
+    Raises:
+        DataError: not a JSON mapping of numbers.
+    """
+    from paddle_dnl.errors import DataError
+
+    if path is None:
+        return {}
+    try:
+        found = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"--timings {path}: cannot be read as JSON ({error})") from error
+    if not isinstance(found, dict) or not all(type(value) in (int, float) for value in found.values()):
+        raise DataError(f'--timings {path}: expected names of steps with their seconds, for instance {{"train": 12.5}}')
+    return found
 
 
 def _names(args: argparse.Namespace) -> list[str]:
     """All files that a report may consist of."""
-    pictures = [f"{kind}_{i}.png" for kind, n in (("prediction", args.num_rows), ("worst", args.num_worst)) for i in range(n)]
+    pictures = [
+        f"{kind}_{i}.png" for kind, n in (("prediction", args.num_rows), ("worst", args.num_worst)) for i in range(n)
+    ]
     return ["report.html", "training.png", "class_iou.png", "confusion.png", *pictures]
 
 
@@ -155,9 +203,9 @@ def main(argv=None) -> int:
     """Writes report.html, training.png, class_iou.png, confusion.png, prediction_*.png and worst_*.png."""
     args = parse_args(argv)
     from paddle_dnl.config.lookup import find_config
+    from paddle_dnl.data.page import Section, write_page
     from paddle_dnl.errors import UsageError
     from paddle_dnl.evaluation import curves
-    from paddle_dnl.evaluation.report import Section, write_report
     from paddle_dnl.files.outputs import check_outputs
     from paddle_dnl.log import logger
     from paddle_dnl.startup.environment import describe
@@ -175,13 +223,13 @@ def main(argv=None) -> int:
     scalars = curves.read_scalars(args.run_dir)
     curves.draw_training(scalars, out / "training.png")
     result, sample, worst, classes = _result_sections(args, config, out)
-    timings = json.loads(Path(args.timings).read_text()) if args.timings else {}
+    timings = _timings(args.timings)
     times = training_times(scalars, config.batch_size) + [(name, f"{s:.1f} s") for name, s in timings.items()]
     curve = Section("Training", pictures=[(out / "training.png", "Training loss and validation mIoU")])
     environment = Section("Environment", rows=list(describe().items()))
     sections = [result, sample, worst, curve, classes, Section("Timings", rows=times), environment]
     title = f"{config.model_cfg['type']}: {path.stem if args.config else Path(args.run_dir).name}"
-    write_report(out / "report.html", title, f"{config.iters} iterations, batch {config.batch_size}", sections)
+    write_page(out / "report.html", title, f"{config.iters} iterations, batch {config.batch_size}", sections)
     logger.info(f"report: {out / 'report.html'}")
     return 0
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Command line of `paddle-dnl serve`; its flags are the settings of the service."""
 
 import argparse

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Command line of train.py."""
 
 import argparse
@@ -16,6 +17,8 @@ def make_parser() -> argparse.ArgumentParser:
     add("--iters", type=int, help="optimizer steps; replaces the configuration's value")
     add("--batch_size", type=int, help="samples per process; replaces the configuration's value")
     add("--learning_rate", type=float, help="replaces the configuration's value")
+    add("--pretrained", metavar="FILE", help="start weights of the backbone in any format that can be converted")
+    add("--from_scratch", action="store_true", help="no start weights, on purpose")
     add("--save_dir", default="./output", help="folder of checkpoints and VisualDL files")
     add("--save_interval", type=int, default=1000, help="steps between checkpoints (and evaluations with --do_eval)")
     add("--resume_model", help="checkpoint folder or folder of a run, or `auto` for the newest in --save_dir")
@@ -48,6 +51,8 @@ def parse_args(argv=None) -> argparse.Namespace:
             raise UsageError(f"--{name} must be at least 1, got {getattr(args, name)}")
     if args.num_workers < 0:
         raise UsageError(f"--num_workers must not be negative, got {args.num_workers}")
+    if args.pretrained and args.from_scratch:
+        raise UsageError("--pretrained and --from_scratch contradict each other: remove one of them")
     if args.early_stop_intervals and not args.do_eval:
         raise UsageError("--early_stop_intervals needs --do_eval")
     return args
@@ -58,8 +63,17 @@ def main(argv=None) -> int:
     args = parse_args(argv)
     _arguments.check_common(args)
     config = _arguments.make_config(
-        args, learning_rate=args.learning_rate, batch_size=args.batch_size, iters=args.iters
+        args,
+        learning_rate=args.learning_rate,
+        batch_size=args.batch_size,
+        iters=args.iters,
+        pretrained=args.pretrained,
+        from_scratch=args.from_scratch,
     )
+    if args.resume_model is None:
+        from paddle_dnl.models.build import require_start_weights
+
+        require_start_weights(config)  # before data are looked at
     args.to_static_training = args.to_static_training or config.to_static_training
     if args.do_eval and not config.val_dataset_cfg:
         raise UsageError(f"--do_eval: {args.config} has no val_dataset")

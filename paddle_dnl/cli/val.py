@@ -1,6 +1,8 @@
+# SPDX-License-Identifier: Apache-2.0
 """Command line of val.py."""
 
 import argparse
+from pathlib import Path
 
 from paddle_dnl.cli import _arguments
 
@@ -16,12 +18,37 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--batch_size", type=int, help="images at once, of equal size; default: test_config's, else 1")
     parser.add_argument("--auc_roc", action="store_true", help="also the area under the ROC curve")
     _arguments.add_augmented(parser, "aug_eval")
+    parser.add_argument("--save_dir", help="write scores.json, classes.csv, confusion.csv and .png, images.csv there")
+    parser.add_argument("--save_pred", action="store_true", help="with --save_dir: label pictures, pred/NAME.png")
+    parser.add_argument(
+        "--save_prob",
+        nargs="?",
+        const="float16",
+        choices=("float16", "uint8"),
+        help="with --save_dir: probabilities [K, h, w], prob/NAME.npz; uint8 holds them times 255",
+    )
+    parser.add_argument(
+        "--cityscapes_submission",
+        action="store_true",
+        help="with --save_dir: cityscapes_submission.zip with labelIds for the test server",
+    )
     return parser
 
 
 def parse_args(argv=None) -> argparse.Namespace:
     """Flags as given, or the exit of argparse."""
     return make_parser().parse_args(argv)
+
+
+def _outputs(args: argparse.Namespace, dataset):
+    """The writer of files that the flags ask for, or None."""
+    if not args.save_dir:
+        return None
+    from paddle_dnl.evaluation.outputs import EvalOutputs, OutputOptions
+
+    return EvalOutputs(
+        dataset, OutputOptions(Path(args.save_dir), args.save_pred, args.save_prob, args.cityscapes_submission)
+    )
 
 
 def main(argv=None) -> int:
@@ -42,20 +69,27 @@ def main(argv=None) -> int:
         if args.batch_size < 1:
             raise UsageError(f"--batch_size must be at least 1, got {args.batch_size}")
         settings["batch_size"] = args.batch_size
+    for name in ("save_pred", "save_prob", "cityscapes_submission"):
+        if getattr(args, name) and not args.save_dir:
+            raise UsageError(f"--{name} needs --save_dir")
     from paddle_dnl.data.check import check_dataset
     from paddle_dnl.distributed import collectives
     from paddle_dnl.evaluation.evaluator import evaluate
+    from paddle_dnl.evaluation.transform_check import require_restorable
     from paddle_dnl.models.build import build_model
     from paddle_dnl.profile.memory_plan import announce_evaluation
 
     collectives.initialise()
     dataset = registry.build(config.val_dataset_cfg, "dataset", "val_dataset")
     check_dataset(dataset, "val_dataset", num_workers=args.num_workers, gather=collectives.all_gather_object)
+    require_restorable(dataset)
     model = build_model(config, pretrained=model_path)
     announce_evaluation(model, dataset, settings)
-    evaluate(
-        model, dataset, num_workers=args.num_workers, precision=args.precision, amp_level=args.amp_level, **settings
-    )
+    outputs = _outputs(args, dataset)
+    settings |= {"num_workers": args.num_workers, "precision": args.precision, "amp_level": args.amp_level}
+    result = evaluate(model, dataset, observe=outputs and outputs.observe, **settings)
+    if outputs is not None:
+        outputs.finish(result, {"config": args.config, "model_path": model_path, "settings": settings})
     collectives.finish()
     return 0
 

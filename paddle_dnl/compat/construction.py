@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Building models and backbones of PaddleSeg without their start weights, which only our own reader reads.
 
 Their constructors fetch and unpickle `pretrained`. Most accept None; some insist on a file: they read it in `init_weight`, to
@@ -20,13 +21,31 @@ def construct(cls: Callable, arguments: dict):
     if "pretrained" in parameters and parameters["pretrained"].default is inspect.Parameter.empty:
         arguments = {**arguments, "pretrained": None}
     try:
-        return cls(**arguments)
+        return _for_this_device(cls(**arguments))
     except TypeError as error:
         if "not NoneType" not in str(error):  # os.path.exists(None)
             raise
     with _reading_by(lambda path: {}, lambda layer, path: None):
         layer = cls(**{**arguments, "pretrained": ""})
     setattr(layer, _INSISTS, True)
+    return _for_this_device(layer)
+
+
+def _for_this_device(layer):
+    """Batch norm in place of `nn.SyncBatchNorm` on a CPU, which has no kernel for it; the same parameters and buffers.
+
+    Some models ask for it by name, where PaddleSeg's own wrapper would have chosen by device.
+    """
+    paddle = importlib.import_module("paddle")
+    if paddle.get_device() != "cpu" or not isinstance(layer, paddle.nn.Layer):
+        return layer
+    for parent in layer.sublayers(include_self=True):
+        for name, norm in parent.named_children():
+            if isinstance(norm, paddle.nn.SyncBatchNorm):
+                plain = paddle.nn.BatchNorm2D(norm._num_features, norm._momentum, norm._epsilon)
+                plain.weight, plain.bias = norm.weight, norm.bias
+                plain._mean, plain._variance = norm._mean, norm._variance
+                setattr(parent, name, plain)
     return layer
 
 

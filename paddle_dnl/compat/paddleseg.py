@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Components of an installed PaddleSeg by name: the release on PyPI (2.8.0) or a git checkout of its develop branch.
 
 The only place from which PaddleSeg is imported, and only when something asks for one of its names.
@@ -50,7 +51,8 @@ def install_hint() -> str:
 def _manager():
     try:
         for name in _MODULES:
-            importlib.import_module(f"{PACKAGE}.{name}")
+            if importlib.util.find_spec(f"{PACKAGE}.{name}") is not None:  # up to 2.7 there are no optimizers
+                importlib.import_module(f"{PACKAGE}.{name}")
         return importlib.import_module(f"{PACKAGE}.cvlibs.manager")
     # Its import runs code of OpenCV, SciPy, scikit-learn and others, built for other versions of each other perhaps.
     except Exception as error:
@@ -68,7 +70,8 @@ def manager(kind: str):
     """
     if not is_installed():
         raise ConfigError(f"PaddleSeg is not installed: {INSTALL}")
-    return getattr(_manager(), _MANAGERS[kind])
+    module = _manager()
+    return getattr(module, _MANAGERS[kind], None) or module.ComponentManager(kind)
 
 
 def names(kind: str) -> list[str]:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`import paddle_dnl.paddleseg_plugin` makes this project's components available to PaddleSeg's own tools.
 
 Names that PaddleSeg does not have are added to its registries. Names that it has keep PaddleSeg's components until they are

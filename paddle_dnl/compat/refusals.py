@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Arguments with which a component of PaddleSeg would run text as code, unpickle weights or unpack a fetched archive.
 
 A configuration may come from a stranger; ours do none of this with theirs.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """PaddleSeg's YAML configurations, read strictly: `_base_`, `_inherited_`, `type` mappings, `--opts` overrides."""
 
 __all__ = ["Config"]

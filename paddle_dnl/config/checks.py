@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Checks of a whole configuration: known keys, known components and arguments, values that fit together.
 
 Each check works on the plain dict, raises `ConfigError` with file, dotted key and nearest valid name, and fills in what
@@ -17,12 +18,14 @@ from paddle_dnl.optim.groups import number
 _REQUIRED = ("batch_size", "iters", "train_dataset", "optimizer", "lr_scheduler", "loss", "model")
 _OPTIONAL = (
     "val_dataset", "test_config", "to_static_training", "export", "distill_loss", "grad_accum_iters", "ema_decay",
-    "pretrained_sha256", "custom_imports",
+    "pretrained_sha256", "start_weights", "custom_imports",
 )  # fmt: skip
 _TEST_KEYS = (
     "aug_eval", "scales", "flip_horizontal", "flip_vertical", "is_slide", "crop_size", "stride", "average", "align_corners",
     "auc_roc", "batch_size", "while_training",
 )  # fmt: skip
+# The file that a recipe begins with, where its project publishes it, and the converter's name of that project.
+_START_WEIGHT_KEYS = ("file", "from", "source")
 _SECTIONS = {"model": "model", "train_dataset": "dataset", "val_dataset": "dataset", "optimizer": "optimizer"}
 
 
@@ -64,6 +67,15 @@ def _check_top_level(config: dict) -> None:
     decay = config.get("ema_decay", 0.999)
     if isinstance(decay, bool) or not isinstance(decay, int | float) or not 0 <= decay < 1:
         raise ConfigError(f"ema_decay: must be a number in [0, 1), got {decay!r}")
+    wanted = config.get("start_weights")
+    if wanted is not None:
+        if not isinstance(wanted, dict) or not all(isinstance(value, str) for value in wanted.values()):
+            raise ConfigError(f"start_weights: expected file, from and source, each a text; got {wanted!r}")
+        for key in wanted:
+            _refuse_unknown(key, _START_WEIGHT_KEYS, "start_weights")
+        for key in _START_WEIGHT_KEYS:
+            if key not in wanted:
+                raise ConfigError(f"start_weights.{key}: missing")
     if not isinstance(config.get("to_static_training", False), bool):
         raise ConfigError(f"to_static_training: must be true or false, got {config['to_static_training']!r}")
 

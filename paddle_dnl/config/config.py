@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`Config`: a whole experiment in one YAML file, resolved and checked before anything is built."""
 
 import contextlib
@@ -13,16 +14,28 @@ from paddle_dnl.config.spellings import modernise
 from paddle_dnl.errors import ConfigError
 
 
+def _set_start_weights(model, path: str | None) -> None:
+    """`path`, or null, as the only start weights of a `model` section; a section that is none is for the checks."""
+    if not isinstance(model, dict):
+        return
+    has_backbone = isinstance(model.get("backbone"), dict)
+    if has_backbone:
+        model.pop("pretrained", None)
+    (model["backbone"] if has_backbone else model)["pretrained"] = path
+
+
 class Config:
     """A configuration file with its bases, the overrides of the command line, and defaults, all checked.
 
     Has the attributes of PaddleSeg's `Config` and `files`, the paths that were read; beyond its keys it knows
-    `grad_accum_iters`, `ema_decay` and `pretrained_sha256`.
+    `grad_accum_iters`, `ema_decay`, `pretrained_sha256` and `start_weights`.
 
     Args:
         path: a .yml file, a name of the model zoo, or the configuration as a dict.
         learning_rate, batch_size, iters: replace the values of the file; None keeps them, zero is not ignored.
         opts: `key=value` strings, see `paddle_dnl.config.overrides`.
+        pretrained: file of start weights, in place of the configuration's.
+        from_scratch: no start weights, also where the recipe asks for some.
         custom_imports: Python files and modules to import first, see `paddle_dnl.user_code`.
         trust_config: import also what the file's `custom_imports` names.
 
@@ -37,6 +50,8 @@ class Config:
         batch_size: int | None = None,
         iters: int | None = None,
         opts: list[str] | None = None,
+        pretrained: str | None = None,
+        from_scratch: bool = False,
         custom_imports: list[str] | None = None,
         trust_config: bool = False,
     ):
@@ -58,6 +73,8 @@ class Config:
             user_code.import_for_config(self.dic, self.path, custom_imports or [], trust_config)
         with self.named_in_errors():
             modernise(self.dic)
+        if pretrained is not None or from_scratch:
+            _set_start_weights(self.dic.get("model"), pretrained)
         checks.check(self.dic, self.path)
 
     @contextlib.contextmanager

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a dataset says once and the rest of a configuration follows: its ignored label, and the names of its classes."""
 
 import inspect

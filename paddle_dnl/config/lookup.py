@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Finds configurations: by path, or by name among those that travel with the package.
 
 In a checkout they are in `configs/`; in an installed package the same folder is `paddle_dnl/configs/`.

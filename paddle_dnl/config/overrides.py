@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`--opts key=value`: dotted keys with list indices, values typed as in YAML."""
 
 import re

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """YAML files to plain dicts: safe loader, `_base_` inheritance, floats such as `4e-5`.
 
 Rules of inheritance are PaddleSeg's: `_base_` names one file or a list, relative to the file that names it; mappings merge,

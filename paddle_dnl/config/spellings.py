@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Old spellings of PaddleSeg's configurations, written as its newest release writes them.
 
 The one place that knows them: it runs before any check, so that everything after it sees one spelling.

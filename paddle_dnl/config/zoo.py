@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The tables of published results, made from `configs/zoo.yml`."""
 
 from pathlib import Path
@@ -77,7 +78,8 @@ _NOTE = (
     "the published one; `builds`: the configuration resolves and builds. "
     "*Params*: trainable parameters with auxiliary heads; "
     "*GMACs*: 10^9 multiply-accumulates of one image of that resolution in evaluation, both counted here "
-    "(tools/count_macs.py). *Recipe checked against*: the source's own file at that commit. Made by `python tools/model_zoo.py`."
+    "(tools/count_macs.py). *Recipe checked against*: the source's own file at that commit, see docs/recipes.md. "
+    "Made by `python tools/model_zoo.py`."
 )
 
 

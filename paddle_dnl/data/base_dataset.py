@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What all datasets share: pairs of files in, transformed samples out."""
 
 from collections.abc import Sequence
@@ -25,7 +26,14 @@ class SegmentationDataset(paddle.io.Dataset):
         ignore_index: label that does not count.
         img_channels: 1 or 3.
         edge: add a mask of class boundaries in training.
+
+    Attributes:
+        classes: names and colours, None where the type says them.
+        statistics: what `paddle_dnl.data.check.check_dataset` counted, None before.
     """
+
+    classes = None
+    statistics = None
 
     def __init__(
         self,

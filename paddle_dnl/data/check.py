@@ -1,26 +1,27 @@
+# SPDX-License-Identifier: Apache-2.0
 """The check of a dataset before training: every file is there, readable, of its image's size, with labels in range."""
 
 import hashlib
 import json
-import multiprocessing
 import os
-import tempfile
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable
 from pathlib import Path
 
 from paddle_dnl.data.base_dataset import SegmentationDataset, label_problem, size_text
-from paddle_dnl.data.reading import read_image, read_label, require_whole
+from paddle_dnl.data.processes import map_in_processes
+from paddle_dnl.data.reading import read_bytes, read_image, read_label, require_whole
+from paddle_dnl.data.statistics import DatasetStatistics, SampleCounts
 from paddle_dnl.errors import DataError
+from paddle_dnl.files.atomic import write_text
+from paddle_dnl.files.caches import writable_cache
 from paddle_dnl.log import logger, progress
 
 _SHOWN = 5
 _CHUNK = 16  # samples that a process gets at a time
 
 
-def _problem(dataset, pair) -> str | None:
-    """What is wrong with one image and its label, or None."""
+def _look(dataset, pair) -> str | SampleCounts | None:
+    """What is wrong with one image and its label, or what they hold; None where there is no label."""
     image_path, label_path = pair
     try:
         image = read_image(image_path, dataset.img_channels)
@@ -29,11 +30,15 @@ def _problem(dataset, pair) -> str | None:
             return None
         stored = read_label(label_path)
         label = dataset.map_label(stored)
+        content = read_bytes(image_path)
     except DataError as error:
         return str(error)
     if label.shape != image.shape[:2]:
         return f"{label_path}: is {size_text(label)}, its image {image_path} is {size_text(image)}"
-    return label_problem(label_path, stored, label, dataset.num_classes, dataset.ignore_index)
+    problem = label_problem(label_path, stored, label, dataset.num_classes, dataset.ignore_index)
+    if problem:
+        return problem
+    return SampleCounts.of(content, image.shape, stored, label, dataset.num_classes, dataset.ignore_index)
 
 
 def _raise(name: str, problems: list[str], total: int) -> None:
@@ -64,7 +69,10 @@ def _compare_entries(pairs: list, name: str) -> None:
     Raises:
         DataError: an image is listed with different labels, or as its own label.
     """
-    own = next((image for image, label in pairs if label is not None and os.path.abspath(image) == os.path.abspath(label)), None)
+    own = next(
+        (image for image, label in pairs if label is not None and os.path.abspath(image) == os.path.abspath(label)),
+        None,
+    )
     if own is not None:
         raise DataError(f"{name}: {own} is listed as its own label; name the label pictures in the list")
     labels: dict = {}
@@ -89,16 +97,23 @@ def _skip(dataset, name: str, problems: dict[int, str]) -> None:
 
 
 def _cache_folder(cache_dir) -> str:
-    home = os.path.expanduser(os.environ.get("SEG_HOME", "~/.paddleseg"))
-    if home.startswith("~"):  # a user without a home folder
-        home = tempfile.gettempdir()
-    return str(cache_dir or os.path.join(home, "tmp", "checked_datasets"))
+    if cache_dir:
+        return str(cache_dir)
+    return str(writable_cache(Path(os.environ.get("SEG_HOME", "~/.paddleseg")) / "tmp" / "checked_datasets"))
 
 
-def _remember(note: str) -> None:
+def _recall(note: str) -> DatasetStatistics | None:
+    """What an earlier check of the same files counted; None where there was none."""
+    try:
+        return DatasetStatistics.from_json(json.loads(Path(note).read_bytes()))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _remember(note: str, statistics: DatasetStatistics) -> None:
     try:
         os.makedirs(os.path.dirname(note), exist_ok=True)
-        Path(note).touch()
+        write_text(note, json.dumps(statistics.to_json()), own=True)
     except OSError as error:
         logger.warning(
             f"{os.path.dirname(note)}: cannot be written ({error.strerror}); the dataset will be checked again"
@@ -113,7 +128,9 @@ def check_dataset(
     skip_bad: bool = False,
     gather: Callable[[object], list] | None = None,
 ) -> int:
-    """Reads every image and label once; remembers that it did, so that an unchanged dataset is not read again.
+    """Reads every image and label once and counts what they hold; an unchanged dataset is not read again.
+
+    The counts become `dataset.statistics`.
 
     Args:
         dataset: a `SegmentationDataset`; others pass, since how they store labels is not known.
@@ -142,18 +159,22 @@ def check_dataset(
     if problems and not skip_bad:
         _raise(name, list(problems.values()), len(pairs))
     note = os.path.join(_cache_folder(cache_dir), fingerprint)
-    if problems or not os.path.exists(note):
+    statistics = None if problems else _recall(note)
+    if statistics is None:
         there = [index for index in range(len(pairs)) if index not in problems]
         logger.info(f"checking {len(there)} files of {name} (once; an unchanged dataset is not read again)")
         found = _read_all(dataset, [pairs[index] for index in there], name, num_workers)
-        problems |= {index: text for index, text in zip(there, found, strict=True) if text}
+        problems |= {index: text for index, text in zip(there, found, strict=True) if isinstance(text, str)}
+        counts = [sample for sample in found if isinstance(sample, SampleCounts)]
+        statistics = DatasetStatistics.merge(counts, dataset.num_classes)
+        if not problems:
+            _remember(note, statistics)
+    dataset.statistics = statistics
     if gather is not None:
         problems = _agree(pairs, name, problems, gather)
-    if not problems:
-        _remember(note)
-    elif skip_bad:
+    if problems and skip_bad:
         _skip(dataset, name, dict(sorted(problems.items())))
-    else:
+    elif problems:
         _raise(name, list(problems.values()), len(pairs))
     return len(problems)
 
@@ -179,39 +200,8 @@ def _agree(pairs: list, name: str, problems: dict[int, str], gather: Callable[[o
     return dict(sorted(merged.items()))
 
 
-_inherited = None  # in a process that reads: the dataset, got by the fork, as sending it with each task would take long
-
-
-def _inherit(dataset) -> None:
-    global _inherited
-    _inherited = dataset
-
-
-def _problem_inherited(pair) -> str | None:
-    return _problem(_inherited, pair)
-
-
-def _read_parallel(dataset, pairs: list, num_workers: int) -> Iterator[str | None]:
-    pool = ProcessPoolExecutor(num_workers, multiprocessing.get_context("fork"), _inherit, (dataset,))
-    done = 0
-    try:
-        for problem in pool.map(_problem_inherited, pairs, chunksize=_CHUNK):
-            yield problem
-            done += 1
-    except BrokenProcessPool as error:
-        # multiprocessing's own pool would start another process and wait for ever for what the first was to do.
-        raise DataError(
-            f"a process that checks the files was killed, as the system does when memory runs out ({done} of "
-            f"{len(pairs)} samples were read, next {pairs[done][0]}); give fewer --num_workers"
-        ) from error
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _read_all(dataset, pairs: list, name: str, num_workers: int) -> list[str | None]:
-    """What is wrong with each pair, or None."""
-    if num_workers > 1 and "fork" in multiprocessing.get_all_start_methods():
-        found = _read_parallel(dataset, pairs, num_workers)
-    else:
-        found = (_problem(dataset, pair) for pair in pairs)
+def _read_all(dataset, pairs: list, name: str, num_workers: int) -> list[str | SampleCounts | None]:
+    """`_look` at each pair."""
+    what = "that checks the files"
+    found = map_in_processes(_look, dataset, pairs, num_workers, what=what, chunk=_CHUNK)
     return list(progress(found, f"check {name}", len(pairs)))

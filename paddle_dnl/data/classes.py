@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Names and colours of classes: of known datasets, of a configuration, of a `classes.txt`."""
 
 import re

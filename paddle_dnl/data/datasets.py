@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Datasets of configurations, under PaddleSeg's names: lists of files, Cityscapes, ADE20K.
 
 PaddleSeg's own pair images and labels by position in two sorted listings (one missing file shifts all that follow), or

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which images a path on the command line means, and the name under which each one's result is stored."""
 
 import glob

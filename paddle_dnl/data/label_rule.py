@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How label files of a dataset are read, as plain values that an exported model carries."""
 
 import inspect

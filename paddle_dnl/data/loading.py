@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Batches from a dataset, in this process or in workers, with errors that arrive.
 
 PaddlePaddle's own loader stands still for ever when a sample raises in its reader thread; here a failing sample becomes a
@@ -20,6 +21,14 @@ import numpy as np
 import paddle
 
 _FAILURE = "failure"
+_WORKER_KILLED = (
+    "a data loading process was killed, as the system does when memory or shared memory (/dev/shm) runs out; give fewer "
+    "--num_workers, or a container more shared memory (docker run --shm-size)"
+)
+
+
+class WorkerError(DataError):
+    """A process that loads data was killed."""
 
 
 def _failure(error: Exception) -> dict:
@@ -114,6 +123,7 @@ def load_batches(
 
     Raises:
         DataError: a sample could not be read or does not fit its batch; names what is wrong.
+        WorkerError: a process was killed.
     """
     guarded, join = _Guarded(dataset), _GuardedCollate(collate)
 
@@ -130,9 +140,16 @@ def load_batches(
             worker_init_fn=partial(_start_worker, os.getpid()),
         )
         iterator = iter(loader)
+        if threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGCHLD"):
+            # Paddle's handler would raise its error anywhere, in the middle of a save too; `next` looks after the processes.
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         try:
             for batch in iterator:
                 yield _checked(batch)
+        except (RuntimeError, SystemError) as error:
+            if not any(words in str(error) for words in ("DataLoader", "Blocking queue is killed")):
+                raise
+            raise WorkerError(_WORKER_KILLED) from error
         finally:
             # Ends worker processes now; the garbage collector would do it some time later.
             iterator._try_shutdown_all()
@@ -152,7 +169,7 @@ def load_batches(
 
 
 def stack_training(samples: list[dict]) -> dict:
-    """`img [B, C, H, W]` float32, `label [B, H, W]`, and `edge` if there is one.
+    """`img [B, C, H, W]` float32, `label [B, H, W]`, `edge` if there is one, and mappings of arrays (`instances`).
 
     Raises:
         DataError: samples that differ in size.
@@ -164,4 +181,15 @@ def stack_training(samples: list[dict]) -> dict:
             f"train_dataset.transforms: the samples of one batch differ in size ({sizes}); end with a crop to one size, "
             "for instance RandomPaddingCrop"
         )
-    return {key: np.stack([s[key] for s in samples]) for key in ("img", "label", "edge") if key in samples[0]}
+    batch = {key: np.stack([s[key] for s in samples]) for key in ("img", "label", "edge") if key in samples[0]}
+    # PaddleSeg's transform for mask classification adds its targets.
+    for key, value in samples[0].items():
+        if isinstance(value, dict):
+            batch[key] = {name: np.stack([np.asarray(s[key][name]) for s in samples]) for name in value}
+    return batch
+
+
+def as_tensors(batch: dict) -> dict:
+    """A batch of `stack_training` on the current device; labels and edges as int64."""
+    batch = paddle.utils.map_structure(paddle.to_tensor, batch)
+    return batch | {key: batch[key].astype("int64") for key in ("label", "edge") if key in batch}

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Label maps as pictures."""
 
 import io
@@ -14,10 +15,15 @@ from PIL import Image
 Colors = Sequence[tuple[int, int, int]]
 
 
-def _palette(colors: Colors) -> np.ndarray:
-    """256 rows of RGB; numbers without a colour, such as 255 for ignored pixels, have one that no class has."""
-    table = np.full((256, 3), IGNORED_COLOR, np.uint8)
-    known = np.asarray(colors[:256], np.uint8).reshape(-1, 3)
+def as_label(numbers: np.ndarray) -> np.ndarray:
+    """Class numbers as uint8, or as uint16 where they do not fit."""
+    return numbers.astype(np.uint16 if numbers.size and numbers.max() > 255 else np.uint8)
+
+
+def _palette(colors: Colors, rows: int = 256) -> np.ndarray:
+    """RGB of the first `rows` numbers; those without a colour, such as 255 for ignored pixels, have one that no class has."""
+    table = np.full((rows, 3), IGNORED_COLOR, np.uint8)
+    known = np.asarray(colors[:rows], np.uint8).reshape(-1, 3)
     table[: len(known)] = known
     return table
 
@@ -26,10 +32,10 @@ def colorize(label: np.ndarray, colors: Colors) -> np.ndarray:
     """Label map `[H, W]` to an RGB picture `[H, W, 3]`, uint8.
 
     Args:
-        label: class numbers, uint8.
+        label: class numbers, uint8 or uint16.
         colors: (red, green, blue) of each class.
     """
-    return _palette(colors)[label]
+    return _palette(colors, 256 if label.dtype == np.uint8 else 1 << 16)[label]
 
 
 def overlay(image_bgr: np.ndarray, label: np.ndarray, colors: Colors, weight: float = 0.6) -> np.ndarray:
@@ -55,8 +61,20 @@ def encode_image(image_bgr: np.ndarray, suffix: str = ".png") -> bytes:
     return content.tobytes()
 
 
+def encode_jpeg(image_bgr: np.ndarray, quality: int = 85) -> bytes:
+    """A BGR picture as the content of a JPEG, for pages."""
+    _, content = cv2.imencode(".jpg", image_bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    return content.tobytes()
+
+
 def encode_label_png(label: np.ndarray, colors: Colors) -> bytes:
-    """Class numbers as a palette PNG: programs read the numbers, people see the colours."""
+    """Class numbers as a palette PNG: programs read the numbers, people see the colours.
+
+    More than 256 classes do not fit a palette and give a grey PNG of 16 bits.
+    """
+    if len(colors) > 256 or (label.size and label.max() > 255):
+        _, content = cv2.imencode(".png", label.astype(np.uint16))
+        return content.tobytes()
     picture = Image.fromarray(label.astype(np.uint8))
     picture.putpalette(_palette(colors).tobytes())
     buffer = io.BytesIO()

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """PASCAL VOC 2012 and PASCAL Context, in the folder trees that PaddleSeg's tools make."""
 
 from pathlib import Path

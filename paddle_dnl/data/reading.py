@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Images and labels from files, with an error that names the file."""
 
 import io
@@ -10,7 +11,7 @@ from paddle_dnl.errors import DataError
 
 import cv2
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 
 def read_bytes(path: str | Path) -> np.ndarray:
@@ -82,8 +83,22 @@ def decode_image(
         raise DataError(f"{path}: is not a readable image; it may be damaged or of an unknown format")
     # The orientation in the EXIF header may exchange the sides.
     if size is not None and sorted(image.shape[:2]) != sorted(size):
-        raise DataError(f"{path}: is {image.shape[1]}x{image.shape[0]} after decoding, its header says {size[0]}x{size[1]}")
+        raise DataError(
+            f"{path}: is {image.shape[1]}x{image.shape[0]} after decoding, its header says {size[0]}x{size[1]}"
+        )
     return image
+
+
+# Pillow reads forty formats; some are lossy, some start other programs.
+_LABEL_FORMATS = ("PNG", "BMP", "TIFF", "GIF", "PPM")
+_LOSSY_TIFF = ("jpeg", "tiff_jpeg", "webp")
+
+
+def _require_lossless(path: str | Path, picture: Image.Image) -> None:
+    """Raises DataError for a TIFF whose content is a JPEG or WebP."""
+    if picture.format == "TIFF" and str(picture.info.get("compression", "raw")).lower() in _LOSSY_TIFF:
+        kind = picture.info["compression"]
+        raise DataError(f"{path}: is compressed by {kind}, which changes class numbers; labels must be stored as PNG")
 
 
 def read_label(path: str | Path) -> np.ndarray:
@@ -96,14 +111,18 @@ def read_label(path: str | Path) -> np.ndarray:
     """
     content = read_bytes(path)
     try:
-        with Image.open(io.BytesIO(content)) as picture:
+        with Image.open(io.BytesIO(content), formats=[*_LABEL_FORMATS, "JPEG"]) as picture:
             if picture.format in ("JPEG", "MPO"):
                 raise DataError(f"{path}: is a JPEG, which changes class numbers; labels must be stored as PNG")
+            _require_lossless(path, picture)
             label = np.array(picture)
     except DataError:
         raise
     except Image.DecompressionBombError as error:
         raise DataError(f"{path}: {error}") from error
+    except UnidentifiedImageError as error:
+        known = ", ".join(_LABEL_FORMATS)
+        raise DataError(f"{path}: is not a readable label picture, or of another format than {known}") from error
     except (
         Exception
     ) as error:  # Pillow passes on what its reader stumbled over: struct.error, IndexError, TypeError, ...

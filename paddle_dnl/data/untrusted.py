@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Bounds on picture files of strangers, read from their headers before anything is decoded.
 
 Decoders trust a file's structure: a JPEG of 224 kB with 3,000 progressive scans keeps libjpeg busy for minutes, a PNG of a
@@ -52,7 +53,9 @@ def require_bounded(content: bytes, name: str, max_pixels: int) -> tuple[int, in
         raise TooLarge(f"{name}: is too large ({error}); allowed are {max_pixels} pixels (--max_pixels)") from error
     except Exception as error:  # damaged headers make Pillow raise nearly anything
         known = ", ".join(FORMATS)
-        raise UnknownFormat(f"{name}: is not a picture of a known format ({known}), or its header is damaged") from error
+        raise UnknownFormat(
+            f"{name}: is not a picture of a known format ({known}), or its header is damaged"
+        ) from error
     if width * height > max_pixels:
         raise TooLarge(
             f"{name}: has {width}x{height} = {width * height} pixels, allowed are {max_pixels}; "
@@ -86,6 +89,10 @@ def _require_modest_tiles(tags: dict, name: str, pixels: int, max_pixels: int) -
     samples = tags[_TIFF_SAMPLES] or 1
     tile = (tags[_TIFF_TILE_WIDTH] or 0) * (tags[_TIFF_TILE_LENGTH] or 0)
     if tile > max(1 << 20, min(4 * pixels, max_pixels)):
-        raise DataError(f"{name}: a TIFF with tiles of {tile} pixels for a picture of {pixels} is not read; save it again")
+        raise DataError(
+            f"{name}: a TIFF with tiles of {tile} pixels for a picture of {pixels} is not read; save it again"
+        )
     if samples * pixels > 4 * max_pixels:
-        raise TooLarge(f"{name}: has {pixels} pixels of {samples} channels, allowed are {4 * max_pixels} values (--max_pixels)")
+        raise TooLarge(
+            f"{name}: has {pixels} pixels of {samples} channels, allowed are {4 * max_pixels} values (--max_pixels)"
+        )

@@ -1,6 +1,8 @@
+# SPDX-License-Identifier: Apache-2.0
 """Videos and cameras as pictures."""
 
 import math
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +15,12 @@ EXTENSIONS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", 
 # Containers round, and some only estimate how many frames they hold.
 _MISSING_FRAMES = 0.02
 _DEFAULT_RATE = 25.0
+# Matroska and WebM, MPEG program streams and video, ASF (WMV).
+_STARTS = (b"\x1aE\xdf\xa3", b"\0\0\1\xba", b"\0\0\1\xb3", b"0&\xb2u\x8ef\xcf\x11")
+_FFMPEG_VARIABLE = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
+_FFMPEG_OPTIONS = (
+    "protocol_whitelist;file|format_whitelist;mov,mp4,m4a,3gp,3g2,mj2,avi,matroska,webm,mpeg,mpegvideo,mpegts,asf"
+)
 
 
 def camera_index(path: str) -> int | None:
@@ -23,6 +31,39 @@ def camera_index(path: str) -> int | None:
 def is_video(path: str) -> bool:
     """Whether a command line's path means a video or a camera."""
     return camera_index(path) is not None or (Path(path).suffix.lower() in EXTENSIONS and "*" not in path)
+
+
+def _require_container(path: str) -> None:
+    """Refuses what is no container of pictures by its first bytes, whatever its name says.
+
+    FFmpeg decides by content too: a text named `.mp4` may be a playlist or a list for `concat`, which reads other files.
+
+    Raises:
+        DataError: another kind of file.
+    """
+    with open(path, "rb") as file:
+        head = file.read(189)
+    is_mp4 = head[4:8] in (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide")
+    is_avi = head[:4] == b"RIFF" and head[8:12] == b"AVI "
+    is_transport_stream = head[:1] == b"G" and head[188:] == b"G"
+    if not (is_mp4 or is_avi or is_transport_stream or head.startswith(_STARTS)):
+        raise DataError(
+            f"{path}: is not a readable video (by content no MP4, MOV, AVI, MKV, WebM, MPEG or WMV); is it damaged?"
+        )
+
+
+def _open_file(path: str) -> cv2.VideoCapture:
+    """A file through FFmpeg, which may read this file only and take it only for one of the known containers."""
+    before = os.environ.get(_FFMPEG_VARIABLE)
+    os.environ[_FFMPEG_VARIABLE] = "|".join(filter(None, [_FFMPEG_OPTIONS, before]))
+    try:
+        # An absolute path is never taken for a protocol such as `concat:`.
+        return cv2.VideoCapture(os.path.abspath(path), cv2.CAP_FFMPEG)
+    finally:
+        if before is None:
+            del os.environ[_FFMPEG_VARIABLE]
+        else:
+            os.environ[_FFMPEG_VARIABLE] = before
 
 
 class Video:
@@ -48,7 +89,8 @@ class Video:
                 raise DataError(f"{path}: no such video")
             if Path(path).stat().st_size == 0:
                 raise DataError(f"{path}: is empty (0 bytes)")
-        self._capture = cv2.VideoCapture(index if self.is_camera else path)
+            _require_container(path)
+        self._capture = cv2.VideoCapture(index) if self.is_camera else _open_file(path)
         if not self._capture.isOpened():
             what = "cannot be opened" if self.is_camera else "is not a readable video; it may be damaged"
             raise DataError(f"{self.title}: {what}")

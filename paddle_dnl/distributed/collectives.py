@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The few collective operations that this package needs; no-ops in a single process.
 
 Every wait ends when another rank has ended (`watch.OtherRankEnded`), and after `PADDLE_DNL_WAIT_SECONDS` with an error that
@@ -103,7 +104,9 @@ def _compare_machines(host: str) -> None:
     for other, there, _ in everywhere:
         different = [f"{name} {versions[name]} and {there[name]}" for name in versions if versions[name] != there[name]]
         if different:
-            raise DistributedError(f"{host} and {other} have different versions ({', '.join(different)}); install the same")
+            raise DistributedError(
+                f"{host} and {other} have different versions ({', '.join(different)}); install the same"
+            )
     first, last = (choose(everywhere, key=lambda entry: entry[2]) for choose in (min, max))
     if last[2] - first[2] > _CLOCK_SECONDS:
         logger.warning(

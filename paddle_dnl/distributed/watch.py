@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The side of a training process that talks to its watchdog (`distributed/watchdog`)."""
 
 import atexit

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What an evaluation reads: one rank's share of a dataset, also at several scales, in batches."""
 
 import copy

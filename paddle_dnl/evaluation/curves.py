@@ -1,5 +1,7 @@
+# SPDX-License-Identifier: Apache-2.0
 """Charts of a training run, drawn from the VisualDL files that it wrote."""
 
+import contextlib
 from pathlib import Path
 
 import matplotlib
@@ -15,28 +17,58 @@ _INK, _LINE, _MARK = "#1f2933", "#2f6db5", "#c2571a"
 
 
 def read_scalars(run_dir: str | Path) -> dict[str, tuple[list[int], list[float]]]:
-    """VisualDL scalars of a run.
+    """Scalars of a run.
 
     Args:
-        run_dir: folder with `vdlrecords.*.log` files; several (a resumed run) are joined, later ones win.
+        run_dir: folder with `scalars.csv`, or of an older run with `vdlrecords.*.log` files; what a resumed run repeats wins.
 
     Returns:
         Tag -> (steps, values), steps ascending.
 
     Raises:
-        DataError: no VisualDL file there.
+        DataError: neither is there.
     """
-    from visualdl import LogReader
+    table = Path(run_dir) / "scalars.csv"
+    if table.is_file():
+        return _of_table(table)
+    try:
+        from visualdl import LogReader
+    except ImportError as error:
+        raise DataError(f"{run_dir}: no scalars.csv there, and VisualDL is not installed") from error
 
     files = sorted(Path(run_dir).glob("vdlrecords.*.log"))
     if not files:
-        raise DataError(f"{run_dir}: no VisualDL file (vdlrecords.*.log) there; train with --use_vdl")
+        raise DataError(
+            f"{run_dir}: no scalars.csv and no VisualDL file (vdlrecords.*.log) there; is it a run's folder?"
+        )
     points: dict[str, dict[int, float]] = {}
     for file in files:
-        reader = LogReader(file_path=str(file))
-        for tag in reader.get_tags().get("scalar", []):
-            points.setdefault(tag, {}).update({record.id: record.value for record in reader.get_data("scalar", tag)})
+        try:
+            reader = LogReader(file_path=str(file))
+            for tag in reader.get_tags().get("scalar", []):
+                points.setdefault(tag, {}).update(
+                    {record.id: record.value for record in reader.get_data("scalar", tag)}
+                )
+        except Exception as error:  # whatever its parser came across
+            raise DataError(f"{file}: is damaged ({type(error).__name__}); remove it, or train again") from error
+    return _complete(points, run_dir)
+
+
+def _complete(points: dict[str, dict[int, float]], source: str | Path) -> dict[str, tuple[list[int], list[float]]]:
+    """Steps in order; refuses what holds no training loss, such as the log of a run that ended before its first line."""
+    if "Train/loss" not in points:
+        raise DataError(f"{source}: holds no training loss; was the run ended before its first log line?")
     return {tag: (sorted(values), [values[step] for step in sorted(values)]) for tag, values in points.items()}
+
+
+def _of_table(path: Path) -> dict[str, tuple[list[int], list[float]]]:
+    points: dict[str, dict[int, float]] = {}
+    for row in path.read_text(encoding="utf-8", errors="replace").splitlines()[1:]:
+        parts = row.split(",")
+        with contextlib.suppress(ValueError):  # the last line of a killed run may be cut
+            step, tag, value = parts
+            points.setdefault(tag, {})[int(step)] = float(value)
+    return _complete(points, path)
 
 
 def _axes(width: float, height: float):

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Evaluation of a model on a dataset: every image once, over all ranks, into one confusion matrix."""
 
 import contextlib
@@ -5,9 +6,11 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from paddle_dnl.data.classes import classes_of
 from paddle_dnl.data.loading import load_batches
 from paddle_dnl.distributed import collectives
 from paddle_dnl.errors import DataError, UsageError
+from paddle_dnl.evaluation import class_table
 from paddle_dnl.evaluation.batches import Batches, Share, at_scales, collate
 from paddle_dnl.evaluation.inference import infer, infer_augmented, infer_pyramid, restore
 from paddle_dnl.evaluation.metrics import Metrics, RocCounts, confusion_matrix
@@ -62,6 +65,8 @@ def evaluate(
     auc_roc: bool = False,
     print_detail: bool = True,
     stop: Callable[[], bool] | None = None,
+    observe: Callable | None = None,
+    scored: bool = True,
 ) -> EvalResult | None:
     """Evaluates and logs the scores in PaddleSeg's lines.
 
@@ -78,9 +83,12 @@ def evaluate(
         auc_roc: also the area under the ROC curve.
         print_detail: write log lines.
         stop: asked before each batch; a rank on which it is true counts no further.
+        observe: called for each image of this rank with its index, probabilities or logits `[K, h, w]` (a tensor), whether
+            these are probabilities, prediction `[h, w]` and label `[h, w]`.
+        scored: False runs this rank's images without scores, to see whether model, pictures and settings go together.
 
     Returns:
-        The same scores on every rank; None on all of them when any was stopped.
+        The same scores on every rank; None on all of them when any was stopped, or without `scored`.
 
     Raises:
         DataError: an unusable image or label.
@@ -103,7 +111,8 @@ def evaluate(
     batches = Batches(len(share), batch_size)
     if print_detail:
         logger.info(f"Start evaluating (total_samples: {len(dataset)}, total_iters: {len(batches)})...")
-    count = _Count(dataset.num_classes, dataset.ignore_index, auc_roc)
+    count = _Count(dataset, auc_roc, is_probability=aug_eval and average == "softmax")
+    count.observe, count.indices = observe, iter(share.indices)
     loaded = load_batches(share, batches, collate, num_workers if len(share) else 0, read_ahead=True)
     with evaluating(model):
         for data in progress(loaded, "evaluate", len(batches)) if print_detail else loaded:
@@ -113,12 +122,12 @@ def evaluate(
                 break
             with amp.autocast(precision, amp_level):
                 for scores, truth in _scores(model, data, label, slide, augment, align_corners):
-                    count.add(scores, truth, is_probability=aug_eval and average == "softmax")
-    if _stopped_anywhere(count.stopped, stop):
+                    count.add(scores, truth)
+    if not scored or _stopped_anywhere(count.stopped, stop):
         return None
     result = _result(count, len(dataset), began)
     if print_detail:
-        _log(result)
+        _log(result, classes_of(dataset).names)
     return result
 
 
@@ -150,24 +159,36 @@ def _scores(model, data: dict, label: np.ndarray, slide: dict, augment: dict | N
 
 
 class _Count:
-    """What one rank has counted."""
+    """What one rank has counted.
 
-    def __init__(self, num_classes: int, ignore_index: int, auc_roc: bool):
-        self.num_classes, self.ignore_index = num_classes, ignore_index
-        self.confusion = np.zeros((num_classes, num_classes), np.int64)
-        self.curves = RocCounts(num_classes) if auc_roc else None
-        self.stopped = False
+    Args:
+        dataset: has `num_classes` and `ignore_index`.
+        auc_roc: keep counts for the ROC curve.
+        is_probability: scores are probabilities, not logits.
+    """
 
-    def add(self, scores: paddle.Tensor, label: np.ndarray, is_probability: bool) -> None:
+    def __init__(self, dataset, auc_roc: bool, is_probability: bool):
+        self.num_classes, self.ignore_index = dataset.num_classes, dataset.ignore_index
+        self.confusion = np.zeros((self.num_classes, self.num_classes), np.int64)
+        self.curves = RocCounts(self.num_classes) if auc_roc else None
+        self.is_probability, self.stopped = is_probability, False
+        self.observe: Callable | None = None
+        self.indices: Iterator[int] = iter(())  # of the images that come
+
+    def add(self, scores: paddle.Tensor, label: np.ndarray) -> None:
+        """Counts `[B, K, h, w]` against `[B, h, w]`."""
         pred = paddle.argmax(scores, axis=1, dtype="int32").numpy()
         self.confusion += confusion_matrix(pred, label, self.num_classes, self.ignore_index)
         if self.curves is not None:
-            probabilities = (scores if is_probability else F.softmax(scores, axis=1)).numpy()
+            probabilities = (scores if self.is_probability else F.softmax(scores, axis=1)).numpy()
             for one, truth in zip(probabilities, label, strict=True):
                 self.curves.add(one, truth, self.ignore_index)
+        if self.observe is not None:
+            for i in range(len(label)):
+                self.observe(next(self.indices), scores[i], self.is_probability, pred[i], label[i])
 
 
-def _log(result: EvalResult) -> None:
+def _log(result: EvalResult, names: tuple[str, ...]) -> None:
     metrics = result.metrics
     auc = "" if result.auc_roc is None else f" Auc_roc: {result.auc_roc:.4f}"
     logger.info(
@@ -183,6 +204,7 @@ def _log(result: EvalResult) -> None:
             f"[EVAL] {len(metrics.absent)} classes occur neither in labels nor in predictions and are left out of the "
             f"means: {', '.join(map(str, metrics.absent))}"
         )
+    logger.info(f"[EVAL] Classes: \n{class_table.table_text(class_table.class_rows(names, result.confusion))}")
 
 
 def _result(count: _Count, images: int, began: float) -> EvalResult:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The score of each image of a labelled set by itself, from a model or from label pictures that were stored before."""
 
 from collections.abc import Callable

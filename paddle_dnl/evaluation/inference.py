@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """From images to logits: whole, by sliding window, at several scales and flipped. Plain functions on a model."""
 
 from collections.abc import Iterable, Iterator, Sequence

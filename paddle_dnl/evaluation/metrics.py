@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Segmentation metrics from one int64 confusion matrix.
 
 Values are those of paddleseg 2.8 for every class that occurs. A class that occurs neither in labels nor in predictions

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Label pictures and overlays for images, with the dynamic graph: what predict.py does."""
 
 from collections.abc import Iterable
@@ -6,17 +7,19 @@ from pathlib import Path
 from paddle_dnl import registry
 from paddle_dnl.data.classes import ClassInfo, classes_of_config
 from paddle_dnl.data.image_files import find_images
-from paddle_dnl.data.overlay import overlay, save_image, save_label_png
+from paddle_dnl.data.overlay import as_label, overlay, save_image, save_label_png
 from paddle_dnl.data.reading import read_image
 from paddle_dnl.data.transforms import Compose
 from paddle_dnl.errors import UsageError
 from paddle_dnl.evaluation.inference import infer, infer_augmented, restore
+from paddle_dnl.evaluation.outputs import probability_file
+from paddle_dnl.files.atomic import write_bytes
 from paddle_dnl.files.outputs import check_outputs
 from paddle_dnl.log import logger, progress
 from paddle_dnl.training import amp
 
-import numpy as np
 import paddle
+import paddle.nn.functional as F
 
 
 def _colors(custom: list[int] | None, classes: ClassInfo):
@@ -26,6 +29,21 @@ def _colors(custom: list[int] | None, classes: ClassInfo):
     if len(custom) != 3 * num_classes or not all(0 <= value <= 255 for value in custom):
         raise UsageError(f"--custom_color: {num_classes} classes need {3 * num_classes} numbers from 0 to 255")
     return tuple(tuple(custom[i : i + 3]) for i in range(0, len(custom), 3))
+
+
+# Label pictures, overlays, and with `save_prob` probabilities.
+FOLDERS = ("pseudo_color_prediction", "added_prediction", "probabilities")
+
+
+def _write(save_dir: Path, name: Path, picture, scores, colors, save_prob: str | None, is_probability: bool) -> None:
+    """The files of one picture, from its scores `[K, h, w]`."""
+    labels, overlays, probabilities = (save_dir / folder / name for folder in FOLDERS)
+    label = as_label(paddle.argmax(scores, axis=0).numpy())
+    save_label_png(labels.with_suffix(".png"), label, colors)
+    save_image(overlays.with_suffix(".png"), overlay(picture, label, colors))
+    if save_prob:
+        found = (scores if is_probability else F.softmax(scores.astype("float32"), axis=0)).numpy()
+        write_bytes(probabilities.with_suffix(".npz"), probability_file(found, save_prob))
 
 
 def predict(
@@ -46,12 +64,14 @@ def predict(
     stride=None,
     average: str = "logits",
     align_corners: bool = False,
+    save_prob: str | None = None,
     inputs: Iterable[str | Path | None] = (),
 ) -> int:
     """Predicts every image and writes `pseudo_color_prediction/NAME.png` and `added_prediction/NAME.png`.
 
-    NAME is the image's path below what `image_path` names. Returns the number of images. The settings from `aug_eval` on are
-    those of `paddle_dnl.evaluation.evaluator.evaluate`.
+    With `save_prob` also `probabilities/NAME.npz`, see `paddle_dnl.evaluation.outputs.probability_file`. NAME is the image's
+    path below what `image_path` names; images are read in the dataset's `img_channels`. Returns the number of images. The
+    settings from `aug_eval` on are those of `paddle_dnl.evaluation.evaluator.evaluate`.
 
     Raises:
         DataError: no images, or one that cannot be read (named).
@@ -62,17 +82,19 @@ def predict(
     dataset_cfg = config.val_dataset_cfg
     colors = _colors(custom_color, classes_of_config(config))
     transforms = [registry.build(cfg, "transform") for cfg in dataset_cfg.get("transforms", [])]
-    compose = Compose(transforms, img_channels=dataset_cfg.get("img_channels", 3))
+    channels = dataset_cfg.get("img_channels", 3)
+    compose = Compose(transforms, img_channels=channels)
     images = find_images(image_path)
-    folders = [Path(save_dir) / "pseudo_color_prediction", Path(save_dir) / "added_prediction"]
-    targets = [folder / name.with_suffix(".png") for _, name in images for folder in folders]
+    folders = [Path(save_dir) / name for name in FOLDERS]
+    targets = [folder / name.with_suffix(".png") for _, name in images for folder in folders[:2]]
+    targets += [folders[2] / name.with_suffix(".npz") for _, name in images] if save_prob else []
     check_outputs(targets, [*inputs, image_path, *(path for path, _ in images)], root=save_dir)
     slide = {"is_slide": is_slide, "crop_size": crop_size, "stride": stride}
     precision = amp.effective_precision(precision)
     logger.info(f"Start to predict {len(images)} images...")
     model.eval()
     for path, name in progress(images, "predict"):
-        picture = read_image(path)
+        picture = read_image(path, channels)
         data = compose({"img": picture})
         batch = paddle.to_tensor(data["img"][None])
         with paddle.no_grad(), amp.autocast(precision, amp_level):
@@ -90,9 +112,7 @@ def predict(
                 )
             else:
                 scores = restore(infer(model, batch, **slide), data["trans_info"], align_corners)
-            label = paddle.argmax(scores, axis=1).numpy()[0].astype(np.uint8)
-        name = name.with_suffix(".png")
-        save_label_png(folders[0] / name, label, colors)
-        save_image(folders[1] / name, overlay(picture, label, colors))
+        is_probability = aug_eval and average == "softmax"
+        _write(Path(save_dir), name, picture, scores[0], colors, save_prob, is_probability)
     logger.info(f"Predicted images are saved in {folders[1]} and {folders[0]}")
     return len(images)

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Atomic writes: temporary name in the same folder, fsync, rename. The only module that writes files.
 
 A file or folder with its final name is complete. What is being written has a name that starts with `.tmp-`; it is removed on

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Protects files from being overwritten: those that a program reads, and those that no program of this project wrote.
 
 Each output folder gets a journal, `.paddle_dnl_outputs`: one line per written file with the SHA-256 of its content and its name

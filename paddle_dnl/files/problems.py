@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Why a file could not be written, in words that name the disk."""
 
 import errno

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Losses on logits `[B, K, H, W]` and labels `[B, H, W]`, in float32, right on every supported Paddle."""
 
 from paddle_dnl.losses.build import Losses, build_losses

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The losses of all outputs of a model, from the `loss` section of a configuration."""
 
 from paddle_dnl import registry
@@ -7,6 +8,15 @@ from paddle_dnl.losses import foreign
 import paddle
 
 _HALF = (paddle.float16, paddle.bfloat16)
+
+
+def _in_float32(outputs: list) -> list:
+    """Outputs of half precision, also inside tuples and mappings, in float32."""
+
+    def convert(value):
+        return value.astype("float32") if isinstance(value, paddle.Tensor) and value.dtype in _HALF else value
+
+    return paddle.utils.map_structure(convert, list(outputs))
 
 
 class Losses:
@@ -20,23 +30,32 @@ class Losses:
     def __init__(self, losses: list, coef: list[float]):
         self.losses, self.coef = losses, coef
 
-    def __call__(self, outputs: list[paddle.Tensor], label: paddle.Tensor, edges=None) -> list:
+    def __call__(self, outputs: list, label: paddle.Tensor, edges=None, model=None, data=None) -> list:
         """Weighted scalars with a name each.
 
         Args:
-            outputs: logits `[B, K, H, W]`, main output first.
+            outputs: logits `[B, K, H, W]`, main output first; some models of PaddleSeg give what their losses take: tuples
+                or mappings of tensors.
             label: `[B, H, W]`, int64.
             edges: `[B, H, W]`, for losses that learn edges (`edge_label`).
+            model: one that computes its losses itself has `loss_computation(outputs, {"types": losses, "coef": factors}, data)`,
+                which gives a list of scalars, factors applied.
+            data: the batch as tensors, for that.
 
         Raises:
             ConfigError: the model has another number of outputs than there are losses; a loss on edges without them.
         """
+        hook = getattr(model, "loss_computation", None)
+        if hook is not None:
+            with paddle.amp.auto_cast(enable=False):
+                values = hook(_in_float32(outputs), {"types": self.losses, "coef": self.coef}, data)
+            return [(f"loss_{i}", value.reshape([])) for i, value in enumerate(values)]
         if len(outputs) != len(self.losses):
             raise ConfigError(
                 f"loss.types, loss.coef: {len(self.losses)} losses for {len(outputs)} outputs of the model; "
                 "give one coef for each (DNLNet and DMNet have an auxiliary one unless enable_auxiliary_loss is false)"
             )
-        outputs = [logits.astype("float32") if logits.dtype in _HALF else logits for logits in outputs]
+        outputs = _in_float32(outputs)
         found = []
         # Autocast must not bring half precision back inside a loss.
         with paddle.amp.auto_cast(enable=False):

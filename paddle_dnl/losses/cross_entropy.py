@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Cross entropy with PaddleSeg's arguments and values."""
 
 from collections.abc import Sequence

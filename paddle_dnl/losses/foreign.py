@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Losses of paddleseg and of users, called so that what they do to a label stays with them."""
 
 import paddle

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A weighted sum of losses on the same output."""
 
 from collections.abc import Sequence

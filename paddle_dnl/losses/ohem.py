@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Online hard example mining: only pixels that the model finds hard count."""
 
 from collections.abc import Sequence

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Segmentation models: backbone + head, one file per paper. Importing this package registers all of them."""
 
 from paddle_dnl.models import backbones

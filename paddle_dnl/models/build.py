@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """From a configuration to a model, and start weights into it. Nothing here uses the network."""
 
 import functools
@@ -6,6 +7,12 @@ from pathlib import Path
 from paddle_dnl import registry
 from paddle_dnl.compat import construction
 from paddle_dnl.config import Config
+from paddle_dnl.config.lookup import zoo_configs
+from paddle_dnl.config.reading import read_config
+from paddle_dnl.errors import CheckpointError, ConfigError
+from paddle_dnl.log import logger
+from paddle_dnl.weights import start_weights
+from paddle_dnl.weights.downloads import is_url
 from paddle_dnl.weights.loading import load_weights, read_params
 
 import paddle
@@ -48,25 +55,67 @@ def build_model(config: str | Path | dict | Config, pretrained: str | Path | Non
     return model
 
 
+def require_start_weights(config: Config) -> None:
+    """Refuses a training that would begin otherwise than its recipe does, before data are looked at.
+
+    A recipe's `start_weights` names the file that it begins with. It is satisfied by `model.backbone.pretrained` (or
+    `model.pretrained`) and waived by giving that key the value null: `--from_scratch` does so.
+
+    Raises:
+        ConfigError: nothing was given; one line with the file, where it comes from, and the commands.
+        CheckpointError: a local file was given that is not there.
+    """
+    sections = {"model": config.model_cfg, "model.backbone": config.model_cfg.get("backbone") or {}}
+    given = {f"{name}.pretrained": cfg["pretrained"] for name, cfg in sections.items() if "pretrained" in cfg}
+    for key, path in given.items():
+        if path is not None and not is_url(path) and not Path(path).is_file():
+            raise CheckpointError(f"{key} {path}: no such file")
+    wanted = config.dic.get("start_weights")
+    if wanted is not None and not given:
+        file, stem = wanted["file"], Path(wanted["file"]).stem
+        raise ConfigError(
+            f"{config.path}: this recipe begins with the weights {file} ({wanted['from']}): give them with --pretrained "
+            f"{file}, which converts them, or convert them once with `python tools/convert_weights.py --source "
+            f"{wanted['source']} --part backbone --config {config.path} --input {file} --output {stem}.safetensors`; "
+            "--from_scratch trains from random weights on purpose"
+        )
+
+
 def load_start_weights(model: paddle.nn.Layer, model_cfg: dict) -> None:
-    """Loads what `model.backbone.pretrained` and `model.pretrained` name, as far as shapes fit, and warns of the rest.
+    """Loads what `model.backbone.pretrained` and `model.pretrained` name, and says what was taken and what was left.
 
     Args:
         model: as from `build_model`.
         model_cfg: the `model` section with local paths in place of URLs.
 
     Raises:
-        CheckpointError: an unreadable file, or one of which no key fits.
+        CheckpointError: an unreadable file, or one of another model.
     """
-    path = (model_cfg.get("backbone") or {}).get("pretrained")
-    what = "model.backbone.pretrained"
+    path, what = (model_cfg.get("backbone") or {}).get("pretrained"), "model.backbone.pretrained"
     if path and construction.insists(model.backbone):
-        construction.read_into(model.backbone, path, read_params, functools.partial(_load_fitting, what))
+        load = functools.partial(start_weights.load_partly, what=what)
+        construction.read_into(model.backbone, path, read_params, load)
     elif path:
-        _load_fitting(what, model.backbone, path)
+        try:
+            start_weights.load_backbone(model.backbone, path, what)
+        except start_weights.Misfit as error:
+            raise CheckpointError(f"{error}{_nearest(model_cfg['type'], error.backbone)}") from None
     if model_cfg.get("pretrained"):
-        _load_fitting("model.pretrained", model, model_cfg["pretrained"])
+        start_weights.load_partly(model, model_cfg["pretrained"], "model.pretrained")
+    elif path is None and "pretrained" in {**model_cfg, **(model_cfg.get("backbone") or {})}:
+        logger.info("training from scratch: no start weights")
 
 
-def _load_fitting(what: str, layer: paddle.nn.Layer, path: str) -> None:
-    load_weights(layer, path, strict=False, what=what)
+def _nearest(model: str, backbone: dict[str, str]) -> str:
+    """Advice: the published configuration, or else the overrides, with the backbone that a file of weights is of."""
+    if not backbone:
+        return ""
+    overrides = " ".join(f"model.backbone.{key}={value}" for key, value in backbone.items())
+    for path in zoo_configs().values():
+        section = read_config(path).get("model") or {}
+        other = dict(section.get("backbone") or {})
+        if other.get("type", "").endswith("_vd"):
+            other |= {"type": other["type"].removesuffix("_vd"), "stem": "vd"}
+        if section.get("type") == model and backbone.items() <= other.items():
+            return f". It fits {path.stem}, or any configuration with --opts {overrides}"
+    return f". It fits --opts {overrides}"

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """DMNet: dynamic multi-scale filters (He, Deng and Qiao, ICCV 2019); PaddleSeg's constructor and parameter names."""
 
 from collections.abc import Sequence

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """DNLNet: disentangled non-local networks for segmentation (Yin et al., ECCV 2020, https://arxiv.org/abs/2006.06668).
 
     image -> backbone -> C4, C5 (output stride 8)

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Semantic FPN (Kirillov et al., "Panoptic Feature Pyramid Networks", CVPR 2019) as published with DGMN2.
 
 Parameter names are those of the OpenMMLab checkpoints (`neck.`, `decode_head.`). PaddleSeg's PFPNNet is another network.

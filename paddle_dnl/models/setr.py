@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """SETR decoders (Zheng et al., "Rethinking Semantic Segmentation ... with Transformers", CVPR 2021), as in DGMN2.
 
 They differ from the SETR paper and from PaddleSeg's SETR: no layer norm, no auxiliary heads, fewer convolutions. The

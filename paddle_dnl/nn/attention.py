@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Exact softmax attention, with or without the N x M map in memory.
 
 `attend` computes softmax(scale * q k^T) v. Three implementations agree to rounding, in value and in gradient:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Nine bilinear samples per pixel at learned offsets: the sampling of DGMN2.
 
 Zhang et al., "Dynamic Graph Message Passing Networks for Visual Recognition", TPAMI 2022; the original is the im2col

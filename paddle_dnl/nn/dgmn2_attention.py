@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Attention of DGMN2: every pixel attends to nine samples at offsets that it predicts itself."""
 
 from paddle_dnl.nn.deformable_unfold import SAMPLES, DeformableUnfold

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The disentangled non-local block (Yin et al., ECCV 2020, https://arxiv.org/abs/2006.06668).
 
 A non-local block lets every position i gather values v_j from all positions j. Here the weight is the sum of

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Dynamic convolution of DMNet: every sample and channel has its own kernel, made from the sample itself.
 
 He, Deng and Qiao, "Dynamic Multi-scale Filters for Semantic Segmentation", ICCV 2019; norm placement as in

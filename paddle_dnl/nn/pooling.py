@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Adaptive average pooling as two matrix products.
 
 The windows of adaptive pooling overlap when the map is not divisible by the number of bins. ONNX converters replace

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Relative position term of DGMN2, with the transposition and the stretching of the published networks."""
 
 from paddle_dnl.nn.shapes import is_known, size_of

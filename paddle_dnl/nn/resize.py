@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The one place where feature maps and logits are resized."""
 
 import paddle

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Sizes of tensors that also work while a model is traced for export with free sizes."""
 
 import paddle

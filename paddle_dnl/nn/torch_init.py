@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Initial values that networks published in PyTorch start from; Paddle's own defaults differ.
 
 Paddle's default for a convolution is a normal distribution with variance 2/fan_in and a zero bias.

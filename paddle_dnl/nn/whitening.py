@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the disentangled non-local block takes off its queries and keys.
 
 | name       | subtracted mean over      | std | official name, temp / nowd block | used by          |

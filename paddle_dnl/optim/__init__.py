@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Learning-rate schedules and optimizers from a configuration, with PaddleSeg's names, arguments and parameter groups."""
 
 from paddle_dnl.optim.groups import parameter_groups

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Parameter groups: `custom_cfg` of an optimizer, the groups with their own rate and weight decay."""
 
 import math

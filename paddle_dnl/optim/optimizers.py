@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Optimizers by name: Paddle's, two with a rate per layer, and those that a user registers.
 
 Each is a recipe with PaddleSeg's protocol: built from the arguments in the configuration, then called with the model and the

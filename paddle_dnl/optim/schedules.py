@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Learning-rate schedules of `paddle.optimizer.lr` with PaddleSeg's defaults and linear warm-up."""
 
 import inspect

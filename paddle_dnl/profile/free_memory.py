@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How much memory this process can still get: from the machine, its container, or the GPU."""
 
 from pathlib import Path

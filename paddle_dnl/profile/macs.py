@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Multiply-accumulate operations of one forward pass, counted from shapes.
 
 Counted: convolutions, linear layers, the matrix products of the attention blocks, dynamic convolutions and bilinear

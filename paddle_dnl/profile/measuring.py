@@ -1,5 +1,7 @@
+# SPDX-License-Identifier: Apache-2.0
 """What every measurement needs: seconds of repeated runs, this process's memory, the machine's name."""
 
+import importlib.util
 import os
 import platform
 import sys
@@ -52,13 +54,8 @@ def processor_name() -> str:
 
 def machine() -> str:
     """Processor, cores and versions, in one line."""
-    import paddle
-
-    text = (
-        f"{processor_name()}, {os.cpu_count()} cores, Python {platform.python_version()}, Paddle {paddle.__version__}"
-    )
-    try:
-        import onnxruntime
-    except ImportError:
-        return text
-    return f"{text}, ONNX Runtime {onnxruntime.__version__}"
+    found = [processor_name(), f"{os.cpu_count()} cores", f"Python {platform.python_version()}"]
+    for name, module in (("Paddle", "paddle"), ("ONNX Runtime", "onnxruntime")):
+        if importlib.util.find_spec(module):
+            found.append(f"{name} {importlib.import_module(module).__version__}")
+    return ", ".join(found)

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How much memory evaluating an image will take, said before it is tried.
 
 The estimate comes from shapes: a small image goes through the model, each layer's sizes are scaled by the area, and the
@@ -66,7 +67,9 @@ class _Moment:
 def _elements(tensors) -> int:
     if isinstance(tensors, paddle.Tensor):
         return tensors.size
-    return sum(_elements(t) for t in tensors) if isinstance(tensors, list | tuple) else 0  # an iterator's maps come one by one
+    return (
+        sum(_elements(t) for t in tensors) if isinstance(tensors, list | tuple) else 0
+    )  # an iterator's maps come one by one
 
 
 @dataclass
@@ -90,7 +93,9 @@ class _Probe:
 def _probe(model: nn.Layer, channels: int) -> _Probe:
     found = _Probe()
     # A hook inside `ConcatConvBNReLU` would make it concatenate, which it does not do otherwise.
-    inner = {id(part) for layer in model.sublayers() if isinstance(layer, ConcatConvBNReLU) for part in layer.sublayers()}
+    inner = {
+        id(part) for layer in model.sublayers() if isinstance(layer, ConcatConvBNReLU) for part in layer.sublayers()
+    }
     whole = (DisentangledNonLocal2D, ConcatConvBNReLU)
     watched = [
         layer

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The HTTP interface: addresses, statuses, time limits, and the description that clients can read (/openapi.json)."""
 
 import asyncio
@@ -62,7 +63,8 @@ class ModelDescription(BaseModel):
     engine: str
     input_shape: list[int | None] | None
     max_batch: int
-    wrong_size: str
+    wrong_size: str | None
+    tile: str
     max_request_bytes: int
     max_pixels: int
     classes: list[NamedClass]
@@ -182,6 +184,7 @@ class Service:
             input_shape=predictor.files.input_shape,
             max_batch=self.pipeline.max_batch,
             wrong_size=settings.wrong_size,
+            tile=settings.tile,
             max_request_bytes=settings.max_request_bytes,
             max_pixels=settings.max_pixels,
             classes=[NamedClass(**classes.describe(number)) for number in range(len(classes.names))],

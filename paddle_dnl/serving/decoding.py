@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Decoding in worker processes with limits of time and memory: what a thread cannot be stopped from, a process can."""
 
 import atexit

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Who may ask: host names, origins and the bearer token; and headers that every answer carries."""
 
 import hmac

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Starts the service: engine, a first run, then the port; SIGTERM and Ctrl-C finish the admitted requests."""
 
 import logging
@@ -39,7 +40,8 @@ def load(settings: Settings) -> Predictor:
         cpu_threads=settings.cpu_threads,
         enable_mkldnn=settings.enable_mkldnn,
     )
-    predictor = Predictor(settings.model, engine=engine, wrong_size=settings.wrong_size, max_pixels=settings.max_pixels)
+    limits = {"wrong_size": settings.wrong_size, "tile": settings.tile, "max_pixels": settings.max_pixels}
+    predictor = Predictor(settings.model, engine=engine, **limits)
     channels = 1 if (predictor.files.input_shape or [None, 3])[1] == 1 else 3
     height, width = predictor.files.fixed_size or _WARM_UP
     predictor.run(np.zeros((1, channels, height, width), np.float32))

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The steps of a request: admission, decoding, preprocessing, a batch of the engine, the answer.
 
 Bytes are cheap to keep, pixels are not. So up to `queue_size` requests are admitted, but only three batches' worth of decoded
@@ -12,7 +13,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from paddle_dnl.deployment.runtime.predictor import Predictor
+from paddle_dnl.deployment.runtime.predictor import Predictor, Tiled
 from paddle_dnl.errors import DataError, ExportError
 from paddle_dnl.log import logger
 
@@ -71,9 +72,7 @@ class Pipeline:
         # Waiting for more pictures is of no use to a model that takes one at a time.
         wait = settings.batch_wait_ms / 1000 if self.max_batch > 1 else 0
         self.queue = BatchQueue(predictor.run, self.max_batch, wait, metrics.ran)
-        self.decoders = DecodePool(
-            settings.workers, settings.decode_seconds, predictor.channels, settings.max_pixels
-        )
+        self.decoders = DecodePool(settings.workers, settings.decode_seconds, predictor.channels, settings.max_pixels)
         self._pool = ThreadPoolExecutor(settings.workers, thread_name_prefix="pictures")
         self._pixel_slots = asyncio.Semaphore(3 * self.max_batch)
         self._inside = self._receiving = 0
@@ -145,6 +144,11 @@ class Pipeline:
             with work.step("read"):
                 tensor, info, picture = await self._in_thread(self._prepare, content, work.needs_picture)
             work.require_wanted()
+            if isinstance(tensor, Tiled):
+                with work.step("run"):
+                    output = await self._in_thread(self._run_tiles, tensor, work)
+                with work.step("write"):
+                    return await self._in_thread(self._finish, output, info, picture, work)
             with work.step("run"):
                 gone = asyncio.Event()
                 work.future = self.queue.submit(tensor, lambda: loop.call_soon_threadsafe(gone.set))
@@ -166,6 +170,15 @@ class Pipeline:
         picture = self.decoders.decode(content)
         tensor, info = self.predictor.preprocess(picture, "picture")
         return tensor, info, picture if needs_picture else None
+
+    def _run_tiles(self, picture: Tiled, work: Work) -> np.ndarray:
+        """Tiles queue one after another, so that other pictures get their turn between them."""
+
+        def run(batch: np.ndarray) -> list[np.ndarray]:
+            work.require_wanted()
+            return [future.result() for future in [self.queue.submit(tensor) for tensor in batch]]
+
+        return self.predictor.run_tiled(picture, run)
 
     def _finish(self, output: np.ndarray, info: list, picture: np.ndarray | None, work: Work) -> bytes:
         return work.finish(self.predictor.postprocess(output, info), picture)

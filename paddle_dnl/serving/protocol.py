@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Connections: how many there may be, and how long a request's header may take. uvicorn has limits for neither."""
 
 import logging

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Label maps as answers: PNGs, shares of classes, and COCO's run lengths."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What can be set, by flag (`--port 8080`) or environment variable (`SERVING_PORT=8080`); a flag wins."""
 
 import argparse
@@ -25,9 +26,11 @@ class Settings(BaseSettings):
         [], description="host names that requests may use, as a JSON list; empty: on loopback its own names, else any"
     )
     allowed_origins: list[str] = Field(
-        [], description="other websites whose pages may use the service, as a JSON list such as [\"https://a.example\"]"
+        [], description='other websites whose pages may use the service, as a JSON list such as ["https://a.example"]'
     )
-    token_file: Path | None = Field(None, description="file with a secret that requests must bring (Authorization: Bearer)")
+    token_file: Path | None = Field(
+        None, description="file with a secret that requests must bring (Authorization: Bearer)"
+    )
     tls_certificate: Path | None = Field(None, description="PEM file; with tls_key the service speaks HTTPS")
     tls_key: Path | None = Field(None, description="PEM file of the certificate's private key")
     port: int = Field(8000, ge=0, le=65535, description="0 takes a free one")
@@ -35,8 +38,11 @@ class Settings(BaseSettings):
     device: Literal["cpu", "gpu"] = Field("cpu", description="where it runs")
     cpu_threads: int | None = Field(None, ge=1, description="of the engine; default OMP_NUM_THREADS, else one per core")
     enable_mkldnn: bool = Field(False, description="oneDNN; only where the export verified it")
-    wrong_size: Literal["resize", "refuse"] = Field(
-        "resize", description="pictures of another size than a fixed-size model takes"
+    wrong_size: Literal["resize", "refuse"] | None = Field(
+        None, description="pictures of another size than a fixed-size model takes; default: see tile"
+    )
+    tile: Literal["auto", "never"] = Field(
+        "auto", description="overlapping tiles for pictures over 1.5 times the model's size; else all are resized"
     )
     max_request_bytes: int = Field(32_000_000, ge=1, description="larger requests are refused")
     max_pixels: int = Field(25_000_000, ge=1, description="larger pictures are refused before they are decoded")

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The picture's bytes from a request: the body itself, or the field `image` of a form; never more than allowed."""
 
 from collections.abc import Callable

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a program settles before Paddle is imported: threads, allocator, CPU kernels.
 
 Importing `paddle_dnl` changes nothing in the process. Programs of this package, and processes that it starts, call

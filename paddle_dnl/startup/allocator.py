@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Lets the C library's allocator keep the memory of one layer's maps for the next layer's.
 
 glibc takes blocks of more than 32 MiB from the system and gives them back one by one. The system hands out every page of

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Lets Paddle's matrix products use AVX2 on AMD processors.
 
 Paddle's wheels carry Intel's MKL-ML of 2019. It asks the processor for its maker's name, and on one that is not Intel's takes

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a run stood on, for its log: versions, machine, device."""
 
 import os

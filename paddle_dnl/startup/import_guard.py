@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Two ways in which importing Paddle can end a process, turned into messages.
 
 Paddle 2.6's library holds zlib 1.2.8 and exports its functions. If the system's libz is loaded only as a dependency of it,

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How many threads this process computes with, settled before Paddle is imported.
 
 Passive waiting of OpenMP threads (`OMP_WAIT_POLICY=passive`, `KMP_BLOCKTIME=0`) is left as it is: on two cores with a load of 5 a

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Mixed precision, so that training and evaluation have one code path for fp32, fp16 and bf16."""
 
 import contextlib

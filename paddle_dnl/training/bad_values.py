@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Finds tensors with values that are no numbers."""
 
 from collections.abc import Iterable

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The best checkpoints of a run under names of their own, also when the run goes on in another folder."""
 
 from collections.abc import Iterator

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Checkpoint folders: written whole or not at all, verified when read, complete enough for an exact resume.
 
     iter_1000/

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """An exclusive lock on an open file that ends with the process: flock on Unix, a locked byte on Windows.
 
 The Windows part has not been run.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a training run tells: log lines as PaddleSeg writes them, and VisualDL scalars and images under its tags."""
 
 import time
@@ -6,6 +7,7 @@ from pathlib import Path
 
 from paddle_dnl.log import logger
 from paddle_dnl.optional import not_installed
+from paddle_dnl.training.run_records import RunRecords
 
 import numpy as np
 
@@ -25,20 +27,22 @@ class TrainLog:
         steps_per_epoch: for the `epoch:` field.
         batch_size: images per step of this process, for the `ips:` field.
         save_dir: where VisualDL files go.
-        use_vdl: whether to write them; one process only should.
+        use_vdl: whether to write them.
+        is_main: of several processes only this one writes files: VisualDL's, and those of `RunRecords`.
     """
 
-    def __init__(self, *, iters, log_iters, steps_per_epoch, batch_size, save_dir: Path, use_vdl: bool):
+    def __init__(self, *, iters, log_iters, steps_per_epoch, batch_size, save_dir: Path, use_vdl: bool, is_main=True):
         self.iters, self.log_iters, self.batch_size = iters, log_iters, batch_size
         self.steps_per_epoch = steps_per_epoch
         self.writer = None
-        if use_vdl:
+        if use_vdl and is_main:
             try:
                 from visualdl import LogWriter
             except ImportError as error:
                 raise not_installed("--use_vdl", error, "train") from error
 
             self.writer = LogWriter(str(save_dir))
+        self.records = RunRecords(save_dir) if is_main else None
         self._reset()
 
     def _reset(self) -> None:
@@ -92,7 +96,9 @@ class TrainLog:
         self._reset()
 
     def scalars(self, values: dict[str, float], iteration: int) -> None:
-        """Writes VisualDL scalars."""
+        """Writes scalars into scalars.csv and VisualDL."""
+        if self.records is not None:
+            self.records.scalars(values, iteration)
         if self.writer is not None:
             for tag, value in values.items():
                 self.writer.add_scalar(tag, float(value), iteration)
@@ -103,6 +109,8 @@ class TrainLog:
             self.writer.add_image(tag, rgb, iteration)
 
     def close(self) -> None:
-        """Flushes and closes the VisualDL file."""
+        """Flushes and closes the files."""
+        if self.records is not None:
+            self.records.close()
         if self.writer is not None:
             self.writer.close()

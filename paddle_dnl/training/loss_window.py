@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the steps since the last log line found, kept on the device and read by the host at once.
 
 A read waits until the device has done all that was queued, so that a GPU idles until the host has queued more.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """NaN and infinity in training: found before they reach a weight or a file, and named.
 
 | where | what happens |

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Optimizer state from a checkpoint into an optimizer of this process, if it is of this model and this optimizer."""
 
 import re

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """TrainOptions: flags of a run. TrainState: what a checkpoint stores besides weights and optimizer."""
 
 from dataclasses import dataclass, field

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What PaddleSeg's checkpoint folders say about themselves.
 
 Up to 2.8 `iter_N` holds weights and optimizer, and only its name tells the iteration. From 2.9 on there is a `model.pdstates`

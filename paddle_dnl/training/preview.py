@@ -1,7 +1,8 @@
+# SPDX-License-Identifier: Apache-2.0
 """A picture of what the model sees during training: image, truth and prediction side by side."""
 
 from paddle_dnl.data.classes import classes_of
-from paddle_dnl.data.overlay import colorize
+from paddle_dnl.data.overlay import as_label, colorize
 from paddle_dnl.data.reading import read_image
 from paddle_dnl.evaluation.inference import infer, restore
 
@@ -23,10 +24,10 @@ def preview(model: paddle.nn.Layer, dataset, settings: dict) -> np.ndarray:
     slide = {key: settings.get(key) for key in ("is_slide", "crop_size", "stride")}
     scores = infer(model, paddle.to_tensor(sample["img"][None]), **slide | {"is_slide": bool(slide["is_slide"])})
     scores = restore(scores, sample.get("trans_info", []), settings.get("align_corners", False))
-    label = paddle.argmax(scores, axis=1).numpy()[0].astype(np.uint8)
+    label = as_label(paddle.argmax(scores, axis=1).numpy()[0])
     if was_training:
         model.train()
     colors = classes_of(dataset).colors
     image = read_image(dataset.file_list[0][0])[..., ::-1]
-    truth = np.squeeze(sample["label"]).astype(np.uint8)
+    truth = as_label(np.squeeze(sample["label"]))
     return np.concatenate([image, colorize(truth, colors), colorize(label, colors)], axis=1)

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`--profiler_options` of train.py, on the profiler that today's Paddle has.
 
 PaddleSeg's form is kept: `"batch_range=[10, 20]; profile_path=model.profile"`. The trace of those steps is written as a

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Resuming with another recipe: the difference to the checkpoint's configuration, said or refused."""
 
 from collections.abc import Iterator

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The output folder of one training run: made, checked and held by one run at a time."""
 
 import contextlib
@@ -104,7 +105,9 @@ class RunFolder:
                 outputs.check_outputs([path], read, root=self.path)
             except OutputError:
                 path = self.path / OTHER_CONFIG
-                logger.warning(f"{self.path / CONFIG}: not written by this run, kept; its configuration is in {path.name}")
+                logger.warning(
+                    f"{self.path / CONFIG}: not written by this run, kept; its configuration is in {path.name}"
+                )
                 outputs.check_outputs([path], read, root=self.path)
             if path.is_file() and path.read_bytes() != text.encode():
                 number = 1

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which samples a training step sees, and with which random numbers, as a pure function of seed and position.
 
 Nothing here keeps state: the order of an epoch comes from (seed, epoch), and the augmentation of a sample from (seed,

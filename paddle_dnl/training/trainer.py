@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Training, in the order things happen: build, resume, then loop { step, log, evaluate, save }."""
 
 import contextlib
@@ -5,18 +6,17 @@ import time
 from pathlib import Path
 
 from paddle_dnl import registry
-from paddle_dnl.data.check import check_dataset
-from paddle_dnl.data.loading import load_batches, stack_training
+from paddle_dnl.data.loading import WorkerError, as_tensors, load_batches, stack_training
 from paddle_dnl.distributed import collectives
 from paddle_dnl.distributed.signals import StopSignal
 from paddle_dnl.evaluation.evaluator import evaluate
 from paddle_dnl.log import logger
 from paddle_dnl.losses import build_losses
-from paddle_dnl.models.build import build_model, load_start_weights
+from paddle_dnl.models.build import build_model, load_start_weights, require_start_weights
 from paddle_dnl.optim import build_lr_scheduler, build_optimizer
 from paddle_dnl.profile.memory_plan import announce_evaluation
 from paddle_dnl.startup import allocator
-from paddle_dnl.training import amp, best_models, checkpoint, nan_guard, recipe_changes
+from paddle_dnl.training import amp, best_models, checkpoint, nan_guard, preflight, recipe_changes
 from paddle_dnl.training.ema import ModelEMA
 from paddle_dnl.training.logs import TrainLog
 from paddle_dnl.training.loss_window import Found, LossWindow, all_finite
@@ -31,6 +31,7 @@ from paddle_dnl.training.sampling import (
     sample_names,
     seed_step,
 )
+from paddle_dnl.training.worker_loss import save_and_explain
 from paddle_dnl.weights.downloads import resolve_pretrained
 
 import numpy as np
@@ -61,6 +62,7 @@ class Trainer:
             self._load_start_weights()
             self._prepare_model()
             self._resume()
+            preflight.check_model(self, self._evaluation_settings())
         except BaseException:  # who keeps the exception, as a notebook does, would keep the folder with it
             self._close_folder()
             raise
@@ -75,19 +77,12 @@ class Trainer:
 
     def _build_data(self) -> None:
         config = self.config
+        preflight.check_config(config)
         self.train_dataset = registry.build(config.train_dataset_cfg, "dataset", "train_dataset")
         self.val_dataset = None
         if self.options.do_eval:
             self.val_dataset = registry.build(config.val_dataset_cfg, "dataset", "val_dataset")
-        for name in ("train_dataset", "val_dataset"):
-            if getattr(self, name) is not None:
-                check_dataset(
-                    getattr(self, name),
-                    name,
-                    num_workers=self.options.num_workers,
-                    skip_bad=self.options.skip_bad_samples,
-                    gather=collectives.all_gather_object,
-                )
+        preflight.check_data(self.train_dataset, self.val_dataset, self.options)
         self.fingerprint = dataset_fingerprint(self.train_dataset)  # once: of a million files it takes seconds
         self.accumulate = config.dic.get("grad_accum_iters", 1)
         self.sampler = PositionSampler(
@@ -148,8 +143,9 @@ class Trainer:
     def _load_start_weights(self) -> None:
         """What the configuration names; a run that resumes replaces them anyway and needs no download."""
         if self.resumed_from is None:
-            checksums = self.config.dic.get("pretrained_sha256")
-            load_start_weights(self.model, resolve_pretrained(self.config.model_cfg, checksums))
+            require_start_weights(self.config)
+            files = resolve_pretrained(self.config.model_cfg, self.config.dic.get("pretrained_sha256"))
+            load_start_weights(self.model, files)
 
     # ------------------------------------------------------------------------------------------ resume
 
@@ -200,7 +196,8 @@ class Trainer:
             steps_per_epoch=max(1, self.sampler.steps_per_epoch // self.accumulate),
             batch_size=self.config.batch_size * self.accumulate,
             save_dir=self.save_dir,
-            use_vdl=options.use_vdl and collectives.is_main(),
+            use_vdl=options.use_vdl,
+            is_main=collectives.is_main(),
         )
         logger.info(f"training {state.iteration} -> {iters} iters, seed {self.seed}, output in {self.save_dir}")
         is_plain = not options.to_static_training and options.amp_level != "O2"  # as the plan's probe needs the layers
@@ -226,6 +223,8 @@ class Trainer:
                 logger.warning(f"stopped by signal at iter {state.iteration}; --resume_model auto goes on")
             collectives.finish()
             return state
+        except WorkerError as error:
+            raise save_and_explain(self, error) from error
         finally:
             profiler.stop()
             batches.close()
@@ -286,10 +285,9 @@ class Trainer:
 
     def _backward(self, data: dict) -> list[tuple[str, paddle.Tensor]]:
         """Forward and backward pass of one micro-batch; the losses by name, on the device."""
-        image, label = paddle.to_tensor(data["img"]), paddle.to_tensor(data["label"]).astype("int64")
-        edges = paddle.to_tensor(data["edge"]).astype("int64") if "edge" in data else None
+        data = as_tensors(data)
         with amp.autocast(self.precision, self.options.amp_level):
-            losses = self.losses(self.forward(image), label, edges)
+            losses = self.losses(self.forward(data["img"]), data["label"], data.get("edge"), self.model, data)
             loss = sum(value for _, value in losses) / self.accumulate
         if paddle.get_device() == "cpu":
             allocator.give_back()  # the backward pass needs blocks of other sizes
@@ -326,18 +324,24 @@ class Trainer:
             collectives.share_statistics(self.ema.model)
         scores = None
         due = self.val_dataset is not None and (self._is_save_point() or self.state.evaluation_due)
-        if due and not interrupted:
+        self.state.evaluation_due = due
+        self._save(None)
+        if due and not interrupted:  # after saving: an evaluation that fails costs no steps
             scores = self._evaluate()
             interrupted = scores is None
-        self.state.evaluation_due = due and scores is None
-        self._save(scores)
+        if scores is not None:
+            self.state.evaluation_due = False
+            self._save(scores, is_written=True)
         self.log.resume()
         return interrupted
 
+    def _evaluation_settings(self) -> dict:
+        settings = dict(self.config.test_config_while_training, num_workers=min(self.options.num_workers, 1))
+        return settings | {"precision": self.precision, "amp_level": self.options.amp_level}
+
     def _evaluate(self) -> dict[str, float] | None:
         """The scores, by name; None when a signal came."""
-        settings = dict(self.config.test_config_while_training, num_workers=min(self.options.num_workers, 1))
-        settings |= {"precision": self.precision, "amp_level": self.options.amp_level}
+        settings = self._evaluation_settings()
         iteration = self.state.iteration
         scores = {}
         for prefix, model in (("", self.model), ("Ema_", self.ema and self.ema.model)):
@@ -357,8 +361,8 @@ class Trainer:
 
     # ------------------------------------------------------------------------------------------ save
 
-    def _save(self, scores: dict[str, float] | None) -> None:
-        """Writes `iter_N`, and gives it the name `best_model` when it is the best so far."""
+    def _save(self, scores: dict[str, float] | None, is_written: bool = False) -> None:
+        """Writes `iter_N`, or with `is_written` only its states; names it `best_model` when it is the best so far."""
         state, iteration = self.state, self.state.iteration
         scores = scores or {}
         if collectives.broadcast_object(self.folder.ensure() if collectives.is_main() else None):
@@ -367,8 +371,9 @@ class Trainer:
         folder = self.save_dir / f"iter_{iteration}"
         if collectives.is_main():
             state.scaler, state.layout = self.scaler.state_dict(), self._layout()
-            if self.resumed_from is not None:  # before its first step Paddle's optimizer does not give its slots
-                checkpoint.link_checkpoint(self.resumed_from, folder, vars(state))
+            source = folder if is_written else self.resumed_from
+            if source is not None:  # when resumed, before its first step Paddle's optimizer does not give its slots
+                checkpoint.link_checkpoint(source, folder, vars(state))
             else:
                 ema = self.ema.model if self.ema else None
                 given = {"model": self.model, "optimizer": self.optimizer, "ema": ema, "config_text": self.config_text}
@@ -378,7 +383,8 @@ class Trainer:
             if better_ema:
                 checkpoint.link_checkpoint(folder, self.save_dir / best_models.EMA_BEST)
             checkpoint.remove_old(self.save_dir, self.options.keep_checkpoint_max, newest=folder)
-        self.saved.append(folder)
+        if not is_written:
+            self.saved.append(folder)
         if scores:
             logger.info(
                 f"[EVAL] The model with the best validation mIoU ({state.best_miou:.4f}) "

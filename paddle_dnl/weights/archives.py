@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The one .pdparams file of a tar or zip archive; nothing else of the archive is used, least of all its paths.
 
 Python's `tarfile` and `zipfile` take memory for whatever an archive announces: a long name of 4 GB (which gzip packs into a

@@ -1,12 +1,15 @@
+# SPDX-License-Identifier: Apache-2.0
 """Start weights that a configuration names by URL: fetched once, checked, cached, never unpacked blindly.
 
 Only train.py calls this. Evaluation, export and prediction take their weights from --model_path and need no network.
 """
 
+import contextlib
 import copy
 import hashlib
 import http.client
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -16,12 +19,16 @@ from urllib.parse import urlsplit
 
 from paddle_dnl.distributed import collectives
 from paddle_dnl.errors import DownloadError
+from paddle_dnl.files.atomic import write_text
+from paddle_dnl.files.caches import writable_cache
 from paddle_dnl.log import logger
 from paddle_dnl.weights.archives import extract_weights
 from paddle_dnl.weights.manifest import file_digest
 
-_WEIGHTS = (".pdparams", ".safetensors")
+_WEIGHTS = (".pdparams", ".safetensors", ".pth")
 _MAX_BYTES = 4 << 30
+# Nothing that leads elsewhere or that a file system may refuse.
+_FOLDER = re.compile(r"\w[\w.+%~@=-]{0,199}")
 _SLOWEST = 1024  # bytes per second, on average, once `timeout` has passed
 
 
@@ -32,7 +39,7 @@ def is_url(value) -> bool:
 
 def default_cache() -> Path:
     """PaddleSeg's folder for pretrained weights."""
-    return Path(os.environ.get("SEG_HOME", "~/.paddleseg")).expanduser() / "pretrained_model"
+    return Path(os.environ.get("SEG_HOME", "~/.paddleseg")) / "pretrained_model"
 
 
 def cached_path(url: str, cache_dir: str | Path | None = None) -> Path:
@@ -51,8 +58,18 @@ def cached_path(url: str, cache_dir: str | Path | None = None) -> Path:
             stem = name[: -len(ending)]
             break
     # PaddleSeg names its own files alike (model.pdparams in a folder per model); the folder tells them apart.
-    folder = Path(cache_dir or default_cache()) / (stem if stem != "model" else Path(parts.path).parent.name or stem)
-    return folder / ("model.safetensors" if name.endswith(".safetensors") else "model.pdparams")
+    stem = stem if stem != "model" else Path(parts.path).parent.name or stem
+    if not _FOLDER.fullmatch(stem):
+        raise DownloadError(f"pretrained: {url}: {stem!r} is not a name for a folder of the cache; use another address")
+    ending = next((ending for ending in _WEIGHTS if name.endswith(ending)), ".pdparams")
+    kept = Path(stem) / f"model{ending}"
+    if cache_dir is not None:
+        return Path(cache_dir) / kept
+    with contextlib.suppress(OSError, RuntimeError):  # a home that cannot be written may hold the weights all the same
+        there = default_cache().expanduser() / kept
+        if there.is_file():
+            return there
+    return writable_cache(default_cache()) / kept
 
 
 def _download(url: str, to: Path, timeout: float) -> str:
@@ -77,6 +94,12 @@ def _download(url: str, to: Path, timeout: float) -> str:
     if size == 0:
         raise DownloadError("the answer is empty")
     return digest.hexdigest()
+
+
+def _digest_in_name(url: str) -> str:
+    """The first digits of the SHA-256 that PyTorch's convention puts in a name: `resnet50_v1c-2cccc1ad.pth`; or nothing."""
+    match = re.search(r"-([0-9a-f]{8,64})\.pth$", urlsplit(url).path)
+    return match[1] if match else ""
 
 
 def _is_cached(target: Path, url: str, sha256: str | None) -> bool:
@@ -106,12 +129,14 @@ def _fill_cache(target: Path, url: str, sha256: str | None, timeout: float) -> N
         found = _download(url, weights, timeout)
         if sha256 and found != sha256.lower():
             raise DownloadError(f"its SHA-256 is {found}, expected {sha256}")
+        if not found.startswith(_digest_in_name(url)):
+            raise DownloadError(f"its SHA-256 is {found}, its name says {_digest_in_name(url)}...")
         if not urlsplit(url).path.endswith(_WEIGHTS):
             weights = work / "weights"
             extract_weights(work / "body", weights, _MAX_BYTES)
         # In this order no interruption can leave weights beside the note of another source.
         target.unlink(missing_ok=True)
-        target.with_suffix(".source").write_text(url + "\n", encoding="utf-8")
+        write_text(target.with_suffix(".source"), url + "\n", own=True)
         os.replace(weights, target)
     finally:
         shutil.rmtree(work, ignore_errors=True)
@@ -127,7 +152,7 @@ def fetch(
     """The local weights file of a URL, downloaded only when it is not in the cache.
 
     Args:
-        url: http(s) address of .pdparams, .safetensors, or a .tar, .tar.gz or .zip that holds one .pdparams.
+        url: http(s) address of .pdparams, .safetensors, .pth, or a .tar, .tar.gz or .zip that holds one .pdparams.
         sha256: of the downloaded file, in hexadecimal; None where it is not known.
         cache_dir: default `$SEG_HOME/pretrained_model`, or `~/.paddleseg/pretrained_model`.
         timeout: seconds of silence, or of next to no progress, after which the server is given up.
@@ -146,8 +171,9 @@ def fetch(
         if getattr(error, "code", None):
             reason = f"HTTP status {error.code}, {reason}"
         raise DownloadError(
-            f"{url} could not be fetched: {reason}. Put its weights at {target} yourself, or train from scratch with "
-            f"--opts {key}=null"
+            f"{url} could not be fetched: {reason}. Get the file by other means and give it with --pretrained FILE, which "
+            f"converts it (tools/convert_weights.py does so once for all), or put its weights at {target}, or train from "
+            f"scratch on purpose with --from_scratch or --opts {key}=null"
         ) from error
     return target
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What proves that files are those that were written: a checkpoint's manifest.json, and the first line of deploy.yaml.
 
 Both hold the SHA-256 of files, and a checksum of themselves: a flipped bit in a file's digest, in the iteration or in the

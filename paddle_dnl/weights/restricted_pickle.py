@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A reader of pickles that can only build containers, numbers, strings and what a caller admits by name.
 
 A pickle is a program for a small stack machine, and in Python's own reader that program may call any function. Naming the

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Reads .pdparams, .pdopt and .pdstates files without running code from them.
 
 These files are Python pickles, and a pickle may name any function to be called while it is read. The reader below

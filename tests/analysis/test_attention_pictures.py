@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Overlays, markers, samples and filters: pictures whose pixels are known."""
 
 from paddle_dnl.analysis import pictures as draw

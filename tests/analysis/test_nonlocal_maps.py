@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Rows of attention against the full map in NumPy float64, from the block's own query and key convolutions."""
 
 import tracemalloc

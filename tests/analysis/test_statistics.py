@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The overlap of attention with labels, on maps small enough to be worked out by hand."""
 
 from paddle_dnl.analysis.nonlocal_maps import BlockAttention

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The viewer in a real browser: the mouse is the query, and what is shown are the maps that were given."""
 
 import re

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """tools/visualize_attention.py and tools/attention_statistics.py on small untrained models of every family."""
 
 import json
@@ -95,7 +96,9 @@ def test_several_blocks_have_a_folder_each(tmp_path):
     prepared = SimpleNamespace(tensor=paddle.randn([1, 3, 6, 8]), trans_info=[])
     scene = Scene(np.zeros((6, 8, 3), np.uint8), [(1, 2)], tmp_path, "a.png")
     visualize_attention.visualize(model, prepared, scene, None)
-    assert {path.name for path in tmp_path.iterdir() if path.is_dir()} == {"0", "1"} and (tmp_path / "1" / "viewer.html").exists()
+    assert {path.name for path in tmp_path.iterdir() if path.is_dir()} == {"0", "1"} and (
+        tmp_path / "1" / "viewer.html"
+    ).exists()
 
 
 def test_transforms_that_change_the_size(work, tmp_path):

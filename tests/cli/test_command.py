@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`paddle-dnl`: every program by its name, its module and its launcher; help without Paddle; completion."""
 
 import ast
@@ -92,7 +93,9 @@ def test_launchers_only_launch(path):
     allowed = (ast.Import, ast.ImportFrom, ast.If)
     rest = [node for node in tree.body[1:] if not isinstance(node, allowed)]
     assert all(ast.unparse(node).startswith("sys.path.insert(0, ") for node in rest)
-    (call,) = [node for node in ast.walk(tree.body[-1]) if isinstance(node, ast.Call) and ast.unparse(node.func) == "run"]
+    (call,) = [
+        node for node in ast.walk(tree.body[-1]) if isinstance(node, ast.Call) and ast.unparse(node.func) == "run"
+    ]
     assert call.args[0].value == PROGRAMS[LAUNCHERS[path]].module
 
 

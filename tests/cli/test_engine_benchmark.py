@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """tools/benchmark.py: real processes, numbers that fit together, what cannot be measured."""
 
 import json

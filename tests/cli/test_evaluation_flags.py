@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Flags of val.py and predict.py against `test_config`: what was typed wins, and nothing typed is ignored in silence."""
 
 from pathlib import Path

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """export.py without a fixed size: refused before anything is imported or built, with the command to run."""
 
 import subprocess

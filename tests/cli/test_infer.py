@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """infer.py: which pictures are read, where results go, what flags mean, and how failures end."""
 
 import re

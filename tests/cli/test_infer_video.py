@@ -1,5 +1,7 @@
+# SPDX-License-Identifier: Apache-2.0
 """infer.py on videos and cameras: frames, order, rates, ends that come too early."""
 
+import os
 from pathlib import Path
 
 from paddle_dnl.cli.infer import main, parse_args
@@ -129,7 +131,9 @@ def test_camera(tmp_path, exported, monkeypatch):
     monkeypatch.chdir(tmp_path)
     real = cv2.VideoCapture
     monkeypatch.setattr(
-        video_files.cv2, "VideoCapture", lambda source: _Camera(source) if isinstance(source, int) else real(source)
+        video_files.cv2,
+        "VideoCapture",
+        lambda source, *more: _Camera(source) if isinstance(source, int) else real(source, *more),
     )
     assert _infer(exported, "7", tmp_path / "a", "--max_frames", "4", "--video_output", "frames") == 0
     for number in range(4):
@@ -159,7 +163,7 @@ def test_ctrl_c_ends_a_camera_well_and_a_file_as_interrupted(tmp_path, exported,
     monkeypatch.setattr(
         video_files.cv2,
         "VideoCapture",
-        lambda source: _Camera(source, 1000) if isinstance(source, int) else real_capture(source),
+        lambda source, *more: _Camera(source, 1000) if isinstance(source, int) else real_capture(source, *more),
     )
     monkeypatch.chdir(tmp_path)
     assert _infer(exported, "7", tmp_path) == 0
@@ -211,3 +215,20 @@ def test_video_writer(tmp_path, monkeypatch):
     assert not list(tmp_path.glob("*full*")) and not list(tmp_path.glob(".*"))
     VideoWriter(tmp_path / "none.mp4", 25).close()
     assert not (tmp_path / "none.mp4").exists()
+
+
+@pytest.mark.parametrize("name", ["playlist.mp4", "concat.mp4", "dash.mkv", "picture.avi"])
+def test_files_that_would_have_others_read(tmp_path, film, name):
+    """A playlist or concat list under a video's name leads to another film, which is there and whole."""
+    content = {
+        "playlist.mp4": f"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\n{film[0]}\n#EXT-X-ENDLIST\n",
+        "concat.mp4": f"ffconcat version 1.0\nfile '{film[0]}'\n",
+        "dash.mkv": '<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011"></MPD>',
+        "picture.avi": "P5 4 4 255 0123456789abcdef",
+    }[name]
+    (tmp_path / name).write_text(content)
+    with pytest.raises(DataError, match=f"{name}: is not a readable video"):
+        Video(str(tmp_path / name))
+    # Also where the first bytes pass: FFmpeg is told the containers and the one protocol.
+    opened = video_files._open_file(str(tmp_path / name))
+    assert not opened.isOpened() and video_files._FFMPEG_VARIABLE not in os.environ

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The programs as they are typed: train, evaluate, predict, export, infer; flags, exit statuses, log lines, folders."""
 
 import re

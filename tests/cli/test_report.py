@@ -1,12 +1,14 @@
+# SPDX-License-Identifier: Apache-2.0
 """tools/report.py on a real small run: scores by hand, worst images, times, and what it refuses."""
 
 import re
 import shutil
 from pathlib import Path
 
-from paddle_dnl.cli.report import main, training_times
+from paddle_dnl.cli.report import _timings, main, training_times
 from paddle_dnl.config import Config
 from paddle_dnl.errors import DataError, UsageError
+from paddle_dnl.evaluation.curves import read_scalars
 
 import cv2
 import numpy as np
@@ -117,7 +119,7 @@ def test_refusals(run, predictions, tmp_path):
         main(["--run_dir", folder, "--model_path", "a", "--prediction_dir", "b"])
     with pytest.raises(UsageError, match="config.yml: no such configuration"):
         main(["--run_dir", str(tmp_path)])
-    with pytest.raises(DataError, match="no VisualDL file"):
+    with pytest.raises(DataError, match="no scalars.csv"):
         main(["--run_dir", str(tmp_path), "--config", str(run / "config.yml")])
     with pytest.raises(UsageError, match="--num_rows"):
         main(["--run_dir", folder, "--num_rows", "0"])
@@ -130,3 +132,20 @@ def test_refusals(run, predictions, tmp_path):
         cv2.imwrite(str(few / f"image_{i}.png"), np.zeros((5, 7), np.uint8))
     with pytest.raises(DataError, match=r"its prediction is \(7, 5\) pixels"):
         main(["--run_dir", folder, "--prediction_dir", str(few), "--save_dir", str(tmp_path)])
+
+
+@pytest.mark.parametrize("content", ["", "{", "[1]", '{"train": "long"}', "\xff"])
+def test_timings_that_cannot_be_used(tmp_path, content):
+    (tmp_path / "t.json").write_text(content, encoding="latin1")
+    with pytest.raises(DataError, match="--timings .*t.json: ") as raised:
+        _timings(str(tmp_path / "t.json"))
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"step,tag,value\n", b"step,tag,value\n1,Evaluate/mIoU,0.5\n2,Train/lo", b"\xff\xfe"]
+)
+def test_a_run_without_a_loss_is_said(tmp_path, content):
+    (tmp_path / "scalars.csv").write_bytes(content)
+    with pytest.raises(DataError, match="scalars.csv: holds no training loss"):
+        read_scalars(tmp_path)

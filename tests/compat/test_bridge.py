@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The bridge to PaddleSeg: asked only for names that are not ours; clear words where it is missing or broken."""
 
 import subprocess
@@ -59,7 +60,12 @@ def test_without_paddleseg_the_error_says_what_to_install(monkeypatch, kind, nam
 
 @pytest.mark.paddleseg
 def test_names_that_are_not_ours_come_from_paddleseg():
-    for kind, name in (("model", "PPLiteSeg"), ("backbone", "STDC1"), ("transform", "RandomBlur"), ("loss", "DiceLoss")):
+    for kind, name in (
+        ("model", "PPLiteSeg"),
+        ("backbone", "STDC1"),
+        ("transform", "RandomBlur"),
+        ("loss", "DiceLoss"),
+    ):
         assert registry.find(name, kind, "x").__module__.startswith("paddleseg."), name
     with pytest.raises(ConfigError, match="Did you mean 'PPLiteSeg'") as caught:
         registry.find("PPLiteSegg", "model", "x")

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """PaddleSeg's models through `Config`, built without its downloads, with its own backbones and our safe reader."""
 
 from paddle_dnl import build_model

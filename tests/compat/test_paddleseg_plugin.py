@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The plug-in, in a process of its own: PaddleSeg's registries are shared state."""
 
 import subprocess

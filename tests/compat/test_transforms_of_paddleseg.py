@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Our transforms beside the live PaddleSeg's of the same names: same seeds, same samples."""
 
 import inspect

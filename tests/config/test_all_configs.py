@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Every configuration resolves, is checked, and builds the model that its source published."""
 
 from pathlib import Path

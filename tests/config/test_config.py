@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Configurations: inheritance as in PaddleSeg, overrides, and errors that name file, key and nearest name."""
 
 import time

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Components of users: imported when the command line says so, in every program and rank; a file alone runs no code."""
 
 import importlib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One ignored label and one list of class names: from the dataset into transforms, losses, exports and quantisation."""
 
 from pathlib import Path

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Configurations by path and by name, from any folder; the nearest of a wrong one; listed, shown and copied."""
 
 import subprocess

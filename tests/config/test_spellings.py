@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Spellings of PaddleSeg 2.5 to develop, through `Config` and into the optimizer and the schedule that come of them."""
 
 from paddle_dnl.config import Config

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Pages made from zoo.yml are those that are stored."""
 
 from pathlib import Path

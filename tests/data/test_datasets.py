@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Datasets: pairs by name, both separators, odd files, and errors that name the file."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Batches from data loading processes: the same bits as from this process, with one thread of OpenCV in each."""
 
 import tiny_training  # noqa: F401,I001  imports paddle_dnl before paddle

@@ -1,9 +1,10 @@
+# SPDX-License-Identifier: Apache-2.0
 """Label maps as pictures."""
 
 import os
 
 from paddle_dnl.data.classes import IGNORED_COLOR, class_info
-from paddle_dnl.data.overlay import colorize, overlay, save_image, save_label_png
+from paddle_dnl.data.overlay import as_label, colorize, overlay, save_image, save_label_png
 from paddle_dnl.files.outputs import JOURNAL
 
 import cv2
@@ -80,3 +81,13 @@ def test_background_of_two_classes_stays_clear_and_no_class_looks_ignored():
     for count in (2, 21, 256):
         colors = class_info("Dataset", count).colors
         assert len(colors) == count and IGNORED_COLOR not in colors
+
+
+def test_more_than_256_classes_are_not_wrapped(tmp_path):
+    label = np.array([[0, 299, 44]])
+    found = as_label(label)
+    assert found.dtype == np.uint16 and as_label(label % 256).dtype == np.uint8
+    save_label_png(tmp_path / "a.png", found, [(1, 2, 3)] * 300)
+    np.testing.assert_array_equal(np.array(Image.open(tmp_path / "a.png")), label)
+    colors = [(i % 256, i // 256, 9) for i in range(300)]
+    np.testing.assert_array_equal(colorize(found, colors)[0, 1], [43, 1, 9])

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Transforms against NumPy by hand."""
 
 import random
@@ -184,16 +185,16 @@ def test_a_pipeline_stays_in_8_bits_when_asked():
         T.RandomHorizontalFlip(1.0), spy,
     ]  # fmt: skip
     picture = np.random.default_rng(0).integers(0, 256, (20, 30, 3)).astype(np.uint8)
-    for image_type in ("uint8", "float32"):
+    for first, image_type in (([T.ToUint8()], "uint8"), ([], "float32")):
         seen.clear()
-        out = T.Compose(steps, image_type=image_type)({"img": picture.copy()})
+        out = T.Compose([*first, *steps])({"img": picture.copy()})
         assert {str(dtype) for dtype in seen} == {image_type}
         assert out["img"].shape == (3, 30, 40) and out["img"].dtype == np.float32
-    half = T.Compose([T.ResizeStepScaling(0.5, 0.5)], to_rgb=False, image_type="uint8")({"img": picture.copy()})["img"]
+    half = T.Compose([T.ToUint8(), T.ResizeStepScaling(0.5, 0.5)], to_rgb=False)({"img": picture.copy()})["img"]
     wanted = cv2.resize(picture, (15, 10), interpolation=cv2.INTER_LINEAR)
     np.testing.assert_array_equal(half.transpose(1, 2, 0), wanted)
-    with pytest.raises(ValueError, match="float32 or uint8"):
-        T.Compose([], image_type="float64")
+    rounded = T.ToUint8()({"img": np.array([[[-1.0, 0.6, 300.0]]], np.float32)})["img"]
+    assert rounded.dtype == np.uint8 and rounded.tolist() == [[[0, 1, 255]]]
 
 
 def test_padding_refuses_what_is_larger():

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Bounds on picture files of strangers: costly structures are refused by their header, ordinary ones pass."""
 
 import time

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A wish to stop does not break a wait for other ranks."""
 
 import subprocess

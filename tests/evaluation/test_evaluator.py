@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Evaluation: the same metrics whatever the batch, workers or number of ranks; images counted once."""
 
 import logging

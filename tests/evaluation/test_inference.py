@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whole, sliding, multi-scale and flipped inference against NumPy and against paddleseg's own functions."""
 
 from paddle_dnl.errors import UsageError
@@ -177,7 +178,9 @@ class Edges(paddle.nn.Layer):
 
     def forward(self, x):
         self.seen.append(x.numpy())
-        ramp = paddle.linspace(0, 1, x.shape[3]).reshape([1, 1, 1, -1]) * paddle.linspace(0, 3, x.shape[2]).reshape([-1, 1])
+        ramp = paddle.linspace(0, 1, x.shape[3]).reshape([1, 1, 1, -1]) * paddle.linspace(0, 3, x.shape[2]).reshape(
+            [-1, 1]
+        )
         return [self.conv(x) + ramp]
 
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Metrics against scikit-learn and against paddleseg's own functions where a class is present."""
 
 from paddle_dnl.errors import DataError

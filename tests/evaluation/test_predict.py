@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """predict.py decides as val.py does, under every setting that a test_config may hold."""
 
 import inspect
@@ -75,5 +76,32 @@ def test_logits_are_restored_as_in_an_evaluation(augmented, align_corners, pictu
 
 def test_takes_every_setting_of_an_evaluation():
     """`test_config` is handed to both as keyword arguments."""
-    of_the_run = {"model", "dataset", "batch_size", "num_workers", "auc_roc", "print_detail", "stop"}
+    of_the_run = {
+        "model",
+        "dataset",
+        "batch_size",
+        "num_workers",
+        "auc_roc",
+        "print_detail",
+        "stop",
+        "observe",
+        "scored",
+    }
     assert set(inspect.signature(evaluate).parameters) - of_the_run <= set(inspect.signature(predict).parameters)
+
+
+def test_probabilities_and_grey_pictures(picture, tmp_path):
+    label = _labels(picture, tmp_path / "a", save_prob="float16")
+    probabilities = np.load(tmp_path / "a" / "probabilities" / "grains.npz")["probabilities"]
+    wanted = paddle.nn.functional.softmax(restore(infer(Grains(), _prepared(picture)), BACK, False), axis=1).numpy()[0]
+    np.testing.assert_allclose(probabilities, wanted, atol=1e-3)
+    assert (wanted.argmax(0) == label).all()
+
+    class GreyGrains(Grains):
+        def __init__(self):
+            super().__init__()
+            self.conv = paddle.nn.Conv2D(1, 19, 1)
+
+    grey = SimpleNamespace(val_dataset_cfg={"type": "Dataset", "img_channels": 1}, model_cfg={"num_classes": 19})
+    assert predict(GreyGrains(), grey, str(picture), str(tmp_path / "b")) == 1
+    assert np.asarray(Image.open(tmp_path / "b" / "pseudo_color_prediction" / "grains.png")).shape == (40, 61)

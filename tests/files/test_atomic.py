@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Atomic writes: whole or not there, the umask's permissions, nothing left after a failure, and only our folders are tidied."""
 
 import errno

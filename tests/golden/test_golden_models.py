@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whole networks against golden outputs of the original implementations (weights: see tests/helpers/golden_seeds.py).
 
 Each case goes the way a user goes: the configuration builds the model, `convert_with_report` maps the

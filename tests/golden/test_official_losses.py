@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The losses of the DNL authors' training on their own network's logits, against what their code computed."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Ten training steps against the same steps of the original implementations: losses, rates, and where weights end.
 
 What the originals do was computed in PyTorch by tests/reference/trajectories.py, which `make parity` runs anew. Here
@@ -21,7 +22,7 @@ from test_golden_models import CONFIGS
 from trajectory_cases import CASES, STEPS, batch_of_step, movement, start_weights, stored
 
 DEFAULT = ("mmseg_dnl_r50_769x769_80k",)
-# What recipes with `nowd` exempt from decay; ten decayed steps make such a tensor smaller by about 1e-4 of itself.
+# Decayed, but for the recipes with `nowd`; ten decayed steps make such a tensor smaller by about 1e-4 of itself.
 QUERY_OR_KEY = re.compile(r"\.(theta\.conv|phi\.conv|conv_query|conv_key)\.weight$")
 GROWTH = 2e-6
 

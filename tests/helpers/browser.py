@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A headless Chromium for tests, driven over WebDriver with nothing but the standard library."""
 
 import contextlib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Picture files whose structure costs a decoder far more than their pixels."""
 
 import io

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Counts what the reliability tests tried, over all processes of a run, for the terminal and for docs/reliability.md.
 
 A test says what it tried: `count_fault("hostile pickles", 25)`. The numbers travel with the test's report, so that they

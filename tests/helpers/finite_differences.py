@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Gradients from values alone, independent of every backward pass."""
 
 from collections.abc import Callable, Iterator

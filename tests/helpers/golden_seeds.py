@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Weights, inputs and label maps of the golden files, regenerated from names.
 
 The golden files store no weights: a tensor is a function of its name and shape in the reference framework's

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What distribution a parameter was drawn from. NumPy only: used with and without Paddle and PyTorch."""
 
 import math

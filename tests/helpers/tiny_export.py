@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Models and pictures small enough to export in a test, with classes that NumPy can tell."""
 
 import paddle_dnl  # noqa: F401,I001  first: it loads zlib before paddle

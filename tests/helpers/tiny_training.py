@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A training small enough for tests: eight noise images, a two-layer net without batch statistics.
 
 Also a program: `python tests/helpers/tiny_training.py FOLDER ...` trains in FOLDER, so that tests can launch, kill and resume

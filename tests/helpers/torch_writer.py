@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Writes state dicts in both of PyTorch's formats without PyTorch, so that tests can make files of any model."""
 
 import pickle

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Ten training steps that this project and the original implementations both take: what they start from and see.
 
 Used by tests/reference/trajectories.py, which takes the steps in PyTorch and stores the losses, and by

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Losses against NumPy in float64, values and gradients, and against paddleseg where it runs."""
 
 from paddle_dnl import losses
@@ -296,3 +297,25 @@ def test_refused_arguments():
             _value(loss)
     with pytest.raises(ValueError, match="2 losses and 1 coef"):
         MixedLoss([1, 2], [1])
+
+
+def test_outputs_that_are_no_tensors_and_a_models_own_computation():
+    """As PaddleSeg's HRNet contrast (a mapping) and PIDNet (its own hook, with the whole batch) ask."""
+    logits, label = paddle.to_tensor(LOGITS), paddle.to_tensor(LABEL)
+    outputs = [{"seg": logits.astype("bfloat16"), "more": (logits, logits)}]
+
+    def on_mapping(output, label):
+        assert output["seg"].dtype == paddle.float32 and len(output["more"]) == 2
+        return output["seg"].mean()
+
+    ((_, value),) = Losses([on_mapping], [2.0])(outputs, label)
+    np.testing.assert_allclose(float(value), 2 * float(logits.astype("bfloat16").astype("float32").mean()), rtol=1e-6)
+
+    class Model:
+        def loss_computation(self, outputs, losses, data):
+            return [losses["coef"][0] * losses["types"][0](outputs[0], data["label"]), data["edge"].sum()]
+
+    data = {"label": label, "edge": paddle.ones([3])}
+    found = Losses([lambda x, y: x.sum()], [3.0])([logits, logits], label, None, Model(), data)
+    assert [name for name, _ in found] == ["loss_0", "loss_1"]
+    np.testing.assert_allclose([float(v) for _, v in found], [3 * float(logits.sum()), 3.0], rtol=1e-5)

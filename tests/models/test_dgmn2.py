@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """DGMN2 backbone: the original block's outputs and gradients, options that change nothing, and refusals with their reason."""
 
 import json

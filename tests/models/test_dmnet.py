@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """DMNet against the live PaddleSeg model, and where ours is better on purpose."""
 
 from paddle_dnl.errors import ConfigError

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """DNLNet against the live PaddleSeg model, and what ours does that theirs cannot."""
 
 import paddle_dnl

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Every family goes the whole way: twenty steps with a falling loss, evaluation, export, the same picture in Paddle Inference.
 
 Inputs are small and the published configuration gives the model; `make test` has one of each paper, `make test-slow` all.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Initial values of every parameter of every family: kind, mean and spread as in the network's source.
 
 OpenMMLab's were measured on its own package (tests/reference/initialisation.py, which `make parity` runs again). The others

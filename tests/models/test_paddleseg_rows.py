@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Every published row of PaddleSeg and DMNet_paddle: the configuration's model against the live paddleseg model.
 
 The live model is built as PaddleSeg's own YAML of that name builds it. Its weights, with batch statistics that are not

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Our ResNet_vd is PaddleSeg's; the other stems have the shapes their authors describe."""
 
 from paddle_dnl.models.backbones import resnet as ours
@@ -46,7 +47,7 @@ def test_keys_and_function_of_paddleseg(name, settings):
         np.testing.assert_allclose(a.numpy() / scale, b.numpy() / scale, atol=1e-5)
 
 
-@pytest.mark.parametrize("stem", ["vd", "v1c", "3x3"])
+@pytest.mark.parametrize("stem", ["vd", "v1c", "3x3", "v1"])
 @pytest.mark.parametrize("stride", [8, 16, 32])
 def test_output_strides(stem, stride):
     model = ours.ResNet18(stem=stem, output_stride=stride)

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Semantic FPN: pyramid and head against sums written in NumPy; sizes; what is refused. Values: tests/golden."""
 
 from paddle_dnl.errors import ConfigError

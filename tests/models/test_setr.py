@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The three SETR decoders of DGMN2: square maps as published, and what is refused. Values: tests/golden."""
 
 from paddle_dnl.errors import ConfigError

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Attention: every implementation against a NumPy float64 softmax, in value and gradient."""
 
 from paddle_dnl.nn import attention

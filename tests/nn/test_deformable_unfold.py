@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Deformable sampling against values of the original CUDA code (compiled for a CPU) and against a NumPy loop."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The DNL block against stored float64 outputs of the published modules and against a NumPy formula."""
 
 import itertools

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The dynamic convolution of DMNet against stored float64 outputs of mmsegmentation's and against a NumPy sum."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Bilinear resizing in its three conventions against NumPy."""
 
 from paddle_dnl.nn.resize import resize, spatial_size

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Schedules and optimizers: the update itself against NumPy, parameter groups, refusals."""
 
 import re

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Free memory from copies of what Linux writes about machines and containers."""
 
 from pathlib import Path

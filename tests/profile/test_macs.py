@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The multiply-accumulate counter against hand counts and scaling laws."""
 
 from paddle_dnl.cli.count_macs import main

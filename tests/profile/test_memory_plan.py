@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The memory plan against a count by hand, and what it says."""
 
 import logging

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Distributions of OpenMMLab's initial weights: stores them, or checks that the stored ones are those of the package.
 
     python tests/reference/initialisation.py --check     # what `make parity` runs

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The DNL authors' segmentor in PyTorch, written from its published description (yinmh17/DNL-Semantic-Segmentation).
 
 Only for tests/reference/trajectories.py. Module names are those of the published weight files. That this is the same

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Every test in this folder carries the mark `reliability`, with which `make test-slow` runs all of them."""
 
 import pytest

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Kills real training processes while they save: `python crashing.py FOLDER times N SEED` or `events FIRST LAST STEP`.
 
 Paddle is loaded once; each training is a forked process with a checkpoint after every step, an average, two

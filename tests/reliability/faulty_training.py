@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A real training process with a fault in it: `python faulty_training.py --fault JSON FLAGS_OF_TRAIN_PY`.
 
 Faults (`at` is the step before which it happens, `rank` the process, all of them when it is not given):

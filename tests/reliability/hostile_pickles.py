@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Pickles written to harm whoever opens them, as bytes; `marker` is a file that appears if any of their code runs."""
 
 import os

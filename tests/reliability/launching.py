@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Starting real training processes, one or several, and finding what they leave behind."""
 
 import json

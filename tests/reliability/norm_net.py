@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The tiny net with batch normalisation, in a module of its own since a net is registered once."""
 
 from paddle_dnl.registry import MODELS

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A trainer that notes what each step saw and computed, and the resume matrix, in one process or as a program of a launch.
 
 As a program, `python recording.py PART FOLDER CASES_JSON` runs a part of some cases, so that two ranks need two launches

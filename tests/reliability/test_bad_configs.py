@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Configurations with a mistake in them: each error names the file and the key and says what would be right."""
 
 import time
@@ -48,7 +49,7 @@ MISTAKES = {
     "key in another case": ("batch_size: 2", "Batch_Size: 2", "Batch_Size: unknown key. Did you mean 'batch_size'?"),
     "key of another toolkit": ("iters: 10", "iters: 10\nepochs: 5", "epochs: unknown key"),
     "section missing": (OPTIMIZER, "", "optimizer: missing"),
-    "section twice": (OPTIMIZER, f"{OPTIMIZER}\n{OPTIMIZER}", "key 'optimizer' is given twice"),
+    "section twice": (OPTIMIZER, f"{OPTIMIZER}\noptimizer: {{type: Adam}}", "key 'optimizer' is given twice"),
     "section as text": (OPTIMIZER, "optimizer: SGD", "optimizer: expected a mapping with a `type` key"),
     "section as list": (LOSS, "loss: [CrossEntropyLoss]", "loss: expected a mapping with `types` and `coef`"),
     "number as key": ("iters: 10", "iters: 10\n5: 6", "5: unknown key"),

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Datasets as they come: 45 things that are wrong or odd, each refused with file and value or read as documented.
 
 Every case starts from two whole pairs, `a0 b0` and `a1 b1`, and spoils the second one or the list.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Bad labels of the datasets with folders and class numbers of their own: refused with file and value, as for plain lists.
 
 The files are spoilt as for `Dataset`, then moved to where ADE20K and the PASCAL classes look for them.
@@ -9,6 +10,7 @@ from pathlib import Path
 from paddle_dnl.data.check import check_dataset
 from paddle_dnl.data.datasets import ADE20K
 from paddle_dnl.data.pascal import PascalContext, PascalContext59, PascalVOC
+from paddle_dnl.data.reading import read_label
 from paddle_dnl.errors import DataError
 from paddle_dnl.evaluation.image_scores import true_label
 
@@ -109,3 +111,35 @@ def test_classes_in_wide_files_are_mapped_as_in_narrow_ones(tmp_path, kind, expe
     dataset = _build(kind, _tree(tmp_path, kind, spoil))
     check_dataset(dataset, "train_dataset", tmp_path / "cache")
     np.testing.assert_array_equal(dataset[1]["label"].ravel()[:3], expected)
+
+
+@pytest.mark.parametrize(
+    "kind, text",
+    [
+        ("postscript", "of another format than PNG"),
+        ("WEBP", "of another format than PNG"),
+        ("JPEG2000", "of another format than PNG"),
+        ("ICO", "of another format than PNG"),
+        ("tiff jpeg", "compressed by jpeg"),
+    ],
+)
+def test_labels_of_formats_that_lose_or_run_something(tmp_path, kind, text):
+    path = tmp_path / "label.png"
+    picture = Image.fromarray(np.zeros((16, 16), np.uint8))
+    if kind == "postscript":
+        path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 16 16\n(%pipe%touch hacked) (w) file\n")
+    elif kind == "tiff jpeg":
+        picture.save(path, format="TIFF", compression="jpeg")
+    else:
+        picture.save(path, format=kind)
+    with pytest.raises(DataError, match=f"label.png: .*{text}"):
+        read_label(path)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "GIF", "PPM", "TIFF"])
+def test_lossless_labels_are_read(tmp_path, kind):
+    label = np.arange(64, dtype=np.uint8).reshape(8, 8) % 5
+    Image.fromarray(label).save(
+        tmp_path / "label", format=kind, **({"compression": "tiff_lzw"} if kind == "TIFF" else {})
+    )
+    np.testing.assert_array_equal(read_label(tmp_path / "label"), label)

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The check of a dataset when something else than its files goes wrong: a reader is killed, or one rank of several fails."""
 
 import logging
@@ -50,7 +51,7 @@ class _Killed(Dataset):
 def test_a_killed_reader_ends_the_check_with_advice(root, skip_bad, count_fault):
     """It is no bad sample: nothing is skipped."""
     dataset = _dataset(root, _Killed)
-    with pytest.raises(DataError, match=r"was killed.*memory.*of 40 samples were read.*fewer --num_workers"):
+    with pytest.raises(DataError, match=r"was killed.*memory.*of 40 are done.*fewer --num_workers"):
         check_dataset(dataset, "train_dataset", root.parent / "cache", num_workers=2, skip_bad=skip_bad)
     assert len(dataset) == COUNT and not (root.parent / "cache").exists()
     count_fault("killed readers")

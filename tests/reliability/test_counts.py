@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The counter itself: kinds add up over tests and over processes, and a failed test does not hold."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whatever ends a training, the newest complete checkpoint loads; whatever is wrong with its folder is said in one line."""
 
 import contextlib
@@ -67,9 +68,9 @@ def _largest_file(size):
 
 
 class _FullAfterFive(RecordingTrainer):
-    def _save(self, scores):
+    def _save(self, scores, is_written=False):
         with _largest_file(1500) if self.state.iteration > 5 else contextlib.nullcontext():
-            super()._save(scores)
+            super()._save(scores, is_written)
 
 
 def test_a_full_disk_leaves_the_last_checkpoint(tmp_path, monkeypatch, count_fault):

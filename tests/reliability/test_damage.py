@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Damaged files: each place where a file is cut or a bit of it is flipped is noticed, and the error says what to do."""
 
 import zlib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Pictures with changed and missing bytes are read, or refused with the name of the file; Pillow's own errors never come out.
 
 The samples are seeded: the pictures, the places and the values are the same in each run.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The same seed twice gives the same bits: weights, slots, averages, losses and what was fed."""
 
 import json

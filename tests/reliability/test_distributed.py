@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Two ranks, and one of them fails: all end soon, one line names the rank, nothing lives on, and a rerun goes on."""
 
 import re
@@ -72,9 +73,9 @@ def _rerun(tmp_path, iters=12, at=(5,), **flags):
 def test_a_killed_rank_is_named(tmp_path, count_fault):
     text = _fail(tmp_path, {"kind": "kill", "rank": 1, "at": 7})
     found = _errors(text)
-    assert re.search(r"Error \(rank 0\): rank 1 on \S+ \(process \d+\) ended without a message", "\n".join(found)), text[
-        -3000:
-    ]
+    assert re.search(r"Error \(rank 0\): rank 1 on \S+ \(process \d+\) ended without a message", "\n".join(found)), (
+        text[-3000:]
+    )
     assert checkpoint.find_resume("auto", tmp_path / "output").name == "iter_5"
     count_fault("failed ranks")
 
@@ -84,7 +85,9 @@ def test_a_killed_rank_is_named(tmp_path, count_fault):
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_killed_rank_and_a_rerun(tmp_path, rank, workers, count_fault):
     text = _fail(tmp_path, {"kind": "kill", "rank": rank, "at": 7}, num_workers=workers)
-    assert re.search(rf"Error \(rank {1 - rank}\): rank {rank} on \S+ \(process \d+\) ended without", text), text[-3000:]
+    assert re.search(rf"Error \(rank {1 - rank}\): rank {rank} on \S+ \(process \d+\) ended without", text), text[
+        -3000:
+    ]
     _rerun(tmp_path, num_workers=workers)
     count_fault("failed ranks")
 
@@ -93,7 +96,9 @@ def test_a_killed_rank_and_a_rerun(tmp_path, rank, workers, count_fault):
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_rank_that_raises(tmp_path, rank, count_fault):
     text = _fail(tmp_path, {"kind": "raise", "rank": rank, "at": 7}, traceback_of=rank)
-    named = rf"Error \(rank {1 - rank}\): rank {rank} on \S+ \(process \d+\) failed: RuntimeError: a defect of the program"
+    named = (
+        rf"Error \(rank {1 - rank}\): rank {rank} on \S+ \(process \d+\) failed: RuntimeError: a defect of the program"
+    )
     assert re.search(named, text), text[-3000:]
     _rerun(tmp_path)
     count_fault("failed ranks")

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Random input for the three parsers that people's text goes through, and for the transforms that change sizes.
 
 50 examples each in every test run, 500 in `make test-slow`.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Archives that want out of their folder or into all of the memory; a server could send any of them as start weights."""
 
 import gzip

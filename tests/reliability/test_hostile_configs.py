@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Configurations of a stranger that are plain YAML, and want code run, weights unpickled or files read without end."""
 
 import os
@@ -155,7 +156,7 @@ def test_sections_that_want_more(cage, name, count_fault):
 def test_what_honest_configurations_say_still_works(cage):
     """Names of layers and of ways to do things, and start weights of a model and its backbone, read by our own reader."""
     cae = {"type": "CAE", "norm_layer": "nn.LayerNorm", "img_size": [32, 32], "drop_rate": 0.1, "pretrained": None}
-    registry.refuse_harmful(cae, "backbone", "model.backbone")
+    registry.refuse_harmful(registry.find("CAE", "backbone", "model.backbone"), cae, "backbone", "model.backbone")
     lite = {
         "type": "PPLiteSeg", "num_classes": 2, "arm_type": "UAFM_SpAtten", "resize_mode": "bilinear",
         "backbone": {"type": "STDC1", "pretrained": None},

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Weights from a stranger: pickles, PyTorch files and safetensors that want to run code, or all of the memory."""
 
 import io

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """NaN and infinity at step 7, in every place: named before they reach a weight or a file; the checkpoint before is whole."""
 
 import itertools

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """No program writes over a file that it reads, or over one that it did not write; each may be run again into its own folder.
 
 Issue 19, items 1 to 3. Each program runs in this process through its `main`; what was there before is compared byte by byte.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a stranger's weights may cost a whole process, and what is no file at all: pipes, devices, folders."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Resuming continues the run: 5 + 5 steps are 10 steps bit for bit, whatever is switched on, and changes are said."""
 
 import dataclasses

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Two thousand steps: memory, file handles, threads and processes stay as they were after the first two hundred.
 
 A sample of 150 steps is in every test run.
@@ -43,8 +44,10 @@ def main(folder: Path, steps: int, every: int, rests: tuple[int, ...]) -> None:
             self.steps.append({})
             return losses
 
-        def _save(self, scores):
-            super()._save(scores)
+        def _save(self, scores, is_written=False):
+            super()._save(scores, is_written=is_written)
+            if not is_written:  # before the evaluation; measured once, after it
+                return
             if self.state.iteration in rests:
                 time.sleep(REST_SECONDS)
             found.append({"iteration": self.state.iteration, **measure()})

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A run on two machines: signals, lost ranks and machines, missing data on one; all end, say why, and go on later."""
 
 import re
@@ -24,9 +25,7 @@ def hosts(tmp_path):
 def _start(hosts, faults=(), hidden=(None, None), environment=None, program="faulty_training.py", **flags):
     make_config(hosts.folder)
     words = training_words(hosts.folder, faults, **{"iters": 1000, "save_interval": 1000, **flags})
-    return [
-        hosts.start(host, program, words, hidden=hidden[host], environment=environment) for host in (0, 1)
-    ]
+    return [hosts.start(host, program, words, hidden=hidden[host], environment=environment) for host in (0, 1)]
 
 
 def _end(nodes, seconds=LIMIT):
@@ -122,7 +121,9 @@ def test_a_picture_that_differs_on_one_machine(hosts, count_fault):
     nodes = _start(hosts, hidden=(None, hosts.folder / "data"))
     assert 0 not in _end(nodes)
     for node in nodes:
-        assert re.search(r"Error \(rank \d\): train_dataset: 1 of 8 samples.*\n.*image_3.png: ", node.text()), node.text()
+        assert re.search(r"Error \(rank \d\): train_dataset: 1 of 8 samples.*\n.*image_3.png: ", node.text()), (
+            node.text()
+        )
     count_fault("failed ranks")
 
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Two machines on one: network namespaces with a veth pair, each with a hostname, /etc/hosts and mounts of its own."""
 
 import contextlib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A tiny exported model for the tests of the service."""
 
 from paddle_dnl import Predictor

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the tests of the service share: the service's modules, a tiny model, and a service of its own process."""
 
 import io

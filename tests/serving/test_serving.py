@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The HTTP service: answers against NumPy and Predictor, every kind of bad picture, limits, queue, settings."""
 
 import io
@@ -255,3 +256,8 @@ def test_wrong_models_are_told_before_anything_starts(tmp_path):
 def test_colours_of_the_tiny_model():
     # The pictures of these tests have all classes in them, else half of the above says little.
     assert len(np.unique(blocks(4, 8, 16)[1])) == len(COLORS)
+
+
+def test_large_pictures_are_worked_through_in_tiles(client):
+    image, label = blocks(30, 40, 3)
+    np.testing.assert_array_equal(label_of(client.post("/v1/label", content=png(image))), label)

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Requests that a machine makes up from /openapi.json: none may end in a server error or an answer that is not described."""
 
 import numpy as np

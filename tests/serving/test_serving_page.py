@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The page in a real browser: a dropped picture shows its classes, the legend, and an opacity that does what it says."""
 
 import base64

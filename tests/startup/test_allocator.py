@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """glibc keeps memory from layer to layer, and users who chose for themselves are left alone."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """AMD processors get MKL's AVX2 kernels; others, and users who chose for themselves, are left alone."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Importing this package beside others, in any order, never crashes the interpreter: processes of their own tell."""
 
 import functools

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """An import leaves the process as it is; programs set it up and say nothing of it."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Threads are settled by programs, and by `configure_process` for those who call it; an import changes nothing."""
 
 import math
@@ -70,7 +71,15 @@ def test_the_launcher_is_not_the_user(chosen, tmp_path):
     )
     environment = {name: value for name, value in os.environ.items() if name != threads.VARIABLE}
     environment |= {threads.VARIABLE: chosen} if chosen else {}
-    command = [sys.executable, "-m", "paddle.distributed.launch", "--nproc_per_node", "1", "--log_dir", str(tmp_path / "log")]
+    command = [
+        sys.executable,
+        "-m",
+        "paddle.distributed.launch",
+        "--nproc_per_node",
+        "1",
+        "--log_dir",
+        str(tmp_path / "log"),
+    ]
     subprocess.run([*command, str(program)], env=environment, check=True, capture_output=True, timeout=120)
     found = (tmp_path / "log" / "workerlog.0").read_text().split("threads ")[-1].strip()
     assert found == (chosen or str(CORES))
@@ -84,7 +93,11 @@ def test_the_launcher_is_not_the_user(chosen, tmp_path):
         ({"cpu.max": "400000 100000", "pods/one/cpu.max": "150000 100000"}, "0::/pods/one", 1.5),
         # The host's path, in a container that sees only its own group.
         ({"cpu.max": "300000 100000"}, "0::/kubepods/pod1/abc", 3),
-        ({"cpu,cpuacct/a/cpu.cfs_quota_us": "250000", "cpu,cpuacct/a/cpu.cfs_period_us": "100000"}, "4:cpu,cpuacct:/a", 2.5),
+        (
+            {"cpu,cpuacct/a/cpu.cfs_quota_us": "250000", "cpu,cpuacct/a/cpu.cfs_period_us": "100000"},
+            "4:cpu,cpuacct:/a",
+            2.5,
+        ),
         ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, "4:cpu,cpuacct:/", math.inf),
         ({}, "3:memory:/x", math.inf),
     ],

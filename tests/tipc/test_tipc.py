@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The TIPC runner: reading the 52 lines, the commands of each mode, failures, stored scores, and one real chain."""
 
 import json

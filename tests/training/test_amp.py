@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Mixed precision without a graphics card: what is asked of Paddle, the fall-back, and the loss scaler's arithmetic."""
 
 import contextlib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Between two log lines a float32 step reads nothing from the device and reduces no scalars over the ranks."""
 
 from paddle_dnl.config import Config

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Training and evaluation where Unix's own modules and functions are missing, as on Windows; run on Linux with them hidden."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Checkpoints as PaddleSeg's releases write them: resumed, or refused in one line with what to do."""
 
 from paddle_dnl.errors import CheckpointError

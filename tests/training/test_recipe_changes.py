@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A run that resumes with another configuration says so, keeps the old one, and refuses another function."""
 
 import logging

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Sample order and augmentation as pure functions of the position in the run."""
 
 import random

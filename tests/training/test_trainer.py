@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The training loop: resume, accumulation, averaging, stops and what is written."""
 
 import json

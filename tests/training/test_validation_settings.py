@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What an evaluation between training steps uses of `test_config`."""
 
 from paddle_dnl.config import Config

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Start weights by URL, against a server of this test: what arrives whole is kept, everything else is one clear line."""
 
 import hashlib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """See `python tools/data/convert_cityscapes.py --help`."""
 
 import sys

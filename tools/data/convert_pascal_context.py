@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """See `python tools/data/convert_pascal_context.py --help`."""
 
 import sys

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """See `python tools/data/create_dataset_list.py --help`."""
 
 import sys

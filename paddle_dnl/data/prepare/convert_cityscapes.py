@@ -1,10 +1,10 @@
+# SPDX-License-Identifier: Apache-2.0
 """Cityscapes polygons to label pictures with the 19 training classes, with the official cityscapesscripts."""
 
 import io
-import multiprocessing
-from functools import partial
 from pathlib import Path
 
+from paddle_dnl.data.processes import map_in_processes
 from paddle_dnl.errors import DataError, PaddleDnlError
 from paddle_dnl.files import outputs
 from paddle_dnl.files.atomic import write_bytes
@@ -60,6 +60,10 @@ def convert_file(polygons: Path, force: bool = False) -> str | None:
     return None
 
 
+def _convert(force: bool, polygons: Path) -> str | None:
+    return convert_file(polygons, force)
+
+
 def convert_tree(root: str | Path, num_workers: int = 8, force: bool = False) -> int:
     """Converts all polygons below `root/gtFine`; returns how many files there are.
 
@@ -77,12 +81,8 @@ def convert_tree(root: str | Path, num_workers: int = 8, force: bool = False) ->
     if not files:
         raise DataError(f"{root}: no gtFine/SPLIT/CITY/*{_POLYGONS}; give the folder that holds gtFine")
     outputs.check_outputs((), (), root=root)
-    work = partial(convert_file, force=force)
-    if num_workers > 1:
-        with multiprocessing.Pool(num_workers) as pool:
-            found = list(progress(pool.imap(work, files, chunksize=8), "convert", len(files)))
-    else:
-        found = [work(path) for path in progress(files, "convert")]
+    results = map_in_processes(_convert, force, files, num_workers, what="that converts")
+    found = list(progress(results, "convert", len(files)))
     problems = [text for text in found if text]
     if problems:
         raise DataError(f"{len(problems)} of {len(files)} files cannot be converted:\n" + "\n".join(problems[:5]))

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """PASCAL Context (Mottaghi et al., CVPR 2014): COCO-style annotations to label pictures with 59 classes and background.
 
 Read are `images` (`file_name`, `height`, `width`, `image_id` or `id`, optionally `phase`), `categories` (`category_id`

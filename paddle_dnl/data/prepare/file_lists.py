@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """List files (`train.txt`, `val.txt`, `test.txt`) of a dataset's folders."""
 
 from collections.abc import Sequence

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Label pictures and image sets of the dataset conversions."""
 
 import io

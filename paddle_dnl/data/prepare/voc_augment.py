@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """SBD annotations (Hariharan et al., ICCV 2011) as additional training labels of PASCAL VOC 2012."""
 
 from pathlib import Path

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A picture and the list of labelled polygons that made it, drawn from far to near."""
 
 from dataclasses import dataclass

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Mini-Cityscapes: generated street scenes in the Cityscapes folder tree, so that nothing has to be downloaded.
 
     paddle-dnl data mini-cityscapes --out data/mini_cityscapes --train 64 --val 16 --size 512x256 --seed 0

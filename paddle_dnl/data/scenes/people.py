@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """People on foot and on wheels."""
 
 from paddle_dnl.data.scenes import textures

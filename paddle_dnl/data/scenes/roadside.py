@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What stands beside the road: houses, walls, fences, trees, poles, lights and signs."""
 
 from paddle_dnl.data.scenes import textures

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One street: who stands where, drawn from far to near, in some light."""
 
 from collections.abc import Callable

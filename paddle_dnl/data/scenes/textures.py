@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Surfaces: small RGB pictures in 0..255. Classes differ in pattern; their colours overlap on purpose."""
 
 import cv2

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Things on wheels: cars, trucks, buses, trams, motorcycles, bicycles and their riders."""
 
 from paddle_dnl.data.scenes import textures

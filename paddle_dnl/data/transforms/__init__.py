@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Transforms of samples, under PaddleSeg's names and with its arguments. Importing this package registers all of them.
 
 Images are RGB in 0..255 until a transform says otherwise. Randomness comes from `random` and `numpy.random`, which training
@@ -5,7 +6,7 @@ seeds for each sample; draws come in PaddleSeg's order. Sizes in arguments are (
 """
 
 from paddle_dnl.data.transforms.colour import PhotoMetricDistortion, RandomBrightnessShift, RandomDistort
-from paddle_dnl.data.transforms.compose import Compose
+from paddle_dnl.data.transforms.compose import Compose, ToUint8
 from paddle_dnl.data.transforms.cropping import RandomCrop, RandomPaddingCrop
 from paddle_dnl.data.transforms.edges import binary_edges
 from paddle_dnl.data.transforms.flipping import RandomHorizontalFlip, RandomVerticalFlip
@@ -18,5 +19,5 @@ __all__ = [
     "Compose", "LimitLong", "Normalize", "Padding", "PaddingByAspectRatio", "PhotoMetricDistortion",
     "RandomBrightnessShift", "RandomCrop", "RandomDistort", "RandomHorizontalFlip", "RandomPaddingCrop",
     "RandomScaleAspect", "RandomVerticalFlip", "Resize", "ResizeByLong", "ResizeByShort", "ResizeRangeScaling",
-    "ResizeStepScaling", "ResizeToFit", "SubtractMeanBGR", "binary_edges",
+    "ResizeStepScaling", "ResizeToFit", "SubtractMeanBGR", "ToUint8", "binary_edges",
 ]  # fmt: skip

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Random changes of colour. The image is rounded to 8 bits inside and keeps the type that it came with."""
 
 import random

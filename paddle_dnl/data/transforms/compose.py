@@ -1,9 +1,27 @@
+# SPDX-License-Identifier: Apache-2.0
 """A list of transforms as one callable."""
 
 from collections.abc import Callable, Sequence
 
+from paddle_dnl.registry import TRANSFORMS
+
 import cv2
 import numpy as np
+
+
+@TRANSFORMS.add_component
+class ToUint8:
+    """The image in 8 bits, rounded and clipped to 0..255. Where the following transforms resize, they round.
+
+    As the first transform it keeps the image as it was read, which is what mmsegmentation, DGMN2 and the DNL authors
+    resize and distort. PaddleSeg works on float32, so that resizing does not round.
+    """
+
+    def __call__(self, data: dict) -> dict:
+        image = data["img"]
+        if image.dtype != np.uint8:
+            data["img"] = np.clip(np.rint(image), 0, 255).astype(np.uint8)
+        return data
 
 
 class Compose:
@@ -13,19 +31,15 @@ class Compose:
         transforms: callables that take and return a sample (see `paddle_dnl.data.transforms.sample`).
         to_rgb: the image comes as BGR and is turned into RGB first.
         img_channels: 1 or 3; images of another number of channels are refused.
-        image_type: type of the image while transforms work on it. `float32` is PaddleSeg's: resizing does not round.
-            `uint8` rounds after each transform, as implementations do that read 8-bit images; Normalize ends it.
+
+    Transforms get the image in float32, as from PaddleSeg, unless the first of them is `ToUint8`.
     """
 
-    def __init__(
-        self, transforms: Sequence[Callable], to_rgb: bool = True, img_channels: int = 3, image_type: str = "float32"
-    ):
+    def __init__(self, transforms: Sequence[Callable], to_rgb: bool = True, img_channels: int = 3):
         if not isinstance(transforms, list | tuple):
             raise TypeError(f"transforms must be a list, got {type(transforms).__name__}")
-        if image_type not in ("float32", "uint8"):
-            raise ValueError(f"image_type must be float32 or uint8, got {image_type!r}")
         self.transforms = list(transforms)
-        self.to_rgb, self.img_channels, self.image_type = to_rgb, img_channels, image_type
+        self.to_rgb, self.img_channels = to_rgb, img_channels
 
     def __call__(self, data: dict) -> dict:
         """The transformed sample.
@@ -43,7 +57,8 @@ class Compose:
             raise ValueError(f"the image has {channels} channels, expected {self.img_channels} (img_channels)")
         if self.to_rgb and channels == 3:
             image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-        data["img"] = image.astype(self.image_type, copy=False)
+        stays = self.transforms and isinstance(self.transforms[0], ToUint8)
+        data["img"] = image if stays else image.astype(np.float32, copy=False)
         data.setdefault("trans_info", [])
         for transform in self.transforms:
             data = transform(data)

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Random windows: PaddleSeg's crop with padding, mmsegmentation's without."""
 
 from collections.abc import Sequence

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Masks of class boundaries, for losses that learn edges."""
 
 import numpy as np

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """From colours in 0..255 to the numbers that a network takes, float32."""
 
 from collections.abc import Sequence

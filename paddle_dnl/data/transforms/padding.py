@@ -1,5 +1,7 @@
+# SPDX-License-Identifier: Apache-2.0
 """Padding to a size or shape."""
 
+import random
 from collections.abc import Sequence
 
 from paddle_dnl.data.transforms.sample import pad, size_pair
@@ -8,17 +10,26 @@ from paddle_dnl.registry import TRANSFORMS
 
 @TRANSFORMS.add_component
 class Padding:
-    """Pads at the bottom and the right to a size.
+    """Pads to a size, at the bottom and the right.
 
     Args:
         target_size: [width, height].
         im_padding_value: one number, or one per channel.
         label_padding_value: for labels.
+        random_offset: for training: the image comes to a random place of the padded one, as the DNL authors train
+            (datasets/tools/collate.py of yinmh17/DNL-Semantic-Segmentation).
     """
 
-    def __init__(self, target_size: Sequence[int], im_padding_value=127.5, label_padding_value: int = 255):
+    def __init__(
+        self,
+        target_size: Sequence[int],
+        im_padding_value=127.5,
+        label_padding_value: int = 255,
+        random_offset: bool = False,
+    ):
         self.width, self.height = size_pair(target_size, "target_size")
         self.im_padding_value, self.label_padding_value = im_padding_value, label_padding_value
+        self.random_offset = random_offset
 
     def __call__(self, data: dict) -> dict:
         """The padded sample.
@@ -31,8 +42,14 @@ class Padding:
             raise ValueError(
                 f"Padding: the image, {columns}x{rows}, is larger than target_size, {self.width}x{self.height}"
             )
-        data["trans_info"].append(("padding", (rows, columns)))
-        return pad(data, self.height - rows, self.width - columns, self.im_padding_value, self.label_padding_value)
+        down, right = self.height - rows, self.width - columns
+        if not self.random_offset:
+            data["trans_info"].append(("padding", (rows, columns)))
+            return pad(data, down, right, self.im_padding_value, self.label_padding_value)
+        # No prediction can be taken back through this: restoring refuses the name.
+        data["trans_info"].append(("padding at a random offset", (rows, columns)))
+        left, up = random.randint(0, right), random.randint(0, down)
+        return pad(data, down - up, right - left, self.im_padding_value, self.label_padding_value, up, left)
 
 
 @TRANSFORMS.add_component

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Resizing to a size that is given or follows from the image's."""
 
 import math

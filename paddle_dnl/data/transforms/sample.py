@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Operations on a sample that transforms share: resize, pad and crop of the image and the labels that follow it.
 
 A sample is a dict: `img` `[H, W, C]` (grey: `[H, W]`), the arrays named in `gt_fields`, and `trans_info`, which notes sizes
@@ -34,19 +35,20 @@ def resize(data: dict, width: int, height: int, interpolation: int = cv2.INTER_L
     return resize_arrays(data, width, height, interpolation)
 
 
-def pad(data: dict, down: int, right: int, image_value, label_value: int) -> dict:
-    """Adds rows at the bottom and columns at the right.
+def pad(data: dict, down: int, right: int, image_value, label_value: int, up: int = 0, left: int = 0) -> dict:
+    """Adds rows and columns.
 
     Args:
         data: the sample.
-        down, right: pixels to add.
+        down, right, up, left: pixels to add on each side.
         image_value: one number, or one per channel.
         label_value: for labels.
     """
     value = tuple(image_value) if isinstance(image_value, list | tuple) else (image_value,) * 3
-    data["img"] = cv2.copyMakeBorder(data["img"], 0, down, 0, right, cv2.BORDER_CONSTANT, value=value)
+    sides = (up, down, left, right)
+    data["img"] = cv2.copyMakeBorder(data["img"], *sides, cv2.BORDER_CONSTANT, value=value)
     for key in data.get("gt_fields", []):
-        data[key] = cv2.copyMakeBorder(data[key], 0, down, 0, right, cv2.BORDER_CONSTANT, value=label_value)
+        data[key] = cv2.copyMakeBorder(data[key], *sides, cv2.BORDER_CONSTANT, value=label_value)
     return data
 
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Random scale and shape for training."""
 
 import math
@@ -19,9 +20,7 @@ class ResizeStepScaling:
         scale_step_size: distance of the factors to choose from; 0 takes any factor of the range.
     """
 
-    def __init__(
-        self, min_scale_factor: float = 0.75, max_scale_factor: float = 1.25, scale_step_size: float = 0.25
-    ):
+    def __init__(self, min_scale_factor: float = 0.75, max_scale_factor: float = 1.25, scale_step_size: float = 0.25):
         require_range((min_scale_factor, max_scale_factor), "[min_scale_factor, max_scale_factor]")
         if scale_step_size < 0:
             raise ValueError(f"scale_step_size must be a number from 0, got {scale_step_size}")

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The proof that an exported graph computes what the model computes: both on one picture, logits and classes compared."""
 
 from dataclasses import dataclass

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Export to a static graph that is compared with the dynamic one before anything is written to its place."""
 
 from collections.abc import Iterable

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Moves a finished export into its folder: all of its files or none, and never over files of other programs."""
 
 import os

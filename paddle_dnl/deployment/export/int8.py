@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Post-training static quantisation of an exported ONNX graph, for ONNX Runtime on CPU.
 
 Weights (per output channel) and activations of convolutions and constant matrix products become 8 bits; ranges of activations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """ONNX beside an exported graph, compared with the dynamic model before it counts."""
 
 import os

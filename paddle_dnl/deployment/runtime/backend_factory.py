@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """An engine by its name, after its files were checked; `auto` is the fastest verified one."""
 
 from paddle_dnl.deployment.runtime.backends import EngineOptions, OnnxEngine, PaddleEngine, onnx_file

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`EngineProcess`: an engine in a process of its own, so that the caller can do other things while it runs."""
 
 import atexit
@@ -159,6 +160,12 @@ def _revived(kind: str, text: str) -> PaddleDnlError:
     return getattr(errors, kind)(text)
 
 
+def _ignore_signals() -> None:
+    """Ctrl-C and a service manager's signal reach the whole group; the caller decides when this process ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
 def _end_with_parent(parent: int) -> None:
     """The kernel kills this process when its parent dies, however busy or stuck it is; Linux only."""
     if sys.platform == "linux":
@@ -171,15 +178,14 @@ def _end_with_parent(parent: int) -> None:
 def _work(connection, parent: int, folder: str, name: str, options: EngineOptions) -> None:
     """The other process: answers batches until the connection closes."""
     _end_with_parent(parent)
-    # Ctrl-C and a service manager's signal reach the whole group; the caller decides when this process ends.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    _ignore_signals()
     configure_process()
     try:
         engine = make_engine(name, read_deploy_config(folder), options)
     except PaddleDnlError as error:
         connection.send((type(error).__name__, str(error)))
         return
+    _ignore_signals()  # again: importing Paddle sets handlers of its own
     connection.send(("ready", engine.name))
     while True:
         try:

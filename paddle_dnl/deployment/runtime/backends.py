@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The programs that run an exported graph: Paddle Inference and ONNX Runtime, each as `run(batch) -> array`."""
 
 import os
@@ -5,11 +6,11 @@ from dataclasses import dataclass
 
 from paddle_dnl.deployment.runtime.deploy_config import ONNX_NAME, DeployConfig
 from paddle_dnl.deployment.runtime.onnx_thread import in_onnx_thread
+from paddle_dnl.deployment.runtime.operators import require_known_operators
 from paddle_dnl.errors import ExportError, UsageError
-from paddle_dnl.optional import not_installed
+from paddle_dnl.optional import install_hint, not_installed
 
 import numpy as np
-import paddle
 
 
 @dataclass
@@ -43,6 +44,7 @@ def default_threads() -> int:
 
 
 def _paddle_config(files: DeployConfig, options: EngineOptions):
+    import paddle
     from paddle import inference
 
     config = inference.Config(str(files.model_path), str(files.params_path))
@@ -112,12 +114,19 @@ class PaddleEngine:
     name = "paddle"
 
     def __init__(self, files: DeployConfig, options: EngineOptions):
-        from paddle import inference
+        try:
+            import paddle
+            from paddle import inference
+        except ModuleNotFoundError as error:
+            raise UsageError(
+                f"engine paddle: {error.name} is not installed; {install_hint('paddle')}, or choose the engine onnxruntime"
+            ) from error
 
         if files.model.endswith(".json") and int(paddle.__version__.split(".")[0]) == 2:
             raise ExportError(
                 f"{files.model_path}: was exported by Paddle 3; Paddle {paddle.__version__} cannot read it"
             )
+        require_known_operators(files.model_path)
         try:
             self._predictor = inference.create_predictor(_paddle_config(files, options))
             self._input = self._predictor.get_input_handle(self._predictor.get_input_names()[0])
@@ -185,6 +194,7 @@ class OnnxEngine:
             import onnxruntime
         except ImportError as error:
             raise not_installed("engine onnxruntime", error, "onnxruntime") from error
+        require_known_operators(path)
         settings = onnxruntime.SessionOptions()
         settings.intra_op_num_threads = options.cpu_threads or default_threads()
         settings.log_severity_level = 3

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Latency, throughput and memory of an exported folder: engines, threads, batches and sizes, each in its own process."""
 
 import json

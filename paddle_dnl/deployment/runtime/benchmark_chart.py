@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Bars of latency, throughput and memory."""
 
 from pathlib import Path

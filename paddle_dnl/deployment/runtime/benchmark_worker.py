@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One engine at one setting, alone in its process; prints a JSON line.
 
 Called as `python -m paddle_dnl.deployment.runtime.benchmark_worker SETTING`.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """deploy.yaml: what an exported folder says about itself, written and read with care.
 
 Its keys are PaddleSeg's (`model`, `params`, `transforms`, `input_shape`, `output_op`, `output_dtype` below `Deploy`), and
@@ -8,8 +9,7 @@ import reprlib
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from paddle_dnl.config.config import to_yaml
-from paddle_dnl.config.reading import read_yaml_mapping
+from paddle_dnl.config.reading import read_yaml_mapping, to_yaml
 from paddle_dnl.data.classes import ClassInfo
 from paddle_dnl.errors import ConfigError, ExportError
 from paddle_dnl.files.atomic import write_text

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The thread in which all sessions of ONNX Runtime are made and run.
 
 A session that takes denormal numbers as zero switches the processor's mode for the thread that makes it, and for good:

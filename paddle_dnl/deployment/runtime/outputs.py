@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What infer.py reads and writes: pictures with their relative names, or the frames of a video or camera."""
 
 from collections.abc import Iterable, Iterator

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Reading, running and writing at the same time, for many pictures or a video.
 
     read + preprocess (threads)  ->  engine (caller's thread)  ->  postprocess + write (threads)

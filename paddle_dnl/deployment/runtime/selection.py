@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`--engine auto`: the fastest of an exported folder's verified engines on this machine; measured once, then remembered."""
 
 import hashlib
@@ -10,14 +11,14 @@ from pathlib import Path
 
 from paddle_dnl.deployment.runtime.backends import EngineOptions, OnnxEngine, PaddleEngine, default_threads
 from paddle_dnl.deployment.runtime.deploy_config import DeployConfig
-from paddle_dnl.deployment.runtime.verified import mkldnn_obstacle
+from paddle_dnl.deployment.runtime.verified import mkldnn_obstacle, paddle_version
 from paddle_dnl.files.atomic import write_text
+from paddle_dnl.files.caches import writable_cache
 from paddle_dnl.log import logger
 from paddle_dnl.optional import install_hint
 from paddle_dnl.profile.measuring import processor_name, seconds_of_runs
 
 import numpy as np
-import paddle
 
 # What stands for a free size and a free batch.
 _FREE = (1, 3, 256, 512)
@@ -31,7 +32,7 @@ def candidates(files: DeployConfig, options: EngineOptions) -> dict[str, tuple[s
         return {"onnxruntime int8": (OnnxEngine.name, options)}
     if options.device != "cpu" or options.enable_mkldnn:
         return paddle_only
-    found = paddle_only
+    found = paddle_only.copy() if paddle_version() else {}
     for label, chosen, obstacle in (
         ("paddle with oneDNN", (PaddleEngine.name, replace(options, enable_mkldnn=True)), mkldnn_obstacle(files)),
         (OnnxEngine.name, (OnnxEngine.name, options), _onnx_obstacle(files)),
@@ -40,7 +41,7 @@ def candidates(files: DeployConfig, options: EngineOptions) -> dict[str, tuple[s
             found[label] = chosen
         else:
             logger.info(f"engine auto: not {label}: {obstacle}")
-    return found
+    return found or paddle_only  # whose start says what to install
 
 
 def _onnx_obstacle(files: DeployConfig) -> str | None:
@@ -108,23 +109,19 @@ def _key(files: DeployConfig, options: EngineOptions, shape: list[int], labels: 
         return None
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     threads = options.cpu_threads or default_threads()
-    versions = [paddle.__version__, _onnxruntime_version()]
+    versions = [paddle_version(), _onnxruntime_version()]
     content = [files.sha256, shape, labels, threads, cores, processor_name(), platform.node(), versions]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def _memory() -> Path | None:
-    """The file of earlier measurements; None for a user without a home, as containers may have."""
-    try:
-        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    except RuntimeError:
-        return None
-    return Path(base) / "paddle-dnl" / "engines.json"
+def _memory() -> Path:
+    """The file of earlier measurements."""
+    return writable_cache(Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "paddle-dnl") / "engines.json"
 
 
-def _all_remembered(path: Path | None) -> dict:
+def _all_remembered(path: Path) -> dict:
     try:
-        found = json.loads(path.read_text(encoding="utf-8")) if path else {}
+        found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
@@ -138,9 +135,9 @@ def _remembered(key: str | None, labels: list[str]) -> dict[str, float] | None:
 
 def _remember(key: str | None, seconds: dict[str, float]) -> None:
     """Keeps a measurement for the next start; a home that cannot be written to only costs that."""
-    path = _memory()
-    if key is None or path is None:
+    if key is None:
         return
+    path = _memory()
     try:
         write_text(path, json.dumps(_all_remembered(path) | {key: seconds}, indent=1), own=True)
     except OSError as error:

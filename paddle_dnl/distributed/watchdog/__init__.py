@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Watches one process of a distributed run from outside, so that the end of any process ends all and is explained.
 
 A program of its own, `main.py`.
@@ -17,4 +18,3 @@ is the cause, and tells all. Each watchdog then prints one line, tells its proce
 
 Only the standard library is used, and neither training code nor Paddle is loaded.
 """
-

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The meeting point of the watchdogs of all ranks."""
 
 import contextlib
@@ -23,7 +24,6 @@ from .reports import (
 )
 
 LINGER_SECONDS = 10.0  # how long the hub serves others after the end of its own process
-
 
 
 class Hub(threading.Thread):
@@ -66,7 +66,9 @@ class Hub(threading.Thread):
         with contextlib.suppress(OSError):
             connection, _ = self.server.accept()
             connection.settimeout(5)
-            self.selector.register(connection, selectors.EVENT_READ, {"lines": Lines(connection.fileno()), "rank": None})
+            self.selector.register(
+                connection, selectors.EVENT_READ, {"lines": Lines(connection.fileno()), "rank": None}
+            )
 
     def _listen(self, key) -> None:
         connection, data = key.fileobj, key.data

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The program that watches one rank; `distributed/watch.py` starts it, with the folder above in `sys.path` and nothing else."""
 
 import contextlib
@@ -26,7 +27,6 @@ from .reports import (
 )
 
 CONNECT_SECONDS = 60.0
-
 
 
 class Watchdog:

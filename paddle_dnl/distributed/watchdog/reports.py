@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What is known of a process, how its end is told, and which rank caused the end of all."""
 
 import contextlib
@@ -10,7 +11,9 @@ import time
 BEAT_SECONDS = 1.0
 SETTLE_SECONDS = 0.8  # after the first end, in which reports of the process that caused it arrive
 GRACE_SECONDS = 20.0  # a checkpoint in the making is finished
-LOST_SECONDS = float(os.environ.get("PADDLE_DNL_LOST_SECONDS", "60"))  # of silence, after which a machine counts as lost
+LOST_SECONDS = float(
+    os.environ.get("PADDLE_DNL_LOST_SECONDS", "60")
+)  # of silence, after which a machine counts as lost
 QUIET_SECONDS = 5 * BEAT_SECONDS  # of silence that explain why other ranks gave up
 KILLED = "and its watchdog ended at once, as when a machine or container is stopped"
 
@@ -44,7 +47,6 @@ def send(connection: socket.socket | None, message: dict) -> bool:
         return True
     except OSError:
         return False
-
 
 
 def process_state(pid: int) -> tuple[str, int | None]:

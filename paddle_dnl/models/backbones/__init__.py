@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Backbones: image to a list of feature maps. Importing this package registers all of them."""
 
 from paddle_dnl.models.backbones import dgmn2, resnet

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """DGMN2 backbone (Zhang et al., "Dynamic Graph Message Passing Networks for Visual Recognition", TPAMI 2022).
 
 Four stages of convolutional patch embedding and pre-norm blocks; there is no norm after a stage, no class token and no

@@ -1,16 +1,18 @@
-"""ResNet for segmentation (He et al., CVPR 2016), in the three forms that DNLNet and DMNet weights exist for.
+# SPDX-License-Identifier: Apache-2.0
+"""ResNet for segmentation (He et al., CVPR 2016), in the four forms that start weights exist for.
 
-| stem  | first convolutions         | shortcut of a strided block     | dilated stages        | from              |
-|-------|----------------------------|---------------------------------|-----------------------|-------------------|
-| `vd`  | 32-32-64                   | 2x2 average pool, then 1x1      | all blocks alike      | PaddleSeg, PaddleClas |
-| `v1c` | 32-32-64                   | 1x1 with stride                 | first block half      | mmsegmentation    |
-| `3x3` | 64-64-128, ceil max-pool   | 1x1 with stride                 | first block half      | the DNL authors   |
+| stem  | first convolutions       | strided shortcut          | dilated stages   | from                                      |
+|-------|--------------------------|---------------------------|------------------|-------------------------------------------|
+| `vd`  | 32-32-64                 | 2x2 average pool, 1x1     | all blocks alike | PaddleSeg, PaddleClas, timm's `resnet50d` |
+| `v1c` | 32-32-64                 | 1x1 with stride           | first block half | mmsegmentation                            |
+| `3x3` | 64-64-128, ceil max-pool | 1x1 with stride           | first block half | the DNL authors                           |
+| `v1`  | 64, one 7x7 convolution  | 1x1 with stride           | first block half | torchvision, `paddle.vision.models`       |
 
-Initial values are the source's too: Paddle's defaults for `vd`; normal with variance 2/fan_out for the other two, and with
+Initial values are the source's too: Paddle's defaults for `vd`; normal with variance 2/fan_out for the other three, and with
 `v1c` the last batch norm of each residual branch starts at 0.
 
-All three use the parameter names of PaddleSeg's `ResNet_vd`: `conv1_{1,2,3}`, `bb_{stage}_{block}.conv{0,1,2}` and
-`bb_{stage}_{block}.short`.
+All four use the parameter names of PaddleSeg's `ResNet_vd`: `conv1_{1,2,3}`, `bb_{stage}_{block}.conv{0,1,2}` and
+`bb_{stage}_{block}.short`; the one convolution of `v1` is `conv1_1`. The stride of a bottleneck is in its 3x3 convolution.
 """
 
 from collections.abc import Sequence
@@ -22,8 +24,9 @@ from paddle_dnl.registry import BACKBONES
 
 from paddle import nn
 
-BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
-STEMS = {"vd": (32, 32, 64), "v1c": (32, 32, 64), "3x3": (64, 64, 128)}
+BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
+# Channels of the first convolutions: one of 7x7, or three of 3x3.
+STEMS = {"vd": (32, 32, 64), "v1c": (32, 32, 64), "3x3": (64, 64, 128), "v1": (64,)}
 WIDTHS = (64, 128, 256, 512)
 
 # Output stride -> dilation of the four stages; a dilated stage keeps its input's resolution.
@@ -34,13 +37,15 @@ class ResNet(nn.Layer):
     """Image `[B, in_channels, H, W]` to four feature maps `[B, C_s, H_s, W_s]`, one per stage.
 
     Args:
-        depth: 18, 34, 50 or 101.
-        stem: `vd`, `v1c` or `3x3`, see the table at the top of the file.
+        depth: 18, 34, 50, 101 or 152.
+        stem: `vd`, `v1c`, `3x3` or `v1`, see the table at the top of the file.
         output_stride: 8, 16 or 32: image size over size of the last map.
         multi_grid: factors on the dilation of the last stage's blocks.
         contract_dilation: the first block of a dilated stage takes half the stage's dilation (the dilation that
-            its input has); by default for `v1c` and `3x3`.
+            its input has); by default for all but `vd`.
         in_channels: image channels.
+        project_first: for `vd` with 18 or 34 layers: whether the very first block projects its input although the shapes
+            agree, as PaddleSeg's does; timm's `resnet18d` and `resnet34d` do not.
         pretrained: kept for whoever builds the model from a configuration; nothing is loaded here.
 
     Attributes:
@@ -59,6 +64,7 @@ class ResNet(nn.Layer):
         contract_dilation: bool | None = None,
         in_channels: int = 3,
         pretrained: str | None = None,
+        project_first: bool = True,
     ):
         super().__init__()
         for name, value, options in (
@@ -75,22 +81,24 @@ class ResNet(nn.Layer):
         self.pretrained = pretrained
         self.stem = stem
 
-        first, second, third = STEMS[stem]
-        self.conv1_1 = ConvBNReLU(in_channels, first, 3, stride=2, bias_attr=False)
-        self.conv1_2 = ConvBNReLU(first, second, 3, bias_attr=False)
-        self.conv1_3 = ConvBNReLU(second, third, 3, bias_attr=False)
-        self.stem_convs = ConvChain(self.conv1_1, self.conv1_2, self.conv1_3)
+        stem_convs = []
+        channels = in_channels
+        for i, width in enumerate(STEMS[stem]):
+            conv = ConvBNReLU(channels, width, 7 if stem == "v1" else 3, stride=2 if i == 0 else 1, bias_attr=False)
+            stem_convs.append(self.add_sublayer(f"conv1_{i + 1}", conv))
+            channels = width
+        self.stem_convs = ConvChain(*stem_convs)
         self.pool2d_max = nn.MaxPool2D(3, 2, padding=1, ceil_mode=stem == "3x3")
 
         block_class = _Bottleneck if depth >= 50 else _BasicBlock
         self.feat_channels = [width * block_class.expansion for width in WIDTHS]
         self._stages = []  # a plain list: the blocks are registered one by one under PaddleSeg's names
-        channels = third
         for stage, count in enumerate(BLOCKS[depth]):
             blocks = []
             for i in range(count):
                 stride, dilation = _stride_and_dilation(stage, i, stem, output_stride, multi_grid, contract_dilation)
-                block = block_class(channels, WIDTHS[stage], stride, dilation, vd=stem == "vd", first_in_stage=i == 0)
+                always = stem == "vd" and i == 0 and (stage > 0 or project_first)
+                block = block_class(channels, WIDTHS[stage], stride, dilation, vd=stem == "vd", project=always)
                 blocks.append(self.add_sublayer(f"bb_{stage}_{i}", block))
                 channels = self.feat_channels[stage]
             self._stages.append(blocks)
@@ -141,10 +149,11 @@ class _Shortcut(ConvBN):
         return self.finish(self._conv(x))
 
 
-def _shortcut(in_channels: int, out_channels: int, stride: int, vd: bool, first_in_stage: bool):
-    """The projection, or None for the identity. `vd` projects in every stage's first block, needed or not."""
-    needed = stride != 1 or in_channels != out_channels
-    return _Shortcut(in_channels, out_channels, stride, vd) if first_in_stage and (vd or needed) else None
+def _shortcut(in_channels: int, out_channels: int, stride: int, vd: bool, project: bool):
+    """The projection where the shape changes or where it is asked for, else None for the identity."""
+    if stride != 1 or in_channels != out_channels or project:
+        return _Shortcut(in_channels, out_channels, stride, vd)
+    return None
 
 
 class _Bottleneck(nn.Layer):
@@ -152,14 +161,14 @@ class _Bottleneck(nn.Layer):
 
     expansion = 4
 
-    def __init__(self, in_channels, width, stride, dilation, vd, first_in_stage):
+    def __init__(self, in_channels, width, stride, dilation, vd, project):
         super().__init__()
         out_channels = width * self.expansion
         self.conv0 = ConvBNReLU(in_channels, width, 1, bias_attr=False)
         self.conv1 = ConvBNReLU(width, width, 3, stride=stride, dilation=dilation, bias_attr=False)
         self.conv2 = ConvBN(width, out_channels, 1, bias_attr=False)
         self.residual = ConvChain(self.conv0, self.conv1, self.conv2)
-        self.short = _shortcut(in_channels, out_channels, stride, vd, first_in_stage)
+        self.short = _shortcut(in_channels, out_channels, stride, vd, project)
 
     def forward(self, x):
         y = self.residual(x)
@@ -171,12 +180,12 @@ class _BasicBlock(nn.Layer):
 
     expansion = 1
 
-    def __init__(self, in_channels, width, stride, dilation, vd, first_in_stage):
+    def __init__(self, in_channels, width, stride, dilation, vd, project):
         super().__init__()
         self.conv0 = ConvBNReLU(in_channels, width, 3, stride=stride, dilation=dilation, bias_attr=False)
         self.conv1 = ConvBN(width, width, 3, dilation=dilation if vd else 1, bias_attr=False)
         self.residual = ConvChain(self.conv0, self.conv1)
-        self.short = _shortcut(in_channels, width, stride, vd, first_in_stage)
+        self.short = _shortcut(in_channels, width, stride, vd, project)
 
     def forward(self, x):
         y = self.residual(x)
@@ -187,15 +196,31 @@ class _BasicBlock(nn.Layer):
 
 
 @BACKBONES.add_component
-def ResNet18(stem="vd", output_stride=8, multi_grid=(1, 1, 1), contract_dilation=None, in_channels=3, pretrained=None):
+def ResNet18(
+    stem="vd",
+    output_stride=8,
+    multi_grid=(1, 1, 1),
+    contract_dilation=None,
+    in_channels=3,
+    pretrained=None,
+    project_first=True,
+):
     """ResNet with 18 layers, see `ResNet`."""
-    return ResNet(18, stem, output_stride, multi_grid, contract_dilation, in_channels, pretrained)
+    return ResNet(18, stem, output_stride, multi_grid, contract_dilation, in_channels, pretrained, project_first)
 
 
 @BACKBONES.add_component
-def ResNet34(stem="vd", output_stride=8, multi_grid=(1, 1, 1), contract_dilation=None, in_channels=3, pretrained=None):
+def ResNet34(
+    stem="vd",
+    output_stride=8,
+    multi_grid=(1, 1, 1),
+    contract_dilation=None,
+    in_channels=3,
+    pretrained=None,
+    project_first=True,
+):
     """ResNet with 34 layers, see `ResNet`."""
-    return ResNet(34, stem, output_stride, multi_grid, contract_dilation, in_channels, pretrained)
+    return ResNet(34, stem, output_stride, multi_grid, contract_dilation, in_channels, pretrained, project_first)
 
 
 @BACKBONES.add_component
@@ -208,6 +233,12 @@ def ResNet50(stem="vd", output_stride=8, multi_grid=(1, 1, 1), contract_dilation
 def ResNet101(stem="vd", output_stride=8, multi_grid=(1, 1, 1), contract_dilation=None, in_channels=3, pretrained=None):
     """ResNet with 101 layers, see `ResNet`."""
     return ResNet(101, stem, output_stride, multi_grid, contract_dilation, in_channels, pretrained)
+
+
+@BACKBONES.add_component
+def ResNet152(stem="vd", output_stride=8, multi_grid=(1, 1, 1), contract_dilation=None, in_channels=3, pretrained=None):
+    """ResNet with 152 layers, see `ResNet`."""
+    return ResNet(152, stem, output_stride, multi_grid, contract_dilation, in_channels, pretrained)
 
 
 def _vd(depth, output_stride, multi_grid, in_channels, pretrained, data_format):

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Convolution of a channel concatenation that is never materialised."""
 
 from collections.abc import Iterable, Iterator

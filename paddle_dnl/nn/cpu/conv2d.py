@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`Conv2D` with bounded working memory on a CPU; everywhere else it is Paddle's layer."""
 
 from paddle_dnl.nn.cpu.row_strips import Geometry, conv2d, eager_on_cpu

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Depthwise convolution with kernels that differ per sample, in the way that is fastest where it runs."""
 
 from paddle_dnl.nn.shapes import size_of

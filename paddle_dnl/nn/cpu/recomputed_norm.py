@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Batch norm and ReLU between two convolutions, recomputed in the backward pass on a CPU instead of stored.
 
 The backward pass of a batch norm needs the norm's input, that of the following convolution the ReLU's output. The second

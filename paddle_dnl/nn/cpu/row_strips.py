@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Convolution in strips of rows: bounds the working memory of Paddle's CPU convolution, forward and backward.
 
 That convolution unfolds its input into k * k copies (im2col): 2.4 GB for the first convolution of DNLNet's head on a

@@ -1,10 +1,12 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which rules turn which project's weights into which of our models, and the conversion itself."""
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 
 from paddle_dnl.log import logger
-from paddle_dnl.weights.convert import dgmn2, mmseg, official_dnl, paddleseg
+from paddle_dnl.weights.convert import dgmn2, mmseg, official_dnl, paddleclas, paddleseg, timm, torchvision
 from paddle_dnl.weights.convert.describe import looks_like
 from paddle_dnl.weights.convert.mapping import (
     ConversionError,
@@ -17,7 +19,7 @@ from paddle_dnl.weights.convert.mapping import (
 
 import numpy as np
 
-SOURCES = ("mmseg", "official_dnl", "dgmn2", "paddleseg", "dmnet_paddle")
+SOURCES = ("mmseg", "official_dnl", "dgmn2", "paddleseg", "dmnet_paddle", "torchvision", "timm", "paddleclas")
 
 # A key that tells a model's family, and in which sources that family exists.
 _FAMILIES = {
@@ -39,6 +41,9 @@ _RULES = {
     ("official_dnl", "resnet backbone"): (official_dnl.backbone_rules, None),
     ("paddleseg", "resnet backbone"): (paddleseg.backbone_rules, None),
     ("dmnet_paddle", "resnet backbone"): (paddleseg.backbone_rules, None),
+    ("torchvision", "resnet backbone"): (torchvision.backbone_rules, None),
+    ("timm", "resnet backbone"): (timm.backbone_rules, None),
+    ("paddleclas", "resnet backbone"): (paddleclas.backbone_rules, None),
     ("dgmn2", "dgmn2 backbone"): (dgmn2.backbone_rules, None),
 }
 # The layers whose width is the number of classes, and the auxiliary heads.
@@ -56,6 +61,8 @@ _SETTINGS = {
     "official_dnl": {"dialect": "official", "stem": "3x3"},
     "paddleseg": {"dialect": "paddleseg", "stem": "vd"},
     "dmnet_paddle": {"stem": "vd"},
+    "torchvision": {"stem": "v1"},
+    "timm": {"stem": "vd"},
 }
 
 
@@ -94,7 +101,7 @@ def _prefixed(rules: list[Rule], prefix: str) -> list[Rule]:
     return [Rule(f"{start}(?:{r.pattern})", moved(r), r.reason, r.transpose) for r in rules]
 
 
-def _plan(source: str, family: str, part: str, skip_classifier: bool, skip_auxiliary: bool) -> Plan:
+def _plan(source: str, family: str, part: str, keys, skip_classifier: bool, skip_auxiliary: bool) -> Plan:
     try:
         backbone, head = _RULES[(source, family)]
     except KeyError:
@@ -103,7 +110,7 @@ def _plan(source: str, family: str, part: str, skip_classifier: bool, skip_auxil
             f"{source} has no {family} weights; for this model the source can be: {possible}"
         ) from None
     if head is None:
-        return Plan(source, part, tuple(backbone()))
+        return Plan(source, part, tuple(backbone(keys)))
     keep, optional = {}, {}
     if family in _AUXILIARY:
         optional[_AUXILIARY[family]] = "this model is built without an auxiliary head"
@@ -112,10 +119,10 @@ def _plan(source: str, family: str, part: str, skip_classifier: bool, skip_auxil
     if skip_classifier:
         keep[_CLASSIFIER[family]] = "classifier skipped as asked"
     zero = mmseg.DMNET_ZERO if (source, family) == ("mmseg", "dmnet") else ()
-    return Plan(source, part, (*_prefixed(backbone(), "backbone."), *head()), zero, keep, optional)
+    return Plan(source, part, (*_prefixed(backbone(keys), "backbone."), *head()), zero, keep, optional)
 
 
-def _backbone_only(state: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+def backbone_only(state: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """A segmentor file's backbone tensors without their prefix, and why the others are left out."""
     if not any(key.startswith("backbone.") for key in state):
         return dict(state), {}
@@ -131,6 +138,7 @@ def convert_with_report(
     part: str = "model",
     skip_classifier: bool = False,
     skip_auxiliary: bool = False,
+    keep: Mapping[str, str] | None = None,
 ) -> tuple[dict[str, np.ndarray], ConversionReport]:
     """Converts weights as `convert_state_dict` does, and says what became of each tensor.
 
@@ -143,6 +151,7 @@ def convert_with_report(
             the configuration key `model.backbone.pretrained` expects.
         skip_classifier: leave the layers whose width is the number of classes as the model has them.
         skip_auxiliary: leave the auxiliary head as the model has it.
+        keep: further model keys, as regular expressions, that stay as the model has them -> reason.
 
     Raises:
         ConversionError: file and model do not correspond; the message names the first tensors and says
@@ -159,8 +168,9 @@ def convert_with_report(
     family = _family(own)
     if part == "model" and family.endswith("backbone"):
         part = "backbone"
-    relevant, outside = _backbone_only(state) if part == "backbone" else (state, {})
-    plan = _plan(source, family, part, skip_classifier, skip_auxiliary)
+    relevant, outside = backbone_only(state) if part == "backbone" else (state, {})
+    plan = _plan(source, family, part, relevant, skip_classifier, skip_auxiliary)
+    plan = replace(plan, keep={**plan.keep, **(keep or {})})
     try:
         result, report = carry_over(relevant, own, plan)
     except ConversionError as error:
@@ -181,7 +191,7 @@ def _advice(state, own, plan: Plan, family: str, skip_classifier: bool, skip_aux
     for name, classifier, auxiliary in trials:
         if family in _CLASSIFIER and (classifier, auxiliary) != (skip_classifier, skip_auxiliary):
             try:
-                carry_over(state, own, _plan(plan.source, family, plan.part, classifier, auxiliary))
+                carry_over(state, own, _plan(plan.source, family, plan.part, state, classifier, auxiliary))
             except ConversionError:
                 continue
             what = "its classes" if name == "skip_classifier" else "its auxiliary head"
@@ -205,7 +215,7 @@ def convert_state_dict(
 
     Args:
         state: names and arrays of the file.
-        source: `mmseg`, `official_dnl`, `dgmn2`, `paddleseg` or `dmnet_paddle`.
+        source: one of `SOURCES`.
         model: the Paddle layer that the weights are for; its names and shapes must all be met.
         skip_classifier: leave the layers whose width is the number of classes as the model has them.
         skip_auxiliary: leave the auxiliary head as the model has it.

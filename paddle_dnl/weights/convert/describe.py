@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a set of weights looks like, from its names: for error messages only, never for deciding anything."""
 
 import re
@@ -21,10 +22,13 @@ def _backbone(keys: list[str]) -> str:
         counts = _counts(keys, r"(?:^|\.)block([1-4])\.(\d+)\.")
         return f"DGMN2-{_DGMN2.get(counts, counts)}"
     paddle = any(re.search(r"(^|\.)bb_\d_\d+\.", k) for k in keys)
-    third = "conv2." if paddle else "conv3."  # only bottleneck blocks have a third convolution
     counts = _counts(keys, r"(?:^|\.)bb_([0-3])_(\d+)\." if paddle else r"(?:^|\.)layer([1-4])\.(\d+)\.")
+    blocks = {match[1] for match in (re.match(r"blocks\.(\d+)\.", k) for k in keys) if match}
+    if not counts and blocks:
+        counts = next((c for c in _DEPTHS if sum(c) == len(blocks)), (len(blocks),))
     if not counts:
         return ""
+    third = "conv2." if paddle or blocks else "conv3."  # only bottleneck blocks have a third convolution
     depth = _DEPTHS.get(counts, f"of {counts} blocks")
     if depth == "50" and not any(f".{third}" in k for k in keys):
         depth = "34"

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Moving weights from one naming to another with every tensor accounted for.
 
 A source (one module per project) lists `Rule`s: which module of the file becomes which module of the

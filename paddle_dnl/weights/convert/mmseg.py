@@ -1,9 +1,11 @@
+# SPDX-License-Identifier: Apache-2.0
 """OpenMMLab: DNL and DMNet segmentors of mmsegmentation, ImageNet backbones (`resnet50_v1c`) of mmcv.
 
 Their convolutions have PyTorch's layout, which is Paddle's too, so that only names change.
 """
 
 import re
+from collections.abc import Iterable
 
 from paddle_dnl.weights.convert.mapping import Rule
 
@@ -18,7 +20,8 @@ def _shortcut(m: re.Match) -> str:
     return f"bb_{int(m[1]) - 1}_{m[2]}.short.{'_conv' if m[3] == '0' else '_batch_norm'}"
 
 
-def _stem(m: re.Match) -> str:
+def stem_position(m: re.Match) -> str:
+    """A layer of the deep stem by its place in the Sequential."""
     index = int(m[1])  # a Sequential of three times convolution, norm, ReLU
     return f"conv1_{index // 3 + 1}.{('_conv', '_batch_norm')[index % 3]}"
 
@@ -31,10 +34,10 @@ def residual_stages() -> list[Rule]:
     ]
 
 
-def backbone_rules() -> list[Rule]:
+def backbone_rules(keys: Iterable[str] = ()) -> list[Rule]:
     """ResNet v1c, keys relative to the backbone."""
     return [
-        Rule(r"stem\.([013467])", _stem),
+        Rule(r"stem\.([013467])", stem_position),
         *residual_stages(),
         Rule(r"fc", None, "ImageNet classifier"),
     ]

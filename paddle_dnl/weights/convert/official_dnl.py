@@ -1,14 +1,17 @@
+# SPDX-License-Identifier: Apache-2.0
 """The DNL authors' code (yinmh17/DNL-Semantic-Segmentation): `nonlocalbn`, `nonlocalnowd`, 3x3 ResNet-101.
 
 Their block has no output convolution and a gate `gamma` on the pairwise term, hence it needs a model with
 `dialect: official`; the stem is 64-64-128 wide, hence `stem: 3x3`.
 """
 
+from collections.abc import Iterable
+
 from paddle_dnl.weights.convert.mapping import Rule
 from paddle_dnl.weights.convert.mmseg import residual_stages
 
 
-def backbone_rules() -> list[Rule]:
+def backbone_rules(keys: Iterable[str] = ()) -> list[Rule]:
     """The 3x3 ResNet, keys relative to the backbone; ImageNet files lack the `prefix.`."""
     return [
         Rule(r"(?:prefix\.)?conv([123])", r"conv1_\1._conv"),

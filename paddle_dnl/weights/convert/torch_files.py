@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Reads PyTorch's .pth files with NumPy alone, and without running code from them.
 
 A .pth file is a pickle, and a pickle may name any function to be called while it is read. Here only the

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The tools that make Cityscapes labels and lists: right pixels, what is done stays, errors that name the file."""
 
 import json
@@ -128,7 +129,17 @@ def test_an_image_is_not_its_own_label(tmp_path):
         list_program.main(arguments)
     (tmp_path / "labels").symlink_to("images")
     _picture(tmp_path / "labels/b.jpg")
-    arguments = [str(tmp_path), "--folder", "images/train", "images/train", "--second_folder", ".", "--format", "png", "png"]
+    arguments = [
+        str(tmp_path),
+        "--folder",
+        "images/train",
+        "images/train",
+        "--second_folder",
+        ".",
+        "--format",
+        "png",
+        "png",
+    ]
     with pytest.raises(DataError, match="own label"):
         list_program.main(arguments)
     assert not list(tmp_path.glob("*.txt"))

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """SBD and PASCAL Context conversions on small made-up trees, read back by the datasets."""
 
 import json

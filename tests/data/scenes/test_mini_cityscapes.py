@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The generator: deterministic, a real Cityscapes tree, all classes, and too hard for colours alone."""
 
 import hashlib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Export: what is written, that it computes the model, and that it is refused when it does not."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Quantisation: what stays in float, that classes stay, what is recorded, what is refused."""
 
 from paddle_dnl.cli import infer

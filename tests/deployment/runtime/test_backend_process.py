@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """EngineProcess: the same numbers as the engine here, other threads that move, and ends of the process that are survived."""
 
 import os

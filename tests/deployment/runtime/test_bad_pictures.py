@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Pictures as they come: odd formats are read right, damaged and huge ones are refused by name."""
 
 import io
@@ -155,7 +156,9 @@ def test_a_hundred_megapixels_are_refused_before_they_are_decoded(tmp_path, fold
         raise AssertionError("memory was taken for the picture")
 
     monkeypatch.setattr("paddle_dnl.data.reading.cv2.imdecode", decoded)
-    with pytest.raises(DataError, match=r"huge.png: has 10000x10000 = 100000000 pixels, allowed are 80000000.*--max_pixels"):
+    with pytest.raises(
+        DataError, match=r"huge.png: has 10000x10000 = 100000000 pixels, allowed are 80000000.*--max_pixels"
+    ):
         predictor.predict([path])
     flags = ["--config", str(folder), "--image_path", str(path), "--save_dir", str(tmp_path / "out")]
     with pytest.raises(DataError, match="huge.png"):

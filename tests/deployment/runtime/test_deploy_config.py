@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """deploy.yaml: PaddleSeg's form, hostile forms, missing and damaged files."""
 
 import os

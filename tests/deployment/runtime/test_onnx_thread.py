@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """ONNX Runtime's treatment of denormal numbers stays in its own thread."""
 
 import platform

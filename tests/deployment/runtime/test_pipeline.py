@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The pipeline: order, overlap, bounded memory, and failures that end it."""
 
 import threading

@@ -1,9 +1,9 @@
+# SPDX-License-Identifier: Apache-2.0
 """Predictor: classes at the picture's own size, whatever size, batch and preprocessing the export has."""
 
 import os
 
 from paddle_dnl.deployment.export.exporter import export_model
-from paddle_dnl.deployment.runtime import backends
 from paddle_dnl.deployment.runtime.predictor import Predictor
 from paddle_dnl.errors import ConfigError, DataError, ExportError, UsageError
 from paddle_dnl.evaluation.inference import infer, restore
@@ -208,7 +208,7 @@ def test_graphs_of_paddle_3_are_not_given_to_paddle_2(tmp_path, monkeypatch):
     _export(tmp_path)
     (tmp_path / "model.json").write_bytes(b"{}")
     _change(tmp_path, model="model.json", sha256={})
-    monkeypatch.setattr(backends.paddle, "__version__", "2.6.2")
+    monkeypatch.setattr(paddle, "__version__", "2.6.2")
     with pytest.raises(ExportError, match="exported by Paddle 3"):
         Predictor(tmp_path)
 
@@ -241,7 +241,7 @@ def test_onednn_only_where_the_export_verified_it(tmp_path):
 
 
 def test_gpu_on_a_cpu_build(tmp_path, monkeypatch):
-    monkeypatch.setattr(backends.paddle, "is_compiled_with_cuda", lambda: False)
+    monkeypatch.setattr(paddle, "is_compiled_with_cuda", lambda: False)
     with pytest.raises(UsageError, match="--device gpu"):
         Predictor(_export(tmp_path), device="gpu")
     with pytest.raises(UsageError, match="runs on cpu only"):

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A layer on a concatenation that is never made is the layer on the concatenation."""
 
 import paddle_dnl  # noqa: F401

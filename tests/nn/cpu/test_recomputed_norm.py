@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A chain that computes its inner batch norms again learns as the layers themselves do."""
 
 import itertools

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Convolution in strips of rows is the convolution of the whole map."""
 
 import paddle_dnl  # noqa: F401
@@ -166,7 +167,5 @@ def test_result_may_be_changed_in_place(monkeypatch):
     conv = Conv2D(2, 2, 3, padding=1)
     x = paddle.randn([1, 2, 9, 9])
     expected = _gradients(lambda x: nn.functional.relu(_paddle(conv)(x)), x, conv)
-    for one, other in zip(
-        _gradients(lambda x: nn.functional.relu_(conv(x)), x, conv), expected, strict=True
-    ):
+    for one, other in zip(_gradients(lambda x: nn.functional.relu_(conv(x)), x, conv), expected, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)

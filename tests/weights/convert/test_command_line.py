@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """tools/convert_weights.py as it is typed: .pth files of three projects, in both formats, to .pdparams and a report.
 
 The files are made here, with the projects' names and random numbers; the networks have 18 layers where that does not
@@ -133,7 +134,9 @@ def test_an_imagenet_file_becomes_start_weights_of_a_backbone(published, tmp_pat
     load_start_weights(model, {"backbone": {"pretrained": str(output)}})
     for key, value in model.backbone.state_dict().items():
         np.testing.assert_array_equal(value.numpy(), ours[f"backbone.{key}"], err_msg=key)
-    assert json.loads(output.with_suffix(".conversion.json").read_text())["dropped"]["fc.weight"] == "ImageNet classifier"
+    assert (
+        json.loads(output.with_suffix(".conversion.json").read_text())["dropped"]["fc.weight"] == "ImageNet classifier"
+    )
 
 
 def test_paddle_files(tmp_path):

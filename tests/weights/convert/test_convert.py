@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The rules of conversion: which name becomes which, what is transposed, what is refused and with which words.
 
 Most models are stand-ins that only have names and shapes, so that every case is quick; our models are converted

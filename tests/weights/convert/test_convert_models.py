@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Conversion into our own models from every source, whole models and backbones. What they compute: tests/golden."""
 
 import json

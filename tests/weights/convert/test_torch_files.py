@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The .pth reader on files that PyTorch 2.13 wrote in both formats, and on damaged and hostile ones."""
 
 import pickle

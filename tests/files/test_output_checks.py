@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The check of outputs: never an input, never a file that we did not write."""
 
 import os
@@ -95,7 +96,7 @@ def test_a_journal_above_that_cannot_be_written_is_passed_over(tmp_path, monkeyp
 def test_a_line_cut_off_by_a_kill_spoils_no_other(tmp_path):
     write_bytes(tmp_path / "a", b"1")
     with open(tmp_path / JOURNAL, "ab") as file:
-        file.write(b"0123 \"cut")
+        file.write(b'0123 "cut')
     write_bytes(tmp_path / "b", b"1")
     write_bytes(tmp_path / "b", b"2")
     write_bytes(tmp_path / "a", b"2")

@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Annotated pictures as polygons and masks, whatever the file format, and how they become label pictures."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from paddle_dnl.errors import DataError
+
+import cv2
+import numpy as np
+
+IGNORED = 255
+BACKGROUND_NAMES = ("background", "_background_", "__background__")
+# Labels of regions that do not count, as labelme's and CVAT's users write them.
+IGNORED_NAMES = ("ignore", "ignored", "__ignore__", "_ignore_", "void", "unlabeled", "unlabelled", "dontcare")
+_MAX_COORDINATE = 1 << 20
+
+
+@dataclass(frozen=True)
+class Shape:
+    """One annotated region.
+
+    Attributes:
+        label: class name.
+        where: for errors, such as `shape 3`.
+        rings: polygons, float `[n, 2]` of x and y each; overlapping parts of one shape are all inside.
+        mask: in place of polygons, a function that gives a mask; it is called where the label is painted.
+        corner: (x, y) of the mask's first pixel.
+    """
+
+    label: str
+    where: str
+    rings: tuple[np.ndarray, ...] = ()
+    mask: Callable[[], np.ndarray] | None = None
+    corner: tuple[int, int] = (0, 0)
+
+
+@dataclass
+class Sample:
+    """One picture and its annotation.
+
+    Attributes:
+        name: of the results, without ending; may hold folders.
+        image: the picture's file.
+        source: the annotation's file.
+        size: (width, height) that the annotation names, or None.
+        shapes: in the order in which they are painted, later over earlier.
+        label: in place of shapes, a label picture whose numbers or colours are mapped.
+        problem: what is wrong with the annotation itself; the sample cannot be used then.
+    """
+
+    name: str
+    image: Path
+    source: Path
+    size: tuple[int, int] | None = None
+    shapes: list[Shape] = field(default_factory=list)
+    label: Path | None = None
+    problem: str | None = None
+
+
+def ring(points, source: Path, where: str) -> np.ndarray:
+    """Points of a polygon, checked.
+
+    Raises:
+        DataError: not a list of at least three (x, y), or coordinates that are no numbers or absurd.
+    """
+    try:
+        array = np.asarray(points, np.float64).reshape(-1, 2)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{source}: {where}: its points are not (x, y) pairs") from error
+    if len(array) < 3:
+        raise DataError(f"{source}: {where}: a polygon needs three points, this one has {len(array)}")
+    if not np.isfinite(array).all() or np.abs(array).max() > _MAX_COORDINATE:
+        raise DataError(f"{source}: {where}: a coordinate is no number, or absurdly large")
+    return array
+
+
+def circle(centre, edge) -> np.ndarray:
+    """A circle as a polygon of 64 points."""
+    radius = math.dist(centre, edge)
+    angles = np.linspace(0, 2 * np.pi, 64, endpoint=False)
+    return np.stack([centre[0] + radius * np.cos(angles), centre[1] + radius * np.sin(angles)], axis=1)
+
+
+def rectangle(left: float, top: float, right: float, bottom: float) -> np.ndarray:
+    """A rectangle as a polygon."""
+    return np.array([[left, top], [right, top], [right, bottom], [left, bottom]], np.float64)
+
+
+def _shape_mask(shape: Shape, height: int, width: int, source: Path) -> np.ndarray:
+    """`[height, width]` bool."""
+    mask = np.zeros((height, width), np.uint8)
+    if shape.mask is None:
+        for points in shape.rings:
+            # A pixel reaches from i to i + 1, and OpenCV's integers are its middle. As labelme, contours are inside.
+            cv2.fillPoly(mask, [np.floor(points).astype(np.int32)], 1)
+        return mask.astype(bool)
+    part = np.asarray(shape.mask())
+    x, y = shape.corner
+    if x < 0 or y < 0 or x + part.shape[1] > width or y + part.shape[0] > height:
+        raise DataError(
+            f"{source}: {shape.where}: its mask of {part.shape[1]}x{part.shape[0]} at {x},{y} leaves the picture of "
+            f"{width}x{height}"
+        )
+    mask[y : y + part.shape[0], x : x + part.shape[1]] = part != 0
+    return mask.astype(bool)
+
+
+def paint(sample: Sample, numbers: dict[str, int], height: int, width: int, unlabelled: int) -> np.ndarray:
+    """The label picture `[height, width]` of a sample with shapes, uint8, or uint16 above 255 classes.
+
+    Args:
+        sample: its shapes are painted in order.
+        numbers: class name -> number.
+        height, width: of the picture.
+        unlabelled: number of pixels that no shape covers.
+
+    Raises:
+        DataError: an unknown class, or a shape that lies outside of the picture; names file and shape.
+    """
+    kind = np.uint8 if max([*numbers.values(), unlabelled]) < 256 else np.uint16
+    label = np.full((height, width), unlabelled, kind)
+    for shape in sample.shapes:
+        if shape.label not in numbers:
+            known = ", ".join(list(numbers)[:20])
+            raise DataError(f"{sample.source}: {shape.where}: unknown class {shape.label!r}; known are {known}")
+        mask = _shape_mask(shape, height, width, sample.source)
+        if not mask.any() and (shape.mask is not None or _is_outside(shape, height, width)):
+            raise DataError(
+                f"{sample.source}: {shape.where} ({shape.label}): lies outside of the picture of {width}x{height}"
+            )
+        label[mask] = numbers[shape.label]
+    return label
+
+
+def _is_outside(shape: Shape, height: int, width: int) -> bool:
+    """Whether no ring reaches into the picture; a polygon thinner than a pixel may cover none and be inside."""
+    return not any(
+        points[:, 0].max() >= 0
+        and points[:, 1].max() >= 0
+        and points[:, 0].min() < width
+        and points[:, 1].min() < height
+        for points in shape.rings
+    )
+
+
+def class_numbers(names: list[str], found: set[str]) -> tuple[list[str], dict[str, int], int]:
+    """Numbers for class names.
+
+    Args:
+        names: as the user orders them; empty takes those that were found, sorted, behind `background`.
+        found: all labels of the source.
+
+    Returns:
+        The classes in order; label -> number, with ignored labels; and the number of unlabelled pixels: that of background,
+        or `IGNORED` where the given names have none.
+    """
+    if not names:
+        rest = sorted(name for name in found if name.lower() not in (*BACKGROUND_NAMES, *IGNORED_NAMES))
+        names = ["background", *rest]
+    numbers = {name: i for i, name in enumerate(names)}
+    background = next((i for i, name in enumerate(names) if name.lower() in BACKGROUND_NAMES), None)
+    ignored = 65535 if len(names) > 255 else IGNORED
+    unlabelled = ignored if background is None else background
+    for label in found - set(names):
+        if label.lower() in IGNORED_NAMES:
+            numbers[label] = ignored
+        elif label.lower() in BACKGROUND_NAMES and background is not None:
+            numbers[label] = background
+    return names, numbers, unlabelled

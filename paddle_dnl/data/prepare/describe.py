@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A dataset in numbers: classes, sizes, duplicates, suggestions; as text, JSON and an HTML page."""
+
+import json
+import math
+from collections import Counter
+from pathlib import Path
+
+from paddle_dnl.data.check import check_dataset
+from paddle_dnl.data.classes import IGNORED_COLOR, classes_of
+from paddle_dnl.data.overlay import as_label, encode_jpeg, overlay
+from paddle_dnl.data.page import Section, write_page
+from paddle_dnl.data.prepare.sources import spread
+from paddle_dnl.data.reading import read_image
+from paddle_dnl.data.statistics import class_weights, shared_images
+from paddle_dnl.errors import DataError
+from paddle_dnl.files.atomic import write_bytes
+
+import cv2
+import numpy as np
+from PIL import Image
+
+_SAMPLE_WIDTH = 480
+_LOWEST_SHARE = 1e-5  # left end of the logarithmic bars
+
+
+def _channels(dataset) -> dict[str, int]:
+    """Pillow's mode of the image files (`RGB`, `L`, `I;16`, ...) -> how many."""
+    modes: Counter = Counter()
+    for image, _ in dataset.file_list:
+        try:
+            with Image.open(image) as picture:
+                modes[picture.mode] += 1
+        except Exception:  # formats that OpenCV alone reads
+            modes["other"] += 1
+    return dict(modes.most_common())
+
+
+def suggest_crop(sizes: dict[tuple[int, int], int], largest: int = 768) -> list[int]:
+    """[width, height] of training crops: the median picture, at most `largest`, in multiples of 32 and at least 64.
+
+    A side shorter than that is padded, so that no picture is enlarged.
+    """
+    sides = []
+    for axis in range(2):
+        values = np.repeat([size[axis] for size in sizes], list(sizes.values()))
+        sides.append(int(max(64, min(largest, np.median(values)) // 32 * 32)))
+    return sides
+
+
+def _duplicates(datasets: dict[str, object]) -> list[str]:
+    """Lines on pictures that occur twice, in one split or in two."""
+    lines = []
+    for name, dataset in datasets.items():
+        seen: dict[str, str] = {}
+        for (image, _), digest in zip(dataset.file_list, dataset.statistics.digests, strict=False):
+            if digest in seen and seen[digest] != image:
+                lines.append(f"{name}: {image} is the same picture as {seen[digest]}")
+            seen.setdefault(digest, image)
+    names = list(datasets)
+    for i, first in enumerate(names):
+        for second in names[i + 1 :]:
+            for place in shared_images(datasets[first].statistics, datasets[second].statistics):
+                lines.append(f"{second}: {datasets[second].file_list[place][0]} is in {first} too")
+    return lines
+
+
+def describe(datasets: dict[str, object], num_workers: int = 0, skip_bad: bool = False) -> dict:
+    """Reads and counts the datasets; all that the page and the table show, as plain values.
+
+    Args:
+        datasets: split -> a `SegmentationDataset`.
+        num_workers: processes that read.
+        skip_bad: leave out samples that cannot be used, with a warning for each.
+
+    Raises:
+        DataError: samples that cannot be used, or datasets of a type whose labels are not known.
+    """
+    for name, dataset in datasets.items():
+        check_dataset(dataset, name, num_workers=num_workers, skip_bad=skip_bad)
+        if dataset.statistics is None:
+            raise DataError(
+                f"{name}: {type(dataset).__name__} is not one of this package's datasets, so it cannot be counted"
+            )
+    first = next(iter(datasets.values()))
+    names, statistics = classes_of(first).names, {name: d.statistics for name, d in datasets.items()}
+    training = statistics.get("train") or next(iter(statistics.values()))
+    return {
+        "classes": [
+            {
+                "name": name,
+                "pixels": {split: s.pixels[i] for split, s in statistics.items()},
+                "share": {split: float(s.shares()[i]) for split, s in statistics.items()},
+                "images": {split: s.images_with[i] for split, s in statistics.items()},
+            }
+            for i, name in enumerate(names)
+        ],
+        "splits": {
+            split: {
+                "images": s.images,
+                "ignored_share": s.ignored_share,
+                "absent": [names[i] for i in s.absent()],
+                "rare": [names[i] for i in s.rare()],
+                "sizes": [{"width": w, "height": h, "images": n} for (w, h), n in s.sizes.items()],
+                "channels": _channels(datasets[split]),
+            }
+            for split, s in statistics.items()
+        },
+        "duplicates": _duplicates(datasets),
+        "suggested_class_weights": class_weights(training),
+        "suggested_crop_size": suggest_crop(training.sizes),
+    }
+
+
+def _size_text(sizes: list[dict]) -> str:
+    if len(sizes) == 1:
+        return f"all {sizes[0]['width']}x{sizes[0]['height']}"
+    widths, heights = ([size[key] for size in sizes] for key in ("width", "height"))
+    common = sizes[0]
+    return (
+        f"{len(sizes)} sizes from {min(widths)}x{min(heights)} to {max(widths)}x{max(heights)}, most often "
+        f"{common['width']}x{common['height']} ({common['images']})"
+    )
+
+
+def class_table(found: dict) -> list[list[str]]:
+    """Share of the labelled pixels and images of each class and split, as cells with a head."""
+    splits = list(found["splits"])
+    lines = [["class", *(f"{split} {what}" for split in splits for what in ("pixels", "images"))]]
+    for row in found["classes"]:
+        cells = [row["name"]]
+        for split in splits:
+            cells += [f"{100 * row['share'][split]:.3f} %", str(row["images"][split])]
+        lines.append(cells)
+    return lines
+
+
+def facts(found: dict) -> list[tuple[str, str]]:
+    """Name and value of all that is not by class."""
+    rows = []
+    for split, s in found["splits"].items():
+        text = f"{s['images']} images, {_size_text(s['sizes'])}, {', '.join(f'{n} {mode}' for mode, n in s['channels'].items())}"
+        rows.append((split, text))
+        rows.append((f"{split}: ignored pixels", f"{100 * s['ignored_share']:.2f} %"))
+        for key, title in (("absent", "classes without a pixel"), ("rare", "rare classes (below 0.1 %)")):
+            if s[key]:
+                rows.append((f"{split}: {title}", ", ".join(s[key])))
+    rows.append(("duplicates", str(len(found["duplicates"])) if found["duplicates"] else "none"))
+    rows.append(("suggested class weights", str(found["suggested_class_weights"])))
+    rows.append(("suggested crop_size", str(found["suggested_crop_size"])))
+    return rows
+
+
+def to_text(found: dict) -> str:
+    """Table and facts for a terminal."""
+    cells = class_table(found)
+    widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]
+    lines = [
+        "  ".join([line[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True))])
+        for line in cells
+    ]
+    lines += [
+        "",
+        *(f"{name}: {value}" for name, value in facts(found)),
+        *(f"  {line}" for line in found["duplicates"][:10]),
+    ]
+    return "\n".join(lines)
+
+
+def _bar(share: float) -> float:
+    """Length in [0, 1] on a logarithmic scale from 0.001 % to 100 %."""
+    return 0.0 if share <= 0 else max(0.005, 1 - math.log10(max(share, _LOWEST_SHARE)) / math.log10(_LOWEST_SHARE))
+
+
+def labelled_jpeg(dataset, index: int, width: int = _SAMPLE_WIDTH) -> bytes:
+    """One picture beside itself with its label drawn over it, as a JPEG's content."""
+    image_path, label_path = dataset.file_list[index]
+    image, classes = read_image(image_path), classes_of(dataset)
+    panels = [image]
+    if label_path is not None:
+        panels.append(overlay(image, as_label(dataset.read_label(label_path)), classes.colors, 0.45))
+    height = max(1, round(image.shape[0] * width / image.shape[1]))
+    panels = [cv2.resize(panel, (width, height), interpolation=cv2.INTER_AREA) for panel in panels]
+    return encode_jpeg(np.concatenate(panels, axis=1))
+
+
+def write_outputs(found: dict, datasets: dict[str, object], folder: str | Path, title: str, samples: int = 6) -> Path:
+    """Writes `describe.json` and `describe.html`; returns the page's path.
+
+    Args:
+        found: of `describe`.
+        datasets: the same.
+        folder: made if needed.
+        title: head of the page.
+        samples: pictures shown of each split, at even distances.
+    """
+    folder = Path(folder)
+    write_bytes(folder / "describe.json", (json.dumps(found, indent=2, ensure_ascii=False) + "\n").encode())
+    classes = classes_of(next(iter(datasets.values())))
+    legend = [*zip(classes.names, classes.colors, strict=True), ("ignored", IGNORED_COLOR)]
+    sections = [Section("Overview", rows=facts(found)), Section("Classes", table=class_table(found))]
+    for split in found["splits"]:
+        shares = [row["share"][split] for row in found["classes"]]
+        bars = [
+            (name, f"{100 * share:.3f} %", _bar(share), color)
+            for name, share, color in zip(classes.names, shares, classes.colors, strict=True)
+        ]
+        note = "Share of the labelled pixels, on a logarithmic scale from 0.001 % to 100 %."
+        sections.append(Section(f"Pixels of each class: {split}", bars=bars, note=note))
+    if found["duplicates"]:
+        sections.append(Section("Duplicates", table=[["picture"], *([line] for line in found["duplicates"][:100])]))
+    for split, dataset in datasets.items():
+        pictures = [
+            (labelled_jpeg(dataset, i), Path(dataset.file_list[i][0]).name)
+            for i in spread(len(dataset.file_list), samples)
+        ]
+        sections.append(Section(f"Samples: {split}", pictures=pictures, legend=legend))
+    total = sum(s["images"] for s in found["splits"].values())
+    path = folder / "describe.html"
+    write_page(path, title, f"{total} images, {len(classes.names)} classes", sections)
+    return path

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""COCO: one JSON file with polygons or run lengths for all pictures."""
+
+import json
+from functools import partial
+from pathlib import Path
+
+from paddle_dnl.data.prepare.annotations import Sample, Shape, ring
+from paddle_dnl.errors import DataError
+from paddle_dnl.optional import not_installed
+
+import numpy as np
+
+
+def _decode(segmentation: dict, size: list, source: Path, where: str) -> np.ndarray:
+    """A mask from run lengths, compressed or not, by pycocotools."""
+    try:
+        from pycocotools import mask as coco_mask
+    except ImportError as error:
+        raise not_installed("COCO's run lengths", error, "data") from error
+    try:
+        if isinstance(segmentation["counts"], list):
+            segmentation = coco_mask.frPyObjects(segmentation, *size)
+        return coco_mask.decode(segmentation).astype(bool)
+    except Exception as error:  # pycocotools raises whatever its C code hands back
+        raise DataError(f"{source}: {where}: its run lengths cannot be decoded ({error})") from error
+
+
+def _shape(entry: dict, categories: dict, source: Path) -> Shape:
+    where = f"annotation {entry.get('id')}"
+    if entry.get("category_id") not in categories:
+        raise DataError(f"{source}: {where}: category_id {entry.get('category_id')!r} is not among the categories")
+    name, segmentation = categories[entry["category_id"]], entry.get("segmentation")
+    if isinstance(segmentation, dict):
+        size = segmentation.get("size")
+        if not isinstance(size, list) or len(size) != 2 or "counts" not in segmentation:
+            raise DataError(f"{source}: {where}: run lengths need `size` and `counts`")
+        return Shape(name, where, mask=partial(_decode, segmentation, size, source, where))
+    if not isinstance(segmentation, list) or not segmentation:
+        raise DataError(f"{source}: {where}: has no segmentation, only a box; boxes are no labels of pixels")
+    return Shape(name, where, tuple(ring(points, source, where) for points in segmentation))
+
+
+def _content(source: Path) -> dict:
+    try:
+        content = json.loads(source.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{source}: cannot be read as JSON ({error})") from error
+    for key in ("images", "annotations", "categories"):
+        if not isinstance(content, dict) or not isinstance(content.get(key), list):
+            raise DataError(f"{source}: no list `{key}`; is it a COCO file of instances?")
+    return content
+
+
+def _image_path(root: Path, images: Path | None, file_name: str) -> Path:
+    folders = [images] if images else [root, root / "images", root.parent, root.parent / "images"]
+    return next((folder / file_name for folder in folders if (folder / file_name).is_file()), folders[0] / file_name)
+
+
+def read(source: Path, images: Path | None) -> tuple[list[Sample], list[str]]:
+    """The samples of a COCO file, and its categories in the order of their numbers.
+
+    Args:
+        source: the JSON file, or a folder with a single one.
+        images: folder of the pictures; by default beside the file, in `images`, or one level up.
+    """
+    if source.is_dir():
+        found = sorted(source.glob("*.json")) or sorted(source.glob("annotations/*.json"))
+        if len(found) != 1:
+            raise DataError(f"{source}: {len(found)} .json files there; name the one to read")
+        source = found[0]
+    content = _content(source)
+    categories = {c["id"]: str(c["name"]) for c in sorted(content["categories"], key=lambda c: c["id"])}
+    samples = {}
+    for entry in content["images"]:
+        file_name = str(entry.get("file_name", ""))
+        if ".." in Path(file_name).parts or Path(file_name).is_absolute() or not file_name:
+            raise DataError(
+                f"{source}: image {entry.get('id')}: file_name {file_name!r} leads out of the folder of pictures"
+            )
+        sample = Sample(
+            Path(file_name).with_suffix("").as_posix(), _image_path(source.parent, images, file_name), source
+        )
+        if isinstance(entry.get("width"), int) and isinstance(entry.get("height"), int):
+            sample.size = (entry["width"], entry["height"])
+        samples[entry["id"]] = sample
+    for entry in content["annotations"]:
+        sample = samples.get(entry.get("image_id"))
+        if sample is None:
+            raise DataError(
+                f"{source}: annotation {entry.get('id')}: image_id {entry.get('image_id')!r} is not among the images"
+            )
+        try:
+            sample.shapes.append(_shape(entry, categories, source))
+        except DataError as error:
+            sample.problem = sample.problem or str(error)
+    return list(samples.values()), list(categories.values())

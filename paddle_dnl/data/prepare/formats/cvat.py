@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""CVAT for images 1.1: one annotations.xml with polygons, boxes and masks."""
+
+from functools import partial
+from pathlib import Path
+from xml.etree import ElementTree
+
+from paddle_dnl.data.classes import ClassInfo, named_classes
+from paddle_dnl.data.prepare.annotations import Sample, Shape, rectangle, ring
+from paddle_dnl.errors import DataError
+
+import numpy as np
+
+_NO_AREA = ("polyline", "points", "cuboid", "skeleton", "tag")
+
+
+def _mask(counts: list[int], height: int, width: int, source: Path, where: str) -> np.ndarray:
+    """Run lengths, first of background, over the rows of the mask's box."""
+    flat = np.repeat(np.arange(len(counts)) % 2, counts)
+    if flat.size != height * width:
+        raise DataError(f"{source}: {where}: its run lengths have {flat.size} pixels, its box {height * width}")
+    return flat.reshape(height, width)
+
+
+def _shape(entry: ElementTree.Element, number: int, source: Path, image: str) -> Shape:
+    label = entry.get("label") or ""
+    where = f"image {image}, {entry.tag} {number} ({label})"
+    if not label:
+        raise DataError(f"{source}: {where}: has no label")
+    try:
+        if entry.tag == "polygon":
+            points = [[float(v) for v in pair.split(",")] for pair in entry.get("points", "").split(";")]
+            return Shape(label, where, (ring(points, source, where),))
+        if entry.tag == "box":
+            return Shape(
+                label, where, (rectangle(*(float(entry.attrib[key]) for key in ("xtl", "ytl", "xbr", "ybr"))),)
+            )
+        left, top, width, height = (int(entry.attrib[key]) for key in ("left", "top", "width", "height"))
+        counts = [int(value) for value in entry.attrib["rle"].replace(",", " ").split()]
+        return Shape(label, where, mask=partial(_mask, counts, height, width, source, where), corner=(left, top))
+    except (KeyError, ValueError) as error:
+        raise DataError(f"{source}: {where}: cannot be read ({type(error).__name__}: {error})") from error
+
+
+def _classes(root: ElementTree.Element) -> ClassInfo | None:
+    names, colors = [], []
+    for label in root.iterfind(".//labels/label"):
+        names.append(label.findtext("name", ""))
+        text = (label.findtext("color") or "").lstrip("#")
+        colors.append([int(text[i : i + 2], 16) for i in (0, 2, 4)] if len(text) == 6 else None)
+    if not names:
+        return None
+    return named_classes(names, None if None in colors else colors)
+
+
+def read(source: Path, images: Path | None) -> tuple[list[Sample], ClassInfo | None]:
+    """The samples of an `annotations.xml`, and its labels with their colours.
+
+    Args:
+        source: the file, or the folder that holds it.
+        images: folder of the pictures; by default `images` beside the file, or its own folder.
+    """
+    source = source / "annotations.xml" if source.is_dir() else source
+    try:
+        root = ElementTree.parse(source).getroot()
+    except (OSError, ElementTree.ParseError) as error:
+        raise DataError(f"{source}: cannot be read as XML ({error})") from error
+    samples = []
+    for entry in root.iterfind("image"):
+        name = entry.get("name") or ""
+        if ".." in Path(name).parts or Path(name).is_absolute() or not name:
+            raise DataError(f"{source}: image name {name!r} leads out of the folder of pictures")
+        folders = [images] if images else [source.parent / "images", source.parent]
+        path = next((folder / name for folder in folders if (folder / name).is_file()), folders[0] / name)
+        sample = Sample(Path(name).with_suffix("").as_posix(), path, source)
+        samples.append(sample)
+        try:
+            sample.size = (int(entry.attrib["width"]), int(entry.attrib["height"]))
+            shapes = []
+            for number, child in enumerate(entry):
+                if child.tag in _NO_AREA:
+                    raise DataError(
+                        f"{source}: image {name}, {child.tag} {number}: has no area; remove it or draw a polygon"
+                    )
+                if child.tag in ("polygon", "box", "mask"):
+                    shapes.append((int(child.get("z_order", 0)), _shape(child, number, source, name)))
+            # Stable: of the same z_order the later one covers the earlier.
+            sample.shapes = [shape for _, shape in sorted(shapes, key=lambda pair: pair[0])]
+        except (KeyError, ValueError) as error:
+            sample.problem = f"{source}: image {name}: cannot be read ({type(error).__name__}: {error})"
+        except DataError as error:
+            sample.problem = str(error)
+    if not samples:
+        raise DataError(f"{source}: lists no images; export as `CVAT for images 1.1`")
+    return samples, _classes(root)

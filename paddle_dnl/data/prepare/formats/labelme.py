@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""labelme: one JSON file per picture, beside it."""
+
+import base64
+import io
+import json
+from pathlib import Path, PureWindowsPath
+
+from paddle_dnl.data.image_files import walk_files
+from paddle_dnl.data.prepare.annotations import Sample, Shape, circle, rectangle, ring
+from paddle_dnl.errors import DataError
+
+import numpy as np
+from PIL import Image
+
+_NO_AREA = ("point", "points", "line", "linestrip")
+
+
+def _mask(text: str, source: Path, where: str) -> np.ndarray:
+    try:
+        return np.array(Image.open(io.BytesIO(base64.b64decode(text)))) != 0
+    except Exception as error:  # whatever Pillow stumbles over
+        raise DataError(f"{source}: {where}: its mask cannot be read ({error})") from error
+
+
+def _shape(entry, number: int, source: Path) -> Shape:
+    where = f"shape {number}"
+    if not isinstance(entry, dict) or not isinstance(entry.get("label"), str):
+        raise DataError(f"{source}: {where}: has no label")
+    where = f"{where} ({entry['label']})"
+    kind, points = entry.get("shape_type") or "polygon", entry.get("points")
+    if kind in _NO_AREA:
+        raise DataError(f"{source}: {where}: is a {kind}, which has no area; remove it or draw a polygon")
+    if kind not in ("polygon", "rectangle", "circle", "mask"):
+        raise DataError(f"{source}: {where}: unknown shape_type {kind!r}")
+    if kind == "polygon":
+        return Shape(entry["label"], where, (ring(points, source, where),))
+    try:
+        (x0, y0), (x1, y1) = np.asarray(points, np.float64)[:2]
+    except (TypeError, ValueError, IndexError) as error:
+        raise DataError(f"{source}: {where}: a {kind} has two points, got {points!r}") from error
+    if kind == "mask":
+        text = entry.get("mask")
+        corner = (round(min(x0, x1)), round(min(y0, y1)))
+        return Shape(entry["label"], where, mask=lambda: _mask(text, source, where), corner=corner)
+    made = circle((x0, y0), (x1, y1)) if kind == "circle" else rectangle(x0, y0, x1, y1)
+    return Shape(entry["label"], where, (ring(made, source, where),))
+
+
+def _image_of(content: dict, source: Path) -> Path:
+    """The picture that a JSON file names, beside it; or one of the JSON's own name."""
+    named = content.get("imagePath")
+    if isinstance(named, str) and named:
+        # Written on Windows it has backslashes; only the name beside the JSON file is trusted.
+        path = source.parent / PureWindowsPath(named).name
+        if path.is_file():
+            return path
+    same = [path for path in walk_files(source.parent) if path.parent == source.parent and path.stem == source.stem]
+    if not same:
+        raise DataError(f"{source}: its picture {named!r} is not beside it")
+    return same[0]
+
+
+def read(root: Path) -> list[Sample]:
+    """The samples of a folder with all its subfolders; what is wrong with one is noted in its `problem`."""
+    samples = []
+    for source in walk_files(root, (".json",)):
+        name = source.relative_to(root).with_suffix("").as_posix()
+        sample = Sample(name, source, source)
+        samples.append(sample)
+        try:
+            content = json.loads(source.read_text(encoding="utf-8-sig"))
+            if not isinstance(content, dict) or not isinstance(content.get("shapes"), list):
+                raise DataError(f"{source}: has no list of shapes; is it labelme's?")
+            sample.image = _image_of(content, source)
+            width, height = content.get("imageWidth"), content.get("imageHeight")
+            if isinstance(width, int) and isinstance(height, int):
+                sample.size = (width, height)
+            sample.shapes = [_shape(entry, i, source) for i, entry in enumerate(content["shapes"])]
+        except (OSError, ValueError) as error:
+            sample.problem = f"{source}: cannot be read ({error})"
+        except DataError as error:
+            sample.problem = str(error)
+    if not samples:
+        raise DataError(f"{root}: no .json files of labelme there")
+    return samples

@@ -1,0 +1,243 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Label pictures that exist already: class numbers, colours, or two values; and PASCAL VOC's folders."""
+
+from collections import Counter
+from pathlib import Path
+
+from paddle_dnl.data.classes import PASCAL_VOC, ClassInfo, bit_palette, named_classes
+from paddle_dnl.data.image_files import walk_files
+from paddle_dnl.data.prepare.annotations import Sample
+from paddle_dnl.data.reading import read_label
+from paddle_dnl.errors import DataError
+
+import numpy as np
+from PIL import Image
+
+_IMAGE_FOLDERS = ("images", "JPEGImages", "image", "imgs", "img")
+_LABEL_FOLDERS = ("masks", "labels", "annotations", "SegmentationClass", "mask", "label", "gt")
+_LABEL_SUFFIXES = ("", "_mask", "_label", "_labels", "_gt", "_seg", "_segmentation")
+_IMAGE_SUFFIXES = ("", "_image", "_img", "_rgb", "_leftImg8bit")
+# So many colours, or more, are a photograph or a JPEG's noise and no classes.
+_MOST_COLORS = 256
+
+
+def _folder(root: Path, given: Path | None, names: tuple[str, ...], what: str) -> Path:
+    if given is not None:
+        if not given.is_dir():
+            raise DataError(f"{given}: no such folder of {what}")
+        return given
+    found = [root / name for name in names if (root / name).is_dir()]
+    if not found:
+        raise DataError(f"{root}: no folder of {what} there ({', '.join(names)}); name it with --{what}")
+    return found[0]
+
+
+def _stem(path: Path, folder: Path, suffixes: tuple[str, ...]) -> str:
+    name = path.relative_to(folder).with_suffix("").as_posix()
+    suffix = max((s for s in suffixes if s and name.endswith(s)), key=len, default="")
+    return name[: len(name) - len(suffix)]
+
+
+def pairs(root: Path, images: Path | None, labels: Path | None) -> list[Sample]:
+    """Pictures and label pictures of the same names below two folders; endings such as `_mask` are left out of the names.
+
+    Args:
+        root: holds the two folders unless they are given.
+        images, labels: the folders.
+
+    Raises:
+        DataError: no folders, labels that are missing, or two of one name.
+    """
+    images, labels = _folder(root, images, _IMAGE_FOLDERS, "images"), _folder(root, labels, _LABEL_FOLDERS, "labels")
+    by_name: dict[str, Path] = {}
+    for path in walk_files(labels):
+        name = _stem(path, labels, _LABEL_SUFFIXES)
+        if images == labels and not any(path.stem.endswith(s) for s in _LABEL_SUFFIXES if s):
+            continue
+        if name in by_name:
+            raise DataError(f"{by_name[name]} and {path} are labels of one name, {name}")
+        by_name[name] = path
+    samples, missing = [], []
+    for path in walk_files(images):
+        if path in by_name.values():
+            continue
+        name = _stem(path, images, _IMAGE_SUFFIXES)
+        if name not in by_name:
+            missing.append(path)
+            continue
+        samples.append(Sample(name, path, by_name[name], label=by_name[name]))
+    if missing:
+        raise DataError(
+            f"{labels}: {len(missing)} of {len(missing) + len(samples)} labels are missing, first that of {missing[0]}"
+        )
+    if not samples:
+        raise DataError(f"{images}: no images there")
+    return samples
+
+
+def color_array(path: Path) -> np.ndarray:
+    """The colours of a picture, `[H, W]` as red * 65536 + green * 256 + blue.
+
+    Raises:
+        DataError: unreadable, or a JPEG, which changes colours.
+    """
+    try:
+        with Image.open(path) as picture:
+            if picture.format in ("JPEG", "MPO"):
+                raise DataError(f"{path}: is a JPEG, which changes colours; masks must be stored as PNG")
+            rgb = np.array(picture.convert("RGB")).astype(np.int64)
+    except DataError:
+        raise
+    except Exception as error:  # whatever Pillow stumbles over
+        raise DataError(f"{path}: is not a readable mask ({error})") from error
+    return rgb[..., 0] << 16 | rgb[..., 1] << 8 | rgb[..., 2]
+
+
+def rgb(color: int) -> tuple[int, int, int]:
+    """(red, green, blue) of a number of `color_array`."""
+    return color >> 16, color >> 8 & 255, color & 255
+
+
+def count_colors(samples: list[Sample]) -> Counter:
+    """Colour -> pixels over all masks; unreadable masks are left to the conversion.
+
+    Raises:
+        DataError: more colours than classes can have.
+    """
+    counts: Counter = Counter()
+    for sample in samples:
+        try:
+            values, numbers = np.unique(color_array(sample.label), return_counts=True)
+        except DataError:
+            continue
+        counts.update(dict(zip(values.tolist(), numbers.tolist(), strict=True)))
+        if len(counts) > _MOST_COLORS:
+            raise DataError(
+                f"{sample.label}: more than {_MOST_COLORS} colours up to here; masks have one colour per class, without "
+                "smooth edges"
+            )
+    return counts
+
+
+def color_classes(samples: list[Sample], classes: ClassInfo | None) -> tuple[ClassInfo, dict[int, int]]:
+    """Classes of colour masks, and colour -> number.
+
+    Args:
+        samples: with `label`.
+        classes: names and colours; without them each colour that occurs is a class, the darkest first.
+    """
+    if classes is None:
+        colors = sorted(count_colors(samples), key=lambda c: (sum(rgb(c)), c))
+        names = ["background" if c == 0 else f"color_{'_'.join(map(str, rgb(c)))}" for c in colors]
+        classes = named_classes(names, [rgb(c) for c in colors])
+    return classes, {r << 16 | g << 8 | b: i for i, (r, g, b) in enumerate(classes.colors)}
+
+
+def from_colors(path: Path, numbers: dict[int, int], ignored: int) -> np.ndarray:
+    """Class numbers of a colour mask, `[H, W]`, uint8 or uint16.
+
+    Raises:
+        DataError: a colour that is no class; names the first with its pixels.
+    """
+    colors = color_array(path)
+    values, inverse, counts = np.unique(colors, return_inverse=True, return_counts=True)
+    table = np.empty(len(values), np.uint16 if ignored > 255 else np.uint8)
+    for i, value in enumerate(values.tolist()):
+        if value not in numbers:
+            raise DataError(
+                f"{path}: colour {rgb(value)} ({counts[i]} pixels) is no class; give it one in --classes, or mend it"
+            )
+        table[i] = numbers[value]
+    return table[inverse].reshape(colors.shape)
+
+
+def from_binary(path: Path, threshold: int | None) -> np.ndarray:
+    """0 where a mask is 0 and 1 where it has its other value, uint8 `[H, W]`.
+
+    Args:
+        path: the mask.
+        threshold: for masks with more than two values, as of soft edges: from here on it is 1.
+
+    Raises:
+        DataError: more than two values and no threshold.
+    """
+    try:
+        with Image.open(path) as picture:
+            values = np.array(picture if picture.mode in ("1", "P", "I", "I;16", "L") else picture.convert("L"))
+    except Exception as error:  # whatever Pillow stumbles over
+        raise DataError(f"{path}: is not a readable mask ({error})") from error
+    if threshold is not None:
+        return (values >= threshold).astype(np.uint8)
+    found = np.unique(values)
+    if len(found) > 2 or (len(found) == 2 and found[0] != 0):
+        held = ", ".join(map(str, found[:6].tolist())) + (" ..." if len(found) > 6 else "")
+        raise DataError(
+            f"{path}: holds {held}; a binary mask holds 0 and one other value. Give --threshold 128 for soft edges"
+        )
+    return (values > 0).astype(np.uint8)
+
+
+def from_numbers(path: Path, count: int) -> np.ndarray:
+    """Class numbers of a mask that has them already; 255 is ignored.
+
+    Raises:
+        DataError: unreadable, or other numbers.
+    """
+    label = read_label(path)
+    wrong = np.unique(label[(label >= count) & (label != 255)])
+    if wrong.size:
+        raise DataError(
+            f"{path}: holds {', '.join(map(str, wrong[:5].tolist()))}; classes are 0 to {count - 1}, or 255 for ignored"
+        )
+    return label.astype(np.uint8 if count < 256 else np.uint16)
+
+
+def number_classes(samples: list[Sample]) -> ClassInfo:
+    """`class_0`, `class_1`, ... up to the largest number but 255 in the masks."""
+    largest = 0
+    for sample in samples:
+        try:
+            label = read_label(sample.label)
+        except DataError:
+            continue
+        valid = label[label != 255]
+        largest = max(largest, int(valid.max()) if valid.size else 0)
+    return named_classes([f"class_{i}" for i in range(largest + 1)])
+
+
+def voc(root: Path) -> tuple[list[Sample], ClassInfo, dict[int, int] | None]:
+    """PASCAL VOC's folders, as VOC itself and CVAT's `Segmentation mask` export have them.
+
+    Returns:
+        Samples, classes, and colour -> number where `labelmap.txt` gives colours (masks may then be colours or palettes).
+    """
+    roots = [root, *sorted(path for path in root.glob("VOC20*") if path.is_dir())]
+    root = next((path for path in roots if (path / "SegmentationClass").is_dir()), root)
+    labels = root / "SegmentationClass"
+    if not labels.is_dir():
+        raise DataError(
+            f"{root}: no folder SegmentationClass; give the folder of VOC2012, or of an export with labelmap.txt"
+        )
+    images = {path.stem: path for path in walk_files(root / "JPEGImages")}
+    samples, missing = [], []
+    for path in walk_files(labels, (".png",)):
+        if path.stem in images:
+            samples.append(Sample(path.stem, images[path.stem], path, label=path))
+        else:
+            missing.append(path)
+    if missing or not samples:
+        raise DataError(f"{root / 'JPEGImages'}: no picture for {missing[0] if missing else 'any mask'}")
+    labelmap = root / "labelmap.txt"
+    if not labelmap.is_file():
+        return samples, ClassInfo(PASCAL_VOC, bit_palette(21)), None
+    names, colors = [], []
+    for number, line in enumerate(labelmap.read_text(encoding="utf-8-sig").splitlines(), 1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        parts = line.split(":")
+        try:
+            colors.append([int(v) for v in parts[1].split(",")])
+            names.append(parts[0])
+        except (ValueError, IndexError) as error:
+            raise DataError(f"{labelmap}, line {number}: expected name:red,green,blue:parts:actions") from error
+    return samples, *color_classes(samples, named_classes(names, colors))

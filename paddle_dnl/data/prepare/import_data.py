@@ -1,0 +1,319 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Annotations of any known format to pictures, label pictures and `classes.txt` that train as they are.
+
+DIR/images/NAME.jpg   copies of the pictures
+DIR/labels/NAME.png   class numbers with a palette; 255 (65535 above 255 classes) does not count
+DIR/classes.txt       names and colours in the order of the numbers
+DIR/all.txt           the list of all pairs, for `data split`
+DIR/import.json       what was imported how; a second run of the same import does only what is missing
+"""
+
+import json
+import multiprocessing
+import shutil
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from paddle_dnl.data.classes import BACKGROUND_COLOR, ClassInfo, classes_text, named_classes
+from paddle_dnl.data.overlay import encode_label_png
+from paddle_dnl.data.prepare import annotations
+from paddle_dnl.data.prepare.annotations import Sample
+from paddle_dnl.data.prepare.formats import coco, cvat, labelme, masks
+from paddle_dnl.data.prepare.label_files import is_done
+from paddle_dnl.data.reading import read_image
+from paddle_dnl.errors import DataError, UsageError
+from paddle_dnl.files.atomic import write_bytes
+from paddle_dnl.log import logger, progress
+
+import numpy as np
+
+FORMATS = ("labelme", "coco", "voc", "cvat", "masks", "color-masks", "binary-masks")
+NOTE, LIST, CLASSES = "import.json", "all.txt", "classes.txt"
+_SHOWN = 5
+
+
+@dataclass
+class Plan:
+    """What an import does.
+
+    Attributes:
+        samples: what is read.
+        classes: names and colours of the result.
+        table: lines for people: what becomes which number.
+        label_of: sample, height, width -> label `[H, W]`.
+    """
+
+    samples: list[Sample]
+    classes: ClassInfo
+    table: list[str]
+    label_of: Callable[[Sample, int, int], np.ndarray]
+
+
+@dataclass(frozen=True)
+class ImportOptions:
+    """The flags of `data import`.
+
+    Attributes:
+        format: one of `FORMATS`.
+        classes: names in order, with colours where they were given; None takes what is found.
+        images, labels: folders where they are not where the format has them.
+        threshold: of binary masks.
+        num_workers: processes.
+        skip_bad: go on without samples that cannot be used.
+    """
+
+    format: str
+    classes: ClassInfo | None = None
+    images: Path | None = None
+    labels: Path | None = None
+    threshold: int | None = None
+    num_workers: int = 1
+    skip_bad: bool = False
+
+
+@dataclass
+class ImportResult:
+    """What an import did: pairs written now, pairs that were there already, and samples that cannot be used."""
+
+    written: int
+    kept: int
+    problems: list[str] = field(default_factory=list)
+
+
+def _paint(sample: Sample, height: int, width: int, numbers: dict[str, int], unlabelled: int) -> np.ndarray:
+    return annotations.paint(sample, numbers, height, width, unlabelled)
+
+
+def _map_colors(sample: Sample, height: int, width: int, numbers: dict[int, int]) -> np.ndarray:
+    return masks.from_colors(sample.label, numbers, annotations.IGNORED)
+
+
+def _map_binary(sample: Sample, height: int, width: int, threshold: int | None) -> np.ndarray:
+    return masks.from_binary(sample.label, threshold)
+
+
+def _copy_numbers(sample: Sample, height: int, width: int, count: int) -> np.ndarray:
+    return masks.from_numbers(sample.label, count)
+
+
+def _shape_plan(samples: list[Sample], given: ClassInfo | None, found: ClassInfo | None, listed: list[str]) -> Plan:
+    """For polygons: classes from the user, else from the format's own list, else from the labels."""
+    labels = {shape.label for sample in samples for shape in sample.shapes}
+    base = given or found
+    names = list(base.names) if base else []
+    if not names and listed:
+        names = ["background", *(name for name in listed if name.lower() not in annotations.BACKGROUND_NAMES)]
+    elif base is found and found is not None and not any(n.lower() in annotations.BACKGROUND_NAMES for n in names):
+        names = ["background", *names]
+        base = ClassInfo(tuple(names), (BACKGROUND_COLOR, *found.colors))
+    names, numbers, unlabelled = annotations.class_numbers(names, labels)
+    classes = base if base is not None and list(base.names) == names else named_classes(names)
+    table = [f"{label!r} -> {number}" for label, number in sorted(numbers.items(), key=lambda item: item[1])]
+    what = "ignored" if unlabelled >= annotations.IGNORED else names[unlabelled]
+    table.append(f"pixels without a label -> {unlabelled} ({what})")
+    return Plan(samples, classes, table, partial(_paint, numbers=numbers, unlabelled=unlabelled))
+
+
+def make_plan(source: Path, options: ImportOptions) -> Plan:
+    """Reads the annotations, not yet the pictures.
+
+    Raises:
+        DataError: the source is not of the format; its errors name file and line or shape.
+    """
+    given = options.classes
+    if options.format == "labelme":
+        return _shape_plan(labelme.read(source), given, None, [])
+    if options.format == "coco":
+        samples, listed = coco.read(source, options.images)
+        return _shape_plan(samples, given, None, listed)
+    if options.format == "cvat":
+        samples, found = cvat.read(source, options.images)
+        return _shape_plan(samples, given, found, [])
+    if options.format == "voc":
+        samples, found, numbers = masks.voc(source)
+        classes = given or found
+        if numbers is not None:
+            return _color_plan(samples, classes, numbers)
+        return _number_plan(samples, classes)
+    samples = masks.pairs(source, options.images, options.labels)
+    if options.format == "color-masks":
+        classes, numbers = masks.color_classes(samples, given)
+        return _color_plan(samples, classes, numbers)
+    if options.format == "binary-masks":
+        classes = given or named_classes(["background", "foreground"])
+        if len(classes.names) != 2:
+            raise UsageError(f"--classes: binary masks have two classes, got {len(classes.names)}")
+        other = f"from {options.threshold} on" if options.threshold is not None else "the other value"
+        table = [f"0 -> 0 ({classes.names[0]})", f"{other} -> 1 ({classes.names[1]})"]
+        return Plan(samples, classes, table, partial(_map_binary, threshold=options.threshold))
+    return _number_plan(samples, given or masks.number_classes(samples))
+
+
+def _color_plan(samples: list[Sample], classes: ClassInfo, numbers: dict[int, int]) -> Plan:
+    if len(classes.names) > annotations.IGNORED:
+        raise UsageError(f"{len(classes.names)} classes of colours are too many; 255 are possible")
+    table = [f"{masks.rgb(color)} -> {number} ({classes.names[number]})" for color, number in numbers.items()]
+    return Plan(samples, classes, table, partial(_map_colors, numbers=numbers))
+
+
+def _number_plan(samples: list[Sample], classes: ClassInfo) -> Plan:
+    table = [f"{i} ({name})" for i, name in enumerate(classes.names)] + ["255 (ignored)"]
+    return Plan(samples, classes, table, partial(_copy_numbers, count=len(classes.names)))
+
+
+def _targets(root: Path, sample: Sample) -> tuple[Path, Path]:
+    return root / "images" / f"{sample.name}{sample.image.suffix}", root / "labels" / f"{sample.name}.png"
+
+
+def _convert(sample: Sample, root: Path, plan: Plan, fresh: bool) -> tuple[bool, str | None]:
+    """Whether files were written, and what is wrong."""
+    if sample.problem:
+        return False, sample.problem
+    image_to, label_to = _targets(root, sample)
+    sources = (sample.image, sample.source)
+    try:
+        if not fresh and image_to.exists() and all(is_done(path, label_to) for path in sources if path.exists()):
+            return False, None
+        picture = read_image(sample.image)
+        height, width = picture.shape[:2]
+        if sample.size is not None and sample.size != (width, height):
+            raise DataError(
+                f"{sample.source}: is for a picture of {sample.size[0]}x{sample.size[1]}, {sample.image} is {width}x{height}"
+            )
+        label = plan.label_of(sample, height, width)
+        if label.shape != (height, width):
+            raise DataError(
+                f"{sample.label}: is {label.shape[1]}x{label.shape[0]}, its image {sample.image} is {width}x{height}"
+            )
+    except DataError as error:
+        return False, str(error)
+    if not is_done(sample.image, image_to) or image_to.stat().st_size != sample.image.stat().st_size:
+        write_bytes(image_to, sample.image.read_bytes())
+    # Last, and never older than its sources: where it is, the pair is whole.
+    write_bytes(label_to, encode_label_png(label, plan.classes.colors))
+    return True, None
+
+
+_inherited: tuple = ()  # in a process: its root, plan and more, got by the fork
+
+
+def _inherit(*values) -> None:
+    global _inherited
+    _inherited = values
+
+
+def _convert_inherited(index: int) -> tuple[bool, str | None]:
+    root, plan, fresh = _inherited
+    return _convert(plan.samples[index], root, plan, fresh)
+
+
+def _convert_all(root: Path, plan: Plan, fresh: bool, num_workers: int):
+    indices = range(len(plan.samples))
+    if num_workers <= 1:
+        yield from (_convert(plan.samples[i], root, plan, fresh) for i in indices)
+        return
+    with ProcessPoolExecutor(num_workers, multiprocessing.get_context("fork"), _inherit, (root, plan, fresh)) as pool:
+        yield from pool.map(_convert_inherited, indices, chunksize=4)
+
+
+def _require_own_folder(root: Path, settings: dict) -> bool:
+    """Whether everything must be done anew; a folder with other content than an import's is refused.
+
+    Raises:
+        UsageError: the folder holds something else, or another source was imported into it.
+    """
+    note = root / NOTE
+    if not root.exists() or not any(root.iterdir()):
+        return True
+    if not note.is_file():
+        raise UsageError(f"--to {root}: holds files that no import wrote; give another folder")
+    try:
+        before = json.loads(note.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UsageError(f"--to {root}: {note} is damaged; give another folder") from error
+    if before.get("source") != settings["source"] or before.get("format") != settings["format"]:
+        raise UsageError(f"--to {root}: holds an import of {before.get('source')}; give another folder")
+    return before != settings
+
+
+def import_data(source: str | Path, to: str | Path, options: ImportOptions) -> ImportResult:
+    """Writes the layout above; nothing of the source is changed.
+
+    Raises:
+        DataError: samples that cannot be used, the first five named, unless `skip_bad`; or no sample is left. What is good
+            is written all the same, so that a second run goes on from there.
+        UsageError: no such source, or a target that is inside of it or holds something else.
+    """
+    source, root = Path(source), Path(to)
+    if not source.exists():
+        raise UsageError(f"{source}: no such file or folder")
+    inside = root.resolve()
+    if source.is_dir() and (inside == source.resolve() or source.resolve() in inside.parents):
+        raise UsageError(f"--to {root}: lies inside of the source {source}; give another folder")
+    plan = make_plan(source, options)
+    _require_names(plan)
+    settings = {
+        "source": str(source.resolve()),
+        "format": options.format,
+        "table": plan.table,
+        "colors": [list(color) for color in plan.classes.colors],
+    }
+    fresh = _require_own_folder(root, settings)
+    if fresh:
+        _require_space(root, plan.samples)
+    root.mkdir(parents=True, exist_ok=True)
+    logger.info(
+        "\n".join(
+            [f"{source}: {len(plan.samples)} samples; what becomes which class:", *(f"  {row}" for row in plan.table)]
+        )
+    )
+    # First, with what is new: an interrupted import is known as one.
+    write_bytes(root / NOTE, json.dumps(settings if not fresh else settings | {"unfinished": True}, indent=2).encode())
+    result, lines = ImportResult(0, 0), []
+    done = progress(_convert_all(root, plan, fresh, options.num_workers), "import", len(plan.samples))
+    for sample, (written, problem) in zip(plan.samples, done, strict=True):
+        if problem:
+            result.problems.append(problem)
+            continue
+        result.written += written
+        result.kept += not written
+        lines.append("\t".join(path.relative_to(root).as_posix() for path in _targets(root, sample)))
+    if result.problems and (not options.skip_bad or not lines):
+        raise DataError(_listed(result.problems, len(plan.samples)))
+    for problem in result.problems:
+        logger.warning(f"skipped: {problem}")
+    write_bytes(root / CLASSES, classes_text(plan.classes).encode())
+    write_bytes(root / LIST, "".join(f"{line}\n" for line in lines).encode("utf-8", "surrogateescape"))
+    write_bytes(root / NOTE, json.dumps(settings, indent=2).encode())
+    logger.info(
+        f"{root}: {result.written} pairs written, {result.kept} were there, {len(result.problems)} skipped; "
+        f"{len(plan.classes.names)} classes in {CLASSES}"
+    )
+    return result
+
+
+def _require_names(plan: Plan) -> None:
+    """Raises DataError when two samples would be written to one file."""
+    seen: dict[str, Sample] = {}
+    for sample in plan.samples:
+        other = seen.setdefault(sample.name, sample)
+        if other is not sample:
+            raise DataError(f"{other.source} and {sample.source} would both become {sample.name}; rename one")
+
+
+def _listed(problems: list[str], total: int) -> str:
+    more = [f"... and {len(problems) - _SHOWN} more"] if len(problems) > _SHOWN else []
+    head = f"{len(problems)} of {total} samples cannot be imported (--skip_bad_samples goes on without them):"
+    return "\n".join([head, *problems[:_SHOWN], *more])
+
+
+def _require_space(root: Path, samples: list[Sample]) -> None:
+    """Raises DataError when the disk has less room than the pictures take."""
+    place = next(path for path in (root, *root.resolve().parents) if path.exists())
+    needed = sum(sample.image.stat().st_size for sample in samples if sample.image.is_file())
+    free = shutil.disk_usage(place).free
+    if needed > free:
+        raise DataError(f"--to {root}: {needed / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB are free")

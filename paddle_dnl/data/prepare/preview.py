@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the network will see: pictures before and after the transforms, with their labels drawn over, as one page."""
+
+import random
+from pathlib import Path
+
+from paddle_dnl.data.classes import IGNORED_COLOR, classes_of
+from paddle_dnl.data.overlay import as_label, encode_jpeg, overlay
+from paddle_dnl.data.page import Section, write_page
+from paddle_dnl.data.prepare.describe import labelled_jpeg
+from paddle_dnl.data.prepare.sources import spread
+from paddle_dnl.errors import DataError
+
+import cv2
+import numpy as np
+
+_WIDTH = 300
+
+
+def visible(image: np.ndarray, steps: list) -> np.ndarray:
+    """The network's input `[C, H, W]` as a picture, BGR uint8 `[H, W, 3]`: normalisation undone.
+
+    Args:
+        image: float32.
+        steps: the transforms that made it; `Normalize` and `SubtractMeanBGR` are undone, without them it is in 0..255.
+    """
+    image = image.transpose(1, 2, 0).astype(np.float64)
+    is_bgr = False
+    for step in reversed(steps):
+        name = type(step).__name__
+        if name == "Normalize":
+            image = (image * np.asarray(step.std).reshape(1, 1, -1) + np.asarray(step.mean).reshape(1, 1, -1)) * 255
+        elif name == "SubtractMeanBGR":
+            image, is_bgr = image + np.asarray(step.mean).reshape(1, 1, -1), True
+    image = np.clip(np.rint(image), 0, 255).astype(np.uint8)
+    if image.shape[2] == 1:
+        return cv2.cvtColor(image[..., 0], cv2.COLOR_GRAY2BGR)
+    return np.ascontiguousarray(image[..., :3] if is_bgr else image[..., :3][..., ::-1])
+
+
+def _panel(dataset, index: int, colors) -> tuple[np.ndarray, str]:
+    """One transformed sample with its label drawn over, `_WIDTH` wide, and its size."""
+    sample = dataset[index]
+    image = visible(sample["img"], getattr(dataset.transforms, "transforms", []))
+    height, width = image.shape[:2]
+    label = np.squeeze(np.asarray(sample["label"])) if "label" in sample else None
+    if label is not None and label.shape == (height, width):
+        mixed = overlay(image, as_label(label), colors, 0.45)
+        image = np.concatenate([image, mixed], axis=0)
+    size = (_WIDTH, max(1, round(image.shape[0] * _WIDTH / width)))
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA), f"{width}x{height}"
+
+
+def _row(panels: list[np.ndarray]) -> bytes:
+    """Panels side by side with a gap, white below the shorter ones, as a JPEG's content."""
+    height = max(panel.shape[0] for panel in panels)
+    padded = [
+        cv2.copyMakeBorder(panel, 0, height - panel.shape[0], 0, 6, cv2.BORDER_CONSTANT, value=(255, 255, 255))
+        for panel in panels
+    ]
+    return encode_jpeg(np.concatenate(padded, axis=1))
+
+
+def write_preview(
+    datasets: dict[str, object], path: str | Path, title: str, samples: int, times: int, seed: int
+) -> None:
+    """Writes the page.
+
+    Args:
+        datasets: split -> dataset with its transforms.
+        path: of the HTML file.
+        title: its head.
+        samples: pictures of each split, at even distances.
+        times: augmented versions of each training picture.
+        seed: of the augmentation.
+
+    Raises:
+        DataError: an unreadable sample, or a transform that fails on one; names it.
+    """
+    sections = []
+    for split, dataset in datasets.items():
+        classes = classes_of(dataset)
+        count = times if split == "train" else 1
+        pictures = []
+        for index in spread(len(dataset.file_list), samples):
+            image = dataset.file_list[index][0]
+            try:
+                pictures.append((labelled_jpeg(dataset, index, 450), f"{Path(image).name} as it is, and its label"))
+                panels = []
+                for version in range(count):
+                    random.seed(seed + version)
+                    np.random.seed(seed + version)
+                    panels.append(_panel(dataset, index, classes.colors))
+            except DataError:
+                raise
+            except Exception as error:
+                raise DataError(f"{image}: a transform failed: {type(error).__name__}: {error}") from error
+            sizes = ", ".join(sorted({size for _, size in panels}))
+            pictures.append(
+                (_row([panel for panel, _ in panels]), f"as the network sees it ({sizes}), with the label below")
+            )
+        legend = [*zip(classes.names, classes.colors, strict=True), ("ignored", IGNORED_COLOR)]
+        steps = [[type(step).__name__] for step in getattr(dataset.transforms, "transforms", [])]
+        note = "Colours are those after the transforms, with the normalisation undone."
+        sections.append(
+            Section(f"{split}: {len(dataset.file_list)} images", pictures=pictures, legend=legend, note=note)
+        )
+        if steps:
+            sections.append(Section(f"Transforms of {split}", table=[["in this order"], *steps]))
+    write_page(path, title, f"{samples} pictures of each split, seed {seed}", sections)

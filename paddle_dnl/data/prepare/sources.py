@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The datasets that a configuration or a folder of data means, for looking at them."""
+
+from pathlib import Path
+
+from paddle_dnl import registry
+from paddle_dnl.data.classes import FILE_NAME, ClassInfo, class_info, read_classes
+from paddle_dnl.data.datasets import Dataset
+from paddle_dnl.data.reading import read_label
+from paddle_dnl.errors import UsageError
+
+import numpy as np
+
+SPLITS = ("train", "val", "test", "all")
+
+
+def _largest_class(path: Path, root: Path) -> int:
+    from paddle_dnl.data.datasets import read_list
+
+    largest = 0
+    for _, label in read_list(path, root, "\t", labelled=False):
+        if label is not None:
+            values = read_label(label)
+            values = values[values != 255]
+            largest = max(largest, int(values.max()) if values.size else 0)
+    return largest
+
+
+def of_folder(root: Path) -> dict[str, Dataset]:
+    """The lists `train.txt`, `val.txt`, `test.txt` of a folder as datasets; `all.txt` where there are no others.
+
+    Classes are those of `classes.txt`; without it as many as the largest number in the labels tells.
+
+    Raises:
+        UsageError: no lists.
+        DataError: a list or label that cannot be read.
+    """
+    lists = {split: root / f"{split}.txt" for split in SPLITS if (root / f"{split}.txt").is_file()}
+    if len(lists) > 1:
+        lists.pop("all", None)
+    if not lists:
+        raise UsageError(f"{root}: no train.txt, val.txt or all.txt there; `paddle-dnl data split {root}` writes them")
+    if (root / FILE_NAME).is_file():
+        classes: ClassInfo = read_classes(root / FILE_NAME)
+    else:
+        classes = class_info("Dataset", 1 + max(_largest_class(path, root) for path in lists.values()))
+    made = {}
+    for split, path in lists.items():
+        dataset = Dataset("val", str(root), [], len(classes.names), val_path=str(path), separator="\t")
+        dataset.classes = classes
+        made[split] = dataset
+    return made
+
+
+def of_config(config) -> dict[str, object]:
+    """`train` and `val` datasets of a `Config`, as they are trained on."""
+    made = {}
+    for section, split in (("train_dataset", "train"), ("val_dataset", "val")):
+        cfg = config.dic.get(section)
+        if cfg:
+            made[split] = registry.build(cfg, "dataset", section)
+    return made
+
+
+def spread(count: int, wanted: int) -> list[int]:
+    """At most `wanted` places among `count`, at even distances."""
+    return np.unique(np.linspace(0, count - 1, min(wanted, count)).round().astype(int)).tolist() if count else []

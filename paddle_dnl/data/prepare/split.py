@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: Apache-2.0
+"""train, val and test lists of a folder: pairs by name, every class in every part, groups kept together."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from paddle_dnl.data.image_files import walk_files
+from paddle_dnl.data.prepare.formats import masks
+from paddle_dnl.data.reading import read_label
+from paddle_dnl.errors import UsageError
+from paddle_dnl.files.atomic import write_bytes
+from paddle_dnl.log import logger, progress
+
+import numpy as np
+
+SPLITS = ("train", "val", "test")
+
+
+def group_names(names: Sequence[str], pattern: str | None) -> list[str]:
+    """The group of each name: what a regular expression finds, its first group where it has one; else the name itself.
+
+    Raises:
+        UsageError: not a regular expression, or one that finds nothing in a name.
+    """
+    if pattern is None:
+        return list(names)
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise UsageError(f"--group-by {pattern!r}: is no regular expression ({error})") from error
+    groups = []
+    for name in names:
+        match = compiled.search(name)
+        if match is None:
+            raise UsageError(f"--group-by {pattern!r}: finds nothing in {name!r}")
+        groups.append(match[1] if compiled.groups else match[0])
+    return groups
+
+
+def assign(presence: np.ndarray, groups: Sequence[str], shares: dict[str, float], seed: int) -> list[str]:
+    """The split of each sample, by iterative stratification: rare classes are dealt out first, to where they lack most.
+
+    Source: Sechidis et al., On the Stratification of Multi-Label Data (2011), with groups in place of samples.
+
+    Args:
+        presence: `[N, K]` bool, which classes each sample holds.
+        groups: of each sample; samples of one group get one split.
+        shares: split -> share of the samples; they sum to 1.
+        seed: ties are broken at random.
+
+    Raises:
+        UsageError: fewer groups than splits.
+    """
+    names, members = np.unique(np.asarray(groups), return_inverse=True)
+    wanted_splits = [split for split, share in shares.items() if share > 0]
+    if len(names) < len(wanted_splits):
+        raise UsageError(f"{len(names)} groups cannot be dealt out to {len(wanted_splits)} splits")
+    sizes = np.bincount(members).astype(np.float64)
+    holds = np.zeros((len(names), presence.shape[1]))
+    np.add.at(holds, members, presence)
+    part = np.array([shares[split] for split in wanted_splits])
+    missing = part[:, None] * holds.sum(0)  # [splits, K] samples of each class that a split still lacks
+    room = part * len(presence)
+    rng = np.random.default_rng(seed)
+    shuffled, open_groups, chosen = rng.permutation(len(names)), np.ones(len(names), bool), {}
+    while open_groups.any():
+        left = (holds * open_groups[:, None]).sum(0)
+        rare = int(np.argmin(np.where(left > 0, left, np.inf))) if (left > 0).any() else None
+        now = [g for g in shuffled.tolist() if open_groups[g] and (rare is None or holds[g, rare] > 0)]
+        # Large groups first, as they fit in fewest places.
+        for group in sorted(now, key=lambda g: -sizes[g]):
+            lack = missing[:, rare] if rare is not None else room
+            best = max(range(len(part)), key=lambda s, lack=lack: (round(lack[s], 9), round(room[s], 9), rng.random()))
+            chosen[group] = wanted_splits[best]
+            missing[best] -= holds[group]
+            room[best] -= sizes[group]
+            open_groups[group] = False
+    _fill_empty(chosen, wanted_splits, sizes)
+    return [chosen[group] for group in members.tolist()]
+
+
+def _fill_empty(chosen: dict[int, str], splits: list[str], sizes: np.ndarray) -> None:
+    """Gives a split without a sample the smallest group of the largest one."""
+    for split in splits:
+        if split in chosen.values():
+            continue
+        held = {s: [g for g, where in chosen.items() if where == s] for s in splits}
+        largest = max(splits, key=lambda s: len(held[s]))
+        chosen[min(held[largest], key=lambda g: sizes[g])] = split
+
+
+def _presence(labels: list[Path]) -> np.ndarray:
+    found = [np.unique(read_label(path)) for path in progress(labels, "read labels", len(labels))]
+    classes = sorted({int(v) for values in found for v in values} - {255})
+    table = np.zeros((len(labels), max(1, len(classes))), bool)
+    for row, values in enumerate(found):
+        for column, number in enumerate(classes):
+            table[row, column] = number in values
+    return table
+
+
+def split_folder(
+    root: str | Path,
+    *,
+    val: float,
+    test: float = 0.0,
+    seed: int = 0,
+    group_by: str | None = None,
+    images: str | None = None,
+    labels: str | None = None,
+) -> dict[str, int]:
+    """Writes `train.txt`, `val.txt` and, with `test`, `test.txt` into a folder; returns how many pairs each has.
+
+    Args:
+        root: a folder with pictures and labels in two folders; they are paired by name, endings in any case of letters.
+        val, test: shares of the samples.
+        seed: the same gives the same lists.
+        group_by: regular expression on a sample's name; what it finds is kept in one split, such as one video or patient.
+        images, labels: folders below `root`; by default those that `data import` writes, or other usual names.
+
+    Raises:
+        UsageError: shares that leave nothing to train on, or fewer groups than splits.
+        DataError: labels that are missing or cannot be read.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise UsageError(f"{root}: no such folder")
+    if not 0 <= val < 1 or not 0 <= test < 1 or val + test >= 1 or val + test == 0:
+        raise UsageError(f"--val {val} --test {test}: must be shares from 0 that leave something to train on")
+    _say_links(root)
+    samples = masks.pairs(root, images and root / images, labels and root / labels)
+    shares = {"train": 1 - val - test, "val": val, "test": test}
+    groups = group_names([sample.name for sample in samples], group_by)
+    splits = assign(_presence([sample.label for sample in samples]), groups, shares, seed)
+    counts = {}
+    for split in SPLITS:
+        lines = [
+            "\t".join(path.relative_to(root).as_posix() for path in (sample.image, sample.label))
+            for sample, where in zip(samples, splits, strict=True)
+            if where == split
+        ]
+        if not lines:
+            continue
+        write_bytes(root / f"{split}.txt", "".join(f"{line}\n" for line in lines).encode("utf-8", "surrogateescape"))
+        counts[split] = len(lines)
+        logger.info(f"{root / f'{split}.txt'}: {len(lines)} pairs")
+    return counts
+
+
+def _say_links(root: Path) -> None:
+    outside = [path for path in walk_files(root) if root.resolve() not in path.resolve().parents]
+    if outside:
+        logger.info(
+            f"{root}: {len(outside)} files are links to elsewhere, such as {outside[0]}; they are listed as they are here"
+        )

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A function over many items in several processes; a killed one ends the work with an error in place of a wait for ever."""
+
+import ctypes
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+
+from paddle_dnl.errors import DataError
+
+_shared = None  # in a process of a pool: what `shared` was at the fork
+
+
+def die_with(parent: int) -> None:
+    """Ends this process, without a word, when its parent ends; a signal to the whole group is for the parent to answer."""
+    if sys.platform == "linux":
+        set_parent_death_signal = 1
+        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != parent:
+            os._exit(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+def _start(parent: int, shared) -> None:
+    global _shared
+    _shared = shared
+    die_with(parent)
+
+
+def _call(work: Callable, item):
+    return work(_shared, item)
+
+
+class _Bound:
+    """`work` without its first argument, small enough to send with each item."""
+
+    def __init__(self, work: Callable):
+        self._work = work
+
+    def __call__(self, item):
+        return _call(self._work, item)
+
+
+def map_in_processes(
+    work: Callable, shared, items: Sequence, num_workers: int, *, what: str, chunk: int = 8
+) -> Iterator:
+    """Yields `work(shared, item)` for each item, in order; here when there is one process or the system cannot fork.
+
+    Args:
+        work: a function of a module.
+        shared: for all calls; got by the fork, as sending it with each item would take long.
+        items: sent to the processes.
+        num_workers: processes.
+        what: the process, for the error, for instance "that checks the files".
+        chunk: items that a process gets at a time.
+
+    Raises:
+        DataError: a process was killed.
+    """
+    if num_workers <= 1 or "fork" not in multiprocessing.get_all_start_methods():
+        yield from (work(shared, item) for item in items)
+        return
+    # multiprocessing.Pool would start another process and wait for ever for what the first was to do.
+    context = multiprocessing.get_context("fork")
+    pool = ProcessPoolExecutor(num_workers, context, _start, (os.getpid(), shared))
+    done = 0
+    try:
+        for result in pool.map(_Bound(work), items, chunksize=chunk):
+            yield result
+            done += 1
+    except BrokenProcessPool as error:
+        following = items[done][0] if isinstance(items[done], list | tuple) else items[done]
+        raise DataError(
+            f"a process {what} was killed, as the system does when memory runs out ({done} of {len(items)} are done, "
+            f"next {following}); give fewer --num_workers"
+        ) from error
+    except BaseException:
+        # Also for a signal: what was handed out is not waited for.
+        for process in list((pool._processes or {}).values()):
+            process.kill()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)

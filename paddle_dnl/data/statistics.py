@@ -1,0 +1,208 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a dataset holds: pixels and images per class, ignored share, sizes, duplicates; counted by the check before training."""
+
+import hashlib
+from collections import Counter
+from dataclasses import dataclass, field
+
+from paddle_dnl.data.classes import classes_of
+from paddle_dnl.errors import DataError
+from paddle_dnl.log import logger
+
+import numpy as np
+
+RARE_SHARE = 0.001  # of the labelled pixels
+_NAMES_SHOWN = 8
+
+
+@dataclass
+class SampleCounts:
+    """One image and its label.
+
+    Attributes:
+        size: (width, height).
+        digest: of the image file's content, to find duplicates.
+        pixels: of each class, int64 `[K]`.
+        ignored: pixels that do not count.
+        stored: the numbers in the label file, at most 257 of them.
+    """
+
+    size: tuple[int, int]
+    digest: str
+    pixels: np.ndarray
+    ignored: int
+    stored: tuple[int, ...]
+
+    @classmethod
+    def of(cls, content: np.ndarray, shape, stored: np.ndarray, label: np.ndarray, num_classes: int, ignore_index: int):
+        """Counts one sample.
+
+        Args:
+            content: bytes of the image file.
+            shape: (height, width) of the image.
+            stored: numbers in the label file.
+            label: the same in the model's classes, all of them classes or `ignore_index`.
+            num_classes, ignore_index: of the dataset.
+        """
+        digest = hashlib.blake2b(content, digest_size=12).hexdigest()
+        valid = label[label != ignore_index]
+        pixels = np.bincount(valid.ravel().astype(np.int64), minlength=num_classes)[:num_classes]
+        numbers = tuple(np.unique(stored)[:257].tolist())
+        return cls((int(shape[1]), int(shape[0])), digest, pixels, int(label.size - valid.size), numbers)
+
+
+@dataclass
+class DatasetStatistics:
+    """Sums over a dataset.
+
+    Attributes:
+        images: how many.
+        pixels: labelled pixels of each class, `[K]`.
+        images_with: images in which each class occurs, `[K]`.
+        ignored: pixels that do not count.
+        sizes: (width, height) -> images.
+        stored: all numbers that occur in the label files.
+        digests: of each image in the order of the dataset.
+    """
+
+    images: int
+    pixels: list[int]
+    images_with: list[int]
+    ignored: int = 0
+    sizes: dict[tuple[int, int], int] = field(default_factory=dict)
+    stored: list[int] = field(default_factory=list)
+    digests: list[str] = field(default_factory=list)
+
+    @classmethod
+    def merge(cls, samples: list[SampleCounts], num_classes: int) -> "DatasetStatistics":
+        """The sums of samples."""
+        pixels, present = np.zeros(num_classes, np.int64), np.zeros(num_classes, np.int64)
+        for sample in samples:
+            pixels += sample.pixels
+            present += sample.pixels > 0
+        return cls(
+            images=len(samples),
+            pixels=pixels.tolist(),
+            images_with=present.tolist(),
+            ignored=sum(sample.ignored for sample in samples),
+            sizes=dict(Counter(sample.size for sample in samples).most_common()),
+            stored=sorted({number for sample in samples for number in sample.stored}),
+            digests=[sample.digest for sample in samples],
+        )
+
+    def to_json(self) -> dict:
+        """Plain values."""
+        return {**vars(self), "sizes": [[*size, count] for size, count in self.sizes.items()]}
+
+    @classmethod
+    def from_json(cls, values: dict) -> "DatasetStatistics":
+        """What `to_json` gave.
+
+        Raises:
+            KeyError, TypeError, ValueError: it is something else.
+        """
+        sizes = {(width, height): count for width, height, count in values["sizes"]}
+        return cls(**{**values, "sizes": sizes})
+
+    @property
+    def labelled(self) -> int:
+        """Pixels that count."""
+        return sum(self.pixels)
+
+    @property
+    def ignored_share(self) -> float:
+        """Share of the pixels that do not count."""
+        return self.ignored / max(1, self.ignored + self.labelled)
+
+    def shares(self) -> np.ndarray:
+        """Share of the labelled pixels of each class, float64 `[K]`."""
+        return np.asarray(self.pixels, np.float64) / max(1, self.labelled)
+
+    def absent(self) -> list[int]:
+        """Classes without a pixel."""
+        return [i for i, count in enumerate(self.pixels) if count == 0]
+
+    def rare(self) -> list[int]:
+        """Classes with pixels, but fewer than one in a thousand."""
+        return [i for i, share in enumerate(self.shares()) if 0 < share < RARE_SHARE]
+
+
+def class_weights(statistics: DatasetStatistics) -> list[float]:
+    """Weights for `CrossEntropyLoss` that lift rare classes: median frequency over frequency, within [0.1, 10].
+
+    The frequency of a class is its share of the pixels of the images in which it occurs (Eigen and Fergus 2015), here with
+    all images counted at the mean size. Absent classes get 1.
+    """
+    images_with = np.asarray(statistics.images_with, np.float64)
+    mean_pixels = statistics.labelled / max(1, statistics.images)
+    present = images_with > 0
+    frequency = np.asarray(statistics.pixels, np.float64) / np.where(present, images_with * mean_pixels, 1)
+    weights = np.ones(len(frequency))
+    if present.any():
+        weights[present] = np.median(frequency[present]) / frequency[present]
+    return [round(float(weight), 3) for weight in np.clip(weights, 0.1, 10)]
+
+
+def _listed(names: tuple[str, ...], classes: list[int]) -> str:
+    more = f" and {len(classes) - _NAMES_SHOWN} more" if len(classes) > _NAMES_SHOWN else ""
+    return ", ".join(names[i] for i in classes[:_NAMES_SHOWN]) + more
+
+
+def summary(statistics: DatasetStatistics, names: tuple[str, ...], where: str) -> list[str]:
+    """Two lines about a dataset for the log."""
+    (width, height), common = next(iter(statistics.sizes.items()), ((0, 0), 0))
+    size = (
+        f"all {width}x{height}"
+        if len(statistics.sizes) == 1
+        else f"{len(statistics.sizes)} sizes, {common} {width}x{height}"
+    )
+    shares = statistics.shares()
+    order = sorted(range(len(names)), key=lambda i: -shares[i])[:_NAMES_SHOWN]
+    largest = ", ".join(f"{names[i]} {100 * shares[i]:.1f} %" for i in order if shares[i] > 0)
+    absent, rare = statistics.absent(), statistics.rare()
+    notes = [f"{100 * statistics.ignored_share:.1f} % of the pixels ignored"]
+    notes += [f"no pixel of {_listed(names, absent)}"] if absent else []
+    notes += [f"rare (below 0.1 %): {_listed(names, rare)}"] if rare else []
+    return [f"{where}: {statistics.images} images ({size}); {largest}", f"{where}: {'; '.join(notes)}"]
+
+
+def require_learnable(dataset, where: str, is_training: bool) -> None:
+    """Looks for labels from which nothing is learned, and says what a dataset holds.
+
+    Args:
+        dataset: one that was checked, so that it has `statistics`; others pass.
+        where: how it is called.
+        is_training: whether it is trained on; then a lack of labels is refused, else said.
+
+    Raises:
+        DataError: labels that hold only 0 and the ignored 255, or no labelled pixel at all.
+    """
+    statistics = getattr(dataset, "statistics", None)
+    if statistics is None:
+        return
+    names = classes_of(dataset).names
+    if statistics.labelled == 0:
+        raise DataError(
+            f"{where}: every pixel of its labels is ignored ({dataset.ignore_index}); there is nothing to learn"
+        )
+    if set(statistics.stored) == {0, 255} and dataset.ignore_index == 255:
+        raise DataError(
+            f"{where}: its labels hold only 0 and 255, and 255 is ignored, so that one class is left and any model is right. "
+            "Masks of 0 and 255 must become 0 and 1: `paddle-dnl data import ... --format binary-masks`"
+        )
+    for line in summary(statistics, names, where):
+        logger.info(line)
+    absent = statistics.absent()
+    if absent and is_training:
+        logger.warning(f"{where}: no pixel of {_listed(names, absent)}; the model cannot learn what it never sees")
+    if statistics.ignored_share > 0.5:
+        logger.warning(
+            f"{where}: {100 * statistics.ignored_share:.0f} % of its pixels are ignored ({dataset.ignore_index}); "
+            "are the labels right?"
+        )
+
+
+def shared_images(first: DatasetStatistics, second: DatasetStatistics) -> list[int]:
+    """Places in `second` of images whose content also is in `first`."""
+    known = set(first.digests)
+    return [i for i, digest in enumerate(second.digests) if digest in known]

@@ -1,0 +1,211 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which operators an exported graph may hold: checked before an engine loads it, since engines run whatever is in it.
+
+A graph of a stranger may hold `save_combine` or `print`, which write files, `load`, `read_file`, `py_func`, custom operators
+and communication. Only operators that compute from tensors are let through, by name. Of ONNX the standard operators, and
+those of ONNX Runtime's quantiser, do nothing else; there other domains are refused, and weights in other files.
+"""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from paddle_dnl.errors import ExportError
+
+# Names that a person trusts for once, divided by commas.
+VARIABLE = "PADDLE_DNL_ALLOWED_OPERATORS"
+
+_PADDLE = frozenset(
+    """
+    abs acos acosh add add_n addmm affine_channel affine_grid all allclose amax amin angle any arange arg_max arg_min argmax
+    argmin argsort array_length array_pop array_read array_to_tensor array_write as_complex as_real as_strided asin asinh
+    assign assign_out assign_value atan atan2 atanh baddbmm batch_norm bernoulli bicubic_interp bicubic_interp_v2 bilinear
+    bilinear_interp bilinear_interp_v2 bilinear_tensor_product bincount bitwise_and bitwise_left_shift bitwise_not bitwise_or
+    bitwise_right_shift bitwise_xor bmm box_clip box_coder brelu broadcast_tensors cast ceil celu channel_shuffle cholesky clip
+    complex concat conditional_block conditional_block_infer conj conv2d conv2d_transpose conv2d_transpose_bias conv3d
+    conv3d_transpose copysign correlation cos cosh create_array create_array_like crop crop_tensor cross cross_entropy
+    cross_entropy_with_softmax cummax cummin cumprod cumsum data deformable_conv deformable_conv_v1 depthwise_conv2d
+    depthwise_conv2d_transpose dequantize_abs_max dequantize_linear det determinant diag diag_embed diag_v2 diagonal digamma dist
+    divide dot dropout eig eigh eigvals eigvalsh einsum elementwise_add elementwise_div elementwise_floordiv elementwise_fmax
+    elementwise_fmin elementwise_heaviside elementwise_max elementwise_min elementwise_mod elementwise_mul elementwise_pow
+    elementwise_sub elu embedding empty empty_like equal equal_all erf erfinv exp expand expand_as expand_as_v2 expand_v2 expm1
+    exponential eye fake_channel_wise_dequantize_max_abs fake_channel_wise_quantize_abs_max
+    fake_channel_wise_quantize_dequantize_abs_max fake_dequantize_max_abs fake_quantize_abs_max
+    fake_quantize_dequantize_abs_max fake_quantize_dequantize_moving_average_abs_max
+    fake_quantize_moving_average_abs_max fake_quantize_range_abs_max fc feed fetch fetch_v2 fft_c2c fft_c2r fft_r2c fill fill_any
+    fill_any_like fill_constant fill_constant_batch_size_like fill_diagonal fill_diagonal_tensor flash_attn flash_attn_unpadded
+    flatten flatten2 flatten_contiguous_range flip floor floor_divide fmax fmin fold frame frobenius_norm full
+    full_batch_size_like full_int_array full_like full_with_tensor fused_softmax_mask fused_softmax_mask_upper_triangle gammaln
+    gather gather_nd gaussian gaussian_random gelu greater_equal greater_than grid_sample grid_sampler group_norm gumbel_softmax
+    hard_shrink hard_sigmoid hard_swish hardshrink hardsigmoid hardswish hardtanh heaviside histogram huber_loss i0 i0e i1 i1e if
+    im2sequence imag increment index_add index_put index_sample index_select instance_norm inverse is_empty isclose isfinite
+    isfinite_v2 isinf isinf_v2 isnan isnan_v2 kldiv_loss kron kthvalue l1_norm label_smooth layer_norm leaky_relu lerp less_equal
+    less_than lgamma linear_interp linear_interp_v2 linspace log log10 log1p log2 log_loss log_softmax logcumsumexp logical_and
+    logical_not logical_or logical_xor logit logsigmoid logspace logsumexp lookup_table lookup_table_v2 lp_pool2d lrn lstm lstsq
+    lu masked_fill masked_select matmul matmul_v2 matmul_with_flatten matrix_nms matrix_power matrix_rank matrix_rank_tol max
+    max_pool2d_v2 max_pool2d_with_index max_pool3d_with_index maximum maxout mean mean_all median memcpy memcpy_d2h memcpy_h2d
+    memory_efficient_attention meshgrid min minimum mish mode moving_average_abs_max_scale mul multi_dot multiclass_nms
+    multiclass_nms3 multinomial multiplex multiply mv nanmedian nearest_interp nearest_interp_v2 nextafter nll_loss nms nonzero
+    norm not_equal numel one_hot one_hot_v2 ones ones_like overlap_add p_norm pad pad2d pad3d pixel_shuffle pixel_unshuffle
+    poisson pool2d pool3d pow prelu prod put_along_axis qr quantize_linear randint randperm range range_v2 read_from_array real
+    reciprocal reduce_all reduce_amax reduce_amin reduce_any reduce_as reduce_max reduce_mean reduce_min reduce_prod reduce_sum
+    relu relu6 remainder renorm repeat_interleave repeat_interleave_with_tensor_index reshape reshape2 reverse rint rms_norm rnn
+    roi_align roi_pool roll round row_conv rrelu rsqrt scale scatter scatter_nd_add searchsorted seed segment_pool select_input
+    select_output selu sequence_mask set_value set_value_with_tensor shape shape64 share_data shuffle_channel sigmoid
+    sigmoid_cross_entropy_with_logits sign silu sin sinh size slice slice_array slice_array_dense slogdet softmax
+    softmax_with_cross_entropy softplus softshrink softsign solve spectral_norm split split_with_num sqrt square squared_l2_norm
+    squeeze squeeze2 stack stanh std strided_slice subtract sum svd swiglu swish sync_batch_norm take_along_axis tan tanh
+    tanh_shrink temporal_shift tensor_array_to_tensor tensor_unfold thresholded_relu tile top_k top_k_v2 topk trace transpose
+    transpose2 triangular_solve tril tril_indices tril_triu trilinear_interp trilinear_interp_v2 triu triu_indices trunc unbind
+    unfold uniform uniform_random unique unique_consecutive unpool unpool3d unsqueeze unsqueeze2 unstack var variance view_dtype
+    view_shape view_slice where where_index while write_to_array yolo_box zeros zeros_like
+    """.split()
+)
+# Of Paddle 3's other dialects: 0 is `builtin`, 2 is `cf`. `p` is a parameter, read from the file of weights.
+_STRUCTURE = frozenset(
+    "p 0.parameter 0.constant 0.combine 0.split 0.slice 0.set_parameter 0.shadow_output 2.yield 2.stack_create 2.tuple_push "
+    "2.tuple_pop".split()
+)
+_ONNX_DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft")
+_MAX_BYTES, _MAX_DEPTH = 512 << 20, 64
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+
+
+def _varint(data: memoryview, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        if at >= len(data) or shift > 63:
+            raise ValueError("a number is cut off")
+        byte = data[at]
+        value |= (byte & 0x7F) << shift
+        at, shift = at + 1, shift + 7
+        if byte < 0x80:
+            return value, at
+
+
+def _fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
+    """Number and value of each field of a protobuf message; values are numbers or bytes."""
+    at = 0
+    while at < len(data):
+        key, at = _varint(data, at)
+        kind = key & 7
+        if kind == _VARINT:
+            value, at = _varint(data, at)
+        elif kind == _BYTES:
+            size, at = _varint(data, at)
+            if size > len(data) - at:
+                raise ValueError("a field is cut off")
+            value, at = data[at : at + size], at + size
+        elif kind in (_FIXED32, _FIXED64):
+            at += 4 if kind == _FIXED32 else 8
+            value = 0
+        else:
+            raise ValueError(f"a field has the kind {kind}")
+        yield key >> 3, value
+
+
+def _message(data: memoryview, number: int) -> Iterator[memoryview]:
+    """The fields `number` of a message that are messages or strings."""
+    for found, value in _fields(data):
+        if found == number:
+            if not isinstance(value, memoryview):
+                raise ValueError(f"field {number} is no message")
+            yield value
+
+
+def _of_program(data: memoryview) -> Iterator[str]:
+    """Operators of a `.pdmodel`: ProgramDesc.blocks (1), BlockDesc.ops (4), OpDesc.type (3)."""
+    for block in _message(data, 1):
+        for operator in _message(block, 4):
+            names = [bytes(name).decode() for name in _message(operator, 3)]
+            if len(names) != 1:
+                raise ValueError("an operator without a name, or with several")
+            yield names[0]
+
+
+def _of_pir(value, depth: int = 0) -> Iterator[str]:
+    """Operators of Paddle 3's JSON, those of nested regions too."""
+    if depth > _MAX_DEPTH:
+        raise ValueError("nested too deeply")
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if key == "ops":
+                for operator in item:
+                    if not isinstance(operator, dict) or not isinstance(operator.get("#"), str):
+                        raise ValueError("an operator without a name")
+                    yield operator["#"]
+            yield from _of_pir(item, depth + 1)
+    elif isinstance(value, list):
+        for item in value:
+            if isinstance(item, dict | list):
+                yield from _of_pir(item, depth + 1)
+
+
+def _of_onnx_graph(graph: memoryview, depth: int = 0) -> Iterator[str]:
+    """Domain and name of each node (GraphProto.node, 1), also in graphs that are attributes, and tensors in other files."""
+    if depth > _MAX_DEPTH:
+        raise ValueError("nested too deeply")
+    for tensor in _message(graph, 5):
+        yield from _external(tensor)
+    for node in _message(graph, 1):
+        yield from _of_onnx_node(node, depth)
+
+
+def _of_onnx_node(node: memoryview, depth: int) -> Iterator[str]:
+    name = b"".join(bytes(part) for part in _message(node, 4)).decode()
+    domain = b"".join(bytes(part) for part in _message(node, 7)).decode()
+    if domain not in _ONNX_DOMAINS:
+        yield f"{domain}::{name}"
+    for attribute in _message(node, 5):
+        for tensor in (*_message(attribute, 5), *_message(attribute, 10)):
+            yield from _external(tensor)
+        for graph in (*_message(attribute, 6), *_message(attribute, 11)):
+            yield from _of_onnx_graph(graph, depth + 1)
+
+
+def _external(tensor: memoryview) -> Iterator[str]:
+    """TensorProto.data_location (14) is not the default, or external_data (13) is given."""
+    if any(number == 13 or (number == 14 and value) for number, value in _fields(tensor)):
+        yield "weights in another file"
+
+
+def _not_allowed(path: Path) -> set[str]:
+    content = path.read_bytes()
+    if path.suffix == ".json":
+        names = {name.removeprefix("pd_op.").removeprefix("1.") for name in _of_pir(json.loads(content))}
+        return {name for name in names if name not in _STRUCTURE and name.removesuffix("_") not in _PADDLE}
+    view = memoryview(content)
+    if path.suffix == ".onnx":
+        found = set()
+        for graph in _message(view, 7):
+            found |= set(_of_onnx_graph(graph))
+        for function in _message(view, 25):  # FunctionProto.node is 7
+            for node in _message(function, 7):
+                found |= set(_of_onnx_node(node, 0))
+        return found
+    return {name for name in _of_program(view) if name.removesuffix("_") not in _PADDLE}
+
+
+def require_known_operators(path: str | Path) -> None:
+    """Refuses a graph (`.pdmodel`, Paddle 3's `.json`, `.onnx`) that may do something else than compute.
+
+    Raises:
+        ExportError: an operator that is not known to be harmless, or a file that cannot be read.
+    """
+    path = Path(path)
+    try:
+        if path.stat().st_size > _MAX_BYTES and path.suffix != ".onnx":
+            raise ValueError(f"larger than {_MAX_BYTES} bytes")
+        found = _not_allowed(path)
+    except OSError as error:
+        raise ExportError(f"{path}: cannot be read ({error.strerror})") from error
+    except (ValueError, RecursionError, TypeError, AttributeError) as error:
+        raise ExportError(f"{path}: cannot be read as a graph ({error}); export the model again") from error
+    found -= {name.strip() for name in os.environ.get(VARIABLE, "").split(",")}
+    if found:
+        names = ", ".join(sorted(found)[:5])
+        raise ExportError(
+            f"{path}: holds {names[:200]}, not among the operators that only compute; it is not loaded. Whoever trusts this "
+            f"file sets {VARIABLE}={names[:200].replace(' ', '')}"
+        )

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Scores by class name, as rows, text and CSV."""
+
+import csv
+import io
+import math
+
+from paddle_dnl.evaluation.metrics import Metrics
+
+import numpy as np
+
+COLUMNS = ("iou", "accuracy", "precision", "recall", "dice", "share")
+
+
+def class_rows(names: tuple[str, ...], confusion: np.ndarray, boundary_iou: np.ndarray | None = None) -> list[dict]:
+    """One dict per class: `name`, the scores of `COLUMNS` and, when given, `boundary_iou`; None for absent classes.
+
+    `accuracy` is the share of all pixels that are right about this class (two-class accuracy), `share` its share of the
+    labelled pixels.
+
+    Args:
+        names: of the classes.
+        confusion: int64 `[K, K]`, row is the label.
+        boundary_iou: `[K]`, see `paddle_dnl.evaluation.boundary`.
+    """
+    metrics = Metrics.from_confusion(confusion)
+    right, labelled, predicted = np.diag(confusion), confusion.sum(1), confusion.sum(0)
+    total = confusion.sum()
+    rows = []
+    for k, name in enumerate(names):
+        values = {
+            "iou": metrics.class_iou[k],
+            "accuracy": float("nan")
+            if k in metrics.absent
+            else 1 - (labelled[k] + predicted[k] - 2 * right[k]) / total,
+            "precision": metrics.class_precision[k],
+            "recall": metrics.class_recall[k],
+            "dice": metrics.class_dice[k],
+            "share": labelled[k] / total,
+        }
+        if boundary_iou is not None:
+            values["boundary_iou"] = boundary_iou[k]
+        rows.append({"name": name} | {key: None if math.isnan(v) else float(v) for key, v in values.items()})
+    return rows
+
+
+def _cell(value) -> str:
+    return value if isinstance(value, str) else "-" if value is None else f"{value:.4f}"
+
+
+def table_cells(rows: list[dict]) -> list[list[str]]:
+    """Heads and cells as text."""
+    keys = list(rows[0])
+    heads = ["class" if key == "name" else key.replace("_", " ").replace("iou", "IoU") for key in keys]
+    return [heads, *([_cell(row[key]) for key in keys] for row in rows)]
+
+
+def table_text(rows: list[dict]) -> str:
+    """Aligned columns for a terminal."""
+    cells = table_cells(rows)
+    widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]
+    lines = []
+    for line in cells:
+        first, *others = zip(line, widths, strict=True)
+        lines.append("  ".join([first[0].ljust(first[1]), *(text.rjust(width) for text, width in others)]).rstrip())
+    return "\n".join(lines)
+
+
+def to_csv(rows: list[dict]) -> str:
+    """Rows of equal keys as CSV with a head."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({key: "" if value is None else value for key, value in row.items()} for row in rows)
+    return text.getvalue()
+
+
+def confusion_csv(names: tuple[str, ...], confusion: np.ndarray) -> str:
+    """Pixel counts; a row per label, a column per prediction."""
+    rows = [
+        {"label \\ prediction": n} | dict(zip(names, map(int, line), strict=True))
+        for n, line in zip(names, confusion, strict=True)
+    ]
+    return to_csv(rows)

@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What val.py writes beside its log lines: scores as JSON and CSV, predictions, probabilities, a Cityscapes submission."""
+
+import io
+import json
+import math
+import os
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from paddle_dnl.data.classes import classes_of
+from paddle_dnl.data.overlay import encode_label_png
+from paddle_dnl.distributed import collectives
+from paddle_dnl.errors import DataError, UsageError
+from paddle_dnl.evaluation import class_table
+from paddle_dnl.evaluation.boundary import BoundaryCounts
+from paddle_dnl.evaluation.calibration import CalibrationCounts
+from paddle_dnl.evaluation.metrics import Metrics, confusion_matrix
+from paddle_dnl.files.atomic import new_file, write_bytes
+from paddle_dnl.log import logger
+
+import numpy as np
+import paddle.nn.functional as F
+from PIL import Image
+
+# labelId of each of the 19 training classes, from cityscapesscripts' helpers/labels.py.
+CITYSCAPES_LABEL_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
+
+
+@dataclass(frozen=True)
+class OutputOptions:
+    """What to write.
+
+    Attributes:
+        save_dir: folder of all files.
+        save_pred: `pred/NAME.png`, class numbers with a palette.
+        save_prob: `prob/NAME.npz`; `float16`, `uint8` (probability * 255, rounded) or None.
+        cityscapes_submission: `cityscapes_submission.zip` with labelIds for the test server.
+    """
+
+    save_dir: Path
+    save_pred: bool = False
+    save_prob: str | None = None
+    cityscapes_submission: bool = False
+
+
+def probability_file(probabilities: np.ndarray, kind: str) -> bytes:
+    """The content of an .npz with `probabilities` `[K, h, w]`: `float16`, or `uint8` for 255 times them, rounded."""
+    kept = np.rint(probabilities * 255).astype(np.uint8) if kind == "uint8" else probabilities.astype(np.float16)
+    content = io.BytesIO()
+    np.savez_compressed(content, probabilities=kept)
+    return content.getvalue()
+
+
+class EvalOutputs:
+    """Collects while an evaluation runs (`observe`) and writes at its end (`finish`).
+
+    Args:
+        dataset: that is evaluated, with `file_list`.
+        options: what to write.
+
+    Raises:
+        UsageError: a submission of a dataset that is not Cityscapes, or `save_dir` is a file.
+    """
+
+    def __init__(self, dataset, options: OutputOptions):
+        if options.save_dir.exists() and not options.save_dir.is_dir():
+            raise UsageError(f"--save_dir {options.save_dir}: is a file; give a folder")
+        images = [Path(image) for image, _ in dataset.file_list]
+        if options.cityscapes_submission:
+            odd = next((image for image in images if not image.name.endswith("_leftImg8bit.png")), None)
+            if odd is not None or dataset.num_classes != len(CITYSCAPES_LABEL_IDS):
+                raise UsageError(
+                    "--cityscapes_submission: needs Cityscapes' 19 classes and *_leftImg8bit.png"
+                    + (f", got {odd}" if odd else "")
+                )
+        self.dataset, self.options, self.classes = dataset, options, classes_of(dataset)
+        self._names = _names_of(images)
+        self._boundary = BoundaryCounts(dataset.num_classes, dataset.ignore_index)
+        self._calibration = CalibrationCounts()
+        self._rows: list[dict] = []
+        options.save_dir.mkdir(parents=True, exist_ok=True)
+
+    def observe(self, index: int, scores, is_probability: bool, pred: np.ndarray, label: np.ndarray) -> None:
+        """Takes in one image; see `evaluate`."""
+        probabilities = (scores if is_probability else F.softmax(scores.astype("float32"), axis=0)).numpy()
+        valid = label != self.dataset.ignore_index
+        self._boundary.add(pred, label)
+        self._calibration.add(probabilities.max(0)[valid], (pred == label)[valid])
+        self._rows.append(self._row(index, pred, label))
+        name, folder = self._names[index], self.options.save_dir
+        if self.options.save_pred:
+            write_bytes(folder / "pred" / f"{name}.png", encode_label_png(pred, self.classes.colors))
+        if self.options.save_prob:
+            write_bytes(folder / "prob" / f"{name}.npz", probability_file(probabilities, self.options.save_prob))
+        if self.options.cityscapes_submission:
+            content = io.BytesIO()
+            Image.fromarray(np.asarray(CITYSCAPES_LABEL_IDS, np.uint8)[pred]).save(content, "PNG")
+            write_bytes(folder / ".submission" / f"{index}.png", content.getvalue(), own=True)
+
+    def _row(self, index: int, pred: np.ndarray, label: np.ndarray) -> dict:
+        confusion = confusion_matrix(pred, label, self.dataset.num_classes, self.dataset.ignore_index)
+        row = {
+            "image": self.dataset.file_list[index][0],
+            "miou": None,
+            "acc": None,
+            "worst_class": None,
+            "worst_iou": None,
+        }
+        if confusion.any():
+            metrics = Metrics.from_confusion(confusion)
+            worst = int(np.nanargmin(metrics.class_iou))
+            row |= {"miou": metrics.miou, "acc": metrics.acc, "worst_class": self.classes.names[worst]}
+            row["worst_iou"] = float(metrics.class_iou[worst])
+        return row
+
+    def finish(self, result, about: dict) -> dict:
+        """Writes scores.json, classes.csv, confusion.csv, confusion.png, images.csv and the submission; returns the scores.
+
+        Args:
+            result: an `EvalResult`; the same on every rank.
+            about: what was evaluated, such as configuration and weights; stored in scores.json.
+        """
+        self._boundary.counts = collectives.all_reduce_sum(self._boundary.counts)
+        self._calibration.counts = collectives.all_reduce_sum(self._calibration.counts)
+        rows = [row for rows in collectives.all_gather_object(self._rows) for row in rows]
+        boundary = self._boundary.iou()
+        table = class_table.class_rows(self.classes.names, result.confusion, boundary)
+        metrics = result.metrics
+        scores = {
+            "miou": metrics.miou, "acc": metrics.acc, "kappa": metrics.kappa, "dice": metrics.dice,
+            "boundary_iou": float(np.nanmean(boundary)), "expected_calibration_error": self._calibration.error(),
+            "auc_roc": result.auc_roc, "images": result.num_images, "seconds": round(result.seconds, 3),
+        }  # fmt: skip
+        scores = {key: None if isinstance(v, float) and math.isnan(v) else v for key, v in scores.items()}
+        if collectives.is_main():
+            self._write(scores | {"classes": table} | about, result, rows)
+        logger.info(
+            f"[EVAL] Boundary IoU: {scores['boundary_iou']:.4f} Expected calibration error: "
+            f"{scores['expected_calibration_error']:.4f}; files are in {self.options.save_dir}"
+        )
+        collectives.barrier("writing the scores")
+        return scores
+
+    def _write(self, scores: dict, result, rows: list[dict]) -> None:
+        from paddle_dnl.evaluation import curves  # matplotlib, which takes a second
+
+        folder, names = self.options.save_dir, self.classes.names
+        texts = {
+            "scores.json": json.dumps(scores, indent=2, ensure_ascii=False) + "\n",
+            "classes.csv": class_table.to_csv(scores["classes"]),
+            "confusion.csv": class_table.confusion_csv(names, result.confusion),
+            # Images without a labelled pixel have no score; they come last.
+            "images.csv": class_table.to_csv(
+                sorted(rows, key=lambda row: math.inf if row["miou"] is None else row["miou"])
+            ),
+        }
+        for name, text in texts.items():
+            write_bytes(folder / name, text.encode("utf-8", "surrogateescape"))
+        curves.draw_confusion(names, result.confusion, folder / "confusion.png")
+        if self.options.cityscapes_submission:
+            self._zip_submission()
+
+    def _zip_submission(self) -> None:
+        parts, target = self.options.save_dir / ".submission", self.options.save_dir / "cityscapes_submission.zip"
+        with new_file(target) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+            for index, (image, _) in enumerate(self.dataset.file_list):
+                name = Path(image).name.replace("_leftImg8bit.png", "_pred_labelIds.png")
+                archive.write(parts / f"{index}.png", name)
+                (parts / f"{index}.png").unlink()
+        parts.rmdir()
+
+
+def _names_of(images: list[Path]) -> list[str]:
+    """A name without ending for each image: its path below the folder that all share.
+
+    Raises:
+        DataError: two images would have the same.
+    """
+    common = Path(os.path.commonpath([image.absolute().parent for image in images])) if images else Path()
+    names = [image.absolute().relative_to(common).with_suffix("").as_posix() for image in images]
+    seen: dict[str, Path] = {}
+    for name, image in zip(names, images, strict=True):
+        if seen.setdefault(name, image) != image:
+            raise DataError(f"{seen[name]} and {image} would both be stored as {name}; give them names of their own")
+    return names

@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whether what a validation does to its pictures can be undone, and is the same each time."""
+
+import copy
+import random
+
+from paddle_dnl.errors import ConfigError
+from paddle_dnl.log import logger
+
+import numpy as np
+
+_HEIGHT, _WIDTH = 97, 131
+_TRIALS = 8
+_SQUASHED = 1.1
+
+
+def _probe(channels: int, height: int = _HEIGHT, width: int = _WIDTH) -> np.ndarray:
+    """A picture that brightens to the right and, less, to the bottom, float32 `[H, W, C]` in 0..255."""
+    ramp = 30 + 120 * np.linspace(0, 1, width)[None, :] + 80 * np.linspace(0, 1, height)[:, None]
+    return ramp.astype(np.float32) if channels == 1 else np.repeat(ramp[..., None], channels, 2).astype(np.float32)
+
+
+def _apply(step, sample: dict, seed: int) -> dict:
+    random.seed(seed)
+    np.random.seed(seed)
+    return step(copy.deepcopy(sample))
+
+
+def _is_turned(image: np.ndarray) -> bool:
+    """Whether the picture brightens to the left or to the top; padding and its edge are left out by medians."""
+    grey = image if image.ndim == 2 else image.mean(2)
+    to_the_right = np.median(np.diff(grey[: grey.shape[0] // 2 + 1, : grey.shape[1] // 2 + 1], axis=1))
+    to_the_bottom = np.median(np.diff(grey[: grey.shape[0] // 2 + 1, : grey.shape[1] // 2 + 1], axis=0))
+    return bool(to_the_right < 0 or to_the_bottom < 0)
+
+
+def _look_at(step, sample: dict, place: str) -> dict:
+    """The sample after one transform.
+
+    Raises:
+        ConfigError: the transform is random, changes the size without noting it, or mirrors.
+    """
+    name = type(step).__name__
+    results = [_apply(step, sample, seed) for seed in range(_TRIALS)]
+    first = results[0]
+    if any(r["img"].shape != first["img"].shape or not np.array_equal(r["img"], first["img"]) for r in results[1:]):
+        raise ConfigError(f"{place}: {name} changes a picture in another way each time; remove it from the validation")
+    before, after = sample["img"].shape[:2], first["img"].shape[:2]
+    if before != after and len(first.get("trans_info", [])) == len(sample["trans_info"]):
+        raise ConfigError(
+            f"{place}: {name} turns a picture of {before[1]}x{before[0]} into {after[1]}x{after[0]} without a way back to the "
+            "label's size; remove it from the validation (use Resize or Padding)"
+        )
+    if _is_turned(first["img"]):
+        raise ConfigError(
+            f"{place}: {name} mirrors or turns pictures, but not their labels; remove it from the validation"
+        )
+    return first
+
+
+def require_restorable(dataset, where: str = "val_dataset") -> None:
+    """Tries each validation transform by itself on a small picture that brightens to the right and to the bottom.
+
+    Args:
+        dataset: has `transforms` with a list `transforms`, as ours and PaddleSeg's datasets; others pass.
+        where: dotted key of the dataset.
+
+    Raises:
+        ConfigError: a transform that is random, or whose change of geometry cannot be undone; names it.
+    """
+    steps = getattr(getattr(dataset, "transforms", None), "transforms", None)
+    if not steps:
+        return
+    channels = getattr(dataset, "img_channels", 3)
+    states = random.getstate(), np.random.get_state()
+    sample = {"img": _probe(channels), "trans_info": [], "gt_fields": []}
+    try:
+        for i, step in enumerate(steps):
+            place = f"{where}.transforms.{i}"
+            try:
+                sample = _look_at(step, sample, place)
+            except ConfigError:
+                raise
+            except (
+                Exception
+            ):  # a picture of the wrong size, or no label here: the trial evaluation of a real one says it
+                break
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+    _say_squashed(dataset, steps, channels, where)
+
+
+def _say_squashed(dataset, steps, channels: int, where: str) -> None:
+    """Warns when the most common size of picture is given another shape; statistics of the check tell that size."""
+    sizes = getattr(getattr(dataset, "statistics", None), "sizes", None)
+    if not sizes:
+        return
+    width, height = next(iter(sizes))
+    sample = {"img": np.zeros((height, width) if channels == 1 else (height, width, channels), np.float32)}
+    sample |= {"trans_info": [], "gt_fields": []}
+    for step in steps:
+        known = len(sample["trans_info"])
+        before = sample["img"].shape
+        try:
+            sample = step(sample)
+        except Exception:  # as above
+            return
+        if [name for name, _ in sample["trans_info"][known:]] != ["resize"]:
+            continue
+        rows, columns = (after / old for after, old in zip(sample["img"].shape[:2], before[:2], strict=True))
+        if max(rows / columns, columns / rows) > _SQUASHED:
+            logger.warning(
+                f"{where}: {type(step).__name__} squashes pictures of {before[1]}x{before[0]} to "
+                f"{sample['img'].shape[1]}x{sample['img'].shape[0]} (keep_ratio, ResizeToFit or ResizeByShort keep the shape)"
+            )

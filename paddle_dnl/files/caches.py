@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where caches go: below the user's home, and into a temporary folder where that cannot be written, as in a container."""
+
+import functools
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from paddle_dnl.files.shown import printable
+from paddle_dnl.log import logger
+
+
+def writable_cache(folder: Path) -> Path:
+    """`folder`, made if needed, or a temporary one in its place, which is said once.
+
+    Args:
+        folder: may begin with `~`.
+
+    Raises:
+        OSError: the temporary folder cannot be made either.
+    """
+    try:
+        folder = folder.expanduser()
+    except RuntimeError:
+        return _temporary(folder, "this user has no home")
+    return _checked(folder)
+
+
+@functools.cache
+def _checked(folder: Path) -> Path:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if os.access(folder, os.W_OK | os.X_OK):
+            return folder
+        why = "Permission denied"
+    except OSError as error:
+        why = error.strerror or str(error)
+    return _temporary(folder, why)
+
+
+@functools.cache
+def _temporary(folder: Path, why: str, say: Callable[[str], None] = logger.warning) -> Path:
+    owner = os.getuid() if hasattr(os, "getuid") else "user"
+    # The name of a folder that others could have made is not used: they could put files into it.
+    top = Path(tempfile.gettempdir()) / f"paddle_dnl_cache_{owner}"
+    top.mkdir(mode=0o700, exist_ok=True)
+    if top.is_symlink() or (hasattr(os, "getuid") and top.stat().st_uid != os.getuid()) or top.stat().st_mode & 0o077:
+        top = Path(tempfile.mkdtemp(prefix="paddle_dnl_cache_"))
+    other = top / folder.name
+    other.mkdir(exist_ok=True)
+    say(f"{folder.parent if folder.name == 'home' else folder}: cannot be written ({why}); caches go to {other}")
+    return other
+
+
+def provide_home() -> None:
+    """Points HOME to a temporary folder where the user's cannot be written: libraries keep caches there and fail without one.
+
+    Paddle writes traced code, Matplotlib its fonts and VisualDL settings below it. `~/.paddleseg` of the real home is read
+    all the same. Child processes inherit this.
+    """
+    home = Path(os.path.expanduser("~"))
+    try:
+        (home / ".cache").mkdir(parents=True, exist_ok=True)
+        if os.access(home, os.W_OK | os.X_OK) and os.access(home / ".cache", os.W_OK | os.X_OK):
+            return
+        why = "Permission denied"
+    except OSError as error:
+        why = error.strerror or str(error)
+    if (home / ".paddleseg").is_dir():
+        os.environ.setdefault("SEG_HOME", str(home / ".paddleseg"))
+    # Not into the log, which goes to stdout: that may be the result of a program.
+    os.environ["HOME"] = str(_temporary(home / "home", why, _to_stderr))
+
+
+def _to_stderr(text: str) -> None:
+    print(f"Warning: {printable(text)}", file=sys.stderr, flush=True)

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Signals that end a program: SIGTERM, SIGINT and SIGHUP become exceptions, so that `finally` blocks remove what is half written.
+
+Paddle installs a handler of its own for SIGTERM when its library is loaded, which prints a C++ trace and ends the process; it is
+replaced right after each of the imports that may install it.
+"""
+
+import importlib.abc
+import importlib.util
+import os
+import signal
+import sys
+import threading
+import time
+
+_PADDLE = ("paddle.base.core", "paddle.base", "paddle")
+# A launcher repeats its signal within a second; a person who asks again later wants the end at once.
+_REPEATED_SECONDS = 2.0
+_TEXTS = {"SIGINT": "interrupted", "SIGTERM": "terminated (SIGTERM)", "SIGHUP": "the terminal is gone (SIGHUP)"}
+
+_state: dict = {"signal": None, "at": 0.0, "owner": 0}
+
+
+class Terminated(KeyboardInterrupt):
+    """A signal has asked this program to end; `number` is the signal's."""
+
+    def __init__(self, number: int):
+        super().__init__(number)
+        self.number = number
+
+
+def seen() -> int | None:
+    """The signal that has asked this process to end, or None."""
+    return _state["signal"]
+
+
+def describe(number: int) -> tuple[str, int]:
+    """What to say of a signal, and the exit status of a program that it ended: 128 plus its number."""
+    return _TEXTS.get(signal.Signals(number).name, signal.Signals(number).name), 128 + number
+
+
+def _end(number: int, frame) -> None:
+    if os.getpid() != _state["owner"]:  # a forked process: ended without a word, its parent speaks
+        os._exit(128 + number)
+    if _state["signal"] is None:
+        _state.update(signal=number, at=time.monotonic())
+        raise Terminated(number)
+    if time.monotonic() - _state["at"] > _REPEATED_SECONDS:
+        os._exit(128 + number)
+
+
+def _numbers() -> list[int]:
+    """The signals that this system knows and that are not ignored, as `nohup` and background jobs of a shell want it."""
+    found = [getattr(signal, name) for name in _TEXTS if hasattr(signal, name)]
+    return [number for number in found if signal.getsignal(number) is not signal.SIG_IGN]
+
+
+class _Loader(importlib.abc.Loader):
+    """Loads a module as its own loader does, then sets again the handlers that Python knows."""
+
+    def __init__(self, loader):
+        self._loader = loader
+
+    def __getattr__(self, name: str):
+        return getattr(self._loader, name)
+
+    def create_module(self, spec):
+        return self._loader.create_module(spec)
+
+    def exec_module(self, module) -> None:
+        self._loader.exec_module(module)
+        if threading.current_thread() is threading.main_thread():
+            for number in _numbers():
+                if callable(handler := signal.getsignal(number)):
+                    signal.signal(number, handler)
+
+
+class _AfterPaddle(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name not in _PADDLE:
+            return None
+        sys.meta_path.remove(self)
+        try:
+            spec = importlib.util.find_spec(name)
+        finally:
+            sys.meta_path.insert(0, self)
+        if spec is not None and spec.loader is not None:
+            spec.loader = _Loader(spec.loader)
+        return spec
+
+
+def install() -> None:
+    """Sets the handlers in this process and keeps them over the import of Paddle; in other threads than the first nothing."""
+    if threading.current_thread() is not threading.main_thread():
+        return
+    _state.update(signal=None, owner=os.getpid())
+    for number in _numbers():
+        signal.signal(number, _end)
+    if "paddle" not in sys.modules and not any(isinstance(finder, _AfterPaddle) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _AfterPaddle())
+
+
+def uninstall() -> None:
+    """For the exit, when all is said and written: a signal now ends the process at once."""
+    if _state["owner"] == os.getpid() and threading.current_thread() is threading.main_thread():
+        for number in _numbers():
+            signal.signal(number, signal.SIG_DFL)

@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A configuration for a folder of one's own data: flat, commented, with crop and batch for the memory there is."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from paddle_dnl.config.config import to_yaml
+from paddle_dnl.data.classes import FILE_NAME, read_classes
+from paddle_dnl.data.prepare.describe import suggest_crop
+from paddle_dnl.data.reading import read_image
+from paddle_dnl.errors import UsageError
+
+_SSLD = "https://bj.bcebos.com/paddleseg/dygraph"
+
+
+@dataclass(frozen=True)
+class ModelChoice:
+    """A model that `configs new` offers.
+
+    Attributes:
+        section: the `model` section.
+        start: address of ImageNet weights for its backbone, or None: trained from random weights.
+        bytes_per_pixel: of a training step for each pixel of a batch, to choose the batch; from the measured 3.4 GB of a step of
+            DNLNet-R50 on 1024x512 pixels, scaled by the width of the maps.
+    """
+
+    section: dict
+    start: str | None
+    bytes_per_pixel: int
+
+
+def _model(kind: str, depth: int, stride: int, **more) -> dict:
+    suffix = "_vd" if depth > 18 else ""
+    backbone = {"type": f"ResNet{depth}{suffix}", "output_stride": stride}
+    if not suffix:
+        backbone["stem"] = "vd"
+    return {"type": kind, "backbone": backbone, **more}
+
+
+MODELS = {
+    "dnlnet_resnet18": ModelChoice(_model("DNLNet", 18, 16, dialect="mmseg"), None, 2_000),
+    "dnlnet_resnet50": ModelChoice(_model("DNLNet", 50, 8), f"{_SSLD}/resnet50_vd_ssld_v2.tar.gz", 6_000),
+    "dnlnet_resnet101": ModelChoice(_model("DNLNet", 101, 8), f"{_SSLD}/resnet101_vd_ssld.tar.gz", 9_000),
+    "dmnet_resnet50": ModelChoice(_model("DMNet", 50, 8), f"{_SSLD}/resnet50_vd_ssld_v2.tar.gz", 6_000),
+    "dmnet_resnet101": ModelChoice(_model("DMNet", 101, 8), f"{_SSLD}/resnet101_vd_ssld.tar.gz", 9_000),
+}
+
+
+def choose_batch(free: int | None, crop: list[int], bytes_per_pixel: int, images: int) -> int:
+    """Samples per step: what two thirds of the free memory hold, from 2 to 8, and no more than there are images."""
+    fits = 4 if free is None else int(free * 2 / 3 / (crop[0] * crop[1] * bytes_per_pixel))
+    return max(2, min(8, fits, images))
+
+
+def _sizes(root: Path, images: list[Path]) -> dict[tuple[int, int], int]:
+    """(width, height) -> how many of at most 50 images."""
+    sizes: dict[tuple[int, int], int] = {}
+    for path in images[:: max(1, len(images) // 50)]:
+        height, width = read_image(root / path).shape[:2]
+        sizes[(width, height)] = sizes.get((width, height), 0) + 1
+    return sizes
+
+
+def _listed(path: Path) -> list[Path]:
+    if not path.is_file():
+        raise UsageError(f"{path}: no such list; `paddle-dnl data split {path.parent}` writes it")
+    return [Path(line.split("\t")[0]) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+
+
+def make_config(root: Path, model: str, free: int | None) -> str:
+    """The text of the configuration.
+
+    Args:
+        root: folder with `train.txt`, `val.txt` and `classes.txt`, as `data import` and `data split` write them.
+        model: one of `MODELS`.
+        free: bytes of memory that a training may take, or None.
+
+    Raises:
+        UsageError: an unknown model, or a list or `classes.txt` is missing.
+        DataError: an image that cannot be read.
+    """
+    if model not in MODELS:
+        raise UsageError(f"--model {model}: there is none of that name; there are {', '.join(MODELS)}")
+    if not (root / FILE_NAME).is_file():
+        raise UsageError(
+            f"{root}: has no {FILE_NAME}; `paddle-dnl data import` writes it, one `name red green blue` per line"
+        )
+    choice, classes = MODELS[model], read_classes(root / FILE_NAME)
+    train, val = _listed(root / "train.txt"), _listed(root / "val.txt")
+    crop = suggest_crop(_sizes(root, train))
+    batch = choose_batch(free, crop, choice.bytes_per_pixel, len(train))
+    iters = max(1000, min(40_000, 100 * len(train) // batch // 500 * 500))
+    # Class names stay in one place, classes.txt; the configuration finds it beside the lists.
+    names = ", ".join(f"{i} {name}" for i, name in enumerate(classes.names))
+    data = {"type": "Dataset", "dataset_root": str(root), "separator": "\t", "num_classes": len(classes.names)}
+    val_section = {**data, "val_path": str(root / "val.txt"), "mode": "val", "transforms": [{"type": "Normalize"}]}
+    parts = [
+        (
+            [
+                f"# {model} on {root}: {len(train)} images to train on, {len(val)} to validate; classes {names}.",
+                "#   paddle-dnl data preview THIS_FILE        the pictures as the network will see them",
+                "#   paddle-dnl train --config THIS_FILE --do_eval --save_dir output/mine",
+                f"# batch_size: an estimate, {choice.bytes_per_pixel} bytes per pixel of a batch, from the memory that was free.",
+            ],
+            {"batch_size": batch},
+        ),
+        (["# Optimizer steps: about 100 times each image."], {"iters": iters}),
+        (
+            [
+                f"# Names and colours of the classes are in {FILE_NAME}; the number of classes goes from here to the model.",
+                "# crop_size: of the median picture; the last size that every sample of a batch gets.",
+            ],
+            {
+                "train_dataset": {
+                    **data,
+                    "train_path": str(root / "train.txt"),
+                    "mode": "train",
+                    "transforms": _steps(crop),
+                }
+            },
+        ),
+        (["# Nothing that cannot be undone: scores are those of whole pictures."], {"val_dataset": val_section}),
+        *_recipe(choice, iters),
+    ]
+    return "\n".join("\n".join([*comments, to_yaml(content)]) for comments, content in parts)
+
+
+def _steps(crop: list[int]) -> list[dict]:
+    """Training transforms: scale, crop, flip, colours, normalisation."""
+    return [
+        {"type": "ResizeStepScaling", "min_scale_factor": 0.5, "max_scale_factor": 2.0, "scale_step_size": 0.25},
+        {"type": "RandomPaddingCrop", "crop_size": crop},
+        {"type": "RandomHorizontalFlip"},
+        {"type": "RandomDistort", "brightness_range": 0.4, "contrast_range": 0.4, "saturation_range": 0.4},
+        {"type": "Normalize"},
+    ]
+
+
+def _recipe(choice: ModelChoice, iters: int) -> list[tuple[list[str], dict]]:
+    """Comments and sections of optimizer, schedule, losses and model."""
+    section = {**choice.section, "backbone": dict(choice.section["backbone"])}
+    start = ["# Trained from random weights."]
+    optimizer, rate = {"type": "AdamW", "weight_decay": 0.01}, 0.001
+    if choice.start is not None:
+        section["backbone"]["pretrained"] = choice.start
+        optimizer, rate = {"type": "SGD", "momentum": 0.9, "weight_decay": 4e-5}, 0.01
+        start = [
+            "# Start weights (ImageNet) are fetched at the first run; without a network:",
+            "#   --opts model.backbone.pretrained=FILE, or =null for random weights.",
+        ]
+    schedule = {"type": "PolynomialDecay", "learning_rate": rate, "end_lr": 0, "power": 0.9}
+    schedule |= {"warmup_iters": max(1, iters // 20), "warmup_start_lr": 1e-5}
+    coefficients = ["# One factor for the main output and one for the auxiliary one of training."]
+    return [
+        ([], {"optimizer": optimizer, "lr_scheduler": schedule}),
+        (coefficients, {"loss": {"types": [{"type": "CrossEntropyLoss"}], "coef": [1, 0.4]}}),
+        (start, {"model": section}),
+    ]

@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What would make a training useless, found before its first step: refused, or said."""
+
+import contextlib
+import copy
+from collections.abc import Iterator
+from functools import partial
+
+from paddle_dnl.data.check import check_dataset
+from paddle_dnl.data.classes import classes_of
+from paddle_dnl.data.statistics import require_learnable, shared_images
+from paddle_dnl.distributed import collectives
+from paddle_dnl.errors import ConfigError, DataError, PaddleDnlError
+from paddle_dnl.evaluation.evaluator import evaluate, evaluating
+from paddle_dnl.evaluation.transform_check import require_restorable
+from paddle_dnl.log import logger
+
+import paddle
+from paddle import nn
+
+_NORMALISERS = ("Normalize", "SubtractMeanBGR")
+_BATCH_NORMS = (nn.BatchNorm, nn.BatchNorm1D, nn.BatchNorm2D, nn.BatchNorm3D, nn.SyncBatchNorm)
+
+
+def check_config(config) -> None:
+    """What the configuration alone tells.
+
+    Raises:
+        ConfigError: one class only, or a number of class weights other than that of the classes.
+    """
+    count = config.model_cfg.get("num_classes") or config.train_dataset_cfg.get("num_classes")
+    if count == 1:
+        raise ConfigError(
+            "num_classes: 1 class is always right and nothing is learned; give 2, with background as class 0"
+        )
+    for i, loss in enumerate(config.loss_cfg["types"]):
+        _check_weights(loss, count, f"loss.types.{i}")
+    normalisers = {}
+    for section in ("train_dataset", "val_dataset"):
+        cfg = config.dic.get(section)
+        if cfg:
+            normalisers[section] = _look_at_normalisation(cfg.get("transforms") or [], section)
+    if len({repr(found) for found in normalisers.values()}) > 1:
+        logger.warning(f"train_dataset and val_dataset normalise pictures differently: {normalisers}")
+
+
+def _check_weights(loss: dict, count: int | None, where: str) -> None:
+    weight = loss.get("weight")
+    if isinstance(weight, list) and count is not None and len(weight) != count:
+        raise ConfigError(f"{where}.weight: {len(weight)} class weights for {count} classes")
+    for i, inner in enumerate(loss.get("losses") or []):
+        _check_weights(inner, count, f"{where}.losses.{i}")
+
+
+def _look_at_normalisation(steps: list[dict], section: str) -> list[dict]:
+    """The transforms that normalise; warns when there is none, and of padding behind them with a picture's value."""
+    places = [i for i, step in enumerate(steps) if step["type"] in _NORMALISERS]
+    if not places:
+        logger.warning(f"{section}.transforms: no Normalize; the network gets numbers up to 255")
+        return []
+    for i, step in enumerate(steps[places[0] + 1 :], places[0] + 1):
+        pads = "Pad" in step["type"] or "im_padding_value" in step
+        value = step.get("im_padding_value", 127.5)
+        if pads and any(abs(v) > 5 for v in (value if isinstance(value, list) else [value])):
+            logger.warning(
+                f"{section}.transforms.{i}: {step['type']} pads with {value} after {steps[places[0]]['type']}, far outside of "
+                "normalised pictures; set im_padding_value: 0, or put it before"
+            )
+    return [steps[i] for i in places]
+
+
+def check_data(train_dataset, val_dataset, options) -> None:
+    """Reads all pictures and labels, unless that was done before, and looks at what they hold.
+
+    Args:
+        train_dataset, val_dataset: the second may be None.
+        options: `TrainOptions`.
+
+    Raises:
+        DataError: labels from which nothing is learned.
+        ConfigError: validation transforms that are random or cannot be undone.
+    """
+    for dataset, name in ((train_dataset, "train_dataset"), (val_dataset, "val_dataset")):
+        if dataset is not None:
+            check_dataset(
+                dataset,
+                name,
+                num_workers=options.num_workers,
+                skip_bad=options.skip_bad_samples,
+                gather=collectives.all_gather_object,
+            )
+    require_learnable(train_dataset, "train_dataset", is_training=True)
+    if val_dataset is None:
+        return
+    require_learnable(val_dataset, "val_dataset", is_training=False)
+    require_restorable(val_dataset)
+    seen, held_out = (getattr(dataset, "statistics", None) for dataset in (train_dataset, val_dataset))
+    if seen is None or held_out is None:
+        return
+    shared = shared_images(seen, held_out)
+    if shared:
+        logger.warning(
+            f"val_dataset: {len(shared)} of its {held_out.images} images are in train_dataset too; scores will be too good"
+        )
+    names = classes_of(val_dataset).names
+    unseen = [names[i] for i in seen.absent() if held_out.pixels[i]]
+    if unseen:
+        logger.warning(f"val_dataset: holds {', '.join(unseen)}, which train_dataset never shows")
+
+
+def check_model(trainer, settings: dict) -> None:
+    """Evaluates one picture: of validation, else of training where a batch of one makes batch normalisation doubtful.
+
+    Args:
+        trainer: a built `Trainer`; without a `val_dataset` nothing is evaluated.
+        settings: arguments of an evaluation.
+
+    Raises:
+        DataError, ConfigError: the evaluation fails, or a batch normalisation would see one value per channel.
+    """
+    model, val_dataset, batch_size = trainer.model, trainer.val_dataset, trainer.config.batch_size
+    if val_dataset is None:
+        if batch_size == 1:
+            with _single_values(model), paddle.no_grad(), evaluating(model):
+                model(paddle.to_tensor(trainer.train_dataset[0]["img"][None]))
+        return
+    image = val_dataset.file_list[0][0] if hasattr(val_dataset, "file_list") else "the first picture"
+    first = copy.copy(val_dataset)
+    if hasattr(first, "file_list"):
+        first.file_list = val_dataset.file_list[:1]
+
+    def look(index, scores, *rest):
+        if scores.shape[0] != val_dataset.num_classes:
+            raise DataError(
+                f"the model gives {scores.shape[0]} classes, the dataset has num_classes {val_dataset.num_classes}"
+            )
+
+    try:
+        with _single_values(model) if batch_size == 1 else contextlib.nullcontext():
+            evaluate(model, first, print_detail=False, scored=False, observe=look, **settings)
+    except PaddleDnlError as error:
+        if isinstance(error, _SingleValue):
+            raise
+        raise type(error)(f"val_dataset: an evaluation of {image} was tried before training: {error}") from error
+    except Exception as error:
+        raise DataError(
+            f"val_dataset: an evaluation of {image} was tried before training and failed: {type(error).__name__}: "
+            f"{' '.join(str(error).split())[-300:]}"
+        ) from error
+
+
+class _SingleValue(ConfigError):
+    pass
+
+
+@contextlib.contextmanager
+def _single_values(model: nn.Layer) -> Iterator[None]:
+    """While the model runs, refuses batch normalisation that would, with a batch of one, get one value per channel.
+
+    Its output would then not depend on the picture. Layers that use their stored statistics are left out.
+
+    Raises:
+        ConfigError: names the layer.
+    """
+    handles = []
+    for name, layer in model.named_sublayers():
+        together = collectives.world_size() if isinstance(layer, nn.SyncBatchNorm) else 1
+        uses_batch = (
+            isinstance(layer, _BATCH_NORMS) and layer.training and not getattr(layer, "_use_global_stats", None)
+        )
+        if uses_batch and together == 1:
+            handles.append(layer.register_forward_pre_hook(partial(_refuse_one_value, name)))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _refuse_one_value(name: str, layer: nn.Layer, inputs: tuple) -> None:
+    shape = inputs[0].shape
+    if shape[0] == 1 and all(side == 1 for side in shape[2:]):
+        raise _SingleValue(
+            f"batch_size: 1 gives the batch normalisation {name} one value per channel, so that its output does not depend "
+            "on the picture; give a batch_size of at least 2"
+        )

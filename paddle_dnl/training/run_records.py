@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`log.txt` and `scalars.csv` in a run's folder: what it said and its curves, without any other library.
+
+Both are appended to, so that a resumed run goes on in them; a disk that is full or a folder that is gone costs the lines, not
+the training.
+"""
+
+import csv
+import logging
+from logging.handlers import WatchedFileHandler
+from pathlib import Path
+
+from paddle_dnl.log import logger
+
+LOG, SCALARS = "log.txt", "scalars.csv"
+_HEAD = ("iteration", "tag", "value")
+
+
+class _LogFile(WatchedFileHandler):
+    """Opens the file again when the folder was deleted and made anew; failures are silent, as they would be logged too."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            super().emit(record)
+        except OSError:  # the folder is gone
+            self.stream = None
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  logging's name
+        self.stream = None
+
+
+class RunRecords:
+    """Writes the two files while it is open.
+
+    Args:
+        folder: of the run; exists.
+    """
+
+    def __init__(self, folder: Path):
+        self._scalars = Path(folder) / SCALARS
+        self._handler = _LogFile(Path(folder) / LOG, encoding="utf-8", errors="backslashreplace", delay=True)
+        self._handler.setFormatter(logging.Formatter("[%(asctime)s] %(levelname)s: %(message)s", "%Y/%m/%d %H:%M:%S"))
+        logger.addHandler(self._handler)
+        self._failed = False
+
+    def scalars(self, values: dict[str, float], iteration: int) -> None:
+        """Adds a line for each tag."""
+        try:
+            with open(self._scalars, "a", encoding="utf-8", newline="") as file:
+                writer = csv.writer(file, lineterminator="\n")
+                if file.tell() == 0:
+                    writer.writerow(_HEAD)
+                writer.writerows((iteration, tag, repr(float(value))) for tag, value in values.items())
+        except OSError as error:
+            if not self._failed:
+                logger.warning(f"{self._scalars}: cannot be written ({error.strerror}); curves are lost until it can")
+            self._failed = True
+
+    def close(self) -> None:
+        """Ends the recording."""
+        logger.removeHandler(self._handler)
+        self._handler.close()

@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Annotations of every format become the label pictures that they mean, or an error that names file and shape."""
+
+import json
+from pathlib import Path
+
+from paddle_dnl.cli import data_import
+from paddle_dnl.data.classes import read_classes
+from paddle_dnl.errors import DataError, UsageError
+
+import annotated
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+
+def _import(source, to, *more):
+    return data_import.main([str(source), "--to", str(to), "--num_workers", "1", *map(str, more)])
+
+
+def _label(root, name):
+    with Image.open(root / "labels" / f"{name}.png") as picture:
+        return np.array(picture)
+
+
+def _agree(label, truth):
+    """Share of equal pixels: rasterisers differ on contours."""
+    assert label.shape == truth.shape
+    return (label == truth).mean()
+
+
+def _state(folder: Path) -> dict:
+    return {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in folder.rglob("*") if p.is_file()}
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_labelme(tmp_path, workers):
+    source = annotated.write_labelme(tmp_path / "source", 4)
+    before = _state(source)
+    assert (
+        data_import.main(
+            [str(source), "--to", str(tmp_path / "d"), "--format", "labelme", "--num_workers", str(workers)]
+        )
+        == 0
+    )
+    assert _state(source) == before
+    assert read_classes(tmp_path / "d" / "classes.txt").names == annotated.NAMES
+    for seed in range(4):
+        assert _agree(_label(tmp_path / "d", f"scene_{seed:02d}"), annotated.truth(seed)) > 0.99
+        assert (tmp_path / f"d/images/scene_{seed:02d}.jpg").read_bytes() == (
+            source / f"scene_{seed:02d}.jpg"
+        ).read_bytes()
+    assert (tmp_path / "d/all.txt").read_text().splitlines()[0] == "images/scene_00.jpg\tlabels/scene_00.png"
+
+
+def test_a_second_run_does_what_is_missing(tmp_path, monkeypatch):
+    source, to = annotated.write_labelme(tmp_path / "source", 4), tmp_path / "d"
+    _import(source, to, "--format", "labelme")
+    before = _state(to)
+    (to / "labels/scene_01.png").unlink()
+    (source / "scene_02.json").touch()
+    _import(source, to, "--format", "labelme")
+    after = _state(to)
+    changed = {p.name for p in before if p.suffix != ".txt" and p.suffix != ".json" and before[p] != after[p]}
+    assert changed == {"scene_01.png", "scene_02.png"}
+    _import(source, to, "--format", "labelme", "--classes", "background", "disc", "box")
+    assert np.array_equal(_label(to, "scene_00") == 2, np.array(Image.open(to / "labels/scene_00.png")) == 2)
+    assert _agree(_label(to, "scene_00"), np.array([0, 2, 1])[annotated.truth(0)]) > 0.99, "other classes: all anew"
+    with pytest.raises(UsageError, match="holds an import of"):
+        _import(annotated.write_labelme(tmp_path / "other", 1), to, "--format", "labelme")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/notes.txt").write_text("x")
+    with pytest.raises(UsageError, match="holds files that no import wrote"):
+        _import(source, tmp_path / "mine", "--format", "labelme")
+    with pytest.raises(UsageError, match="inside of the source"):
+        _import(source, source / "d", "--format", "labelme")
+
+
+def test_coco_with_polygons_and_run_lengths(tmp_path):
+    path = annotated.write_coco(tmp_path / "source", 3)
+    _import(path, tmp_path / "d", "--format", "coco")
+    assert read_classes(tmp_path / "d/classes.txt").names == ("background", "box", "disc"), "in the order of their ids"
+    for seed in range(3):
+        assert _agree(_label(tmp_path / "d", str(seed)), annotated.truth(seed)) > 0.96
+
+
+def test_cvat_paints_by_z_order(tmp_path):
+    source = annotated.write_cvat(tmp_path / "source", 3)
+    _import(source, tmp_path / "d", "--format", "cvat")
+    classes = read_classes(tmp_path / "d/classes.txt")
+    assert classes.names == annotated.NAMES and classes.colors[1] == annotated.COLORS["box"]
+    for seed in range(3):
+        assert _agree(_label(tmp_path / "d", str(seed)), annotated.truth(seed)) > 0.99
+
+
+def _masks(folder: Path, made) -> Path:
+    for name in ("images", "masks"):
+        (folder / name).mkdir(parents=True)
+    for seed in range(2):
+        cv2.imwrite(str(folder / f"images/{seed}.JPG"), annotated.picture(seed))
+        Image.fromarray(made(annotated.truth(seed))).save(folder / f"masks/{seed}_mask.png")
+    (folder / "images/._0.JPG").write_bytes(b"macOS")
+    return folder
+
+
+def test_masks_of_numbers_colours_and_two_values(tmp_path, capsys):
+    table = np.array([annotated.COLORS[name] for name in annotated.NAMES], np.uint8)
+    colored = _masks(tmp_path / "colors", lambda truth: table[truth])
+    (tmp_path / "classes.txt").write_text("".join(f"{n} {r} {g} {b}\n" for n, (r, g, b) in annotated.COLORS.items()))
+    _import(colored, tmp_path / "a", "--format", "color-masks", "--classes", tmp_path / "classes.txt")
+    assert "(200, 40, 40) -> 1 (box)" in capsys.readouterr().out
+    _import(colored, tmp_path / "b", "--format", "color-masks")
+    binary = _masks(tmp_path / "binary", lambda truth: np.where(truth > 0, 255, 0).astype(np.uint8))
+    _import(binary, tmp_path / "c", "--format", "binary-masks", "--classes", "ground", "thing")
+    plain = _masks(tmp_path / "plain", lambda truth: np.where(truth == 2, 255, truth).astype(np.uint8))
+    _import(plain, tmp_path / "e", "--format", "masks")
+    for seed in range(2):
+        truth = annotated.truth(seed)
+        np.testing.assert_array_equal(_label(tmp_path / "a", str(seed)), truth)
+        # Without names the colours are classes from the darkest on: background 270, box 280, disc 310.
+        np.testing.assert_array_equal(_label(tmp_path / "b", str(seed)), truth)
+        np.testing.assert_array_equal(_label(tmp_path / "c", str(seed)), truth > 0)
+        np.testing.assert_array_equal(_label(tmp_path / "e", str(seed)), np.where(truth == 2, 255, truth))
+    assert read_classes(tmp_path / "c/classes.txt").names == ("ground", "thing")
+    (tmp_path / "classes.txt").write_text("background 90 90 90\nbox 200 40 40\n")
+    with pytest.raises(DataError, match=r"0_mask.png: colour \(40, 60, 210\) \(\d+ pixels\) is no class"):
+        _import(colored, tmp_path / "f", "--format", "color-masks", "--classes", tmp_path / "classes.txt")
+    soft = _masks(tmp_path / "soft", lambda truth: cv2.GaussianBlur((truth > 0).astype(np.uint8) * 255, (5, 5), 0))
+    with pytest.raises(DataError, match="a binary mask holds 0 and one other value"):
+        _import(soft, tmp_path / "g", "--format", "binary-masks")
+    _import(soft, tmp_path / "h", "--format", "binary-masks", "--threshold", 128)
+
+
+def test_voc_palettes_and_cvats_labelmap(tmp_path):
+    root = tmp_path / "VOCdevkit" / "VOC2012"
+    table = np.array([annotated.COLORS[name] for name in annotated.NAMES], np.uint8)
+    for name in ("JPEGImages", "SegmentationClass"):
+        (root / name).mkdir(parents=True)
+    cv2.imwrite(str(root / "JPEGImages/a.jpg"), annotated.picture(1))
+    palette = Image.fromarray(annotated.truth(1))
+    palette.putpalette(table.tobytes())
+    palette.save(root / "SegmentationClass/a.png")
+    _import(tmp_path / "VOCdevkit", tmp_path / "d", "--format", "voc")
+    np.testing.assert_array_equal(_label(tmp_path / "d", "a"), annotated.truth(1))
+    assert len(read_classes(tmp_path / "d/classes.txt").names) == 21
+    lines = ["# label:color_rgb:parts:actions", *(f"{n}:{r},{g},{b}::" for n, (r, g, b) in annotated.COLORS.items())]
+    (root / "labelmap.txt").write_text("\n".join(lines))
+    _import(root, tmp_path / "e", "--format", "voc")
+    np.testing.assert_array_equal(_label(tmp_path / "e", "a"), annotated.truth(1))
+    assert read_classes(tmp_path / "e/classes.txt").names == annotated.NAMES
+
+
+def _break(source: Path, number: int, change) -> None:
+    path = source / f"scene_{number:02d}.json"
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+def test_wrong_annotations_are_named_and_skipped_only_when_told(tmp_path, capsys):
+    source = annotated.write_labelme(tmp_path / "source", 9)
+    _break(source, 0, lambda c: c["shapes"][1].update(points=[[1, 2], [3, 4]]))
+    _break(source, 1, lambda c: c["shapes"][0].update(label="moon"))
+    _break(source, 2, lambda c: c.update(imageWidth=65))
+    (source / "scene_03.jpg").write_bytes((source / "scene_03.jpg").read_bytes()[:60])
+    _break(source, 4, lambda c: c["shapes"][0].update(points=[[float("nan"), 1], [2, 3], [4, 5]]))
+    _break(source, 5, lambda c: c["shapes"][0].update(points=[[900, 1], [902, 3], [904, 5]]))
+    (source / "scene_06.json").write_text("{")
+    _break(source, 7, lambda c: c["shapes"][0].update(shape_type="line"))
+    arguments = (source, tmp_path / "d", "--format", "labelme", "--classes", *annotated.NAMES)
+    with pytest.raises(DataError, match="8 of 9 samples cannot be imported") as caught:
+        _import(*arguments)
+    assert "scene_00.json: shape 1 (disc): a polygon needs three points" in str(caught.value)
+    assert "... and 3 more" in str(caught.value) and not (tmp_path / "d/all.txt").exists()
+    _import(*arguments, "--skip_bad_samples")
+    said = capsys.readouterr().out
+    for text in (
+        "scene_01.json: shape 0 (moon): unknown class 'moon'; known are background, box, disc",
+        "scene_02.json: is for a picture of 65x48",
+        "scene_03.jpg: ",
+        "scene_04.json: shape 0 (box): a coordinate is no number",
+        "scene_05.json: shape 0 (box) (box): lies outside of the picture of 64x48",
+        "scene_06.json: cannot be read",
+        "scene_07.json: shape 0 (box): is a line, which has no area",
+    ):
+        assert text in said, text
+    assert (tmp_path / "d/all.txt").read_text() == "images/scene_08.jpg\tlabels/scene_08.png\n"
+
+
+def test_ignored_and_unlabelled_regions(tmp_path):
+    source = annotated.write_labelme(tmp_path / "source", 1)
+    _break(source, 0, lambda c: c["shapes"][1].update(label="ignore"))
+    _import(source, tmp_path / "d", "--format", "labelme")
+    truth = np.array([0, 1, 255])[annotated.truth(0)]
+    assert _agree(_label(tmp_path / "d", "scene_00"), truth) > 0.99
+    _import(source, tmp_path / "e", "--format", "labelme", "--classes", "box")
+    assert set(np.unique(_label(tmp_path / "e", "scene_00"))) == {0, 255}, "without background nothing else is labelled"

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pictures that are much larger than the model: tiles at full resolution in place of a squeezed picture."""
+
+import logging
+
+from paddle_dnl.cli import infer
+from paddle_dnl.deployment.export.exporter import export_model
+from paddle_dnl.deployment.runtime.predictor import Predictor
+from paddle_dnl.errors import DataError, UsageError
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+from tiny_export import CLASSES, NORMALIZE, ColorNet, blocks, export_color_net
+
+# Squares of three pixels: squeezed into the model's 64x32 nothing of them is left.
+PICTURE, LABEL = blocks(50, 60, 3)
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    return export_color_net(tmp_path_factory.mktemp("export"))
+
+
+@pytest.fixture
+def warnings(monkeypatch, caplog):
+    monkeypatch.setattr(logging.getLogger("paddle_dnl"), "propagate", True)
+    return caplog
+
+
+def test_a_large_picture_keeps_its_details(exported, warnings):
+    predictor = Predictor(exported)
+    np.testing.assert_array_equal(predictor.predict([PICTURE])[0], LABEL)
+    assert "squeezed" not in warnings.text
+    squeezed = Predictor(exported, wrong_size="resize").predict([PICTURE])[0]
+    assert (squeezed == LABEL).mean() < 0.7 and "squeezed into 64x32" in warnings.text
+
+
+def test_scores_are_blended(tmp_path):
+    shape, options = [1, 3, 32, 64], {"transforms": [dict(NORMALIZE)], "class_info": CLASSES}
+    export_model(ColorNet(), tmp_path, input_shape=shape, output_op="none", **options)
+    predictor = Predictor(tmp_path, tile_overlap=0.5)
+    np.testing.assert_array_equal(predictor.predict([PICTURE, PICTURE[:32, :64]])[0], LABEL)
+    tall = np.ascontiguousarray(np.rot90(PICTURE))
+    np.testing.assert_array_equal(predictor.predict([tall[:, :20]])[0], np.rot90(LABEL)[:, :20])
+
+
+def test_what_is_a_little_larger_is_resized(exported):
+    predictor = Predictor(exported)
+    assert isinstance(predictor.preprocess(PICTURE[:48, :96])[0], np.ndarray)
+    for pixels in (PICTURE[:49, :64], PICTURE[:32, :97]):
+        assert not isinstance(predictor.preprocess(pixels)[0], np.ndarray)
+    assert isinstance(Predictor(exported, tile="never").preprocess(PICTURE)[0], np.ndarray)
+    with pytest.raises(DataError, match="this model takes 64x32"):
+        Predictor(exported, wrong_size="refuse").predict([PICTURE])
+
+
+def test_transforms_that_change_the_size_keep_their_meaning(tmp_path):
+    resize = {"type": "Resize", "target_size": [64, 32]}
+    export_model(ColorNet(), tmp_path, input_shape=[1, 3, 32, 64], transforms=[resize, dict(NORMALIZE)])
+    assert isinstance(Predictor(tmp_path).preprocess(PICTURE)[0], np.ndarray)
+
+
+@pytest.mark.parametrize(("options", "text"), [({"tile": "always"}, "tile 'always'"), ({"tile_overlap": 0.6}, "0.6")])
+def test_wrong_settings(exported, options, text):
+    with pytest.raises(UsageError, match=text):
+        Predictor(exported, **options)
+
+
+def test_the_program(exported, tmp_path):
+    cv2.imwrite(str(tmp_path / "a.png"), PICTURE)
+    flags = ["--config", str(exported / "deploy.yaml"), "--image_path", str(tmp_path / "a.png")]
+    for name, more, equal in (("tiled", [], True), ("squeezed", ["--tile", "never"], False)):
+        assert infer.main([*flags, "--save_dir", str(tmp_path / name), *more]) == 0
+        assert (np.array(Image.open(tmp_path / name / "a.png")) == LABEL).all() == equal

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An exported folder runs where Paddle and everything for training are not installed.
+
+The program below runs twice at most: in this Python with those libraries made unimportable, and in the Python that
+`RUNTIME_PYTHON` names, an environment with the extra `onnxruntime` only (`make test-core` makes it).
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import tiny_onnx
+from tiny_export import blocks, export_color_net
+
+ROOT = Path(__file__).resolve().parents[3]
+FOREIGN = (
+    "paddle", "paddleseg", "scipy", "sklearn", "pandas", "flask", "visualdl", "matplotlib", "requests", "torch", "onnx",
+)  # fmt: skip
+ROOMS = ("training", "evaluation", "models", "nn", "losses", "optim", "distributed", "analysis", "deployment.export")
+
+PROGRAM = f"""
+import importlib.util, sys
+folder, picture, out, has_libraries = sys.argv[1:]
+if has_libraries == "yes":
+    for name in {FOREIGN}:
+        sys.modules[name] = None  # its import fails
+else:
+    for name in {FOREIGN}:
+        assert importlib.util.find_spec(name) is None, name
+
+def main():
+    import numpy as np
+    import paddle_dnl
+    from paddle_dnl.deployment.runtime.backend_process import EngineProcess
+
+    labels = paddle_dnl.Predictor(folder, engine="onnxruntime").predict([picture])[0]
+    np.save(out + "/labels.npy", labels)
+    for engine in ("auto", EngineProcess(folder, "onnxruntime")):
+        predictor = paddle_dnl.Predictor(folder, engine=engine)
+        assert predictor.engine == "onnxruntime"
+        assert (predictor.predict([picture])[0] == labels).all()
+        predictor.close()
+    try:
+        paddle_dnl.Predictor(folder, engine="paddle")
+        raise SystemExit("the engine paddle ran")
+    except paddle_dnl.errors.UsageError as error:
+        assert "pip install paddlepaddle, or choose the engine onnxruntime" in str(error), error
+
+    from paddle_dnl.cli import infer
+    flags = ["--config", folder, "--image_path", picture, "--save_dir", out + "/inferred", "--engine", "onnxruntime"]
+    assert infer.main(flags) == 0
+    if importlib.util.find_spec("fastapi"):
+        import paddle_dnl.serving.main, paddle_dnl.serving.app
+    loaded = [n for n in sys.modules if n.startswith(tuple("paddle_dnl." + room for room in {ROOMS}))]
+    assert not loaded, loaded
+    print("fine")
+
+if __name__ == "__main__":
+    main()
+"""
+
+
+def _pythons():
+    given = os.environ.get("RUNTIME_PYTHON")
+    return [pytest.param((sys.executable, "yes"), id="libraries hidden")] + (
+        [pytest.param((given, "no"), id="libraries not installed")] if given else []
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = export_color_net(tmp_path_factory.mktemp("exported"))
+    tiny_onnx.color_net(folder)
+    return folder
+
+
+@pytest.mark.parametrize("python", _pythons())
+def test_predictor_and_infer_without_paddle(folder, tmp_path, python):
+    picture, label = blocks(4, 8, 8)
+    cv2.imwrite(str(tmp_path / "picture.png"), picture)
+    (tmp_path / "program.py").write_text(PROGRAM)
+    executable, has_libraries = python
+    command = [executable, tmp_path / "program.py", folder, tmp_path / "picture.png", tmp_path, has_libraries]
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    if has_libraries == "yes":
+        environment["PYTHONPATH"] = str(ROOT)
+    environment["XDG_CACHE_HOME"] = str(tmp_path / "cache")
+    done = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=300, env=environment)
+    assert done.stdout.strip().endswith("fine"), done.stderr[-3000:]
+    np.testing.assert_array_equal(np.load(tmp_path / "labels.npy"), label)
+    written = [cv2.imread(str(path)) for path in (tmp_path / "inferred").rglob("*.png")]
+    assert written and all(picture.shape[:2] == label.shape for picture in written)

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Feature maps of torchvision's ResNets and timm's ResNet-Ds with seeded weights, for tests/golden/test_backbones.py.
+
+    python tests/reference/backbones.py --write     stores names, shapes and features in tests/data/golden/backbones
+    python tests/reference/backbones.py --check     compares with the stored ones
+
+Needs PyTorch, torchvision and timm, which `make parity` does not install: use an environment of your own.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests" / "helpers"))
+
+import golden_seeds  # noqa: E402
+
+FOLDER = ROOT / "tests" / "data" / "golden" / "backbones"
+NAMES = {
+    "torchvision": ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152"),
+    "timm": ("resnet18d", "resnet34d", "resnet50d", "resnet101d", "resnet152d"),
+}
+SHAPE = (1, 3, 65, 97)  # odd sizes show a pool that rounds the other way
+
+
+def _import_torchvision():
+    """torchvision from a package index does not find its compiled operators beside a CPU build of PyTorch; ResNets need none."""
+    operators = torch.library.Library("torchvision", "DEF")
+    try:
+        import torchvision
+    except RuntimeError:
+        for name in ("nms", "qnms"):
+            operators.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        for name in [name for name in sys.modules if name.startswith("torchvision")]:
+            del sys.modules[name]
+        import torchvision
+    return torchvision, operators
+
+
+def _features(source: str, name: str) -> tuple[list, list[np.ndarray]]:
+    """Names with shapes of all tensors, and the four stages' feature maps."""
+    if source == "torchvision":
+        model = getattr(torchvision.models, name)()
+    else:
+        import timm
+
+        model = timm.create_model(name)
+    spec = [[key, list(value.shape)] for key, value in model.state_dict().items()]
+    state = golden_seeds.seeded_state(spec)
+    model.load_state_dict({key: torch.from_numpy(np.array(value)) for key, value in state.items()}, strict=True)
+    model.eval()
+    found = []
+    for stage in (model.layer1, model.layer2, model.layer3, model.layer4):
+        stage.register_forward_hook(lambda _, __, out: found.append(out.numpy()))
+    with torch.no_grad():
+        model(torch.from_numpy(golden_seeds.seeded_input(name, SHAPE)))
+    return spec, found
+
+
+def main() -> int:
+    """Exit status 1 when stored features are not those found."""
+    parser = argparse.ArgumentParser(description="Feature maps of the original ResNets.")
+    action = parser.add_mutually_exclusive_group(required=True)
+    action.add_argument("--check", action="store_true", help="compare with the stored features")
+    action.add_argument("--write", action="store_true", help="store them")
+    args = parser.parse_args()
+    wrong = 0
+    for source, names in NAMES.items():
+        for name in names:
+            spec, features = _features(source, name)
+            kept = {f"stage{i}": value[:, ::16] for i, value in enumerate(features)}
+            path = FOLDER / f"{name}.npz"
+            if args.write:
+                text = np.frombuffer(json.dumps({"source": source, "spec": spec}).encode(), np.uint8)
+                np.savez_compressed(path, about=text, **kept)
+                print(f"{path.name}: {len(spec)} tensors")
+                continue
+            with np.load(path) as stored:
+                errors = [np.abs(stored[key] - value).max() / np.abs(value).max() for key, value in kept.items()]
+                same = json.loads(stored["about"].tobytes())["spec"] == spec
+            print(
+                f"{source} {name}: features differ by {max(errors):.1e} of the largest; names {'equal' if same else 'DIFFER'}"
+            )
+            wrong += not (same and max(errors) < 1e-5)
+    return int(wrong > 0)
+
+
+if __name__ == "__main__":
+    torchvision, _operators = _import_torchvision()
+    sys.exit(main())

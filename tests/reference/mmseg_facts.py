@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Facts of OpenMMLab's recipes, read from the configurations of the installed mmsegmentation.
+
+python tests/reference/mmseg_facts.py --write     stores tests/recipes/mmsegmentation.json
+python tests/reference/mmseg_facts.py --check     compares with it (part of `make parity`)
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from trajectories import mmseg_configs
+
+ROOT = Path(__file__).resolve().parents[2]
+TABLE = ROOT / "tests" / "recipes" / "mmsegmentation.json"
+
+
+def facts(path: Path) -> dict:
+    """The facts of one file, under the names of tests/helpers/recipe_facts.py."""
+    from mmengine.config import Config
+
+    config = Config.fromfile(path)
+    steps = {step["type"]: step for step in config.train_pipeline}
+    test = {step["type"]: step for step in config.test_pipeline}
+    prepare, optimizer = config.model.data_preprocessor, config.optim_wrapper.optimizer
+    (schedule,) = config.param_scheduler
+    heads = [config.model.decode_head, config.model.auxiliary_head]
+    colour = {
+        "mean": list(prepare.mean), "std": list(prepare.std), "order": "RGB" if prepare.bgr_to_rgb else "BGR",
+    }  # fmt: skip
+    evaluation = {"align_corners": heads[0].align_corners}
+    if config.model.test_cfg.mode == "slide":
+        evaluation |= {"window": list(config.model.test_cfg.crop_size), "stride": list(config.model.test_cfg.stride)}
+    multipliers = (config.optim_wrapper.get("paramwise_cfg") or {}).get("custom_keys") or {}
+    return {
+        "batch_per_gpu": config.train_dataloader.batch_size,
+        "iters": config.train_cfg.max_iters,
+        "validation_interval": config.train_cfg.val_interval,
+        "classes": heads[0].num_classes,
+        "optimizer": optimizer.type,
+        "momentum": optimizer.momentum,
+        "weight_decay": optimizer.weight_decay,
+        # mmengine reads `decay_mult`; the `wd_mult` of two files does nothing.
+        "no_decay": [key for key, rule in multipliers.items() if rule.get("decay_mult") == 0],
+        "schedule": {"PolyLR": "PolynomialDecay"}[schedule.type],
+        "learning_rate": optimizer.lr,
+        "power": schedule.power,
+        "end": schedule.eta_min,
+        "warm_up": schedule.begin,
+        "losses": [
+            {
+                "type": head.loss_decode.type,
+                "coef": head.loss_decode.loss_weight,
+                "mean_of_all": not head.loss_decode.get("avg_non_ignore", False),
+            }
+            for head in heads
+        ],
+        "train": {
+            "size": list(steps["RandomResize"].scale),
+            "scale": list(steps["RandomResize"].ratio_range),
+            "crop": list(steps["RandomCrop"].crop_size)[::-1],
+            "category_max_ratio": steps["RandomCrop"].cat_max_ratio,
+            "flip": steps["RandomFlip"].prob,
+            "distortion": {"type": "PhotoMetricDistortion"},
+            **colour,
+            "padded_to": list(prepare["size"])[::-1],
+        },
+        "test": {"size": list(test["Resize"].scale), **colour},
+        "evaluation": evaluation,
+        "while_training": evaluation,
+        "start_weights": _address(config.model.pretrained).rsplit("/", 1)[-1],
+        "dropout": [head.dropout_ratio for head in heads],
+        "depth": config.model.backbone.depth,
+        "dilations": list(config.model.backbone.dilations),
+    }
+
+
+def _address(name: str) -> str:
+    import mmengine.hub
+
+    table = json.loads((Path(mmengine.hub.__file__).parent / "openmmlab.json").read_text())
+    return table[name.removeprefix("open-mmlab://")]
+
+
+def main() -> int:
+    """Exit status 1 when the stored table is not what the package says."""
+    parser = argparse.ArgumentParser(description="Facts of OpenMMLab's recipes.")
+    action = parser.add_mutually_exclusive_group(required=True)
+    action.add_argument("--check", action="store_true", help="compare with the stored table")
+    action.add_argument("--write", action="store_true", help="store it")
+    args = parser.parse_args()
+    folder = mmseg_configs()
+    paths = sorted([*(folder / "dnlnet").glob("dnl_*.py"), *(folder / "dmnet").glob("dmnet_*.py")])
+    rows = {str(path.relative_to(folder.parent)): facts(path) for path in paths}
+    table = {"source": "mmsegmentation", "commit": "v1.2.2", "rows": rows}
+    if args.write:
+        TABLE.write_text(json.dumps(table, indent=1) + "\n")
+    stored = json.loads(TABLE.read_text())
+    wrong = [name for name in {**stored["rows"], **rows} if stored["rows"].get(name) != rows.get(name)]
+    print(f"{len(rows)} recipes of OpenMMLab read; {'other facts: ' + ', '.join(wrong) if wrong else 'all as stored'}")
+    return int(bool(wrong))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

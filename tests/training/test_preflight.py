@@ -1,0 +1,219 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What makes a training useless is refused or said before its first step; on the code before, each of these trained."""
+
+import logging
+from pathlib import Path
+
+from paddle_dnl.errors import ConfigError, DataError, PaddleDnlError
+from paddle_dnl.log import logger
+from paddle_dnl.registry import MODELS
+from paddle_dnl.training import trainer
+
+import cv2
+import numpy as np
+import paddle
+import pytest
+import tiny_training
+import yaml
+
+
+@pytest.fixture
+def said():
+    lines = []
+    handler = logging.Handler()
+    handler.emit = lambda record: lines.append(record.getMessage())
+    logger.addHandler(handler)
+    yield lambda: "\n".join(lines)
+    logger.removeHandler(handler)
+
+
+@pytest.fixture
+def no_step(monkeypatch):
+    """The first step fails the test."""
+    monkeypatch.setattr(trainer.Trainer, "_step", lambda *a: pytest.fail("a step was made"))
+
+
+def _labels(folder: Path, change) -> None:
+    for path in sorted((folder / "data").glob("label_*.png")):
+        cv2.imwrite(str(path), change(cv2.imread(str(path), cv2.IMREAD_UNCHANGED)))
+
+
+def _train(folder, change=None, **options):
+    """Trains two steps after a change of the configuration's dict."""
+    path = folder / "config.yml"
+    if not path.exists():
+        tiny_training.write_config(folder)
+    content = yaml.safe_load(path.read_text())
+    content["iters"] = 2
+    if change:
+        change(content)
+    path.write_text(yaml.safe_dump(content))
+    return tiny_training.train(folder, do_eval=True, **options)
+
+
+def _classes(count):
+    def change(content):
+        content["model"]["num_classes"] = count
+        for section in ("train_dataset", "val_dataset"):
+            content[section]["num_classes"] = count
+
+    return change
+
+
+def _val(*steps):
+    def change(content):
+        content["val_dataset"]["transforms"] = [*steps, {"type": "Normalize"}]
+
+    return change
+
+
+def test_masks_of_0_and_255(tmp_path, no_step):
+    tiny_training.write_config(tmp_path)
+    _labels(tmp_path, lambda label: np.where(label > 0, 255, 0).astype(np.uint8))
+    with pytest.raises(DataError, match="train_dataset: its labels hold only 0 and 255.*binary-masks"):
+        _train(tmp_path, _classes(2))
+
+
+def test_one_class(tmp_path, no_step):
+    tiny_training.write_config(tmp_path)
+    _labels(tmp_path, np.zeros_like)
+    with pytest.raises(ConfigError, match="num_classes: 1 class is always right"):
+        _train(tmp_path, _classes(1))
+
+
+def test_no_labelled_pixel(tmp_path, no_step):
+    tiny_training.write_config(tmp_path)
+    _labels(tmp_path, lambda label: np.full_like(label, 255))
+    with pytest.raises(DataError, match="every pixel of its labels is ignored"):
+        _train(tmp_path)
+
+
+def test_wrong_number_of_class_weights(tmp_path, no_step):
+    def change(content):
+        content["loss"]["types"] = [{"type": "CrossEntropyLoss", "weight": [1, 2]}]
+
+    with pytest.raises(ConfigError, match=r"loss.types.0.weight: 2 class weights for 3 classes"):
+        _train(tmp_path, change)
+
+
+def test_numbers_of_classes_disagree(tmp_path, no_step):
+    def change(content):
+        content["val_dataset"]["num_classes"] = 4
+
+    with pytest.raises(ConfigError, match="numbers of classes disagree"):
+        _train(tmp_path, change)
+
+
+@pytest.mark.parametrize(
+    "step, message",
+    [
+        ({"type": "RandomHorizontalFlip"}, "RandomHorizontalFlip changes a picture in another way each time"),
+        ({"type": "RandomHorizontalFlip", "prob": 1}, "RandomHorizontalFlip mirrors"),
+        ({"type": "RandomPaddingCrop", "crop_size": [16, 16]}, "RandomPaddingCrop"),
+        ({"type": "ResizeStepScaling"}, "ResizeStepScaling"),
+        ({"type": "RandomRotation"}, "RandomRotation"),
+        ({"type": "RandomDistort"}, "RandomDistort"),
+        ({"type": "RandomCenterCrop", "retain_ratio": [0.5, 0.5]}, "RandomCenterCrop"),
+    ],
+    ids=lambda value: value["type"] if isinstance(value, dict) else "",
+)
+def test_validation_transforms_that_cannot_be_undone(tmp_path, no_step, step, message):
+    with pytest.raises(ConfigError, match=rf"val_dataset.transforms.0: {message}"):
+        _train(tmp_path, _val(step))
+
+
+def test_validation_transforms_that_can(tmp_path):
+    steps = [
+        {"type": "Resize", "target_size": [30, 20]},
+        {"type": "Padding", "target_size": [32, 32], "im_padding_value": 0},
+    ]
+    _train(tmp_path, _val(*steps))
+
+
+def test_what_is_said(tmp_path, said):
+    def change(content):
+        content["train_dataset"]["transforms"] = [{"type": "RandomPaddingCrop", "crop_size": [24, 24]}]
+        steps = [
+            {"type": "Normalize"},
+            {"type": "Padding", "target_size": [64, 24]},
+            {"type": "Resize", "target_size": [24, 24]},
+        ]
+        content["val_dataset"]["transforms"] = steps
+        for section in ("train_dataset", "val_dataset"):
+            content[section]["class_names"] = ["sand", "water", "sky"]
+
+    tiny_training.write_config(tmp_path)
+    _labels(tmp_path, lambda label: np.where(label > 0, np.where(label == 2, 255, label), 255).astype(np.uint8))
+    _train(tmp_path, change)
+    for text in (
+        "train_dataset.transforms: no Normalize",
+        "normalise pictures differently",
+        "val_dataset.transforms.1: Padding pads with 127.5 after Normalize",
+        "val_dataset: Resize squashes pictures of 64x24 to 24x24",
+        "train_dataset: 8 images (all 24x24); water 100.0 %",
+        "train_dataset: no pixel of sand, sky; the model cannot learn",
+        "% of its pixels are ignored (255)",
+        "val_dataset: 3 of its 3 images are in train_dataset too",
+    ):
+        assert text in said(), text
+
+
+@MODELS.add_component
+class PooledNet(tiny_training.TinyNet):
+    """Batch normalisation of the picture's mean; refuses widths that are no multiple of 8, as some networks do."""
+
+    def __init__(self, num_classes, outputs=None):
+        super().__init__(outputs or num_classes)
+        self.norm = paddle.nn.BatchNorm2D(8)
+        self.pooled = outputs is None
+
+    def forward(self, x):
+        if x.shape[3] % 8:
+            raise ValueError(f"width {x.shape[3]} is no multiple of 8")
+        x = self.conv(x)
+        if self.pooled:
+            x = x + self.norm(paddle.nn.functional.adaptive_avg_pool2d(x, 1))
+        return [self.cls(x), self.aux(x)] if self.training else [self.cls(x)]
+
+
+def test_a_batch_of_one_with_batch_norm_of_single_values(tmp_path, no_step):
+    def change(content):
+        content["model"] = {"type": "PooledNet"}
+        content["batch_size"] = 1
+
+    with pytest.raises(ConfigError, match="batch_size: 1 gives the batch normalisation norm one value per channel"):
+        _train(tmp_path, change)
+    with pytest.raises(ConfigError, match="batch normalisation norm"):
+        tiny_training.train(tmp_path, do_eval=False)
+
+
+def test_sizes_and_classes_that_only_the_evaluation_would_meet(tmp_path, no_step):
+    def change(content):
+        content["model"] = {"type": "PooledNet"}
+        content["val_dataset"]["transforms"] = [{"type": "Resize", "target_size": [20, 20]}, {"type": "Normalize"}]
+
+    with pytest.raises(DataError, match="image_0.png was tried before training and failed: ValueError: width 20"):
+        _train(tmp_path, change)
+
+    def change(content):
+        content["model"] = {"type": "PooledNet", "outputs": 2}
+        content["val_dataset"]["transforms"] = [{"type": "Normalize"}]
+
+    with pytest.raises(DataError, match="the model gives 2 classes, the dataset has num_classes 3"):
+        _train(tmp_path, change)
+
+
+def test_an_evaluation_that_fails_costs_no_steps(tmp_path, monkeypatch):
+    calls = []
+
+    def fails(*args, **more):
+        calls.append(more)
+        raise DataError("the evaluation failed")
+
+    monkeypatch.setattr(trainer, "evaluate", fails)
+    with pytest.raises(PaddleDnlError, match="the evaluation failed"):
+        _train(tmp_path)
+    assert len(calls) == 1 and (tmp_path / "output" / "iter_2" / "manifest.json").is_file()
+    monkeypatch.undo()
+    progress = _train(tmp_path, resume_model="auto")
+    assert progress.best_miou > 0 and (tmp_path / "output" / "best_model").is_dir()

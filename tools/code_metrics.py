@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Figures of the package's structure: `python tools/code_metrics.py [ROOT]`.
+
+Lines per file, files per room, the longest chain of imports between modules, and private functions with a single caller:
+what makes a code base hard to find one's way in.
+"""
+
+import argparse
+import ast
+import statistics
+from collections import Counter, defaultdict
+from pathlib import Path
+
+PACKAGE = "paddle_dnl"
+
+
+def parse(root: Path) -> dict[str, ast.Module]:
+    """Dotted module name -> syntax tree, for every module of the package."""
+    trees = {}
+    for path in sorted((root / PACKAGE).rglob("*.py")):
+        name = ".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__")
+        trees[name] = ast.parse(path.read_text(encoding="utf-8"))
+    return trees
+
+
+def imports(trees: dict[str, ast.Module]) -> dict[str, set[str]]:
+    """Module -> modules of the package that it imports at module level or inside functions."""
+    found = defaultdict(set)
+    for name, tree in trees.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import):
+                found[name] |= {alias.name for alias in node.names if alias.name in trees}
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                for alias in node.names:
+                    target = f"{node.module}.{alias.name}"
+                    target = target if target in trees else node.module
+                    if target in trees and target != name:
+                        found[name].add(target)
+    return found
+
+
+def import_depth(graph: dict[str, set[str]]) -> list[str]:
+    """The longest chain of imports."""
+    longest: dict[str, list[str]] = {}
+
+    def chain(name: str, above: frozenset) -> list[str]:
+        if name not in longest:
+            below = [chain(other, above | {name}) for other in graph.get(name, ()) if other not in above]
+            longest[name] = [name, *max(below, key=len, default=[])]
+        return longest[name]
+
+    return max((chain(name, frozenset()) for name in list(graph)), key=len)
+
+
+def single_caller_helpers(trees: dict[str, ast.Module]) -> tuple[list[str], int]:
+    """Private functions and methods that the package names in exactly one place besides their definition; all functions."""
+    named, defined, total = Counter(), {}, 0
+    for module, tree in trees.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Name):
+                named[node.id] += 1
+            elif isinstance(node, ast.Attribute):
+                named[node.attr] += 1
+            elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                total += 1
+                if node.name.startswith("_") and not node.name.startswith("__"):
+                    defined[f"{module}:{node.name}"] = node
+    return sorted(place for place, node in defined.items() if named[node.name] == 1), total
+
+
+def main() -> None:
+    """Prints the figures."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("root", nargs="?", type=Path, default=Path(__file__).resolve().parent.parent)
+    root = parser.parse_args().root
+    trees = parse(root)
+    files = [path for path in sorted((root / PACKAGE).rglob("*.py")) if path.read_text(encoding="utf-8").strip()]
+    lines = sorted(len(path.read_text(encoding="utf-8").splitlines()) for path in files)
+    p90 = lines[int(0.9 * (len(lines) - 1))]
+    print(f"files {len(lines)}, lines {sum(lines)}: median {statistics.median(lines):.0f}, p90 {p90}, max {lines[-1]}")
+    rooms = Counter(str(path.parent.relative_to(root)) for path in files if path.name != "__init__.py")
+    print("files per room:", ", ".join(f"{room} {count}" for room, count in rooms.most_common()))
+    longest = import_depth(imports(trees))
+    print(f"import depth {len(longest)}: {' -> '.join(name.removeprefix(PACKAGE + '.') for name in longest)}")
+    helpers, total = single_caller_helpers(trees)
+    print(f"single-caller private functions {len(helpers)} of {total} ({len(helpers) / total:.1%})")
+
+
+if __name__ == "__main__":
+    main()
