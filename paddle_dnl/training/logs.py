@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a training run tells: log lines as PaddleSeg writes them, and VisualDL scalars and images under its tags."""
 
+import contextlib
 import time
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 
 from paddle_dnl.log import logger
@@ -59,16 +61,26 @@ class TrainLog:
         """Lets the clock run again."""
         self._since += time.perf_counter() - self._paused_at
 
-    def read(self, seconds: float) -> None:
-        """Adds time spent waiting for data."""
-        self._reader_seconds += seconds
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[None]:
+        """Counts the time inside as waiting for data."""
+        began = time.perf_counter()
+        yield
+        self._reader_seconds += time.perf_counter() - began
 
-    def step(self, iteration: int, losses: dict[str, float], lr: float) -> None:
-        """Takes in one step's weighted losses; writes a line when it is due."""
+    def is_due(self, iteration: int) -> bool:
+        """Whether a line belongs behind this step."""
+        return iteration % self.log_iters == 0 or iteration == self.iters
+
+    def add(self, losses: dict[str, float], steps: int) -> None:
+        """Takes in the mean losses of some steps."""
         for name, value in losses.items():
-            self._losses[name] += value
-        self._count += 1
-        if iteration % self.log_iters == 0 or iteration == self.iters:
+            self._losses[name] += value * steps
+        self._count += steps
+
+    def line_if_due(self, iteration: int, lr: float) -> None:
+        """Writes a line where one is due."""
+        if self.is_due(iteration):
             self._line(iteration, lr)
 
     def _line(self, iteration: int, lr: float) -> None:
