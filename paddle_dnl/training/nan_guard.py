@@ -7,7 +7,7 @@ save, and every few seconds (`training/loss_window.py`).
 | where | what happens |
 |---|---|
 | input | the run stops; the message has the file (`training/sampling.py`) |
-| loss, of any rank | the run stops at the next read; the message has step, loss, rank, pictures, and weights that were bad before |
+| loss, of any rank | the run stops at the next read; the message has step, loss, rank, pictures, and weights bad before |
 | gradient, without loss scaling | checked at a read, before the update: the run stops; the message has the parameters |
 | gradient, with loss scaling | the update is skipped and the scale halved; at a scale below 1 the run stops |
 | weight, buffer, optimizer slot, average | no checkpoint is written, the run stops; the message has the tensor |
