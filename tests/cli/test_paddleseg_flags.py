@@ -14,8 +14,8 @@ from paddle_dnl.training.logs import TrainLog
 import numpy as np
 import paddle
 import pytest
-from tiny_training import write_config
 from tiny_training import train as train_tiny
+from tiny_training import write_config
 
 
 @pytest.fixture

@@ -43,12 +43,12 @@ python3 -u -m paddle.distributed.launch train.py \
        --amp_level O1
 """
 # As in justld/DMNet_paddle, README.md; the page leaves the file after --model_path to the reader.
-DMNET_ALONE = """
-python train.py --config configs/dmnet_cityscapes_1024x512_80k.yml  --do_eval --use_vdl --log_iter 100 --save_interval 1000 --save_dir output
-"""
-DMNET_LAUNCHED = """
-python -m paddle.distributed.launch train.py --config configs/dmnet_cityscapes_1024x512_80k.yml  --do_eval --use_vdl --log_iter 100 --save_interval 1000 --save_dir output
-"""
+_DMNET = (
+    "train.py --config configs/dmnet_cityscapes_1024x512_80k.yml  --do_eval --use_vdl --log_iter 100 --save_interval 1000 "
+    "--save_dir output"
+)
+DMNET_ALONE = f"python {_DMNET}"
+DMNET_LAUNCHED = f"python -m paddle.distributed.launch {_DMNET}"
 DMNET_VAL = "python val.py --config configs/dmnet_cityscapes_1024x512_80k.yml --model_path "
 
 

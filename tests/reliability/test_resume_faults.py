@@ -17,7 +17,7 @@ from paddle_dnl.distributed import collectives
 from paddle_dnl.errors import CheckpointError
 from paddle_dnl.evaluation import evaluator
 from paddle_dnl.files.atomic import make_temporary
-from paddle_dnl.training import checkpoint, nan_guard, trainer
+from paddle_dnl.training import checkpoint, nan_guard, preflight, trainer
 from paddle_dnl.training.run_folder import LOCK, RunFolder
 from paddle_dnl.weights.safe_pickle import read_pickle
 
@@ -185,7 +185,7 @@ def test_the_first_rank_decides_for_all_what_is_resumed(tmp_path, monkeypatch):
     record(config, tmp_path / "output", do_eval=False)
     folder = tmp_path / "output" / "iter_5"
     fetched = []
-    monkeypatch.setattr(trainer, "resolve_pretrained", lambda *_: fetched.append(1))
+    monkeypatch.setattr(preflight, "resolve_pretrained", lambda *_: fetched.append(1))
     monkeypatch.setattr(collectives, "is_main", lambda: False)
     shared = collectives.broadcast_object
     monkeypatch.setattr(
