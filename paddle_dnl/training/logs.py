@@ -5,6 +5,7 @@ import time
 from collections import defaultdict
 from pathlib import Path
 
+from paddle_dnl.distributed import collectives
 from paddle_dnl.log import logger
 from paddle_dnl.optional import not_installed
 from paddle_dnl.training.run_records import RunRecords
@@ -38,7 +39,7 @@ class TrainLog:
         batch_size: images per step of this process, for the `ips:` field.
         save_dir: where VisualDL files go.
         use_vdl: whether to write them.
-        is_main: of several processes only this one writes files: VisualDL's, and those of `RunRecords`.
+        is_main: whether to write files: VisualDL's, and those of `RunRecords`; by default rank 0 does.
         print_mem_info: add `gpu_memory` to the lines.
     """
 
@@ -51,11 +52,12 @@ class TrainLog:
         batch_size,
         save_dir: Path,
         use_vdl: bool,
-        is_main=True,
-        print_mem_info=True,
+        is_main: bool | None = None,
+        print_mem_info: bool = True,
     ):
         self.iters, self.log_iters, self.batch_size = iters, log_iters, batch_size
         self.print_mem_info = print_mem_info
+        is_main = collectives.is_main() if is_main is None else is_main
         self.steps_per_epoch = steps_per_epoch
         self.writer = None
         if use_vdl and is_main:

@@ -198,7 +198,6 @@ class Trainer:
             batch_size=self.config.batch_size * self.accumulate,
             save_dir=self.save_dir,
             use_vdl=options.use_vdl,
-            is_main=collectives.is_main(),
             print_mem_info=options.print_mem_info,
         )
         logger.info(f"training {self.progress.iteration} -> {iters} iters, seed {self.seed}, output in {self.save_dir}")
