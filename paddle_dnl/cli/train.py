@@ -38,8 +38,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--skip_bad_samples", action="store_true", help="go on without samples that cannot be read; lists them")
     add("--allow_recipe_changes", action="store_true", help="resume although model, classes or normalisation differ")
     add("--to_static_training", action="store_true", help="train as a static graph")
-    either = argparse.BooleanOptionalAction
-    add("--print_mem_info", action=either, help="peak GPU memory in the log lines (default, where there is a GPU)")
+    _arguments.add_switch(parser, "--print_mem_info", None, "peak GPU memory in the log lines; default True")
     add("--log_ranks", help="ranks that write log lines, such as 0,1; default 0")
     add("--output_op", choices=("argmax", "softmax", "none"), help="accepted; a setting of PaddleX, see export.py")
     add("--input_shape", nargs="+", type=int, metavar="N", help="accepted; a setting of PaddleX, see export.py")

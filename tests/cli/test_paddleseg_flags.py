@@ -79,7 +79,7 @@ PADDLESEG_LINE = (
 
 
 def test_memory_in_the_log_line(tmp_path, lines, monkeypatch):
-    """PaddleSeg's line of develop on a GPU; without one, or with --no-print_mem_info, that of its releases."""
+    """PaddleSeg's line of develop on a GPU; without one, or with --print_mem_info False, that of its releases."""
     assert re.fullmatch(PADDLESEG_LINE % "", _log_line(tmp_path, lines))
     monkeypatch.setattr(paddle, "is_compiled_with_cuda", lambda: True)
     monkeypatch.setattr(paddle.device.cuda, "max_memory_reserved", lambda: 3 * 2**20 + 5)
