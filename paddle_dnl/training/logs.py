@@ -7,17 +7,28 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
+from paddle_dnl.distributed import collectives
 from paddle_dnl.log import logger
 from paddle_dnl.optional import not_installed
 from paddle_dnl.training.run_records import RunRecords
 
 import numpy as np
+import paddle
 
 
 def format_seconds(seconds: float) -> str:
     """`HH:MM:SS` of a duration in seconds."""
     seconds = int(seconds)
     return f"{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
+
+
+def gpu_memory() -> str:
+    """Peak memory of the GPU as PaddleSeg's log lines give it, in MiB; nothing where Paddle is built for other devices."""
+    if not paddle.is_compiled_with_cuda():
+        return ""
+    cuda = paddle.device.cuda
+    reserved, allocated = cuda.max_memory_reserved() // 2**20, cuda.max_memory_allocated() // 2**20
+    return f", max_mem_reserved: {reserved} MB, max_mem_allocated: {allocated} MB"
 
 
 class TrainLog:
@@ -30,11 +41,25 @@ class TrainLog:
         batch_size: images per step of this process, for the `ips:` field.
         save_dir: where VisualDL files go.
         use_vdl: whether to write them.
-        is_main: of several processes only this one writes files: VisualDL's, and those of `RunRecords`.
+        is_main: whether to write files: VisualDL's, and those of `RunRecords`; by default rank 0 does.
+        print_mem_info: add `gpu_memory` to the lines.
     """
 
-    def __init__(self, *, iters, log_iters, steps_per_epoch, batch_size, save_dir: Path, use_vdl: bool, is_main=True):
+    def __init__(
+        self,
+        *,
+        iters,
+        log_iters,
+        steps_per_epoch,
+        batch_size,
+        save_dir: Path,
+        use_vdl: bool,
+        is_main: bool | None = None,
+        print_mem_info: bool = True,
+    ):
         self.iters, self.log_iters, self.batch_size = iters, log_iters, batch_size
+        self.print_mem_info = print_mem_info
+        is_main = collectives.is_main() if is_main is None else is_main
         self.steps_per_epoch = steps_per_epoch
         self.writer = None
         if use_vdl and is_main:
@@ -89,10 +114,11 @@ class TrainLog:
         means = {name: total / self._count for name, total in self._losses.items()}
         loss = sum(means.values())
         epoch = (iteration - 1) // self.steps_per_epoch + 1
+        memory = gpu_memory() if self.print_mem_info else ""
         logger.info(
             f"[TRAIN] epoch: {epoch}, iter: {iteration}/{self.iters}, loss: {loss:.4f}, lr: {lr:.6f}, "
-            f"batch_cost: {seconds:.4f}, reader_cost: {reader:.5f}, ips: {self.batch_size / seconds:.4f} samples/sec "
-            f"| ETA {format_seconds((self.iters - iteration) * seconds)}"
+            f"batch_cost: {seconds:.4f}, reader_cost: {reader:.5f}, ips: {self.batch_size / seconds:.4f} samples/sec"
+            f"{memory} | ETA {format_seconds((self.iters - iteration) * seconds)}"
         )
         scalars = {"Train/loss": loss, "Train/lr": lr, "Train/batch_cost": seconds, "Train/reader_cost": reader}
         if len(means) > 1:

@@ -27,6 +27,7 @@ class TrainOptions:
     profiler_options: str | None = None
     skip_bad_samples: bool = False
     allow_recipe_changes: bool = False
+    print_mem_info: bool = True
 
 
 @dataclass

@@ -196,7 +196,7 @@ class Trainer:
             batch_size=self.config.batch_size * self.accumulate,
             save_dir=self.save_dir,
             use_vdl=options.use_vdl,
-            is_main=collectives.is_main(),
+            print_mem_info=options.print_mem_info,
         )
         logger.info(f"training {state.iteration} -> {iters} iters, seed {self.seed}, output in {self.save_dir}")
         is_plain = not options.to_static_training and options.amp_level != "O2"  # as the plan's probe needs the layers
