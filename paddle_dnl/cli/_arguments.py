@@ -31,6 +31,13 @@ def true_or_false(text: str) -> bool:
     return values[text.lower()]
 
 
+def add_switch(parser: argparse.ArgumentParser, name: str, default: bool | None, help: str) -> None:
+    """A flag in both of PaddleSeg's forms, `--flag` and `--flag True`, as scripts and TIPC type them."""
+    parser.add_argument(
+        name, type=true_or_false, nargs="?", const=True, default=default, metavar="True|False", help=help
+    )
+
+
 def add_config(parser: argparse.ArgumentParser, help: str = "YAML configuration", **options) -> None:
     """--config, --opts, --custom_imports and --trust_config, of programs that read a configuration with `make_config`.
 

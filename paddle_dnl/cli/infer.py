@@ -2,10 +2,12 @@
 """Command line of deploy/python/infer.py: an exported folder on pictures, a video or a camera."""
 
 import argparse
+from functools import partial
 from pathlib import Path
 
 from paddle_dnl.cli import _arguments
-from paddle_dnl.cli._arguments import true_or_false
+from paddle_dnl.cli._arguments import DEVICES, add_switch
+from paddle_dnl.deployment.runtime.devices import default_device
 from paddle_dnl.errors import UsageError
 
 _WARMUP, _REPEATS = 5, 20
@@ -21,16 +23,12 @@ def make_parser() -> argparse.ArgumentParser:
     """The flags of infer.py: those of PaddleSeg, and the engine, limits and videos."""
     parser = argparse.ArgumentParser(description="Runs an exported model and writes label pictures and overlays.")
     add = parser.add_argument
-
-    def switch(name: str, default: bool, text: str) -> None:
-        # Both `--flag` and `--flag True`, as scripts and TIPC pass them.
-        add(name, type=true_or_false, nargs="?", const=True, default=default, metavar="True|False", help=text)
-
+    switch = partial(add_switch, parser)
     add("--config", required=True, help="deploy.yaml of the exported folder, or the folder")
     add("--image_path", required=True, help="image, folder, .txt list, pattern with *, video, or camera number")
     add("--batch_size", type=int, default=1)
     add("--save_dir", default="./output", help="folder of the label pictures")
-    add("--device", choices=("cpu", "gpu"), default="cpu")
+    add("--device", choices=DEVICES, help="default: gpu where Paddle Inference has one, else cpu")
     add("--engine", choices=("paddle", "onnxruntime", "auto"), default="paddle")
     switch("--use_trt", False, "TensorRT on GPU (not verified on any machine yet)")
     add(
@@ -72,6 +70,8 @@ def parse_args(argv=None) -> argparse.Namespace:
         UsageError: values that do not fit; names the flag.
     """
     args = make_parser().parse_args(argv)
+    if args.device is None:
+        args.device = default_device(args.engine)
     _check(args)
     return args
 
@@ -81,7 +81,7 @@ def _check(args: argparse.Namespace) -> None:
         value = getattr(args, name)
         if value is not None and value < 1:
             raise UsageError(f"--{name} must be at least 1, got {value}")
-    if args.device == "cpu" and (args.use_trt or args.enable_auto_tune):
+    if args.device != "gpu" and (args.use_trt or args.enable_auto_tune):
         raise UsageError("--use_trt and --enable_auto_tune need --device gpu")
     if args.device == "cpu" and args.precision == "int8":
         if args.engine == "paddle":
