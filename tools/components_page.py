@@ -36,6 +36,8 @@ TOP_LEVEL = {
     "pretrained_sha256": "digest that a fetched file of start weights must have",
     "start_weights": "`file`, `from` and `source` of the weights that a published recipe begins with",
     "custom_imports": "modules that register components, imported with `--trust_config`",
+    "print_mem_info": "log the memory in use (`true` or `false`), as the flag of this name",
+    "log_ranks": "processes that write log lines, as the flag of this name",
     "_base_": "a file, or a list, whose values this one changes; `_inherited_: false` in a section drops what it would inherit",
 }
 TEST_CONFIG = {
