@@ -17,8 +17,8 @@ def run(module: str, argv: list[str] | None = None) -> None:
     """Imports `module`, runs its `main(argv)` and ends the process with the right status.
 
     Under `paddle.distributed.launch` the module's `UNDER_LAUNCH` says what a rank does: `group`, all work together and end
-    together; `share`, each runs on its own (on all pictures: they are not split among ranks yet); without it rank 0 does
-    all and the others end at once.
+    together; `share`, each does its share of the pictures (`data/pending_images.py`); without it rank 0 does all and the
+    others end at once.
 
     0 is success, 2 wrong use of the command line, 1 any other failure; a failure that the user can act on is one line on
     stderr.
@@ -42,6 +42,10 @@ def run(module: str, argv: list[str] | None = None) -> None:
             from paddle_dnl.distributed import collectives
 
             collectives.initialise()
+        elif under_launch == "share":  # what a rank says of its pictures no other one says
+            from paddle_dnl.log import choose_ranks
+
+            choose_ranks(os.environ.get("PADDLE_TRAINER_ID", "0"))
         status = (
             0 if under_launch == "rank 0" and os.environ.get("PADDLE_TRAINER_ID", "0") != "0" else program.main(argv)
         )

@@ -6,15 +6,14 @@ from pathlib import Path
 
 from paddle_dnl import registry
 from paddle_dnl.data.classes import ClassInfo, classes_of_config
-from paddle_dnl.data.image_files import find_images
 from paddle_dnl.data.image_format import ImageFormat
 from paddle_dnl.data.overlay import as_label, overlay, save_image, save_label_png
+from paddle_dnl.data.pending_images import PendingImages, Shard
 from paddle_dnl.data.probability_files import probability_file
 from paddle_dnl.data.transforms import Compose
-from paddle_dnl.errors import UsageError
+from paddle_dnl.errors import DataError, UsageError
 from paddle_dnl.evaluation.inference import infer, infer_augmented, restore
 from paddle_dnl.files.atomic import write_bytes
-from paddle_dnl.files.outputs import check_outputs
 from paddle_dnl.log import logger, progress
 from paddle_dnl.training import amp
 
@@ -35,15 +34,16 @@ def _colors(custom: list[int] | None, classes: ClassInfo):
 FOLDERS = ("pseudo_color_prediction", "added_prediction", "probabilities")
 
 
-def _write(save_dir: Path, name: Path, picture, scores, colors, save_prob: str | None, is_probability: bool) -> None:
-    """The files of one picture, from its scores `[K, h, w]`."""
-    labels, overlays, probabilities = (save_dir / folder / name for folder in FOLDERS)
+def _write(files: dict[str, Path], picture, scores, colors, save_prob: str | None, is_probability: bool) -> None:
+    """The files of one picture, by folder, from its scores `[K, h, w]`; labels last, which say that all is there."""
+    labels, overlays, probabilities = (files.get(folder) for folder in FOLDERS)
     label = as_label(paddle.argmax(scores, axis=0).numpy())
-    save_label_png(labels.with_suffix(".png"), label, colors)
-    save_image(overlays.with_suffix(".png"), overlay(picture, label, colors))
-    if save_prob:
+    if probabilities:
         found = (scores if is_probability else F.softmax(scores.astype("float32"), axis=0)).numpy()
-        write_bytes(probabilities.with_suffix(".npz"), probability_file(found, save_prob))
+        write_bytes(probabilities, probability_file(found, save_prob))
+    if overlays:
+        save_image(overlays, overlay(picture, label, colors))
+    save_label_png(labels, label, colors)
 
 
 def predict(
@@ -67,13 +67,18 @@ def predict(
     save_prob: str | None = None,
     value_range: list[float] | None = None,
     inputs: Iterable[str | Path | None] = (),
+    shard: Shard | None = None,
+    skip_existing: bool = False,
+    skip_bad_samples: bool = False,
+    no_overlay: bool = False,
 ) -> int:
     """Predicts every image and writes `pseudo_color_prediction/NAME.png` and `added_prediction/NAME.png`.
 
     With `save_prob` also `probabilities/NAME.npz`, see `paddle_dnl.data.probability_files`. NAME is the image's
     path below what `image_path` names; images are read in the dataset's `img_channels`
-    and `value_range`, in place of which one may be given. Returns the number of images. The
-    settings from `aug_eval` on are those of `paddle_dnl.evaluation.evaluator.evaluate`.
+    and `value_range`, in place of which one may be given. `shard` and `skip_existing` are those of `PendingImages`;
+    `no_overlay` leaves `added_prediction` out, `skip_bad_samples` images that cannot be read, with a line for each. Returns the
+    number of images that were predicted. The settings from `aug_eval` on are those of `paddle_dnl.evaluation.evaluator.evaluate`.
 
     Raises:
         DataError: no images, or one that cannot be read (named).
@@ -86,17 +91,33 @@ def predict(
     transforms = [registry.build(cfg, "transform") for cfg in dataset_cfg.get("transforms", [])]
     image_format = ImageFormat.of(dataset_cfg if value_range is None else {**dataset_cfg, "value_range": value_range})
     compose = Compose(transforms, img_channels=image_format.channels)
-    images = find_images(image_path, image_format.endings)
-    folders = [Path(save_dir) / name for name in FOLDERS]
-    targets = [folder / name.with_suffix(".png") for _, name in images for folder in folders[:2]]
-    targets += [folders[2] / name.with_suffix(".npz") for _, name in images] if save_prob else []
-    check_outputs(targets, [*inputs, image_path, *(path for path, _ in images)], root=save_dir)
+
+    def results(name: Path) -> dict[str, Path]:
+        endings = dict(zip(FOLDERS, (".png", None if no_overlay else ".png", save_prob and ".npz"), strict=True))
+        return {folder: Path(save_dir, folder, name.with_suffix(end)) for folder, end in endings.items() if end}
+
+    images = PendingImages(
+        image_path,
+        lambda name: list(results(name).values()),
+        inputs,
+        save_dir,
+        image_format.endings,
+        shard,
+        skip_existing,
+    )
     slide = {"is_slide": is_slide, "crop_size": crop_size, "stride": stride}
     precision = amp.effective_precision(precision)
     logger.info(f"Start to predict {len(images)} images...")
     model.eval()
+    count = 0
     for path, name in progress(images, "predict"):
-        picture = image_format.read(path)
+        try:
+            picture = image_format.read(path)
+        except DataError as error:
+            if not skip_bad_samples:
+                raise
+            images.skip(error)
+            continue
         data = compose({"img": picture})
         batch = paddle.to_tensor(data["img"][None])
         with paddle.no_grad(), amp.autocast(precision, amp_level):
@@ -115,6 +136,9 @@ def predict(
             else:
                 scores = restore(infer(model, batch, **slide), data["trans_info"], align_corners)
         is_probability = aug_eval and average == "softmax"
-        _write(Path(save_dir), name, picture, scores[0], colors, save_prob, is_probability)
-    logger.info(f"Predicted images are saved in {folders[1]} and {folders[0]}")
-    return len(images)
+        _write(results(name), picture, scores[0], colors, save_prob, is_probability)
+        count += 1
+    images.require_some()
+    kept = FOLDERS[:1] if no_overlay else FOLDERS[1::-1]
+    logger.info(f"Predicted images are saved in {' and '.join(str(Path(save_dir, folder)) for folder in kept)}")
+    return count
