@@ -114,7 +114,7 @@ class Predictor:
         size = tuple(2 * side for side in self.files.fixed_size)
         try:
             tensor = self._compose({"img": np.zeros((*size, 3) if self.channels == 3 else size, np.uint8)})["img"]
-        except (ValueError, TypeError, cv2.error):
+        except (ValueError, TypeError, DataError, cv2.error):
             return False
         return tensor.shape[1:] == size
 
@@ -136,7 +136,7 @@ class Predictor:
             return Tiled(pixels), []
         try:
             data = self._compose({"img": pixels})
-        except (ValueError, TypeError, cv2.error) as error:
+        except (ValueError, TypeError, DataError, cv2.error) as error:
             size = f"{pixels.shape[1]}x{pixels.shape[0]}"
             raise DataError(
                 f"{name}: {size} pixels do not pass Deploy.transforms: {' '.join(str(error).split())}"
