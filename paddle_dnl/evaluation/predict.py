@@ -95,7 +95,7 @@ def predict(
     model.eval()
     for path, name in progress(images, "predict"):
         picture = read_image(path, channels)
-        data = compose({"img": picture})
+        data = compose.picture(picture, path, "val_dataset.transforms")
         batch = paddle.to_tensor(data["img"][None])
         with paddle.no_grad(), amp.autocast(precision, amp_level):
             if aug_eval:
