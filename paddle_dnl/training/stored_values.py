@@ -10,7 +10,7 @@ from numbers import Integral, Real
 from pathlib import Path
 
 from paddle_dnl.errors import CheckpointError
-from paddle_dnl.training.options import Progress
+from paddle_dnl.training.options import TrainState
 from paddle_dnl.weights.restricted_pickle import shown
 
 import numpy as np
@@ -53,7 +53,7 @@ def require_states(path: Path, states: Mapping, iteration: int) -> None:
     if type(states.get("iteration")) is not int or states["iteration"] != iteration:
         raise CheckpointError(f"{path}: does not belong to this checkpoint; use another one")
     _require_whole(path, "iteration", iteration)
-    progress = vars(Progress()) | {name: states[name] for name in vars(Progress()) if name in states}
+    progress = vars(TrainState()) | dict(states)
     for key in ("best_miou", "best_ema_miou"):  # -1 before the first evaluation
         _require_real(path, key, progress[key], -1, 1)
     _require_whole(path, "best_iteration", progress["best_iteration"], -1)
