@@ -53,8 +53,14 @@ def _refuse_free_size(args: argparse.Namespace) -> None:
     raise ExportError(
         f"--input_shape {given}, and {name} is exported for one size; run\n"
         f"python export.py --config {shlex.quote(args.config)} --model_path {shlex.quote(args.model_path)} "
-        f"--save_dir {shlex.quote(args.save_dir)} --input_shape {batch} 3 {height} {width}"
+        f"--save_dir {shlex.quote(args.save_dir)} --input_shape {batch} {_channels(config)} {height} {width}"
     )
+
+
+def _channels(config: dict) -> int:
+    """Of the training images."""
+    dataset = config.get("train_dataset")
+    return dataset.get("img_channels", 3) if isinstance(dataset, dict) else 3
 
 
 def _trained_size(config: dict) -> tuple[int, int]:
@@ -92,16 +98,19 @@ def main(argv=None) -> int:
     _arguments.select_device("cpu")
     config = _arguments.make_config(args)
     from paddle_dnl.data.classes import classes_of_config
+    from paddle_dnl.data.image_format import ImageFormat
     from paddle_dnl.data.label_rule import label_rule
     from paddle_dnl.deployment.export.exporter import export_model
     from paddle_dnl.models.build import build_model
 
+    image_format = ImageFormat.of(config.val_dataset_cfg or config.train_dataset_cfg)
     export_model(
         build_model(config, pretrained=model_path),
         args.save_dir,
         input_shape=args.input_shape,
         output_op=args.output_op,
         transforms=_transforms(config),
+        image_format=image_format,
         label_rule=label_rule(config.val_dataset_cfg or config.train_dataset_cfg, "val_dataset"),
         class_info=classes_of_config(config),
         with_onnx=args.format == "onnx",

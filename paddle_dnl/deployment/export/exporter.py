@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from paddle_dnl.data.classes import ClassInfo
+from paddle_dnl.data.image_format import ImageFormat
 from paddle_dnl.deployment.export import onnx_export
 from paddle_dnl.deployment.export.check import Comparison, check_output, compare, example_batch
 from paddle_dnl.deployment.export.install import install, prepare_folder, temporary_folder
@@ -28,7 +29,7 @@ class ExportWrapper(paddle.nn.Layer):
     """A model as it is deployed: only the main output, turned into what the user asked for.
 
     Args:
-        model: maps `[B, 3, H, W]` to a list of logits.
+        model: maps `[B, C, H, W]` to a list of logits.
         output_op: `argmax` gives int32 `[B, H, W]`; `softmax` and `none` give float32 `[B, K, H, W]`.
     """
 
@@ -54,23 +55,25 @@ class ExportReport:
     onnx: Comparison | None = None
 
 
-def _check_shape(input_shape, model) -> list[int]:
+def _check_shape(input_shape, model, channels: int) -> list[int]:
     is_dynamic_safe = getattr(model, "dynamic_safe", False)
     if input_shape is None:
         if is_dynamic_safe:
-            return [-1, 3, -1, -1]
+            return [-1, channels, -1, -1]
         raise ExportError(
             f"--input_shape is required: {type(model).__name__} is exported for one size. "
-            "For instance --input_shape 1 3 512 1024 (batch, channels, height, width)"
+            f"For instance --input_shape 1 {channels} 512 1024 (batch, channels, height, width)"
         )
     shape = [-1 if value is None else int(value) for value in input_shape]
     if len(shape) != 4 or any(v == 0 or v < -1 for v in shape) or shape[1] == -1:
         raise ExportError(
-            f"--input_shape {input_shape}: expected batch, channels, height and width, for instance 1 3 512 1024"
+            f"--input_shape {input_shape}: expected batch, channels, height and width, for instance 1 {channels} 512 1024"
         )
+    if shape[1] != channels:
+        raise ExportError(f"--input_shape {input_shape}: has {shape[1]} channels, the model's images have {channels}")
     if -1 in shape and not is_dynamic_safe:
         raise ExportError(
-            f"--input_shape {input_shape}: {type(model).__name__} needs fixed numbers, for instance 1 3 512 1024"
+            f"--input_shape {input_shape}: {type(model).__name__} needs fixed numbers, for instance 1 {channels} 512 1024"
         )
     return shape
 
@@ -158,6 +161,7 @@ def export_model(
     transforms: list[dict],
     class_info: ClassInfo | None = None,
     label_rule: tuple[int, list[int] | None] = (255, None),
+    image_format: ImageFormat | None = None,
     tolerance: float = 1e-4,
     with_onnx: bool = False,
     inputs: Iterable[str | Path | None] = (),
@@ -165,13 +169,14 @@ def export_model(
     """Writes the graph, its weights and deploy.yaml into `save_dir`, after checking them in Paddle Inference.
 
     Args:
-        model: maps `[B, 3, H, W]` to a list of logits; it is left in the mode it was in.
+        model: maps `[B, C, H, W]` to a list of logits; it is left in the mode it was in.
         save_dir: gets the files when everything is good, else stays as it was; other files in it stay.
         input_shape: [N, C, H, W]; may be None or hold -1 only for models that declare `dynamic_safe`.
         output_op: `argmax`, `softmax` or `none`.
         transforms: preprocessing to store, as in a `val_dataset`.
         class_info: names and colours to store.
         label_rule: `ignore_index` and `label_map` to store, see `DeployConfig`.
+        image_format: channels and `value_range` of the pictures; by default colours of 8 bits, or `input_shape`'s channels.
         tolerance: largest difference allowed, relative to the largest logit.
         inputs: files that the program reads and the export must not replace.
         with_onnx: also write model.onnx, compared in ONNX Runtime (see `paddle_dnl.deployment.export.onnx_export`).
@@ -186,7 +191,8 @@ def export_model(
         raise UsageError(f"--output_op must be one of {', '.join(OUTPUT_OPS)}; got {output_op!r}")
     if with_onnx:
         onnx_export.require_converter()
-    shape = _check_shape(input_shape, model)
+    image_format = image_format or ImageFormat(input_shape[1] if input_shape else 3)
+    shape = _check_shape(input_shape, model, image_format.channels)
     place = prepare_folder(save_dir, inputs)
     # Layers may be in different modes, for instance frozen normalisation.
     modes = [(layer, layer.training) for layer in model.sublayers(include_self=True)]
@@ -203,6 +209,7 @@ def export_model(
         _refuse_difference(report, type(model).__name__, tolerance)
         files.transforms, files.classes = transforms, class_info
         files.ignore_index, files.label_map = label_rule
+        files.value_range = image_format.value_range
         found = {"paddle": report.comparison, "mkldnn": report.mkldnn, "onnxruntime": report.onnx}
         files.verified = {
             name: asdict(comparison) | {"paddle_version": paddle.__version__}
