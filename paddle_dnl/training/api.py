@@ -178,7 +178,10 @@ def predict(
         if transforms is None or opts is not None:
             raise UsageError("predict: a layer needs transforms, a Compose or a list of transforms, and takes no opts")
         _load(model, model_path)
-        compose = Compose(transforms) if isinstance(transforms, list | tuple) else transforms
+        if isinstance(transforms, list | tuple):
+            compose = Compose(transforms)
+        else:  # PaddleSeg's Compose, or ours
+            compose = Compose(transforms.transforms, transforms.to_rgb, transforms.img_channels)
         colors = _replaced(bit_palette(257)[1:], custom_color)  # PaddleSeg's begin with that of 1
         image_format, inputs = ImageFormat.of({"img_channels": compose.img_channels}), [model_path]
     else:
