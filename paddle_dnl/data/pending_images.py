@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from paddle_dnl.data.image_files import EXTENSIONS, iter_images
 from paddle_dnl.errors import DataError, UsageError
 from paddle_dnl.files.outputs import check_outputs
 from paddle_dnl.log import logger
@@ -58,30 +57,27 @@ class PendingImages:
     """(file, relative name) of each image to do. Every pass finds them anew, so that memory does not grow with their number.
 
     Args:
-        path: an image, a folder, a .txt list, or a pattern with `*`.
+        find: gives (file, relative name) of all images, in the same order at each call; see `image_files.iter_images`.
         results: the files that are written for a relative name.
         inputs: other files that the program reads.
         root: the output folder.
-        endings: of pictures in folders and patterns.
         shard: which of them.
         skip_existing: leave out images of which all results are there. Results appear whole or not at all.
 
     Raises:
-        DataError: nothing there, or two images with one name.
         OutputError: a result would replace an input, or a file that is not ours; nothing was written.
     """
 
     def __init__(
         self,
-        path: str | Path,
+        find: Callable[[], Iterable[tuple[Path, Path]]],
         results: Callable[[Path], list[Path]],
         inputs: Iterable[str | Path | None],
         root: str | Path,
-        endings: tuple[str, ...] = EXTENSIONS,
         shard: Shard | None = None,
         skip_existing: bool = False,
     ):
-        self.path, self._results, self._endings = path, results, endings
+        self._find, self._results = find, results
         self.shard, self._skip_existing = shard or Shard(), skip_existing
         self._bad = self._count = self._done = 0
         check_outputs(self._count_results(), self._all_inputs(inputs), root=root)
@@ -92,15 +88,14 @@ class PendingImages:
 
     def _all_inputs(self, inputs) -> Iterator[str | Path | None]:
         yield from inputs
-        yield self.path
-        for image, _ in iter_images(self.path, self._endings):  # also those of other shards
+        for image, _ in self._find():  # also those of other shards
             yield image
 
     def _is_done(self, name: Path) -> bool:
         return self._skip_existing and all(result.exists() for result in self._results(name))
 
     def _shard(self) -> Iterator[tuple[Path, Path]]:
-        for number, found in enumerate(iter_images(self.path, self._endings)):
+        for number, found in enumerate(self._find()):
             if number % self.shard.count == self.shard.index:
                 yield found
 
@@ -133,4 +128,4 @@ class PendingImages:
         if self._bad:
             logger.warning(f"skipped {self._bad} of {self._count} images that cannot be used (--skip_bad_samples)")
             if self._bad >= self._count:
-                raise DataError(f"{self.path}: none of the {self._count} images can be used")
+                raise DataError(f"none of the {self._count} images can be used")

@@ -123,7 +123,9 @@ def test_a_result_never_replaces_a_picture_of_another_shard(pictures, alone):
     (out / "a").mkdir(parents=True)
     os.link(pictures / "0.png", out / "a/1.png")
     with pytest.raises(OutputError, match=r"a.1\.png: would be overwritten, and is an input \(.*in.0\.png\)"):
-        PendingImages(pictures, lambda name: [out / name.with_suffix(".png")], [], out, shard=Shard(1, 3))
+        PendingImages(
+            lambda: iter_images(pictures), lambda name: [out / name.with_suffix(".png")], [], out, shard=Shard(1, 3)
+        )
 
 
 def test_bad_pictures(tmp_path, exported, pictures, alone, caplog):

@@ -13,7 +13,7 @@ from paddle_dnl.deployment.export import onnx_export
 from paddle_dnl.deployment.export.check import Comparison, check_output, compare, example_batch
 from paddle_dnl.deployment.export.install import install, prepare_folder, temporary_folder
 from paddle_dnl.deployment.runtime.backends import EngineOptions, PaddleEngine
-from paddle_dnl.deployment.runtime.deploy_config import OUTPUT_OPS, DeployConfig
+from paddle_dnl.deployment.runtime.deploy_config import OUTPUT_OPS, DeployConfig, require_input_size
 from paddle_dnl.errors import ExportError, PaddleDnlError, UsageError
 from paddle_dnl.files.atomic import discard
 from paddle_dnl.files.problems import is_full
@@ -75,6 +75,7 @@ def _check_shape(input_shape, model, channels: int) -> list[int]:
         raise ExportError(
             f"--input_shape {input_shape}: {type(model).__name__} needs fixed numbers, for instance 1 {channels} 512 1024"
         )
+    require_input_size(shape, "--input_shape")
     return shape
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 
-from paddle_dnl.data.image_files import EXTENSIONS
+from paddle_dnl.data.image_files import EXTENSIONS, iter_images
 from paddle_dnl.data.overlay import overlay, save_image, save_label_png
 from paddle_dnl.data.pending_images import PendingImages
 from paddle_dnl.data.probability_files import probability_file
@@ -60,7 +60,9 @@ class PictureJob:
     ):
         self._path, self._folder, self._colors, self._details = path, folder, colors, details
         self._save_prob, self._with_overlays = save_prob, with_overlays
-        self._images = PendingImages(path, self._results, inputs, folder, endings, **which)
+        self._images = PendingImages(
+            lambda: iter_images(path, endings), self._results, [*inputs, path], folder, **which
+        )
 
     def _results(self, name: Path) -> list[Path]:
         """Probabilities and overlay where they are asked for, and last the label picture, which says that all is there."""
