@@ -72,7 +72,7 @@ def initialise() -> None:
     # with nobody to see their end.
     child_processes.signal_on_parent_death(signal.SIGTERM)
     host, port = socket.gethostname(), _store_address().rpartition(":")[0]
-    watch.start(rank(), host, port, _agree)
+    watch.start(rank(), world_size(), host, port, _agree)
     _compare_machines(host)
 
 

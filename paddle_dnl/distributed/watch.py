@@ -26,11 +26,12 @@ _others_ended = False
 _synchronised = 0
 
 
-def start(rank: int, host: str, hub_address: str, agree: Callable[[object], object]) -> None:
+def start(rank: int, ranks: int, host: str, hub_address: str, agree: Callable[[object], object]) -> None:
     """Starts this process's watchdog.
 
     Args:
         rank: of this process.
+        ranks: how many there are.
         host: name of this machine for messages.
         hub_address: by which other machines reach rank 0's.
         agree: gives all processes the value of rank 0.
@@ -44,7 +45,8 @@ def start(rank: int, host: str, hub_address: str, agree: Callable[[object], obje
     handle = -1 if server is None else server.fileno()
     _watchdog = subprocess.Popen(
         [sys.executable, "-I", "-S", "-c", _START, str(Path(__file__).parent)]
-        + [str(rank), str(os.getpid()), host, "127.0.0.1" if rank == 0 else hub_address, str(port), str(handle)],
+        + [str(rank), str(ranks), str(os.getpid()), host]
+        + ["127.0.0.1" if rank == 0 else hub_address, str(port), str(handle)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         bufsize=0,

@@ -175,7 +175,16 @@ def make_temporary(final: Path, members: Iterable[str] = ()) -> Path:
 
 def discard(temporary: Path) -> None:
     """Removes a folder that `make_temporary` made, used or not."""
-    shutil.rmtree(temporary.parent, ignore_errors=True)
+    _remove_workspace(temporary.parent)
+
+
+def _remove_workspace(workspace: Path) -> None:
+    """The marker goes last, so that `recover` knows what a kill in between leaves."""
+    with contextlib.suppress(OSError):
+        for path in workspace.iterdir():
+            if path.name != MARKER:
+                shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink()
+    shutil.rmtree(workspace, ignore_errors=True)
 
 
 def remove_folder(folder: Path, members: Iterable[str]) -> None:
@@ -191,7 +200,7 @@ def remove_folder(folder: Path, members: Iterable[str]) -> None:
             os.rename(folder / name, workspace / name)
     else:
         os.rename(folder, workspace / "removed")
-    shutil.rmtree(workspace, ignore_errors=True)
+    _remove_workspace(workspace)
 
 
 def put_in_place(temporary: Path, final: Path) -> None:
@@ -208,7 +217,7 @@ def put_in_place(temporary: Path, final: Path) -> None:
         raise
     _flush_folder(final.parent)
     _keep_others(workspace, final)
-    shutil.rmtree(workspace, ignore_errors=True)
+    _remove_workspace(workspace)
 
 
 def _keep_others(workspace: Path, final: Path) -> None:
@@ -240,4 +249,4 @@ def recover(folder: str | Path) -> None:
                 _keep_others(workspace, folder / name)
             else:
                 os.rename(workspace / _OLD, folder / name)
-        shutil.rmtree(workspace, ignore_errors=True)
+        _remove_workspace(workspace)

@@ -32,11 +32,12 @@ class Hub(threading.Thread):
     Args:
         server: listening socket.
         token: that members must know.
+        ranks: how many members there will be.
     """
 
-    def __init__(self, server: socket.socket, token: str):
+    def __init__(self, server: socket.socket, token: str, ranks: int):
         super().__init__(daemon=True)
-        self.server, self.token = server, token
+        self.server, self.token, self.ranks = server, token, ranks
         self.members: dict[int, dict] = {}
         self.ends: list[dict] = []
         self.decide_at: float | None = None
@@ -125,10 +126,17 @@ class Hub(threading.Thread):
         member = self.members[rank]
         return member["connection"].fileno() >= 0 and time.monotonic() - member["heard"] < QUIET_SECONDS
 
-    def close(self, linger: bool) -> None:
-        """Says goodbye to all; with `linger` first waits for the watchdogs that still end their processes."""
-        until = time.monotonic() + (GRACE_SECONDS + LINGER_SECONDS if linger else 0)
-        while time.monotonic() < until and any(self._is_there(rank) for rank in self.members if rank):
+    def _has_ended_well(self) -> bool:
+        """Whether all ranks have joined and are done; a watchdog on a busy machine may join late."""
+        return len(self.members) == self.ranks and all(member["done"] for member in self.members.values())
+
+    def close(self, is_well: bool) -> None:
+        """Says goodbye to all, after a wait: for ranks that are not done yet, or for watchdogs that end their processes."""
+        until = time.monotonic() + LINGER_SECONDS + (0 if is_well else GRACE_SECONDS)
+        while time.monotonic() < until:
+            others = (self._is_there(rank) for rank in self.members if rank)
+            if self._has_ended_well() if is_well else not any(others):
+                break
             time.sleep(BEAT_SECONDS / 5)
         self._tell_all({"bye": 1})
         self.closing.set()

@@ -153,15 +153,15 @@ class Watchdog:
 
 
 def main() -> None:
-    """`watchdog.py RANK PID HOST HUB_HOST HUB_PORT HUB_SOCKET`; the last is a listening socket in rank 0, else -1."""
-    rank, pid, host, hub_host, port, handle = sys.argv[1:7]
+    """`watchdog.py RANK RANKS PID HOST HUB_HOST HUB_PORT HUB_SOCKET`; the last is a listening socket in rank 0, else -1."""
+    rank, ranks, pid, host, hub_host, port, handle = sys.argv[1:8]
     token = sys.stdin.buffer.raw.read(32).decode()  # not among the arguments, which other users can read
     # The launcher signals whole process groups; this program ends when its process does.
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     hub = None
     if int(handle) >= 0:
-        hub = Hub(socket.socket(fileno=int(handle)), token)
+        hub = Hub(socket.socket(fileno=int(handle)), token, int(ranks))
         hub.start()
     watchdog = Watchdog(int(rank), int(pid), host, (hub_host, int(port)), token)
     try:
@@ -181,4 +181,4 @@ def main() -> None:
             print(f"Error (rank {rank}): {text}", file=sys.stderr, flush=True)
         watchdog.make_end()
     if hub is not None:
-        hub.close(linger=not is_well)
+        hub.close(is_well)
