@@ -104,7 +104,7 @@ def evaluate(
     if aug_eval:
         scales = tuple(map(float, scales if isinstance(scales, list | tuple) else (scales,)))
         augment = {"flip_horizontal": flip_horizontal, "flip_vertical": flip_vertical}
-        scaled = at_scales(dataset, scales) if average == "softmax" and scales != (1.0,) else []
+        scaled = at_scales(dataset, scales, average)
         augment |= {} if scaled else {"scales": scales, "average": average}
     precision = amp.effective_precision(precision)
     share = Share(dataset, scaled)

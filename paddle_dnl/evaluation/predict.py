@@ -12,7 +12,8 @@ from paddle_dnl.data.overlay import as_label, overlay, save_image, save_label_pn
 from paddle_dnl.data.probability_files import probability_file
 from paddle_dnl.data.transforms import Compose
 from paddle_dnl.errors import UsageError
-from paddle_dnl.evaluation.inference import infer, infer_augmented, restore
+from paddle_dnl.evaluation.batches import pyramid
+from paddle_dnl.evaluation.inference import infer, infer_augmented, infer_pyramid, restore
 from paddle_dnl.files.atomic import write_bytes
 from paddle_dnl.files.outputs import check_outputs
 from paddle_dnl.log import logger, progress
@@ -44,6 +45,12 @@ def _write(save_dir: Path, name: Path, picture, scores, colors, save_prob: str |
     if save_prob:
         found = (scores if is_probability else F.softmax(scores.astype("float32"), axis=0)).numpy()
         write_bytes(probabilities.with_suffix(".npz"), probability_file(found, save_prob))
+
+
+def _prepared(compose: Compose, picture) -> tuple[paddle.Tensor, list]:
+    """`[1, C, H, W]` for the network, and what `restore` undoes."""
+    data = compose({"img": picture})
+    return paddle.to_tensor(data["img"][None]), data["trans_info"]
 
 
 def predict(
@@ -92,28 +99,24 @@ def predict(
     targets += [folders[2] / name.with_suffix(".npz") for _, name in images] if save_prob else []
     check_outputs(targets, [*inputs, image_path, *(path for path, _ in images)], root=save_dir)
     slide = {"is_slide": is_slide, "crop_size": crop_size, "stride": stride}
+    flips = {"flip_horizontal": flip_horizontal, "flip_vertical": flip_vertical}
+    scales = tuple(map(float, scales if isinstance(scales, list | tuple) else (scales,)))
+    scaled = pyramid(compose, scales, average) if aug_eval else []
     precision = amp.effective_precision(precision)
     logger.info(f"Start to predict {len(images)} images...")
     model.eval()
     for path, name in progress(images, "predict"):
         picture = image_format.read(path)
-        data = compose({"img": picture})
-        batch = paddle.to_tensor(data["img"][None])
         with paddle.no_grad(), amp.autocast(precision, amp_level):
-            if aug_eval:
-                scores = infer_augmented(
-                    model,
-                    batch,
-                    data["trans_info"],
-                    scales=scales if isinstance(scales, list | tuple) else (scales,),
-                    flip_horizontal=flip_horizontal,
-                    flip_vertical=flip_vertical,
-                    average=average,
-                    align_corners=align_corners,
-                    **slide,
-                )
+            if scaled:
+                images_at_scales = (_prepared(one, picture) for one in scaled)
+                scores = infer_pyramid(model, images_at_scales, **flips, **slide, align_corners=align_corners)
+            elif aug_eval:
+                rule = {"scales": scales, "average": average, "align_corners": align_corners}
+                scores = infer_augmented(model, *_prepared(compose, picture), **rule, **flips, **slide)
             else:
-                scores = restore(infer(model, batch, **slide), data["trans_info"], align_corners)
+                batch, trans_info = _prepared(compose, picture)
+                scores = restore(infer(model, batch, **slide), trans_info, align_corners)
         is_probability = aug_eval and average == "softmax"
         _write(Path(save_dir), name, picture, scores[0], colors, save_prob, is_probability)
     logger.info(f"Predicted images are saved in {folders[1]} and {folders[0]}")
