@@ -15,6 +15,7 @@ import sys
 
 import numpy as np
 import torch
+from mmengine.logging import MMLogger
 from trajectories import MMSeg
 from trajectory_cases import CASES, FROM_START, START_COMPARED, START_SEEDS, START_STEPS, batch_of_step, stored, too_far
 
@@ -44,6 +45,7 @@ def main() -> int:
     action.add_argument("--check", action="store_true", help="compare with the stored losses")
     action.add_argument("--write", action="store_true", help="store the losses")
     args = parser.parse_args()
+    MMLogger.get_instance("mmengine").setLevel("ERROR")  # lists every tensor that it fills
     found = [run(seed) for seed in START_SEEDS]
     totals = np.array(found).sum(2)
     for step in START_COMPARED:
