@@ -9,6 +9,7 @@ import os
 import sys
 import time
 
+from paddle_dnl.errors import UsageError
 from paddle_dnl.files.shown import printable
 
 from tqdm import tqdm
@@ -32,9 +33,32 @@ class _Formatter(logging.Formatter):
         return printable(super().format(record))
 
 
-def _main_rank_only(record: logging.LogRecord) -> bool:
-    """Other ranks stay silent unless something is wrong, so that lines are not doubled."""
-    return record.levelno >= logging.ERROR or os.environ.get("PADDLE_TRAINER_ID", "0") == "0"
+_ranks = {0}
+
+
+def choose_ranks(ranks: str | int | list[int]) -> None:
+    """Sets the ranks that write log lines; the others write errors only. At first it is rank 0.
+
+    Args:
+        ranks: `"0,1"`, one number or a list, as PaddleSeg's `log_ranks`.
+
+    Raises:
+        UsageError: not numbers of ranks.
+    """
+    words = ranks.split(",") if isinstance(ranks, str) else ranks if isinstance(ranks, list | tuple) else [ranks]
+    try:
+        chosen = {int(word) for word in words}
+    except (TypeError, ValueError):
+        chosen = set()
+    if not chosen or min(chosen) < 0:
+        raise UsageError(f"log_ranks: expected numbers of ranks such as 0,1; got {ranks!r}")
+    _ranks.clear()
+    _ranks.update(chosen)
+
+
+def _chosen_ranks_only(record: logging.LogRecord) -> bool:
+    """Lines of several ranks would be doubled; errors are written by all."""
+    return record.levelno >= logging.ERROR or int(os.environ.get("PADDLE_TRAINER_ID", "0")) in _ranks
 
 
 def _make_logger() -> logging.Logger:
@@ -42,7 +66,7 @@ def _make_logger() -> logging.Logger:
     if not log.handlers:
         handler = _StdoutHandler()
         handler.setFormatter(_Formatter("[%(asctime)s] %(levelname)s: %(message)s", "%Y/%m/%d %H:%M:%S"))
-        handler.addFilter(_main_rank_only)
+        handler.addFilter(_chosen_ranks_only)
         log.addHandler(handler)
         log.setLevel(logging.INFO)
         log.propagate = False

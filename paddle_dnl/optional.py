@@ -10,6 +10,7 @@ LIBRARIES = {
     "cityscapes": ("cityscapesscripts",),
     "completion": ("argcomplete",),
     "data": ("pycocotools",),
+    "bands": ("tifffile", "imagecodecs"),
     "scipy": ("scipy",),
     "train": ("visualdl", "matplotlib"),
     "charts": ("matplotlib",),

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from paddle_dnl import registry
-from paddle_dnl.data.reading import read_image
+from paddle_dnl.data.image_format import ImageFormat
+from paddle_dnl.data.overlay import displayed
 from paddle_dnl.data.transforms import Compose
 from paddle_dnl.errors import UsageError
 
@@ -15,7 +16,7 @@ import paddle
 
 @dataclass
 class Prepared:
-    """A picture, BGR uint8 `[H, W, 3]` as stored, and what the network gets: `[1, 3, h, w]`, with what was done to it."""
+    """A picture for the screen, BGR uint8 `[H, W, 3]`, and what the network gets: `[1, C, h, w]`, with what was done to it."""
 
     picture: np.ndarray
     tensor: paddle.Tensor
@@ -34,7 +35,8 @@ class Preparation:
         if not dataset:
             raise UsageError("the configuration has no val_dataset, whose transforms prepare the images")
         transforms = [registry.build(cfg, "transform") for cfg in dataset.get("transforms", [])]
-        self._compose = Compose(transforms, img_channels=dataset.get("img_channels", 3))
+        self.image_format = ImageFormat.of(dataset)
+        self._compose = Compose(transforms, img_channels=self.image_format.channels)
 
     def __call__(self, path: str | Path) -> Prepared:
         """Reads and prepares one image.
@@ -42,6 +44,6 @@ class Preparation:
         Raises:
             DataError: it cannot be read.
         """
-        picture = read_image(path)
+        picture = self.image_format.read(path)
         data = self._compose({"img": picture})
-        return Prepared(picture, paddle.to_tensor(data["img"][None]), data["trans_info"])
+        return Prepared(displayed(picture), paddle.to_tensor(data["img"][None]), data["trans_info"])

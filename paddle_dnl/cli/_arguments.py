@@ -8,6 +8,19 @@ from paddle_dnl.errors import UsageError
 from paddle_dnl.log import logger
 
 DEVICES = ("cpu", "gpu", "xpu", "npu", "mlu")
+# Flags of predict.py and infer.py, as keywords of `add_argument`.
+SAVE_PROB = {
+    "nargs": "?",
+    "const": "float16",
+    "choices": ("float16", "uint8"),
+    "help": "also probabilities/NAME.npz with probabilities [K, h, w]; uint8 holds them times 255",
+}
+VALUE_RANGE = {
+    "nargs": 2,
+    "type": float,
+    "metavar": ("LO", "HI"),
+    "help": "numbers of the picture files that become black and white; default: the dataset's or deploy.yaml's",
+}
 
 
 def true_or_false(text: str) -> bool:
@@ -16,6 +29,13 @@ def true_or_false(text: str) -> bool:
     if text.lower() not in values:
         raise argparse.ArgumentTypeError(f"expected True or False, got {text!r}")
     return values[text.lower()]
+
+
+def add_switch(parser: argparse.ArgumentParser, name: str, default: bool | None, help: str) -> None:
+    """A flag in both of PaddleSeg's forms, `--flag` and `--flag True`, as scripts and TIPC type them."""
+    parser.add_argument(
+        name, type=true_or_false, nargs="?", const=True, default=default, metavar="True|False", help=help
+    )
 
 
 def add_config(parser: argparse.ArgumentParser, help: str = "YAML configuration", **options) -> None:

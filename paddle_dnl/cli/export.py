@@ -81,6 +81,7 @@ def main(argv=None) -> int:
     _arguments.select_device("cpu")
     config = _arguments.make_config(args)
     from paddle_dnl.data.classes import classes_of_config
+    from paddle_dnl.data.image_format import ImageFormat
     from paddle_dnl.data.label_rule import label_rule
     from paddle_dnl.deployment.export.exporter import export_model
     from paddle_dnl.deployment.export.shapes import FreeSizeError
@@ -93,6 +94,7 @@ def main(argv=None) -> int:
             input_shape=args.input_shape,
             output_op=args.output_op,
             transforms=_transforms(config),
+            image_format=ImageFormat.of(config.val_dataset_cfg or config.train_dataset_cfg),
             label_rule=label_rule(config.val_dataset_cfg or config.train_dataset_cfg, "val_dataset"),
             class_info=classes_of_config(config),
             allow_random=args.allow_random,

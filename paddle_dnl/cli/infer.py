@@ -2,9 +2,12 @@
 """Command line of deploy/python/infer.py: an exported folder on pictures, a video or a camera."""
 
 import argparse
+from functools import partial
 from pathlib import Path
 
-from paddle_dnl.cli._arguments import true_or_false
+from paddle_dnl.cli import _arguments
+from paddle_dnl.cli._arguments import DEVICES, add_switch
+from paddle_dnl.deployment.runtime.devices import default_device
 from paddle_dnl.errors import UsageError
 
 _WARMUP, _REPEATS = 5, 20
@@ -20,16 +23,12 @@ def make_parser() -> argparse.ArgumentParser:
     """The flags of infer.py: those of PaddleSeg, and the engine, limits and videos."""
     parser = argparse.ArgumentParser(description="Runs an exported model and writes label pictures and overlays.")
     add = parser.add_argument
-
-    def switch(name: str, default: bool, text: str) -> None:
-        # Both `--flag` and `--flag True`, as scripts and TIPC pass them.
-        add(name, type=true_or_false, nargs="?", const=True, default=default, metavar="True|False", help=text)
-
+    switch = partial(add_switch, parser)
     add("--config", required=True, help="deploy.yaml of the exported folder, or the folder")
     add("--image_path", required=True, help="image, folder, .txt list, pattern with *, video, or camera number")
     add("--batch_size", type=int, default=1)
     add("--save_dir", default="./output", help="folder of the label pictures")
-    add("--device", choices=("cpu", "gpu"), default="cpu")
+    add("--device", choices=DEVICES, help="default: gpu where Paddle Inference has one, else cpu")
     add("--engine", choices=("paddle", "onnxruntime", "auto"), default="paddle")
     switch("--use_trt", False, "TensorRT on GPU (not verified on any machine yet)")
     add(
@@ -57,6 +56,8 @@ def make_parser() -> argparse.ArgumentParser:
     )
     add("--tile_overlap", type=float, default=0.25, help="share of a tile that it has in common with its neighbour")
     add("--max_pixels", type=int, default=80_000_000, help="larger images are refused before they are decoded")
+    add("--value_range", **_arguments.VALUE_RANGE)
+    add("--save_prob", **_arguments.SAVE_PROB)
     add("--video_output", choices=("video", "frames"), default="video", help="overlay video, or numbered pictures")
     add("--max_frames", type=int, help="of a video or camera; default all, of a camera until Ctrl-C")
     return parser
@@ -69,6 +70,8 @@ def parse_args(argv=None) -> argparse.Namespace:
         UsageError: values that do not fit; names the flag.
     """
     args = make_parser().parse_args(argv)
+    if args.device is None:
+        args.device = default_device(args.engine)
     _check(args)
     return args
 
@@ -78,7 +81,7 @@ def _check(args: argparse.Namespace) -> None:
         value = getattr(args, name)
         if value is not None and value < 1:
             raise UsageError(f"--{name} must be at least 1, got {value}")
-    if args.device == "cpu" and (args.use_trt or args.enable_auto_tune):
+    if args.device != "gpu" and (args.use_trt or args.enable_auto_tune):
         raise UsageError("--use_trt and --enable_auto_tune need --device gpu")
     if args.device == "cpu" and args.precision == "int8":
         if args.engine == "paddle":
@@ -100,7 +103,8 @@ def _collect_shapes(args: argparse.Namespace, images: list) -> None:
     from paddle_dnl.files.atomic import new_file
 
     with new_file(args.auto_tuned_shape_file) as temporary:
-        predictor = Predictor(args.config, device=args.device, collect_shapes_file=str(temporary))
+        range_ = args.value_range
+        predictor = Predictor(args.config, value_range=range_, device=args.device, collect_shapes_file=str(temporary))
         predictor.predict(images, args.batch_size)
         predictor.close()
 
@@ -116,22 +120,29 @@ def _make_predictor(args: argparse.Namespace, is_long: bool):
     from paddle_dnl.deployment.runtime.predictor import Predictor
 
     limits = {"wrong_size": args.wrong_size, "max_pixels": args.max_pixels}
-    limits |= {"tile": args.tile, "tile_overlap": args.tile_overlap}
+    limits |= {"tile": args.tile, "tile_overlap": args.tile_overlap, "value_range": args.value_range}
     name, options = resolve_engine(args.engine, read_deploy_config(args.config), EngineOptions(**_engine_options(args)))
     if name == "paddle" and is_long:
         return Predictor(args.config, engine=EngineProcess(args.config, name, **asdict(options)), **limits)
     return Predictor(args.config, engine=name, **limits, **asdict(options))
 
 
-def _make_job(args: argparse.Namespace, colors, inputs: list):
+def _make_job(args: argparse.Namespace, files, inputs: list):
+    from dataclasses import replace
+
+    from paddle_dnl.data.classes import bit_palette
     from paddle_dnl.data.video_files import is_video
     from paddle_dnl.deployment.runtime.outputs import PictureJob, VideoJob
 
     folder = Path(args.save_dir)
+    colors = files.classes.colors if files.classes else bit_palette(256)
     if is_video(args.image_path):
+        if args.save_prob:
+            raise UsageError("--save_prob: is for pictures, not for videos and cameras")
         as_frames = args.video_output == "frames"
         return VideoJob(args.image_path, folder, colors, args.print_detail, as_frames, args.max_frames, inputs)
-    return PictureJob(args.image_path, folder, colors, args.print_detail, inputs)
+    endings = replace(files.image_format, value_range=args.value_range or files.value_range).endings
+    return PictureJob(args.image_path, folder, colors, args.print_detail, inputs, endings, args.save_prob)
 
 
 def _run(args: argparse.Namespace, predictor, job):
@@ -148,6 +159,7 @@ def _run(args: argparse.Namespace, predictor, job):
             job.write,
             batch_size=args.batch_size,
             writers=job.writers,
+            with_scores=args.save_prob is not None,
         )
     except KeyboardInterrupt:
         if not getattr(job, "is_camera", False):
@@ -180,7 +192,6 @@ def main(argv=None) -> int:
     args = parse_args(argv)
     import warnings
 
-    from paddle_dnl.data.classes import bit_palette
     from paddle_dnl.deployment.runtime.deploy_config import FILE_NAME, read_deploy_config
     from paddle_dnl.files.outputs import check_outputs
     from paddle_dnl.log import logger
@@ -192,13 +203,15 @@ def main(argv=None) -> int:
     files = read_deploy_config(args.config)
     names = (FILE_NAME, files.model, files.params, files.onnx, files.onnx_int8)
     inputs = [files.folder / name for name in names if name]
-    job = _make_job(args, files.classes.colors if files.classes else bit_palette(256), inputs)
+    job = _make_job(args, files, inputs)
     if args.enable_auto_tune:
         args.auto_tuned_shape_file = args.auto_tuned_shape_file or str(Path(args.save_dir) / "auto_tuned_shapes.pbtxt")
         check_outputs([args.auto_tuned_shape_file], [args.image_path, *inputs])
         _collect_shapes(args, job.examples(_TUNING_IMAGES))
     examples = job.examples(1) if args.benchmark else []
     predictor = _make_predictor(args, not hasattr(job, "__len__") or len(job) >= _PROCESS_FROM_IMAGES)
+    if args.save_prob:
+        predictor.require_scores()
     try:
         timing = _run(args, predictor, job)
         if timing is not None:

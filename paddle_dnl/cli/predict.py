@@ -18,13 +18,8 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--custom_color", nargs="+", type=int, metavar="N", help="R G B for each class in turn")
     parser.add_argument("--device_id", type=int, default=0, help="number of the GPU")
     _arguments.add_augmented(parser, "aug_pred")
-    parser.add_argument(
-        "--save_prob",
-        nargs="?",
-        const="float16",
-        choices=("float16", "uint8"),
-        help="also probabilities/NAME.npz with probabilities [K, h, w]; uint8 holds them times 255",
-    )
+    parser.add_argument("--save_prob", **_arguments.SAVE_PROB)
+    parser.add_argument("--value_range", **_arguments.VALUE_RANGE)
     return parser
 
 
@@ -62,6 +57,7 @@ def main(argv=None) -> int:
         amp_level=args.amp_level,
         inputs=[*config.files, model_path],
         save_prob=args.save_prob,
+        value_range=args.value_range,
         **settings,
     )
     return 0

@@ -60,13 +60,13 @@ def _source(args: argparse.Namespace, config, dataset):
 
 def _draw_row(dataset, index: int, predicted, colors, path: Path) -> None:
     """image | truth | prediction, side by side, as a PNG."""
-    from paddle_dnl.data.overlay import colorize, save_image
-    from paddle_dnl.data.reading import read_image
+    from paddle_dnl.data.image_format import ImageFormat
+    from paddle_dnl.data.overlay import colorize, displayed, save_image
     from paddle_dnl.evaluation.image_scores import true_label
 
     import cv2
 
-    image = read_image(dataset.file_list[index][0])
+    image = displayed(ImageFormat.of(dataset).read(dataset.file_list[index][0]))
     panels = [image, *(colorize(label, colors)[..., ::-1] for label in (true_label(dataset, index), predicted(index)))]
     height, width = image.shape[:2]
     size = (min(width, _PANEL_WIDTH), max(1, round(height * min(1, _PANEL_WIDTH / width))))

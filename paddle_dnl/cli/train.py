@@ -3,8 +3,10 @@
 
 import argparse
 
+from paddle_dnl import log
 from paddle_dnl.cli import _arguments
 from paddle_dnl.errors import UsageError
+from paddle_dnl.log import logger
 
 UNDER_LAUNCH = "group"
 
@@ -36,6 +38,11 @@ def make_parser() -> argparse.ArgumentParser:
     add("--skip_bad_samples", action="store_true", help="go on without samples that cannot be read; lists them")
     add("--allow_recipe_changes", action="store_true", help="resume although model, classes or normalisation differ")
     add("--to_static_training", action="store_true", help="train as a static graph")
+    _arguments.add_switch(parser, "--print_mem_info", None, "peak GPU memory in the log lines; default True")
+    add("--log_ranks", help="ranks that write log lines, such as 0,1; default 0")
+    add("--output_op", choices=("argmax", "softmax", "none"), help="accepted; a setting of PaddleX, see export.py")
+    add("--input_shape", nargs="+", type=int, metavar="N", help="accepted; a setting of PaddleX, see export.py")
+    add("--for_fd", action="store_true", help="accepted; a setting of PaddleX, see export.py")
     return parser
 
 
@@ -55,6 +62,11 @@ def parse_args(argv=None) -> argparse.Namespace:
         raise UsageError("--pretrained and --from_scratch contradict each other: remove one of them")
     if args.early_stop_intervals and not args.do_eval:
         raise UsageError("--early_stop_intervals needs --do_eval")
+    exporting = [name for name in ("output_op", "input_shape", "for_fd") if getattr(args, name)]
+    if exporting:
+        logger.warning(
+            f"--{exporting[0]} is for PaddleX's export during training, which does not happen here; give it to export.py"
+        )
     return args
 
 
@@ -75,6 +87,9 @@ def main(argv=None) -> int:
 
         require_start_weights(config)  # before data are looked at
     args.to_static_training = args.to_static_training or config.to_static_training
+    log.choose_ranks(config.dic.get("log_ranks", "0") if args.log_ranks is None else args.log_ranks)
+    if args.print_mem_info is None:
+        args.print_mem_info = config.dic.get("print_mem_info", True)
     if args.do_eval and not config.val_dataset_cfg:
         raise UsageError(f"--do_eval: {args.config} has no val_dataset")
     from paddle_dnl.startup.environment import log_environment

@@ -16,7 +16,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--model_path", help=".pdparams or .safetensors file of trained weights")
     parser.add_argument("--num_workers", type=int, default=0, help="processes that load data")
     parser.add_argument("--batch_size", type=int, help="images at once, of equal size; default: test_config's, else 1")
-    parser.add_argument("--auc_roc", action="store_true", help="also the area under the ROC curve")
+    _arguments.add_switch(parser, "--auc_roc", None, "also the area under the ROC curve; default: test_config's")
     _arguments.add_augmented(parser, "aug_eval")
     parser.add_argument("--save_dir", help="write scores.json, classes.csv, confusion.csv and .png, images.csv there")
     parser.add_argument("--save_pred", action="store_true", help="with --save_dir: label pictures, pred/NAME.png")
@@ -63,8 +63,8 @@ def main(argv=None) -> int:
     if not config.val_dataset_cfg:
         raise UsageError(f"{args.config} has no val_dataset")
     settings = _arguments.test_settings(args, config, "aug_eval")
-    if args.auc_roc:
-        settings["auc_roc"] = True
+    if args.auc_roc is not None:
+        settings["auc_roc"] = args.auc_roc
     if args.batch_size is not None:
         if args.batch_size < 1:
             raise UsageError(f"--batch_size must be at least 1, got {args.batch_size}")

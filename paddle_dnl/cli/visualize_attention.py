@@ -107,7 +107,8 @@ def main(argv=None) -> int:
     from paddle_dnl.log import logger, progress
     from paddle_dnl.models.build import build_model
 
-    prepare, images = Preparation(config), find_images(args.image_path)
+    prepare = Preparation(config)
+    images = find_images(args.image_path, prepare.image_format.endings)
     # Names of the pictures depend on the model; all have two in common.
     folders = [Path(args.save_dir) / name.with_suffix("") for _, name in images]
     read = [*config.files, model_path, args.image_path, *(path for path, _ in images)]

@@ -18,7 +18,7 @@ from paddle_dnl.optim.groups import number
 _REQUIRED = ("batch_size", "iters", "train_dataset", "optimizer", "lr_scheduler", "loss", "model")
 _OPTIONAL = (
     "val_dataset", "test_config", "to_static_training", "export", "distill_loss", "grad_accum_iters", "ema_decay",
-    "pretrained_sha256", "start_weights", "custom_imports",
+    "pretrained_sha256", "start_weights", "custom_imports", "print_mem_info", "log_ranks",
 )  # fmt: skip
 _TEST_KEYS = (
     "aug_eval", "scales", "flip_horizontal", "flip_vertical", "is_slide", "crop_size", "stride", "average", "align_corners",
@@ -76,8 +76,9 @@ def _check_top_level(config: dict) -> None:
         for key in _START_WEIGHT_KEYS:
             if key not in wanted:
                 raise ConfigError(f"start_weights.{key}: missing")
-    if not isinstance(config.get("to_static_training", False), bool):
-        raise ConfigError(f"to_static_training: must be true or false, got {config['to_static_training']!r}")
+    for key in ("to_static_training", "print_mem_info"):
+        if not isinstance(config.get(key, False), bool):
+            raise ConfigError(f"{key}: must be true or false, got {config[key]!r}")
 
 
 def check_component(cfg, kind: str, where: str, owner=None) -> None:

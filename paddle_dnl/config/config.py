@@ -21,7 +21,8 @@ def _set_start_weights(model, path: str | None) -> None:
     has_backbone = isinstance(model.get("backbone"), dict)
     if has_backbone:
         model.pop("pretrained", None)
-    (model["backbone"] if has_backbone else model)["pretrained"] = path
+    if path is not None or has_backbone or "pretrained" in model:  # a model that never took any stays as it is
+        (model["backbone"] if has_backbone else model)["pretrained"] = path
 
 
 class Config:

@@ -75,8 +75,6 @@ _IGNORED_KEYS = {
     "uniform_output_enabled": "a switch of PaddleX; export.py writes the inference model",
     "pdx_model_name": "a name for PaddleX",
     "hpi_config_path": "settings of PaddleX's inference",
-    "print_mem_info": "use --print_mem_info of train.py",
-    "log_ranks": "use --log_ranks of train.py",
 }
 
 

@@ -4,7 +4,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from paddle_dnl.data.reading import exceeds_byte, read_image, read_label
+from paddle_dnl.data.image_format import ImageFormat
+from paddle_dnl.data.reading import exceeds_byte, read_label
 from paddle_dnl.data.transforms import Compose, binary_edges
 from paddle_dnl.errors import DataError
 
@@ -15,7 +16,7 @@ import paddle
 class SegmentationDataset(paddle.io.Dataset):
     """Pairs of image and label as samples with PaddleSeg's fields.
 
-    A sample is a dict with `img` float32 `[3, H, W]`; `label` `[H, W]` in training and `[1, h, w]` (original size) in
+    A sample is a dict with `img` float32 `[C, H, W]`; `label` `[H, W]` in training and `[1, h, w]` (original size) in
     validation; `trans_info`, what was done to the size; `edge` in training if asked for.
 
     Args:
@@ -24,7 +25,8 @@ class SegmentationDataset(paddle.io.Dataset):
         mode: `val` leaves labels as they are stored, others transform them with the image.
         num_classes: labels are in [0, num_classes) or `ignore_index`.
         ignore_index: label that does not count.
-        img_channels: 1 or 3.
+        img_channels: bands of the images.
+        value_range: stored numbers that become 0 and 255, see `paddle_dnl.data.bands.scale`.
         edge: add a mask of class boundaries in training.
 
     Attributes:
@@ -44,6 +46,7 @@ class SegmentationDataset(paddle.io.Dataset):
         ignore_index: int = 255,
         img_channels: int = 3,
         edge: bool = False,
+        value_range: Sequence[float] | None = None,
     ):
         super().__init__()
         self.file_list = [[str(image), None if label is None else str(label)] for image, label in file_list]
@@ -51,7 +54,8 @@ class SegmentationDataset(paddle.io.Dataset):
         self.mode = mode
         self.num_classes = num_classes
         self.ignore_index = ignore_index
-        self.img_channels = img_channels
+        self.img_channels, self.value_range = img_channels, value_range
+        self.image_format = ImageFormat.of(self)
         self.edge = edge
 
     def __len__(self):
@@ -82,7 +86,7 @@ class SegmentationDataset(paddle.io.Dataset):
 
     def __getitem__(self, index):
         image_path, label_path = self.file_list[index]
-        data = {"img": read_image(image_path, self.img_channels), "trans_info": [], "gt_fields": []}
+        data = {"img": self.image_format.read(image_path), "trans_info": [], "gt_fields": []}
         if label_path is not None:
             data["label"] = self.read_label(label_path)
             if data["label"].shape != data["img"].shape[:2]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from paddle_dnl.data.base_dataset import SegmentationDataset, label_problem, size_text
 from paddle_dnl.data.processes import map_in_processes
-from paddle_dnl.data.reading import read_bytes, read_image, read_label, require_whole
+from paddle_dnl.data.reading import read_bytes, read_label, require_whole
 from paddle_dnl.data.statistics import DatasetStatistics, SampleCounts
 from paddle_dnl.errors import DataError
 from paddle_dnl.files.atomic import write_text
@@ -24,7 +24,7 @@ def _look(dataset, pair) -> str | SampleCounts | None:
     """What is wrong with one image and its label, or what they hold; None where there is no label."""
     image_path, label_path = pair
     try:
-        image = read_image(image_path, dataset.img_channels)
+        image = dataset.image_format.read(image_path)
         require_whole(image_path)
         if label_path is None:
             return None
@@ -38,7 +38,7 @@ def _look(dataset, pair) -> str | SampleCounts | None:
     problem = label_problem(label_path, stored, label, dataset.num_classes, dataset.ignore_index)
     if problem:
         return problem
-    return SampleCounts.of(content, image.shape, stored, label, dataset.num_classes, dataset.ignore_index)
+    return SampleCounts.of(content, image, stored, label, dataset.num_classes, dataset.ignore_index)
 
 
 def _raise(name: str, problems: list[str], total: int) -> None:
@@ -50,7 +50,14 @@ def _raise(name: str, problems: list[str], total: int) -> None:
 
 def _fingerprint(dataset) -> tuple[str, dict[int, str]]:
     """What changes when any file, or the rule for labels, changes; and the samples whose files are not there."""
-    rule = [dataset.num_classes, dataset.ignore_index, dataset.img_channels, type(dataset).__name__, dataset.mode]
+    rule = [
+        dataset.num_classes,
+        dataset.ignore_index,
+        dataset.img_channels,
+        dataset.value_range,
+        type(dataset).__name__,
+        dataset.mode,
+    ]
     digest = hashlib.sha256(json.dumps(rule).encode())
     problems = {}
     for index, pair in enumerate(dataset.file_list):

@@ -109,13 +109,15 @@ class Dataset(SegmentationDataset):
         dataset_root: folder that the names in the lists are relative to.
         transforms: see `SegmentationDataset`.
         num_classes: number of classes.
-        img_channels: 1 or 3.
+        img_channels: 3, 1, or the number of bands of .npy files, TIFFs and PNGs.
         train_path, val_path, test_path: list files.
         separator: between image and label; see `read_list`.
         ignore_index: label that does not count.
         edge: see `SegmentationDataset`.
         class_names: one per class; by default those of a `classes.txt` beside the list or in `dataset_root`.
         class_colors: [red, green, blue] of each name.
+        value_range: [lo, hi], the stored numbers that become 0 and 255; needed for floats, and for 12 bits in 16. Nothing is
+            clipped. See `paddle_dnl.data.bands.scale`.
     """
 
     def __init__(
@@ -133,6 +135,7 @@ class Dataset(SegmentationDataset):
         edge=False,
         class_names=None,
         class_colors=None,
+        value_range=None,
     ):
         mode = require_mode(mode, ("train", "val", "test"), "Dataset")
         root = require_folder(dataset_root, "Dataset", _SET_ROOT)
@@ -141,10 +144,10 @@ class Dataset(SegmentationDataset):
             raise DataError(f"Dataset: mode {mode} needs {mode}_path, the list of its files")
         if num_classes is None or num_classes < 1:
             raise DataError(f"Dataset: num_classes must be at least 1, got {num_classes}")
-        if img_channels not in (1, 3):
-            raise DataError(f"Dataset: img_channels must be 1 or 3, got {img_channels}")
+        if type(img_channels) is not int or img_channels < 1:
+            raise DataError(f"Dataset: img_channels must be a whole number from 1, got {img_channels!r}")
         pairs = read_list(path, root, separator, labelled=mode != "test")
-        super().__init__(pairs, transforms, mode, num_classes, ignore_index, img_channels, edge)
+        super().__init__(pairs, transforms, mode, num_classes, ignore_index, img_channels, edge, value_range)
         self.dataset_root = dataset_root
         if class_names:
             self.classes = named_classes(class_names, class_colors)

@@ -84,29 +84,30 @@ def find_pairs(path: str | Path) -> list[tuple[Path, Path | None]]:
     return found
 
 
-def find_images(path: str | Path) -> list[tuple[Path, Path]]:
+def find_images(path: str | Path, endings: tuple[str, ...] = EXTENSIONS) -> list[tuple[Path, Path]]:
     """Images as (file, name relative to what was given), in a fixed order.
 
     Args:
         path: an image, a folder (searched with all its subfolders), a .txt list (first column), or a pattern with `*`.
+        endings: of pictures in folders and patterns.
 
     Raises:
         DataError: nothing there, or two images would share one name.
     """
     path = Path(path)
     if path.is_dir():
-        found = [(p, p.relative_to(path)) for p in walk_files(path)]
+        found = [(p, p.relative_to(path)) for p in walk_files(path, endings)]
     elif path.is_file():
         found = _from_list(path) if path.suffix.lower() == ".txt" else [(path, Path(path.name))]
     elif any(sign in str(path) for sign in "*?["):
         files = sorted(Path(p) for p in glob.glob(str(path), recursive=True))
-        files = [p for p in files if p.suffix.lower() in EXTENSIONS and not is_hidden(p.name)]
+        files = [p for p in files if p.suffix.lower() in endings and not is_hidden(p.name)]
         parents = {p.parent for p in files}
         found = [(p, Path(p.name) if len(parents) == 1 else Path(*p.parts[-2:])) for p in files]
     else:
         raise DataError(f"{path}: no such image, folder or list")
     if not found:
-        raise DataError(f"{path}: no images there (known are {', '.join(EXTENSIONS)})")
+        raise DataError(f"{path}: no images there (known are {', '.join(endings)})")
     by_name: dict[Path, Path] = {}
     for file, name in found:
         # Results are PNGs: a.jpg and a.png would overwrite each other.

@@ -38,17 +38,34 @@ def colorize(label: np.ndarray, colors: Colors) -> np.ndarray:
     return _palette(colors, 256 if label.dtype == np.uint8 else 1 << 16)[label]
 
 
+def displayed(image: np.ndarray) -> np.ndarray:
+    """A picture of any format for the screen, BGR uint8 `[H, W, 3]`.
+
+    Numbers outside of 0..255 are clipped here only. Of other numbers of bands than 1 and 3 the first three are shown as red,
+    green and blue, of two the first as grey.
+
+    Args:
+        image: as from `paddle_dnl.data.image_format.ImageFormat.read`.
+    """
+    if image.ndim == 3 and image.shape[2] not in (1, 3):
+        image = image[..., 2::-1] if image.shape[2] > 3 else image[..., 0]
+    if image.dtype != np.uint8:
+        image = np.clip(np.rint(image), 0, 255).astype(np.uint8)
+    if image.ndim == 2 or image.shape[2] == 1:
+        return cv2.cvtColor(image.reshape(image.shape[:2]), cv2.COLOR_GRAY2BGR)
+    return np.ascontiguousarray(image)
+
+
 def overlay(image_bgr: np.ndarray, label: np.ndarray, colors: Colors, weight: float = 0.6) -> np.ndarray:
     """The picture with classes laid over it, BGR `[H, W, 3]`, uint8; it stays clear where class 0 is black background.
 
     Args:
-        image_bgr: `[H, W, 3]`, or `[H, W]` for grey.
+        image_bgr: `[H, W, 3]`, or what `displayed` makes such a picture of.
         label: class numbers `[H, W]`.
         colors: (red, green, blue) of each class.
         weight: share of the picture, the rest is the colour.
     """
-    if image_bgr.ndim == 2:
-        image_bgr = cv2.cvtColor(image_bgr, cv2.COLOR_GRAY2BGR)
+    image_bgr = displayed(image_bgr)
     mixed = cv2.addWeighted(image_bgr, weight, colorize(label, colors)[..., ::-1], 1 - weight, 0)
     if len(colors) and tuple(colors[0]) == BACKGROUND_COLOR:
         return np.where((label == 0)[..., None], image_bgr, mixed)

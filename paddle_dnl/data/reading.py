@@ -6,6 +6,7 @@ import os
 import stat
 from pathlib import Path
 
+from paddle_dnl.data.bands import is_npy, is_tiff, read_array, say_sixteen_bits, scale
 from paddle_dnl.data.untrusted import require_bounded
 from paddle_dnl.errors import DataError
 
@@ -47,46 +48,82 @@ def _require_end_of_jpeg(path: str | Path, data: bytes) -> None:
 
 
 def read_image(
-    path: str | Path, channels: int = 3, *, max_pixels: int | None = None, whole: bool = False
+    path: str | Path,
+    channels: int = 3,
+    *,
+    value_range: tuple[float, float] | None = None,
+    max_pixels: int | None = None,
+    whole: bool = False,
 ) -> np.ndarray:
-    """An image as uint8, BGR `[H, W, 3]` or grey `[H, W]` for one channel.
+    """An image as uint8, BGR `[H, W, 3]` or grey `[H, W]` for one channel; other numbers of bands as `[H, W, C]`.
 
-    EXIF orientation is applied, 16 bits become 8, alpha is dropped, CMYK and palettes become colours.
+    EXIF orientation is applied, alpha is dropped from colours, CMYK and palettes become colours. 16 bits become 8 by 65535 ->
+    255, which is said once; with `value_range`, or with other numbers of bands than 1 and 3, no bits are lost.
 
     Args:
         path: the file.
-        channels: 3 or 1.
+        channels: 3, 1, or another number of bands, of a .npy file, TIFF or PNG.
+        value_range: stored numbers that become 0 and 255; the image is then float32, see `paddle_dnl.data.bands.scale`.
         max_pixels: for pictures of strangers: only the formats and structures that `paddle_dnl.data.untrusted` allows, and
             no larger ones; checked before decoding.
         whole: refuse JPEGs that are cut off, of which OpenCV makes a picture with a grey rest.
 
     Raises:
-        DataError: missing, empty, damaged, too large, or no image.
+        DataError: missing, empty, damaged, too large, no image, or with numbers whose scale is not known.
     """
-    return decode_image(read_bytes(path), path, channels, max_pixels=max_pixels, whole=whole)
+    return decode_image(read_bytes(path), path, channels, value_range=value_range, max_pixels=max_pixels, whole=whole)
 
 
 def decode_image(
-    content: np.ndarray, path: str | Path, channels: int = 3, *, max_pixels: int | None = None, whole: bool = False
+    content: np.ndarray,
+    path: str | Path,
+    channels: int = 3,
+    *,
+    value_range: tuple[float, float] | None = None,
+    max_pixels: int | None = None,
+    whole: bool = False,
 ) -> np.ndarray:
     """`read_image` for the content of a file, uint8 with at least one byte, which errors call `path`."""
-    flag = cv2.IMREAD_GRAYSCALE if channels == 1 else cv2.IMREAD_COLOR
+    plain = channels in (1, 3) and value_range is None
+    if is_npy(content) or (is_tiff(content) and not plain):
+        image = scale(read_array(content, path, channels, max_pixels), value_range, path)
+        return np.ascontiguousarray(image[..., ::-1]) if channels == 3 else image
     data = content.tobytes() if whole or max_pixels is not None else b""
     size = None if max_pixels is None else require_bounded(data, str(path), max_pixels)
     if whole:
         _require_end_of_jpeg(path, data)
-    try:
-        image = cv2.imdecode(content, flag)
-    except cv2.error as error:
-        raise DataError(f"{path}: cannot be decoded ({str(error).strip().splitlines()[-1]})") from error
-    if image is None:
-        raise DataError(f"{path}: is not a readable image; it may be damaged or of an unknown format")
+    image = _decode(content, path, channels)
     # The orientation in the EXIF header may exchange the sides.
     if size is not None and sorted(image.shape[:2]) != sorted(size):
         raise DataError(
             f"{path}: is {image.shape[1]}x{image.shape[0]} after decoding, its header says {size[0]}x{size[1]}"
         )
-    return image
+    if plain and image.dtype == np.uint16:
+        say_sixteen_bits(path)
+        return _decode(content, path, channels, cv2.IMREAD_COLOR if channels == 3 else cv2.IMREAD_GRAYSCALE)
+    return scale(image, value_range, path)
+
+
+def _decode(content: np.ndarray, path: str | Path, channels: int, flag: int | None = None) -> np.ndarray:
+    """A picture file by OpenCV, in its own depth unless `flag` says otherwise."""
+    if flag is None:
+        kinds = {1: cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH, 3: cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH}
+        flag = kinds.get(channels, cv2.IMREAD_UNCHANGED)
+    try:
+        image = cv2.imdecode(content, flag)
+    except cv2.error as error:
+        raise DataError(f"{path}: cannot be decoded ({str(error).strip().splitlines()[-1]})") from error
+    if image is None and is_tiff(content):
+        raise DataError(
+            f"{path}: is not a TIFF of 8 or 16 bits with one, three or four bands, or it is damaged; others are read with "
+            "value_range [LO, HI] and img_channels in the dataset (--value_range LO HI)"
+        )
+    if image is None:
+        raise DataError(f"{path}: is not a readable image; it may be damaged or of an unknown format")
+    found = 1 if image.ndim == 2 else image.shape[2]
+    if found != channels:
+        raise DataError(f"{path}: has {found} bands, expected {channels} (img_channels)")
+    return cv2.cvtColor(image, cv2.COLOR_BGRA2RGBA) if channels == 4 else image
 
 
 # Pillow reads forty formats; some are lossy, some start other programs.

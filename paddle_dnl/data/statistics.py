@@ -25,6 +25,7 @@ class SampleCounts:
         pixels: of each class, int64 `[K]`.
         ignored: pixels that do not count.
         stored: the numbers in the label file, at most 257 of them.
+        values: least and greatest number of the image on the scale 0..255.
     """
 
     size: tuple[int, int]
@@ -32,14 +33,23 @@ class SampleCounts:
     pixels: np.ndarray
     ignored: int
     stored: tuple[int, ...]
+    values: tuple[float, float]
 
     @classmethod
-    def of(cls, content: np.ndarray, shape, stored: np.ndarray, label: np.ndarray, num_classes: int, ignore_index: int):
+    def of(
+        cls,
+        content: np.ndarray,
+        image: np.ndarray,
+        stored: np.ndarray,
+        label: np.ndarray,
+        num_classes: int,
+        ignore_index: int,
+    ):
         """Counts one sample.
 
         Args:
             content: bytes of the image file.
-            shape: (height, width) of the image.
+            image: on the scale 0..255.
             stored: numbers in the label file.
             label: the same in the model's classes, all of them classes or `ignore_index`.
             num_classes, ignore_index: of the dataset.
@@ -48,7 +58,8 @@ class SampleCounts:
         valid = label[label != ignore_index]
         pixels = np.bincount(valid.ravel().astype(np.int64), minlength=num_classes)[:num_classes]
         numbers = tuple(np.unique(stored)[:257].tolist())
-        return cls((int(shape[1]), int(shape[0])), digest, pixels, int(label.size - valid.size), numbers)
+        size, values = (image.shape[1], image.shape[0]), (float(image.min()), float(image.max()))
+        return cls(size, digest, pixels, int(label.size - valid.size), numbers, values)
 
 
 @dataclass
@@ -63,6 +74,7 @@ class DatasetStatistics:
         sizes: (width, height) -> images.
         stored: all numbers that occur in the label files.
         digests: of each image in the order of the dataset.
+        values: least and greatest number of all images on the scale 0..255.
     """
 
     images: int
@@ -72,6 +84,7 @@ class DatasetStatistics:
     sizes: dict[tuple[int, int], int] = field(default_factory=dict)
     stored: list[int] = field(default_factory=list)
     digests: list[str] = field(default_factory=list)
+    values: tuple[float, float] = (0.0, 255.0)
 
     @classmethod
     def merge(cls, samples: list[SampleCounts], num_classes: int) -> "DatasetStatistics":
@@ -88,6 +101,7 @@ class DatasetStatistics:
             sizes=dict(Counter(sample.size for sample in samples).most_common()),
             stored=sorted({number for sample in samples for number in sample.stored}),
             digests=[sample.digest for sample in samples],
+            values=(min((s.values[0] for s in samples), default=0), max((s.values[1] for s in samples), default=255)),
         )
 
     def to_json(self) -> dict:
@@ -195,11 +209,29 @@ def require_learnable(dataset, where: str, is_training: bool) -> None:
     absent = statistics.absent()
     if absent and is_training:
         logger.warning(f"{where}: no pixel of {_listed(names, absent)}; the model cannot learn what it never sees")
+    _say_scale(dataset, statistics, where)
     if statistics.ignored_share > 0.5:
         logger.warning(
             f"{where}: {100 * statistics.ignored_share:.0f} % of its pixels are ignored ({dataset.ignore_index}); "
             "are the labels right?"
         )
+
+
+def _say_scale(dataset, statistics: DatasetStatistics, where: str) -> None:
+    """Says how much of a `value_range` the images fill; numbers outside of it are not clipped."""
+    value_range = getattr(dataset, "value_range", None)
+    if value_range is None:
+        return
+    low, high = value_range
+    found = [low + value * (high - low) / 255 for value in statistics.values]
+    text = f"{where}: its images hold {found[0]:g} to {found[1]:g}; value_range {low:g} to {high:g} becomes 0 to 255"
+    slack = 1e-4 * (high - low)
+    if found[0] < low - slack or found[1] > high + slack:
+        logger.warning(f"{text}, what is outside is not clipped")
+    elif found[1] - found[0] < 0.05 * (high - low):
+        logger.warning(f"{text}, of which they fill {100 * (found[1] - found[0]) / (high - low):.1f} %: is it right?")
+    else:
+        logger.info(text)
 
 
 def shared_images(first: DatasetStatistics, second: DatasetStatistics) -> list[int]:

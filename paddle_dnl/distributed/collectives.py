@@ -25,6 +25,7 @@ import paddle.distributed as dist
 
 WAIT_VARIABLE = "PADDLE_DNL_WAIT_SECONDS"
 _WAIT_SECONDS = 1800.0
+_QUIET_SECONDS = 20.0  # for a launcher to end the ranks that have nothing to say; it looks every few seconds
 _CLOCK_SECONDS = 60.0  # by which the clocks of two machines may differ
 
 
@@ -52,11 +53,13 @@ def initialise() -> None:
     From here on the end of any process ends all of them, with a line that names the one (`distributed/watch.py`).
 
     Raises:
-        DistributedError: the processes do not find each other, or are of different versions.
+        DistributedError: the processes do not find each other, are of different versions, or were launched for GPUs that
+            this Paddle cannot use.
     """
     if world_size() == 1 or watch.is_on():
         return
     wait_seconds()
+    _require_gpus()
     if not dist.is_initialized():
         try:
             dist.init_parallel_env()
@@ -70,6 +73,30 @@ def initialise() -> None:
     host, port = socket.gethostname(), _store_address().rpartition(":")[0]
     watch.start(rank(), host, port, _agree)
     _compare_machines(host)
+
+
+def _require_gpus() -> None:
+    """Refuses a launch for GPUs on a machine without them, of which Paddle says nothing before the first exchange fails.
+
+    Rank 0 says it, the others wait for the launcher to end them, so that a job of many ranks is answered in one line.
+
+    Raises:
+        DistributedError: names the GPUs and the launch that works on a CPU.
+    """
+    has_gpus = paddle.is_compiled_with_cuda() and paddle.device.cuda.device_count() > 0
+    if has_gpus or "FLAGS_selected_gpus" not in os.environ or os.environ.get("PADDLE_DISTRI_BACKEND") == "gloo":
+        return
+    if not is_main():
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        time.sleep(_QUIET_SECONDS)
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    wanted = f"GPUs (CUDA_VISIBLE_DEVICES={given})" if given else "GPUs"
+    why = "sees none" if paddle.is_compiled_with_cuda() else "is built for CPU only"
+    raise DistributedError(
+        f"{world_size()} processes were launched for {wanted}, and this PaddlePaddle {why}; install paddlepaddle-gpu, or launch "
+        f"on the CPU: unset CUDA_VISIBLE_DEVICES, and python -m paddle.distributed.launch --nproc_per_node {world_size()} "
+        "--backend gloo ..."
+    )
 
 
 def _store_address() -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from paddle_dnl.data.classes import classes_of
 from paddle_dnl.data.overlay import encode_label_png
+from paddle_dnl.data.probability_files import probability_file
 from paddle_dnl.distributed import collectives
 from paddle_dnl.errors import DataError, UsageError
 from paddle_dnl.evaluation import class_table
@@ -43,14 +44,6 @@ class OutputOptions:
     save_pred: bool = False
     save_prob: str | None = None
     cityscapes_submission: bool = False
-
-
-def probability_file(probabilities: np.ndarray, kind: str) -> bytes:
-    """The content of an .npz with `probabilities` `[K, h, w]`: `float16`, or `uint8` for 255 times them, rounded."""
-    kept = np.rint(probabilities * 255).astype(np.uint8) if kind == "uint8" else probabilities.astype(np.float16)
-    content = io.BytesIO()
-    np.savez_compressed(content, probabilities=kept)
-    return content.getvalue()
 
 
 class EvalOutputs:

@@ -7,12 +7,12 @@ from pathlib import Path
 from paddle_dnl import registry
 from paddle_dnl.data.classes import ClassInfo, classes_of_config
 from paddle_dnl.data.image_files import find_images
+from paddle_dnl.data.image_format import ImageFormat
 from paddle_dnl.data.overlay import as_label, overlay, save_image, save_label_png
-from paddle_dnl.data.reading import read_image
+from paddle_dnl.data.probability_files import probability_file
 from paddle_dnl.data.transforms import Compose
 from paddle_dnl.errors import UsageError
 from paddle_dnl.evaluation.inference import infer, infer_augmented, restore
-from paddle_dnl.evaluation.outputs import probability_file
 from paddle_dnl.files.atomic import write_bytes
 from paddle_dnl.files.outputs import check_outputs
 from paddle_dnl.log import logger, progress
@@ -65,12 +65,14 @@ def predict(
     average: str = "logits",
     align_corners: bool = False,
     save_prob: str | None = None,
+    value_range: list[float] | None = None,
     inputs: Iterable[str | Path | None] = (),
 ) -> int:
     """Predicts every image and writes `pseudo_color_prediction/NAME.png` and `added_prediction/NAME.png`.
 
-    With `save_prob` also `probabilities/NAME.npz`, see `paddle_dnl.evaluation.outputs.probability_file`. NAME is the image's
-    path below what `image_path` names; images are read in the dataset's `img_channels`. Returns the number of images. The
+    With `save_prob` also `probabilities/NAME.npz`, see `paddle_dnl.data.probability_files`. NAME is the image's
+    path below what `image_path` names; images are read in the dataset's `img_channels`
+    and `value_range`, in place of which one may be given. Returns the number of images. The
     settings from `aug_eval` on are those of `paddle_dnl.evaluation.evaluator.evaluate`.
 
     Raises:
@@ -82,9 +84,9 @@ def predict(
     dataset_cfg = config.val_dataset_cfg
     colors = _colors(custom_color, classes_of_config(config))
     transforms = [registry.build(cfg, "transform") for cfg in dataset_cfg.get("transforms", [])]
-    channels = dataset_cfg.get("img_channels", 3)
-    compose = Compose(transforms, img_channels=channels)
-    images = find_images(image_path)
+    image_format = ImageFormat.of(dataset_cfg if value_range is None else {**dataset_cfg, "value_range": value_range})
+    compose = Compose(transforms, img_channels=image_format.channels)
+    images = find_images(image_path, image_format.endings)
     folders = [Path(save_dir) / name for name in FOLDERS]
     targets = [folder / name.with_suffix(".png") for _, name in images for folder in folders[:2]]
     targets += [folders[2] / name.with_suffix(".npz") for _, name in images] if save_prob else []
@@ -94,7 +96,7 @@ def predict(
     logger.info(f"Start to predict {len(images)} images...")
     model.eval()
     for path, name in progress(images, "predict"):
-        picture = read_image(path, channels)
+        picture = image_format.read(path)
         data = compose({"img": picture})
         batch = paddle.to_tensor(data["img"][None])
         with paddle.no_grad(), amp.autocast(precision, amp_level):

@@ -8,11 +8,13 @@ import hashlib
 import re
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import paddle_dnl
 from paddle_dnl.data.overlay import encode_image, encode_label_png, overlay
+from paddle_dnl.data.probability_files import probability_file
 from paddle_dnl.deployment.runtime.predictor import Predictor
+from paddle_dnl.errors import UsageError
 from paddle_dnl.log import logger
 
 from fastapi import FastAPI, Query, Request, Response
@@ -103,6 +105,7 @@ _WRONG = {
     504: "Not finished in time",
 }
 _PROBLEMS = {status: {"model": Problem, "description": text} for status, text in _WRONG.items()}
+_NPZ = {200: {"content": {"application/zip": _binary}, "description": "An .npz"}}
 _PNG = {200: {"content": {"image/png": _binary}, "description": "A PNG of the picture's size"}}
 
 
@@ -208,6 +211,19 @@ def _add_segmentation(app: FastAPI, service: Service) -> None:
             return encode_image(overlay(picture, found, classes.colors, 1 - opacity))
 
         return await service.segment(request, Work(finish, needs_picture=True), "image/png")
+
+    @app.post("/v1/probabilities", response_class=Response, responses=_PROBLEMS | _NPZ, openapi_extra=_BODY)
+    async def probabilities(request: Request, kind: Literal["float16", "uint8"] = "float16") -> Response:
+        """The probability of each class in each pixel: an .npz with `probabilities` [K, H, W]; uint8 holds them times 255.
+
+        Only of models that are exported with `--output_op softmax` or `none`; others answer 422.
+        """
+        try:
+            service.pipeline.predictor.require_scores()
+        except UsageError:
+            return _error(422, "this model gives classes, not probabilities; export it with --output_op softmax")
+        work = Work(lambda found, _: probability_file(found, kind), needs_scores=True)
+        return await service.segment(request, work, "application/zip")
 
     @app.post("/v1/shares", response_model=Shares, responses=_PROBLEMS, openapi_extra=_BODY)
     async def class_shares(request: Request) -> Response:

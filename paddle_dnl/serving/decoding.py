@@ -9,9 +9,9 @@ import sys
 import threading
 import weakref
 
-from paddle_dnl.data.reading import decode_image
+from paddle_dnl.data.image_format import ImageFormat
 from paddle_dnl.data.untrusted import TooLarge, UnknownFormat
-from paddle_dnl.errors import DataError
+from paddle_dnl.errors import PaddleDnlError
 from paddle_dnl.log import logger
 
 import cv2
@@ -22,6 +22,8 @@ from .refusal import Refusal
 # Address space of a worker beyond what it takes when it starts: the decoder's own, and per pixel three channels of 16 bits, twice
 # (a turned copy), with room to spare.
 _MEMORY, _MEMORY_PER_PIXEL = 512 << 20, 24
+# Of a picture with many bands: the file, its numbers of up to 8 bytes, and float32 twice.
+_MEMORY_PER_VALUE = 24
 # A new worker imports NumPy and OpenCV before it answers.
 _START_SECONDS = 60
 _STATUS = {UnknownFormat: 415, TooLarge: 413}
@@ -33,12 +35,12 @@ class DecodePool:
     Args:
         workers: processes; `decode` blocks while all are busy.
         seconds: time limit of one picture.
-        channels: 3 for BGR, 1 for grey.
+        image_format: number of bands and scale.
         max_pixels: see `paddle_dnl.data.untrusted.require_bounded`.
     """
 
-    def __init__(self, workers: int, seconds: float, channels: int, max_pixels: int):
-        self._settings = (seconds, channels, max_pixels)
+    def __init__(self, workers: int, seconds: float, image_format: ImageFormat, max_pixels: int):
+        self._settings = (seconds, image_format, max_pixels)
         self._seconds = seconds
         self._idle: queue.Queue[_Worker] = queue.Queue()
         self._all = [_Worker(self._settings) for _ in range(workers)]
@@ -96,7 +98,7 @@ class _Worker:
                 status, value = self._connection.recv()
                 picture = None
                 if status == 200:
-                    picture = np.frombuffer(self._connection.recv_bytes(), np.uint8).reshape(value)
+                    picture = np.frombuffer(self._connection.recv_bytes(), value[1]).reshape(value[0])
             finally:
                 timer.cancel()
         except (EOFError, OSError) as error:
@@ -158,12 +160,15 @@ def _limit_memory(extra: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (taken + extra, taken + extra))
 
 
-def _work(connection, seconds: float, channels: int, max_pixels: int) -> None:
+def _work(connection, seconds: float, image_format: ImageFormat, max_pixels: int) -> None:
     """The worker process: decodes until the connection closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     cv2.setNumThreads(1)
-    _limit_memory(_MEMORY + _MEMORY_PER_PIXEL * max_pixels)
+    per_pixel = _MEMORY_PER_PIXEL
+    if image_format != ImageFormat(image_format.channels) or image_format.channels not in (1, 3):
+        per_pixel = _MEMORY_PER_VALUE * image_format.channels
+    _limit_memory(_MEMORY + per_pixel * max_pixels)
     connection.send_bytes(b"ready")
     while True:
         try:
@@ -176,9 +181,9 @@ def _work(connection, seconds: float, channels: int, max_pixels: int) -> None:
         picture, answer = None, None
         try:
             data = np.frombuffer(content, np.uint8)
-            picture = np.ascontiguousarray(decode_image(data, "picture", channels, max_pixels=max_pixels, whole=True))
-            answer = (200, picture.shape)
-        except DataError as error:
+            picture = np.ascontiguousarray(image_format.decode(data, "picture", max_pixels=max_pixels, whole=True))
+            answer = (200, (picture.shape, picture.dtype.str))
+        except PaddleDnlError as error:  # or a library that is not installed
             answer = (_STATUS.get(type(error), 422), str(error))
         except (MemoryError, cv2.error):
             answer = (422, "picture: needs more memory to decode than is allowed")

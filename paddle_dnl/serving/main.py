@@ -42,9 +42,8 @@ def load(settings: Settings) -> Predictor:
     )
     limits = {"wrong_size": settings.wrong_size, "tile": settings.tile, "max_pixels": settings.max_pixels}
     predictor = Predictor(settings.model, engine=engine, **limits)
-    channels = 1 if (predictor.files.input_shape or [None, 3])[1] == 1 else 3
     height, width = predictor.files.fixed_size or _WARM_UP
-    predictor.run(np.zeros((1, channels, height, width), np.float32))
+    predictor.run(np.zeros((1, predictor.image_format.channels, height, width), np.float32))
     return predictor
 
 

@@ -26,6 +26,9 @@ from .refusal import Refusal
 from .results import ClassNames
 from .settings import Settings
 
+# Height times width times classes of an answer with probabilities: 200 MB as float32.
+MAX_PROBABILITIES = 50_000_000
+
 
 @dataclass
 class Work:
@@ -33,6 +36,7 @@ class Work:
 
     finish: Callable[[np.ndarray, np.ndarray | None], bytes]
     needs_picture: bool = False
+    needs_scores: bool = False
     milliseconds: dict[str, float] = field(default_factory=dict)
     future: Future | None = None
     wanted: bool = True
@@ -72,7 +76,9 @@ class Pipeline:
         # Waiting for more pictures is of no use to a model that takes one at a time.
         wait = settings.batch_wait_ms / 1000 if self.max_batch > 1 else 0
         self.queue = BatchQueue(predictor.run, self.max_batch, wait, metrics.ran)
-        self.decoders = DecodePool(settings.workers, settings.decode_seconds, predictor.channels, settings.max_pixels)
+        self.decoders = DecodePool(
+            settings.workers, settings.decode_seconds, predictor.image_format, settings.max_pixels
+        )
         self._pool = ThreadPoolExecutor(settings.workers, thread_name_prefix="pictures")
         self._pixel_slots = asyncio.Semaphore(3 * self.max_batch)
         self._inside = self._receiving = 0
@@ -142,7 +148,9 @@ class Pipeline:
         loop = asyncio.get_running_loop()
         try:
             with work.step("read"):
-                tensor, info, picture = await self._in_thread(self._prepare, content, work.needs_picture)
+                tensor, info, picture = await self._in_thread(
+                    self._prepare, content, work.needs_picture, work.needs_scores
+                )
             work.require_wanted()
             if isinstance(tensor, Tiled):
                 with work.step("run"):
@@ -166,9 +174,14 @@ class Pipeline:
     async def _in_thread(self, function, *args):
         return await asyncio.get_running_loop().run_in_executor(self._pool, function, *args)
 
-    def _prepare(self, content: bytes, needs_picture: bool):
+    def _prepare(self, content: bytes, needs_picture: bool, needs_scores: bool):
         picture = self.decoders.decode(content)
-        tensor, info = self.predictor.preprocess(picture, "picture")
+        values = picture.shape[0] * picture.shape[1] * len(self.classes.names)
+        if needs_scores and values > MAX_PROBABILITIES:
+            raise Refusal(
+                413, f"{values} probabilities for this picture; {MAX_PROBABILITIES} are allowed, send a smaller one"
+            )
+        tensor, info = self.predictor.prepare(picture, "picture")
         return tensor, info, picture if needs_picture else None
 
     def _run_tiles(self, picture: Tiled, work: Work) -> np.ndarray:
@@ -178,9 +191,11 @@ class Pipeline:
             work.require_wanted()
             return [future.result() for future in [self.queue.submit(tensor) for tensor in batch]]
 
-        return self.predictor.run_tiled(picture, run)
+        return self.predictor.run_tiled(picture, run, with_scores=work.needs_scores)
 
     def _finish(self, output: np.ndarray, info: list, picture: np.ndarray | None, work: Work) -> bytes:
+        if work.needs_scores:
+            return work.finish(self.predictor.probabilities(output, info), picture)
         return work.finish(self.predictor.postprocess(output, info), picture)
 
     def stop(self) -> None:

@@ -43,6 +43,11 @@ def autocast(precision: str, amp_level: str = "O1"):
     return paddle.amp.auto_cast(level=amp_level, dtype=_DTYPES[precision], custom_black_list=_KEEP_FLOAT32)
 
 
+def decorate(model: paddle.nn.Layer, optimizer, precision: str) -> tuple:
+    """Model and optimizer of level O2: weights in half precision, master weights in float32."""
+    return paddle.amp.decorate(model, optimizer, level="O2", dtype=_DTYPES[precision], save_dtype="float32")
+
+
 class _PassThrough:
     """The interface of the loss scaler for precisions that need none."""
 

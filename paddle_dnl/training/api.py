@@ -11,7 +11,7 @@ from paddle_dnl.evaluation import evaluator
 from paddle_dnl.evaluation.evaluator import EvalResult
 from paddle_dnl.evaluation.transform_check import require_restorable
 from paddle_dnl.models.build import build_model
-from paddle_dnl.training.options import Progress, TrainOptions
+from paddle_dnl.training.options import TrainOptions, TrainState
 from paddle_dnl.training.trainer import Trainer
 
 
@@ -23,7 +23,7 @@ def train(
     learning_rate: float | None = None,
     opts: list[str] | None = None,
     **options,
-) -> Progress:
+) -> TrainState:
     """Trains as train.py does.
 
     Args:

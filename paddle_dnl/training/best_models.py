@@ -7,7 +7,7 @@ from pathlib import Path
 from paddle_dnl.errors import CheckpointError
 from paddle_dnl.log import logger
 from paddle_dnl.training import checkpoint
-from paddle_dnl.training.options import Progress
+from paddle_dnl.training.options import TrainState
 from paddle_dnl.weights.safe_pickle import read_pickle
 
 BEST, EMA_BEST = "best_model", "ema_best_model"
@@ -15,14 +15,14 @@ NAMES = (BEST, EMA_BEST)
 _SCORES = {BEST: "best_miou", EMA_BEST: "best_ema_miou"}
 
 
-def _candidates(name: str, resumed_from: Path, progress: Progress) -> Iterator[Path]:
+def _candidates(name: str, resumed_from: Path, progress: TrainState) -> Iterator[Path]:
     yield resumed_from.parent / name
     if name == BEST:  # may have been renamed, or is there under its number only
         yield resumed_from
         yield resumed_from.parent / f"iter_{progress.best_iteration}"
 
 
-def _is_the_best(folder: Path, name: str, progress: Progress) -> bool:
+def _is_the_best(folder: Path, name: str, progress: TrainState) -> bool:
     """Whether a folder is whole and the one that had the best score, not another run's or a later one."""
     try:
         manifest = checkpoint.verify(folder)
@@ -34,7 +34,7 @@ def _is_the_best(folder: Path, name: str, progress: Progress) -> bool:
     return isinstance(states, dict) and states.get(_SCORES[name]) == getattr(progress, _SCORES[name])
 
 
-def carry_over(resumed_from: Path, save_dir: Path, progress: Progress) -> None:
+def carry_over(resumed_from: Path, save_dir: Path, progress: TrainState) -> None:
     """Sees to it that a best score which a resumed run knows belongs to a folder in `save_dir`.
 
     Where there is none of that name, the one of the resumed run is linked; where that is gone too, the score is forgotten,
@@ -60,13 +60,13 @@ def carry_over(resumed_from: Path, save_dir: Path, progress: Progress) -> None:
         _forget(name, progress)
 
 
-def _forget(name: str, progress: Progress) -> None:
+def _forget(name: str, progress: TrainState) -> None:
     setattr(progress, _SCORES[name], -1.0)
     if name == BEST:
         progress.best_iteration = -1
 
 
-def forget_all(progress: Progress) -> None:
+def forget_all(progress: TrainState) -> None:
     """For a folder that was deleted with all that was the best: the next evaluation gives a best model again."""
     for name in _SCORES:
         _forget(name, progress)

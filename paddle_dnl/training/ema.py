@@ -18,16 +18,23 @@ class ModelEMA:
         self.decay = decay
         self.model = copy.deepcopy(model)
         self.model.eval()
+        self._pairs: list[tuple[paddle.Tensor, paddle.Tensor]] | None = None  # average and what is averaged
         for parameter in self.model.parameters():
             parameter.stop_gradient = True
 
     @paddle.no_grad()
     def update(self, model: paddle.nn.Layer, step: int) -> None:
-        """Takes in the weights after optimizer step number `step`, counted from 1."""
+        """Takes in the weights after optimizer step number `step`, counted from 1; in place, without reading them."""
+        if self._pairs is None:
+            current = model.state_dict()
+            self._pairs = [(average, current[key]) for key, average in self.model.state_dict().items()]
         decay = min(self.decay, 1 - 1 / (step + 1))
-        current = model.state_dict()
-        for key, average in self.model.state_dict().items():
-            value = current[key]
+        shares: dict = {}
+        for average, value in self._pairs:
             if paddle.is_floating_point(average):
-                value = average * decay + value.astype(average.dtype) * (1 - decay)
-            average.set_value(value)
+                if average.dtype not in shares:
+                    shares[average.dtype] = paddle.full([], 1 - decay, average.dtype)
+                value = value if value.dtype == average.dtype else value.astype(average.dtype)
+                average.lerp_(value, shares[average.dtype])
+            else:
+                average.set_value(value)

@@ -1,21 +1,34 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a training run tells: log lines as PaddleSeg writes them, and VisualDL scalars and images under its tags."""
 
+import contextlib
 import time
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 
+from paddle_dnl.distributed import collectives
 from paddle_dnl.log import logger
 from paddle_dnl.optional import not_installed
 from paddle_dnl.training.run_records import RunRecords
 
 import numpy as np
+import paddle
 
 
 def format_seconds(seconds: float) -> str:
     """`HH:MM:SS` of a duration in seconds."""
     seconds = int(seconds)
     return f"{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
+
+
+def gpu_memory() -> str:
+    """Peak memory of the GPU as PaddleSeg's log lines give it, in MiB; nothing where Paddle is built for other devices."""
+    if not paddle.is_compiled_with_cuda():
+        return ""
+    cuda = paddle.device.cuda
+    reserved, allocated = cuda.max_memory_reserved() // 2**20, cuda.max_memory_allocated() // 2**20
+    return f", max_mem_reserved: {reserved} MB, max_mem_allocated: {allocated} MB"
 
 
 class TrainLog:
@@ -28,11 +41,25 @@ class TrainLog:
         batch_size: images per step of this process, for the `ips:` field.
         save_dir: where VisualDL files go.
         use_vdl: whether to write them.
-        is_main: of several processes only this one writes files: VisualDL's, and those of `RunRecords`.
+        is_main: whether to write files: VisualDL's, and those of `RunRecords`; by default rank 0 does.
+        print_mem_info: add `gpu_memory` to the lines.
     """
 
-    def __init__(self, *, iters, log_iters, steps_per_epoch, batch_size, save_dir: Path, use_vdl: bool, is_main=True):
+    def __init__(
+        self,
+        *,
+        iters,
+        log_iters,
+        steps_per_epoch,
+        batch_size,
+        save_dir: Path,
+        use_vdl: bool,
+        is_main: bool | None = None,
+        print_mem_info: bool = True,
+    ):
         self.iters, self.log_iters, self.batch_size = iters, log_iters, batch_size
+        self.print_mem_info = print_mem_info
+        is_main = collectives.is_main() if is_main is None else is_main
         self.steps_per_epoch = steps_per_epoch
         self.writer = None
         if use_vdl and is_main:
@@ -59,16 +86,26 @@ class TrainLog:
         """Lets the clock run again."""
         self._since += time.perf_counter() - self._paused_at
 
-    def read(self, seconds: float) -> None:
-        """Adds time spent waiting for data."""
-        self._reader_seconds += seconds
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[None]:
+        """Counts the time inside as waiting for data."""
+        began = time.perf_counter()
+        yield
+        self._reader_seconds += time.perf_counter() - began
 
-    def step(self, iteration: int, losses: dict[str, float], lr: float) -> None:
-        """Takes in one step's weighted losses; writes a line when it is due."""
+    def is_due(self, iteration: int) -> bool:
+        """Whether a line belongs behind this step."""
+        return iteration % self.log_iters == 0 or iteration == self.iters
+
+    def add(self, losses: dict[str, float], steps: int) -> None:
+        """Takes in the mean losses of some steps."""
         for name, value in losses.items():
-            self._losses[name] += value
-        self._count += 1
-        if iteration % self.log_iters == 0 or iteration == self.iters:
+            self._losses[name] += value * steps
+        self._count += steps
+
+    def line_if_due(self, iteration: int, lr: float) -> None:
+        """Writes a line where one is due."""
+        if self.is_due(iteration):
             self._line(iteration, lr)
 
     def _line(self, iteration: int, lr: float) -> None:
@@ -77,10 +114,11 @@ class TrainLog:
         means = {name: total / self._count for name, total in self._losses.items()}
         loss = sum(means.values())
         epoch = (iteration - 1) // self.steps_per_epoch + 1
+        memory = gpu_memory() if self.print_mem_info else ""
         logger.info(
             f"[TRAIN] epoch: {epoch}, iter: {iteration}/{self.iters}, loss: {loss:.4f}, lr: {lr:.6f}, "
-            f"batch_cost: {seconds:.4f}, reader_cost: {reader:.5f}, ips: {self.batch_size / seconds:.4f} samples/sec "
-            f"| ETA {format_seconds((self.iters - iteration) * seconds)}"
+            f"batch_cost: {seconds:.4f}, reader_cost: {reader:.5f}, ips: {self.batch_size / seconds:.4f} samples/sec"
+            f"{memory} | ETA {format_seconds((self.iters - iteration) * seconds)}"
         )
         scalars = {"Train/loss": loss, "Train/lr": lr, "Train/batch_cost": seconds, "Train/reader_cost": reader}
         if len(means) > 1:

@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""NaN and infinity in training: found before they reach a weight or a file, and named.
+"""NaN and infinity in training: found before they reach a checkpoint, and named.
+
+Losses and gradients are checked on the device. The host reads the result where it reads losses: at log lines, before each
+save, and every few seconds (`training/loss_window.py`).
 
 | where | what happens |
 |---|---|
 | input | the run stops; the message has the file (`training/sampling.py`) |
-| loss, of any rank | the run stops before the update; the message has loss, rank, pictures, and weights that were bad before |
-| gradient, without loss scaling | the run stops before the update; the message has the parameters |
+| loss, of any rank | the run stops at the next read; the message has step, loss, rank, pictures, and weights bad before |
+| gradient, without loss scaling | checked at a read, before the update: the run stops; the message has the parameters |
 | gradient, with loss scaling | the update is skipped and the scale halved; at a scale below 1 the run stops |
 | weight, buffer, optimizer slot, average | no checkpoint is written, the run stops; the message has the tensor |
 """
@@ -29,7 +32,8 @@ def _listed(names: list[str]) -> str:
     return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
 
 
-def _gradients(model: paddle.nn.Layer) -> Iterator[tuple[str, paddle.Tensor]]:
+def gradients(model: paddle.nn.Layer) -> Iterator[tuple[str, paddle.Tensor]]:
+    """Parameters' names and gradients, of those that have one."""
     return ((name, p.grad) for name, p in model.named_parameters() if p.grad is not None)
 
 
@@ -93,7 +97,7 @@ def require_finite_gradients(iteration: int, model: paddle.nn.Layer, scaler, sav
         NonFiniteError: names the parameters.
     """
     if not scaler.skips:
-        bad = bad_names(_gradients(model))
+        bad = bad_names(gradients(model))
         if bad:
             text = f"iter {iteration}: the gradient of {_listed(bad)} is NaN or infinite; the weights were not changed"
             raise NonFiniteError(f"{text}. {_advice(saved)}")
@@ -106,6 +110,6 @@ def require_useful_scale(iteration: int, model: paddle.nn.Layer, scaler, saved: 
         NonFiniteError: names the parameters.
     """
     if scaler.skipped and scaler.scale_now < 1:
-        bad = _listed(bad_names(_gradients(model)))
+        bad = _listed(bad_names(gradients(model)))
         text = f"iter {iteration}: the gradient of {bad} is NaN or infinite at a loss scale of {2 * scaler.scale_now:g}"
         raise NonFiniteError(f"{text}; all updates would be skipped. {_advice(saved)}")

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a training is told at its start, and what changes while it goes."""
+"""TrainOptions: flags of a run. TrainState: what a checkpoint stores besides weights and optimizer."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass
@@ -27,11 +27,12 @@ class TrainOptions:
     profiler_options: str | None = None
     skip_bad_samples: bool = False
     allow_recipe_changes: bool = False
+    print_mem_info: bool = True
 
 
 @dataclass
-class Progress:
-    """What changes while training, beside weights and optimizer; it is stored in each checkpoint."""
+class TrainState:
+    """What a checkpoint stores besides weights and optimizer."""
 
     iteration: int = 0
     best_miou: float = -1.0
@@ -39,3 +40,17 @@ class Progress:
     best_ema_miou: float = -1.0
     evaluations_without_gain: int = 0
     evaluation_due: bool = False  # a signal came before it was done
+    scaler: dict = field(default_factory=dict)  # of the loss scaler
+    layout: dict = field(default_factory=dict)  # what must stay the same for a resumed run to continue the first
+
+    def take_scores(self, scores: dict[str, float]) -> tuple[bool, bool]:
+        """Notes an evaluation's `mIoU` and `Ema_mIoU`, empty where there was none; whether each is the best so far."""
+        better = scores.get("mIoU", -1.0) > self.best_miou
+        better_ema = scores.get("Ema_mIoU", -1.0) > self.best_ema_miou
+        if better:
+            self.best_miou, self.best_iteration = scores["mIoU"], self.iteration
+        if better_ema:
+            self.best_ema_miou = scores["Ema_mIoU"]
+        if scores:
+            self.evaluations_without_gain = 0 if better or better_ema else self.evaluations_without_gain + 1
+        return better, better_ema

@@ -2,8 +2,8 @@
 """A picture of what the model sees during training: image, truth and prediction side by side."""
 
 from paddle_dnl.data.classes import classes_of
-from paddle_dnl.data.overlay import as_label, colorize
-from paddle_dnl.data.reading import read_image
+from paddle_dnl.data.image_format import ImageFormat
+from paddle_dnl.data.overlay import as_label, colorize, displayed
 from paddle_dnl.evaluation.inference import infer, restore
 
 import numpy as np
@@ -28,6 +28,6 @@ def preview(model: paddle.nn.Layer, dataset, settings: dict) -> np.ndarray:
     if was_training:
         model.train()
     colors = classes_of(dataset).colors
-    image = read_image(dataset.file_list[0][0])[..., ::-1]
+    image = displayed(ImageFormat.of(dataset).read(dataset.file_list[0][0]))[..., ::-1]
     truth = as_label(np.squeeze(sample["label"]))
     return np.concatenate([image, colorize(truth, colors), colorize(label, colors)], axis=1)

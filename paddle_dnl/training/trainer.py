@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Training, in the order things happen: build, resume, then loop { step, log, evaluate, save }."""
 
-import time
+import contextlib
 from pathlib import Path
 
 from paddle_dnl import registry
@@ -18,7 +18,8 @@ from paddle_dnl.startup import allocator
 from paddle_dnl.training import amp, best_models, checkpoint, nan_guard, preflight, published, recipe_changes
 from paddle_dnl.training.ema import ModelEMA
 from paddle_dnl.training.logs import TrainLog
-from paddle_dnl.training.options import Progress, TrainOptions
+from paddle_dnl.training.loss_window import Found, LossWindow, all_finite
+from paddle_dnl.training.options import TrainOptions, TrainState
 from paddle_dnl.training.preview import preview
 from paddle_dnl.training.profiling import make_profiler
 from paddle_dnl.training.run_folder import RunFolder
@@ -50,7 +51,7 @@ class Trainer:
         self.config, self.options = config, options
         collectives.initialise()
         published.announce(config, options.precision)
-        self.progress = Progress()
+        self.state = TrainState()
         self._choose_seed()
         if options.resume_model is None:
             preflight.fetch_start_weights(config)  # before data are read, which may take minutes
@@ -70,11 +71,10 @@ class Trainer:
     # ------------------------------------------------------------------------------------------ build
 
     def _choose_seed(self) -> None:
-        seed = self.options.seed
-        if seed is None:
-            seed = collectives.broadcast_object(int(np.random.SeedSequence().entropy % 2**31))
-        self.seed = seed
-        paddle.seed(seed)
+        self.seed = self.options.seed
+        if self.seed is None:
+            self.seed = collectives.broadcast_object(int(np.random.SeedSequence().entropy % 2**31))
+        paddle.seed(self.seed)
 
     def _build_data(self) -> None:
         config = self.config
@@ -84,6 +84,7 @@ class Trainer:
         if self.options.do_eval:
             self.val_dataset = registry.build(config.val_dataset_cfg, "dataset", "val_dataset")
         preflight.check_data(self.train_dataset, self.val_dataset, self.options)
+        self.fingerprint = dataset_fingerprint(self.train_dataset)  # once: of a million files it takes seconds
         self.accumulate = config.dic.get("grad_accum_iters", 1)
         self.sampler = PositionSampler(
             len(self.train_dataset) * self.options.repeats,
@@ -107,10 +108,7 @@ class Trainer:
         if self.precision != "fp32":
             logger.info(f"AMP in {self.precision}, level {options.amp_level}")
             if options.amp_level == "O2":
-                dtype = {"fp16": "float16", "bf16": "bfloat16"}[self.precision]
-                self.model, self.optimizer = paddle.amp.decorate(
-                    self.model, self.optimizer, level="O2", dtype=dtype, save_dtype="float32"
-                )
+                self.model, self.optimizer = amp.decorate(self.model, self.optimizer, self.precision)
         self.scaler = amp.make_scaler(self.precision)
         self.ema = ModelEMA(self.model, self.config.dic.get("ema_decay", 0.999)) if options.use_ema else None
         self.forward = self.model
@@ -158,7 +156,7 @@ class Trainer:
             "world_size": collectives.world_size(),
             "grad_accum_iters": self.accumulate,
             "train_images": len(self.train_dataset) * self.options.repeats,
-            "train_files": dataset_fingerprint(self.train_dataset),
+            "train_files": self.fingerprint,
             "precision": self.precision,
         }
 
@@ -171,26 +169,26 @@ class Trainer:
         ema = self.ema.model if self.ema else None
         into = {"model": self.model, "optimizer": self.optimizer, "ema": ema}
         states = checkpoint.load_checkpoint(folder, **into, fresh_optimizer=self.options.fresh_optimizer)
-        progress = Progress(**{k: v for k, v in states.items() if k in Progress.__dataclass_fields__})
-        recipe_changes.require_remaining(folder, progress.iteration, self.config.iters)
+        state = TrainState(**{k: v for k, v in states.items() if k in TrainState.__dataclass_fields__})
+        recipe_changes.require_remaining(folder, state.iteration, self.config.iters)
         if collectives.is_main():
-            best_models.carry_over(folder, self.save_dir, progress)
-        self.progress = collectives.broadcast_object(progress)
-        self.scaler.load_state_dict(states.get("scaler") or {})
-        before = states.get("layout", {})
+            best_models.carry_over(folder, self.save_dir, state)
+        self.state = collectives.broadcast_object(state)
+        self.scaler.load_state_dict(self.state.scaler or {})
+        before = self.state.layout
         if self.options.seed is None and "seed" in before:
             self.seed = self.sampler.seed = before["seed"]
         changed = [f"{k} {before[k]} -> {v}" for k, v in self._layout().items() if k in before and before[k] != v]
         if changed:
             logger.warning(f"resuming with {', '.join(changed)}: the samples will not be those of an unbroken run")
-        self.sampler.first_step = self.progress.iteration * self.accumulate
-        logger.info(f"resumed from {folder} at iter {self.progress.iteration}")
+        self.sampler.first_step = self.state.iteration * self.accumulate
+        logger.info(f"resumed from {folder} at iter {self.state.iteration}")
 
     # ------------------------------------------------------------------------------------------ loop
 
-    def run(self) -> Progress:
+    def run(self) -> TrainState:
         """Trains to the end of the schedule, or to an early stop or a signal; returns where it stands."""
-        options, iters = self.options, self.config.iters
+        options, state, iters = self.options, self.state, self.config.iters
         self.log = TrainLog(
             iters=iters,
             log_iters=options.log_iters,
@@ -198,30 +196,32 @@ class Trainer:
             batch_size=self.config.batch_size * self.accumulate,
             save_dir=self.save_dir,
             use_vdl=options.use_vdl,
-            is_main=collectives.is_main(),
+            print_mem_info=options.print_mem_info,
         )
-        logger.info(f"training {self.progress.iteration} -> {iters} iters, seed {self.seed}, output in {self.save_dir}")
+        logger.info(f"training {state.iteration} -> {iters} iters, seed {self.seed}, output in {self.save_dir}")
         is_plain = not options.to_static_training and options.amp_level != "O2"  # as the plan's probe needs the layers
         if self.val_dataset is not None and collectives.is_main() and is_plain:
             announce_evaluation(self.model, self.val_dataset, self.config.test_config_while_training)
-        batches = self._batches()
-        stop = self.stop = StopSignal()
+        # One loader for the whole run: its workers are started once and read ahead across epochs.
+        dataset = PositionedDataset(self.train_dataset, self.seed)
+        batches = load_batches(dataset, self.sampler, stack_training, options.num_workers)
+        self.window = LossWindow(self.accumulate)
+        self.stop = StopSignal()
         profiler = make_profiler(options.profiler_options, self.save_dir)
         try:
             self.model.train()
-            interrupted = self.progress.evaluation_due and self._evaluate_and_save(interrupted=False)
-            while not interrupted and self.progress.iteration < iters and not self._converged():
-                self.progress.iteration += 1
-                losses = self._step(batches)
-                self.log.step(self.progress.iteration, losses, self._next_lr())
+            interrupted = state.evaluation_due and self._evaluate_and_save(interrupted=False)
+            while not interrupted and state.iteration < iters and not self._converged():
+                state.iteration += 1
+                found = self._step(batches)
                 profiler.step()
-                interrupted = collectives.any_rank(stop.seen)
+                interrupted = found is not None and found.stop
                 if interrupted or self._is_save_point():
                     interrupted = self._evaluate_and_save(interrupted)
             if interrupted:
-                logger.warning(f"stopped by signal at iter {self.progress.iteration}; --resume_model auto goes on")
+                logger.warning(f"stopped by signal at iter {state.iteration}; --resume_model auto goes on")
             collectives.finish()
-            return self.progress
+            return state
         except WorkerError as error:
             raise save_and_explain(self, error) from error
         finally:
@@ -229,56 +229,55 @@ class Trainer:
             batches.close()
             self.log.close()
             self._close_folder()
-            stop.restore()
+            self.stop.restore()
 
     def _is_save_point(self) -> bool:
-        iteration = self.progress.iteration
-        return iteration % self.options.save_interval == 0 or iteration == self.config.iters
+        return self.state.iteration % self.options.save_interval == 0 or self.state.iteration == self.config.iters
+
+    def _is_read_point(self) -> bool:
+        """Whether the host reads what the device found: to log, to save, and every few seconds to hear of signals."""
+        stops_alone = collectives.world_size() == 1 and self.stop.seen
+        due = self.window.steps >= self.window.read_every or self.log.is_due(self.state.iteration)
+        return due or stops_alone or self._is_save_point()
 
     def _converged(self) -> bool:
         limit = self.options.early_stop_intervals
-        stop = limit is not None and self.progress.evaluations_without_gain >= limit
-        if stop:
-            logger.info(f"early stop at iter {self.progress.iteration}: no better mIoU in {limit} evaluations")
-        return stop
+        if limit is None or self.state.evaluations_without_gain < limit:
+            return False
+        logger.info(f"early stop at iter {self.state.iteration}: no better mIoU in {limit} evaluations")
+        return True
 
-    def _batches(self):
-        """One loader for the whole run: its workers are started once and read ahead across epochs."""
-        dataset = PositionedDataset(self.train_dataset, self.seed)
-        return load_batches(dataset, self.sampler, stack_training, self.options.num_workers)
-
-    def _step(self, batches) -> dict[str, float]:
-        """Forward and backward on `grad_accum_iters` micro-batches, one update; returns the losses, mean of all ranks."""
-        iteration = self.progress.iteration
+    def _step(self, batches) -> Found | None:
+        """One update from `grad_accum_iters` micro-batches; what was found since the last read, where this step reads."""
+        iteration = self.state.iteration
         seed_step(self.seed, iteration, collectives.rank())
-        total: dict[str, float] = {}
-        problem = ""
         for micro in range(self.accumulate):
-            began = time.perf_counter()
-            data = next(batches)
-            self.log.read(time.perf_counter() - began)
-            if collectives.world_size() > 1 and micro < self.accumulate - 1:
-                with self.forward.no_sync():
-                    losses = self._backward(data)
-            else:
-                losses = self._backward(data)
-            step = (iteration - 1) * self.accumulate + micro
-            problem = problem or self._loss_problem(losses, step)
-            for name, value in losses.items():
-                total[name] = total.get(name, 0.0) + value
-        means = dict(zip(total, collectives.all_reduce_mean(list(total.values())), strict=True))
-        nan_guard.require_finite_losses(iteration, means, problem, self.saved)
-        nan_guard.require_finite_gradients(iteration, self.model, self.scaler, self.saved)
+            with self.log.reading():
+                data = next(batches)
+            apart = collectives.world_size() > 1 and micro < self.accumulate - 1  # gradients are summed in the last one
+            with self.forward.no_sync() if apart else contextlib.nullcontext():
+                self.window.add(self._backward(data))
+        found = None
+        if self._is_read_point():
+            checked = () if self.scaler.skips else nan_guard.gradients(self.model)  # scaling looks at them itself
+            found = self.window.read(all_finite(tensor for _, tensor in checked), self.stop.seen)
+            self._require_finite(found)
         self.resumed_from = None
         self.scaler.step(self.optimizer)
         self.scaler.update()
         nan_guard.require_useful_scale(iteration, self.model, self.scaler, self.saved)
         self.optimizer.clear_grad(set_to_zero=False)
+        lr = self.optimizer.get_lr()
+        self.schedule.step()
         if self.ema:
             self.ema.update(self.model, iteration)
-        return means
+        if found is not None:
+            self.log.add(found.losses, found.steps)
+            self.log.line_if_due(iteration, lr)
+        return found
 
-    def _backward(self, data: dict) -> dict[str, float]:
+    def _backward(self, data: dict) -> list[tuple[str, paddle.Tensor]]:
+        """Forward and backward pass of one micro-batch; the losses by name, on the device."""
         data = as_tensors(data)
         with amp.autocast(self.precision, self.options.amp_level):
             losses = self.losses(self.forward(data["img"]), data["label"], data.get("edge"), self.model, data)
@@ -286,19 +285,27 @@ class Trainer:
         if paddle.get_device() == "cpu":
             allocator.give_back()  # the backward pass needs blocks of other sizes
         self.scaler.scale(loss).backward()
-        return {name: float(value) / self.accumulate for name, value in losses}
+        return losses
 
-    def _loss_problem(self, losses: dict[str, float], step: int) -> str:
-        if np.isfinite(list(losses.values())).all():
-            return ""
-        files = sample_names(self.train_dataset, self.sampler.batch(step))
-        return nan_guard.loss_problem(losses, files, self.model)
+    def _require_finite(self, found: Found) -> None:
+        """Names what is not finite, once it is known that something is not.
 
-    def _next_lr(self) -> float:
-        """The rate that was just used; moves the schedule on."""
-        lr = self.optimizer.get_lr()
-        self.schedule.step()
-        return lr
+        Raises:
+            NonFiniteError: losses of any rank, or gradients.
+        """
+        iteration, problem = self.state.iteration, ""
+        if not np.isfinite(list(found.losses.values())).all():
+            bad = self.window.first_bad()
+            if bad is not None:
+                index, losses = bad
+                step = (iteration - found.steps) * self.accumulate + index
+                iteration = step // self.accumulate + 1
+                files = sample_names(self.train_dataset, self.sampler.batch(step))
+                problem = nan_guard.loss_problem(losses, files, self.model)
+            iteration = min(collectives.all_gather_object(iteration))  # the same message on all ranks
+            nan_guard.require_finite_losses(iteration, found.losses, problem, self.saved)
+        if not found.finite_gradients:
+            nan_guard.require_finite_gradients(iteration, self.model, self.scaler, self.saved)
 
     # ------------------------------------------------------------------------------------------ evaluate
 
@@ -309,14 +316,14 @@ class Trainer:
         if self.ema:
             collectives.share_statistics(self.ema.model)
         scores = None
-        due = self.val_dataset is not None and (self._is_save_point() or self.progress.evaluation_due)
-        self.progress.evaluation_due = due
+        due = self.val_dataset is not None and (self._is_save_point() or self.state.evaluation_due)
+        self.state.evaluation_due = due
         self._save(None)
         if due and not interrupted:  # after saving: an evaluation that fails costs no steps
             scores = self._evaluate()
             interrupted = scores is None
         if scores is not None:
-            self.progress.evaluation_due = False
+            self.state.evaluation_due = False
             self._save(scores, is_written=True)
         self.log.resume()
         return interrupted
@@ -328,7 +335,7 @@ class Trainer:
     def _evaluate(self) -> dict[str, float] | None:
         """The scores, by name; None when a signal came."""
         settings = self._evaluation_settings()
-        iteration = self.progress.iteration
+        iteration = self.state.iteration
         scores = {}
         for prefix, model in (("", self.model), ("Ema_", self.ema and self.ema.model)):
             if model is None:
@@ -349,29 +356,21 @@ class Trainer:
 
     def _save(self, scores: dict[str, float] | None, is_written: bool = False) -> None:
         """Writes `iter_N`, or with `is_written` only its states; names it `best_model` when it is the best so far."""
-        progress, iteration = self.progress, self.progress.iteration
+        state, iteration = self.state, self.state.iteration
         scores = scores or {}
         if collectives.broadcast_object(self.folder.ensure() if collectives.is_main() else None):
-            best_models.forget_all(progress)
-        better = scores.get("mIoU", -1.0) > progress.best_miou
-        better_ema = scores.get("Ema_mIoU", -1.0) > progress.best_ema_miou
-        if better:
-            progress.best_miou, progress.best_iteration = scores["mIoU"], iteration
-        if better_ema:
-            progress.best_ema_miou = scores["Ema_mIoU"]
-        if scores:
-            gain = better or better_ema
-            progress.evaluations_without_gain = 0 if gain else progress.evaluations_without_gain + 1
+            best_models.forget_all(state)
+        better, better_ema = state.take_scores(scores)
         folder = self.save_dir / f"iter_{iteration}"
         if collectives.is_main():
-            states = {**vars(progress), "scaler": self.scaler.state_dict(), "layout": self._layout()}
+            state.scaler, state.layout = self.scaler.state_dict(), self._layout()
             source = folder if is_written else self.resumed_from
             if source is not None:  # when resumed, before its first step Paddle's optimizer does not give its slots
-                checkpoint.link_checkpoint(source, folder, states)
+                checkpoint.link_checkpoint(source, folder, vars(state))
             else:
                 ema = self.ema.model if self.ema else None
                 given = {"model": self.model, "optimizer": self.optimizer, "ema": ema, "config_text": self.config_text}
-                checkpoint.save_checkpoint(folder, states=states, **given)
+                checkpoint.save_checkpoint(folder, states=vars(state), **given)
             if better:
                 checkpoint.link_checkpoint(folder, self.save_dir / best_models.BEST)
             if better_ema:
@@ -381,13 +380,13 @@ class Trainer:
             self.saved.append(folder)
         if scores:
             logger.info(
-                f"[EVAL] The model with the best validation mIoU ({progress.best_miou:.4f}) "
-                f"was saved at iter {progress.best_iteration}."
+                f"[EVAL] The model with the best validation mIoU ({state.best_miou:.4f}) "
+                f"was saved at iter {state.best_iteration}."
             )
         collectives.barrier("a save")
 
 
-def train_from_config(config, args) -> Progress:
+def train_from_config(config, args) -> TrainState:
     """Trains as a configuration and the flags of train.py say.
 
     Args:

@@ -21,11 +21,11 @@ def save_and_explain(trainer, error: WorkerError) -> WorkerError:
     if collectives.world_size() > 1:
         return error
     if any(frame.name == "_step" for frame in traceback.extract_tb(error.__traceback__)):
-        trainer.progress.iteration -= 1  # counted before its data came
-    iteration = trainer.progress.iteration
+        trainer.state.iteration -= 1  # counted before its data came
+    iteration = trainer.state.iteration
     folder = trainer.save_dir / f"iter_{iteration}"
     if iteration > 0 and folder not in trainer.saved:
-        trainer.progress.evaluation_due = (
+        trainer.state.evaluation_due = (
             trainer.val_dataset is not None and iteration % trainer.options.save_interval == 0
         )
         trainer._save(None)

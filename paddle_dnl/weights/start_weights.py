@@ -56,8 +56,8 @@ def load_backbone(backbone: paddle.nn.Layer, path: str | Path, what: str) -> Non
     """Puts the start weights of a file into a backbone and logs which tensors were taken and which were left.
 
     Our ResNet and DGMN2 take the files of every project in `convert.SOURCES`, of an ImageNet classifier or of a
-    whole segmentor; each of their tensors must get a value, except that a first convolution for another number of image
-    channels stays random. A backbone of paddleseg takes files with its own names, as far as shapes fit.
+    whole segmentor; each of their tensors must get a value. The first convolution for another number of image channels is
+    made from that for colours (`adapt_channels`). A backbone of paddleseg takes files with its own names, as far as shapes fit.
 
     Args:
         backbone: receives the weights.
@@ -86,26 +86,47 @@ def load_backbone(backbone: paddle.nn.Layer, path: str | Path, what: str) -> Non
             f"model has {looks_like(own)} with stem {stem} and would compute something else with them",
             _fitting(inside, found),
         )
-    converted, report = _convert(inside, found, backbone, first, f"{what} {path}")
+    name, channels = f"{what} {path}", own[first].shape[1]
+    colours = sorted(key for key, value in inside.items() if channels != 3 and _takes_colours(value))
+    adapted = {key: adapt_channels(inside[key], channels) for key in colours}
+    converted, report = _convert({**inside, **adapted}, found, backbone, name)
     load_weights(backbone, converted, what=f"{what} {path}")
     report.dropped.update(dict.fromkeys(outside, "not part of the backbone"))
     logger.info(f"{what} {path}: {looks_like(inside)} of {found.source}; {_account(report)}")
+    if colours:
+        _say_adapted(name, colours, channels)
+
+
+def _takes_colours(value: np.ndarray) -> bool:
+    """Whether a tensor is a convolution of three channels: in our backbones and their sources only the first one is."""
+    return np.ndim(value) == 4 and np.shape(value)[1] == 3
+
+
+def adapt_channels(weight: np.ndarray, channels: int) -> np.ndarray:
+    """A first convolution `[O, 3, k, k]` for red, green and blue, for images of another number of channels.
+
+    One channel: the sum over the three, so that a grey picture gives what it gave as three equal channels. Others: the
+    weights of red, green and blue in turn, times 3 / channels, which keeps the size of the output (timm's rule,
+    `timm.models.adapt_input_conv`).
+    """
+    weight = np.asarray(weight)
+    if channels == 1:
+        return weight.sum(axis=1, keepdims=True)
+    repeated = np.concatenate([weight] * -(-channels // 3), axis=1)[:, :channels]
+    return repeated * weight.dtype.type(3 / channels)
+
+
+def _say_adapted(name: str, keys: list[str], channels: int) -> None:
+    rule = "their sum" if channels == 1 else f"these in turn, times 3/{channels}"
+    logger.info(f"{name}: {', '.join(keys)}: made for {channels} channels from red, green and blue: {rule}")
 
 
 def _convert(
-    state: Mapping[str, np.ndarray], found: Recognised, backbone, first: str, name: str
+    state: Mapping[str, np.ndarray], found: Recognised, backbone, name: str
 ) -> tuple[dict[str, np.ndarray], ConversionReport]:
-    """The conversion, with a random first convolution where the image has another number of channels."""
     try:
         return convert_with_report(state, found.source, backbone, part="backbone")
     except ConversionError as error:
-        channels = backbone.state_dict()[first].shape[1]
-        if channels != 3:
-            reason = f"stays random: the model's images have {channels} channels"
-            try:
-                return convert_with_report(state, found.source, backbone, part="backbone", keep={first: reason})
-            except ConversionError:
-                pass
         raise Misfit(f"{name}: {error}", _fitting(state, found)) from None
 
 
@@ -129,7 +150,8 @@ def _account(report: ConversionReport) -> str:
 
 
 def load_partly(model: paddle.nn.Layer, path: str | Path, what: str) -> None:
-    """Loads the tensors whose names and shapes fit, and warns of the others.
+    """Loads the tensors whose names and shapes fit, and warns of the others; a first convolution is adapted to the image's
+    channels (`adapt_channels`).
 
     Raises:
         CheckpointError: unreadable, or fewer than half of the model's tensors fit.
@@ -140,6 +162,14 @@ def load_partly(model: paddle.nn.Layer, path: str | Path, what: str) -> None:
         )
     state = read_any(path)
     own = model.state_dict()
+    for key in [key for key in state if key in own and _takes_colours(state[key])]:
+        shape = tuple(own[key].shape)
+        if (
+            shape != np.shape(state[key])
+            and shape[:1] + shape[2:] == np.shape(state[key])[:1] + np.shape(state[key])[2:]
+        ):
+            state[key] = adapt_channels(state[key], shape[1])
+            _say_adapted(f"{what} {path}", [key], shape[1])
     fitting = sum(key in own and tuple(np.shape(value)) == tuple(own[key].shape) for key, value in state.items())
     if 2 * fitting < len(own):
         raise CheckpointError(

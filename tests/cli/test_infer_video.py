@@ -152,11 +152,11 @@ def test_ctrl_c_ends_a_camera_well_and_a_file_as_interrupted(tmp_path, exported,
 
     real, count = Predictor.run_each, []
 
-    def interrupted(self, tensors):
+    def interrupted(self, tensors, **more):
         count.append(1)
         if len(count) == 4:
             raise KeyboardInterrupt
-        return real(self, tensors)
+        return real(self, tensors, **more)
 
     monkeypatch.setattr(Predictor, "run_each", interrupted)
     real_capture = cv2.VideoCapture

@@ -61,9 +61,9 @@ class _ReportingTrainer(Trainer):
         if self.saves == 1 and self.event is not None:
             kill_at_event(self.event, self.save_dir)
         # Each is the best so far, so that every save replaces `best_model` too.
-        super()._save({name: float(self.progress.iteration) for name in ("mIoU", "Ema_mIoU")})
+        super()._save({name: float(self.state.iteration) for name in ("mIoU", "Ema_mIoU")})
         self.saves += 1
-        self.report(self.progress.iteration)
+        self.report(self.state.iteration)
         if self.saves == 2 and self.event is not None:
             os._exit(0)
 

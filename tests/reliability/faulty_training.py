@@ -55,7 +55,7 @@ def _before_step(fault: dict, happen) -> None:
     step = trainer.Trainer._step
 
     def faulty(self, batches):
-        if self.progress.iteration == fault.get("at", self.progress.iteration):
+        if self.state.iteration == fault.get("at", self.state.iteration):
             happen(self)
         return step(self, batches)
 

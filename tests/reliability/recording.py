@@ -46,24 +46,20 @@ class RecordingTrainer(Trainer):
         fed = b"".join(np.asarray(data[name]).tobytes() for name in ("img", "label"))
         self.fed.append(hashlib.sha256(fed).hexdigest())
         losses = super()._backward(data)
-        if self.progress.iteration in self.overflow_at:
+        if self.state.iteration in self.overflow_at:
             gradient = self.model.cls.weight.grad
             gradient.set_value(paddle.full(gradient.shape, float("inf")))
         return losses
 
     def _step(self, batches):
-        self.fed = []
-        losses = super()._step(batches)
-        if self.progress.iteration == self.stop_at:
+        self.fed, rate = [], self.optimizer.get_lr()
+        found = super()._step(batches)
+        if self.state.iteration == self.stop_at:
             os.kill(os.getpid(), signal.SIGTERM)
-        exact = {name: float(value).hex() for name, value in losses.items()}
-        self.steps.append({"iteration": self.progress.iteration, "losses": exact, "fed": self.fed})
-        return losses
-
-    def _next_lr(self):
-        rate = super()._next_lr()
-        self.steps[-1]["lr"] = float(rate).hex()
-        return rate
+        exact = {name: float(value).hex() for name, value in found.losses.items()} if found else {}
+        note = {"iteration": self.state.iteration, "losses": exact, "fed": self.fed, "lr": float(rate).hex()}
+        self.steps.append(note)
+        return found
 
 
 @dataclasses.dataclass(frozen=True)

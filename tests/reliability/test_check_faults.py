@@ -81,16 +81,16 @@ class _Ranks:
     def __init__(self, monkeypatch):
         self._meeting, self._given = threading.Barrier(2, timeout=30), [None, None]
         self._read = threading.local()
-        from paddle_dnl.data import check
+        from paddle_dnl.data.image_format import ImageFormat
 
-        read = check.read_image
+        read = ImageFormat.read
 
-        def fail_here(path, *args):
+        def fail_here(image_format, path, **limits):
             if os.path.basename(path) in self._read.unreadable:
                 raise DataError(f"{path}: cannot be read (Input/output error)")
-            return read(path, *args)
+            return read(image_format, path, **limits)
 
-        monkeypatch.setattr(check, "read_image", fail_here)
+        monkeypatch.setattr(ImageFormat, "read", fail_here)
 
     def check(self, datasets, unreadable, cache, **more) -> list:
         """What each check returned or raised."""

@@ -69,7 +69,7 @@ def _largest_file(size):
 
 class _FullAfterFive(RecordingTrainer):
     def _save(self, scores, is_written=False):
-        with _largest_file(1500) if self.progress.iteration > 5 else contextlib.nullcontext():
+        with _largest_file(1500) if self.state.iteration > 5 else contextlib.nullcontext():
             super()._save(scores, is_written)
 
 
@@ -114,7 +114,7 @@ def test_a_folder_deleted_while_training(tmp_path, monkeypatch, others, count_fa
 
     class Deleting(RecordingTrainer):
         def _step(self, batches):
-            if self.progress.iteration == 7:
+            if self.state.iteration == 7:
                 shutil.rmtree(self.save_dir)
                 if others:
                     held.append(RunFolder(self.save_dir))

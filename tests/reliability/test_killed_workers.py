@@ -37,7 +37,7 @@ class _KillsAWorker(Trainer):
     """Its loading processes are killed after some steps."""
 
     def _step(self, batches):
-        if self.progress.iteration == 4:
+        if self.state.iteration == 4:
             children = open(f"/proc/self/task/{os.getpid()}/children").read().split()
             for child in children:
                 if "python" in open(f"/proc/{child}/cmdline").read():

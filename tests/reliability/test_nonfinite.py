@@ -35,10 +35,10 @@ class _Faulty(RecordingTrainer):
     before = None
 
     def _spoil_here(self, place):
-        return place == self.place and self.progress.iteration == AT
+        return place == self.place and self.state.iteration == AT
 
     def _step(self, batches):
-        if self.progress.iteration == AT:
+        if self.state.iteration == AT:
             self.before = {key: tensor.numpy().copy() for key, tensor in self.model.state_dict().items()}
         if self._spoil_here("weight"):
             _spoil(self.model.cls.weight, self.value)
@@ -140,7 +140,7 @@ def test_loss_scaling_skips_a_bad_gradient(tmp_path, monkeypatch, value, count_f
 
         def _step(self, batches):
             losses = super()._step(batches)
-            if self.progress.iteration == AT:
+            if self.state.iteration == AT:
                 for key, tensor in self.model.state_dict().items():
                     if "_mean" not in key and "_variance" not in key:
                         np.testing.assert_array_equal(tensor.numpy(), self.before[key], err_msg=key)
@@ -170,7 +170,7 @@ def test_scaling_that_never_helps_stops(tmp_path, monkeypatch, count_fault):
 def test_accumulated_batches_are_named_by_their_own_files(tmp_path, monkeypatch, count_fault):
     class Faulty(_Faulty):
         def _backward(self, data):
-            if self.progress.iteration == AT and len(self.fed) == 1:
+            if self.state.iteration == AT and len(self.fed) == 1:
                 self.losses = _Spoilt(self.losses, 0, math.nan)
             return super()._backward(data)
 

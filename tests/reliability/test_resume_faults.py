@@ -17,7 +17,7 @@ from paddle_dnl.distributed import collectives
 from paddle_dnl.errors import CheckpointError
 from paddle_dnl.evaluation import evaluator
 from paddle_dnl.files.atomic import make_temporary
-from paddle_dnl.training import checkpoint, nan_guard, trainer
+from paddle_dnl.training import checkpoint, nan_guard, preflight, trainer
 from paddle_dnl.training.run_folder import LOCK, RunFolder
 from paddle_dnl.weights.safe_pickle import read_pickle
 
@@ -185,14 +185,14 @@ def test_the_first_rank_decides_for_all_what_is_resumed(tmp_path, monkeypatch):
     record(config, tmp_path / "output", do_eval=False)
     folder = tmp_path / "output" / "iter_5"
     fetched = []
-    monkeypatch.setattr(trainer, "resolve_pretrained", lambda *_: fetched.append(1))
+    monkeypatch.setattr(preflight, "resolve_pretrained", lambda *_: fetched.append(1))
     monkeypatch.setattr(collectives, "is_main", lambda: False)
     shared = collectives.broadcast_object
     monkeypatch.setattr(
         collectives, "broadcast_object", lambda value, what="": folder if value is None else shared(value)
     )
     options = trainer.TrainOptions(save_dir=str(tmp_path / "elsewhere"), seed=7, resume_model="auto")
-    assert trainer.Trainer(config, options).progress.iteration == 5 and not fetched
+    assert trainer.Trainer(config, options).state.iteration == 5 and not fetched
 
 
 # ------------------------------------------------------------------------------------------ the best
@@ -241,8 +241,8 @@ def test_a_best_that_is_nowhere_is_not_spoken_of(tmp_path, place, said):
 def test_a_best_that_was_deleted_while_training_is_not_spoken_of(tmp_path, monkeypatch):
     class Deleting(recording.RecordingTrainer):
         def _step(self, batches):
-            if self.progress.iteration == 7:
-                self.progress.best_miou = 2.0
+            if self.state.iteration == 7:
+                self.state.best_miou = 2.0
                 shutil.rmtree(self.save_dir)
             return super()._step(batches)
 
@@ -385,7 +385,7 @@ def test_the_last_good_checkpoint_is_whole_and_of_this_run(tmp_path, monkeypatch
 
     class Damaging(recording.RecordingTrainer):
         def _step(self, batches):
-            if self.progress.iteration == 4:
+            if self.state.iteration == 4:
                 raise AssertionError(nan_guard._advice(self.saved))
             return super()._step(batches)
 

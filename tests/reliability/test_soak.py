@@ -48,9 +48,9 @@ def main(folder: Path, steps: int, every: int, rests: tuple[int, ...]) -> None:
             super()._save(scores, is_written=is_written)
             if not is_written:  # before the evaluation; measured once, after it
                 return
-            if self.progress.iteration in rests:
+            if self.state.iteration in rests:
                 time.sleep(REST_SECONDS)
-            found.append({"iteration": self.progress.iteration, **measure()})
+            found.append({"iteration": self.state.iteration, **measure()})
 
     config = make_config(folder, [f"iters={steps}"])
     options = TrainOptions(

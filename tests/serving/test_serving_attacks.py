@@ -14,6 +14,7 @@ import tempfile
 import threading
 import time
 
+from paddle_dnl.data.image_format import ImageFormat
 from paddle_dnl.deployment.runtime.backend_process import EngineProcess
 from paddle_dnl.errors import ExportError, UsageError
 from paddle_dnl.serving.app import create_app
@@ -38,7 +39,7 @@ IMAGE, LABEL = blocks(4, 8, 8)
 
 @pytest.fixture
 def decoders():
-    pool = DecodePool(1, seconds=1, channels=3, max_pixels=1_000_000)
+    pool = DecodePool(1, seconds=1, image_format=ImageFormat(), max_pixels=1_000_000)
     yield pool
     pool.close()
 
@@ -152,13 +153,13 @@ def test_who_leaves_gives_no_place_to_others_while_the_pixels_stay(exported, pre
     slow = _Slow(predictor)
     app = create_app(slow, Settings(model=exported, queue_size=50))
     pipeline, most = app.state.service.pipeline, []
-    original = pipeline.predictor.preprocess
+    original = pipeline.predictor.prepare
 
     def counted(*args):
         most.append(len(pipeline.queue))
         return original(*args)
 
-    slow.preprocess = counted
+    slow.prepare = counted
 
     async def come_and_go():
         for _ in range(4):

@@ -26,8 +26,8 @@ class _Slow:
     def __init__(self, predictor):
         self._real, self.go, self.batches = predictor, threading.Event(), []
         self.classes, self.files, self.engine = predictor.classes, predictor.files, "slow"
-        self.channels = predictor.channels
-        self.preprocess, self.postprocess = predictor.preprocess, predictor.postprocess
+        self.image_format = predictor.image_format
+        self.prepare, self.postprocess = predictor.prepare, predictor.postprocess
 
     def run(self, batch):
         self.batches.append(len(batch))

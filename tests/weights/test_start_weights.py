@@ -119,11 +119,18 @@ def test_paddleclas_counts_blocks_through_the_stages():
     np.testing.assert_array_equal(converted["bb_2_5.conv1._conv.weight"], state["blocks.12.conv1.conv.weight"])
 
 
-def test_other_image_channels_keep_a_random_first_convolution(tmp_path, said):
-    torch_writer.save(torch_names(numbers(ResNet18(stem="v1")), "v1"), tmp_path / "v1.pth")
-    backbone = {"type": "ResNet18", "stem": "v1", "in_channels": 1}
-    assert load({**SMALL, "backbone": backbone}, tmp_path / "v1.pth")["conv1_1._conv.weight"].shape[1] == 1
-    assert "conv1_1._conv.weight stays random: the model's images have 1 channels" in said[-1]
+@pytest.mark.parametrize("channels", [1, 2, 5])
+def test_the_first_convolution_is_adapted_to_other_image_channels(channels, tmp_path, said):
+    """The rule of timm's `adapt_input_conv`, in float64, from the numbers in the file."""
+    state = torch_names(numbers(ResNet18(stem="v1")), "v1")
+    torch_writer.save(state, tmp_path / "v1.pth")
+    backbone = {"type": "ResNet18", "stem": "v1", "in_channels": channels}
+    found = load({**SMALL, "backbone": backbone}, tmp_path / "v1.pth")["conv1_1._conv.weight"]
+    weight = np.float64(state["conv1.weight"])
+    wanted = np.stack([weight[:, band % 3] * 3 / channels for band in range(channels)], axis=1)
+    wanted = weight.sum(1, keepdims=True) if channels == 1 else wanted
+    np.testing.assert_allclose(np.asarray(found), wanted, rtol=1e-5, atol=1e-7)
+    assert f"conv1.weight: made for {channels} channels from red, green and blue" in said[-1]
 
 
 @pytest.mark.parametrize("stem, backbone, message", [

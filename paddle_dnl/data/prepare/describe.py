@@ -8,10 +8,10 @@ from pathlib import Path
 
 from paddle_dnl.data.check import check_dataset
 from paddle_dnl.data.classes import IGNORED_COLOR, classes_of
-from paddle_dnl.data.overlay import as_label, encode_jpeg, overlay
+from paddle_dnl.data.image_format import ImageFormat
+from paddle_dnl.data.overlay import as_label, displayed, encode_jpeg, overlay
 from paddle_dnl.data.page import Section, write_page
 from paddle_dnl.data.prepare.sources import spread
-from paddle_dnl.data.reading import read_image
 from paddle_dnl.data.statistics import class_weights, shared_images
 from paddle_dnl.errors import DataError
 from paddle_dnl.files.atomic import write_bytes
@@ -175,7 +175,7 @@ def _bar(share: float) -> float:
 def labelled_jpeg(dataset, index: int, width: int = _SAMPLE_WIDTH) -> bytes:
     """One picture beside itself with its label drawn over it, as a JPEG's content."""
     image_path, label_path = dataset.file_list[index]
-    image, classes = read_image(image_path), classes_of(dataset)
+    image, classes = displayed(ImageFormat.of(dataset).read(image_path)), classes_of(dataset)
     panels = [image]
     if label_path is not None:
         panels.append(overlay(image, as_label(dataset.read_label(label_path)), classes.colors, 0.45))

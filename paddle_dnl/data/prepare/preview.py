@@ -5,7 +5,7 @@ import random
 from pathlib import Path
 
 from paddle_dnl.data.classes import IGNORED_COLOR, classes_of
-from paddle_dnl.data.overlay import as_label, encode_jpeg, overlay
+from paddle_dnl.data.overlay import as_label, displayed, encode_jpeg, overlay
 from paddle_dnl.data.page import Section, write_page
 from paddle_dnl.data.prepare.describe import labelled_jpeg
 from paddle_dnl.data.prepare.sources import spread
@@ -33,9 +33,7 @@ def visible(image: np.ndarray, steps: list) -> np.ndarray:
         elif name == "SubtractMeanBGR":
             image, is_bgr = image + np.asarray(step.mean).reshape(1, 1, -1), True
     image = np.clip(np.rint(image), 0, 255).astype(np.uint8)
-    if image.shape[2] == 1:
-        return cv2.cvtColor(image[..., 0], cv2.COLOR_GRAY2BGR)
-    return np.ascontiguousarray(image[..., :3] if is_bgr else image[..., :3][..., ::-1])
+    return displayed(image[..., ::-1] if image.shape[2] == 3 and not is_bgr else image)
 
 
 def _panel(dataset, index: int, colors) -> tuple[np.ndarray, str]:

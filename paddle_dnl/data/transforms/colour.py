@@ -34,6 +34,8 @@ class RandomDistort:
         brightness_prob, contrast_prob, saturation_prob, hue_prob, sharpness_prob: how often.
     """
 
+    CHANNELS = (1, 3)
+
     def __init__(
         self,
         brightness_range: float = 0.5,
@@ -103,6 +105,8 @@ class PhotoMetricDistortion:
         contrast_range, saturation_range: [min, max] factors.
         hue_delta: largest shift, in OpenCV's half degrees.
     """
+
+    CHANNELS = (3,)
 
     def __init__(
         self,

@@ -30,7 +30,10 @@ class Compose:
     Args:
         transforms: callables that take and return a sample (see `paddle_dnl.data.transforms.sample`).
         to_rgb: the image comes as BGR and is turned into RGB first.
-        img_channels: 1 or 3; images of another number of channels are refused.
+        img_channels: images of another number of channels are refused.
+
+    Raises:
+        ValueError: a transform is not for images of so many channels (its `CHANNELS`).
 
     Transforms get the image in float32, as from PaddleSeg, unless the first of them is `ToUint8`.
     """
@@ -40,13 +43,21 @@ class Compose:
             raise TypeError(f"transforms must be a list, got {type(transforms).__name__}")
         self.transforms = list(transforms)
         self.to_rgb, self.img_channels = to_rgb, img_channels
+        for transform in self.transforms:
+            allowed = getattr(transform, "CHANNELS", None)
+            if allowed is not None and img_channels not in allowed:
+                counts = " or ".join(map(str, allowed))
+                raise ValueError(
+                    f"{type(transform).__name__}: is for images of {counts} channels, not {img_channels} (img_channels); "
+                    "remove it"
+                )
 
     def __call__(self, data: dict) -> dict:
         """The transformed sample.
 
         Args:
-            data: `img` `[H, W, C]` or `[H, W]` in 0..255, and optionally `label`, `gt_fields` and `trans_info`; changed in
-                place.
+            data: `img` `[H, W, C]` or `[H, W]` on the scale 0..255, and optionally `label`, `gt_fields` and `trans_info`;
+                changed in place.
 
         Raises:
             ValueError: the image has another number of channels than `img_channels`.

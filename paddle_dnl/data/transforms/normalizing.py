@@ -18,8 +18,8 @@ class Normalize:
 
     def __init__(self, mean: Sequence[float] = (0.5,), std: Sequence[float] = (0.5,)):
         for name, value in (("mean", mean), ("std", std)):
-            if not isinstance(value, list | tuple) or len(value) not in (1, 3):
-                raise ValueError(f"Normalize: {name} must be a list of 1 or 3 numbers, got {value!r}")
+            if not isinstance(value, list | tuple) or not value:
+                raise ValueError(f"Normalize: {name} must be a list of numbers, one per channel; got {value!r}")
         # float64: subtraction and division round once each, as PaddleSeg's do.
         self.mean, self.std = np.array(mean, np.float64), np.array(std, np.float64)
         if not self.std.all():
@@ -45,6 +45,8 @@ class SubtractMeanBGR:
     Args:
         mean: blue, green, red.
     """
+
+    CHANNELS = (3,)
 
     def __init__(self, mean: Sequence[float] = (102.9801, 115.9465, 122.7717)):
         if len(mean) != 3:

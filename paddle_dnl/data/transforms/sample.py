@@ -44,12 +44,24 @@ def pad(data: dict, down: int, right: int, image_value, label_value: int, up: in
         image_value: one number, or one per channel.
         label_value: for labels.
     """
-    value = tuple(image_value) if isinstance(image_value, list | tuple) else (image_value,) * 3
     sides = (up, down, left, right)
-    data["img"] = cv2.copyMakeBorder(data["img"], *sides, cv2.BORDER_CONSTANT, value=value)
+    data["img"] = _pad_image(data["img"], sides, image_value)
     for key in data.get("gt_fields", []):
         data[key] = cv2.copyMakeBorder(data[key], *sides, cv2.BORDER_CONSTANT, value=label_value)
     return data
+
+
+def _pad_image(image: np.ndarray, sides: tuple[int, int, int, int], value) -> np.ndarray:
+    channels = 1 if image.ndim == 2 else image.shape[2]
+    values = tuple(value) if isinstance(value, list | tuple) else (value,) * max(3, channels)
+    if channels <= 4:  # what OpenCV's scalars hold
+        return cv2.copyMakeBorder(image, *sides, cv2.BORDER_CONSTANT, value=values)
+    up, down, left, right = sides
+    padded = np.empty((image.shape[0] + up + down, image.shape[1] + left + right, channels), image.dtype)
+    rounded = np.rint(values) if image.dtype.kind == "u" else np.asarray(values)
+    padded[:] = np.broadcast_to(rounded, (channels,)).astype(image.dtype)
+    padded[up : up + image.shape[0], left : left + image.shape[1]] = image
+    return padded
 
 
 def crop(data: dict, top: int, left: int, height: int, width: int) -> dict:

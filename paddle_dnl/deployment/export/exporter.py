@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from paddle_dnl.data.classes import ClassInfo
+from paddle_dnl.data.image_format import ImageFormat
 from paddle_dnl.deployment.export import onnx_export
 from paddle_dnl.deployment.export.check import Comparison
 from paddle_dnl.deployment.export.install import install, prepare_folder, temporary_folder
@@ -28,7 +29,7 @@ class ExportWrapper(paddle.nn.Layer):
     """A model as it is deployed: only the main output, turned into what the user asked for.
 
     Args:
-        model: maps `[B, 3, H, W]` to a list of logits.
+        model: maps `[B, C, H, W]` to a list of logits.
         output_op: `argmax` gives int32 `[B, H, W]`; `softmax` and `none` give float32 `[B, K, H, W]`.
     """
 
@@ -111,6 +112,7 @@ def export_model(
     transforms: list[dict],
     class_info: ClassInfo | None = None,
     label_rule: tuple[int, list[int] | None] = (255, None),
+    image_format: ImageFormat | None = None,
     tolerance: float = 1e-4,
     with_onnx: bool = False,
     allow_random: bool = False,
@@ -119,7 +121,7 @@ def export_model(
     """Writes the graph, its weights and deploy.yaml into `save_dir`, after checking them in Paddle Inference.
 
     Args:
-        model: maps `[B, 3, H, W]` to a list of logits; it is left in the mode it was in.
+        model: maps `[B, C, H, W]` to a list of logits; it is left in the mode it was in.
         save_dir: gets the files when everything is good, else stays as it was; other files in it stay.
         input_shape: [N, C, H, W]; -1 where the graph is to take everything, None for all but the channels. Then the graph is
             compared at two sizes.
@@ -127,6 +129,7 @@ def export_model(
         transforms: preprocessing to store, as in a `val_dataset`.
         class_info: names and colours to store.
         label_rule: `ignore_index` and `label_map` to store, see `DeployConfig`.
+        image_format: channels and `value_range` of the pictures; by default colours of 8 bits, or `input_shape`'s channels.
         tolerance: largest difference allowed, relative to the largest logit.
         inputs: files that the program reads and the export must not replace.
         allow_random: export a model that is random in evaluation too; the graph may then differ from it by twice what two
@@ -144,7 +147,8 @@ def export_model(
         raise UsageError(f"--output_op must be one of {', '.join(OUTPUT_OPS)}; got {output_op!r}")
     if with_onnx:
         onnx_export.require_converter()
-    shape = check_shape(input_shape, input_shape[1] if input_shape else 3)
+    image_format = image_format or ImageFormat(input_shape[1] if input_shape else 3)
+    shape = check_shape(input_shape, image_format.channels)
     place = prepare_folder(save_dir, inputs)
     # Layers may be in different modes, for instance frozen normalisation.
     modes = [(layer, layer.training) for layer in model.sublayers(include_self=True)]
@@ -168,6 +172,7 @@ def export_model(
             raise
         files.transforms, files.classes = transforms, class_info
         files.ignore_index, files.label_map = label_rule
+        files.value_range = image_format.value_range
         files.verified = {
             name: asdict(comparison) | {"paddle_version": paddle.__version__} for name, comparison in found.items()
         }

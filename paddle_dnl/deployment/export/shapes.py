@@ -33,6 +33,8 @@ def check_shape(input_shape, channels: int) -> list[int]:
         raise ExportError(
             f"--input_shape {input_shape}: expected batch, channels, height and width, for instance 1 {channels} 512 1024"
         )
+    if shape[1] != channels:
+        raise ExportError(f"--input_shape {input_shape}: has {shape[1]} channels, the model's images have {channels}")
     return shape
 
 

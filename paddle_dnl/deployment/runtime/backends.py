@@ -5,6 +5,7 @@ import os
 from dataclasses import dataclass
 
 from paddle_dnl.deployment.runtime.deploy_config import ONNX_NAME, DeployConfig
+from paddle_dnl.deployment.runtime.devices import enable_accelerator, require_device
 from paddle_dnl.deployment.runtime.onnx_thread import in_onnx_thread
 from paddle_dnl.deployment.runtime.operators import require_known_operators
 from paddle_dnl.errors import ExportError, UsageError
@@ -18,7 +19,7 @@ class EngineOptions:
     """How an exported model is run.
 
     Attributes:
-        device: `cpu` or `gpu`.
+        device: `cpu`, `gpu`, or `xpu`, `npu`, `mlu` where this Paddle is built for it (not run on any machine yet).
         cpu_threads: None takes OMP_NUM_THREADS.
         enable_mkldnn: use oneDNN on CPU; only for folders whose export verified it.
         precision: `int8` on CPU is for the engine onnxruntime, after tools/quantize.py; `fp16` and `int8` on GPU are
@@ -44,15 +45,16 @@ def default_threads() -> int:
 
 
 def _paddle_config(files: DeployConfig, options: EngineOptions):
-    import paddle
     from paddle import inference
 
     config = inference.Config(str(files.model_path), str(files.params_path))
     config.disable_glog_info()
+    require_device(options.device)
     if options.device == "gpu":
-        if not paddle.is_compiled_with_cuda():
-            raise UsageError("--device gpu: this PaddlePaddle is built for CPU only; use --device cpu")
         _configure_gpu(config, options, inference)
+        return config
+    if options.device != "cpu":
+        enable_accelerator(config, options.device)
         return config
     config.disable_gpu()
     config.set_cpu_math_library_num_threads(options.cpu_threads or default_threads())

@@ -11,7 +11,8 @@ from pathlib import Path, PurePosixPath
 
 from paddle_dnl.config.reading import read_yaml_mapping, to_yaml
 from paddle_dnl.data.classes import ClassInfo
-from paddle_dnl.errors import ConfigError, ExportError
+from paddle_dnl.data.image_format import ImageFormat, require_value_range
+from paddle_dnl.errors import ConfigError, DataError, ExportError
 from paddle_dnl.files.atomic import write_text
 from paddle_dnl.weights.manifest import file_digest, require_unbroken_seal, seal
 
@@ -38,6 +39,7 @@ class DeployConfig:
         onnx_int8: file name of its quantised form, if there is one.
         ignore_index: label that does not count when the model is scored.
         label_map: class, or `ignore_index`, of each number that label files hold; None where they hold the classes.
+        value_range: stored numbers of pictures that become 0 and 255; None for 8 and 16 bits.
     """
 
     folder: Path
@@ -54,6 +56,7 @@ class DeployConfig:
     onnx_int8: str | None = None
     ignore_index: int = 255
     label_map: list[int] | None = None
+    value_range: tuple[float, float] | None = None
 
     @property
     def model_path(self) -> Path:
@@ -71,6 +74,12 @@ class DeployConfig:
         if not self.input_shape or any(not isinstance(v, int) or v < 0 for v in self.input_shape[2:]):
             return None
         return tuple(self.input_shape[2:])
+
+    @property
+    def image_format(self) -> ImageFormat:
+        """How its pictures are read."""
+        channels = self.input_shape[1] if self.input_shape else 3
+        return ImageFormat(channels if isinstance(channels, int) and channels > 0 else 3, self.value_range)
 
     @property
     def fixed_batch(self) -> int | None:
@@ -119,6 +128,8 @@ class DeployConfig:
         section["ignore_index"] = self.ignore_index
         if self.label_map is not None:
             section["label_map"] = self.label_map
+        if self.value_range is not None:
+            section["value_range"] = list(self.value_range)
         section["verified"] = self.verified
         section["sha256"] = self.sha256
         write_text(self.folder / FILE_NAME, seal(to_yaml({"Deploy": section})), own=True)
@@ -194,6 +205,13 @@ def _label_rule(section: dict, path: Path) -> tuple[int, list[int] | None]:
     return ignored, table
 
 
+def _value_range(section: dict, path: Path) -> tuple[float, float] | None:
+    try:
+        return require_value_range(section.get("value_range"), "Deploy.value_range")
+    except DataError as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
 def _onnx(section: dict, folder: Path, path: Path) -> str | None:
     name = section.get("onnx") or (ONNX_NAME if (folder / ONNX_NAME).is_file() else None)
     return _inside(folder, name, "onnx", path) if name else None
@@ -247,4 +265,5 @@ def read_deploy_config(path: str | Path) -> DeployConfig:
         onnx_int8=_inside(folder, section["onnx_int8"], "onnx_int8", path) if section.get("onnx_int8") else None,
         ignore_index=ignore_index,
         label_map=label_map,
+        value_range=_value_range(section, path),
     )

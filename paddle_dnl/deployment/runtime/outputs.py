@@ -4,18 +4,20 @@
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from paddle_dnl.data.image_files import find_images
+from paddle_dnl.data.image_files import EXTENSIONS, find_images
 from paddle_dnl.data.overlay import overlay, save_image, save_label_png
+from paddle_dnl.data.probability_files import probability_file
 from paddle_dnl.data.video_files import Video
 from paddle_dnl.data.video_writer import VideoWriter
 from paddle_dnl.deployment.runtime.pipeline import Picture, read_ahead
 from paddle_dnl.errors import UsageError
+from paddle_dnl.files.atomic import write_bytes
 from paddle_dnl.files.outputs import check_outputs
 from paddle_dnl.log import logger
 
 import numpy as np
 
-OVERLAYS = "added_prediction"
+OVERLAYS, PROBABILITIES = "added_prediction", "probabilities"
 # Frames that are decoded before they are asked for.
 _FRAMES_AHEAD = 4
 
@@ -29,6 +31,8 @@ class PictureJob:
         colors: of the classes.
         details: log each picture.
         inputs: other files that the program reads.
+        endings: of pictures in folders.
+        save_prob: `float16` or `uint8`: also `probabilities/NAME.npz`.
 
     Raises:
         DataError: nothing there, or two pictures with one name.
@@ -38,13 +42,24 @@ class PictureJob:
 
     writers = 2
 
-    def __init__(self, path: str, folder: Path, colors, details: bool, inputs: Iterable[str | Path]):
-        self._images = find_images(path)
-        if any(name.parts[0] == OVERLAYS and len(name.parts) > 1 for _, name in self._images):
-            raise UsageError(f"--image_path {path}: a folder {OVERLAYS} in it would mix with the overlays")
-        self._folder, self._colors, self._details = folder, colors, details
+    def __init__(
+        self,
+        path: str,
+        folder: Path,
+        colors,
+        details: bool,
+        inputs: Iterable[str | Path],
+        endings: tuple[str, ...] = EXTENSIONS,
+        save_prob: str | None = None,
+    ):
+        self._images = find_images(path, endings)
+        for own in (OVERLAYS, PROBABILITIES):
+            if any(name.parts[0] == own and len(name.parts) > 1 for _, name in self._images):
+                raise UsageError(f"--image_path {path}: a folder {own} in it would mix with the results")
+        self._folder, self._colors, self._details, self._save_prob = folder, colors, details, save_prob
         names = [name.with_suffix(".png") for _, name in self._images]
         targets = [place / name for name in names for place in (folder, folder / OVERLAYS)]
+        targets += [folder / PROBABILITIES / name.with_suffix(".npz") for name in names] if save_prob else []
         check_outputs(targets, [path, *(image for image, _ in self._images), *inputs], root=folder)
 
     def __len__(self) -> int:
@@ -58,8 +73,11 @@ class PictureJob:
         """The first few, as `Predictor.predict` takes them."""
         return [path for path, _ in self._images[:count]]
 
-    def write(self, picture: Picture, pixels: np.ndarray, label: np.ndarray) -> None:
+    def write(self, picture: Picture, pixels: np.ndarray, label: np.ndarray, probabilities: np.ndarray | None) -> None:
         """One picture's results."""
+        if probabilities is not None and self._save_prob:
+            place = self._folder / PROBABILITIES / picture.name.with_suffix(".npz")
+            write_bytes(place, probability_file(probabilities, self._save_prob))
         target = self._folder / picture.name
         save_label_png(target, label, self._colors)
         save_image(self._folder / OVERLAYS / picture.name, overlay(pixels, label, self._colors))
@@ -122,7 +140,7 @@ class VideoJob:
             video.close()
         return found
 
-    def write(self, picture: Picture, pixels: np.ndarray, label: np.ndarray) -> None:
+    def write(self, picture: Picture, pixels: np.ndarray, label: np.ndarray, probabilities: None = None) -> None:
         """One frame's results."""
         mixed = overlay(pixels, label, self._colors)
         if self._writer is not None:

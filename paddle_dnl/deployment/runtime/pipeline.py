@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from paddle_dnl.data.overlay import as_label
 from paddle_dnl.errors import PaddleDnlError
 
 import numpy as np
@@ -59,23 +60,31 @@ def read_ahead(items: Iterable, depth: int) -> Iterator:
 
 
 def _prepare(predictor, picture: Picture) -> tuple:
-    pixels = picture.source if isinstance(picture.source, np.ndarray) else predictor.read(picture.source)
-    tensor, info = predictor.preprocess(pixels, picture.title)
+    if isinstance(picture.source, np.ndarray):
+        pixels = predictor.image_format.of_array(picture.source, picture.title)
+    else:
+        pixels = predictor.read(picture.source)
+    tensor, info = predictor.prepare(pixels, picture.title)
     return picture, pixels, tensor, info
 
 
-def _finish(predictor, write: Callable, picture: Picture, pixels, output, info) -> None:
-    write(picture, pixels, predictor.postprocess(output, info))
+def _finish(predictor, write: Callable, picture: Picture, pixels, output, info, with_scores: bool) -> None:
+    if not with_scores:
+        write(picture, pixels, predictor.postprocess(output, info), None)
+        return
+    probabilities = predictor.probabilities(output, info)
+    write(picture, pixels, as_label(probabilities.argmax(0)), probabilities)
 
 
 def run_pipeline(
     predictor,
     pictures: Iterable[Picture],
-    write: Callable[[Picture, np.ndarray, np.ndarray], None],
+    write: Callable[[Picture, np.ndarray, np.ndarray, np.ndarray | None], None],
     *,
     batch_size: int = 1,
     workers: int = 2,
     writers: int = 2,
+    with_scores: bool = False,
 ) -> Timing:
     """Predicts all pictures.
 
@@ -83,10 +92,12 @@ def run_pipeline(
         predictor: a `Predictor`. Paddle Inference keeps Python's interpreter lock while it runs, so that only an engine in
             another process (`EngineProcess`) or ONNX Runtime overlaps with reading and writing.
         pictures: in order.
-        write: gets the picture, its pixels `[H, W, 3]` and its classes `[H, W]`; called from other threads.
+        write: gets the picture, its pixels, its classes `[H, W]` and its probabilities `[K, H, W]` or None; called from
+            other threads.
         batch_size: pictures per run.
         workers: threads that read.
         writers: threads that write; 1 keeps the calls of `write` in order.
+        with_scores: give `write` the probabilities too.
 
     Raises:
         PaddleDnlError: as soon as a picture cannot be read, run or written; what was not begun then is left undone. When
@@ -112,11 +123,11 @@ def run_pipeline(
                 break
             batch = [ahead.popleft().result() for _ in range(min(batch_size, len(ahead)))]
             start = time.perf_counter()
-            outputs = predictor.run_each([tensor for _, _, tensor, _ in batch])
+            outputs = predictor.run_each([tensor for _, _, tensor, _ in batch], with_scores=with_scores)
             in_engine += time.perf_counter() - start
             count += len(batch)
             for (picture, pixels, _, info), output in zip(batch, outputs, strict=True):
-                behind.append(writing.submit(_finish, predictor, write, picture, pixels, output, info))
+                behind.append(writing.submit(_finish, predictor, write, picture, pixels, output, info, with_scores))
             while len(behind) > limit:
                 behind.popleft().result()
         for future in behind:

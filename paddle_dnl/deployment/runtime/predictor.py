@@ -2,12 +2,12 @@
 """`Predictor`: an exported folder as an object that turns pictures into label maps."""
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from paddle_dnl import registry
+from paddle_dnl.data.image_format import require_value_range
 from paddle_dnl.data.overlay import as_label
-from paddle_dnl.data.reading import decode_image, read_image
 from paddle_dnl.data.tiling import TileGrid
 from paddle_dnl.data.transforms import Compose
 from paddle_dnl.deployment.runtime.backend_factory import make_engine
@@ -30,7 +30,7 @@ MAX_PIXELS = 80_000_000
 
 @dataclass
 class Tiled:
-    """A picture, uint8 BGR `[H, W, 3]` or grey `[H, W]`, that is too large for the model and is worked through in tiles."""
+    """A picture, as from `Predictor.read`, that is too large for the model and is worked through in tiles."""
 
     pixels: np.ndarray
 
@@ -50,12 +50,13 @@ class Predictor:
             needs Deploy.transforms that keep the size. `never`: they are resized, which loses their details.
         tile_overlap: share of a tile that it has in common with its neighbour, 0 to 0.5.
         max_pixels: larger picture files are refused before they are decoded; None allows all.
+        value_range: (lo, hi), stored numbers of pictures that become 0 and 255; default: what deploy.yaml says.
         options: of a named engine, fields of `paddle_dnl.deployment.runtime.backends.EngineOptions`, such as `device`.
 
     Attributes:
         files: what deploy.yaml says.
         classes: names and colours, None in folders that PaddleSeg exported.
-        channels: of the pictures, 3 or 1.
+        image_format: how pictures are read: number of bands and scale.
 
     Raises:
         ConfigError: deploy.yaml is missing or wrong.
@@ -72,6 +73,7 @@ class Predictor:
         tile: str = "auto",
         tile_overlap: float = 0.25,
         max_pixels: int | None = MAX_PIXELS,
+        value_range: tuple[float, float] | None = None,
         **options,
     ):
         if wrong_size not in WRONG_SIZES:
@@ -84,28 +86,29 @@ class Predictor:
         self._tile_overlap = tile_overlap
         self.files = read_deploy_config(folder)
         self.classes = self.files.classes
-        channels = self.files.input_shape[1] if self.files.input_shape else 3
-        self.channels = channels if channels in (1, 3) else 3
+        self.image_format = self.files.image_format
+        if value_range is not None:
+            self.image_format = replace(self.image_format, value_range=require_value_range(value_range))
         try:
             steps = [registry.build(step, "transform", "Deploy.transforms") for step in self.files.transforms]
         except ConfigError as error:
             raise ConfigError(f"{self.files.folder / 'deploy.yaml'}: {error}") from error
-        self._compose = Compose(steps, img_channels=self.channels)
+        self._compose = Compose(steps, img_channels=self.image_format.channels)
         self._tiles = tile == "auto" and wrong_size is None and self._keeps_size()
         self._engine = make_engine(engine, self.files, EngineOptions(**options)) if isinstance(engine, str) else engine
 
     def read(self, path: str | Path) -> np.ndarray:
-        """A picture file as the array that `preprocess` takes, uint8 BGR `[H, W, 3]` (`[H, W]` for grey models).
+        """A picture file as the array that `prepare` takes, see `paddle_dnl.data.image_format.ImageFormat.read`.
 
         Raises:
             DataError: missing, empty, damaged, cut off, no picture, or larger than `max_pixels`.
         """
-        return read_image(path, self.channels, max_pixels=self._max_pixels, whole=True)
+        return self.image_format.read(path, max_pixels=self._max_pixels, whole=True)
 
     def decode(self, content: bytes, name: str = "picture") -> np.ndarray:
         """`read` for the content of a file, at least one byte, which errors call `name`."""
         data = np.frombuffer(content, np.uint8)
-        return decode_image(data, name, self.channels, max_pixels=self._max_pixels, whole=True)
+        return self.image_format.decode(data, name, max_pixels=self._max_pixels, whole=True)
 
     def _keeps_size(self) -> bool:
         """Whether Deploy.transforms leave a picture that is larger than the model as large as it is."""
@@ -113,7 +116,7 @@ class Predictor:
             return False
         size = tuple(2 * side for side in self.files.fixed_size)
         try:
-            tensor = self._compose({"img": np.zeros((*size, 3) if self.channels == 3 else size, np.uint8)})["img"]
+            tensor = self._compose({"img": self.image_format.blank(*size)})["img"]
         except (ValueError, TypeError, cv2.error):
             return False
         return tensor.shape[1:] == size
@@ -123,15 +126,20 @@ class Predictor:
         return size is not None and (height > TILED_FROM * size[0] or width > TILED_FROM * size[1])
 
     def preprocess(self, image: str | Path | np.ndarray, name: str | None = None) -> tuple["np.ndarray | Tiled", list]:
-        """A picture, as file or BGR array, to network input `[3, H, W]` and the sizes it went through.
+        """`prepare` for a file, or for an array of stored numbers (BGR where it has three channels).
 
-        One that will be worked through in tiles becomes a `Tiled`, for `run_each` or `run_tiled`. Errors call the picture
-        `name`; by default a file by its path.
+        Errors call the picture `name`; by default a file by its path.
         """
         if isinstance(image, np.ndarray):
-            name, pixels = name or "image array", self._check_array(image)
-        else:
-            name, pixels = name or image, self.read(image)
+            name = name or "image array"
+            return self.prepare(self.image_format.of_array(image, name), name)
+        return self.prepare(self.read(image), name or image)
+
+    def prepare(self, pixels: np.ndarray, name: str | Path) -> tuple["np.ndarray | Tiled", list]:
+        """Pixels, as from `read`, to network input `[C, H, W]` and the sizes they went through.
+
+        A picture that will be worked through in tiles becomes a `Tiled`, for `run_each` or `run_tiled`.
+        """
         if self._tiles and self._is_large(*pixels.shape[:2]):
             return Tiled(pixels), []
         try:
@@ -159,16 +167,6 @@ class Predictor:
             tensor = resized.reshape(*size, -1).transpose(2, 0, 1)
         return np.ascontiguousarray(tensor, np.float32), info
 
-    def _check_array(self, image: np.ndarray) -> np.ndarray:
-        if image.size == 0 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (1, 3)):
-            raise DataError(f"an image array must be [H, W, 3] (blue, green, red) or [H, W], got {list(image.shape)}")
-        is_grey = image.ndim == 2 or image.shape[2] == 1
-        if is_grey and self.channels == 3:
-            return np.repeat(image.reshape(*image.shape[:2], 1), 3, axis=2)
-        if not is_grey and self.channels == 1:
-            raise DataError(f"this model reads grey images [H, W], got {list(image.shape)}")
-        return image.reshape(image.shape[:2]) if is_grey else image
-
     @property
     def engine(self) -> str:
         """Name of the engine that runs."""
@@ -180,7 +178,7 @@ class Predictor:
             self._engine.close()
 
     def run(self, batch: np.ndarray) -> np.ndarray:
-        """The graph's output for a batch `[N, 3, H, W]`; a smaller batch than the fixed one is filled up and cut back."""
+        """The graph's output for a batch `[N, C, H, W]`; a smaller batch than the fixed one is filled up and cut back."""
         fixed = self.files.fixed_batch
         if fixed is None or len(batch) == fixed:
             return self._engine.run(batch)
@@ -191,23 +189,41 @@ class Predictor:
 
     def postprocess(self, output: np.ndarray, info: list) -> np.ndarray:
         """One output, `[H, W]` classes or `[K, H, W]` scores, to classes of the picture's size: uint8, uint16 above 255."""
-        is_scores = output.ndim == 3
-        picture = output.transpose(1, 2, 0) if is_scores else as_label(output)
-        for name, (height, width) in reversed(info):
-            height, width = int(height), int(width)
-            if name == "resize":
-                method = cv2.INTER_LINEAR if is_scores else cv2.INTER_NEAREST
-                resized = cv2.resize(picture, (width, height), interpolation=method)
-                picture = resized.reshape(height, width, *picture.shape[2:])
-            else:
-                picture = picture[:height, :width]
-        return as_label(picture.argmax(-1) if is_scores else picture)
+        if output.ndim == 3:
+            return as_label(_restored(output, info, cv2.INTER_LINEAR).argmax(0))
+        return as_label(_restored(as_label(output)[None], info, cv2.INTER_NEAREST)[0])
+
+    def require_scores(self) -> None:
+        """Refuses to give probabilities with an export that gives classes.
+
+        Raises:
+            UsageError: the graph ends with argmax.
+        """
+        if self.files.output_op == "argmax":
+            raise UsageError(
+                f"{self.files.folder}: gives classes, not probabilities; export the model again with --output_op softmax"
+            )
+
+    def probabilities(self, output: np.ndarray, info: list) -> np.ndarray:
+        """One output of scores `[K, h, w]` to probabilities of the picture's size, float32 `[K, H, W]`.
+
+        Logits are taken to the picture's size before the softmax, as predict.py and val.py do.
+
+        Raises:
+            UsageError: see `require_scores`.
+        """
+        self.require_scores()
+        scores = _restored(output, info, cv2.INTER_LINEAR)
+        if self.files.output_op == "softmax":
+            return scores
+        scores = np.exp(scores - scores.max(0))
+        return scores / scores.sum(0)
 
     def predict(self, images: list, batch_size: int | None = None) -> list[np.ndarray]:
         """Classes of each picture, uint8 `[H, W]` at its own size.
 
         Args:
-            images: files or BGR arrays `[H, W, 3]` uint8.
+            images: files, or arrays of stored numbers: BGR `[H, W, 3]`, grey `[H, W]`, or bands `[H, W, C]`.
             batch_size: images per run; default the fixed batch of the export, else 1. Pictures that differ in size
                 after preprocessing are run apart.
 
@@ -228,14 +244,32 @@ class Predictor:
             labels += [self.postprocess(out, info) for out, (_, info) in zip(outputs, prepared, strict=True)]
         return labels
 
-    def run_tiled(self, picture: "Tiled", run=None) -> np.ndarray:
+    def predict_probabilities(self, images: list) -> list[np.ndarray]:
+        """Probabilities of each picture, float32 `[K, H, W]` at its own size, one picture per run.
+
+        Args:
+            images: see `predict`.
+
+        Raises:
+            UsageError: see `require_scores`.
+            DataError, ExportError: see `predict`.
+        """
+        self.require_scores()
+        found = []
+        for image in images:
+            tensor, info = self.preprocess(image)
+            found.append(self.probabilities(self.run_each([tensor], with_scores=True)[0], info))
+        return found
+
+    def run_tiled(self, picture: "Tiled", run=None, with_scores: bool = False) -> np.ndarray:
         """Classes `[H, W]` of a picture that is worked through in overlapping tiles.
 
         Memory beyond the picture and its classes: scores of one row of tiles, which grow with the picture's width.
 
         Args:
-            picture: from `preprocess`.
+            picture: from `prepare`.
             run: in place of `run`: batch `[N, C, h, w]` to output.
+            with_scores: give the blended scores `[K, H, W]` in place of the classes; they are held for the whole picture.
         """
         size, pixels, run = self.files.fixed_size, picture.pixels, run or self.run
         grid = TileGrid(pixels.shape[:2], size, tuple(int(self._tile_overlap * side) for side in size))
@@ -246,11 +280,15 @@ class Predictor:
             while batch := list(itertools.islice(tensors, batch_size)):
                 yield from run(np.stack(batch).astype(np.float32, copy=False))
 
+        if with_scores:
+            return np.concatenate(list(grid.blend(results)), axis=1)
         return np.concatenate(list(grid.labels(results)))
 
-    def run_each(self, tensors: list) -> list[np.ndarray]:
-        """The graph's output for each input `[3, H, W]`, inputs of one size as one batch; classes `[H, W]` of a `Tiled`."""
-        outputs: list = [self.run_tiled(one) if isinstance(one, Tiled) else None for one in tensors]
+    def run_each(self, tensors: list, with_scores: bool = False) -> list[np.ndarray]:
+        """The graph's output for each input `[C, H, W]`, inputs of one size as one batch; `run_tiled` of a `Tiled`."""
+        outputs: list = [
+            self.run_tiled(one, with_scores=with_scores) if isinstance(one, Tiled) else None for one in tensors
+        ]
         whole = [i for i, one in enumerate(tensors) if not isinstance(one, Tiled)]
         for shape in dict.fromkeys(tensors[i].shape for i in whole):
             members = [i for i in whole if tensors[i].shape == shape]
@@ -275,7 +313,7 @@ class Predictor:
         tensor, _ = self.preprocess(image)
         if isinstance(tensor, Tiled):
             height, width = self.files.fixed_size
-            tensor, _ = self.preprocess(tensor.pixels[:height, :width])
+            tensor, _ = self.prepare(tensor.pixels[:height, :width], "part of the image")
         batch = np.stack([tensor] * batch_size)
         seconds = seconds_of_runs(lambda: self.run(batch), warmup=warmup, repeats=repeats)
         median = float(np.median(seconds))
@@ -286,3 +324,16 @@ class Predictor:
             "p99": float(np.percentile(seconds, 99)),
             "ips": batch_size / median,
         }
+
+
+def _restored(picture: np.ndarray, info: list, interpolation: int) -> np.ndarray:
+    """`[K, h, w]` at the size that the picture had before the preprocessing in `info`."""
+    picture = picture.transpose(1, 2, 0)
+    for name, (height, width) in reversed(info):
+        height, width = int(height), int(width)
+        if name == "resize":
+            resized = cv2.resize(picture, (width, height), interpolation=interpolation)
+            picture = resized.reshape(height, width, -1)
+        else:
+            picture = picture[:height, :width]
+    return picture.transpose(2, 0, 1)

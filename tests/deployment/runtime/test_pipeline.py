@@ -19,6 +19,7 @@ class Clockwork:
         self.read_seconds, self.run_seconds = read, run
         self.batches, self.live, self.most_live = [], 0, 0
         self.lock = threading.Lock()
+        self.image_format = self
 
     def read(self, path):
         time.sleep(self.read_seconds)
@@ -29,10 +30,13 @@ class Clockwork:
             raise DataError(f"{path}: no picture")
         return np.full((1, 2, 3), int(path.name))
 
-    def preprocess(self, pixels, name):
+    def of_array(self, pixels, name):
+        return pixels
+
+    def prepare(self, pixels, name):
         return pixels[..., 0], [name]
 
-    def run_each(self, tensors):
+    def run_each(self, tensors, with_scores=False):
         time.sleep(self.run_seconds * len(tensors))
         self.batches.append([int(t[0, 0]) for t in tensors])
         return [t * 10 for t in tensors]
@@ -51,7 +55,7 @@ def _pictures(count):
 def test_every_picture_once_in_order(batch):
     engine, found = Clockwork(), []
     timing = run_pipeline(
-        engine, _pictures(20), lambda p, pixels, label: found.append((p.title, pixels[0, 0, 0], label[0, 0])),
+        engine, _pictures(20), lambda p, pixels, label, _: found.append((p.title, pixels[0, 0, 0], label[0, 0])),
         batch_size=batch, writers=1,
     )  # fmt: skip
     assert found == [(f"no. {i}", i, 10 * i) for i in range(20)]
@@ -63,7 +67,7 @@ def test_every_picture_once_in_order(batch):
 def test_arrays_need_no_reading():
     found = []
     pictures = [Picture("frame", np.full((1, 2, 3), 4), Path("x"))]
-    run_pipeline(Clockwork(), pictures, lambda p, pixels, label: found.append(label[0, 0]))
+    run_pipeline(Clockwork(), pictures, lambda p, pixels, label, _: found.append(label[0, 0]))
     assert found == [40]
 
 
@@ -87,7 +91,7 @@ def test_the_number_of_pictures_in_memory_is_bounded(slow):
 def test_a_failure_ends_it(where, monkeypatch):
     engine, written = Clockwork(), []
 
-    def write(picture, pixels, label):
+    def write(picture, pixels, label, probabilities):
         if where == "write" and picture.title == "no. 5":
             raise OSError(28, "No space left on device")
         written.append(picture.title)
@@ -101,7 +105,7 @@ def test_a_failure_ends_it(where, monkeypatch):
             yield picture
 
     if where == "run":
-        engine.run_each = lambda tensors: (_ for _ in ()).throw(DataError("the engine: no picture"))
+        engine.run_each = lambda tensors, with_scores: (_ for _ in ()).throw(DataError("the engine: no picture"))
     kind, text = (OSError, "No space") if where == "write" else (DataError, "no picture")
     threads = threading.active_count()
     with pytest.raises(kind, match=text):

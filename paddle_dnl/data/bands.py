@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pictures beyond 8 bits and three colours: .npy and TIFF with any number of bands, and the scale of their numbers."""
+
+import io
+import math
+import threading
+from pathlib import Path
+
+from paddle_dnl.data.untrusted import TooLarge
+from paddle_dnl.errors import DataError
+from paddle_dnl.log import logger
+from paddle_dnl.optional import not_installed
+
+import cv2
+import numpy as np
+
+NPY_MAGIC = b"\x93NUMPY"
+# Little and big endian, classic and BigTIFF.
+TIFF_MAGICS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_ALPHA = (1, 2)  # values of TIFF's ExtraSamples
+_said = threading.Event()
+
+
+def is_npy(content: np.ndarray) -> bool:
+    """Whether a file's content, uint8, is a NumPy array."""
+    return content[:6].tobytes() == NPY_MAGIC
+
+
+def is_tiff(content: np.ndarray) -> bool:
+    """Whether a file's content, uint8, is a TIFF."""
+    return content[:4].tobytes() in TIFF_MAGICS
+
+
+def scale(image: np.ndarray, value_range: tuple[float, float] | None, path: str | Path) -> np.ndarray:
+    """The numbers of a picture on the scale 0..255 that transforms expect.
+
+    With `value_range` (lo, hi): (image - lo) * 255 / (hi - lo), float32; numbers outside of the range stay outside of 0..255,
+    nothing is clipped. Without: 8 bits stay as they are, and 16 bits are divided by 257, which is said once.
+
+    Raises:
+        DataError: NaN or infinity, or numbers whose scale is not known.
+    """
+    if image.dtype.kind == "f" and not np.isfinite(image).all():
+        count = int(np.count_nonzero(~np.isfinite(image)))
+        raise DataError(f"{path}: holds NaN or infinity at {count} places; give missing pixels a number, such as 0")
+    if value_range is not None:
+        low, high = value_range
+        wide = np.float64 if image.dtype.itemsize > 4 or image.dtype in (np.int32, np.uint32) else np.float32
+        return ((image.astype(wide) - wide(low)) * wide(255 / (high - low))).astype(np.float32, copy=False)
+    if image.dtype == np.uint8:
+        return image
+    if image.dtype == np.uint16:
+        say_sixteen_bits(path)
+        return image.astype(np.float32) / np.float32(257)
+    raise DataError(
+        f"{path}: holds {image.dtype} numbers, whose scale is not known; say which become black and white with value_range "
+        "[LO, HI] in the dataset (--value_range LO HI)"
+    )
+
+
+def say_sixteen_bits(path: str | Path) -> None:
+    """Says once per process on which scale pictures of 16 bits are read."""
+    if not _said.is_set():
+        _said.set()
+        logger.warning(
+            f"{path}: has 16 bits; its 0 to 65535 are read as 0 to 255. For another scale, such as that of a 12-bit camera, "
+            "set value_range [LO, HI] in the dataset (--value_range LO HI)"
+        )
+
+
+def read_array(content: np.ndarray, path: str | Path, channels: int, max_pixels: int | None) -> np.ndarray:
+    """A .npy file or TIFF in its own numbers, `[H, W, C]` or `[H, W]` for one band; colours in the order red, green, blue.
+
+    A grey file gives three equal bands where three are wanted; otherwise the number of bands must be that of the model.
+
+    Args:
+        content: the whole file, uint8.
+        path: how errors call it.
+        channels: bands that are wanted.
+        max_pixels: width times height that is allowed, None for all.
+
+    Raises:
+        DataError: damaged, of another number of bands, or with numbers that are no measurements.
+        TooLarge: more pixels than allowed.
+        UsageError: tifffile, which reads TIFFs, is not installed.
+    """
+    reader = _read_npy if is_npy(content) else _read_tiff
+    image = reader(content, path, channels, max_pixels)
+    if image.dtype.kind not in "uif" or image.size == 0:
+        raise DataError(
+            f"{path}: holds {list(image.shape)} {image.dtype} numbers; a picture has whole numbers or floats"
+        )
+    if image.ndim == 3 and image.shape[2] == 1:
+        image = image[..., 0]
+    bands = 1 if image.ndim == 2 else image.shape[2]
+    if bands == 1 and channels == 3:
+        return np.repeat(image[..., None], 3, axis=2)
+    if bands == 3 and channels == 1:
+        return cv2.cvtColor(image.astype(np.float32), cv2.COLOR_RGB2GRAY)
+    if bands != channels:
+        raise DataError(f"{path}: has {bands} bands, expected {channels} (img_channels)")
+    # Big-endian numbers of files in the machine's own order, which OpenCV needs.
+    return np.ascontiguousarray(image, image.dtype.newbyteorder("="))
+
+
+def _require_size(height: int, width: int, values: int, path, max_pixels: int | None, channels: int) -> None:
+    if max_pixels is not None and (height * width > max_pixels or values > max(4, channels) * max_pixels):
+        raise TooLarge(f"{path}: has {width}x{height} pixels, {values} values; allowed are {max_pixels} (--max_pixels)")
+
+
+def _read_npy(content: np.ndarray, path, channels: int, max_pixels: int | None) -> np.ndarray:
+    """An array `[H, W]`, `[H, W, C]` or `[C, H, W]`: the bands come last unless only the first axis has as many as wanted."""
+    try:
+        stream = io.BytesIO(content.tobytes())
+        if max_pixels is not None:
+            version = np.lib.format.read_magic(stream)
+            header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            shape = header(stream)[0]
+            _require_size(*sorted((0, 0, *shape))[-2:], math.prod(shape), path, max_pixels, channels)
+            stream.seek(0)
+        array = np.load(stream, allow_pickle=False)
+    except DataError:
+        raise
+    except Exception as error:  # a damaged header makes NumPy raise nearly anything
+        raise DataError(f"{path}: is not a readable .npy file ({' '.join(str(error).split())[:200]})") from error
+    if array.ndim not in (2, 3):
+        raise DataError(f"{path}: is an array {list(array.shape)}; a picture is [H, W], [H, W, C] or [C, H, W]")
+    if array.ndim == 3 and array.shape[2] != channels and array.shape[0] == channels:
+        array = np.moveaxis(array, 0, -1)
+    return array
+
+
+def _read_tiff(content: np.ndarray, path, channels: int, max_pixels: int | None) -> np.ndarray:
+    """The first series of a TIFF or GeoTIFF: one page with bands, or pages that are bands."""
+    try:
+        import tifffile
+    except ImportError as error:
+        raise not_installed(f"{path}: TIFF of more than 8 bits or three bands", error, "bands") from error
+    try:
+        with tifffile.TiffFile(io.BytesIO(content.tobytes())) as file:
+            series = file.series[0]
+            page, axes, shape = series.keyframe, series.axes, series.shape
+            if {"Y", "X"} - set(axes):
+                raise DataError(f"{path}: a TIFF with the axes {axes}, expected Y and X; save it as one picture")
+            y, x = axes.index("Y"), axes.index("X")
+            _require_size(shape[y], shape[x], math.prod(shape), path, max_pixels, channels)
+            if page.photometric in (tifffile.PHOTOMETRIC.PALETTE, tifffile.PHOTOMETRIC.MINISWHITE):
+                raise DataError(
+                    f"{path}: a TIFF of the kind {page.photometric.name}, whose numbers are no brightness; save it as MINISBLACK"
+                )
+            array = series.asarray()
+            alpha = bool(page.extrasamples) and page.extrasamples[-1] in _ALPHA and page.photometric.name == "RGB"
+    except DataError:
+        raise
+    except Exception as error:  # tifffile passes on what it stumbled over
+        text = " ".join(str(error).split())[:200]
+        if "imagecodecs" in text:
+            text += "; pip install imagecodecs"
+        raise DataError(f"{path}: is not a readable TIFF ({text})") from error
+    others = [axis for axis in range(array.ndim) if axis not in (y, x) and array.shape[axis] > 1]
+    if len(others) > 1:
+        raise DataError(f"{path}: a TIFF of the shape {list(array.shape)} ({axes}); a picture has one axis of bands")
+    array = array.transpose(*(i for i in range(array.ndim) if i not in (y, x, *others)), y, x, *others)
+    array = array.reshape(array.shape[-2 - len(others) :])
+    return array[..., :3] if alpha and array.ndim == 3 and array.shape[2] == 4 else array

@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a model's pictures are read: number of bands and scale, given once in the dataset and kept in deploy.yaml."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from paddle_dnl.data.bands import scale
+from paddle_dnl.data.image_files import EXTENSIONS
+from paddle_dnl.data.reading import decode_image, read_bytes
+from paddle_dnl.errors import DataError
+
+import cv2
+import numpy as np
+
+
+def require_value_range(value, where: str = "value_range") -> tuple[float, float] | None:
+    """`value` as (lo, hi), or None.
+
+    Raises:
+        DataError: not two finite numbers, the first below the second.
+    """
+    if value is None:
+        return None
+    fits = isinstance(value, list | tuple) and len(value) == 2
+    if not fits or not all(type(v) in (int, float) and math.isfinite(v) for v in value) or not value[0] < value[1]:
+        raise DataError(f"{where}: must be [LO, HI], two numbers with LO below HI; got {value!r}")
+    return (float(value[0]), float(value[1]))
+
+
+@dataclass(frozen=True)
+class ImageFormat:
+    """How picture files become arrays.
+
+    Attributes:
+        channels: 3 (arrays are BGR), 1 (`[H, W]`), or any other number of bands, in the order of the file.
+        value_range: the stored numbers that become 0 and 255 (`paddle_dnl.data.bands.scale`); None for 8 and 16 bits.
+    """
+
+    channels: int = 3
+    value_range: tuple[float, float] | None = None
+
+    @classmethod
+    def of(cls, source) -> "ImageFormat":
+        """Of a dataset, or of the mapping that configures one; three channels where it says nothing."""
+        get = source.get if isinstance(source, dict) else lambda key, default: getattr(source, key, default)
+        return cls(get("img_channels", 3), require_value_range(get("value_range", None)))
+
+    @property
+    def endings(self) -> tuple[str, ...]:
+        """Of picture files in a folder; .npy only where colour pictures of 8 bits are not what is meant."""
+        plain = self.channels in (1, 3) and self.value_range is None
+        return EXTENSIONS if plain else (*EXTENSIONS, ".npy")
+
+    def read(self, path: str | Path, **limits) -> np.ndarray:
+        """A file as uint8, or as float32 on the scale 0..255: BGR `[H, W, 3]`, grey `[H, W]`, or bands `[H, W, C]`.
+
+        Args:
+            path: the file.
+            limits: `max_pixels` and `whole` of `paddle_dnl.data.reading.decode_image`.
+
+        Raises:
+            DataError: missing, damaged, no picture, or of other bands or numbers than the format's.
+        """
+        return self.decode(read_bytes(path), path, **limits)
+
+    def decode(self, content: np.ndarray, path: str | Path, **limits) -> np.ndarray:
+        """`read` for the content of a file, uint8, which errors call `path`."""
+        return decode_image(content, path, self.channels, value_range=self.value_range, **limits)
+
+    def of_array(self, image: np.ndarray, name: str = "image array") -> np.ndarray:
+        """An array of pixels as `read` would give it.
+
+        Args:
+            image: BGR `[H, W, 3]`, grey `[H, W]` or `[H, W, 1]`, or the model's bands `[H, W, C]`; numbers other than uint8,
+                and with a `value_range` all numbers, are brought to its scale.
+            name: how errors call it.
+
+        Raises:
+            DataError: another shape, or numbers without a scale.
+        """
+        bands = image.shape[2] if image.ndim == 3 else 1
+        if image.size == 0 or image.ndim not in (2, 3) or bands not in (1, 3, self.channels):
+            raise DataError(
+                f"{name}: must be [H, W, 3] (blue, green, red), [H, W] or [H, W, {self.channels}], got {list(image.shape)}"
+            )
+        if bands != self.channels and self.channels not in (1, 3):
+            raise DataError(f"{name}: this model reads {self.channels} bands, got {list(image.shape)}")
+        if image.dtype.kind not in "uif":
+            raise DataError(f"{name}: holds {image.dtype}; a picture has whole numbers or floats")
+        image = scale(image, self.value_range, name)
+        if bands == 1:
+            image = image.reshape(image.shape[:2])
+            return image if self.channels == 1 else np.repeat(image[..., None], 3, axis=2)
+        return cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_BGR2GRAY) if self.channels == 1 else image
+
+    def blank(self, height: int, width: int) -> np.ndarray:
+        """A black picture of this format."""
+        return np.zeros((height, width) if self.channels == 1 else (height, width, self.channels), np.uint8)

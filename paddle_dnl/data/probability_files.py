@@ -1,0 +1,16 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Probabilities of classes as files."""
+
+import io
+
+import numpy as np
+
+KINDS = ("float16", "uint8")
+
+
+def probability_file(probabilities: np.ndarray, kind: str) -> bytes:
+    """The content of an .npz with `probabilities` `[K, h, w]`: `float16`, or `uint8` for 255 times them, rounded."""
+    kept = np.rint(probabilities * 255).astype(np.uint8) if kind == "uint8" else probabilities.astype(np.float16)
+    content = io.BytesIO()
+    np.savez_compressed(content, probabilities=kept)
+    return content.getvalue()

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The devices of Paddle Inference: which one is there, and how a predictor is told to use it."""
+
+import importlib.util
+import os
+
+from paddle_dnl.errors import UsageError
+
+# Device files of the NVIDIA driver on Linux and in the Windows subsystem for Linux.
+_GPU_FILES = ("/dev/nvidiactl", "/dev/dxg")
+
+
+def default_device(engine: str) -> str:
+    """`gpu` where the engine can use one that is there, else `cpu`, as PaddleSeg's infer.py does.
+
+    Paddle is imported, which takes seconds, only on a machine with a GPU.
+
+    Args:
+        engine: `paddle`, `onnxruntime` (which runs on the CPU here) or `auto`.
+    """
+    if engine == "onnxruntime" or not any(map(os.path.exists, _GPU_FILES)) or not importlib.util.find_spec("paddle"):
+        return "cpu"
+    import paddle
+
+    return "gpu" if paddle.is_compiled_with_cuda() and paddle.device.cuda.device_count() else "cpu"
+
+
+def require_device(device: str) -> None:
+    """Refuses a device that this Paddle was built without.
+
+    Raises:
+        UsageError: says which build it is.
+    """
+    import paddle
+
+    if device == "gpu":
+        is_there = paddle.is_compiled_with_cuda()
+    elif device == "xpu":
+        is_there = paddle.is_compiled_with_xpu()
+    else:
+        is_there = device == "cpu" or device in paddle.device.get_all_custom_device_type()
+    if not is_there:
+        built = "with CUDA" if paddle.is_compiled_with_cuda() else "for CPU only"
+        raise UsageError(f"--device {device}: this PaddlePaddle is built {built}; use --device cpu")
+
+
+def enable_accelerator(config, device: str) -> None:
+    """Sets an accelerator that is neither CPU nor NVIDIA GPU. Not run on any machine yet.
+
+    Args:
+        config: a `paddle.inference.Config`.
+        device: `xpu` (Kunlun), `npu` (Ascend) or `mlu` (Cambricon), as PaddleSeg's infer.py names them.
+    """
+    if device == "xpu":
+        config.enable_xpu()
+    else:
+        config.enable_custom_device(device)
