@@ -96,7 +96,8 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", choices=DEVICES, help="default: gpu when Paddle has one, else cpu")
     parser.add_argument("--precision", choices=("fp32", "fp16", "bf16"), default="fp32")
     parser.add_argument("--amp_level", choices=("O1", "O2"), default="O1")
-    parser.add_argument("--data_format", choices=("NCHW", "NHWC"), default="NCHW", help="only NCHW is supported")
+    # PaddleSeg's choice of the memory layout, for its command lines.
+    parser.add_argument("--data_format", choices=("NCHW",), help="nothing else is supported")
 
 
 def add_augmented(parser: argparse.ArgumentParser, switch: str) -> None:
@@ -123,8 +124,6 @@ def check_common(args: argparse.Namespace) -> None:
     Raises:
         UsageError: names the flag.
     """
-    if args.data_format != "NCHW":
-        raise UsageError("--data_format NHWC: not supported; leave the flag out")
     select_device(args.device)
 
 

@@ -99,10 +99,7 @@ class PascalContext(_Context):
 
 @DATASETS.add_component
 class PascalContext59(_Context):
-    """PASCAL Context without background, 59 classes: background is ignored, as the DNL authors evaluate.
-
-    Arguments as `PascalContext`.
-    """
+    """PASCAL Context without background, 59 classes, as the DNL authors evaluate; arguments: see `PascalContext`."""
 
     NUM_CLASSES = 59
 

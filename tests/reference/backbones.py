@@ -4,7 +4,7 @@
     python tests/reference/backbones.py --write     stores names, shapes and features in tests/data/golden/backbones
     python tests/reference/backbones.py --check     compares with the stored ones
 
-Needs PyTorch, torchvision and timm, which `make parity` does not install: use an environment of your own.
+Needs the extra `parity`; part of `make parity`.
 """
 
 import argparse
@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "helpers"))
 
 import golden_seeds  # noqa: E402
+from originals import import_torchvision  # noqa: E402
 
 FOLDER = ROOT / "tests" / "data" / "golden" / "backbones"
 NAMES = {
@@ -28,25 +29,12 @@ NAMES = {
 SHAPE = (1, 3, 65, 97)  # odd sizes show a pool that rounds the other way
 
 
-def _import_torchvision():
-    """torchvision from a package index does not find its compiled operators beside a CPU build of PyTorch; ResNets need none."""
-    operators = torch.library.Library("torchvision", "DEF")
-    try:
-        import torchvision
-    except RuntimeError:
-        for name in ("nms", "qnms"):
-            operators.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        for name in [name for name in sys.modules if name.startswith("torchvision")]:
-            del sys.modules[name]
-        import torchvision
-    return torchvision, operators
-
-
 def _features(source: str, name: str) -> tuple[list, list[np.ndarray]]:
     """Names with shapes of all tensors, and the four stages' feature maps."""
     if source == "torchvision":
-        model = getattr(torchvision.models, name)()
+        model = getattr(import_torchvision().models, name)()
     else:
+        import_torchvision()  # timm imports it
         import timm
 
         model = timm.create_model(name)
@@ -91,5 +79,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    torchvision, _operators = _import_torchvision()
     sys.exit(main())

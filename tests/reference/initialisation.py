@@ -18,7 +18,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "helpers"))
 
 import initial_values  # noqa: E402
-import trajectories  # noqa: E402
+from originals import mmseg_configs  # noqa: E402
 
 CASES = {
     "mmseg_dnl_r50": "dnlnet/dnl_r50-d8_4xb4-80k_ade20k-512x512.py",
@@ -38,7 +38,7 @@ def _from_config(path: str):
     from mmengine.config import Config
     from mmseg.registry import MODELS
 
-    config = Config.fromfile(trajectories.mmseg_configs() / path).model
+    config = Config.fromfile(mmseg_configs() / path).model
     config.pretrained = config.data_preprocessor = None
     for part in (config.backbone, config.decode_head, config.auxiliary_head):
         part.norm_cfg = {"type": "BN", "requires_grad": True}

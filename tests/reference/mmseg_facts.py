@@ -10,7 +10,7 @@ import json
 import sys
 from pathlib import Path
 
-from trajectories import mmseg_configs
+from originals import mmseg_configs
 
 ROOT = Path(__file__).resolve().parents[2]
 TABLE = ROOT / "tests" / "recipes" / "mmsegmentation.json"

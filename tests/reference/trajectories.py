@@ -12,7 +12,6 @@ with the golden outputs of the original. Steps are taken in float64 and, to know
 import argparse
 import json
 import sys
-import types
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "helpers"))
@@ -21,6 +20,7 @@ import golden_seeds  # noqa: E402
 import numpy as np  # noqa: E402
 import official_dnl  # noqa: E402
 import torch  # noqa: E402
+from originals import mmseg_configs  # noqa: E402
 from trajectory_cases import (  # noqa: E402
     CASES,
     CLASSES,
@@ -45,32 +45,6 @@ _SAME = 1e-7
 
 
 # ---- OpenMMLab's --------------------------------------------------------------------------------------
-
-
-def _import_mmseg():
-    """mmsegmentation on mmcv-lite, which lacks the compiled operations; DNL uses none of them."""
-
-    def missing(name):
-        if name.startswith("__"):
-            raise AttributeError(name)
-
-        def fail(*_, **__):
-            raise RuntimeError(f"mmcv.ops.{name} is not part of mmcv-lite")
-
-        return fail
-
-    operations = types.ModuleType("mmcv.ops")
-    operations.__getattr__ = missing
-    sys.modules["mmcv.ops"] = operations
-    import mmseg
-    import mmseg.models  # noqa: F401
-
-    return mmseg
-
-
-def mmseg_configs() -> Path:
-    """Folder of mmsegmentation's own configuration files."""
-    return Path(_import_mmseg().__file__).parent / ".mim" / "configs"
 
 
 class MMSeg:

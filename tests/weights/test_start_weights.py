@@ -2,7 +2,6 @@
 """Start weights: required by published recipes, read from every format, accounted for, refused where they do not fit."""
 
 import json
-import re
 from pathlib import Path
 
 from paddle_dnl.cli import train
@@ -18,6 +17,7 @@ import numpy as np
 import paddle
 import pytest
 import torch_writer
+from source_names import paddleclas_names, torch_names
 
 ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = ROOT / "tests/data/golden/backbones"
@@ -35,37 +35,6 @@ def said(monkeypatch):
 
 def numbers(model) -> dict[str, np.ndarray]:
     return {key: value.numpy() for key, value in model.state_dict().items()}
-
-
-def torch_names(state, stem: str) -> dict[str, np.ndarray]:
-    """Our names written as the original projects write them: for `v1`, `v1c` and `3x3`."""
-
-    def name(key: str) -> str:
-        path, leaf = key.rsplit(".", 1)
-        leaf = {"_mean": "running_mean", "_variance": "running_var"}.get(leaf, leaf)
-        if match := re.fullmatch(r"conv1_(\d)\.(_conv|_batch_norm)", path):
-            number, norm = int(match[1]), match[2] == "_batch_norm"
-            if stem == "v1c":
-                return f"stem.{3 * (number - 1) + norm}.{leaf}"
-            return f"{'bn' if norm else 'conv'}{number}.{leaf}"
-        stage, block, part, inner = re.fullmatch(r"bb_(\d)_(\d+)\.(\w+)\.(\w+)", path).groups()
-        place, norm = f"layer{int(stage) + 1}.{block}", inner == "_batch_norm"
-        if part == "short":
-            return f"{place}.downsample.{int(norm)}.{leaf}"
-        return f"{place}.{'bn' if norm else 'conv'}{int(part[-1]) + 1}.{leaf}"
-
-    return {name(key): value for key, value in state.items()} | {"fc.weight": np.ones((5, 8), "float32")}
-
-
-def paddleclas_names(state, blocks: tuple[int, ...]) -> dict[str, np.ndarray]:
-    """Our names written as PaddleClas writes them."""
-
-    def name(key: str) -> str:
-        key = key.replace("._conv.", ".conv.").replace("._batch_norm.", ".bn.")
-        key = re.sub(r"^conv1_(\d)", lambda m: f"stem.{int(m[1]) - 1}", key)
-        return re.sub(r"^bb_(\d)_(\d+)", lambda m: f"blocks.{sum(blocks[: int(m[1])]) + int(m[2])}", key)
-
-    return {name(key): value for key, value in state.items()}
 
 
 def segmentor(backbone) -> dict[str, np.ndarray]:

@@ -8,7 +8,11 @@ from paddle_dnl.registry import TRANSFORMS
 
 @TRANSFORMS.add_component
 class RandomHorizontalFlip:
-    """Left and right exchanged, with probability `prob`."""
+    """Left and right exchanged, at random.
+
+    Args:
+        prob: how often.
+    """
 
     def __init__(self, prob: float = 0.5):
         self.prob = prob
@@ -22,7 +26,11 @@ class RandomHorizontalFlip:
 
 @TRANSFORMS.add_component
 class RandomVerticalFlip:
-    """Top and bottom exchanged, with probability `prob`."""
+    """Top and bottom exchanged, at random.
+
+    Args:
+        prob: how often.
+    """
 
     def __init__(self, prob: float = 0.1):
         self.prob = prob

@@ -249,23 +249,23 @@ def _vd(depth, output_stride, multi_grid, in_channels, pretrained, data_format):
 
 @BACKBONES.add_component
 def ResNet18_vd(output_stride=8, multi_grid=(1, 1, 1), in_channels=3, pretrained=None, data_format="NCHW"):
-    """PaddleSeg's ResNet18_vd."""
+    """PaddleSeg\'s ResNet18_vd, see `ResNet`; `data_format` must be NCHW."""
     return _vd(18, output_stride, multi_grid, in_channels, pretrained, data_format)
 
 
 @BACKBONES.add_component
 def ResNet34_vd(output_stride=8, multi_grid=(1, 1, 1), in_channels=3, pretrained=None, data_format="NCHW"):
-    """PaddleSeg's ResNet34_vd."""
+    """PaddleSeg\'s ResNet34_vd, see `ResNet`; `data_format` must be NCHW."""
     return _vd(34, output_stride, multi_grid, in_channels, pretrained, data_format)
 
 
 @BACKBONES.add_component
 def ResNet50_vd(output_stride=8, multi_grid=(1, 1, 1), in_channels=3, pretrained=None, data_format="NCHW"):
-    """PaddleSeg's ResNet50_vd."""
+    """PaddleSeg\'s ResNet50_vd, see `ResNet`; `data_format` must be NCHW."""
     return _vd(50, output_stride, multi_grid, in_channels, pretrained, data_format)
 
 
 @BACKBONES.add_component
 def ResNet101_vd(output_stride=8, multi_grid=(1, 1, 1), in_channels=3, pretrained=None, data_format="NCHW"):
-    """PaddleSeg's ResNet101_vd."""
+    """PaddleSeg\'s ResNet101_vd, see `ResNet`; `data_format` must be NCHW."""
     return _vd(101, output_stride, multi_grid, in_channels, pretrained, data_format)

@@ -1,0 +1,275 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Writes docs/components.md, every key that a configuration may have, from signatures and docstrings."""
+
+import argparse
+import importlib
+import inspect
+import re
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from paddle_dnl import optim, registry  # noqa: E402
+from paddle_dnl.config import checks  # noqa: E402
+from paddle_dnl.errors import ConfigError  # noqa: E402
+
+import paddle  # noqa: E402
+
+PAGE = ROOT / "docs" / "components.md"
+TOP_LEVEL = {
+    "batch_size": "images per process and step",
+    "iters": "steps",
+    "train_dataset": "a [dataset](#datasets) with its [transforms](#transforms)",
+    "val_dataset": "the same, scored by `--do_eval` and val.py; its transforms prepare pictures for predict.py too",
+    "optimizer": "an [optimizer](#optimizers)",
+    "lr_scheduler": "a [schedule](#schedules)",
+    "loss": "`types`, [losses](#losses), and `coef`, a weight for each output of the model; one loss serves all outputs",
+    "model": "a [model](#models), mostly with a [backbone](#backbones)",
+    "test_config": "how pictures are scored, see [below](#test_config)",
+    "to_static_training": "train a static graph (`true` or `false`)",
+    "export": "`transforms` of the exported model, where they are not those of `val_dataset`",
+    "grad_accum_iters": "steps whose gradients are added before the weights change",
+    "ema_decay": "of the averaged weights (`--use_ema`)",
+    "pretrained_sha256": "digest that a fetched file of start weights must have",
+    "start_weights": "`file`, `from` and `source` of the weights that a published recipe begins with",
+    "custom_imports": "modules that register components, imported with `--trust_config`",
+    "print_mem_info": "log the memory in use (`true` or `false`), as the flag of this name",
+    "log_ranks": "processes that write log lines, as the flag of this name",
+    "_base_": "a file, or a list, whose values this one changes; `_inherited_: false` in a section drops what it would inherit",
+}
+TEST_CONFIG = {
+    "aug_eval": "several scales and flips, averaged",
+    "scales": "one factor or a list, with `aug_eval`",
+    "flip_horizontal": "with `aug_eval`: the mirrored picture too",
+    "flip_vertical": "with `aug_eval`: the picture upside down too",
+    "is_slide": "windows of `crop_size` at distances of `stride`",
+    "crop_size": "[width, height] of a window",
+    "stride": "[width, height] from one window to the next",
+    "average": "`logits` (PaddleSeg), `softmax` (mmsegmentation) or `official` (the DNL authors)",
+    "align_corners": "how scores are resized to the picture",
+    "auc_roc": "area under the ROC curve too",
+    "batch_size": "pictures at once, of one size",
+    "while_training": "keys of this table that apply during training only",
+}
+OF_OPTIMIZERS = dict.fromkeys(
+    ("beta1", "beta2", "epsilon", "use_lowprecision_moment", "lazy_mode", "multi_precision", "amsgrad"), "as in Paddle"
+) | {
+    "weight_decay": "factor of the decay, or `L2Decay` and `L1Decay` as a mapping",
+    "grad_clip_cfg": "`name`, a class of Paddle such as `ClipGradByGlobalNorm`, and its arguments",
+    "custom_cfg": "list of groups: `name` (part of a parameter's name) or `pattern`, `lr_mult`, `weight_decay_mult`",
+}
+EXAMPLE = """\
+batch_size: 4
+iters: 20000
+train_dataset:
+  type: Dataset
+  dataset_root: data/mine
+  train_path: data/mine/train.txt
+  num_classes: 3                    # the model follows
+  ignore_index: 255                 # transforms, losses, metrics and the export follow
+  class_names: [background, road, car]
+  class_colors: [[0, 0, 0], [128, 64, 128], [0, 0, 142]]
+  mode: train
+  transforms:
+    - {type: ResizeStepScaling, min_scale_factor: 0.5, max_scale_factor: 2.0, scale_step_size: 0.25}
+    - {type: RandomPaddingCrop, crop_size: [512, 512]}
+    - {type: RandomHorizontalFlip}
+    - {type: RandomDistort, brightness_range: 0.4, contrast_range: 0.4, saturation_range: 0.4}
+    - {type: Normalize, mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225]}
+val_dataset:
+  type: Dataset
+  dataset_root: data/mine
+  val_path: data/mine/val.txt
+  num_classes: 3
+  class_names: [background, road, car]
+  class_colors: [[0, 0, 0], [128, 64, 128], [0, 0, 142]]
+  mode: val
+  transforms:
+    - {type: Normalize, mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225]}
+model:
+  type: DNLNet
+  dialect: mmseg
+  enable_auxiliary_loss: true
+  backbone:
+    type: ResNet50
+    output_stride: 8
+    pretrained: resnet50_vd_ssld_v2.pdparams   # or --pretrained FILE; null starts from random weights
+loss:
+  types: [{type: CrossEntropyLoss}]
+  coef: [1, 0.4]                    # main and auxiliary output
+optimizer:
+  type: SGD
+  momentum: 0.9
+  weight_decay: 4.0e-5
+lr_scheduler:
+  type: PolynomialDecay
+  learning_rate: 0.01
+  end_lr: 0
+  power: 0.9
+  warmup_iters: 500
+  warmup_start_lr: 1.0e-5
+test_config:
+  aug_eval: false
+"""
+
+
+def documented(component) -> tuple[str, dict[str, str]]:
+    """The first paragraph of a docstring, and the text of each argument that it or the class it refers to describes."""
+    text = inspect.getdoc(component) or ""
+    first = " ".join(text.split("\n\n")[0].split())
+    found: dict[str, str] = {}
+    section = re.search(r"^Args:\n((?:[ ]{4}.*\n?|\n)+)", text, re.M)
+    for entry in re.findall(r"^    (\S[^\n]*(?:\n     +[^\n]*)*)", section[1] if section else "", re.M):
+        names, _, meaning = entry.partition(":")
+        found |= dict.fromkeys(re.split(r",\s*", names.strip()), " ".join(meaning.split()))
+    if inspect.isclass(component) and component.__base__ is not object:
+        own = {key: text for key, text in found.items() if not text.startswith("see `")}
+        found = found | documented(component.__base__)[1] | own
+    if not found and "data_format" in inspect.signature(component).parameters:
+        found = {"data_format": "only `NCHW`"}
+    found = {key: _followed(key, text, component) for key, text in found.items()}
+    referred = re.search(r"\bsee `(\w+)`", first)
+    module = sys.modules.get(component.__module__)
+    if referred and hasattr(module, referred[1]):
+        found = documented(getattr(module, referred[1]))[1] | found
+    return first, found
+
+
+def _followed(key: str, text: str, component) -> str:
+    """The text itself, or for `see X` what X says of the same key."""
+    link = re.fullmatch(r"(?:.*, )?see `([\w.]+)`\.?", text)
+    if link is None:
+        return text
+    owner = sys.modules.get(component.__module__)
+    for name in link[1].split("."):
+        if not hasattr(owner, name) and name != "paddle_dnl":
+            return text
+        owner = importlib.import_module(name) if name == "paddle_dnl" else getattr(owner, name)
+    owner = getattr(owner, link[1].split(".")[-1], owner) if inspect.ismodule(owner) else owner
+    return documented(owner)[1].get(key, text) if callable(owner) else text
+
+
+def _shown(default) -> str:
+    if default is inspect.Parameter.empty:
+        return "needed"
+    if isinstance(default, tuple):
+        default = list(default)
+    return f"`{'null' if default is None else str(default).lower() if isinstance(default, bool) else default}`"
+
+
+def keys_of(component) -> dict[str, tuple[str, str]]:
+    """Key -> its default as YAML, and what it means; what the program around a component supplies is left out."""
+    meanings = OF_OPTIMIZERS | documented(component)[1]
+    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    given = {name: p for name, p in inspect.signature(component).parameters.items() if p.kind in kinds}
+    return {name: (_shown(p.default), meanings.get(name, "")) for name, p in given.items()}
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def _component(name: str, component) -> list[str]:
+    lines = [f"### {name}", "", documented(component)[0], ""]
+    keys = keys_of(component)
+    if keys:
+        lines += ["| key | default | |", "|---|---|---|"]
+        lines += [f"| `{key}` | {_cell(default)} | {_cell(text)} |" for key, (default, text) in keys.items()]
+        lines += [""]
+    return lines
+
+
+def _table(keys: dict[str, str]) -> list[str]:
+    return ["| key | |", "|---|---|", *(f"| `{key}` | {_cell(text)} |" for key, text in keys.items()), ""]
+
+
+def _of_paddle(classes: dict[str, type], leave_out: set[str]) -> list[str]:
+    rows = []
+    for name, cls in sorted(classes.items()):
+        parameters = inspect.signature(cls).parameters
+        keys = [
+            f"`{key}`" if p.default is p.empty else f"`{key}` ({_shown(p.default)})"
+            for key, p in parameters.items()
+            if key not in leave_out and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
+        ]
+        rows.append(f"| `{name}` | {_cell(', '.join(keys))} |")
+    return ["| type | keys (and defaults) |", "|---|---|", *rows, ""]
+
+
+def own_components(kind: str) -> dict[str, object]:
+    """Name -> component of this package, in the order of the alphabet."""
+    registry.load_components()
+    found = registry.REGISTRIES[kind].components_dict
+    return {name: found[name] for name in sorted(found) if found[name].__module__.startswith("paddle_dnl")}
+
+
+def make_page() -> str:
+    """The text of the page."""
+    for keys, wanted in (
+        (TOP_LEVEL, {*checks._REQUIRED, *checks._OPTIONAL, "_base_"}),
+        (TEST_CONFIG, set(checks._TEST_KEYS)),
+    ):
+        if set(keys) != wanted:
+            raise SystemExit(f"tools/components_page.py: describe the keys {sorted(set(keys) ^ wanted)}")
+    lines = [
+        "# Every key of a configuration", "",
+        "<!-- Written by tools/components_page.py from signatures and docstrings; change those, and run it again. -->", "",
+        "A configuration is a YAML file under PaddleSeg's names. A component is a mapping with its `type` and its keys.",
+        "The names below are this package's; with PaddleSeg installed its own are found too ([comparison](comparison.md)),",
+        "and [yours](extending.md) join them. An unknown key, type or value ends the program with the file, the dotted key",
+        "and the nearest valid name. `--opts KEY=VALUE` replaces any of them.", "",
+        "## A complete file", "", "```yaml", EXAMPLE.rstrip(), "```", "",
+        "## Top level", "", *_table(TOP_LEVEL), "### test_config", "", *_table(TEST_CONFIG),
+    ]  # fmt: skip
+    for title, kind in (
+        ("Datasets", "dataset"), ("Transforms", "transform"), ("Models", "model"), ("Backbones", "backbone"), ("Losses", "loss"),
+    ):  # fmt: skip
+        lines += [f"## {title}", ""]
+        for name, component in own_components(kind).items():
+            lines += _component(name, component)
+    lines += [
+        "## Optimizers", "",
+        f"Those of Paddle {paddle.__version__}, and two of PaddleSeg. `SGD` with a `momentum` is `Momentum`.",
+        "`custom_cfg` sets rates and decays of parts of the model, `grad_clip_cfg` clips gradients: "
+        f"{OF_OPTIMIZERS['grad_clip_cfg']}.", "",
+    ]  # fmt: skip
+    optimizers = registry.REGISTRIES["optimizer"].components_dict
+    ours = {name: cls for name, cls in sorted(optimizers.items()) if "DL" in name}
+    for name, component in ours.items():
+        lines += _component(name, component)
+    paddles = {name: cls for name, cls in optimizers.items() if name not in ours}
+    lines += _of_paddle(paddles, {"parameters", "learning_rate", "name"})
+    lines += [
+        "## Schedules", "",
+        f"Those of Paddle {paddle.__version__} (`paddle.optimizer.lr`). `warmup_iters` and `warmup_start_lr` put a linear",
+        "warm-up before any of them; `PolynomialDecay` ends with the training unless `decay_steps` is given.", "",
+    ]  # fmt: skip
+    module = paddle.optimizer.lr
+    schedules = {}
+    for name in vars(module):
+        try:
+            cls = optim.schedule_class(name)
+        except ConfigError:  # not a schedule, or one that configurations cannot use
+            continue
+        # YAML holds no functions, and warm-ups have keys of their own.
+        if name not in ("LambdaDecay", "MultiplicativeDecay", "LinearWarmup"):
+            schedules[name] = cls
+    lines += _of_paddle(schedules, {"last_epoch", "verbose"})
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="write nothing; fail when the page is not current")
+    text = make_page()
+    if parser.parse_args().check:
+        if PAGE.read_text(encoding="utf-8") != text:
+            raise SystemExit(f"{PAGE}: not current; run python tools/components_page.py")
+        return
+    PAGE.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
