@@ -13,12 +13,11 @@ import threading
 from dataclasses import asdict
 from pathlib import Path
 
-from paddle_dnl.data.processes import die_with
 from paddle_dnl.deployment.runtime.backends import EngineOptions, PaddleEngine
 from paddle_dnl.deployment.runtime.deploy_config import DeployConfig
 from paddle_dnl.errors import PaddleDnlError
 from paddle_dnl.log import logger
-from paddle_dnl.startup import configure_process
+from paddle_dnl.startup import child_processes, configure_process
 
 import numpy as np
 
@@ -113,7 +112,8 @@ def _ending(status: int, said: str) -> str:
 
 def main() -> None:
     """Runs all jobs and prints a JSON line for each."""
-    die_with(int(sys.argv[2]))
+    child_processes.die_with(int(sys.argv[2]))
+    child_processes.leave_signals_to_parent()
     logger.disabled = True
     configure_process()
     path = Path(sys.argv[1])
