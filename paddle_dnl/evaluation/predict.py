@@ -12,7 +12,8 @@ from paddle_dnl.data.overlay import as_label, overlay, save_image, save_label_pn
 from paddle_dnl.data.probability_files import probability_file
 from paddle_dnl.data.transforms import Compose
 from paddle_dnl.errors import UsageError
-from paddle_dnl.evaluation.inference import infer, infer_augmented, restore
+from paddle_dnl.evaluation.inference import infer_scores
+from paddle_dnl.evaluation.options import InferenceOptions
 from paddle_dnl.files.atomic import write_bytes
 from paddle_dnl.files.outputs import check_outputs
 from paddle_dnl.log import logger, progress
@@ -55,25 +56,17 @@ def predict(
     custom_color: list[int] | None = None,
     precision: str = "fp32",
     amp_level: str = "O1",
-    aug_eval: bool = False,
-    scales=1.0,
-    flip_horizontal: bool = False,
-    flip_vertical: bool = False,
-    is_slide: bool = False,
-    crop_size=None,
-    stride=None,
-    average: str = "logits",
-    align_corners: bool = False,
     save_prob: str | None = None,
     value_range: list[float] | None = None,
     inputs: Iterable[str | Path | None] = (),
+    **inference,
 ) -> int:
     """Predicts every image and writes `pseudo_color_prediction/NAME.png` and `added_prediction/NAME.png`.
 
     With `save_prob` also `probabilities/NAME.npz`, see `paddle_dnl.data.probability_files`. NAME is the image's
     path below what `image_path` names; images are read in the dataset's `img_channels`
-    and `value_range`, in place of which one may be given. Returns the number of images. The
-    settings from `aug_eval` on are those of `paddle_dnl.evaluation.evaluator.evaluate`.
+    and `value_range`, in place of which one may be given. Returns the number of images. `inference`
+    are fields of `paddle_dnl.evaluation.options.InferenceOptions`.
 
     Raises:
         DataError: no images, or one that cannot be read (named).
@@ -91,30 +84,16 @@ def predict(
     targets = [folder / name.with_suffix(".png") for _, name in images for folder in folders[:2]]
     targets += [folders[2] / name.with_suffix(".npz") for _, name in images] if save_prob else []
     check_outputs(targets, [*inputs, image_path, *(path for path, _ in images)], root=save_dir)
-    slide = {"is_slide": is_slide, "crop_size": crop_size, "stride": stride}
+    options = InferenceOptions(**inference)
     precision = amp.effective_precision(precision)
     logger.info(f"Start to predict {len(images)} images...")
     model.eval()
     for path, name in progress(images, "predict"):
         picture = image_format.read(path)
-        data = compose({"img": picture})
+        data = compose.picture(picture, path, "val_dataset.transforms")
         batch = paddle.to_tensor(data["img"][None])
-        with paddle.no_grad(), amp.autocast(precision, amp_level):
-            if aug_eval:
-                scores = infer_augmented(
-                    model,
-                    batch,
-                    data["trans_info"],
-                    scales=scales if isinstance(scales, list | tuple) else (scales,),
-                    flip_horizontal=flip_horizontal,
-                    flip_vertical=flip_vertical,
-                    average=average,
-                    align_corners=align_corners,
-                    **slide,
-                )
-            else:
-                scores = restore(infer(model, batch, **slide), data["trans_info"], align_corners)
-        is_probability = aug_eval and average == "softmax"
-        _write(Path(save_dir), name, picture, scores[0], colors, save_prob, is_probability)
+        with amp.autocast(precision, amp_level):
+            scores = infer_scores(model, batch, data["trans_info"], options)
+        _write(Path(save_dir), name, picture, scores[0], colors, save_prob, options.gives_probabilities)
     logger.info(f"Predicted images are saved in {folders[1]} and {folders[0]}")
     return len(images)

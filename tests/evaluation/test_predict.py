@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import paddle_dnl  # noqa: F401
 from paddle_dnl.evaluation.evaluator import evaluate
 from paddle_dnl.evaluation.inference import infer, infer_augmented, restore
+from paddle_dnl.evaluation.options import InferenceOptions
 from paddle_dnl.evaluation.predict import predict
 
 import cv2
@@ -66,7 +67,7 @@ def test_logits_are_restored_as_in_an_evaluation(augmented, align_corners, pictu
         if augmented:
             scales = augmented["scales"] if isinstance(augmented["scales"], tuple) else (augmented["scales"],)
             settings = {"scales": scales, "average": augmented["average"], "align_corners": align}
-            scores = infer_augmented(Grains(), image, BACK, **settings)
+            scores = infer_augmented(Grains(), image, BACK, InferenceOptions(**settings))
         else:
             scores = restore(infer(Grains(), image), BACK, align)
         expected[align] = paddle.argmax(scores, axis=1).numpy()[0]

@@ -4,6 +4,7 @@
 from dataclasses import dataclass
 
 from paddle_dnl.deployment.export.check import example_batch
+from paddle_dnl.deployment.runtime.deploy_config import require_input_size
 from paddle_dnl.errors import ExportError, PaddleDnlError
 from paddle_dnl.log import logger
 
@@ -35,6 +36,7 @@ def check_shape(input_shape, channels: int) -> list[int]:
         )
     if shape[1] != channels:
         raise ExportError(f"--input_shape {input_shape}: has {shape[1]} channels, the model's images have {channels}")
+    require_input_size(shape, "--input_shape")
     return shape
 
 
