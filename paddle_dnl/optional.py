@@ -13,6 +13,8 @@ LIBRARIES = {
     "bands": ("tifffile", "imagecodecs"),
     "scipy": ("scipy",),
     "train": ("visualdl", "matplotlib"),
+    "tensorboard": ("tensorboardX", "tensorboard"),
+    "wandb": ("wandb",),
     "charts": ("matplotlib",),
     "paddle": ("paddlepaddle",),
     "onnxruntime": ("onnxruntime",),

@@ -9,6 +9,7 @@ from paddle_dnl.errors import UsageError
 from paddle_dnl.log import logger
 
 UNDER_LAUNCH = "group"
+LOGGERS = ("visualdl", "tensorboard", "wandb")
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -21,7 +22,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--learning_rate", type=float, help="replaces the configuration's value")
     add("--pretrained", metavar="FILE", help="start weights of the backbone in any format that can be converted")
     add("--from_scratch", action="store_true", help="no start weights, on purpose")
-    add("--save_dir", default="./output", help="folder of checkpoints and VisualDL files")
+    add("--save_dir", default="./output", help="folder of checkpoints, logs and curves")
     add("--save_interval", type=int, default=1000, help="steps between checkpoints (and evaluations with --do_eval)")
     add("--resume_model", help="checkpoint folder or folder of a run, or `auto` for the newest in --save_dir")
     add("--fresh_optimizer", action="store_true", help="with --resume_model: optimizer slots start anew")
@@ -29,7 +30,8 @@ def make_parser() -> argparse.ArgumentParser:
     add("--do_eval", action="store_true", help="evaluate at each checkpoint and keep the best model")
     add("--early_stop_intervals", type=int, help="stop after this many evaluations without a better mIoU")
     add("--log_iters", type=int, default=10, help="steps between log lines")
-    add("--use_vdl", action="store_true", help="write VisualDL scalars")
+    add("--use_vdl", action="store_true", help="the same as --logger visualdl")
+    add("--logger", dest="loggers", nargs="+", choices=LOGGERS, default=[], help="curves and pictures for these too")
     add("--use_ema", action="store_true", help="average the weights and evaluate the average too")
     add("--num_workers", type=int, default=0, help="processes that load data, per rank")
     add("--seed", type=int, help="makes the run reproducible, sample order included")

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from paddle_dnl.data.transforms import ResizeToFit
 from paddle_dnl.distributed import collectives
 from paddle_dnl.errors import DataError, UsageError
+from paddle_dnl.evaluation.options import InferenceOptions
 
 import numpy as np
 import paddle
@@ -35,7 +36,7 @@ class Share(paddle.io.Dataset):
         return sample
 
 
-def pyramid(compose, scales: Sequence[float], average: str) -> list:
+def pyramid(compose, options: InferenceOptions) -> list:
     """Transforms that fit the original picture to a scaled frame, one `Compose` for each scale, sides cut to whole pixels.
 
     So mmsegmentation and DGMN2 make their scales, which they average by `softmax`. Empty where another rule is asked for,
@@ -45,10 +46,11 @@ def pyramid(compose, scales: Sequence[float], average: str) -> list:
         UsageError: a scale that leaves nothing of the frame.
     """
     steps = getattr(compose, "transforms", ())
-    if average != "softmax" or tuple(scales) == (1.0,) or not any(isinstance(step, ResizeToFit) for step in steps):
+    fits = any(isinstance(step, ResizeToFit) for step in steps)
+    if not fits or not options.gives_probabilities or options.scales == (1.0,):
         return []
     found = []
-    for scale in scales:
+    for scale in options.scales:
         scaled = copy.copy(compose)
         scaled.transforms = [copy.copy(step) for step in steps]
         for step in scaled.transforms:
@@ -61,14 +63,14 @@ def pyramid(compose, scales: Sequence[float], average: str) -> list:
     return found
 
 
-def at_scales(dataset, scales: Sequence[float], average: str) -> list:
+def at_scales(dataset, options: InferenceOptions) -> list:
     """Copies of a dataset whose pictures are of the scales that `pyramid` gives; empty where it gives none.
 
     Raises:
         UsageError: see `pyramid`.
     """
     copies = []
-    for compose in pyramid(getattr(dataset, "transforms", None), scales, average):
+    for compose in pyramid(getattr(dataset, "transforms", None), options):
         copies.append(copy.copy(dataset))
         copies[-1].transforms = compose
     return copies

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a training run tells: log lines as PaddleSeg writes them, and VisualDL scalars and images under its tags."""
+"""What a training run tells: log lines as PaddleSeg writes them, and scalars and images under its tags."""
 
 import contextlib
 import time
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from paddle_dnl.distributed import collectives
 from paddle_dnl.log import logger
-from paddle_dnl.optional import not_installed
+from paddle_dnl.training.loggers import LoggerGroup
 from paddle_dnl.training.run_records import RunRecords
 
 import numpy as np
@@ -32,16 +32,18 @@ def gpu_memory() -> str:
 
 
 class TrainLog:
-    """Averages between log lines, writes them, and passes them on to VisualDL when asked.
+    """Averages between log lines, writes them, and passes them on to the loggers that are asked for.
 
     Args:
         iters: length of the run.
         log_iters: steps between lines.
         steps_per_epoch: for the `epoch:` field.
         batch_size: images per step of this process, for the `ips:` field.
-        save_dir: where VisualDL files go.
-        use_vdl: whether to write them.
-        is_main: whether to write files: VisualDL's, and those of `RunRecords`; by default rank 0 does.
+        save_dir: the run's folder.
+        loggers: names of `paddle_dnl.training.loggers`.
+        first_iteration: that is logged.
+        config: the resolved configuration, for loggers that keep it.
+        is_main: whether to write files: those of the loggers and of `RunRecords`; by default rank 0 does.
         print_mem_info: add `gpu_memory` to the lines.
     """
 
@@ -53,7 +55,9 @@ class TrainLog:
         steps_per_epoch,
         batch_size,
         save_dir: Path,
-        use_vdl: bool,
+        loggers: tuple[str, ...] = (),
+        first_iteration: int = 1,
+        config: dict | None = None,
         is_main: bool | None = None,
         print_mem_info: bool = True,
     ):
@@ -61,14 +65,7 @@ class TrainLog:
         self.print_mem_info = print_mem_info
         is_main = collectives.is_main() if is_main is None else is_main
         self.steps_per_epoch = steps_per_epoch
-        self.writer = None
-        if use_vdl and is_main:
-            try:
-                from visualdl import LogWriter
-            except ImportError as error:
-                raise not_installed("--use_vdl", error, "train") from error
-
-            self.writer = LogWriter(str(save_dir))
+        self.loggers = LoggerGroup(loggers if is_main else (), save_dir, first_iteration, config)
         self.records = RunRecords(save_dir) if is_main else None
         self._reset()
 
@@ -127,21 +124,17 @@ class TrainLog:
         self._reset()
 
     def scalars(self, values: dict[str, float], iteration: int) -> None:
-        """Writes scalars into scalars.csv and VisualDL."""
+        """Writes scalars into scalars.csv and to the loggers."""
         if self.records is not None:
             self.records.scalars(values, iteration)
-        if self.writer is not None:
-            for tag, value in values.items():
-                self.writer.add_scalar(tag, float(value), iteration)
+        self.loggers.scalars(values, iteration)
 
     def image(self, tag: str, rgb: np.ndarray, iteration: int) -> None:
-        """Writes a VisualDL image, uint8 `[H, W, 3]`."""
-        if self.writer is not None:
-            self.writer.add_image(tag, rgb, iteration)
+        """Gives the loggers an image, uint8 `[H, W, 3]`."""
+        self.loggers.image(tag, rgb, iteration)
 
     def close(self) -> None:
         """Flushes and closes the files."""
         if self.records is not None:
             self.records.close()
-        if self.writer is not None:
-            self.writer.close()
+        self.loggers.close()

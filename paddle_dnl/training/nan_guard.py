@@ -21,6 +21,8 @@ from paddle_dnl.distributed import collectives
 from paddle_dnl.errors import CheckpointError, NonFiniteError
 from paddle_dnl.training import checkpoint
 from paddle_dnl.training.bad_values import bad_names
+from paddle_dnl.training.loss_window import Found
+from paddle_dnl.training.sampling import sample_names
 
 import numpy as np
 import paddle
@@ -113,3 +115,28 @@ def require_useful_scale(iteration: int, model: paddle.nn.Layer, scaler, saved: 
         bad = _listed(bad_names(gradients(model)))
         text = f"iter {iteration}: the gradient of {bad} is NaN or infinite at a loss scale of {2 * scaler.scale_now:g}"
         raise NonFiniteError(f"{text}; all updates would be skipped. {_advice(saved)}")
+
+
+def require_finite(trainer, found: Found) -> None:
+    """Names what is not finite, once it is known that something is not.
+
+    Args:
+        trainer: a `Trainer` that runs.
+        found: what its window gave.
+
+    Raises:
+        NonFiniteError: losses of any rank, or gradients.
+    """
+    iteration, problem = trainer.state.iteration, ""
+    if not np.isfinite(list(found.losses.values())).all():
+        bad = trainer.window.first_bad()
+        if bad is not None:
+            index, losses = bad
+            step = (iteration - found.steps) * trainer.accumulate + index
+            iteration = step // trainer.accumulate + 1
+            files = sample_names(trainer.train_dataset, trainer.sampler.batch(step))
+            problem = loss_problem(losses, files, trainer.model)
+        iteration = min(collectives.all_gather_object(iteration))  # the same message on all ranks
+        require_finite_losses(iteration, found.losses, problem, trainer.saved)
+    if not found.finite_gradients:
+        require_finite_gradients(iteration, trainer.model, trainer.scaler, trainer.saved)

@@ -28,6 +28,12 @@ class TrainOptions:
     skip_bad_samples: bool = False
     allow_recipe_changes: bool = False
     print_mem_info: bool = True
+    loggers: tuple[str, ...] = ()
+
+    @property
+    def all_loggers(self) -> tuple[str, ...]:
+        """With the one of `use_vdl`."""
+        return tuple(dict.fromkeys((*self.loggers, *(("visualdl",) if self.use_vdl else ()))))
 
 
 @dataclass

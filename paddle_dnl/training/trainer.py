@@ -4,32 +4,24 @@
 import contextlib
 from pathlib import Path
 
-from paddle_dnl import registry
 from paddle_dnl.data.loading import WorkerError, as_tensors, load_batches, stack_training
 from paddle_dnl.distributed import collectives
 from paddle_dnl.distributed.signals import StopSignal
 from paddle_dnl.evaluation.evaluator import evaluate
 from paddle_dnl.log import logger
-from paddle_dnl.losses import build_losses
-from paddle_dnl.models.build import build_model, load_start_weights
-from paddle_dnl.optim import build_lr_scheduler, build_optimizer
+from paddle_dnl.models.build import load_start_weights
 from paddle_dnl.profile.memory_plan import announce_evaluation
 from paddle_dnl.startup import allocator
-from paddle_dnl.training import amp, best_models, checkpoint, nan_guard, preflight, published, recipe_changes
+from paddle_dnl.training import amp, best_models, checkpoint, loggers, nan_guard, preflight, published, recipe_changes
 from paddle_dnl.training.ema import ModelEMA
 from paddle_dnl.training.logs import TrainLog
 from paddle_dnl.training.loss_window import Found, LossWindow, all_finite
 from paddle_dnl.training.options import TrainOptions, TrainState
+from paddle_dnl.training.parts import ConfiguredParts, ObjectParts
 from paddle_dnl.training.preview import preview
 from paddle_dnl.training.profiling import make_profiler
 from paddle_dnl.training.run_folder import RunFolder
-from paddle_dnl.training.sampling import (
-    PositionedDataset,
-    PositionSampler,
-    dataset_fingerprint,
-    sample_names,
-    seed_step,
-)
+from paddle_dnl.training.sampling import PositionedDataset, PositionSampler, dataset_fingerprint, seed_step
 from paddle_dnl.training.worker_loss import save_and_explain
 
 import numpy as np
@@ -40,7 +32,7 @@ class Trainer:
     """One training run.
 
     Args:
-        config: a `paddle_dnl.config.Config`.
+        config: a `paddle_dnl.config.Config`, or `paddle_dnl.training.parts.ObjectParts`.
         options: see `TrainOptions`.
 
     Raises:
@@ -49,8 +41,10 @@ class Trainer:
 
     def __init__(self, config, options: TrainOptions):
         self.config, self.options = config, options
+        self.parts = config if isinstance(config, ObjectParts) else ConfiguredParts(config)
         collectives.initialise()
         published.announce(config, options.precision)
+        loggers.require_installed(options.all_loggers)
         self.state = TrainState()
         self._choose_seed()
         if options.resume_model is None:
@@ -78,11 +72,7 @@ class Trainer:
 
     def _build_data(self) -> None:
         config = self.config
-        preflight.check_config(config)
-        self.train_dataset = registry.build(config.train_dataset_cfg, "dataset", "train_dataset")
-        self.val_dataset = None
-        if self.options.do_eval:
-            self.val_dataset = registry.build(config.val_dataset_cfg, "dataset", "val_dataset")
+        self.train_dataset, self.val_dataset = self.parts.datasets(self.options.do_eval)
         preflight.check_data(self.train_dataset, self.val_dataset, self.options)
         self.fingerprint = dataset_fingerprint(self.train_dataset)  # once: of a million files it takes seconds
         self.accumulate = config.dic.get("grad_accum_iters", 1)
@@ -96,12 +86,8 @@ class Trainer:
         )
 
     def _build_model(self) -> None:
-        config = self.config
         self.precision = amp.effective_precision(self.options.precision)
-        self.model = build_model(config)
-        self.losses = build_losses(config.loss_cfg)
-        self.schedule = build_lr_scheduler(config.lr_scheduler_cfg, config.iters)
-        self.optimizer = build_optimizer(config.optimizer_cfg, self.model, self.schedule)
+        self.model, self.losses, self.schedule, self.optimizer = self.parts.network()
 
     def _prepare_model(self) -> None:
         options = self.options
@@ -195,7 +181,9 @@ class Trainer:
             steps_per_epoch=max(1, self.sampler.steps_per_epoch // self.accumulate),
             batch_size=self.config.batch_size * self.accumulate,
             save_dir=self.save_dir,
-            use_vdl=options.use_vdl,
+            loggers=options.all_loggers,
+            first_iteration=state.iteration + 1,
+            config=self.config.dic,
             print_mem_info=options.print_mem_info,
         )
         logger.info(f"training {state.iteration} -> {iters} iters, seed {self.seed}, output in {self.save_dir}")
@@ -261,7 +249,7 @@ class Trainer:
         if self._is_read_point():
             checked = () if self.scaler.skips else nan_guard.gradients(self.model)  # scaling looks at them itself
             found = self.window.read(all_finite(tensor for _, tensor in checked), self.stop.seen)
-            self._require_finite(found)
+            nan_guard.require_finite(self, found)
         self.resumed_from = None
         self.scaler.step(self.optimizer)
         self.scaler.update()
@@ -286,26 +274,6 @@ class Trainer:
             allocator.give_back()  # the backward pass needs blocks of other sizes
         self.scaler.scale(loss).backward()
         return losses
-
-    def _require_finite(self, found: Found) -> None:
-        """Names what is not finite, once it is known that something is not.
-
-        Raises:
-            NonFiniteError: losses of any rank, or gradients.
-        """
-        iteration, problem = self.state.iteration, ""
-        if not np.isfinite(list(found.losses.values())).all():
-            bad = self.window.first_bad()
-            if bad is not None:
-                index, losses = bad
-                step = (iteration - found.steps) * self.accumulate + index
-                iteration = step // self.accumulate + 1
-                files = sample_names(self.train_dataset, self.sampler.batch(step))
-                problem = nan_guard.loss_problem(losses, files, self.model)
-            iteration = min(collectives.all_gather_object(iteration))  # the same message on all ranks
-            nan_guard.require_finite_losses(iteration, found.losses, problem, self.saved)
-        if not found.finite_gradients:
-            nan_guard.require_finite_gradients(iteration, self.model, self.scaler, self.saved)
 
     # ------------------------------------------------------------------------------------------ evaluate
 
@@ -346,7 +314,7 @@ class Trainer:
             miou, acc = result.metrics.miou, result.metrics.acc
             self.log.scalars({f"Evaluate/{prefix}mIoU": miou, f"Evaluate/{prefix}Acc": acc}, iteration)
             scores[f"{prefix}mIoU"] = miou
-        if self.log.writer is not None:
+        if self.log.loggers:
             shown = preview(self.model, self.val_dataset, self.config.test_config_while_training)
             self.log.image("Evaluate/prediction", shown, iteration)
         self.model.train()

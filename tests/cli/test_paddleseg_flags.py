@@ -64,11 +64,11 @@ def _log_line(tmp_path, lines, **options):
         steps_per_epoch=4,
         batch_size=2,
         save_dir=tmp_path,
-        use_vdl=False,
         is_main=False,
         **options,
     )
-    writer.step(10, {"loss": 1.5}, 0.01)
+    writer.add({"loss": 1.5}, steps=1)
+    writer.line_if_due(10, 0.01)
     return lines.pop()
 
 

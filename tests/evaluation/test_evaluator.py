@@ -14,6 +14,7 @@ from paddle_dnl.evaluation.batches import at_scales
 from paddle_dnl.evaluation.evaluator import evaluate
 from paddle_dnl.evaluation.inference import infer_augmented
 from paddle_dnl.evaluation.metrics import Metrics, confusion_matrix
+from paddle_dnl.evaluation.options import InferenceOptions
 
 import cv2
 import numpy as np
@@ -200,7 +201,9 @@ def test_official_rule_works_on_the_networks_input(tmp_path):
     settings = {"scales": [0.5, 1.5], "flip_horizontal": True, "average": "official"}
     for i in range(5):
         sample = dataset[i]
-        scores = infer_augmented(net, paddle.to_tensor(sample["img"][None]), sample["trans_info"], **settings)
+        scores = infer_augmented(
+            net, paddle.to_tensor(sample["img"][None]), sample["trans_info"], InferenceOptions(**settings)
+        )
         assert scores.shape == [1, 3, 20, 30]
         wanted += confusion_matrix(scores.numpy()[0].argmax(0), np.asarray(sample["label"]).reshape(20, 30), 3)
     found = evaluate(net, dataset, aug_eval=True, print_detail=False, **settings)
@@ -212,15 +215,19 @@ def test_published_sizes(tmp_path):
     cv2.imwrite(str(tmp_path / "i0.png"), np.zeros((1024, 2048, 3), np.uint8))
     cv2.imwrite(str(tmp_path / "l0.png"), np.zeros((1024, 2048), np.uint8))
     (tmp_path / "val.txt").write_text("i0.png l0.png")
+
+    def options(scales, average="softmax"):
+        return InferenceOptions(aug_eval=True, scales=scales, average=average)
+
     ratios = [0.5, 0.75, 1.0, 1.25, 1.5, 1.75]
     dataset = _dataset(tmp_path, ResizeToFit([2049, 1025]))
-    sizes = [scaled[0]["img"].shape[1:] for scaled in at_scales(dataset, ratios, "softmax")]
+    sizes = [scaled[0]["img"].shape[1:] for scaled in at_scales(dataset, options(ratios))]
     assert sizes == [(512, 1024), (768, 1536), (1025, 2049), (1281, 2561), (1537, 3073), (1793, 3585)]
     assert dataset[0]["img"].shape[1:] == (1025, 2049)
     with pytest.raises(UsageError, match="scale 0.0001"):
-        at_scales(dataset, [0.0001], "softmax")
-    assert at_scales(_dataset(tmp_path, Resize(target_size=[20, 10])), ratios, "softmax") == []
-    assert at_scales(dataset, ratios, "official") == at_scales(dataset, [1.0], "softmax") == []
+        at_scales(dataset, options([0.0001]))
+    assert at_scales(_dataset(tmp_path, Resize(target_size=[20, 10])), options(ratios)) == []
+    assert at_scales(dataset, options(ratios, "official")) == at_scales(dataset, options([1.0])) == []
 
 
 def test_log_lines_are_those_that_scripts_read(tmp_path, caplog, monkeypatch):
