@@ -6,7 +6,7 @@ import copy
 from pathlib import Path
 
 from paddle_dnl import user_code
-from paddle_dnl.config import checks
+from paddle_dnl.config import checks, multilabel
 from paddle_dnl.config.lookup import find_config
 from paddle_dnl.config.overrides import apply_overrides
 from paddle_dnl.config.reading import read_config, to_yaml
@@ -39,6 +39,7 @@ class Config:
         from_scratch: no start weights, also where the recipe asks for some.
         custom_imports: Python files and modules to import first, see `paddle_dnl.user_code`.
         trust_config: import also what the file's `custom_imports` names.
+        use_multilabel: several classes hold for one pixel, as `test_config.use_multilabel` says too.
 
     Raises:
         ConfigError: names the file, the dotted key and the nearest valid name.
@@ -55,6 +56,7 @@ class Config:
         from_scratch: bool = False,
         custom_imports: list[str] | None = None,
         trust_config: bool = False,
+        use_multilabel: bool = False,
     ):
         self.path = "configuration" if isinstance(path, dict) else str(find_config(path))
         self.files: list[Path] = []
@@ -76,6 +78,8 @@ class Config:
             modernise(self.dic)
         if pretrained is not None or from_scratch:
             _set_start_weights(self.dic.get("model"), pretrained)
+        with self.named_in_errors():
+            multilabel.apply(self.dic, use_multilabel)
         checks.check(self.dic, self.path)
 
     @contextlib.contextmanager
