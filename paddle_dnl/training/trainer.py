@@ -15,7 +15,18 @@ from paddle_dnl.models.build import build_model, load_start_weights
 from paddle_dnl.optim import build_lr_scheduler, build_optimizer
 from paddle_dnl.profile.memory_plan import announce_evaluation
 from paddle_dnl.startup import allocator
-from paddle_dnl.training import amp, best_models, checkpoint, loggers, nan_guard, preflight, published, recipe_changes
+from paddle_dnl.training import (
+    amp,
+    best_models,
+    checkpoint,
+    class_weighting,
+    freezing,
+    loggers,
+    nan_guard,
+    preflight,
+    published,
+    recipe_changes,
+)
 from paddle_dnl.training.ema import ModelEMA
 from paddle_dnl.training.logs import TrainLog
 from paddle_dnl.training.loss_window import Found, LossWindow, all_finite
@@ -94,7 +105,9 @@ class Trainer:
         config = self.config
         self.precision = amp.effective_precision(self.options.precision)
         self.model = build_model(config)
-        self.losses = build_losses(config.loss_cfg)
+        freezing.freeze(self.model, config.dic.get("freeze"))
+        loss_cfg = class_weighting.weigh(config.loss_cfg, config.dic.get("class_weights"), self.train_dataset)
+        self.losses = build_losses(loss_cfg)
         self.schedule = build_lr_scheduler(config.lr_scheduler_cfg, config.iters)
         self.optimizer = build_optimizer(config.optimizer_cfg, self.model, self.schedule)
 
@@ -370,7 +383,6 @@ def train_from_config(config, args) -> TrainState:
         config: a `paddle_dnl.config.Config`.
         args: an object with the attributes of `TrainOptions`, for instance the parsed command line.
     """
-    options = TrainOptions(**{name: getattr(args, name) for name in TrainOptions.__dataclass_fields__})
     with config.named_in_errors():
-        trainer = Trainer(config, options)
+        trainer = Trainer(config, TrainOptions.of(args))
     return trainer.run()
