@@ -30,7 +30,6 @@ TOP_LEVEL = {
     "test_config": "how pictures are scored, see [below](#test_config)",
     "to_static_training": "train a static graph (`true` or `false`)",
     "export": "`transforms` of the exported model, where they are not those of `val_dataset`",
-    "distill_loss": "as `loss`; read for PaddleSeg's files, used by its own distillation only",
     "grad_accum_iters": "steps whose gradients are added before the weights change",
     "ema_decay": "of the averaged weights (`--use_ema`)",
     "pretrained_sha256": "digest that a fetched file of start weights must have",

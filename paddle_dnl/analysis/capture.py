@@ -4,6 +4,7 @@
 import contextlib
 
 from paddle_dnl.errors import UsageError
+from paddle_dnl.evaluation.inference import evaluating
 
 import paddle
 
@@ -45,16 +46,11 @@ def capture_inputs(model: paddle.nn.Layer, image: paddle.Tensor, layers: dict[st
     def keep(name):
         return lambda layer, inputs: found.update({name: inputs})
 
-    modes = [(layer, layer.training) for layer in model.sublayers(include_self=True)]
     with contextlib.ExitStack() as stack:
+        stack.enter_context(evaluating(model))
         for name, layer in layers.items():
             stack.callback(layer.register_forward_pre_hook(keep(name)).remove)
-        try:
-            model.eval()
-            model(image)
-        finally:
-            for layer, training in modes:
-                layer.training = training
+        model(image)
     missing = sorted(set(layers) - set(found))
     if missing:
         raise UsageError(f"{type(model).__name__} did not use {', '.join(missing)} in this pass")

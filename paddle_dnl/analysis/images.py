@@ -42,8 +42,8 @@ class Preparation:
         """Reads and prepares one image.
 
         Raises:
-            DataError: it cannot be read.
+            DataError: it cannot be read, or the transforms cannot take it.
         """
         picture = self.image_format.read(path)
-        data = self._compose({"img": picture})
+        data = self._compose.picture(picture, path, "val_dataset.transforms")
         return Prepared(displayed(picture), paddle.to_tensor(data["img"][None]), data["trans_info"])

@@ -38,6 +38,20 @@ def add_switch(parser: argparse.ArgumentParser, name: str, default: bool | None,
     )
 
 
+def add_shares(parser: argparse.ArgumentParser) -> None:
+    """Flags of predict.py and infer.py for many pictures and several processes."""
+    parser.add_argument(
+        "--shard",
+        metavar="I/N",
+        help="only images I, I+N, I+2N, ...; default: the rank under paddle.distributed.launch, or the task of a SLURM array",
+    )
+    parser.add_argument("--skip_existing", action="store_true", help="leave out images whose results are there")
+    parser.add_argument(
+        "--skip_bad_samples", action="store_true", help="go on without images that cannot be read; names them"
+    )
+    parser.add_argument("--no_overlay", action="store_true", help="write no added_prediction")
+
+
 def add_config(parser: argparse.ArgumentParser, help: str = "YAML configuration", **options) -> None:
     """--config, --opts, --custom_imports and --trust_config, of programs that read a configuration with `make_config`.
 
@@ -96,7 +110,8 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", choices=DEVICES, help="default: gpu when Paddle has one, else cpu")
     parser.add_argument("--precision", choices=("fp32", "fp16", "bf16"), default="fp32")
     parser.add_argument("--amp_level", choices=("O1", "O2"), default="O1")
-    parser.add_argument("--data_format", choices=("NCHW", "NHWC"), default="NCHW", help="only NCHW is supported")
+    # PaddleSeg's choice of the memory layout, for its command lines.
+    parser.add_argument("--data_format", choices=("NCHW",), help="nothing else is supported")
 
 
 def add_augmented(parser: argparse.ArgumentParser, switch: str) -> None:
@@ -123,8 +138,6 @@ def check_common(args: argparse.Namespace) -> None:
     Raises:
         UsageError: names the flag.
     """
-    if args.data_format != "NCHW":
-        raise UsageError("--data_format NHWC: not supported; leave the flag out")
     select_device(args.device)
 
 

@@ -53,7 +53,6 @@ def parse_args(argv=None) -> argparse.Namespace:
 def main(argv=None) -> int:
     """Measures, prints a table and writes the files; returns the exit status."""
     args = parse_args(argv)
-    import os
     from dataclasses import asdict
 
     from paddle_dnl.deployment.runtime import benchmark as bench
@@ -63,6 +62,7 @@ def main(argv=None) -> int:
     from paddle_dnl.files.outputs import check_outputs
     from paddle_dnl.log import logger
     from paddle_dnl.profile.measuring import machine
+    from paddle_dnl.startup.threads import available_cores
 
     files = read_deploy_config(args.config)
     folder = Path(args.save_dir)
@@ -76,10 +76,9 @@ def main(argv=None) -> int:
             logger.info(f"{name} left out: {why}")
         else:
             wanted.append(name)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     rows = []
     for shape in bench.shapes(files, args.batch_sizes, args.sizes):
-        for threads in args.threads or [cores]:
+        for threads in args.threads or [available_cores()]:
             for name in wanted:
                 rows.append(bench.measure(files, name, threads, shape, args.warmup, args.repeats))
                 logger.info(bench.table(rows[-1:]).splitlines()[-1].strip("| "))

@@ -7,13 +7,10 @@
 
 import argparse
 import json
-import zlib
 from pathlib import Path
 
 from paddle_dnl.cli import _arguments
 from paddle_dnl.weights.convert import SOURCES
-
-import numpy as np
 
 _PADDLE_FILES = (".pdparams", ".safetensors")
 
@@ -61,52 +58,6 @@ def _check_output(path: Path) -> None:
         raise UsageError(f"--output {path}: is a folder; give a file name in it")
 
 
-def _golden(path: Path) -> tuple[np.ndarray, np.ndarray, int]:
-    """Input, logits, and every how manyth pixel the logits are of."""
-    from paddle_dnl.errors import DataError
-
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            if "input" in file and "logits" in file:
-                return file["input"], file["logits"], 1
-            if "logits_sub4" in file:
-                meta = json.loads((path.parent / "spec.json").read_text())["meta"]
-                # Golden cases regenerate their input from the case's name.
-                generator = np.random.RandomState(zlib.crc32(f"input:{meta['name']}".encode()))
-                return generator.randn(*meta["input_shape"]).astype(np.float32), file["logits_sub4"], 4
-            found = ", ".join(file.files[:4])
-    except (OSError, ValueError, KeyError) as error:
-        raise DataError(f"--verify {path}: cannot be read ({error})") from error
-    raise DataError(f"--verify {path}: holds {found}; expected the arrays `input` and `logits`")
-
-
-def _verify(model, path: Path, tolerance: float = 1e-4) -> dict:
-    """Compares the model's logits with stored ones; the tolerance is relative to the largest logit.
-
-    Raises:
-        CheckpointError: they differ by more, or more than one pixel in a thousand has another class.
-    """
-    from paddle_dnl.errors import CheckpointError
-
-    import paddle
-
-    image, expected, step = _golden(path)
-    model.eval()
-    with paddle.no_grad():
-        logits = model(paddle.to_tensor(image))[0].numpy()[:, :, ::step, ::step]
-    if logits.shape != expected.shape:
-        shapes = f"{list(expected.shape)} there and {list(logits.shape)} here"
-        raise CheckpointError(f"--verify {path}: logits are {shapes}")
-    error = float(np.abs(logits - expected).max() / np.abs(expected).max())
-    same = float((logits.argmax(1) == expected.argmax(1)).mean())
-    if not error <= tolerance or same < 0.999:
-        raise CheckpointError(
-            f"--verify {path}: logits differ by {error:.2e} of the largest one (allowed {tolerance:.0e}), "
-            f"{same:.4%} of the pixels have the same class; the configuration is not of the file's network"
-        )
-    return {"file": path.name, "largest_error_relative_to_largest_logit": error, "same_class": same}
-
-
 def _report_path(output: Path) -> Path:
     """`NAME.conversion.json`: `NAME.json` may be the graph of an export."""
     return output.with_name(f"{output.stem}.conversion.json")
@@ -142,6 +93,7 @@ def main(argv=None) -> int:
     from paddle_dnl.log import logger
     from paddle_dnl.models.build import build_model
     from paddle_dnl.weights.convert import ConversionError, convert_with_report
+    from paddle_dnl.weights.convert.verification import compare_logits
     from paddle_dnl.weights.loading import load_weights
     from paddle_dnl.weights.start_weights import read_any
 
@@ -164,7 +116,7 @@ def main(argv=None) -> int:
     logger.info(f"{args.input}: {report}")
     account = {"input": Path(args.input).name, "config": Path(args.config).name, **report.as_dict()}
     if args.verify:
-        account["verified"] = _verify(model, Path(args.verify))
+        account["verified"] = compare_logits(model, Path(args.verify))
         logger.info(f"{args.verify}: logits agree, {account['verified']}")
     _write(output, target.state_dict(), json.dumps(account, indent=1) + "\n")
     logger.info(f"Weights written to {output}, what became of each tensor to {_report_path(output)}")

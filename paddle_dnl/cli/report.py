@@ -41,6 +41,7 @@ def _source(args: argparse.Namespace, config, dataset):
     """Where predictions come from, as a function of an image's index, and what the report says of it."""
     from paddle_dnl.errors import UsageError
     from paddle_dnl.evaluation.image_scores import ModelLabels, StoredLabels
+    from paddle_dnl.evaluation.options import InferenceOptions
     from paddle_dnl.models.build import build_model
 
     if args.prediction_dir:
@@ -51,11 +52,8 @@ def _source(args: argparse.Namespace, config, dataset):
     if not weights.is_file():
         raise UsageError(f"{weights}: no such weights; give --model_path, or --prediction_dir with label pictures")
     _arguments.select_device(args.device)
-    settings = {
-        k: v for k, v in config.test_config.items() if k in ("is_slide", "crop_size", "stride", "align_corners")
-    }
     model = build_model(config, pretrained=str(weights))
-    return ModelLabels(model, dataset, **settings), f"Scores of {weights}, at one scale."
+    return ModelLabels(model, dataset, InferenceOptions.of(config.test_config)), f"Scores of {weights}, at one scale."
 
 
 def _draw_row(dataset, index: int, predicted, colors, path: Path) -> None:

@@ -17,7 +17,7 @@ from paddle_dnl.optim.groups import number
 
 _REQUIRED = ("batch_size", "iters", "train_dataset", "optimizer", "lr_scheduler", "loss", "model")
 _OPTIONAL = (
-    "val_dataset", "test_config", "to_static_training", "export", "distill_loss", "grad_accum_iters", "ema_decay",
+    "val_dataset", "test_config", "to_static_training", "export", "grad_accum_iters", "ema_decay",
     "pretrained_sha256", "start_weights", "custom_imports", "print_mem_info", "log_ranks",
     "class_weights", "freeze",
 )  # fmt: skip
@@ -39,7 +39,7 @@ def check(config: dict, path: str) -> None:
                 check_component(config[section], kind, section)
         _check_normalisation(config)
         _check_scheduler(config["lr_scheduler"])
-        _check_losses(config)
+        _check_losses(config["loss"])
         _check_optimizer(config["optimizer"])
         _check_test_config(config.get("test_config") or {})
         _match_datasets(config)
@@ -193,30 +193,23 @@ def _check_optimizer(cfg: dict) -> None:
         raise ConfigError(f"optimizer: {cfg['type']} cannot be built: {error}") from error
 
 
-def _check_losses(config: dict) -> None:
-    for section in ("loss", "distill_loss"):
-        cfg = config.get(section)
-        if cfg is None:
-            continue
-        if not isinstance(cfg, dict):
-            raise ConfigError(f"{section}: expected a mapping with `types` and `coef`, got {cfg!r}")
-        for key in cfg:
-            _refuse_unknown(key, ("types", "coef"), section)
-        types, coef = cfg.get("types"), cfg.get("coef")
-        if not isinstance(types, list) or not types:
-            raise ConfigError(f"{section}.types: expected a list of losses, got {types!r}")
-        if (
-            not isinstance(coef, list)
-            or not coef
-            or not all(isinstance(c, int | float) and math.isfinite(c) for c in coef)
-        ):
-            raise ConfigError(f"{section}.coef: expected a list of numbers, got {coef!r}")
-        for i, item in enumerate(types):
-            check_component(item, "loss", f"{section}.types.{i}")
-        if len(types) == 1:
-            cfg["types"] = [dict(types[0]) for _ in coef]
-        elif len(types) != len(coef):
-            raise ConfigError(f"{section}.types: {len(types)} losses for {len(coef)} coef; give one, or one per coef")
+def _check_losses(cfg: dict) -> None:
+    """`loss`: types, coefficients, and one type repeated for each coefficient."""
+    if not isinstance(cfg, dict):
+        raise ConfigError(f"loss: expected a mapping with `types` and `coef`, got {cfg!r}")
+    for key in cfg:
+        _refuse_unknown(key, ("types", "coef"), "loss")
+    types, coef = cfg.get("types"), cfg.get("coef")
+    if not isinstance(types, list) or not types:
+        raise ConfigError(f"loss.types: expected a list of losses, got {types!r}")
+    if not isinstance(coef, list) or not coef or not all(isinstance(c, int | float) and math.isfinite(c) for c in coef):
+        raise ConfigError(f"loss.coef: expected a list of numbers, got {coef!r}")
+    for i, item in enumerate(types):
+        check_component(item, "loss", f"loss.types.{i}")
+    if len(types) == 1:
+        cfg["types"] = [dict(types[0]) for _ in coef]
+    elif len(types) != len(coef):
+        raise ConfigError(f"loss.types: {len(types)} losses for {len(coef)} coef; give one, or one per coef")
 
 
 def _check_test_config(cfg: dict, where: str = "test_config") -> None:

@@ -5,7 +5,6 @@ PaddlePaddle's own loader stands still for ever when a sample raises in its read
 value that crosses threads and processes and is raised where the batch is used.
 """
 
-import ctypes
 import os
 import signal
 import sys
@@ -15,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 from paddle_dnl.errors import DataError, PaddleDnlError, describe
+from paddle_dnl.startup import child_processes
 
 import cv2
 import numpy as np
@@ -93,10 +93,7 @@ def _belong_to(parent: int) -> None:
     """
     if sys.platform != "linux":
         return
-    set_parent_death_signal = 1
-    ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:
-        os._exit(1)
+    child_processes.die_with(parent)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
     threading.Thread(target=_obey, args=(parent,), daemon=True).start()
 

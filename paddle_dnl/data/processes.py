@@ -1,39 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """A function over many items in several processes; a killed one ends the work with an error in place of a wait for ever."""
 
-import ctypes
 import multiprocessing
 import os
-import signal
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 
 from paddle_dnl.errors import DataError
+from paddle_dnl.startup import child_processes
 
 _shared = None  # in a process of a pool: what `shared` was at the fork
-
-
-def die_with(parent: int) -> None:
-    """Ends this process, without a word, when its parent ends; a signal to the whole group is for the parent to answer."""
-    if sys.platform == "linux":
-        set_parent_death_signal = 1
-        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL, 0, 0, 0)
-        if os.getppid() != parent:
-            os._exit(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def _start(parent: int, shared) -> None:
     global _shared
     _shared = shared
-    die_with(parent)
-
-
-def _call(work: Callable, item):
-    return work(_shared, item)
+    child_processes.die_with(parent)
+    child_processes.leave_signals_to_parent()
 
 
 class _Bound:
@@ -43,7 +27,7 @@ class _Bound:
         self._work = work
 
     def __call__(self, item):
-        return _call(self._work, item)
+        return self._work(_shared, item)
 
 
 def map_in_processes(

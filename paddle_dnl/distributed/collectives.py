@@ -5,19 +5,18 @@ Every wait ends when another rank has ended (`watch.OtherRankEnded`), and after 
 names the ranks which have not arrived.
 """
 
-import ctypes
 import json
 import os
 import platform
 import signal
 import socket
-import sys
 import time
 
 import paddle_dnl
 from paddle_dnl.distributed import watch
 from paddle_dnl.errors import DistributedError
 from paddle_dnl.log import logger
+from paddle_dnl.startup import child_processes
 
 import numpy as np
 import paddle
@@ -69,7 +68,9 @@ def initialise() -> None:
                 f"rank {rank()} cannot join the process group at {_store_address()} ({text[-1] if text else error}): "
                 "rank 0 must run there and the port be free and open (--master and --rank of each node)"
             ) from error
-    _end_with_launcher()
+    # A launcher that dies, as the legacy one does of a SIGTERM, asks its processes to save and end: else they would go on
+    # with nobody to see their end.
+    child_processes.signal_on_parent_death(signal.SIGTERM)
     host, port = socket.gethostname(), _store_address().rpartition(":")[0]
     watch.start(rank(), host, port, _agree)
     _compare_machines(host)
@@ -111,16 +112,6 @@ def _agree(value):
     if is_main():
         _store().set("paddle_dnl/hub", json.dumps(value))
     return json.loads(bytes(_store().get("paddle_dnl/hub")).decode())
-
-
-def _end_with_launcher() -> None:
-    """A launcher that dies, as the legacy one does of a SIGTERM, asks its processes to save and end.
-
-    Else they would go on without it, with nobody to see their end.
-    """
-    if sys.platform == "linux":
-        set_parent_death_signal = 1
-        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM, 0, 0, 0)
 
 
 def _compare_machines(host: str) -> None:
@@ -235,15 +226,6 @@ def all_reduce_sum(array: np.ndarray) -> np.ndarray:
     tensor = paddle.to_tensor(np.ascontiguousarray(array, dtype=np.int64))
     dist.all_reduce(tensor)
     return tensor.numpy()
-
-
-def all_reduce_mean(values: list[float]) -> list[float]:
-    """The mean over processes of each number, in float64; NaN and infinity pass through."""
-    if world_size() == 1:
-        return values
-    tensor = paddle.to_tensor(np.asarray(values, dtype=np.float64))
-    dist.all_reduce(tensor)
-    return [float(total) / world_size() for total in tensor.numpy()]
 
 
 def any_rank(is_so: bool) -> bool:

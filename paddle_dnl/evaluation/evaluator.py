@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Evaluation of a model on a dataset: every image once, over all ranks, into one confusion matrix."""
 
-import contextlib
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -9,11 +8,12 @@ from dataclasses import dataclass
 from paddle_dnl.data.classes import classes_of
 from paddle_dnl.data.loading import load_batches
 from paddle_dnl.distributed import collectives
-from paddle_dnl.errors import DataError, UsageError
+from paddle_dnl.errors import DataError
 from paddle_dnl.evaluation import class_table
 from paddle_dnl.evaluation.batches import Batches, Share, at_scales, collate
-from paddle_dnl.evaluation.inference import infer, infer_augmented, infer_pyramid, restore
+from paddle_dnl.evaluation.inference import evaluating, infer, infer_augmented, infer_pyramid, restore
 from paddle_dnl.evaluation.metrics import Metrics, RocCounts, confusion_matrix
+from paddle_dnl.evaluation.options import InferenceOptions
 from paddle_dnl.log import logger, progress
 from paddle_dnl.training import amp
 
@@ -24,7 +24,7 @@ import paddle.nn.functional as F
 
 @dataclass
 class EvalResult:
-    """What an evaluation found."""
+    """What an evaluation found; unpacked, what PaddleSeg's `evaluate` returns."""
 
     metrics: Metrics
     confusion: np.ndarray
@@ -32,17 +32,10 @@ class EvalResult:
     seconds: float
     auc_roc: float | None = None
 
-
-@contextlib.contextmanager
-def evaluating(model: paddle.nn.Layer) -> Iterator[None]:
-    """Evaluation mode; afterwards every layer is in the mode it was in, frozen ones too."""
-    modes = [(layer, layer.training) for layer in model.sublayers(include_self=True)]
-    model.eval()
-    try:
-        yield
-    finally:
-        for layer, training in modes:
-            layer.training = training
+    def __iter__(self) -> Iterator:
+        """mIoU, accuracy, IoU of each class, precision of each class, kappa."""
+        found = self.metrics
+        return iter((found.miou, found.acc, found.class_iou, found.class_precision, found.kappa))
 
 
 def evaluate(
@@ -53,20 +46,12 @@ def evaluate(
     num_workers: int = 0,
     precision: str = "fp32",
     amp_level: str = "O1",
-    aug_eval: bool = False,
-    scales=1.0,
-    flip_horizontal: bool = False,
-    flip_vertical: bool = False,
-    is_slide: bool = False,
-    stride=None,
-    crop_size=None,
-    average: str = "logits",
-    align_corners: bool = False,
     auc_roc: bool = False,
     print_detail: bool = True,
     stop: Callable[[], bool] | None = None,
     observe: Callable | None = None,
     scored: bool = True,
+    **inference,
 ) -> EvalResult | None:
     """Evaluates and logs the scores in PaddleSeg's lines.
 
@@ -75,17 +60,15 @@ def evaluate(
         dataset: of dicts with `img [3, H, W]`, `label [h, w]` and `trans_info`; has `num_classes` and `ignore_index`.
         batch_size, num_workers: of the loader; images of one batch must agree in size.
         precision, amp_level: see `paddle_dnl.training.amp`.
-        aug_eval: use `scales` and flips.
-        scales: one number or several.
-        flip_horizontal, flip_vertical, is_slide, stride, crop_size, align_corners: see `paddle_dnl.evaluation.inference`.
-        average: `logits`, `softmax` or `official`, see `infer_augmented`. With `softmax` and a dataset that has
-            `ResizeToFit`, each scale is made from the original picture, as published; otherwise from the network's input.
         auc_roc: also the area under the ROC curve.
         print_detail: write log lines.
         stop: asked before each batch; a rank on which it is true counts no further.
         observe: called for each image of this rank with its index, probabilities or logits `[K, h, w]` (a tensor), whether
             these are probabilities, prediction `[h, w]` and label `[h, w]`.
         scored: False runs this rank's images without scores, to see whether model, pictures and settings go together.
+        inference: fields of `InferenceOptions`, such as `is_slide`, `scales` and `flip_horizontal`. With the average `softmax`
+            and a dataset that has `ResizeToFit`, each scale is made from the original picture, as published; otherwise
+            from the network's input.
 
     Returns:
         The same scores on every rank; None on all of them when any was stopped, or without `scored`.
@@ -96,22 +79,15 @@ def evaluate(
     """
     if len(dataset) == 0:
         raise DataError("the dataset to evaluate has no images")
-    if is_slide and not (crop_size and stride):
-        raise UsageError("is_slide needs crop_size and stride")
+    options = InferenceOptions(**inference)
     began = time.perf_counter()
-    slide = {"is_slide": is_slide, "crop_size": crop_size, "stride": stride}
-    augment, scaled = None, []
-    if aug_eval:
-        scales = tuple(map(float, scales if isinstance(scales, list | tuple) else (scales,)))
-        augment = {"flip_horizontal": flip_horizontal, "flip_vertical": flip_vertical}
-        scaled = at_scales(dataset, scales) if average == "softmax" and scales != (1.0,) else []
-        augment |= {} if scaled else {"scales": scales, "average": average}
+    scaled = at_scales(dataset, options.scales) if options.gives_probabilities and options.scales != (1.0,) else []
     precision = amp.effective_precision(precision)
     share = Share(dataset, scaled)
     batches = Batches(len(share), batch_size)
     if print_detail:
         logger.info(f"Start evaluating (total_samples: {len(dataset)}, total_iters: {len(batches)})...")
-    count = _Count(dataset, auc_roc, is_probability=aug_eval and average == "softmax")
+    count = _Count(dataset, auc_roc, is_probability=options.gives_probabilities)
     count.observe, count.indices = observe, iter(share.indices)
     loaded = load_batches(share, batches, collate, num_workers if len(share) else 0, read_ahead=True)
     with evaluating(model):
@@ -121,7 +97,7 @@ def evaluate(
                 count.stopped = True
                 break
             with amp.autocast(precision, amp_level):
-                for scores, truth in _scores(model, data, label, slide, augment, align_corners):
+                for scores, truth in _scores(model, data, label, options):
                     count.add(scores, truth)
     if not scored or _stopped_anywhere(count.stopped, stop):
         return None
@@ -141,21 +117,20 @@ def _tensor(array) -> paddle.Tensor:
     return array if isinstance(array, paddle.Tensor) else paddle.to_tensor(array)
 
 
-def _scores(model, data: dict, label: np.ndarray, slide: dict, augment: dict | None, align_corners: bool) -> Iterator:
+def _scores(model, data: dict, label: np.ndarray, options: InferenceOptions) -> Iterator:
     """(logits, or probabilities for the softmax rule, `[B, K, h, w]`; label `[B, h, w]`), of some images at a time."""
-    if augment is None:
-        logits = infer(model, _tensor(data["img"]), **slide)
+    if not options.aug_eval:
+        logits = infer(model, _tensor(data["img"]), options)
         # Images are enlarged one by one: the logits of one at full size are the largest array of an evaluation.
         parts = [slice(i, i + 1) for i in range(len(label))] if len(label) > 1 else [slice(None)]
         for part in parts:
             one = logits if len(parts) == 1 else logits[part]
-            yield restore(one, data["trans_info"], align_corners), label[part]
+            yield restore(one, data["trans_info"], options.align_corners), label[part]
     elif "pyramid" in data:
         images = ((_tensor(level["img"]), level["trans_info"]) for level in data["pyramid"])
-        yield infer_pyramid(model, images, **slide, **augment, align_corners=align_corners), label
+        yield infer_pyramid(model, images, options), label
     else:
-        image = _tensor(data["img"])
-        yield infer_augmented(model, image, data["trans_info"], align_corners=align_corners, **slide, **augment), label
+        yield infer_augmented(model, _tensor(data["img"]), data["trans_info"], options), label
 
 
 class _Count:

@@ -2,14 +2,15 @@
 """The score of each image of a labelled set by itself, from a model or from label pictures that were stored before."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from paddle_dnl.data.image_files import walk_files
 from paddle_dnl.data.reading import read_label
 from paddle_dnl.errors import DataError
-from paddle_dnl.evaluation.inference import infer, restore
+from paddle_dnl.evaluation.inference import infer_scores
 from paddle_dnl.evaluation.metrics import Metrics, confusion_matrix
+from paddle_dnl.evaluation.options import InferenceOptions
 from paddle_dnl.log import progress
 
 import numpy as np
@@ -56,20 +57,18 @@ class ModelLabels:
     Args:
         model: maps `[1, 3, h, w]` to a list of logits; put into evaluation mode.
         dataset: in mode `val`.
-        is_slide, crop_size, stride, align_corners: see `paddle_dnl.evaluation.inference`.
+        options: of these windows and `align_corners` are used.
     """
 
-    def __init__(self, model, dataset, *, is_slide=False, crop_size=None, stride=None, align_corners=False):
+    def __init__(self, model: paddle.nn.Layer, dataset, options: InferenceOptions):
         model.eval()
-        self._model, self._dataset, self._align_corners = model, dataset, align_corners
-        self._slide = {"is_slide": is_slide, "crop_size": crop_size, "stride": stride}
+        self._model, self._dataset, self._options = model, dataset, replace(options, aug_eval=False)
 
     def __call__(self, index: int) -> np.ndarray:
         sample = self._dataset[index]
-        with paddle.no_grad():
-            logits = infer(self._model, paddle.to_tensor(sample["img"][None]), **self._slide)
-            restored = restore(logits, sample["trans_info"], self._align_corners)
-            return paddle.argmax(restored, axis=1, dtype="int32").numpy()[0]
+        image = paddle.to_tensor(sample["img"][None])
+        scores = infer_scores(self._model, image, sample["trans_info"], self._options)
+        return paddle.argmax(scores, axis=1, dtype="int32").numpy()[0]
 
 
 def true_label(dataset, index: int) -> np.ndarray:

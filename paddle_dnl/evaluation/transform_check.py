@@ -41,9 +41,9 @@ def _look_at(step, sample: dict, place: str) -> dict:
         ConfigError: the transform is random, changes the size without noting it, or mirrors.
     """
     name = type(step).__name__
-    results = [_apply(step, sample, seed) for seed in range(_TRIALS)]
-    first = results[0]
-    if any(r["img"].shape != first["img"].shape or not np.array_equal(r["img"], first["img"]) for r in results[1:]):
+    first = _apply(step, sample, 0)
+    others = (_apply(step, sample, seed)["img"] for seed in range(1, _TRIALS))
+    if not all(np.array_equal(first["img"], other) for other in others):
         raise ConfigError(f"{place}: {name} changes a picture in another way each time; remove it from the validation")
     before, after = sample["img"].shape[:2], first["img"].shape[:2]
     if before != after and len(first.get("trans_info", [])) == len(sample["trans_info"]):

@@ -9,7 +9,8 @@ freed memory that the C library keeps.
 
 from dataclasses import dataclass, field
 
-from paddle_dnl.evaluation.evaluator import evaluating
+from paddle_dnl.evaluation.inference import evaluating
+from paddle_dnl.evaluation.options import InferenceOptions
 from paddle_dnl.log import logger
 from paddle_dnl.nn.attention import evaluation_map_bytes
 from paddle_dnl.nn.cpu.concat_conv import ConcatConvBNReLU
@@ -174,16 +175,16 @@ def announce_evaluation(model: nn.Layer, dataset, settings: dict) -> None:
     back = sample.get("trans_info") or [("none", (height, width))]
     sizes = Sizes((height, width), original=tuple(back[0][1]), channels=channels)
     sizes.batch_size = settings.get("batch_size", 1)
-    if settings.get("aug_eval"):
-        scales = settings.get("scales", 1.0)
-        largest = max(1.0, *map(float, scales if isinstance(scales, list | tuple) else (scales,)))
+    options = InferenceOptions.of(settings)
+    if options.aug_eval:
+        largest = max(1.0, *options.scales)
         sizes.image = (int(height * largest + 0.5), int(width * largest + 0.5))
         sizes.copies += 1  # the sum over passes
     if settings.get("auc_roc"):
         sizes.copies += 2  # probabilities, and those of one class after another
     advice = "--is_slide --crop_size 1024 512 --stride 768 384"
-    if settings.get("is_slide"):
-        columns, rows = settings["crop_size"]
+    if options.is_slide:
+        columns, rows = options.crop_size
         sizes.window, advice = (min(sizes.image[0], rows), min(sizes.image[1], columns)), "a smaller --crop_size"
     announce(model, sizes, advice)
 

@@ -1,18 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """Decoding in worker processes with limits of time and memory: what a thread cannot be stopped from, a process can."""
 
-import atexit
 import multiprocessing
+import os
 import queue
 import signal
 import sys
 import threading
-import weakref
 
 from paddle_dnl.data.image_format import ImageFormat
 from paddle_dnl.data.untrusted import TooLarge, UnknownFormat
 from paddle_dnl.errors import PaddleDnlError
 from paddle_dnl.log import logger
+from paddle_dnl.startup import child_processes
 
 import cv2
 import numpy as np
@@ -47,8 +47,7 @@ class DecodePool:
         self._closed = threading.Event()
         for worker in self._all:
             self._idle.put(worker)
-        # Python waits at its exit for processes that ignore SIGTERM, as these do.
-        atexit.register(weakref.finalize(self, _kill_all, self._all))
+        child_processes.at_end_of(self, _kill_all, self._all)
 
     def start(self) -> None:
         """Starts all processes without waiting for them; else each is started by its first picture."""
@@ -91,16 +90,12 @@ class _Worker:
         try:
             self._require_started()
             # The process reads its input before it decodes; if it hangs instead, it is killed, which ends the sending.
-            timer = threading.Timer(seconds, self._process.kill)
-            timer.start()
-            try:
+            with child_processes.killed_after(self._process, seconds):
                 self._connection.send_bytes(content)
                 status, value = self._connection.recv()
                 picture = None
                 if status == 200:
                     picture = np.frombuffer(self._connection.recv_bytes(), value[1]).reshape(value[0])
-            finally:
-                timer.cancel()
         except (EOFError, OSError) as error:
             code = self._end()
             if code == -signal.SIGKILL:
@@ -127,8 +122,10 @@ class _Worker:
         # A forked copy of a process with threads can hang.
         context = multiprocessing.get_context("spawn")
         self._connection, other = context.Pipe()
-        self._process = context.Process(target=_work, args=(other, *self._settings), daemon=True, name="decoder")
-        self._process.start()
+        self._process = context.Process(
+            target=_work, args=(other, os.getpid(), *self._settings[1:]), daemon=True, name="decoder"
+        )
+        child_processes.start(self._process)
         other.close()
         self._ready = False
 
@@ -160,10 +157,10 @@ def _limit_memory(extra: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (taken + extra, taken + extra))
 
 
-def _work(connection, seconds: float, image_format: ImageFormat, max_pixels: int) -> None:
+def _work(connection, parent: int, image_format: ImageFormat, max_pixels: int) -> None:
     """The worker process: decodes until the connection closes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    child_processes.die_with(parent)
+    child_processes.leave_signals_to_parent()
     cv2.setNumThreads(1)
     per_pixel = _MEMORY_PER_PIXEL
     if image_format != ImageFormat(image_format.channels) or image_format.channels not in (1, 3):
@@ -175,9 +172,6 @@ def _work(connection, seconds: float, image_format: ImageFormat, max_pixels: int
             content = connection.recv_bytes()
         except (EOFError, OSError):
             return
-        if hasattr(signal, "setitimer"):
-            # If the service itself is killed meanwhile: nobody else would end this process.
-            signal.setitimer(signal.ITIMER_REAL, seconds + 5)
         picture, answer = None, None
         try:
             data = np.frombuffer(content, np.uint8)
@@ -187,8 +181,6 @@ def _work(connection, seconds: float, image_format: ImageFormat, max_pixels: int
             answer = (_STATUS.get(type(error), 422), str(error))
         except (MemoryError, cv2.error):
             answer = (422, "picture: needs more memory to decode than is allowed")
-        if hasattr(signal, "setitimer"):
-            signal.setitimer(signal.ITIMER_REAL, 0)
         try:
             connection.send(answer)
             if picture is not None:

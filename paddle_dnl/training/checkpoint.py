@@ -31,6 +31,7 @@ from paddle_dnl.log import logger
 from paddle_dnl.training.bad_values import bad_names
 from paddle_dnl.training.optimizer_state import move_schedule, require_same_optimizer, restore_optimizer
 from paddle_dnl.training.paddleseg_checkpoint import is_of_paddleseg, paddleseg_iteration
+from paddle_dnl.training.stored_values import require_states
 from paddle_dnl.weights.loading import load_weights, read_params
 from paddle_dnl.weights.manifest import MANIFEST, file_digest, read_manifest, write_manifest
 from paddle_dnl.weights.safe_pickle import read_pickle
@@ -367,6 +368,5 @@ def load_checkpoint(folder: str | Path, *, model, optimizer, ema=None, fresh_opt
 
 def _read_states(folder: Path, manifest: dict) -> dict:
     states = read_pickle(folder / STATES)
-    if not isinstance(states, dict) or states.get("iteration") != manifest["iteration"]:
-        raise CheckpointError(f"{folder / STATES}: does not belong to this checkpoint; use another one")
+    require_states(folder / STATES, states, manifest["iteration"])
     return states

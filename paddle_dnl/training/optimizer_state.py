@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from paddle_dnl.errors import CheckpointError
+from paddle_dnl.training.stored_values import require_schedule, require_slot
 from paddle_dnl.weights.loading import NAME_TABLE, read_params
 
 import paddle
@@ -97,6 +98,8 @@ def _require_schedule(path: Path, state: Mapping, optimizer) -> None:
     needed = isinstance(optimizer._learning_rate, LRScheduler) and not isinstance(optimizer._learning_rate, LambdaDecay)
     if needed and not isinstance(state.get("LR_Scheduler"), Mapping):
         raise CheckpointError(f"{path}: holds no state of the learning-rate schedule (LR_Scheduler); {_FRESH}")
+    if "LR_Scheduler" in state:
+        require_schedule(path, state["LR_Scheduler"])
 
 
 def move_schedule(optimizer, iteration: int) -> None:
@@ -120,21 +123,28 @@ def restore_optimizer(path: Path, weights: Mapping, model, optimizer, *, is_name
         CheckpointError: damaged, or of another model or optimizer.
     """
     state = read_params(path)
+    if not isinstance(state.get("master_weights", {}), Mapping):
+        raise CheckpointError(f"{path}: master_weights is no mapping of names to weights; use another checkpoint")
     new_names = {key: tensor.name for key, tensor in model.state_dict().items()}
     state = rename_optimizer_state(state, weights.get(NAME_TABLE, {}), new_names)
     slots = [key for key in state if key not in ("LR_Scheduler", "master_weights")]
     by_length = sorted(new_names.values(), key=len, reverse=True)
     owners = {slot: next((name for name in by_length if slot.startswith(name + "_")), None) for slot in slots}
+    masters = state.get("master_weights", {})
+    owners |= {name: name if name in by_length else None for name in masters}
     strange = [slot for slot, owner in owners.items() if owner is None]
     if strange:
         raise CheckpointError(
-            f"{path}: {len(strange)} of {len(slots)} slots belong to no parameter of this model "
+            f"{path}: {len(strange)} of {len(owners)} slots belong to no parameter of this model "
             f"({', '.join(strange[:3])}); it was written for another model"
         )
+    parameters = {tensor.name: tensor for tensor in model.state_dict().values()}
+    for slot, value in [*((slot, state[slot]) for slot in slots), *masters.items()]:
+        require_slot(path, slot, value, parameters[owners[slot]])
     if not is_named:
-        _require_known_slots(path, [slot[len(owner) + 1 :] for slot, owner in owners.items()], optimizer)
+        _require_known_slots(path, [slot[len(owners[slot]) + 1 :] for slot in slots], optimizer)
     _require_schedule(path, state, optimizer)
-    state["master_weights"] = {k: paddle.to_tensor(v) for k, v in state.get("master_weights", {}).items()}
+    state["master_weights"] = {k: paddle.to_tensor(v) for k, v in masters.items()}
     if not state["master_weights"]:
         del state["master_weights"]
     optimizer.set_state_dict(state)

@@ -11,7 +11,8 @@ from paddle_dnl.data.classes import classes_of
 from paddle_dnl.data.statistics import require_learnable, shared_images
 from paddle_dnl.distributed import collectives
 from paddle_dnl.errors import ConfigError, DataError, PaddleDnlError
-from paddle_dnl.evaluation.evaluator import evaluate, evaluating
+from paddle_dnl.evaluation.evaluator import evaluate
+from paddle_dnl.evaluation.inference import evaluating
 from paddle_dnl.evaluation.transform_check import require_restorable
 from paddle_dnl.log import logger
 from paddle_dnl.models.build import require_start_weights

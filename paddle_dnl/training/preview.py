@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """A picture of what the model sees during training: image, truth and prediction side by side."""
 
+from dataclasses import replace
+
 from paddle_dnl.data.classes import classes_of
 from paddle_dnl.data.image_format import ImageFormat
 from paddle_dnl.data.overlay import as_label, colorize, displayed
-from paddle_dnl.evaluation.inference import infer, restore
+from paddle_dnl.evaluation.inference import evaluating, infer_scores
+from paddle_dnl.evaluation.options import InferenceOptions
 
 import numpy as np
 import paddle
@@ -14,19 +17,15 @@ def preview(model: paddle.nn.Layer, dataset, settings: dict) -> np.ndarray:
     """The first image of a validation set as one RGB picture `[H, 3 * W, 3]`, uint8.
 
     Args:
-        model: in evaluation mode or not; its mode is kept.
+        model: its layers are left in the modes they were in.
         dataset: a `SegmentationDataset` in mode `val`.
         settings: `test_config`; of it sliding windows and `align_corners` are used.
     """
     sample = dataset[0]
-    was_training = model.training
-    model.eval()
-    slide = {key: settings.get(key) for key in ("is_slide", "crop_size", "stride")}
-    scores = infer(model, paddle.to_tensor(sample["img"][None]), **slide | {"is_slide": bool(slide["is_slide"])})
-    scores = restore(scores, sample.get("trans_info", []), settings.get("align_corners", False))
+    options = replace(InferenceOptions.of(settings), aug_eval=False)
+    with evaluating(model):
+        scores = infer_scores(model, paddle.to_tensor(sample["img"][None]), sample.get("trans_info", []), options)
     label = as_label(paddle.argmax(scores, axis=1).numpy()[0])
-    if was_training:
-        model.train()
     colors = classes_of(dataset).colors
     image = displayed(ImageFormat.of(dataset).read(dataset.file_list[0][0]))[..., ::-1]
     truth = as_label(np.squeeze(sample["label"]))

@@ -20,7 +20,7 @@ _NO_FACTS = (
     "val_path", "test_path", "class_names", "class_colors", "custom_imports", "export", "to_static_training", "ema_decay",
 )  # fmt: skip
 # Kinds of the components in the sections that are not called after theirs.
-_KINDS = {"train_dataset": "dataset", "val_dataset": "dataset", "distill_loss": "loss"}
+_KINDS = {"train_dataset": "dataset", "val_dataset": "dataset"}
 
 
 def announce(config: Config, precision: str) -> None:

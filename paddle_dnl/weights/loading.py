@@ -58,8 +58,13 @@ def _tensors_digest(state: Mapping[str, np.ndarray]) -> str:
     return digest.hexdigest()
 
 
+def _from_bfloat16(bits: np.ndarray) -> np.ndarray:
+    """The float32 numbers whose upper halves are `bits`, an array of uint16."""
+    return (bits.astype(np.uint32) << 16).view(np.float32)
+
+
 def _read_bfloat16(path: Path, header: int, keys: list[str]) -> dict[str, np.ndarray]:
-    """Tensors in bfloat16, which NumPy lacks, as float32: its upper half. The library has checked the header."""
+    """Tensors in bfloat16, which NumPy lacks, as float32. The library has checked the header."""
     found = {}
     if keys:
         with open(path, "rb") as file:
@@ -68,8 +73,8 @@ def _read_bfloat16(path: Path, header: int, keys: list[str]) -> dict[str, np.nda
             for key in keys:
                 start, end = entries[key]["data_offsets"]
                 file.seek(8 + header + start)
-                bits = np.frombuffer(file.read(end - start), "<u2").astype(np.uint32) << 16
-                found[key] = bits.view(np.float32).reshape(entries[key]["shape"])
+                bits = np.frombuffer(file.read(end - start), "<u2").reshape(entries[key]["shape"])
+                found[key] = _from_bfloat16(bits)
     return found
 
 
@@ -116,6 +121,9 @@ def read_params(path: str | Path) -> dict:
     strange = [key for key in state if type(key) is not str or len(key) > _MAX_NAME]
     if strange:
         raise CheckpointError(f"{path}: holds {shown(strange[0])} as the name of a weight; use another file")
+    table = state.get(NAME_TABLE, {})
+    if not isinstance(table, dict) or not all(type(name) is str for pair in table.items() for name in pair):
+        raise CheckpointError(f"{path}: {NAME_TABLE} is no table of names; use another file")
     return state
 
 
@@ -140,6 +148,8 @@ def match(model: paddle.nn.Layer, state: Mapping[str, np.ndarray]) -> tuple[dict
         elif not isinstance(value, np.ndarray | np.generic):
             # A list is made an array by many functions, of any size when it holds the same one often.
             report.mis_shaped.append(f"{key} is a {type(value).__name__}")
+        elif value.dtype.kind not in "biuf":
+            report.mis_shaped.append(f"{key} holds {value.dtype.name} numbers")
         elif tuple(np.shape(value)) != tuple(target[key].shape):
             report.mis_shaped.append(f"{key} {list(np.shape(value))} instead of {list(target[key].shape)}")
         else:
@@ -148,10 +158,16 @@ def match(model: paddle.nn.Layer, state: Mapping[str, np.ndarray]) -> tuple[dict
     return fitting, report
 
 
-def _numpy_dtype(tensor: paddle.Tensor) -> np.dtype:
-    # bfloat16 has no NumPy type; PaddlePaddle keeps its bits in uint16.
+def _converted(value: np.ndarray, tensor: paddle.Tensor) -> np.ndarray:
+    """`value` in the type of `tensor`; numbers that are too large become infinite.
+
+    bfloat16 has no NumPy type; PaddlePaddle keeps its bits in uint16, in files too.
+    """
     name = str(tensor.dtype).rsplit(".", 1)[-1]
-    return np.dtype("uint16" if name == "bfloat16" else name)
+    if value.dtype == np.uint16 and name.startswith("float"):
+        value = _from_bfloat16(value)
+    with np.errstate(over="ignore"):
+        return value.astype("uint16" if name == "bfloat16" else name, copy=False)
 
 
 def load_weights(
@@ -180,12 +196,13 @@ def load_weights(
             f"{name} does not belong to this model: {report}. Check that --config and the weights match."
         )
     # A file that holds NaN would make every later message a puzzle; it is refused where it can be named.
+    tensors = model.state_dict()
+    fitting = {key: _converted(value, tensors[key]) for key, value in fitting.items()}
     bad = [key for key, value in fitting.items() if value.dtype.kind == "f" and not np.isfinite(value).all()]
     if bad:
         raise CheckpointError(f"{name}: {len(bad)} tensors hold NaN or infinity ({', '.join(bad[:4])})")
-    tensors = model.state_dict()
     for key, value in fitting.items():
-        tensors[key].set_value(value.astype(_numpy_dtype(tensors[key]), copy=False))
+        tensors[key].set_value(value)
     if not report.complete:
         logger.warning(f"{name}: {report}")
     return report

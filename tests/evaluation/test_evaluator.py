@@ -14,6 +14,7 @@ from paddle_dnl.evaluation.batches import at_scales
 from paddle_dnl.evaluation.evaluator import evaluate
 from paddle_dnl.evaluation.inference import infer_augmented
 from paddle_dnl.evaluation.metrics import Metrics, confusion_matrix
+from paddle_dnl.evaluation.options import InferenceOptions
 
 import cv2
 import numpy as np
@@ -200,7 +201,9 @@ def test_official_rule_works_on_the_networks_input(tmp_path):
     settings = {"scales": [0.5, 1.5], "flip_horizontal": True, "average": "official"}
     for i in range(5):
         sample = dataset[i]
-        scores = infer_augmented(net, paddle.to_tensor(sample["img"][None]), sample["trans_info"], **settings)
+        scores = infer_augmented(
+            net, paddle.to_tensor(sample["img"][None]), sample["trans_info"], InferenceOptions(**settings)
+        )
         assert scores.shape == [1, 3, 20, 30]
         wanted += confusion_matrix(scores.numpy()[0].argmax(0), np.asarray(sample["label"]).reshape(20, 30), 3)
     found = evaluate(net, dataset, aug_eval=True, print_detail=False, **settings)

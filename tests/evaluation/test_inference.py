@@ -3,6 +3,7 @@
 
 from paddle_dnl.errors import UsageError
 from paddle_dnl.evaluation.inference import infer, infer_augmented, infer_pyramid, restore, window_starts
+from paddle_dnl.evaluation.options import InferenceOptions
 
 import numpy as np
 import paddle
@@ -41,7 +42,9 @@ def test_window_starts(length, window, stride, starts):
 
 
 def test_slide_is_the_mean_of_windows(net):
-    found = infer(net, paddle.to_tensor(IMAGE), is_slide=True, crop_size=(16, 12), stride=(9, 7)).numpy()
+    found = infer(
+        net, paddle.to_tensor(IMAGE), InferenceOptions(is_slide=True, crop_size=(16, 12), stride=(9, 7))
+    ).numpy()
     total, count = np.zeros((1, 4, 21, 34)), np.zeros((1, 1, 21, 34))
     for y in (0, 7, 9):
         for x in (0, 9, 18):
@@ -55,7 +58,7 @@ def test_slide_is_the_mean_of_windows(net):
 def test_slide_against_paddleseg(net, crop, stride):
     image = paddle.to_tensor(IMAGE)
     wanted = paddleseg_infer.slide_inference(net, image, crop, stride).numpy()
-    found = infer(net, image, is_slide=True, crop_size=crop, stride=stride).numpy()
+    found = infer(net, image, InferenceOptions(is_slide=True, crop_size=crop, stride=stride)).numpy()
     np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)
 
 
@@ -64,7 +67,7 @@ def test_logits_rule_against_paddleseg(net):
     info = [("resize", (40, 60)), ("padding", (21, 30))]
     settings = {"scales": [0.5, 1.0, 1.75], "flip_horizontal": True, "flip_vertical": True}
     _, wanted = paddleseg_infer.aug_inference(net, image, info, **settings)
-    found = infer_augmented(net, image, info, **settings)
+    found = infer_augmented(net, image, info, InferenceOptions(**settings))
     np.testing.assert_allclose(found.numpy(), wanted.numpy(), rtol=1e-4, atol=1e-5)
 
 
@@ -72,7 +75,7 @@ def test_logits_rule_with_windows_against_paddleseg(net):
     image = paddle.to_tensor(IMAGE)
     settings = {"scales": [0.5, 1.0, 1.5], "flip_horizontal": True} | SLIDE
     _, wanted = paddleseg_infer.aug_inference(net, image, [("resize", (30, 50))], **settings)
-    found = infer_augmented(net, image, [("resize", (30, 50))], **settings)
+    found = infer_augmented(net, image, [("resize", (30, 50))], InferenceOptions(**settings))
     np.testing.assert_allclose(found.numpy(), wanted.numpy(), rtol=1e-4, atol=1e-5)
 
 
@@ -125,7 +128,9 @@ def test_softmax_rule_by_hand(net, plan, slide, align_corners):
     """Windows average logits; each pass goes to the original size and through softmax before the mean."""
     info = [("resize", (30, 50))]
     settings = {"scales": [0.5, 1.5], "flip_horizontal": True, "flip_vertical": True, "align_corners": align_corners}
-    found = infer_augmented(net, paddle.to_tensor(IMAGE), info, average="softmax", **settings, **slide).numpy()
+    found = infer_augmented(
+        net, paddle.to_tensor(IMAGE), info, InferenceOptions(average="softmax", **settings, **slide)
+    ).numpy()
     passes = []
     for size, windows in plan.items():
         scaled = _numpy_bilinear(IMAGE, size).astype("float32")
@@ -141,7 +146,7 @@ def test_softmax_rule_after_padding_and_without_transforms(net):
     """Scaled passes first come back to the size of the network's input, where padding can be cut off."""
     image = paddle.to_tensor(IMAGE)
     for info, cut in (([], np.s_[:, :, :, :]), ([("padding", (18, 30))], np.s_[:, :, :18, :30])):
-        found = infer_augmented(net, image, info, scales=[0.5, 1.5], average="softmax").numpy()
+        found = infer_augmented(net, image, info, InferenceOptions(scales=[0.5, 1.5], average="softmax")).numpy()
         passes = []
         for size in WHOLE:
             logits = net(paddle.to_tensor(_numpy_bilinear(IMAGE, size).astype("float32")))[0].numpy()
@@ -192,7 +197,7 @@ def test_official_rule_by_hand():
     net = Edges()
     net.eval()
     settings = {"scales": [0.5, 1.0, 1.5], "flip_horizontal": True, "average": "official", "align_corners": True}
-    found = infer_augmented(net, paddle.to_tensor(IMAGE), [("resize", (30, 50))], **settings).numpy()
+    found = infer_augmented(net, paddle.to_tensor(IMAGE), [("resize", (30, 50))], InferenceOptions(**settings)).numpy()
     seen, net.seen = net.seen, []
     total = np.zeros((1, 4, 30, 50))
     for (height, width), (rows, columns) in (((10, 17), (16, 24)), ((21, 34), (24, 40)), ((31, 51), (32, 56))):
@@ -205,13 +210,17 @@ def test_official_rule_by_hand():
             total += _numpy_cubic(logits, (30, 50))[..., ::step]
     assert not seen
     np.testing.assert_allclose(found, total / 6, atol=1e-3 * np.abs(total / 6).max())
-    wrong = infer_augmented(net, paddle.to_tensor(IMAGE), [("resize", (30, 50))], **settings | {"average": "softmax"})
+    wrong = infer_augmented(
+        net, paddle.to_tensor(IMAGE), [("resize", (30, 50))], InferenceOptions(**settings | {"average": "softmax"})
+    )
     assert np.abs(wrong.numpy() - found).max() > 0.1
 
 
 def test_official_rule_without_transforms_and_with_windows(net):
     """Without a resize the passes come back to the network's input; windows are not padded."""
-    found = infer_augmented(net, paddle.to_tensor(IMAGE), scales=[0.5, 1.5], average="official", **SLIDE).numpy()
+    found = infer_augmented(
+        net, paddle.to_tensor(IMAGE), options=InferenceOptions(scales=[0.5, 1.5], average="official", **SLIDE)
+    ).numpy()
     total = 0
     for size, windows in WINDOWS.items():
         scaled = _numpy_bilinear(IMAGE, size, align_corners=True).astype("float32")
@@ -247,7 +256,7 @@ def test_sizes_of_scales_follow_the_rule():
     image, scales = paddle.zeros([1, 1, 1025, 2049]), [0.5, 0.75, 1.0, 1.25, 1.5, 1.75]
     for average in ("softmax", "logits"):
         asked = Asked()
-        infer_augmented(asked, image, scales=scales, average=average)
+        infer_augmented(asked, image, options=InferenceOptions(scales=scales, average=average))
         up = 0 if average == "softmax" else 0.5
         assert asked.sizes == [(int(1025 * s + up), int(2049 * s + up)) for s in scales]
         assert (asked.sizes == published) == (average == "softmax")
@@ -263,7 +272,7 @@ def test_published_windows(length, starts):
 def test_what_a_model_returns_is_not_changed():
     """A model whose output shares memory with its input: the mean must not be summed into it."""
     image = paddle.to_tensor(IMAGE)
-    found = infer_augmented(Asked(), image, scales=[1.0, 1.0, 1.0])
+    found = infer_augmented(Asked(), image, options=InferenceOptions(scales=[1.0, 1.0, 1.0]))
     np.testing.assert_array_equal(image.numpy(), IMAGE)
     np.testing.assert_allclose(found.numpy(), IMAGE, rtol=1e-6)
 
@@ -274,15 +283,17 @@ def test_slide_of_a_batch_and_of_a_model_that_pads():
             return [F.pad(x, [0, 3, 0, 2], value=1e6)]
 
     batch = np.concatenate([IMAGE, 2 * IMAGE])
-    found = infer(Padding(), paddle.to_tensor(batch), **SLIDE)
+    found = infer(Padding(), paddle.to_tensor(batch), InferenceOptions(**SLIDE))
     assert found.dtype == paddle.float32
     np.testing.assert_allclose(found.numpy(), batch, rtol=1e-6)
 
 
 def test_the_two_rules_differ(net):
     image = paddle.to_tensor(IMAGE)
-    softmax = infer_augmented(net, image, scales=[0.5, 1.5], average="softmax").numpy()
-    logits = F.softmax(infer_augmented(net, image, scales=[0.5, 1.5], average="logits"), axis=1).numpy()
+    softmax = infer_augmented(net, image, options=InferenceOptions(scales=[0.5, 1.5], average="softmax")).numpy()
+    logits = F.softmax(
+        infer_augmented(net, image, options=InferenceOptions(scales=[0.5, 1.5], average="logits")), axis=1
+    ).numpy()
     assert np.abs(softmax - logits).max() > 1e-3
 
 
@@ -295,19 +306,19 @@ def test_restore_undoes_in_reverse_order():
 def test_refusals(net):
     image = paddle.to_tensor(IMAGE)
     with pytest.raises(UsageError, match="crop_size and stride"):
-        infer(net, image, is_slide=True)
+        infer(net, image, InferenceOptions(is_slide=True))
     with pytest.raises(UsageError, match="larger than crop_size"):
-        infer(net, image, is_slide=True, crop_size=(8, 8), stride=(9, 8))
+        infer(net, image, InferenceOptions(is_slide=True, crop_size=(8, 8), stride=(9, 8)))
     # Nothing is skipped where one window holds the image.
-    infer(net, image, is_slide=True, crop_size=(34, 21), stride=(50, 50))
+    infer(net, image, InferenceOptions(is_slide=True, crop_size=(34, 21), stride=(50, 50)))
     with pytest.raises(UsageError, match="must be positive"):
-        infer(net, image, is_slide=True, crop_size=(8, 8), stride=(0, 8))
+        infer(net, image, InferenceOptions(is_slide=True, crop_size=(8, 8), stride=(0, 8)))
     with pytest.raises(UsageError, match="average"):
-        infer_augmented(net, image, average="votes")
+        infer_augmented(net, image, options=InferenceOptions(average="votes"))
     with pytest.raises(UsageError, match="nothing is left"):
-        infer_augmented(net, image, scales=[1.0, 0.01])
+        infer_augmented(net, image, options=InferenceOptions(scales=[1.0, 0.01]))
     with pytest.raises(UsageError, match="nothing is left"):
-        infer_augmented(net, image, scales=[])
+        infer_augmented(net, image, options=InferenceOptions(scales=[]))
     with pytest.raises(UsageError, match="rotation"):
         restore(image, [("rotation", (3, 4))])
     with pytest.raises(UsageError, match="Conv2D must return a list"):

@@ -7,7 +7,8 @@ from types import SimpleNamespace
 import paddle_dnl  # noqa: F401
 from paddle_dnl.evaluation.evaluator import evaluate
 from paddle_dnl.evaluation.inference import infer, infer_augmented, restore
-from paddle_dnl.evaluation.predict import predict
+from paddle_dnl.evaluation.options import InferenceOptions
+from paddle_dnl.evaluation.predict import predict, predict_images
 
 import cv2
 import numpy as np
@@ -66,7 +67,7 @@ def test_logits_are_restored_as_in_an_evaluation(augmented, align_corners, pictu
         if augmented:
             scales = augmented["scales"] if isinstance(augmented["scales"], tuple) else (augmented["scales"],)
             settings = {"scales": scales, "average": augmented["average"], "align_corners": align}
-            scores = infer_augmented(Grains(), image, BACK, **settings)
+            scores = infer_augmented(Grains(), image, BACK, InferenceOptions(**settings))
         else:
             scores = restore(infer(Grains(), image), BACK, align)
         expected[align] = paddle.argmax(scores, axis=1).numpy()[0]
@@ -87,7 +88,7 @@ def test_takes_every_setting_of_an_evaluation():
         "observe",
         "scored",
     }
-    assert set(inspect.signature(evaluate).parameters) - of_the_run <= set(inspect.signature(predict).parameters)
+    assert set(inspect.signature(evaluate).parameters) - of_the_run <= set(inspect.signature(predict_images).parameters)
 
 
 def test_probabilities_and_grey_pictures(picture, tmp_path):

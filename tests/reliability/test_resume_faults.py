@@ -220,7 +220,7 @@ def test_a_best_that_is_nowhere_is_not_spoken_of(tmp_path, place, said):
     record(config, tmp_path / "first", use_ema=True)
     source = tmp_path / "first" / "iter_5"
     states = read_pickle(source / "model.pdstates")
-    checkpoint.link_checkpoint(source, source, {**states, "best_miou": 2.0, "best_iteration": 3, "best_ema_miou": 2.0})
+    checkpoint.link_checkpoint(source, source, {**states, "best_miou": 1.0, "best_iteration": 3, "best_ema_miou": 1.0})
     for name in ("best_model", "ema_best_model"):
         best = tmp_path / "first" / name
         if place == "gone":
@@ -242,7 +242,7 @@ def test_a_best_that_was_deleted_while_training_is_not_spoken_of(tmp_path, monke
     class Deleting(recording.RecordingTrainer):
         def _step(self, batches):
             if self.state.iteration == 7:
-                self.state.best_miou = 2.0
+                self.state.best_miou = 1.0
                 shutil.rmtree(self.save_dir)
             return super()._step(batches)
 

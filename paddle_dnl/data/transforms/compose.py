@@ -3,6 +3,7 @@
 
 from collections.abc import Callable, Sequence
 
+from paddle_dnl.errors import DataError
 from paddle_dnl.registry import TRANSFORMS
 
 import cv2
@@ -77,3 +78,20 @@ class Compose:
         image = image[np.newaxis] if image.ndim == 2 else image.transpose(2, 0, 1)
         data["img"] = image.astype(np.float32, copy=False)
         return data
+
+    def picture(self, pixels: np.ndarray, name, where: str) -> dict:
+        """The sample of a picture without labels.
+
+        Args:
+            pixels: uint8 `[H, W, C]` or `[H, W]`.
+            name: of the picture, for an error.
+            where: key of the transforms, for an error.
+
+        Raises:
+            DataError: the transforms cannot take it.
+        """
+        try:
+            return self({"img": pixels})
+        except (ValueError, TypeError, OverflowError, DataError, cv2.error) as error:
+            size = f"{pixels.shape[1]}x{pixels.shape[0]}"
+            raise DataError(f"{name}: {size} pixels do not pass {where}: {' '.join(str(error).split())}") from error

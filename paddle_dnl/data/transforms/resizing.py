@@ -5,7 +5,7 @@ import math
 import random
 from collections.abc import Sequence
 
-from paddle_dnl.data.transforms.sample import require_range, resize, size_pair
+from paddle_dnl.data.transforms.sample import length, require_range, resize, size_pair
 from paddle_dnl.registry import TRANSFORMS
 
 import cv2
@@ -58,9 +58,9 @@ class Resize:
         return resize(data, width, height, _INTERPOLATIONS[name])
 
 
-def _resize_long_side(data: dict, length: int) -> dict:
+def _resize_long_side(data: dict, long: int) -> dict:
     rows, columns = data["img"].shape[:2]
-    factor = length / max(rows, columns)
+    factor = long / max(rows, columns)
     return resize(data, round(columns * factor), round(rows * factor))
 
 
@@ -73,7 +73,7 @@ class ResizeByLong:
     """
 
     def __init__(self, long_size: int):
-        self.long_size = long_size
+        self.long_size = length(long_size, "long_size")
 
     def __call__(self, data: dict) -> dict:
         return _resize_long_side(data, self.long_size)
@@ -90,8 +90,8 @@ class LimitLong:
 
     def __init__(self, max_long: int | None = None, min_long: int | None = None):
         for name, value in (("max_long", max_long), ("min_long", min_long)):
-            if value is not None and (not isinstance(value, int) or value < 1):
-                raise ValueError(f"{name} must be a positive integer, got {value!r}")
+            if value is not None:
+                length(value, name)
         if max_long is not None and min_long is not None and min_long > max_long:
             raise ValueError(f"min_long must not be above max_long, got {min_long} and {max_long}")
         self.max_long, self.min_long = max_long, min_long
@@ -117,7 +117,10 @@ class ResizeByShort:
     """
 
     def __init__(self, short_size: int | list[int], max_size: float = 1e10):
-        self.short_sizes = list(short_size) if isinstance(short_size, list | tuple) else [short_size]
+        sizes = list(short_size) if isinstance(short_size, list | tuple) else [short_size]
+        self.short_sizes = [length(size, "short_size") for size in sizes]
+        if not self.short_sizes or not max_size >= 1:
+            raise ValueError(f"short_size and max_size must be lengths in pixels, got {short_size!r} and {max_size!r}")
         self.max_size = max_size
 
     def __call__(self, data: dict) -> dict:

@@ -5,8 +5,27 @@ A sample is a dict: `img` `[H, W, C]` (grey: `[H, W]`), the arrays named in `gt_
 so that predictions can be taken back to the original size.
 """
 
+from paddle_dnl.errors import DataError
+
 import cv2
 import numpy as np
+
+# 16,384 x 16,384: an image of it takes 3 GiB in float32. A larger one in a configuration is a mistake, or an attack.
+MAX_PIXELS = 1 << 28
+
+
+def require_size(data: dict, width: float, height: float, what: str) -> None:
+    """Refuses to make an image of more than `MAX_PIXELS`, unless the image itself has as many.
+
+    Raises:
+        DataError: names the step and the size.
+    """
+    rows, columns = data["img"].shape[:2]
+    if not width * height <= max(MAX_PIXELS, rows * columns):
+        raise DataError(
+            f"transforms: {what} an image of {columns}x{rows} to {width:g}x{height:g} pixels, more than {MAX_PIXELS}; "
+            "choose a smaller size"
+        )
 
 
 def size_pair(value, name: str) -> tuple[int, int]:
@@ -17,11 +36,25 @@ def size_pair(value, name: str) -> tuple[int, int]:
     """
     if not isinstance(value, list | tuple) or len(value) != 2 or not all(isinstance(v, int) and v > 0 for v in value):
         raise ValueError(f"{name} must be [width, height] in pixels, got {value!r}")
+    if value[0] * value[1] > MAX_PIXELS:
+        raise ValueError(f"{name} must be at most {MAX_PIXELS} pixels, got {value!r}")
     return tuple(value)
+
+
+def length(value, name: str) -> int:
+    """`value`, a length in pixels.
+
+    Raises:
+        ValueError: not a positive integer.
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{name} must be a positive integer, got {value!r}")
+    return value
 
 
 def resize_arrays(data: dict, width: int, height: int, interpolation: int = cv2.INTER_LINEAR) -> dict:
     """Resizes the image, and labels by nearest neighbour. A side that rounds to 0, of a thin image made small, becomes 1."""
+    require_size(data, width, height, "resizing")
     size = max(1, width), max(1, height)
     data["img"] = cv2.resize(data["img"], size, interpolation=interpolation)
     for key in data.get("gt_fields", []):
@@ -44,6 +77,8 @@ def pad(data: dict, down: int, right: int, image_value, label_value: int, up: in
         image_value: one number, or one per channel.
         label_value: for labels.
     """
+    rows, columns = data["img"].shape[:2]
+    require_size(data, columns + left + right, rows + up + down, "padding")
     sides = (up, down, left, right)
     data["img"] = _pad_image(data["img"], sides, image_value)
     for key in data.get("gt_fields", []):

@@ -1,16 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """`EngineProcess`: an engine in a process of its own, so that the caller can do other things while it runs."""
 
-import atexit
-import contextlib
-import ctypes
 import multiprocessing
 import os
-import signal
-import sys
 import threading
-import weakref
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from paddle_dnl import errors
@@ -18,15 +11,13 @@ from paddle_dnl.deployment.runtime.backend_factory import make_engine
 from paddle_dnl.deployment.runtime.backends import EngineOptions
 from paddle_dnl.deployment.runtime.deploy_config import read_deploy_config
 from paddle_dnl.errors import ExportError, PaddleDnlError
-from paddle_dnl.startup import configure_process
+from paddle_dnl.startup import child_processes, configure_process
 
 import numpy as np
 
 _GOODBYE_SECONDS = 10
 # Loading a model, which includes compiling it in some engines, may take longer than any batch.
 LOAD_SECONDS = 600
-# Linux tells a child of the death of the *thread* that started it. This thread lives as long as the process.
-_starter = ThreadPoolExecutor(1, thread_name_prefix="starts engines")
 
 
 class EngineProcess:
@@ -63,13 +54,12 @@ class EngineProcess:
         self._connection, other = context.Pipe()
         what = (other, os.getpid(), *self._what)
         self._process = context.Process(target=_work, args=what, daemon=True, name="engine")
-        _starter.submit(self._process.start).result()
-        # For callers that never close it: Python waits at its exit for a process that ignores SIGTERM, as this one does.
-        atexit.register(weakref.finalize(self, _kill, self._process))
+        child_processes.start(self._process)
+        child_processes.at_end_of(self, _kill, self._process)  # of callers that never close it
         # Without this the end of the process would not be seen as an end of file.
         other.close()
         self.starts += 1
-        with self._killed_after(LOAD_SECONDS) as late:
+        with child_processes.killed_after(self._process, LOAD_SECONDS) as late:
             try:
                 kind, value = self._connection.recv()
             except (EOFError, OSError) as error:
@@ -95,7 +85,7 @@ class EngineProcess:
         with self._lock:
             if not self.alive:
                 self._start()
-            with self._killed_after(self._time_limit) as late:
+            with child_processes.killed_after(self._process, self._time_limit) as late:
                 try:
                     self._connection.send(np.ascontiguousarray(batch, np.float32))
                     kind, value = self._connection.recv()
@@ -108,26 +98,6 @@ class EngineProcess:
         if kind != "done":
             raise _revived(kind, value)
         return value
-
-    @contextlib.contextmanager
-    def _killed_after(self, seconds: float | None):
-        """Kills the process when the block takes longer, which ends every wait for it; gives an event that says so."""
-        late = threading.Event()
-        if seconds is None:
-            yield late
-            return
-
-        def kill():
-            late.set()
-            self._process.kill()
-
-        timer = threading.Timer(seconds, kill)
-        timer.daemon = True
-        timer.start()
-        try:
-            yield late
-        finally:
-            timer.cancel()
 
     def _obituary(self) -> str:
         self._process.join(5)
@@ -160,32 +130,17 @@ def _revived(kind: str, text: str) -> PaddleDnlError:
     return getattr(errors, kind)(text)
 
 
-def _ignore_signals() -> None:
-    """Ctrl-C and a service manager's signal reach the whole group; the caller decides when this process ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-
-
-def _end_with_parent(parent: int) -> None:
-    """The kernel kills this process when its parent dies, however busy or stuck it is; Linux only."""
-    if sys.platform == "linux":
-        set_parent_death_signal = 1
-        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL, 0, 0, 0)
-        if os.getppid() != parent:  # it died before that call
-            os._exit(1)
-
-
 def _work(connection, parent: int, folder: str, name: str, options: EngineOptions) -> None:
     """The other process: answers batches until the connection closes."""
-    _end_with_parent(parent)
-    _ignore_signals()
+    child_processes.die_with(parent)
+    child_processes.leave_signals_to_parent()
     configure_process()
     try:
         engine = make_engine(name, read_deploy_config(folder), options)
     except PaddleDnlError as error:
         connection.send((type(error).__name__, str(error)))
         return
-    _ignore_signals()  # again: importing Paddle sets handlers of its own
+    child_processes.leave_signals_to_parent()  # again: importing Paddle sets handlers of its own
     connection.send(("ready", engine.name))
     while True:
         try:

@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 from paddle_dnl.config.reading import read_yaml_mapping, to_yaml
 from paddle_dnl.data.classes import ClassInfo
 from paddle_dnl.data.image_format import ImageFormat, require_value_range
+from paddle_dnl.data.transforms.sample import MAX_PIXELS
 from paddle_dnl.errors import ConfigError, DataError, ExportError
 from paddle_dnl.files.atomic import write_text
 from paddle_dnl.weights.manifest import file_digest, require_unbroken_seal, seal
@@ -19,6 +20,7 @@ from paddle_dnl.weights.manifest import file_digest, require_unbroken_seal, seal
 FILE_NAME = "deploy.yaml"
 ONNX_NAME = "model.onnx"
 INT8_NAME = "model_int8.onnx"
+_MAX_CHANNELS = 1024
 OUTPUT_OPS = ("argmax", "softmax", "none")
 
 
@@ -145,7 +147,9 @@ def _inside(folder: Path, name, key: str, path: Path) -> str:
         raise ConfigError(f"{path}: Deploy.{key}: expected a file name, got {name!r}")
     pure = PurePosixPath(name.replace("\\", "/"))
     if pure.is_absolute() or ".." in pure.parts or ":" in name:
-        raise ConfigError(f"{path}: Deploy.{key}: {name!r} leads out of the exported folder")
+        raise ConfigError(f"{path}: Deploy.{key}: {reprlib.repr(name)} leads out of the exported folder")
+    if not pure.name:
+        raise ConfigError(f"{path}: Deploy.{key}: {name!r} is the folder itself, expected the name of a file in it")
     try:
         (folder / name).exists()  # refuses names that are too long, which `resolve` does not
         inside = (folder / name).resolve().is_relative_to(folder.resolve())
@@ -160,10 +164,27 @@ def _existing(folder: Path, name: str, path: Path, key: str) -> str:
     """`name`, or the graph file that Paddle 3 writes in its place (PaddleSeg names .pdmodel whatever it wrote)."""
     if (folder / name).is_file():
         return name
-    other = str(Path(name).with_suffix(".json"))
+    other = name.removesuffix(".pdmodel") + ".json"
     if name.endswith(".pdmodel") and (folder / other).is_file():
         return other
     raise ExportError(f"{folder / name}: missing, though {path} names it as Deploy.{key}; export the model again")
+
+
+def require_input_size(shape: list, where: str) -> None:
+    """Refuses an input that no machine could hold, before an engine tries to.
+
+    Args:
+        shape: [N, C, H, W]; None or -1 where free.
+        where: start of the message: file and key, or flag.
+
+    Raises:
+        ConfigError: more than `MAX_PIXELS` numbers per image channel, or more than 1024 channels.
+    """
+    batch, channels, height, width = (max(size or 1, 1) for size in shape)
+    if batch * height * width > MAX_PIXELS or channels > _MAX_CHANNELS:
+        raise ConfigError(
+            f"{where}: {shape} is too large; a batch has at most {MAX_PIXELS} pixels and {_MAX_CHANNELS} channels"
+        )
 
 
 def _shape(value, path: Path) -> list | None:
@@ -171,7 +192,9 @@ def _shape(value, path: Path) -> list | None:
         return None
     fits = isinstance(value, list) and len(value) == 4
     if not fits or not all(v is None or (type(v) is int and (v == -1 or 0 < v < 1 << 20)) for v in value):
-        raise ConfigError(f"{path}: Deploy.input_shape: expected [N, C, H, W], -1 where free; got {value!r}")
+        shown = reprlib.repr(value)
+        raise ConfigError(f"{path}: Deploy.input_shape: expected [N, C, H, W], -1 where free; got {shown}")
+    require_input_size(value, f"{path}: Deploy.input_shape")
     return value
 
 

@@ -117,7 +117,7 @@ class Predictor:
         size = tuple(2 * side for side in self.files.fixed_size)
         try:
             tensor = self._compose({"img": self.image_format.blank(*size)})["img"]
-        except (ValueError, TypeError, cv2.error):
+        except (ValueError, TypeError, DataError, cv2.error):
             return False
         return tensor.shape[1:] == size
 
@@ -142,13 +142,7 @@ class Predictor:
         """
         if self._tiles and self._is_large(*pixels.shape[:2]):
             return Tiled(pixels), []
-        try:
-            data = self._compose({"img": pixels})
-        except (ValueError, TypeError, cv2.error) as error:
-            size = f"{pixels.shape[1]}x{pixels.shape[0]}"
-            raise DataError(
-                f"{name}: {size} pixels do not pass Deploy.transforms: {' '.join(str(error).split())}"
-            ) from error
+        data = self._compose.picture(pixels, name, "Deploy.transforms")
         tensor, info = data["img"], list(data["trans_info"])
         size = self.files.fixed_size
         if size is not None and tensor.shape[1:] != size:

@@ -17,6 +17,7 @@ from paddle_dnl.files.caches import writable_cache
 from paddle_dnl.log import logger
 from paddle_dnl.optional import install_hint
 from paddle_dnl.profile.measuring import processor_name, seconds_of_runs
+from paddle_dnl.startup.threads import available_cores
 
 import numpy as np
 
@@ -107,10 +108,9 @@ def _key(files: DeployConfig, options: EngineOptions, shape: list[int], labels: 
     """What the measurement depends on, as a digest; None for folders that do not say what their files are."""
     if not files.sha256:
         return None
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     threads = options.cpu_threads or default_threads()
     versions = [paddle_version(), _onnxruntime_version()]
-    content = [files.sha256, shape, labels, threads, cores, processor_name(), platform.node(), versions]
+    content = [files.sha256, shape, labels, threads, available_cores(), processor_name(), platform.node(), versions]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`InferenceOptions`: how logits are computed from images, as `test_config` and the flags of val.py say."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+from paddle_dnl.config.choices import AVERAGES
+from paddle_dnl.errors import UsageError
+
+
+@dataclass(frozen=True)
+class InferenceOptions:
+    """Sliding windows, and scales and flips with the rule that averages them (test-time augmentation).
+
+    Attributes:
+        is_slide: average the logits of windows instead of one pass over the whole image.
+        crop_size: (width, height) of a window; one that is larger than the image is clipped.
+        stride: (x, y) distance of windows.
+        aug_eval: use scales and flips; for callers that choose between `infer` and `infer_augmented`.
+        scales: factors on H and W, one or several.
+        flip_horizontal, flip_vertical: also flipped, in all combinations.
+        average: `logits`: mean of logits at the size of the network's input, then restored; sizes of passes are rounded:
+            PaddleSeg's rule. `softmax`: each pass is restored first, and its softmax is averaged; sizes of passes are cut: the
+            rule of mmsegmentation and DGMN2. They resize the original picture, see `infer_pyramid`. `official`: each pass is
+            restored first, by cubic interpolation, and its logits are averaged; sizes of passes are cut, images are resized
+            with aligned corners, and whole ones padded with 0 at the right and bottom to a multiple of 8: the DNL authors'
+            rule (`ms_test` in runner/seg/fcn_segmentor_test.py of yinmh17/DNL-Semantic-Segmentation, which sums where this
+            averages: the same classes).
+        align_corners: for restoring under the first two rules; True where the published model resizes so.
+
+    Raises:
+        UsageError: `is_slide` without sizes, sizes that are not positive, or an unknown rule.
+    """
+
+    is_slide: bool = False
+    crop_size: Sequence[int] | None = None
+    stride: Sequence[int] | None = None
+    aug_eval: bool = False
+    scales: Sequence[float] | float = (1.0,)
+    flip_horizontal: bool = False
+    flip_vertical: bool = False
+    average: str = "logits"
+    align_corners: bool = False
+
+    def __post_init__(self):
+        given = self.scales if isinstance(self.scales, list | tuple) else (self.scales,)
+        object.__setattr__(self, "scales", tuple(map(float, given)))
+        if self.average not in AVERAGES:
+            raise UsageError(f"average must be one of {', '.join(AVERAGES)}, got {self.average!r}")
+        if self.is_slide:
+            if not self.crop_size or not self.stride:
+                raise UsageError("is_slide needs crop_size and stride, both as width and height in pixels")
+            if min(*self.crop_size, *self.stride) <= 0:
+                raise UsageError(
+                    f"crop_size {list(self.crop_size)} and stride {list(self.stride)} of windows must be positive"
+                )
+
+    @classmethod
+    def of(cls, settings: dict) -> "InferenceOptions":
+        """The options among the keys of a `test_config`, which has others too."""
+        return cls(**{field.name: settings[field.name] for field in fields(cls) if field.name in settings})
+
+    @property
+    def gives_probabilities(self) -> bool:
+        """Whether scores are probabilities, not logits."""
+        return self.aug_eval and self.average == "softmax"

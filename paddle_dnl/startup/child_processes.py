@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Child processes: end with their parent, leave signals to it, are killed when late and when the program exits.
+
+Python waits at its exit for daemon processes that ignore SIGTERM, and a process that is busy in native code sees neither a
+closed connection nor a signal handler: only SIGKILL ends it.
+"""
+
+import atexit
+import contextlib
+import ctypes
+import os
+import signal
+import sys
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.process import BaseProcess
+
+# Linux signals a child at the end of the *thread* that started it. This thread lives as long as the process.
+_starter = ThreadPoolExecutor(1, thread_name_prefix="starts processes")
+
+
+def start(process: BaseProcess) -> None:
+    """Starts a process that calls `die_with`, from a thread that does not end before this process."""
+    _starter.submit(process.start).result()
+
+
+def signal_on_parent_death(number: int) -> None:
+    """The kernel sends this process the signal `number` when its parent ends; Linux only, nothing elsewhere."""
+    if sys.platform == "linux":
+        set_parent_death_signal = 1
+        ctypes.CDLL(None).prctl(set_parent_death_signal, number, 0, 0, 0)
+
+
+def die_with(parent: int) -> None:
+    """The kernel kills this process when its parent, of process number `parent`, ends; Linux only."""
+    signal_on_parent_death(signal.SIGKILL)
+    if sys.platform == "linux" and os.getppid() != parent:  # it ended before that call
+        os._exit(1)
+
+
+def leave_signals_to_parent() -> None:
+    """Ctrl-C and a service manager's SIGTERM reach the whole group; the parent decides when this process ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+@contextlib.contextmanager
+def killed_after(process: BaseProcess, seconds: float | None) -> Iterator[threading.Event]:
+    """Kills `process` when the block takes longer, which ends every wait for it; gives an event that says so.
+
+    Args:
+        process: a started process.
+        seconds: None for no limit.
+    """
+    late = threading.Event()
+    if seconds is None:
+        yield late
+        return
+
+    def kill():
+        late.set()
+        process.kill()
+
+    timer = threading.Timer(seconds, kill)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield late
+    finally:
+        timer.cancel()
+
+
+def at_end_of(owner: object, end: Callable[..., None], *arguments) -> None:
+    """Calls `end(*arguments)` when `owner` is collected, or else at the exit of Python before it waits for processes.
+
+    Args:
+        owner: arguments must not refer to it.
+    """
+    atexit.register(weakref.finalize(owner, end, *arguments))
