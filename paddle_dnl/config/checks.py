@@ -124,7 +124,7 @@ def _check_start_weights(cls: type, cfg: dict, kind: str, where: str) -> None:
 _SUPPLIED = {
     "model": {"num_classes", "pretrained"},
     "backbone": {"pretrained"},
-    "dataset": {"transforms", "num_classes", "mode"},
+    "dataset": {"transforms", "num_classes"},
     "optimizer": set(),
 }
 
@@ -269,6 +269,10 @@ def _match_datasets(config: dict) -> None:
         raise ConfigError("train_dataset.num_classes: missing")
     if _takes(registry.find(model["type"], "model", "model"), "num_classes"):
         model["num_classes"] = classes
+    for section in ("train_dataset", "val_dataset"):
+        cfg = config.get(section)
+        if cfg and "num_classes" in inspect.signature(registry.find(cfg["type"], "dataset", section)).parameters:
+            cfg.setdefault("num_classes", classes)
     holder, where = model, "model"
     if isinstance(model.get("backbone"), dict):
         holder, where = model["backbone"], "model.backbone"

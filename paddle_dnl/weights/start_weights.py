@@ -79,6 +79,12 @@ def load_backbone(backbone: paddle.nn.Layer, path: str | Path, what: str) -> Non
             f"{what} {path}: {len(inside)} tensors, none of a backbone known here; it looks like "
             f"{looks_like({**inside, **outside})}, the model has {looks_like(own)}"
         )
+    if (found.source == "dgmn2") != (first == _FIRST_CONVOLUTIONS[1]):
+        raise Misfit(
+            f"{what} {path}: {len(inside)} tensors of {looks_like(inside)} ({found.source}), none of which fits; this model "
+            f"has {looks_like(own)}",
+            _fitting(inside, found),
+        )
     stem = getattr(backbone, "stem", None)
     if found.stem is not None and stem is not None and found.stem != stem:
         raise Misfit(
