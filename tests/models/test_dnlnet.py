@@ -64,7 +64,7 @@ def test_any_size(dialect, size):
 @pytest.mark.parametrize("sub_sample", [False, True])
 def test_all_modes_learn(mode, sub_sample):
     """Gradients reach every trainable parameter; PaddleSeg's gaussian and sub_sample cannot even run."""
-    model = _small(mode=mode, sub_sample=sub_sample, gamma_gate=False, zero_init=False)
+    model = _small(mode=mode, sub_sample=sub_sample)
     model.train()
     outputs = model(paddle.randn([1, 3, 48, 64]))
     assert len(outputs) == 2
