@@ -45,6 +45,7 @@ def class_rows(names: tuple[str, ...], confusion: np.ndarray, boundary_iou: np.n
 
 
 def _cell(value) -> str:
+    """Four digits, or `-` for an absent class."""
     return value if isinstance(value, str) else "-" if value is None else f"{value:.4f}"
 
 

@@ -50,7 +50,8 @@ class Trainer:
         if options.resume_model is None:
             preflight.fetch_start_weights(config)  # before data are read, which may take minutes
         self._build_data()
-        self._build_model()
+        self.precision = amp.effective_precision(options.precision)
+        self.model, self.losses, self.schedule, self.optimizer = self.parts.network()
         self.folder = None
         try:
             self._open_folder()
@@ -65,6 +66,7 @@ class Trainer:
     # ------------------------------------------------------------------------------------------ build
 
     def _choose_seed(self) -> None:
+        """The seed of the options or a random one, the same in every rank."""
         self.seed = self.options.seed
         if self.seed is None:
             self.seed = collectives.broadcast_object(int(np.random.SeedSequence().entropy % 2**31))
@@ -84,10 +86,6 @@ class Trainer:
             rank=collectives.rank(),
             world_size=collectives.world_size(),
         )
-
-    def _build_model(self) -> None:
-        self.precision = amp.effective_precision(self.options.precision)
-        self.model, self.losses, self.schedule, self.optimizer = self.parts.network()
 
     def _prepare_model(self) -> None:
         options = self.options
@@ -229,6 +227,7 @@ class Trainer:
         return due or stops_alone or self._is_save_point()
 
     def _converged(self) -> bool:
+        """Whether the last `early_stop_intervals` evaluations brought no better mIoU."""
         limit = self.options.early_stop_intervals
         if limit is None or self.state.evaluations_without_gain < limit:
             return False

@@ -116,6 +116,7 @@ def compare(reference: np.ndarray, found: np.ndarray, tolerance: float) -> Compa
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:
+    """Over the classes of `[N, K, H, W]`."""
     shifted = np.exp(logits - logits.max(1, keepdims=True))
     return shifted / shifted.sum(1, keepdims=True)
 
