@@ -43,8 +43,7 @@ class ConvChain(nn.Layer):
         self.chained = list(layers)  # a plain list, which Paddle does not register
 
     def forward(self, x):
-        parts = (part for layer in self.chained for part in layer.sublayers(include_self=True))
-        if eager_on_cpu() and paddle.is_grad_enabled() and not any(map(is_watched, parts)):
+        if eager_on_cpu() and paddle.is_grad_enabled() and not self._has_hooks():
             y = self.chained[0]._conv(x)
             for before, after in itertools.pairwise(self.chained):
                 y = _norm_relu_conv(y, before._batch_norm, after._conv)
@@ -52,6 +51,10 @@ class ConvChain(nn.Layer):
         for layer in self.chained:
             x = layer(x)
         return x
+
+    def _has_hooks(self) -> bool:
+        """A function of its own: Paddle's to_static does not translate a comprehension over `layer` beside the loop above."""
+        return any(is_watched(part) for layer in self.chained for part in layer.sublayers(include_self=True))
 
 
 def _norm_relu_conv(y: paddle.Tensor, norm: nn.Layer, conv: nn.Conv2D) -> paddle.Tensor:
