@@ -64,9 +64,8 @@ $(RUNTIME)/.complete: pyproject.toml constraints-core.txt
 	$(RUNTIME)/bin/python $(INSTALL_CORE) -e ".[onnxruntime]"
 	@touch $@
 
-# The quick reliability tests too, so that the counts are complete.
 test-slow: $(STAMP)
-	$(TEST) -m "slow or reliability" --reliability-report output/reliability.json
+	$(TEST) -m "slow or reliability"
 
 # Everything that compares with the original implementations, the slow parts too. First the originals take their training
 # steps anew, in PyTorch and in an environment of their own; TORCH=file.whl installs another build of it.

@@ -15,7 +15,6 @@ configure_process()
 
 import paddle  # noqa: E402
 import pytest  # noqa: E402
-from fault_counts import count_fault, pytest_addoption, pytest_terminal_summary  # noqa: E402,F401
 
 # Where PaddleSeg is not installed (`make test-core`), files that import it are not collected; single tests that do have the
 # mark `paddleseg`.
