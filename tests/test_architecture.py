@@ -192,7 +192,7 @@ def test_small_helpers_name_an_idea():
             short = function.body[-1].end_lineno - function.body[0].lineno < 5
             if private and once and short and not function.decorator_list and not ast.get_docstring(function):
                 wrong.append(f"{_name(path)}:{function.lineno} {name}")
-    assert not wrong
+    assert not wrong, f"inline these, or say in a docstring what each computes: {wrong}"
 
 
 def test_every_file_says_what_it_is_for():
