@@ -72,6 +72,7 @@ test-slow: $(STAMP)
 parity: $(STAMP) .venv-parity/.complete
 	OMP_NUM_THREADS=1 .venv-parity/bin/python tests/reference/initialisation.py --check
 	OMP_NUM_THREADS=1 .venv-parity/bin/python tests/reference/trajectories.py --check
+	OMP_NUM_THREADS=1 .venv-parity/bin/python tests/reference/from_initialisation.py --check
 	OMP_NUM_THREADS=1 .venv-parity/bin/python tests/reference/backbones.py --check
 	.venv-parity/bin/python tests/reference/mmseg_facts.py --check
 	$(TEST) -m "slow or not slow" tests/golden tests/weights/convert tests/models tests/nn

@@ -81,7 +81,7 @@ def evaluate(
         raise DataError("the dataset to evaluate has no images")
     options = InferenceOptions(**inference)
     began = time.perf_counter()
-    scaled = at_scales(dataset, options.scales) if options.gives_probabilities and options.scales != (1.0,) else []
+    scaled = at_scales(dataset, options)
     precision = amp.effective_precision(precision)
     share = Share(dataset, scaled)
     batches = Batches(len(share), batch_size)

@@ -13,7 +13,8 @@ from paddle_dnl.data.pending_images import PendingImages, Shard
 from paddle_dnl.data.probability_files import probability_file
 from paddle_dnl.data.transforms import Compose
 from paddle_dnl.errors import DataError, UsageError
-from paddle_dnl.evaluation.inference import infer_scores
+from paddle_dnl.evaluation.batches import pyramid
+from paddle_dnl.evaluation.inference import infer_pyramid, infer_scores
 from paddle_dnl.evaluation.options import InferenceOptions
 from paddle_dnl.files.atomic import write_bytes
 from paddle_dnl.log import logger, progress
@@ -64,6 +65,12 @@ def _write(files: dict[str, Path], picture, scores, colors, save_prob: str | Non
     if overlays:
         save_image(overlays, overlay(picture, label, colors))
     save_label_png(labels, label, colors)
+
+
+def _input(compose: Compose, picture, path: Path) -> tuple[paddle.Tensor, list]:
+    """`[1, C, H, W]` for the network, and what `restore` undoes."""
+    data = compose.picture(picture, path, "val_dataset.transforms")
+    return paddle.to_tensor(data["img"][None]), data["trans_info"]
 
 
 def predict(
@@ -160,6 +167,7 @@ def predict_images(
 
     images = PendingImages(find, files, inputs, save_dir, shard, skip_existing)
     options = InferenceOptions(**inference)
+    scaled = pyramid(compose, options)
     precision = amp.effective_precision(precision)
     logger.info(f"Start to predict {len(images)} images...")
     model.eval()
@@ -172,10 +180,13 @@ def predict_images(
                 raise
             images.skip(error)
             continue
-        data = compose.picture(picture, path, "val_dataset.transforms")
-        batch = paddle.to_tensor(data["img"][None])
+        inputs_of_it = (_input(one, picture, path) for one in scaled or [compose])
         with amp.autocast(precision, amp_level):
-            scores = infer_scores(model, batch, data["trans_info"], options)
+            scores = (
+                infer_pyramid(model, inputs_of_it, options)
+                if scaled
+                else infer_scores(model, *next(inputs_of_it), options)
+            )
         _write(results(name), picture, scores[0], colors, save_prob, options.gives_probabilities)
         count += 1
     images.require_some()
