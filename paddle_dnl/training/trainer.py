@@ -59,8 +59,7 @@ class Trainer:
         if options.resume_model is None:
             preflight.fetch_start_weights(config)  # before data are read, which may take minutes
         self._build_data()
-        self.precision = amp.effective_precision(options.precision)
-        self.model, self.losses, self.schedule, self.optimizer = self.parts.network(self.train_dataset)
+        self._build_model()
         self.folder = None
         try:
             self._open_folder()
@@ -95,6 +94,11 @@ class Trainer:
             rank=collectives.rank(),
             world_size=collectives.world_size(),
         )
+
+    def _build_model(self) -> None:
+        """Model, losses, schedule and optimizer; a subclass may put others in their place."""
+        self.precision = amp.effective_precision(self.options.precision)
+        self.model, self.losses, self.schedule, self.optimizer = self.parts.network(self.train_dataset)
 
     def _prepare_model(self) -> None:
         options = self.options
