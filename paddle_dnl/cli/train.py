@@ -42,6 +42,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--log_iters", type=int, default=10, help="steps between log lines")
     add("--use_vdl", action="store_true", help="the same as --logger visualdl")
     add("--logger", dest="loggers", nargs="+", choices=LOGGERS, default=[], help="curves and pictures for these too")
+    _arguments.add_multilabel(parser)
     add("--use_ema", action="store_true", help="average the weights and evaluate the average too")
     add("--num_workers", type=int, default=0, help="processes that load data, per rank")
     add("--seed", type=int, help="makes the run reproducible, sample order included")
@@ -102,6 +103,7 @@ def main(argv=None) -> int:
         num_classes=args.num_classes,
         pretrained=args.pretrained,
         from_scratch=args.from_scratch,
+        use_multilabel=args.use_multilabel,
     )
     if args.resume_model is None:
         from paddle_dnl.models.build import require_start_weights

@@ -23,7 +23,7 @@ _OPTIONAL = (
 )  # fmt: skip
 _TEST_KEYS = (
     "aug_eval", "scales", "flip_horizontal", "flip_vertical", "is_slide", "crop_size", "stride", "average", "align_corners",
-    "auc_roc", "batch_size", "while_training",
+    "auc_roc", "batch_size", "while_training", "use_multilabel",
 )  # fmt: skip
 # The file that a recipe begins with, where its project publishes it, and the converter's name of that project.
 _START_WEIGHT_KEYS = ("file", "from", "source")
