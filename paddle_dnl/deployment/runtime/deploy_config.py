@@ -41,6 +41,7 @@ class DeployConfig:
         onnx_int8: file name of its quantised form, if there is one.
         ignore_index: label that does not count when the model is scored.
         label_map: class, or `ignore_index`, of each number that label files hold; None where they hold the classes.
+        name: of the file that says all this.
         value_range: stored numbers of pictures that become 0 and 255; None for 8 and 16 bits.
     """
 
@@ -59,6 +60,7 @@ class DeployConfig:
     ignore_index: int = 255
     label_map: list[int] | None = None
     value_range: tuple[float, float] | None = None
+    name: str = FILE_NAME
 
     @property
     def model_path(self) -> Path:
@@ -111,7 +113,7 @@ class DeployConfig:
                 )
 
     def write(self) -> None:
-        """Writes deploy.yaml into the folder, which is one that `deployment.export.install` then installs."""
+        """Writes `name` into the folder, which is one that `deployment.export.install` then installs."""
         section = {
             "model": self.model,
             "params": self.params,
@@ -134,7 +136,7 @@ class DeployConfig:
             section["value_range"] = list(self.value_range)
         section["verified"] = self.verified
         section["sha256"] = self.sha256
-        write_text(self.folder / FILE_NAME, seal(to_yaml({"Deploy": section})), own=True)
+        write_text(self.folder / self.name, seal(to_yaml({"Deploy": section})), own=True)
 
 
 def _inside(folder: Path, name, key: str, path: Path) -> str:
