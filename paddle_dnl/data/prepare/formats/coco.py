@@ -54,6 +54,7 @@ def _content(source: Path) -> dict:
 
 
 def _image_path(root: Path, images: Path | None, file_name: str) -> Path:
+    """Where COCO's `file_name` lies: beside the annotations or in a usual folder."""
     folders = [images] if images else [root, root / "images", root.parent, root.parent / "images"]
     return next((folder / file_name for folder in folders if (folder / file_name).is_file()), folders[0] / file_name)
 
