@@ -51,6 +51,8 @@ def preparation(config, value_range: list[float] | None = None) -> tuple[Compose
     return Compose(transforms, img_channels=image_format.channels), image_format
 
 
+# Overlays keep the ending of their picture, as PaddleSeg's; others are PNGs.
+_OVERLAY_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
 # Label pictures, overlays, and with `save_prob` probabilities.
 FOLDERS = ("pseudo_color_prediction", "added_prediction", "probabilities")
 
@@ -84,7 +86,7 @@ def predict(
     inputs: Iterable[str | Path | None] = (),
     **settings,
 ) -> int:
-    """Predicts every image and writes `pseudo_color_prediction/NAME.png` and `added_prediction/NAME.png`.
+    """Predicts every image and writes `pseudo_color_prediction/NAME.png` and `added_prediction/NAME` with the image's ending.
 
     NAME is the image's path below what `image_path` names; images are read in the dataset's `img_channels` and
     `value_range`, in place of which one may be given.
@@ -133,7 +135,7 @@ def predict_images(
     no_overlay: bool = False,
     **inference,
 ) -> int:
-    """Predicts images and writes `pseudo_color_prediction/NAME.png` and `added_prediction/NAME.png`.
+    """Predicts images and writes `pseudo_color_prediction/NAME.png` and `added_prediction/NAME` with the image's ending.
 
     With `save_prob` also `probabilities/NAME.npz`, see `paddle_dnl.data.probability_files`. `inference` are
     fields of `paddle_dnl.evaluation.options.InferenceOptions`.
@@ -159,7 +161,8 @@ def predict_images(
     """
 
     def results(name: Path) -> dict[str, Path]:
-        endings = dict(zip(FOLDERS, (".png", None if no_overlay else ".png", save_prob and ".npz"), strict=True))
+        drawn = name.suffix if name.suffix.lower() in _OVERLAY_ENDINGS else ".png"
+        endings = dict(zip(FOLDERS, (".png", None if no_overlay else drawn, save_prob and ".npz"), strict=True))
         return {folder: Path(save_dir, folder, name.with_suffix(end)) for folder, end in endings.items() if end}
 
     def files(name: Path) -> list[Path]:
