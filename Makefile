@@ -14,6 +14,10 @@ STAMP := $(VENV)/.complete
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(or $(JOBS),2) --dist loadfile
 
+# --clear would empty what a link leads to, such as an environment that several checkouts share.
+make_venv = @test ! -L $(1) || { echo "make: $(1) is a link; remove it, or link to a complete environment"; exit 1; }; \
+	echo "$(PYTHON) -m venv --clear $(1)"; $(PYTHON) -m venv --clear $(1)
+
 .PHONY: venv quickstart test test-core test-slow lint bench tipc parity docs serve clean
 
 venv: $(STAMP)
@@ -23,7 +27,7 @@ $(STAMP): pyproject.toml constraints.txt tools/check_system.py
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' || \
 		{ echo "$(PYTHON) is not a Python 3.10, 3.11 or 3.12; give one with PYTHON=..."; exit 1; }
 	@echo "making $(VENV) with $(PYTHON) and Paddle $(PADDLE); this takes minutes, once"
-	$(PYTHON) -m venv --clear $(VENV)
+	$(call make_venv,$(VENV))
 	$(INSTALL) setuptools wheel
 	$(INSTALL) paddlepaddle==$(PADDLE) -e ".[test]"
 	$(BIN)/python tools/check_system.py
@@ -51,13 +55,13 @@ test-core: $(CORE)/.complete $(RUNTIME)/.complete
 		--dist loadfile -m "not slow and not paddleseg" $(CORE_TESTS)
 
 $(CORE)/.complete: pyproject.toml constraints-core.txt
-	$(PYTHON) -m venv --clear $(CORE)
+	$(call make_venv,$(CORE))
 	$(CORE)/bin/python $(INSTALL_CORE) paddlepaddle==$(PADDLE) -e ".[test-core]"
 	@touch $@
 
 # `pip install paddle-dnl[onnxruntime]`, nothing else.
 $(RUNTIME)/.complete: pyproject.toml constraints-core.txt
-	$(PYTHON) -m venv --clear $(RUNTIME)
+	$(call make_venv,$(RUNTIME))
 	$(RUNTIME)/bin/python $(INSTALL_CORE) -e ".[onnxruntime]"
 	@touch $@
 
@@ -70,12 +74,13 @@ test-slow: $(STAMP)
 parity: $(STAMP) .venv-parity/.complete
 	OMP_NUM_THREADS=1 .venv-parity/bin/python tests/reference/initialisation.py --check
 	OMP_NUM_THREADS=1 .venv-parity/bin/python tests/reference/trajectories.py --check
+	OMP_NUM_THREADS=1 .venv-parity/bin/python tests/reference/from_initialisation.py --check
 	OMP_NUM_THREADS=1 .venv-parity/bin/python tests/reference/backbones.py --check
 	.venv-parity/bin/python tests/reference/mmseg_facts.py --check
 	$(TEST) -m "slow or not slow" tests/golden tests/weights/convert tests/models tests/nn
 
 .venv-parity/.complete: pyproject.toml constraints.txt
-	$(PYTHON) -m venv --clear .venv-parity
+	$(call make_venv,.venv-parity)
 	$(subst $(BIN),.venv-parity/bin,$(INSTALL)) setuptools wheel $(or $(TORCH),torch)
 	$(subst $(BIN),.venv-parity/bin,$(INSTALL)) -e ".[parity]"
 	@touch $@

@@ -22,6 +22,8 @@ _CHUNK = 16  # samples that a process gets at a time
 
 def _look(dataset, pair) -> str | SampleCounts | None:
     """What is wrong with one image and its label, or what they hold; None where there is no label."""
+    if dataset.multilabel:
+        return dataset.look(pair)
     image_path, label_path = pair
     try:
         image = dataset.image_format.read(image_path)

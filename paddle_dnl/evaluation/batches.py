@@ -86,8 +86,8 @@ def _stacked_images(samples: list[dict]) -> dict:
 
 
 def _as_stored(label: np.ndarray) -> np.ndarray:
-    """`[h, w]`; 8 bits stay, which is a quarter to pass between processes and faster to count."""
-    label = label.reshape(label.shape[-2:])
+    """`[h, w]`, or several masks `[K, h, w]`; 8 bits stay, a quarter to pass between processes and faster to count."""
+    label = label if label.ndim == 3 and len(label) > 1 else label.reshape(label.shape[-2:])
     return label if label.dtype == np.uint8 else label.astype(np.int32)
 
 

@@ -44,7 +44,7 @@ def check_config(config) -> None:
             in the place of that of training.
     """
     count = config.model_cfg.get("num_classes") or config.train_dataset_cfg.get("num_classes")
-    if count == 1:
+    if count == 1 and not config.test_config.get("use_multilabel"):
         raise ConfigError(
             "num_classes: 1 class is always right and nothing is learned; give 2, with background as class 0"
         )

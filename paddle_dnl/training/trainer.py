@@ -12,7 +12,16 @@ from paddle_dnl.log import logger
 from paddle_dnl.models.build import load_start_weights
 from paddle_dnl.profile.memory_plan import announce_evaluation
 from paddle_dnl.startup import allocator
-from paddle_dnl.training import amp, best_models, checkpoint, loggers, nan_guard, preflight, published, recipe_changes
+from paddle_dnl.training import (
+    amp,
+    best_models,
+    checkpoint,
+    loggers,
+    nan_guard,
+    preflight,
+    published,
+    recipe_changes,
+)
 from paddle_dnl.training.ema import ModelEMA
 from paddle_dnl.training.logs import TrainLog
 from paddle_dnl.training.loss_window import Found, LossWindow, all_finite
@@ -87,7 +96,7 @@ class Trainer:
 
     def _build_model(self) -> None:
         self.precision = amp.effective_precision(self.options.precision)
-        self.model, self.losses, self.schedule, self.optimizer = self.parts.network()
+        self.model, self.losses, self.schedule, self.optimizer = self.parts.network(self.train_dataset)
 
     def _prepare_model(self) -> None:
         options = self.options
@@ -361,7 +370,6 @@ def train_from_config(config, args) -> TrainState:
         config: a `paddle_dnl.config.Config`.
         args: an object with the attributes of `TrainOptions`, for instance the parsed command line.
     """
-    options = TrainOptions(**{name: getattr(args, name) for name in TrainOptions.__dataclass_fields__})
     with config.named_in_errors():
-        trainer = Trainer(config, options)
+        trainer = Trainer(config, TrainOptions.of(args))
     return trainer.run()

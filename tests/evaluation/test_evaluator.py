@@ -81,7 +81,7 @@ def test_ranks_share_the_images(tmp_path, monkeypatch, ranks):
     _write(tmp_path)
     monkeypatch.setattr(collectives, "world_size", lambda: ranks)
     monkeypatch.setattr(collectives, "barrier", lambda what: None)
-    monkeypatch.setattr(Metrics, "from_confusion", classmethod(lambda cls, c: None))
+    monkeypatch.setattr(Metrics, "from_areas", classmethod(lambda cls, areas: None))
     parts = []
     for rank in range(ranks):
         monkeypatch.setattr(collectives, "rank", lambda rank=rank: rank)

@@ -16,13 +16,13 @@ import numpy as np
 import paddle
 import pytest
 from test_golden_models import CONFIGS
-from trajectory_cases import CASES, FROM_START, START_COMPARED, START_SEEDS, START_STEPS, batch_of_step, stored, too_far
+from trajectory_cases import START_COMPARED, START_SEEDS, START_STEPS, batch_of_step, start_case, stored, too_far
 
 
 def _run(seed: int) -> list[float]:
     """Total loss of each step."""
     paddle.seed(seed)
-    case = CASES[FROM_START]
+    case = start_case()
     config = Config(CONFIGS / case.config, iters=START_STEPS)
     model = build_model(config)
     criterion = build_losses(config.loss_cfg)
@@ -43,6 +43,7 @@ def _run(seed: int) -> list[float]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_bands_of_losses_overlap():
     theirs = np.array(json.loads(stored("from_initialisation").read_text())["losses"]).sum(2)
     ours = np.array([_run(seed) for seed in START_SEEDS])

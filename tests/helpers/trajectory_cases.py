@@ -5,6 +5,7 @@ Used by tests/reference/trajectories.py, which takes the steps in PyTorch and st
 tests/golden/test_trajectories.py, which takes them here. NumPy only, so that neither needs the other's framework.
 """
 
+import dataclasses
 import json
 import re
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ GOLDEN = Path(__file__).resolve().parents[1] / "data" / "golden"
 STEPS = 10
 BATCH, CLASSES = 2, 19
 # Runs that both begin from their own random weights, on the same batches.
-START_SEEDS, START_STEPS = range(8), 30
+START_SEEDS, START_STEPS, START_SIZE = range(8), 30, (33, 33)
 START_COMPARED = (1, 10, 30)
 # A random network with batch statistics doubles a rounding error many times over ten steps, a trained one does not. With
 # short residual branches (OpenMMLab starts them at zero) and small classifiers, float32 stays within 1e-4 of float64.
@@ -110,6 +111,11 @@ def batch_of_step(name: str, case: Case, step: int) -> tuple[np.ndarray, np.ndar
 def stored(name: str) -> Path:
     """File of the original's numbers."""
     return GOLDEN / "trajectories" / f"{name}.json"
+
+
+def start_case() -> Case:
+    """The recipe of the runs from initialisation, on pictures small enough for 480 steps."""
+    return dataclasses.replace(CASES[FROM_START], size=START_SIZE)
 
 
 def too_far(ours: np.ndarray, theirs: np.ndarray) -> list[str]:

@@ -319,3 +319,31 @@ def test_outputs_that_are_no_tensors_and_a_models_own_computation():
     found = Losses([lambda x, y: x.sum()], [3.0])([logits, logits], label, None, Model(), data)
     assert [name for name, _ in found] == ["loss_0", "loss_1"]
     np.testing.assert_allclose([float(v) for _, v in found], [3 * float(logits.sum()), 3.0], rtol=1e-5)
+
+
+def test_foreign_losses_keep_their_changes_and_skip_unlabelled_batches():
+    """A loss that sets ignored pixels to class 0, as paddleseg's DiceLoss does, and fails on a batch without a label."""
+
+    class Writing:
+        ignore_index = 255
+        seen = 0
+
+        def __call__(self, logits, label):
+            self.seen += 1
+            assert bool((label != 255).any())
+            label[label == 255] = 0
+            return logits.sum()
+
+    Writing.__module__ = "elsewhere"
+    writing = Writing()
+    logits = paddle.to_tensor(np.random.default_rng(0).normal(size=(1, 3, 4, 4)).astype("float32"), stop_gradient=False)
+    label = paddle.to_tensor([[[0, 255, 1, 2]] * 4])
+    before = label.numpy().copy()
+    mixed = MixedLoss([writing, CrossEntropyLoss()], [1, 1])
+    alone = float(CrossEntropyLoss()(logits, label))
+    assert float(mixed(logits, label)[1]) == alone
+    np.testing.assert_array_equal(label.numpy(), before)
+    found = mixed(logits, paddle.full([1, 4, 4], 255, "int64"))
+    sum(found).backward()
+    assert [float(value) for value in found] == [0, 0] and writing.seen == 1
+    assert not logits.grad.numpy().any()

@@ -17,7 +17,16 @@ import numpy as np
 import torch
 from mmengine.logging import MMLogger
 from trajectories import MMSeg
-from trajectory_cases import CASES, FROM_START, START_COMPARED, START_SEEDS, START_STEPS, batch_of_step, stored, too_far
+from trajectory_cases import (
+    FROM_START,
+    START_COMPARED,
+    START_SEEDS,
+    START_STEPS,
+    batch_of_step,
+    start_case,
+    stored,
+    too_far,
+)
 
 FILE = stored("from_initialisation")
 
@@ -25,7 +34,7 @@ FILE = stored("from_initialisation")
 def run(seed: int) -> list[list[float]]:
     """Main and auxiliary loss of each step."""
     torch.manual_seed(seed)
-    case = CASES[FROM_START]
+    case = start_case()
     recipe = MMSeg(FROM_START, case, START_STEPS, has_dropout=True)
     recipe.model.init_weights()
     recipe.prepare()

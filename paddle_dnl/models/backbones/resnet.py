@@ -105,6 +105,12 @@ class ResNet(nn.Layer):
         if stem != "vd":
             self._init_like_torch_resnets(zero_residual=stem == "v1c")
 
+    def stage_names(self) -> list[list[str]]:
+        """Names of the layers of the stem and of each of the four stages."""
+        names = [name for name, _ in self.named_children()]
+        stem = [name for name in names if name.startswith("conv1_")]
+        return [stem, *([name for name in names if name.startswith(f"bb_{i}_")] for i in range(4))]
+
     def _init_like_torch_resnets(self, zero_residual: bool) -> None:
         for layer in self.sublayers():
             if isinstance(layer, ConvBN):
