@@ -93,11 +93,6 @@ def _check(args: argparse.Namespace) -> None:
         raise UsageError(f"--save_dir {args.save_dir}: is a file; give a folder")
 
 
-def _engine_options(args: argparse.Namespace) -> dict:
-    names = ("device", "cpu_threads", "enable_mkldnn", "use_trt", "precision", "min_subgraph_size")
-    return {name: getattr(args, name) for name in (*names, "auto_tuned_shape_file")}
-
-
 def _collect_shapes(args: argparse.Namespace, images: list) -> None:
     """A first pass over some images that writes the shapes TensorRT is to be built for."""
     from paddle_dnl.deployment.runtime.predictor import Predictor
@@ -122,7 +117,17 @@ def _make_predictor(args: argparse.Namespace, is_long: bool):
 
     limits = {"wrong_size": args.wrong_size, "max_pixels": args.max_pixels}
     limits |= {"tile": args.tile, "tile_overlap": args.tile_overlap, "value_range": args.value_range}
-    name, options = resolve_engine(args.engine, read_deploy_config(args.config), EngineOptions(**_engine_options(args)))
+    names = (
+        "device",
+        "cpu_threads",
+        "enable_mkldnn",
+        "use_trt",
+        "precision",
+        "min_subgraph_size",
+        "auto_tuned_shape_file",
+    )
+    asked = EngineOptions(**{name: getattr(args, name) for name in names})
+    name, options = resolve_engine(args.engine, read_deploy_config(args.config), asked)
     if name == "paddle" and is_long:
         return Predictor(args.config, engine=EngineProcess(args.config, name, **asdict(options)), **limits)
     return Predictor(args.config, engine=name, **limits, **asdict(options))

@@ -116,7 +116,7 @@ class DeployConfig:
                 )
 
     def write(self) -> None:
-        """Writes deploy.yaml into the folder, which is one that `deployment.export.install` then installs."""
+        """Writes `name` into the folder, which is one that `deployment.export.install` then installs."""
         section = {
             "model": self.model,
             "params": self.params,
@@ -139,7 +139,7 @@ class DeployConfig:
             section["value_range"] = list(self.value_range)
         section["verified"] = self.verified
         section["sha256"] = self.sha256
-        write_text(self.folder / FILE_NAME, seal(to_yaml({"Deploy": section})), own=True)
+        write_text(self.folder / self.name, seal(to_yaml({"Deploy": section})), own=True)
 
 
 def _inside(folder: Path, name, key: str, path: Path) -> str:
@@ -234,15 +234,11 @@ def _label_rule(section: dict, path: Path) -> tuple[int, list[int] | None]:
 
 
 def _value_range(section: dict, path: Path) -> tuple[float, float] | None:
+    """`Deploy.value_range`, with the file in its errors."""
     try:
         return require_value_range(section.get("value_range"), "Deploy.value_range")
     except DataError as error:
         raise ConfigError(f"{path}: {error}") from error
-
-
-def _onnx(section: dict, folder: Path, path: Path) -> str | None:
-    name = section.get("onnx") or (ONNX_NAME if (folder / ONNX_NAME).is_file() else None)
-    return _inside(folder, name, "onnx", path) if name else None
 
 
 def read_deploy_config(path: str | Path) -> DeployConfig:
@@ -278,6 +274,7 @@ def read_deploy_config(path: str | Path) -> DeployConfig:
         raise ConfigError(f"{path}: Deploy.output_op: must be one of {', '.join(OUTPUT_OPS)}; got {output_op!r}")
     names = {key: _inside(folder, section[key], key, path) for key in ("model", "params")}
     ignore_index, label_map = _label_rule(section, path)
+    onnx_name = section.get("onnx") or (ONNX_NAME if (folder / ONNX_NAME).is_file() else None)
     return DeployConfig(
         folder=folder,
         model=_existing(folder, names["model"], path, "model"),
@@ -289,7 +286,7 @@ def read_deploy_config(path: str | Path) -> DeployConfig:
         classes=_classes(section, path),
         verified=_mapping(section, "verified", dict, path),
         sha256=_mapping(section, "sha256", str, path),
-        onnx=_onnx(section, folder, path),
+        onnx=_inside(folder, onnx_name, "onnx", path) if onnx_name else None,
         onnx_int8=_inside(folder, section["onnx_int8"], "onnx_int8", path) if section.get("onnx_int8") else None,
         ignore_index=ignore_index,
         label_map=label_map,
