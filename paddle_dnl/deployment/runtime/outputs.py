@@ -74,6 +74,7 @@ class PictureJob:
         return True
 
     def _find(self, endings: tuple[str, ...]) -> Iterator[tuple[Path, Path]]:
+        """The pictures, each with the name of its results."""
         for path, name in iter_images(self._path, endings):
             yield path, Path(name.name) if self._is_flat else name
 
