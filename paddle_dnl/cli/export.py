@@ -28,6 +28,7 @@ def make_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="export a model that is random in evaluation, compared within its spread",
     )
+    parser.add_argument("--for_fd", action="store_true", help="the names of FastDeploy and PaddleX: inference.yml, ...")
     return parser
 
 
@@ -99,6 +100,7 @@ def main(argv=None) -> int:
             class_info=classes_of_config(config),
             allow_random=args.allow_random,
             with_onnx=args.format == "onnx",
+            for_fd=args.for_fd,
             inputs=[*config.files, model_path],
         )
     except FreeSizeError as error:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from paddle_dnl.data.classes import ClassInfo
 from paddle_dnl.data.image_format import ImageFormat
-from paddle_dnl.deployment.export import onnx_export
+from paddle_dnl.deployment.export import fastdeploy, onnx_export
 from paddle_dnl.deployment.export.check import Comparison
 from paddle_dnl.deployment.export.install import install, prepare_folder, temporary_folder
 from paddle_dnl.deployment.export.shapes import FreeSizeError, check_shape, reference_runs
@@ -123,6 +123,7 @@ def export_model(
     tolerance: float = 1e-4,
     with_onnx: bool = False,
     allow_random: bool = False,
+    for_fd: bool = False,
     inputs: Iterable[str | Path | None] = (),
 ) -> ExportReport:
     """Writes the graph, its weights and deploy.yaml into `save_dir`, after checking them in Paddle Inference.
@@ -141,6 +142,7 @@ def export_model(
         inputs: files that the program reads and the export must not replace.
         allow_random: export a model that is random in evaluation too; the graph may then differ from it by twice what two
             passes of the model differ by.
+        for_fd: `inference.yml` in place of `deploy.yaml`, and `inference` in place of `model` in the names of graph and weights.
         with_onnx: also write model.onnx, compared in ONNX Runtime (see `paddle_dnl.deployment.export.onnx_export`).
 
     Raises:
@@ -174,11 +176,12 @@ def export_model(
         except ExportError as error:
             raise _for_shape(error, shape, type(model).__name__) from error
         files.transforms, files.classes = transforms, class_info
-        files.ignore_index, files.label_map = label_rule
-        files.value_range = image_format.value_range
+        files.ignore_index, files.label_map, files.value_range = *label_rule, image_format.value_range
         files.verified = {
             name: asdict(comparison) | {"paddle_version": paddle.__version__} for name, comparison in found.items()
         }
+        if for_fd:
+            fastdeploy.rename(files)
         files.hash_files()
         files.write()
         install(work / "export", place)
