@@ -46,7 +46,10 @@ test: lint
 
 # The same package without PaddleSeg, with NumPy 2 and current libraries, and exported models where Paddle is not installed.
 # Tests that need PaddleSeg are left out by tests/conftest.py and by the mark `paddleseg`.
-CORE_TESTS = tests/cli/test_programs.py tests/data tests/deployment tests/losses tests/models tests/nn tests/optim tests/training
+CORE_TESTS = tests/cli/test_programs.py $(patsubst %,tests/config/test_%.py,lookup zoo) \
+	$(patsubst %,tests/data/test_%.py,datasets transforms loading) tests/deployment/runtime tests/losses tests/models/test_families.py \
+	$(patsubst %,tests/nn/test_%.py,attention disentangled_nonlocal) tests/optim \
+	$(patsubst %,tests/training/test_%.py,amp checkpoint host_reads preflight trainer)
 CORE := .venv-core$(CHOSEN)
 RUNTIME := .venv-runtime$(CHOSEN)
 INSTALL_CORE = -m pip install --quiet --disable-pip-version-check -c constraints-core.txt
@@ -65,9 +68,8 @@ $(RUNTIME)/.complete: pyproject.toml constraints-core.txt
 	$(RUNTIME)/bin/python $(INSTALL_CORE) -e ".[onnxruntime]"
 	@touch $@
 
-# The quick reliability tests too, so that the counts are complete.
 test-slow: $(STAMP)
-	$(TEST) -m "slow or reliability" --reliability-report output/reliability.json
+	$(TEST) -m "slow or reliability"
 
 # Everything that compares with the original implementations, the slow parts too. First the originals take their training
 # steps anew, in PyTorch and in an environment of their own; TORCH=file.whl installs another build of it.

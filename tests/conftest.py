@@ -13,15 +13,12 @@ from paddle_dnl.startup import configure_process  # noqa: E402  first: it loads 
 
 configure_process()
 
-import fault_counts  # noqa: E402
 import paddle  # noqa: E402
 import pytest  # noqa: E402
-from fault_counts import count_fault, pytest_terminal_summary  # noqa: E402,F401
 
 
 def pytest_addoption(parser):
     """The options of this suite."""
-    fault_counts.pytest_addoption(parser)
     parser.addoption("--paddleseg", metavar="PATH", type=Path, help="checkout of PaddleSeg to compare with")
 
 

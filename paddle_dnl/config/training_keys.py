@@ -9,6 +9,7 @@ from paddle_dnl.errors import ConfigError
 
 
 def _is_number(value) -> bool:
+    """A finite number; True and False are none."""
     return type(value) in (int, float) and math.isfinite(value)
 
 

@@ -48,6 +48,7 @@ def class_rows(
 
 
 def _cell(value) -> str:
+    """Four digits, or `-` for an absent class."""
     return value if isinstance(value, str) else "-" if value is None else f"{value:.4f}"
 
 

@@ -19,6 +19,7 @@ import paddle
 
 
 def _model_section(config) -> dict:
+    """The model's section of a configuration, however it is given."""
     if isinstance(config, Config):
         return config.model_cfg
     if isinstance(config, dict) and "type" in config:

@@ -89,6 +89,7 @@ class RateSweep(Trainer):
         super().__init__(config, replace(options, save_dir=folder, log_iters=1, **quiet))
 
     def _build_model(self) -> None:
+        """As a training, with a rate that grows from step to step."""
         super()._build_model()
         steps = self.config.iters
         self.factor = (_HIGHEST / _LOWEST) ** (1 / max(1, steps - 1))

@@ -74,6 +74,7 @@ class Trainer:
     # ------------------------------------------------------------------------------------------ build
 
     def _choose_seed(self) -> None:
+        """The seed of the options or a random one, the same in every rank."""
         self.seed = self.options.seed
         if self.seed is None:
             self.seed = collectives.broadcast_object(int(np.random.SeedSequence().entropy % 2**31))
@@ -95,6 +96,7 @@ class Trainer:
         )
 
     def _build_model(self) -> None:
+        """Model, losses, schedule and optimizer; a subclass may put others in their place."""
         self.precision = amp.effective_precision(self.options.precision)
         self.model, self.losses, self.schedule, self.optimizer = self.parts.network(self.train_dataset)
 
@@ -238,6 +240,7 @@ class Trainer:
         return due or stops_alone or self._is_save_point()
 
     def _converged(self) -> bool:
+        """Whether the last `early_stop_intervals` evaluations brought no better mIoU."""
         limit = self.options.early_stop_intervals
         if limit is None or self.state.evaluations_without_gain < limit:
             return False

@@ -130,6 +130,7 @@ def _say_adapted(name: str, keys: list[str], channels: int) -> None:
 def _convert(
     state: Mapping[str, np.ndarray], found: Recognised, backbone, name: str
 ) -> tuple[dict[str, np.ndarray], ConversionReport]:
+    """`convert_with_report`, with the file's name and what would fit in its error."""
     try:
         return convert_with_report(state, found.source, backbone, part="backbone")
     except ConversionError as error:

@@ -247,6 +247,7 @@ def test_losses_on_edges():
         Losses(seen, [1, 1])(outputs, label)
 
 
+@pytest.mark.paddleseg
 def test_loss_between_two_outputs():
     """PaddleSeg's KLLoss, here as second loss: it compares the outputs and never sees the label."""
     cfg = {"types": [{"type": "CrossEntropyLoss"}, {"type": "KLLoss"}], "coef": [1, 1]}
@@ -259,6 +260,7 @@ def test_loss_between_two_outputs():
     assert second.grad is None and first.grad is not None
 
 
+@pytest.mark.paddleseg
 def test_mixed():
     cfg = {
         "types": [{

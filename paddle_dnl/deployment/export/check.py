@@ -124,6 +124,7 @@ def worst(comparisons: list[Comparison]) -> Comparison:
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:
+    """Over the classes of `[N, K, H, W]`."""
     shifted = np.exp(logits - logits.max(1, keepdims=True))
     return shifted / shifted.sum(1, keepdims=True)
 

@@ -177,6 +177,7 @@ class DGMN2(nn.Layer):
         return [["patch_embed1"], ["block1"], *stages]
 
     def _run_block(self, block: nn.Layer, x, height, width):
+        """With recomputation in training: activations inside the block are not kept."""
         if self.recompute and self.training and paddle.in_dynamic_mode():
             from paddle.distributed.fleet.utils import recompute
 
