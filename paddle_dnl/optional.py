@@ -18,6 +18,7 @@ LIBRARIES = {
     "charts": ("matplotlib",),
     "paddle": ("paddlepaddle",),
     "onnxruntime": ("onnxruntime",),
+    "openvino": ("openvino",),
 }
 
 # Module -> row, for imports that whole modules need at their top.

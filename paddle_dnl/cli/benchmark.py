@@ -8,7 +8,7 @@ from pathlib import Path
 
 from paddle_dnl.errors import UsageError
 
-_ENGINES = ("paddle", "onednn", "onnxruntime", "int8")
+_ENGINES = ("paddle", "onednn", "onnxruntime", "int8", "openvino", "openvino_bf16", "openvino_int8")
 
 
 def _size(text: str) -> tuple[int, int]:

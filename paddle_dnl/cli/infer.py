@@ -29,15 +29,19 @@ def make_parser() -> argparse.ArgumentParser:
     add("--batch_size", type=int, default=1)
     add("--save_dir", default="./output", help="folder of the label pictures")
     add("--device", choices=DEVICES, help="default: gpu where Paddle Inference has one, else cpu")
-    add("--engine", choices=("paddle", "onnxruntime", "auto"), default="paddle")
+    add("--engine", choices=("paddle", "onnxruntime", "openvino", "auto"), default="paddle")
     switch("--use_trt", False, "TensorRT on GPU (not verified on any machine yet)")
     add(
-        "--precision", choices=("fp32", "fp16", "int8"), default="fp32", help="on CPU fp32, or int8 (tools/quantize.py)"
+        "--precision",
+        choices=("fp32", "fp16", "bf16", "int8", "fastest"),
+        default="fp32",
+        help="on CPU also int8 (tools/quantize.py), bf16 (openvino), or fastest: what the folder's images verified",
     )
     add("--min_subgraph_size", type=int, default=3)
     switch("--enable_auto_tune", False, "collect shapes for TensorRT first")
     add("--auto_tuned_shape_file", help="shapes for TensorRT; written by --enable_auto_tune")
     add("--cpu_threads", type=int, help="default OMP_NUM_THREADS, else one per core")
+    add("--streams", type=int, help="openvino: batches or tiles at the same time; default 1")
     switch("--enable_mkldnn", False, "oneDNN; only where the export verified it")
     switch("--benchmark", False, "time the engine on the first image too")
     add("--model_name", default="", help="name shown by --benchmark")
@@ -78,7 +82,7 @@ def parse_args(argv=None) -> argparse.Namespace:
 
 
 def _check(args: argparse.Namespace) -> None:
-    for name in ("batch_size", "cpu_threads", "min_subgraph_size", "max_pixels", "max_frames"):
+    for name in ("batch_size", "cpu_threads", "min_subgraph_size", "max_pixels", "max_frames", "streams"):
         value = getattr(args, name)
         if value is not None and value < 1:
             raise UsageError(f"--{name} must be at least 1, got {value}")
@@ -86,8 +90,13 @@ def _check(args: argparse.Namespace) -> None:
         raise UsageError("--use_trt and --enable_auto_tune need --device gpu")
     if args.device == "cpu" and args.precision == "int8":
         if args.engine == "paddle":
-            raise UsageError("--precision int8 on a CPU is run by ONNX Runtime; add --engine onnxruntime (or auto)")
-    elif args.precision != "fp32" and not args.use_trt:
+            raise UsageError(
+                "--precision int8 on a CPU is run by ONNX Runtime and OpenVINO; add --engine onnxruntime, openvino or auto"
+            )
+    elif args.device == "cpu" and args.precision in ("bf16", "fastest"):
+        if args.engine not in ("openvino", "auto") and args.precision == "bf16":
+            raise UsageError("--precision bf16 on a CPU is run by OpenVINO; add --engine openvino (or auto)")
+    elif args.precision != "fp32" and not args.use_trt and args.engine != "openvino":
         raise UsageError(f"--precision {args.precision} is for --use_trt True; without TensorRT leave it fp32")
     if Path(args.save_dir).exists() and not Path(args.save_dir).is_dir():
         raise UsageError(f"--save_dir {args.save_dir}: is a file; give a folder")

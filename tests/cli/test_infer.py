@@ -179,7 +179,8 @@ def test_flags_as_tipc_and_people_write_them():
         ("--use_trt True", "need --device gpu"),
         ("--enable_auto_tune True", "need --device gpu"),
         ("--precision fp16", "--precision fp16 is for --use_trt True"),
-        ("--precision int8", "--precision int8 on a CPU is run by ONNX Runtime; add --engine onnxruntime"),
+        ("--precision int8", "--precision int8 on a CPU is run by ONNX Runtime and OpenVINO; add --engine onnxruntime"),
+        ("--precision bf16", "--precision bf16 on a CPU is run by OpenVINO; add --engine openvino"),
         ("--device gpu --precision int8", "--precision int8 is for --use_trt True"),
     ],
 )

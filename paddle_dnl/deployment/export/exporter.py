@@ -194,4 +194,8 @@ def export_model(
     )
     if with_onnx:
         logger.info(f"model.onnx verified in ONNX Runtime: {found['onnxruntime'].describe()}")
+    if "openvino" in found:
+        logger.info(
+            f"model.onnx {'verified' if found['openvino'].ok else 'NOT verified'} in OpenVINO: {found['openvino'].describe()}"
+        )
     return ExportReport(Path(save_dir), found["paddle"], found["mkldnn"], found.get("onnxruntime"))

@@ -13,8 +13,9 @@ import threading
 from dataclasses import asdict
 from pathlib import Path
 
-from paddle_dnl.deployment.runtime.backends import EngineOptions, PaddleEngine
+from paddle_dnl.deployment.runtime.backends import EngineOptions, OnnxEngine, PaddleEngine
 from paddle_dnl.deployment.runtime.deploy_config import DeployConfig
+from paddle_dnl.deployment.runtime.openvino_backend import OpenvinoEngine
 from paddle_dnl.errors import PaddleDnlError
 from paddle_dnl.log import logger
 from paddle_dnl.startup import child_processes, configure_process
@@ -23,6 +24,8 @@ import numpy as np
 
 # A graph that oneDNN compiles for ever is one that it cannot be verified with.
 LIMIT_SECONDS = 900
+# Other names are settings of Paddle Inference.
+_ENGINES = {kind.name: kind for kind in (OnnxEngine, OpenvinoEngine)}
 
 
 class Trial:
@@ -30,7 +33,8 @@ class Trial:
 
     Args:
         graphs: name -> graph and weights; they are run in this order.
-        engines: name -> options; the first are run first, so that their results do not depend on the others.
+        engines: name -> options; `onnxruntime`, `openvino`, or another name for Paddle Inference. The first are run first, so
+            that their results do not depend on the others.
         batches: inputs `[N, C, H, W]`.
         work: an empty folder for the files between the two processes.
         optional: names of engines that are given up after `LIMIT_SECONDS`.
@@ -54,6 +58,7 @@ class Trial:
         jobs = [
             {
                 "key": [engine, graph], "folder": str(files.folder), "model": files.model, "params": files.params,
+                "onnx": files.onnx, "input_shape": files.input_shape,
                 "options": asdict(options), "count": len(batches),
             }
             for engine, options in engines.items()
@@ -120,9 +125,9 @@ def main() -> None:
     for job in json.loads(path.read_text()):
         error = None
         try:
-            engine = PaddleEngine(
-                DeployConfig(Path(job["folder"]), job["model"], job["params"]), EngineOptions(**job["options"])
-            )
+            names = ("model", "params", "onnx", "input_shape")
+            files = DeployConfig(Path(job["folder"]), **{name: job[name] for name in names})
+            engine = _ENGINES.get(job["key"][0], PaddleEngine)(files, EngineOptions(**job["options"]))
             for i in range(job["count"]):
                 result = engine.run(np.load(path.parent / f"batch{i}.npy"))
                 np.save(path.parent / f"{'-'.join(job['key'])}-{i}.npy", result)

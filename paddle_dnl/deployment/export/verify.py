@@ -10,6 +10,7 @@ from paddle_dnl.deployment.export.shapes import Reference
 from paddle_dnl.deployment.export.trial import Trial
 from paddle_dnl.deployment.runtime.backends import EngineOptions
 from paddle_dnl.deployment.runtime.deploy_config import DeployConfig
+from paddle_dnl.deployment.runtime.openvino_backend import openvino_version
 from paddle_dnl.errors import ExportError
 from paddle_dnl.log import logger
 
@@ -35,7 +36,7 @@ def verify(
 ) -> dict[str, Comparison]:
     """Compares logits of the static graph with the dynamic ones, then what the asked-for graph makes of them.
 
-    Graphs run in a process of their own (`Trial`): what dies in oneDNN, which is optional, is not verified there.
+    Graphs run in a process of their own (`Trial`): what dies in oneDNN or OpenVINO, which are optional, is not verified there.
 
     Args:
         model: in evaluation mode.
@@ -47,15 +48,16 @@ def verify(
         with_onnx: also make and compare `model.onnx`.
 
     Returns:
-        A comparison by `paddle`, `mkldnn` and, where asked for, `onnxruntime`.
+        A comparison by `paddle`, `mkldnn` and, where asked for, `onnxruntime` and (where it is installed) `openvino`.
 
     Raises:
         RandomModelError: the model is random in evaluation, and that is not allowed; names the layer.
         ExportError: there is no ONNX form.
     """
     (work / "trial").mkdir()
+    graphs = {"logits": plain} if plain is files else {"logits": plain, "asked": files}
     trial = Trial(
-        {"logits": plain} if plain is files else {"logits": plain, "asked": files},
+        graphs,
         {"paddle": EngineOptions(), "mkldnn": EngineOptions(enable_mkldnn=True)},
         [reference.batch for reference in references],
         work / "trial",
@@ -71,10 +73,16 @@ def verify(
         limits = (2 * spread.max_relative_difference, MAX_DISAGREEMENT + 2 * share)
         found = {name: _comparison(trial, name, files.output_op, references, limits) for name in found}
     if with_onnx and found["paddle"].ok:
-        for graph in {id(files): files, id(plain): plain}.values():
+        for graph in graphs.values():
             onnx_export.convert(graph)
-        allowed = max(limits[0], onnx_export.TOLERANCE)
-        found["onnxruntime"] = worst([onnx_export.verify(files, plain, r.logits, r.batch, allowed) for r in references])
+        engines = {"onnxruntime": EngineOptions()}
+        if openvino_version():
+            engines["openvino"] = EngineOptions()
+        (work / "onnx_trial").mkdir()
+        batches = [reference.batch for reference in references]
+        trial = Trial(graphs, engines, batches, work / "onnx_trial", optional=("openvino",))
+        limits = (max(limits[0], onnx_export.TOLERANCE), limits[1])
+        found |= {name: _comparison(trial, name, files.output_op, references, limits) for name in engines}
     for comparison in found.values():
         comparison.random_spread = spread and spread.max_relative_difference
     return found
