@@ -89,7 +89,8 @@ def main(argv=None) -> int:
         pairs = int8.read_labels(evaluation, files)
         classes = len(files.classes.names) if files.classes else 256
         report = int8.compare(plain, small, pairs, classes, len(calibration), threads, files.ignore_index)
-        made.verified = {**files.verified, "int8": asdict(report)}
+        precisions = {**files.verified.get("precisions", {}), "onnxruntime int8": {"agreement": report.agreement}}
+        made.verified = {**files.verified, "int8": asdict(report), "precisions": precisions}
         made.sha256 = {name: file_digest(files.folder / name) for name in (files.model, files.params, files.onnx)}
         made.sha256[INT8_NAME] = file_digest(export / INT8_NAME)
         made.write()

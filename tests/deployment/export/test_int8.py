@@ -102,6 +102,7 @@ def test_one_command(folder, lists, capsys):
     found = section["verified"]["int8"]
     assert found["images"] == 4 and found["calibration_images"] == 4 and found["agreement"] > 0.99
     assert found["miou_float"] > 0.95 and abs(found["miou_float"] - found["miou_int8"]) < 0.03
+    assert section["verified"]["precisions"] == {"onnxruntime int8": {"agreement": found["agreement"]}}
     assert found["seconds_float"] > 0 and found["seconds_int8"] > 0
     for line in ("float32", "same class", "mIoU", "seconds", "times as fast" if "times" in text else "slower"):
         assert line in text
