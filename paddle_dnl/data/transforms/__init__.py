@@ -17,7 +17,8 @@ from paddle_dnl.data.transforms.resizing import LimitLong, Resize, ResizeByLong,
 from paddle_dnl.data.transforms.scaling import RandomScaleAspect, ResizeRangeScaling, ResizeStepScaling
 
 __all__ = [
-    "AddMultiLabelAuxiliaryCategory", "Compose", "LimitLong", "Normalize", "Padding", "PaddingByAspectRatio", "PhotoMetricDistortion",
+    "AddMultiLabelAuxiliaryCategory",
+    "Compose", "LimitLong", "Normalize", "Padding", "PaddingByAspectRatio", "PhotoMetricDistortion",
     "RandomBrightnessShift", "RandomCrop", "RandomDistort", "RandomHorizontalFlip", "RandomPaddingCrop",
     "RandomScaleAspect", "RandomVerticalFlip", "Resize", "ResizeByLong", "ResizeByShort", "ResizeRangeScaling",
     "ResizeStepScaling", "ResizeToFit", "SubtractMeanBGR", "ToUint8", "binary_edges",
