@@ -142,7 +142,7 @@ def _make_job(args: argparse.Namespace, files, inputs: list):
     from paddle_dnl.deployment.runtime.outputs import PictureJob, VideoJob
 
     folder = Path(args.save_dir)
-    colors = files.classes.colors if files.classes else bit_palette(256)
+    colors = files.classes.colors if files.classes else bit_palette(257)[1:]  # PaddleSeg begins with the second
     if is_video(args.image_path):
         for flag in ("save_prob", "shard", "skip_existing", "skip_bad_samples", "no_overlay"):
             if getattr(args, flag):
@@ -216,7 +216,7 @@ def main(argv=None) -> int:
     import warnings
 
     from paddle_dnl.data.video_files import is_video
-    from paddle_dnl.deployment.runtime.deploy_config import FILE_NAME, read_deploy_config
+    from paddle_dnl.deployment.runtime.deploy_config import read_deploy_config
     from paddle_dnl.files.outputs import check_outputs
     from paddle_dnl.log import logger
 
@@ -225,7 +225,7 @@ def main(argv=None) -> int:
     # The limit is --max_pixels.
     warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
     files = read_deploy_config(args.config)
-    names = (FILE_NAME, files.model, files.params, files.onnx, files.onnx_int8)
+    names = (files.name, files.model, files.params, files.onnx, files.onnx_int8)
     inputs = [files.folder / name for name in names if name]
     job = _make_job(args, files, inputs)
     if not is_video(args.image_path) and not len(job):

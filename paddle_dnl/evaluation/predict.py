@@ -52,6 +52,8 @@ def preparation(config, value_range: list[float] | None = None) -> tuple[Compose
     return Compose(transforms, img_channels=image_format.channels), image_format
 
 
+# Overlays keep the ending of their picture, as PaddleSeg's; others are PNGs.
+_OVERLAY_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
 # Label pictures, overlays, with `save_prob` probabilities, with `use_multilabel` masks.
 FOLDERS = ("pseudo_color_prediction", "added_prediction", "probabilities", "masks")
 
@@ -97,7 +99,7 @@ def predict(
     inputs: Iterable[str | Path | None] = (),
     **settings,
 ) -> int:
-    """Predicts every image and writes `pseudo_color_prediction/NAME.png` and `added_prediction/NAME.png`.
+    """Predicts every image and writes `pseudo_color_prediction/NAME.png` and `added_prediction/NAME` with the image's ending.
 
     NAME is the image's path below what `image_path` names; images are read in the dataset's `img_channels` and
     `value_range`, in place of which one may be given.
@@ -147,7 +149,7 @@ def predict_images(
     no_overlay: bool = False,
     **inference,
 ) -> int:
-    """Predicts images and writes `pseudo_color_prediction/NAME.png` and `added_prediction/NAME.png`.
+    """Predicts images and writes `pseudo_color_prediction/NAME.png` and `added_prediction/NAME` with the image's ending.
 
     With `save_prob` also `probabilities/NAME.npz`, see `paddle_dnl.data.probability_files`. `inference` are
     fields of `paddle_dnl.evaluation.options.InferenceOptions`.
@@ -179,7 +181,9 @@ def predict_images(
     endings = {folder: end for folder, end in zip(FOLDERS, wanted, strict=True) if end}
 
     def results(name: Path) -> dict[str, Path]:
-        return {folder: Path(save_dir, folder, name.with_suffix(end)) for folder, end in endings.items()}
+        drawn = name.suffix if name.suffix.lower() in _OVERLAY_ENDINGS else ".png"
+        ends = {folder: drawn if folder == FOLDERS[1] else end for folder, end in endings.items()}
+        return {folder: Path(save_dir, folder, name.with_suffix(end)) for folder, end in ends.items()}
 
     images = PendingImages(find, lambda name: list(results(name).values()), inputs, save_dir, shard, skip_existing)
     options = InferenceOptions(**inference)

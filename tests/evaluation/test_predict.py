@@ -8,7 +8,7 @@ import paddle_dnl  # noqa: F401
 from paddle_dnl.evaluation.evaluator import evaluate
 from paddle_dnl.evaluation.inference import infer, infer_augmented, restore
 from paddle_dnl.evaluation.options import InferenceOptions
-from paddle_dnl.evaluation.predict import predict, predict_images
+from paddle_dnl.evaluation.predict import FOLDERS, predict, predict_images
 from paddle_dnl.registry import build
 
 import cv2
@@ -137,3 +137,15 @@ def test_probabilities_and_grey_pictures(picture, tmp_path):
     grey = SimpleNamespace(val_dataset_cfg={"type": "Dataset", "img_channels": 1}, model_cfg={"num_classes": 19})
     assert predict(GreyGrains(), grey, str(picture), str(tmp_path / "b")) == 1
     assert np.asarray(Image.open(tmp_path / "b" / "pseudo_color_prediction" / "grains.png")).shape == (40, 61)
+
+
+def test_overlays_keep_the_ending_of_their_picture(picture, tmp_path):
+    """As PaddleSeg's predict.py names them; labels are PNGs."""
+    (tmp_path / "in/sub").mkdir(parents=True)
+    for ending in (".jpg", ".bmp", ".PNG", ".webp"):
+        cv2.imwrite(str(tmp_path / f"in/sub/x{ending[1:]}{ending}"), cv2.imread(str(picture)))
+    predict(Grains(), CONFIG, str(tmp_path / "in"), str(tmp_path / "out"))
+    names = {folder: {p.name for p in (tmp_path / "out" / folder / "sub").iterdir()} for folder in FOLDERS[:2]}
+    assert names["added_prediction"] == {"xjpg.jpg", "xbmp.bmp", "xPNG.PNG", "xwebp.png"}
+    assert names["pseudo_color_prediction"] == {"xjpg.png", "xbmp.png", "xPNG.png", "xwebp.png"}
+    assert cv2.imread(str(tmp_path / "out/added_prediction/sub/xjpg.jpg")).shape == (40, 61, 3)

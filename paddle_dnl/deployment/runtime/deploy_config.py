@@ -18,6 +18,9 @@ from paddle_dnl.files.atomic import write_text
 from paddle_dnl.weights.manifest import file_digest, require_unbroken_seal, seal
 
 FILE_NAME = "deploy.yaml"
+# What PaddleSeg writes with --for_fd, and for PaddleX; beside `Deploy` a name and settings of PaddleX's inference.
+_NAMES = (FILE_NAME, "inference.yml")
+_OF_PADDLEX = ("Global", "Hpi")
 ONNX_NAME = "model.onnx"
 INT8_NAME = "model_int8.onnx"
 _MAX_CHANNELS = 1024
@@ -239,7 +242,7 @@ def _value_range(section: dict, path: Path) -> tuple[float, float] | None:
 
 
 def read_deploy_config(path: str | Path) -> DeployConfig:
-    """Reads an exported folder, or its deploy.yaml.
+    """Reads an exported folder (`deploy.yaml`, or PaddleSeg's and PaddleX's `inference.yml`), or such a file.
 
     Raises:
         ConfigError: not there, not YAML, a missing or malformed key, or a path that leads out of the folder.
@@ -247,7 +250,7 @@ def read_deploy_config(path: str | Path) -> DeployConfig:
     """
     path = Path(path)
     if path.is_dir():
-        path = path / FILE_NAME
+        path = next((path / name for name in _NAMES if (path / name).is_file()), path / FILE_NAME)
     try:
         content = read_yaml_mapping(path)
     except ConfigError as error:
@@ -257,7 +260,7 @@ def read_deploy_config(path: str | Path) -> DeployConfig:
     if not isinstance(section, dict):
         raise ConfigError(f"{path}: no `Deploy` section; is this the deploy.yaml of an exported model?")
     for key in content:
-        if key not in ("Deploy", "checksum"):
+        if key not in ("Deploy", "checksum", *_OF_PADDLEX):
             raise ConfigError(f"{path}: {key}: unknown key beside Deploy; remove it, or export the model again")
     for key in ("model", "params"):
         if key not in section:
@@ -288,4 +291,5 @@ def read_deploy_config(path: str | Path) -> DeployConfig:
         ignore_index=ignore_index,
         label_map=label_map,
         value_range=_value_range(section, path),
+        name=path.name,
     )
