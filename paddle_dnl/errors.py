@@ -57,7 +57,9 @@ class DistributedError(PaddleDnlError):
 def exit_of_component(error: SystemExit) -> str | None:
     """Where code of others ended the program, such as `exit(1) in net.py, line 7`; None where this package or argparse did."""
     frames = [(frame, line) for frame, line in traceback.walk_tb(error.__traceback__)]
-    while frames and frames[-1][0].f_globals.get("__name__") in ("argparse", "_sitebuiltins"):
+    # Who handles `--help` and wrong flags, and exit() itself.
+    parsers = ("argparse", "pydantic_settings", "typing", "_sitebuiltins")
+    while frames and frames[-1][0].f_globals.get("__name__", "").split(".")[0] in parsers:
         frames.pop()
     if not frames or frames[-1][0].f_globals.get("__name__", "").split(".")[0] == __package__:
         return None
