@@ -11,6 +11,12 @@ import json
 import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from paddle_dnl.cli._run import run as run_program  # noqa: E402
+from paddle_dnl.errors import DataError  # noqa: E402
+from paddle_dnl.files.atomic import write_text  # noqa: E402
+
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "reliability.md"
 START, END = "<!-- counts: written by tools/reliability_page.py -->", "<!-- end of counts -->"
 
@@ -56,12 +62,11 @@ def main(argv=None) -> int:
     try:
         reports = [json.loads(path.read_text(encoding="utf-8")) for path in args.reports]
         page = replace_table(args.page.read_text(encoding="utf-8"), table(reports))
-    except (OSError, ValueError, KeyError) as error:
-        print(f"Error: {args.page}: not written: {error}", file=sys.stderr)
-        return 1
-    args.page.write_text(page, encoding="utf-8")
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{args.page}: not written: {error!r}") from error
+    write_text(args.page, page, own=True)
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_program("reliability_page")
