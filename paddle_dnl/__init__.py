@@ -20,6 +20,7 @@ _HOME = {
     "build_model": "paddle_dnl.models.build",
     "convert_state_dict": "paddle_dnl.weights.convert",
     "evaluate": "paddle_dnl.training.api",
+    "predict": "paddle_dnl.training.api",
     "train": "paddle_dnl.training.api",
 }
 

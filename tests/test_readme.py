@@ -2,14 +2,19 @@
 """The two READMEs say the same commands, and the commands exist."""
 
 import importlib
+import os
 import re
 import shlex
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 from paddle_dnl.cli.programs import PROGRAMS, split_command
 from paddle_dnl.config.lookup import zoo_configs
 
 import pytest
+from tiny_training import make_data
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -66,6 +71,21 @@ def test_commands_parse():
             module.parse_args(words[at + 1 :])
             parsed += 1
     assert parsed >= 8
+
+
+def test_the_example_on_objects_runs(tmp_path):
+    """As it stands in both READMEs, but for the length of the run; the data and the picture are made here."""
+    block = next(block for block in _blocks("README.md") if "paddle_dnl.train(model" in block)
+    assert block in _blocks("README_CN.md") and block.count("iters=1000") == 1
+    make_data(tmp_path / "data/mine")
+    shutil.copy(tmp_path / "data/mine/image_0.png", tmp_path / "street.png")
+    words = [sys.executable, "-c", block.replace("iters=1000", "iters=2")]
+    done = subprocess.run(
+        words, cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    assert "iter: 2/2" in done.stdout and done.stdout.count("[EVAL] #Images: 3 mIoU:") == 2
+    assert (tmp_path / "output/mine/pictures/pseudo_color_prediction/street.png").is_file()
 
 
 def test_test_command_is_what_ci_runs():

@@ -24,13 +24,18 @@ import paddle.nn.functional as F
 
 @dataclass
 class EvalResult:
-    """What an evaluation found."""
+    """What an evaluation found; unpacked, what PaddleSeg's `evaluate` returns."""
 
     metrics: Metrics
     confusion: np.ndarray
     num_images: int
     seconds: float
     auc_roc: float | None = None
+
+    def __iter__(self) -> Iterator:
+        """mIoU, accuracy, IoU of each class, precision of each class, kappa."""
+        found = self.metrics
+        return iter((found.miou, found.acc, found.class_iou, found.class_precision, found.kappa))
 
 
 def evaluate(

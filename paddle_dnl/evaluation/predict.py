@@ -5,10 +5,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from paddle_dnl import registry
-from paddle_dnl.data.classes import ClassInfo, classes_of_config
+from paddle_dnl.data.classes import classes_of_config
 from paddle_dnl.data.image_files import find_images
 from paddle_dnl.data.image_format import ImageFormat
-from paddle_dnl.data.overlay import as_label, overlay, save_image, save_label_png
+from paddle_dnl.data.overlay import Colors, as_label, overlay, save_image, save_label_png
 from paddle_dnl.data.probability_files import probability_file
 from paddle_dnl.data.transforms import Compose
 from paddle_dnl.errors import UsageError
@@ -23,13 +23,31 @@ import paddle
 import paddle.nn.functional as F
 
 
-def _colors(custom: list[int] | None, classes: ClassInfo):
+def colors_of(config, custom: list[int] | None = None) -> Colors:
+    """Red, green, blue of each class of a configuration, or those of `custom`, one number after the other.
+
+    Raises:
+        UsageError: `custom` does not fit the classes.
+    """
+    classes = classes_of_config(config)
     num_classes = len(classes.names)
     if custom is None:
         return classes.colors
     if len(custom) != 3 * num_classes or not all(0 <= value <= 255 for value in custom):
         raise UsageError(f"--custom_color: {num_classes} classes need {3 * num_classes} numbers from 0 to 255")
     return tuple(tuple(custom[i : i + 3]) for i in range(0, len(custom), 3))
+
+
+def preparation(config, value_range: list[float] | None = None) -> tuple[Compose, ImageFormat]:
+    """How the `val_dataset` of a configuration prepares pictures, and how it reads them.
+
+    Args:
+        value_range: in place of the dataset's.
+    """
+    cfg = config.val_dataset_cfg if value_range is None else {**config.val_dataset_cfg, "value_range": value_range}
+    image_format = ImageFormat.of(cfg)
+    transforms = [registry.build(item, "transform") for item in cfg.get("transforms", [])]
+    return Compose(transforms, img_channels=image_format.channels), image_format
 
 
 # Label pictures, overlays, and with `save_prob` probabilities.
@@ -54,36 +72,77 @@ def predict(
     save_dir: str,
     *,
     custom_color: list[int] | None = None,
-    precision: str = "fp32",
-    amp_level: str = "O1",
-    save_prob: str | None = None,
     value_range: list[float] | None = None,
     inputs: Iterable[str | Path | None] = (),
-    **inference,
+    **settings,
 ) -> int:
     """Predicts every image and writes `pseudo_color_prediction/NAME.png` and `added_prediction/NAME.png`.
 
-    With `save_prob` also `probabilities/NAME.npz`, see `paddle_dnl.data.probability_files`. NAME is the image's
-    path below what `image_path` names; images are read in the dataset's `img_channels`
-    and `value_range`, in place of which one may be given. Returns the number of images. `inference`
-    are fields of `paddle_dnl.evaluation.options.InferenceOptions`.
+    NAME is the image's path below what `image_path` names; images are read in the dataset's `img_channels` and
+    `value_range`, in place of which one may be given.
+
+    Args:
+        model: maps `[B, C, H, W]` to a list of logits.
+        config: a `Config`, whose `val_dataset` prepares the images.
+        image_path: see `paddle_dnl.data.image_files.find_images`.
+        save_dir: folder of the results.
+        custom_color: red, green and blue of each class in turn.
+        inputs: other files that the program reads.
+        settings: keyword arguments of `predict_images`.
+
+    Returns:
+        The number of images.
 
     Raises:
-        DataError: no images, or one that cannot be read (named).
+        DataError, OutputError: as `predict_images`.
         UsageError: colours that do not fit the classes.
+    """
+    colors = colors_of(config, custom_color)
+    compose, image_format = preparation(config, value_range)
+    images = find_images(image_path, image_format.endings)
+    inputs = [*inputs, image_path]
+    return predict_images(model, compose, images, save_dir, colors, image_format, inputs=inputs, **settings)
+
+
+def predict_images(
+    model: paddle.nn.Layer,
+    compose: Compose,
+    images: list[tuple[Path, Path]],
+    save_dir: str | Path,
+    colors: Colors,
+    image_format: ImageFormat,
+    *,
+    precision: str = "fp32",
+    amp_level: str = "O1",
+    save_prob: str | None = None,
+    inputs: Iterable[str | Path | None] = (),
+    **inference,
+) -> int:
+    """Predicts images and writes `pseudo_color_prediction/NAME.png` and `added_prediction/NAME.png`.
+
+    With `save_prob` also `probabilities/NAME.npz`, see `paddle_dnl.data.probability_files`. `inference` are
+    fields of `paddle_dnl.evaluation.options.InferenceOptions`.
+
+    Args:
+        model: maps `[B, C, H, W]` to a list of logits.
+        compose: the transforms of the pictures.
+        images: (file, NAME) of each.
+        save_dir: folder of the results.
+        colors: red, green, blue of each class.
+        image_format: how the files are read.
+
+    Returns:
+        The number of images.
+
+    Raises:
+        DataError: an image that cannot be read (named).
         OutputError: a result would replace an image, one of `inputs` (other files that the program reads), or a file that
             is not ours; nothing was written.
     """
-    dataset_cfg = config.val_dataset_cfg
-    colors = _colors(custom_color, classes_of_config(config))
-    transforms = [registry.build(cfg, "transform") for cfg in dataset_cfg.get("transforms", [])]
-    image_format = ImageFormat.of(dataset_cfg if value_range is None else {**dataset_cfg, "value_range": value_range})
-    compose = Compose(transforms, img_channels=image_format.channels)
-    images = find_images(image_path, image_format.endings)
     folders = [Path(save_dir) / name for name in FOLDERS]
     targets = [folder / name.with_suffix(".png") for _, name in images for folder in folders[:2]]
     targets += [folders[2] / name.with_suffix(".npz") for _, name in images] if save_prob else []
-    check_outputs(targets, [*inputs, image_path, *(path for path, _ in images)], root=save_dir)
+    check_outputs(targets, [*inputs, *(path for path, _ in images)], root=save_dir)
     options = InferenceOptions(**inference)
     precision = amp.effective_precision(precision)
     logger.info(f"Start to predict {len(images)} images...")

@@ -4,15 +4,12 @@
 import contextlib
 from pathlib import Path
 
-from paddle_dnl import registry
 from paddle_dnl.data.loading import WorkerError, as_tensors, load_batches, stack_training
 from paddle_dnl.distributed import collectives
 from paddle_dnl.distributed.signals import StopSignal
 from paddle_dnl.evaluation.evaluator import evaluate
 from paddle_dnl.log import logger
-from paddle_dnl.losses import build_losses
-from paddle_dnl.models.build import build_model, load_start_weights
-from paddle_dnl.optim import build_lr_scheduler, build_optimizer
+from paddle_dnl.models.build import load_start_weights
 from paddle_dnl.profile.memory_plan import announce_evaluation
 from paddle_dnl.startup import allocator
 from paddle_dnl.training import amp, best_models, checkpoint, loggers, nan_guard, preflight, published, recipe_changes
@@ -20,6 +17,7 @@ from paddle_dnl.training.ema import ModelEMA
 from paddle_dnl.training.logs import TrainLog
 from paddle_dnl.training.loss_window import Found, LossWindow, all_finite
 from paddle_dnl.training.options import TrainOptions, TrainState
+from paddle_dnl.training.parts import ConfiguredParts, ObjectParts
 from paddle_dnl.training.preview import preview
 from paddle_dnl.training.profiling import make_profiler
 from paddle_dnl.training.run_folder import RunFolder
@@ -34,7 +32,7 @@ class Trainer:
     """One training run.
 
     Args:
-        config: a `paddle_dnl.config.Config`.
+        config: a `paddle_dnl.config.Config`, or `paddle_dnl.training.parts.ObjectParts`.
         options: see `TrainOptions`.
 
     Raises:
@@ -43,6 +41,7 @@ class Trainer:
 
     def __init__(self, config, options: TrainOptions):
         self.config, self.options = config, options
+        self.parts = config if isinstance(config, ObjectParts) else ConfiguredParts(config)
         collectives.initialise()
         published.announce(config, options.precision)
         loggers.require_installed(options.all_loggers)
@@ -73,11 +72,7 @@ class Trainer:
 
     def _build_data(self) -> None:
         config = self.config
-        preflight.check_config(config)
-        self.train_dataset = registry.build(config.train_dataset_cfg, "dataset", "train_dataset")
-        self.val_dataset = None
-        if self.options.do_eval:
-            self.val_dataset = registry.build(config.val_dataset_cfg, "dataset", "val_dataset")
+        self.train_dataset, self.val_dataset = self.parts.datasets(self.options.do_eval)
         preflight.check_data(self.train_dataset, self.val_dataset, self.options)
         self.fingerprint = dataset_fingerprint(self.train_dataset)  # once: of a million files it takes seconds
         self.accumulate = config.dic.get("grad_accum_iters", 1)
@@ -91,12 +86,8 @@ class Trainer:
         )
 
     def _build_model(self) -> None:
-        config = self.config
         self.precision = amp.effective_precision(self.options.precision)
-        self.model = build_model(config)
-        self.losses = build_losses(config.loss_cfg)
-        self.schedule = build_lr_scheduler(config.lr_scheduler_cfg, config.iters)
-        self.optimizer = build_optimizer(config.optimizer_cfg, self.model, self.schedule)
+        self.model, self.losses, self.schedule, self.optimizer = self.parts.network()
 
     def _prepare_model(self) -> None:
         options = self.options

@@ -8,7 +8,7 @@ import paddle_dnl  # noqa: F401
 from paddle_dnl.evaluation.evaluator import evaluate
 from paddle_dnl.evaluation.inference import infer, infer_augmented, restore
 from paddle_dnl.evaluation.options import InferenceOptions
-from paddle_dnl.evaluation.predict import predict
+from paddle_dnl.evaluation.predict import predict, predict_images
 
 import cv2
 import numpy as np
@@ -88,7 +88,7 @@ def test_takes_every_setting_of_an_evaluation():
         "observe",
         "scored",
     }
-    assert set(inspect.signature(evaluate).parameters) - of_the_run <= set(inspect.signature(predict).parameters)
+    assert set(inspect.signature(evaluate).parameters) - of_the_run <= set(inspect.signature(predict_images).parameters)
 
 
 def test_probabilities_and_grey_pictures(picture, tmp_path):

@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a training is put together from: components that a configuration describes, or objects that a program made."""
+
+from pathlib import Path
+
+from paddle_dnl import registry
+from paddle_dnl.config.reading import to_yaml
+from paddle_dnl.errors import UsageError
+from paddle_dnl.losses import Losses, build_losses
+from paddle_dnl.models.build import build_model
+from paddle_dnl.optim import build_lr_scheduler, build_optimizer
+from paddle_dnl.training import preflight
+
+import paddle
+
+
+class ConfiguredParts:
+    """Components of a `paddle_dnl.config.Config`, built when asked for."""
+
+    def __init__(self, config):
+        self.config = config
+
+    def datasets(self, do_eval: bool) -> tuple:
+        """The training dataset, and that of validation or None.
+
+        Raises:
+            ConfigError: values that cannot be learned with, or a dataset that cannot be built.
+            DataError: files that are not there.
+        """
+        config = self.config
+        preflight.check_config(config)
+        train_dataset = registry.build(config.train_dataset_cfg, "dataset", "train_dataset")
+        if not do_eval:
+            return train_dataset, None
+        return train_dataset, registry.build(config.val_dataset_cfg, "dataset", "val_dataset")
+
+    def network(self) -> tuple:
+        """Model, losses, learning-rate schedule and optimizer.
+
+        Raises:
+            ConfigError: one that cannot be built.
+        """
+        config = self.config
+        model = build_model(config)
+        schedule = build_lr_scheduler(config.lr_scheduler_cfg, config.iters)
+        return model, build_losses(config.loss_cfg), schedule, build_optimizer(config.optimizer_cfg, model, schedule)
+
+
+class _ConstantRate:
+    """The schedule of an optimizer whose learning rate is a number."""
+
+    def step(self) -> None:
+        """The rate stays."""
+
+
+class ObjectParts:
+    """Objects in place of a configuration, with those of its attributes that a training reads.
+
+    Args:
+        model: maps `[B, C, H, W]` to a list of logits.
+        train_dataset, val_dataset: of dicts with `img` and `label`, as PaddleSeg's; the second may be None.
+        optimizer: a `paddle.optimizer.Optimizer` on the model's parameters.
+        losses: `{"types": [loss, ...], "coef": [factor, ...]}` as for PaddleSeg, one loss per output of the model or one for
+            all, or a `paddle_dnl.losses.Losses`.
+        iters, batch_size: optimizer steps, and samples per process and step.
+        test_config: settings of evaluations.
+
+    Raises:
+        UsageError: an object that is missing or cannot serve; names the argument.
+    """
+
+    path = "train"
+
+    def __init__(self, model, train_dataset, val_dataset, optimizer, losses, iters: int, batch_size: int, test_config):
+        if not isinstance(optimizer, paddle.optimizer.Optimizer):
+            raise UsageError(f"train: optimizer must be a paddle.optimizer.Optimizer, got {type(optimizer).__name__}")
+        if train_dataset is None:
+            raise UsageError("train: train_dataset is missing")
+        for name, value in (("iters", iters), ("batch_size", batch_size)):
+            if type(value) is not int or value < 1:
+                raise UsageError(f"train: {name} must be a positive integer, got {value!r}")
+        if isinstance(optimizer._learning_rate, paddle.optimizer.lr.ReduceOnPlateau):
+            raise UsageError("train: ReduceOnPlateau needs a loss at each step; give the optimizer another schedule")
+        self._model, self._datasets, self._optimizer = model, (train_dataset, val_dataset), optimizer
+        self._losses = losses if isinstance(losses, Losses) else _losses(losses)
+        self.iters, self.batch_size = iters, batch_size
+        self.test_config = self.test_config_while_training = dict(test_config or {})
+        self.files: list[Path] = []
+        self.model_cfg: dict = {}
+        self.dic = self._description()
+
+    def _description(self) -> dict:
+        """Names of the objects, which a checkpoint keeps in place of a configuration."""
+        found = {"iters": self.iters, "batch_size": self.batch_size, "model": {"type": type(self._model).__name__}}
+        for section, dataset in zip(("train_dataset", "val_dataset"), self._datasets, strict=True):
+            if dataset is not None:
+                found[section] = {"type": type(dataset).__name__, "num_classes": getattr(dataset, "num_classes", None)}
+        found["optimizer"] = {"type": type(self._optimizer).__name__}
+        names = [{"type": type(loss).__name__} for loss in self._losses.losses]
+        return found | {"loss": {"types": names, "coef": list(self._losses.coef)}, "test_config": self.test_config}
+
+    def dump(self) -> str:
+        """The description as YAML."""
+        return to_yaml(self.dic)
+
+    def datasets(self, do_eval: bool) -> tuple:
+        """As given; the second only with `do_eval`."""
+        return self._datasets[0], self._datasets[1] if do_eval else None
+
+    def network(self) -> tuple:
+        """Model, losses, learning-rate schedule and optimizer, as given."""
+        rate = self._optimizer._learning_rate
+        schedule = rate if isinstance(rate, paddle.optimizer.lr.LRScheduler) else _ConstantRate()
+        return self._model, self._losses, schedule, self._optimizer
+
+
+def _losses(given) -> Losses:
+    types, coef = (given.get("types"), given.get("coef")) if isinstance(given, dict) else (None, None)
+    if not types or not coef or not all(map(callable, types)):
+        raise UsageError(
+            "train: losses must be {'types': [loss, ...], 'coef': [factor, ...]} with one entry per output of the model; "
+            f"got {given!r}"
+        )
+    if len(types) == 1:
+        types = list(types) * len(coef)
+    if len(types) != len(coef):
+        raise UsageError(f"train: losses has {len(types)} types for {len(coef)} coef; give one, or one per coef")
+    return Losses(list(types), list(coef))
