@@ -38,6 +38,20 @@ def add_switch(parser: argparse.ArgumentParser, name: str, default: bool | None,
     )
 
 
+def add_shares(parser: argparse.ArgumentParser) -> None:
+    """Flags of predict.py and infer.py for many pictures and several processes."""
+    parser.add_argument(
+        "--shard",
+        metavar="I/N",
+        help="only images I, I+N, I+2N, ...; default: the rank under paddle.distributed.launch, or the task of a SLURM array",
+    )
+    parser.add_argument("--skip_existing", action="store_true", help="leave out images whose results are there")
+    parser.add_argument(
+        "--skip_bad_samples", action="store_true", help="go on without images that cannot be read; names them"
+    )
+    parser.add_argument("--no_overlay", action="store_true", help="write no added_prediction")
+
+
 def add_config(parser: argparse.ArgumentParser, help: str = "YAML configuration", **options) -> None:
     """--config, --opts, --custom_imports and --trust_config, of programs that read a configuration with `make_config`.
 

@@ -17,8 +17,8 @@ def run(module: str, argv: list[str] | None = None) -> None:
     """Imports `module`, runs its `main(argv)` and ends the process with the right status.
 
     Under `paddle.distributed.launch` the module's `UNDER_LAUNCH` says what a rank does: `group`, all work together and end
-    together; `share`, each runs on its own (on all pictures: they are not split among ranks yet); without it rank 0 does
-    all and the others end at once.
+    together; `share`, each does its share of the pictures (`data/pending_images.py`); without it rank 0 does all and the
+    others end at once.
 
     0 is success, 2 wrong use of the command line, 1 any other failure; a failure that the user can act on is one line on
     stderr.
@@ -37,14 +37,7 @@ def run(module: str, argv: list[str] | None = None) -> None:
     provide_home()
     try:
         program = importlib.import_module(module)
-        under_launch = getattr(program, "UNDER_LAUNCH", "rank 0") if _in_group() else "alone"
-        if under_launch == "group":  # before all else, so that the others hear of whatever goes wrong from here on
-            from paddle_dnl.distributed import collectives
-
-            collectives.initialise()
-        status = (
-            0 if under_launch == "rank 0" and os.environ.get("PADDLE_TRAINER_ID", "0") != "0" else program.main(argv)
-        )
+        status = program.main(argv) if _has_work(getattr(program, "UNDER_LAUNCH", "rank 0")) else 0
         sys.stdout.flush()
     except PaddleDnlError as error:
         status = _fail(str(error), error.exit_status)
@@ -81,6 +74,22 @@ def run(module: str, argv: list[str] | None = None) -> None:
     termination.uninstall()
     _end_in_group(status or 0)
     sys.exit(status)
+
+
+def _has_work(under_launch: str) -> bool:
+    """Joins the group of ranks as the program needs it; whether this process has anything to do."""
+    rank = os.environ.get("PADDLE_TRAINER_ID", "0")
+    if not _in_group():
+        return True
+    if under_launch == "group":  # before all else, so that the others hear of whatever goes wrong from here on
+        from paddle_dnl.distributed import collectives
+
+        collectives.initialise()
+    elif under_launch == "share":  # what a rank says of its pictures no other one says
+        from paddle_dnl.log import choose_ranks
+
+        choose_ranks(rank)
+    return under_launch in ("group", "share") or rank == "0"
 
 
 def _open_streams() -> None:

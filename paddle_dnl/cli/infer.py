@@ -58,6 +58,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--max_pixels", type=int, default=80_000_000, help="larger images are refused before they are decoded")
     add("--value_range", **_arguments.VALUE_RANGE)
     add("--save_prob", **_arguments.SAVE_PROB)
+    _arguments.add_shares(parser)
     add("--video_output", choices=("video", "frames"), default="video", help="overlay video, or numbered pictures")
     add("--max_frames", type=int, help="of a video or camera; default all, of a camera until Ctrl-C")
     return parser
@@ -131,18 +132,31 @@ def _make_job(args: argparse.Namespace, files, inputs: list):
     from dataclasses import replace
 
     from paddle_dnl.data.classes import bit_palette
+    from paddle_dnl.data.pending_images import Shard
     from paddle_dnl.data.video_files import is_video
     from paddle_dnl.deployment.runtime.outputs import PictureJob, VideoJob
 
     folder = Path(args.save_dir)
     colors = files.classes.colors if files.classes else bit_palette(256)
     if is_video(args.image_path):
-        if args.save_prob:
-            raise UsageError("--save_prob: is for pictures, not for videos and cameras")
+        for flag in ("save_prob", "shard", "skip_existing", "skip_bad_samples", "no_overlay"):
+            if getattr(args, flag):
+                raise UsageError(f"--{flag}: is for pictures, not for videos and cameras")
         as_frames = args.video_output == "frames"
         return VideoJob(args.image_path, folder, colors, args.print_detail, as_frames, args.max_frames, inputs)
     endings = replace(files.image_format, value_range=args.value_range or files.value_range).endings
-    return PictureJob(args.image_path, folder, colors, args.print_detail, inputs, endings, args.save_prob)
+    return PictureJob(
+        args.image_path,
+        folder,
+        colors,
+        args.print_detail,
+        inputs,
+        endings,
+        args.save_prob,
+        with_overlays=not args.no_overlay,
+        shard=Shard.of(args.shard),
+        skip_existing=args.skip_existing,
+    )
 
 
 def _run(args: argparse.Namespace, predictor, job):
@@ -153,14 +167,18 @@ def _run(args: argparse.Namespace, predictor, job):
     total = len(job) if hasattr(job, "__len__") else None
     pictures = job.pictures()
     try:
-        return run_pipeline(
+        timing = run_pipeline(
             predictor,
             progress(pictures, "infer", total),
             job.write,
             batch_size=args.batch_size,
             writers=job.writers,
             with_scores=args.save_prob is not None,
+            unreadable=job.unreadable if args.skip_bad_samples else None,
         )
+        if args.skip_bad_samples:
+            job.require_some()
+        return timing
     except KeyboardInterrupt:
         if not getattr(job, "is_camera", False):
             raise
@@ -192,6 +210,7 @@ def main(argv=None) -> int:
     args = parse_args(argv)
     import warnings
 
+    from paddle_dnl.data.video_files import is_video
     from paddle_dnl.deployment.runtime.deploy_config import FILE_NAME, read_deploy_config
     from paddle_dnl.files.outputs import check_outputs
     from paddle_dnl.log import logger
@@ -204,6 +223,9 @@ def main(argv=None) -> int:
     names = (FILE_NAME, files.model, files.params, files.onnx, files.onnx_int8)
     inputs = [files.folder / name for name in names if name]
     job = _make_job(args, files, inputs)
+    if not is_video(args.image_path) and not len(job):
+        logger.info("no image is left to do")
+        return 0
     if args.enable_auto_tune:
         args.auto_tuned_shape_file = args.auto_tuned_shape_file or str(Path(args.save_dir) / "auto_tuned_shapes.pbtxt")
         check_outputs([args.auto_tuned_shape_file], [args.image_path, *inputs])

@@ -16,10 +16,11 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--image_path", required=True, help="an image, a folder, or a .txt list of images")
     parser.add_argument("--save_dir", default="./output/result", help="folder of the pictures")
     parser.add_argument("--custom_color", nargs="+", type=int, metavar="N", help="R G B for each class in turn")
-    parser.add_argument("--device_id", type=int, default=0, help="number of the GPU")
+    parser.add_argument("--device_id", type=int, help="number of the GPU; default: the launcher's, else 0")
     _arguments.add_augmented(parser, "aug_pred")
     parser.add_argument("--save_prob", **_arguments.SAVE_PROB)
     parser.add_argument("--value_range", **_arguments.VALUE_RANGE)
+    _arguments.add_shares(parser)
     return parser
 
 
@@ -32,13 +33,15 @@ def main(argv=None) -> int:
     """Predicts all images; returns the exit status."""
     args = parse_args(argv)
     model_path = _arguments.require_model_path(args)
+    from paddle_dnl.data.pending_images import Shard
     from paddle_dnl.errors import UsageError
 
     _arguments.check_common(args)
     if args.device == "gpu":
         import paddle
 
-        paddle.set_device(f"gpu:{args.device_id}")
+        # Without a number Paddle takes the GPU that the launcher gave this rank, else the first.
+        paddle.set_device("gpu" if args.device_id is None else f"gpu:{args.device_id}")
     config = _arguments.make_config(args)
     if not config.val_dataset_cfg:
         raise UsageError(f"{args.config} has no val_dataset, whose transforms prepare the images")
@@ -58,6 +61,10 @@ def main(argv=None) -> int:
         inputs=[*config.files, model_path],
         save_prob=args.save_prob,
         value_range=args.value_range,
+        shard=Shard.of(args.shard),
+        skip_existing=args.skip_existing,
+        skip_bad_samples=args.skip_bad_samples,
+        no_overlay=args.no_overlay,
         **settings,
     )
     return 0

@@ -17,31 +17,49 @@ def is_hidden(name: str) -> bool:
 
 
 def walk_files(folder: str | Path, endings: tuple[str, ...] = EXTENSIONS) -> Iterator[Path]:
-    """Files below a folder, sorted, whose names end in one of `endings`, in any case of letters.
+    """Files below a folder, in the order of their paths, whose names end in one of `endings`, in any case of letters.
 
-    Hidden files and folders are left out (`is_hidden`); links to folders are followed, each real folder once.
+    Hidden files and folders are left out (`is_hidden`); links to folders are followed, each real folder once. One folder's
+    names are held at a time, not all.
     """
     seen = set()
-    found = []
-    for here, folders, names in os.walk(folder, followlinks=True):
+
+    def walk(here: Path) -> Iterator[Path]:
         real = os.path.realpath(here)
         if real in seen:  # a link back to where the walk has been
-            folders.clear()
-            continue
+            return
         seen.add(real)
-        folders[:] = sorted(name for name in folders if not is_hidden(name))
-        found += [Path(here) / n for n in names if not is_hidden(n) and n.lower().endswith(endings)]
-    yield from sorted(found)
+        try:
+            with os.scandir(here) as entries:
+                found = sorted((e.name, e.is_dir()) for e in entries if not is_hidden(e.name))
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise DataError(f"{here}: cannot be read ({error.strerror})") from error
+        for name, is_folder in found:
+            if is_folder:
+                yield from walk(here / name)
+            elif name.lower().endswith(endings):
+                yield here / name
+
+    yield from walk(Path(folder))
 
 
-def _from_list(path: Path) -> list[tuple[Path, Path]]:
+def _lines(path: Path) -> Iterator[str]:
+    """Those of a text file that are not empty, without blanks around them."""
+    with open(path, "rb") as file:
+        for number, content in enumerate(file, 1):
+            try:
+                line = content.decode("utf-8-sig" if number == 1 else "utf-8").strip()
+            except UnicodeDecodeError as error:
+                raise DataError(f"{path}: not UTF-8 text ({error.reason} in line {number})") from error
+            if line:
+                yield line
+
+
+def _from_list(path: Path) -> Iterator[tuple[Path, Path]]:
     """The first column of a list file; relative names are relative to the list."""
-    found = []
-    try:
-        lines = path.read_bytes().decode("utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from error
-    for line in filter(None, map(str.strip, lines)):
+    for line in _lines(path):
         name = line
         # A whole line that is a file wins, so that names with spaces need no quoting.
         for separator in (None, ",", "\t", " "):
@@ -51,8 +69,7 @@ def _from_list(path: Path) -> list[tuple[Path, Path]]:
         else:
             raise DataError(f"{path}: {line!r} names no file below {path.parent}")
         relative = Path(name)
-        found.append((path.parent / name, relative if not relative.is_absolute() else Path(relative.name)))
-    return found
+        yield path.parent / name, relative if not relative.is_absolute() else Path(relative.name)
 
 
 def find_pairs(path: str | Path) -> list[tuple[Path, Path | None]]:
@@ -84,8 +101,8 @@ def find_pairs(path: str | Path) -> list[tuple[Path, Path | None]]:
     return found
 
 
-def find_images(path: str | Path, endings: tuple[str, ...] = EXTENSIONS) -> list[tuple[Path, Path]]:
-    """Images as (file, name relative to what was given), in a fixed order.
+def iter_images(path: str | Path, endings: tuple[str, ...] = EXTENSIONS) -> Iterator[tuple[Path, Path]]:
+    """Images as (file, name relative to what was given), in a fixed order; of a folder and a list found while they are used.
 
     Args:
         path: an image, a folder (searched with all its subfolders), a .txt list (first column), or a pattern with `*`.
@@ -96,25 +113,33 @@ def find_images(path: str | Path, endings: tuple[str, ...] = EXTENSIONS) -> list
     """
     path = Path(path)
     if path.is_dir():
-        found = [(p, p.relative_to(path)) for p in walk_files(path, endings)]
+        found = ((p, p.relative_to(path)) for p in walk_files(path, endings))
     elif path.is_file():
-        found = _from_list(path) if path.suffix.lower() == ".txt" else [(path, Path(path.name))]
+        found = _from_list(path) if path.suffix.lower() == ".txt" else iter([(path, Path(path.name))])
     elif any(sign in str(path) for sign in "*?["):
         files = sorted(Path(p) for p in glob.glob(str(path), recursive=True))
         files = [p for p in files if p.suffix.lower() in endings and not is_hidden(p.name)]
         parents = {p.parent for p in files}
-        found = [(p, Path(p.name) if len(parents) == 1 else Path(*p.parts[-2:])) for p in files]
+        found = ((p, Path(p.name) if len(parents) == 1 else Path(*p.parts[-2:])) for p in files)
     else:
         raise DataError(f"{path}: no such image, folder or list")
-    if not found:
-        raise DataError(f"{path}: no images there (known are {', '.join(endings)})")
-    by_name: dict[Path, Path] = {}
+    is_folder, here = path.is_dir(), None
+    stems: dict[Path, dict[str, Path]] = {}
     for file, name in found:
-        # Results are PNGs: a.jpg and a.png would overwrite each other.
-        stem = name.with_suffix("")
+        if is_folder and file.parent != here:  # of a folder that was left no further names come
+            here = file.parent
+            stems = {folder: names for folder, names in stems.items() if folder in name.parents}
         if ".." in name.parts:
             raise DataError(f"{path}: {name} leads out of the folder of results")
-        if stem in by_name and by_name[stem] != file:
-            raise DataError(f"{path}: {by_name[stem]} and {file} would both be stored as {stem}.png")
-        by_name[stem] = file
-    return found
+        # Results are PNGs: a.jpg and a.png would overwrite each other.
+        other = stems.setdefault(name.parent, {}).setdefault(name.stem, file)
+        if other != file:
+            raise DataError(f"{path}: {other} and {file} would both be stored as {name.with_suffix('.png')}")
+        yield file, name
+    if not stems:
+        raise DataError(f"{path}: no images there (known are {', '.join(endings)})")
+
+
+def find_images(path: str | Path, endings: tuple[str, ...] = EXTENSIONS) -> list[tuple[Path, Path]]:
+    """All of `iter_images`."""
+    return list(iter_images(path, endings))

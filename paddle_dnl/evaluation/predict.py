@@ -1,21 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """Label pictures and overlays for images, with the dynamic graph: what predict.py does."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from paddle_dnl import registry
 from paddle_dnl.data.classes import classes_of_config
-from paddle_dnl.data.image_files import find_images
+from paddle_dnl.data.image_files import iter_images
 from paddle_dnl.data.image_format import ImageFormat
 from paddle_dnl.data.overlay import Colors, as_label, overlay, save_image, save_label_png
+from paddle_dnl.data.pending_images import PendingImages, Shard
 from paddle_dnl.data.probability_files import probability_file
 from paddle_dnl.data.transforms import Compose
-from paddle_dnl.errors import UsageError
+from paddle_dnl.errors import DataError, UsageError
 from paddle_dnl.evaluation.inference import infer_scores
 from paddle_dnl.evaluation.options import InferenceOptions
 from paddle_dnl.files.atomic import write_bytes
-from paddle_dnl.files.outputs import check_outputs
 from paddle_dnl.log import logger, progress
 from paddle_dnl.training import amp
 
@@ -54,15 +54,16 @@ def preparation(config, value_range: list[float] | None = None) -> tuple[Compose
 FOLDERS = ("pseudo_color_prediction", "added_prediction", "probabilities")
 
 
-def _write(save_dir: Path, name: Path, picture, scores, colors, save_prob: str | None, is_probability: bool) -> None:
-    """The files of one picture, from its scores `[K, h, w]`."""
-    labels, overlays, probabilities = (save_dir / folder / name for folder in FOLDERS)
+def _write(files: dict[str, Path], picture, scores, colors, save_prob: str | None, is_probability: bool) -> None:
+    """The files of one picture, by folder, from its scores `[K, h, w]`; labels last, which say that all is there."""
+    labels, overlays, probabilities = (files.get(folder) for folder in FOLDERS)
     label = as_label(paddle.argmax(scores, axis=0).numpy())
-    save_label_png(labels.with_suffix(".png"), label, colors)
-    save_image(overlays.with_suffix(".png"), overlay(picture, label, colors))
-    if save_prob:
+    if probabilities:
         found = (scores if is_probability else F.softmax(scores.astype("float32"), axis=0)).numpy()
-        write_bytes(probabilities.with_suffix(".npz"), probability_file(found, save_prob))
+        write_bytes(probabilities, probability_file(found, save_prob))
+    if overlays:
+        save_image(overlays, overlay(picture, label, colors))
+    save_label_png(labels, label, colors)
 
 
 def predict(
@@ -91,7 +92,7 @@ def predict(
         settings: keyword arguments of `predict_images`.
 
     Returns:
-        The number of images.
+        The number of images that were predicted.
 
     Raises:
         DataError, OutputError: as `predict_images`.
@@ -99,15 +100,18 @@ def predict(
     """
     colors = colors_of(config, custom_color)
     compose, image_format = preparation(config, value_range)
-    images = find_images(image_path, image_format.endings)
     inputs = [*inputs, image_path]
-    return predict_images(model, compose, images, save_dir, colors, image_format, inputs=inputs, **settings)
+
+    def find():
+        return iter_images(image_path, image_format.endings)
+
+    return predict_images(model, compose, find, save_dir, colors, image_format, inputs=inputs, **settings)
 
 
 def predict_images(
     model: paddle.nn.Layer,
     compose: Compose,
-    images: list[tuple[Path, Path]],
+    find: Callable[[], Iterable[tuple[Path, Path]]],
     save_dir: str | Path,
     colors: Colors,
     image_format: ImageFormat,
@@ -116,6 +120,10 @@ def predict_images(
     amp_level: str = "O1",
     save_prob: str | None = None,
     inputs: Iterable[str | Path | None] = (),
+    shard: Shard | None = None,
+    skip_existing: bool = False,
+    skip_bad_samples: bool = False,
+    no_overlay: bool = False,
     **inference,
 ) -> int:
     """Predicts images and writes `pseudo_color_prediction/NAME.png` and `added_prediction/NAME.png`.
@@ -126,33 +134,51 @@ def predict_images(
     Args:
         model: maps `[B, C, H, W]` to a list of logits.
         compose: the transforms of the pictures.
-        images: (file, NAME) of each.
+        find: gives (file, NAME) of each image, anew at each call.
         save_dir: folder of the results.
         colors: red, green, blue of each class.
         image_format: how the files are read.
+        shard, skip_existing: see `paddle_dnl.data.pending_images.PendingImages`.
+        skip_bad_samples: leave out images that cannot be read, with a line for each.
+        no_overlay: leave `added_prediction` out.
 
     Returns:
-        The number of images.
+        The number of images that were predicted.
 
     Raises:
-        DataError: an image that cannot be read (named).
+        DataError: an image that cannot be read (named), or none that can.
         OutputError: a result would replace an image, one of `inputs` (other files that the program reads), or a file that
             is not ours; nothing was written.
     """
-    folders = [Path(save_dir) / name for name in FOLDERS]
-    targets = [folder / name.with_suffix(".png") for _, name in images for folder in folders[:2]]
-    targets += [folders[2] / name.with_suffix(".npz") for _, name in images] if save_prob else []
-    check_outputs(targets, [*inputs, *(path for path, _ in images)], root=save_dir)
+
+    def results(name: Path) -> dict[str, Path]:
+        endings = dict(zip(FOLDERS, (".png", None if no_overlay else ".png", save_prob and ".npz"), strict=True))
+        return {folder: Path(save_dir, folder, name.with_suffix(end)) for folder, end in endings.items() if end}
+
+    def files(name: Path) -> list[Path]:
+        return list(results(name).values())
+
+    images = PendingImages(find, files, inputs, save_dir, shard, skip_existing)
     options = InferenceOptions(**inference)
     precision = amp.effective_precision(precision)
     logger.info(f"Start to predict {len(images)} images...")
     model.eval()
+    count = 0
     for path, name in progress(images, "predict"):
-        picture = image_format.read(path)
+        try:
+            picture = image_format.read(path)
+        except DataError as error:
+            if not skip_bad_samples:
+                raise
+            images.skip(error)
+            continue
         data = compose.picture(picture, path, "val_dataset.transforms")
         batch = paddle.to_tensor(data["img"][None])
         with amp.autocast(precision, amp_level):
             scores = infer_scores(model, batch, data["trans_info"], options)
-        _write(Path(save_dir), name, picture, scores[0], colors, save_prob, options.gives_probabilities)
-    logger.info(f"Predicted images are saved in {folders[1]} and {folders[0]}")
-    return len(images)
+        _write(results(name), picture, scores[0], colors, save_prob, options.gives_probabilities)
+        count += 1
+    images.require_some()
+    kept = FOLDERS[:1] if no_overlay else FOLDERS[1::-1]
+    logger.info(f"Predicted images are saved in {' and '.join(str(Path(save_dir, folder)) for folder in kept)}")
+    return count

@@ -7,6 +7,7 @@ its present content. So a program can be run again into its own output folder, w
 edited by hand, is refused. A line is added before the file gets its name, so a killed program leaves no unlisted file.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -164,27 +165,28 @@ def check_outputs(
     """
     if root is not None:
         _roots.add(Path(root).resolve())
-    read_paths: dict[Path, str] = {}
-    read_files: dict[tuple[int, int], str] = {}
-    for name in inputs:
-        if name is None:
-            continue
-        try:
-            found = os.stat(name)
-            read_paths[Path(name).resolve()] = str(name)
-        except (OSError, RuntimeError, ValueError):
-            continue
-        read_files[(found.st_dev, found.st_ino)] = str(name)
+    # Only outputs that are there already are held in memory, not the names of all pictures.
+    existing: list[Path] = []
+    files: dict[tuple[int, int], Path] = {}
     for output in map(Path, outputs):
-        clash = read_paths.get(_place(output)) or read_paths.get(output.resolve())
         try:
-            found = os.stat(output)
-            clash = clash or read_files.get((found.st_dev, found.st_ino))
+            os.lstat(output)
         except FileNotFoundError:
-            pass
-        if clash is not None:
+            continue
+        existing.append(output)
+        with contextlib.suppress(FileNotFoundError):  # a link to nothing
+            found = os.stat(output)
+            files[(found.st_dev, found.st_ino)] = output
+    for name in inputs if files else ():
+        try:
+            found = os.stat(name) if name is not None else None
+        except (OSError, ValueError):
+            continue
+        output = files.get((found.st_dev, found.st_ino)) if found else None
+        if output is not None:
             raise OutputError(
-                f"{output}: would be overwritten, and is an input ({clash}); nothing was written. Choose another output "
+                f"{output}: would be overwritten, and is an input ({name}); nothing was written. Choose another output "
                 "folder"
             )
+    for output in existing:
         require_writable(output)

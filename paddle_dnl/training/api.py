@@ -196,7 +196,9 @@ def predict(
         kept = ("auc_roc", "batch_size", "aug_eval")
         settings = {k: v for k, v in config.test_config.items() if k not in kept} | settings
     images = _images(image_list, image_dir, image_format)
-    return prediction.predict_images(model, compose, images, save_dir, colors, image_format, inputs=inputs, **settings)
+    return prediction.predict_images(
+        model, compose, lambda: images, save_dir, colors, image_format, inputs=inputs, **settings
+    )
 
 
 def _config(given: Configuration, **replacements) -> Config:

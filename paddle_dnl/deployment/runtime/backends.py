@@ -76,7 +76,9 @@ def _paddle_config(files: DeployConfig, options: EngineOptions):
 
 
 def _configure_gpu(config, options: EngineOptions, inference) -> None:
-    config.enable_use_gpu(100, 0)
+    # Under paddle.distributed.launch each rank has a GPU of its own.
+    first = os.environ.get("FLAGS_selected_gpus", "0").split(",")[0]
+    config.enable_use_gpu(100, int(first or 0))
     if options.collect_shapes_file:
         config.collect_shape_range_info(options.collect_shapes_file)
         return

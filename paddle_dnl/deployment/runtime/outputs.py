@@ -2,15 +2,17 @@
 """What infer.py reads and writes: pictures with their relative names, or the frames of a video or camera."""
 
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 
-from paddle_dnl.data.image_files import EXTENSIONS, find_images
+from paddle_dnl.data.image_files import EXTENSIONS, iter_images
 from paddle_dnl.data.overlay import overlay, save_image, save_label_png
+from paddle_dnl.data.pending_images import PendingImages
 from paddle_dnl.data.probability_files import probability_file
 from paddle_dnl.data.video_files import Video
 from paddle_dnl.data.video_writer import VideoWriter
 from paddle_dnl.deployment.runtime.pipeline import Picture, read_ahead
-from paddle_dnl.errors import UsageError
+from paddle_dnl.errors import DataError, UsageError
 from paddle_dnl.files.atomic import write_bytes
 from paddle_dnl.files.outputs import check_outputs
 from paddle_dnl.log import logger
@@ -33,6 +35,8 @@ class PictureJob:
         inputs: other files that the program reads.
         endings: of pictures in folders.
         save_prob: `float16` or `uint8`: also `probabilities/NAME.npz`.
+        with_overlays: whether overlays are written.
+        which: `shard` and `skip_existing` of `PendingImages`.
 
     Raises:
         DataError: nothing there, or two pictures with one name.
@@ -51,16 +55,22 @@ class PictureJob:
         inputs: Iterable[str | Path],
         endings: tuple[str, ...] = EXTENSIONS,
         save_prob: str | None = None,
+        with_overlays: bool = True,
+        **which,
     ):
-        self._images = find_images(path, endings)
-        for own in (OVERLAYS, PROBABILITIES):
-            if any(name.parts[0] == own and len(name.parts) > 1 for _, name in self._images):
-                raise UsageError(f"--image_path {path}: a folder {own} in it would mix with the results")
-        self._folder, self._colors, self._details, self._save_prob = folder, colors, details, save_prob
-        names = [name.with_suffix(".png") for _, name in self._images]
-        targets = [place / name for name in names for place in (folder, folder / OVERLAYS)]
-        targets += [folder / PROBABILITIES / name.with_suffix(".npz") for name in names] if save_prob else []
-        check_outputs(targets, [path, *(image for image, _ in self._images), *inputs], root=folder)
+        self._path, self._folder, self._colors, self._details = path, folder, colors, details
+        self._save_prob, self._with_overlays = save_prob, with_overlays
+        self._images = PendingImages(
+            lambda: iter_images(path, endings), self._results, [*inputs, path], folder, **which
+        )
+
+    def _results(self, name: Path) -> list[Path]:
+        """Probabilities and overlay where they are asked for, and last the label picture, which says that all is there."""
+        if name.parts[0] in (OVERLAYS, PROBABILITIES) and len(name.parts) > 1:
+            raise UsageError(f"--image_path {self._path}: a folder {name.parts[0]} in it would mix with the results")
+        found = [self._folder / PROBABILITIES / name.with_suffix(".npz")] if self._save_prob else []
+        found += [self._folder / OVERLAYS / name.with_suffix(".png")] if self._with_overlays else []
+        return [*found, self._folder / name.with_suffix(".png")]
 
     def __len__(self) -> int:
         return len(self._images)
@@ -71,18 +81,26 @@ class PictureJob:
 
     def examples(self, count: int) -> list:
         """The first few, as `Predictor.predict` takes them."""
-        return [path for path, _ in self._images[:count]]
+        return [path for path, _ in islice(self._images, count)]
 
     def write(self, picture: Picture, pixels: np.ndarray, label: np.ndarray, probabilities: np.ndarray | None) -> None:
         """One picture's results."""
-        if probabilities is not None and self._save_prob:
-            place = self._folder / PROBABILITIES / picture.name.with_suffix(".npz")
-            write_bytes(place, probability_file(probabilities, self._save_prob))
-        target = self._folder / picture.name
+        *others, target = self._results(picture.name)
+        if self._save_prob:
+            write_bytes(others[0], probability_file(probabilities, self._save_prob))
+        if self._with_overlays:
+            save_image(others[-1], overlay(pixels, label, self._colors))
         save_label_png(target, label, self._colors)
-        save_image(self._folder / OVERLAYS / picture.name, overlay(pixels, label, self._colors))
         if self._details:
             logger.info(f"{picture.title} -> {target}")
+
+    def unreadable(self, error: DataError) -> None:
+        """Notes a picture that cannot be used and is passed over."""
+        self._images.skip(error)
+
+    def require_some(self) -> None:
+        """At the end: how many were passed over; an error where no picture could be used."""
+        self._images.require_some()
 
     def close(self) -> None:
         """Nothing is left open."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from paddle_dnl.data.overlay import as_label
-from paddle_dnl.errors import PaddleDnlError
+from paddle_dnl.errors import DataError, PaddleDnlError
 
 import numpy as np
 
@@ -85,6 +85,7 @@ def run_pipeline(
     workers: int = 2,
     writers: int = 2,
     with_scores: bool = False,
+    unreadable: Callable[[DataError], None] | None = None,
 ) -> Timing:
     """Predicts all pictures.
 
@@ -98,6 +99,7 @@ def run_pipeline(
         workers: threads that read.
         writers: threads that write; 1 keeps the calls of `write` in order.
         with_scores: give `write` the probabilities too.
+        unreadable: called in place of raising when a picture cannot be read or prepared; it is then left out.
 
     Raises:
         PaddleDnlError: as soon as a picture cannot be read, run or written; what was not begun then is left undone. When
@@ -121,7 +123,16 @@ def run_pipeline(
                     torn = error
             if not ahead:
                 break
-            batch = [ahead.popleft().result() for _ in range(min(batch_size, len(ahead)))]
+            batch = []
+            while ahead and len(batch) < batch_size:
+                try:
+                    batch.append(ahead.popleft().result())
+                except DataError as error:
+                    if unreadable is None:
+                        raise
+                    unreadable(error)
+            if not batch:
+                continue
             start = time.perf_counter()
             outputs = predictor.run_each([tensor for _, _, tensor, _ in batch], with_scores=with_scores)
             in_engine += time.perf_counter() - start
