@@ -67,6 +67,7 @@ def is_loaded(name: str) -> bool:
 
 
 def _file_of(module: ModuleType) -> str | None:
+    """The resolved path of a module's source; None where it has none."""
     file = getattr(module, "__file__", None)
     return str(Path(file).resolve()) if isinstance(file, str) and file.endswith(".py") else None
 

@@ -39,6 +39,8 @@ TOP_LEVEL = {
     "custom_imports": "modules that register components, imported with `--trust_config`",
     "print_mem_info": "log the memory in use (`true` or `false`), as the flag of this name",
     "log_ranks": "processes that write log lines, as the flag of this name",
+    "class_weights": "`auto` (median frequency over frequency of the training labels, within 0.1 to 10) or a number per class",
+    "freeze": "`backbone`, `{stages: N}` (the stem and N stages) or names of layers: no learning, fixed batch statistics",
     "_base_": "a file, or a list, whose values this one changes; `_inherited_: false` in a section drops what it would inherit",
 }
 TEST_CONFIG = {

@@ -93,11 +93,6 @@ def _check(args: argparse.Namespace) -> None:
         raise UsageError(f"--save_dir {args.save_dir}: is a file; give a folder")
 
 
-def _engine_options(args: argparse.Namespace) -> dict:
-    names = ("device", "cpu_threads", "enable_mkldnn", "use_trt", "precision", "min_subgraph_size")
-    return {name: getattr(args, name) for name in (*names, "auto_tuned_shape_file")}
-
-
 def _collect_shapes(args: argparse.Namespace, images: list) -> None:
     """A first pass over some images that writes the shapes TensorRT is to be built for."""
     from paddle_dnl.deployment.runtime.predictor import Predictor
@@ -122,7 +117,17 @@ def _make_predictor(args: argparse.Namespace, is_long: bool):
 
     limits = {"wrong_size": args.wrong_size, "max_pixels": args.max_pixels}
     limits |= {"tile": args.tile, "tile_overlap": args.tile_overlap, "value_range": args.value_range}
-    name, options = resolve_engine(args.engine, read_deploy_config(args.config), EngineOptions(**_engine_options(args)))
+    names = (
+        "device",
+        "cpu_threads",
+        "enable_mkldnn",
+        "use_trt",
+        "precision",
+        "min_subgraph_size",
+        "auto_tuned_shape_file",
+    )
+    asked = EngineOptions(**{name: getattr(args, name) for name in names})
+    name, options = resolve_engine(args.engine, read_deploy_config(args.config), asked)
     if name == "paddle" and is_long:
         return Predictor(args.config, engine=EngineProcess(args.config, name, **asdict(options)), **limits)
     return Predictor(args.config, engine=name, **limits, **asdict(options))
@@ -137,7 +142,7 @@ def _make_job(args: argparse.Namespace, files, inputs: list):
     from paddle_dnl.deployment.runtime.outputs import PictureJob, VideoJob
 
     folder = Path(args.save_dir)
-    colors = files.classes.colors if files.classes else bit_palette(256)
+    colors = files.classes.colors if files.classes else bit_palette(257)[1:]  # PaddleSeg begins with the second
     if is_video(args.image_path):
         for flag in ("save_prob", "shard", "skip_existing", "skip_bad_samples", "no_overlay"):
             if getattr(args, flag):
@@ -211,7 +216,7 @@ def main(argv=None) -> int:
     import warnings
 
     from paddle_dnl.data.video_files import is_video
-    from paddle_dnl.deployment.runtime.deploy_config import FILE_NAME, read_deploy_config
+    from paddle_dnl.deployment.runtime.deploy_config import read_deploy_config
     from paddle_dnl.files.outputs import check_outputs
     from paddle_dnl.log import logger
 
@@ -220,7 +225,7 @@ def main(argv=None) -> int:
     # The limit is --max_pixels.
     warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
     files = read_deploy_config(args.config)
-    names = (FILE_NAME, files.model, files.params, files.onnx, files.onnx_int8)
+    names = (files.name, files.model, files.params, files.onnx, files.onnx_int8)
     inputs = [files.folder / name for name in names if name]
     job = _make_job(args, files, inputs)
     if not is_video(args.image_path) and not len(job):

@@ -16,6 +16,7 @@ _SCORES = {BEST: "best_miou", EMA_BEST: "best_ema_miou"}
 
 
 def _candidates(name: str, resumed_from: Path, progress: TrainState) -> Iterator[Path]:
+    """Folders that may hold the best model: as named, the one resumed from, or one by number."""
     yield resumed_from.parent / name
     if name == BEST:  # may have been renamed, or is there under its number only
         yield resumed_from

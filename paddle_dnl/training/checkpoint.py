@@ -367,6 +367,7 @@ def load_checkpoint(folder: str | Path, *, model, optimizer, ema=None, fresh_opt
 
 
 def _read_states(folder: Path, manifest: dict) -> dict:
+    """The states file, checked against the manifest's iteration."""
     states = read_pickle(folder / STATES)
     require_states(folder / STATES, states, manifest["iteration"])
     return states

@@ -40,6 +40,7 @@ def gradients(model: paddle.nn.Layer) -> Iterator[tuple[str, paddle.Tensor]]:
 
 
 def _last_whole(saved: Sequence[Path]) -> Path | None:
+    """The newest checkpoint that is undamaged."""
     for folder in reversed(saved):
         with contextlib.suppress(CheckpointError):
             checkpoint.verify(folder)

@@ -95,6 +95,7 @@ class _Slots(dict):
 
 
 def _require_schedule(path: Path, state: Mapping, optimizer) -> None:
+    """Refuses a state that lacks the schedule which the optimizer has."""
     needed = isinstance(optimizer._learning_rate, LRScheduler) and not isinstance(optimizer._learning_rate, LambdaDecay)
     if needed and not isinstance(state.get("LR_Scheduler"), Mapping):
         raise CheckpointError(f"{path}: holds no state of the learning-rate schedule (LR_Scheduler); {_FRESH}")

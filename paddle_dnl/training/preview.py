@@ -3,10 +3,11 @@
 
 from dataclasses import replace
 
-from paddle_dnl.data.classes import classes_of
+from paddle_dnl.data.classes import BACKGROUND_COLOR, classes_of
 from paddle_dnl.data.image_format import ImageFormat
+from paddle_dnl.data.multilabel import summed_numbers
 from paddle_dnl.data.overlay import as_label, colorize, displayed
-from paddle_dnl.evaluation.inference import evaluating, infer_scores
+from paddle_dnl.evaluation.inference import evaluating, infer_scores, predicted_masks
 from paddle_dnl.evaluation.options import InferenceOptions
 
 import numpy as np
@@ -25,8 +26,13 @@ def preview(model: paddle.nn.Layer, dataset, settings: dict) -> np.ndarray:
     options = replace(InferenceOptions.of(settings), aug_eval=False)
     with evaluating(model):
         scores = infer_scores(model, paddle.to_tensor(sample["img"][None]), sample.get("trans_info", []), options)
-    label = as_label(paddle.argmax(scores, axis=1).numpy()[0])
     colors = classes_of(dataset).colors
+    if settings.get("use_multilabel"):
+        masks = np.stack([sample["label"] == 1, predicted_masks(scores).numpy()[0]])
+        truth, label = (as_label(summed_numbers(part)) for part in masks)
+        colors = (BACKGROUND_COLOR, *colors)
+    else:
+        label = as_label(paddle.argmax(scores, axis=1).numpy()[0])
+        truth = as_label(np.squeeze(sample["label"]))
     image = displayed(ImageFormat.of(dataset).read(dataset.file_list[0][0]))[..., ::-1]
-    truth = as_label(np.squeeze(sample["label"]))
     return np.concatenate([image, colorize(truth, colors), colorize(label, colors)], axis=1)

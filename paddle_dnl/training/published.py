@@ -39,6 +39,7 @@ def announce(config: Config, precision: str) -> None:
 
 
 def _row_of(config: Config) -> dict | None:
+    """The zoo's published row of a configuration's file or its nearest base; None where there is none."""
     rows = {Path(row["config"]).stem: row for row in read_rows(zoo_folder() / "zoo.yml") if row["recipe"] is not None}
     return next((rows[path.stem] for path in config.files if path.stem in rows), None)
 

@@ -32,7 +32,6 @@ from PIL import Image
 from scipy.io import savemat
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGE_START, PAGE_END = "<!-- counts: written by tools/reliability_page.py -->", "<!-- end of counts -->"
 MODEL = """
 batch_size: 2
 iters: 1
@@ -111,7 +110,6 @@ PROGRAMS = {
     "attention statistics": Row(f"{_MODEL} --queries 4 --save_dir {{out}}"),
     "tools/quickstart.py": Row("--save_dir {out}", lasts=True, seconds=0.5),
     "tools/ablation.py": Row("--save_dir {work}/runs --stages report --report {out}/page.md", content="page"),
-    "tools/reliability_page.py": Row("{work}/counts.json --page {out}/page.md", content="page", seconds=0.1),
     "tools/compat_report.py": Row("--configs {work}/configs --json {out}/all.json", seconds=4),
     "tools/code_metrics.py": Row("", writes=False, seconds=0.3),
     "tools/components_page.py": Row("--check", writes=False),
@@ -165,12 +163,9 @@ def made(tmp_path_factory):
     _pascal(work)
     trained = subprocess.run(_command("train", work, work / "run"), cwd=work, env=_environment(), capture_output=True)
     assert trained.returncode == 0, trained.stderr
-    count = {"bombs": {"tests": 2, "tried": 9, "held": 9}}
-    run = {"python": "3.11", "paddle": "3.3.1", "system": "Linux"}
-    (work / "counts.json").write_text(json.dumps({"run": run, "counts": count}))
     (work / "page").mkdir()
     marks = "".join(f"<!-- {name} -->\nold\n<!-- end of {name} -->\n" for name in ("scores", "statistics"))
-    (work / "page/page.md").write_text(f"{PAGE_START}\nold\n{PAGE_END}\n{marks}")
+    (work / "page/page.md").write_text(marks)
     return work
 
 
@@ -268,44 +263,39 @@ def _on_disk(program: str, work: Path, out: Path, is_full: bool) -> list[str]:
 @pytest.mark.slow
 class TestProgramsMeetFaults:
     @pytest.mark.parametrize("program", WRITING)
-    def test_read_only_output(self, made, tmp_path, program, count_fault):
+    def test_read_only_output(self, made, tmp_path, program):
         out = tmp_path / "out"
         err = _run(_on_disk(program, made, out, False), tmp_path, 1)
         assert "Read-only file system" in err or "cannot be written" in err
-        count_fault("programs with a read-only output")
 
     @pytest.mark.parametrize("program", WRITING)
-    def test_full_disk(self, made, tmp_path, program, count_fault):
+    def test_full_disk(self, made, tmp_path, program):
         out = tmp_path / "out"
         err = _run(_on_disk(program, made, out, True), tmp_path, 1)
         # `data import` counts what is needed before its first write.
         assert ("No space left on device" in err or "are free" in err) and str(out) in err
-        count_fault("programs with a full disk")
 
     @pytest.mark.parametrize("program", ENDING)
-    def test_home_that_cannot_be_written(self, made, tmp_path, program, count_fault):
+    def test_home_that_cannot_be_written(self, made, tmp_path, program):
         _prepare(program, made, tmp_path / "out")
         environment = {"HOME": "/proc/nowhere", "TMPDIR": str(tmp_path)}
         environment |= {"SEG_HOME": str(tmp_path / "seg")}
         err = _run(_command(program, made, tmp_path / "out"), tmp_path, 0, environment=environment)
         assert err.count("cannot be written") <= 1
-        count_fault("programs without a home")
 
     @pytest.mark.parametrize("program", WRITING)
-    def test_name_of_300_letters(self, made, tmp_path, program, count_fault):
+    def test_name_of_300_letters(self, made, tmp_path, program):
         err = _run(_command(program, made, tmp_path / ("n" * 300)), tmp_path, (1, 2))
         assert "File name too long" in err or PROGRAMS[program].content
-        count_fault("programs with a name of 300 letters")
 
     @pytest.mark.parametrize("program", WRITING)
-    def test_file_in_the_place_of_the_folder(self, made, tmp_path, program, count_fault):
+    def test_file_in_the_place_of_the_folder(self, made, tmp_path, program):
         (tmp_path / "out").write_text("theirs")
         _run(_command(program, made, tmp_path / "out"), tmp_path, (1, 2))
         assert (tmp_path / "out").read_text() == "theirs"
-        count_fault("programs with a file in the place of a folder")
 
     @pytest.mark.parametrize("program", ENDING)
-    def test_closed_streams_and_the_c_locale_and_twice(self, made, tmp_path, program, count_fault):
+    def test_closed_streams_and_the_c_locale_and_twice(self, made, tmp_path, program):
         """Into the same folder twice, once with closed streams and once in the C locale; `configs copy` refuses the second."""
         _prepare(program, made, tmp_path / "out")
         command = _command(program, made, tmp_path / "out")
@@ -320,10 +310,9 @@ class TestProgramsMeetFaults:
         written = {path for path in set(tmp_path.rglob("*")) - before if path.is_file() and path.name != JOURNAL}
         assert bool(written) == PROGRAMS[program].writes or PROGRAMS[program].content == "page"
         _run(command, tmp_path, PROGRAMS[program].again, environment={"LC_ALL": "C"})
-        count_fault("programs with closed streams, and in the C locale")
 
     @pytest.mark.parametrize("program", ENDING)
-    def test_output_to_a_full_disk_or_a_reader_that_has_gone(self, made, tmp_path, program, count_fault):
+    def test_output_to_a_full_disk_or_a_reader_that_has_gone(self, made, tmp_path, program):
         """What the program prints goes to a full disk: one line, never a traceback. `| head -0` is no fault."""
         _prepare(program, made, tmp_path / "out")
         command = _command(program, made, tmp_path / "out")
@@ -333,10 +322,9 @@ class TestProgramsMeetFaults:
         os.close(reader)
         _run(command, tmp_path, (0, PROGRAMS[program].again), stdout=writer)
         os.close(writer)
-        count_fault("programs whose output cannot be written")
 
     @pytest.mark.parametrize("program", PROGRAMS)
-    def test_sigterm(self, made, tmp_path, program, count_fault):
+    def test_sigterm(self, made, tmp_path, program):
         _prepare(program, made, tmp_path / "out")
         process = subprocess.Popen(
             _command(program, made, tmp_path / "out"),
@@ -356,7 +344,6 @@ class TestProgramsMeetFaults:
             while time.monotonic() < deadline:
                 os.killpg(process.pid, 0)
                 time.sleep(0.05)
-        count_fault("programs that are ended by SIGTERM")
 
 
 def test_the_journal_is_json_lines(made):

@@ -282,7 +282,10 @@ def import_data(source: str | Path, to: str | Path, options: ImportOptions) -> I
         result.kept += not written
         lines.append("\t".join(path.relative_to(root).as_posix() for path in _targets(root, sample)))
     if result.problems and (not options.skip_bad or not lines):
-        raise DataError(_listed(result.problems, len(plan.samples)))
+        bad = len(result.problems)
+        head = f"{bad} of {len(plan.samples)} samples cannot be imported (--skip_bad_samples goes on without them):"
+        more = [f"... and {bad - _SHOWN} more"] if bad > _SHOWN else []
+        raise DataError("\n".join([head, *result.problems[:_SHOWN], *more]))
     for problem in result.problems:
         logger.warning(f"skipped: {problem}")
     write_bytes(root / CLASSES, classes_text(plan.classes).encode())
@@ -302,12 +305,6 @@ def _require_names(plan: Plan) -> None:
         other = seen.setdefault(sample.name, sample)
         if other is not sample:
             raise DataError(f"{other.source} and {sample.source} would both become {sample.name}; rename one")
-
-
-def _listed(problems: list[str], total: int) -> str:
-    more = [f"... and {len(problems) - _SHOWN} more"] if len(problems) > _SHOWN else []
-    head = f"{len(problems)} of {total} samples cannot be imported (--skip_bad_samples goes on without them):"
-    return "\n".join([head, *problems[:_SHOWN], *more])
 
 
 def _require_space(root: Path, samples: list[Sample]) -> None:

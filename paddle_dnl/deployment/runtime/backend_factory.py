@@ -27,6 +27,7 @@ def _make(name: str, files: DeployConfig, options: EngineOptions):
 
 
 def _require_possible_on_cpu(files: DeployConfig, options: EngineOptions) -> None:
+    """Refuses int8 in Paddle Inference and oneDNN that was not verified."""
     if options.precision == "int8":
         raise UsageError("int8 on a CPU is run by the engine onnxruntime; use --engine onnxruntime or auto")
     obstacle = mkldnn_obstacle(files) if options.enable_mkldnn else None

@@ -128,6 +128,7 @@ def _all_remembered(path: Path) -> dict:
 
 
 def _remembered(key: str | None, labels: list[str]) -> dict[str, float] | None:
+    """An earlier measurement of just these engines; None where there is none or it is damaged."""
     found = _all_remembered(_memory()).get(key) if key else None
     fits = isinstance(found, dict) and list(found) == labels
     return found if fits and all(isinstance(v, float) and v > 0 for v in found.values()) else None

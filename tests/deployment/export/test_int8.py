@@ -23,7 +23,7 @@ from tiny_onnx import attention_net, color_net
 @pytest.fixture(scope="module")
 def original(tmp_path_factory):
     folder = tmp_path_factory.mktemp("export")
-    model = ColorNet(dynamic_safe=True)
+    model = ColorNet()
     export_model(model, folder, input_shape=None, transforms=[dict(NORMALIZE)], class_info=CLASSES)
     attention_net(folder)
     return folder
@@ -171,7 +171,7 @@ def test_int8_without_it_and_damaged(folder, lists):
 
 def test_an_export_into_the_folder_drops_the_old_int8(folder, lists):
     _quantize(folder, lists)
-    model = ColorNet(dynamic_safe=True)
+    model = ColorNet()
     export_model(model, folder, input_shape=None, transforms=[dict(NORMALIZE)], class_info=CLASSES)
     assert not (folder / "model_int8.onnx").exists() and read_deploy_config(folder).onnx_int8 is None
 
