@@ -346,6 +346,17 @@ class TestProgramsMeetFaults:
                 time.sleep(0.05)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("size", ["64k", "2m"])
+def test_train_with_little_shared_memory(made, tmp_path, size):
+    """Loading processes hand batches over in /dev/shm: training works without it, or ends with a line that names it."""
+    command = _command("train", made, tmp_path / "out") + ["--num_workers", "2", "--batch_size", "2"]
+    quoted = " ".join(f"'{word}'" for word in command)
+    small = ["unshare", "-Urm", "sh", "-c", f"mount -t tmpfs -o size={size} none /dev/shm && {quoted}"]
+    err = _run(small, tmp_path, (0, 1))
+    assert not err or "/dev/shm" in err or "Error" not in err, err
+
+
 def test_the_journal_is_json_lines(made):
     """What other programs may rely on: a digest, a blank, and the name as JSON."""
     for line in (made / "export" / JOURNAL).read_text().splitlines():
