@@ -21,6 +21,7 @@ from statistics import median
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
+from paddle_dnl.files.atomic import new_file, write_text  # noqa: E402
 from paddle_dnl.startup import allocator, cpu_kernels  # noqa: E402
 
 # glibc's own default: a user's word that changes nothing, but keeps paddle_dnl from choosing.
@@ -129,7 +130,8 @@ def draw(rows: list[dict], path: Path, peer: str) -> None:
     axes.set_xlabel(f"ours / {peer} (less is better)")
     axes.legend(loc="lower right")
     figure.tight_layout()
-    figure.savefig(path, dpi=110)
+    with new_file(path) as temporary:
+        figure.savefig(temporary, dpi=110)
 
 
 def main() -> None:
@@ -153,17 +155,15 @@ def main() -> None:
     unknown = [name for name in args.cases if name not in CASES]
     if unknown:
         parser.error(f"no case {', '.join(unknown)}; there are {', '.join(CASES)}")
-    args.save_dir.mkdir(parents=True, exist_ok=True)
     rows, peer = [], version_of(args.peer)
     for name in args.cases or CASES:
         rows.append(compare(name, CASES[name], args.rounds, args.repeats, args.threads, args.same_allocator, args.peer))
         print(table(rows[-1:]).splitlines()[-1], flush=True)
         # After every case: what took half an hour is not lost when a later one fails.
         text = f"{machine()}, {args.threads} threads, peer {peer}, medians of {args.rounds} x {args.repeats}\n\n{table(rows)}\n"
-        (args.save_dir / "results.md").write_text(text)
-        (args.save_dir / "results.json").write_text(
-            json.dumps({"machine": machine(), "peer": peer, "rows": rows}, indent=1)
-        )
+        write_text(args.save_dir / "results.md", text)
+        content = {"machine": machine(), "peer": peer, "rows": rows}
+        write_text(args.save_dir / "results.json", json.dumps(content, indent=1))
         draw(rows, args.save_dir / "ratios.png", peer)
     print(f"\n{text}")
 

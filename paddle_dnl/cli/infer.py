@@ -25,6 +25,13 @@ def make_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     switch = partial(add_switch, parser)
     add("--config", required=True, help="deploy.yaml of the exported folder, or the folder")
+    add(
+        "--custom_imports",
+        nargs="+",
+        default=[],
+        metavar="MODULE",
+        help="your .py files and modules with transforms of the model",
+    )
     add("--image_path", required=True, help="image, folder, .txt list, pattern with *, video, or camera number")
     add("--batch_size", type=int, default=1)
     add("--save_dir", default="./output", help="folder of the label pictures")
@@ -224,6 +231,7 @@ def main(argv=None) -> int:
     args = parse_args(argv)
     import warnings
 
+    from paddle_dnl import user_code
     from paddle_dnl.data.video_files import is_video
     from paddle_dnl.deployment.runtime.deploy_config import read_deploy_config
     from paddle_dnl.files.outputs import check_outputs
@@ -233,6 +241,7 @@ def main(argv=None) -> int:
 
     # The limit is --max_pixels.
     warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+    user_code.import_for_export(args.custom_imports)
     files = read_deploy_config(args.config)
     names = (files.name, files.model, files.params, files.onnx, files.onnx_int8)
     inputs = [files.folder / name for name in names if name]

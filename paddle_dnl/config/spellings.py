@@ -74,6 +74,7 @@ _IGNORED_KEYS = {
     "weight": "a place for an anchor",
     "uniform_output_enabled": "a switch of PaddleX; export.py writes the inference model",
     "pdx_model_name": "a name for PaddleX",
+    "distill_loss": "read by PaddleSeg's distillation alone",
     "hpi_config_path": "settings of PaddleX's inference",
 }
 

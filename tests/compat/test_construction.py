@@ -120,6 +120,7 @@ FCN = "{type: FCN, backbone: {type: ResNet18}}"
     ("uniform_output_enabled: true", "uniform_output_enabled: ignored"),
     ("batch_size: 2", "line 9: key 'batch_size' is given twice with the same value"),
     ("pdx_model_name: DNLNet", "pdx_model_name: ignored"),
+    ("distill_loss: {types: [{type: MSELoss}], coef: [3]}", "distill_loss: ignored"),
 ])  # fmt: skip
 def test_known_slips_are_one_warning(tmp_path, capfd, more, line):
     config = _config(tmp_path, FCN, more=more)

@@ -21,6 +21,7 @@ def run(monkeypatch):
     del sys.modules["run"]
 
 
+@pytest.mark.paddleseg
 def test_the_checkout_goes_first(run, tmp_path, monkeypatch):
     (tmp_path / "PaddleSeg/paddleseg").mkdir(parents=True)
     (tmp_path / "PaddleSeg/paddleseg/__init__.py").write_text("__version__ = '7'\n")

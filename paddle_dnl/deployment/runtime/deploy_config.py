@@ -45,6 +45,7 @@ class DeployConfig:
         ignore_index: label that does not count when the model is scored.
         label_map: class, or `ignore_index`, of each number that label files hold; None where they hold the classes.
         name: of the file that says all this.
+        components: transform of a user -> module that has it and must be imported.
         value_range: stored numbers of pictures that become 0 and 255; None for 8 and 16 bits.
     """
 
@@ -64,6 +65,7 @@ class DeployConfig:
     label_map: list[int] | None = None
     value_range: tuple[float, float] | None = None
     name: str = FILE_NAME
+    components: dict = field(default_factory=dict)
 
     @property
     def model_path(self) -> Path:
@@ -137,6 +139,8 @@ class DeployConfig:
             section["label_map"] = self.label_map
         if self.value_range is not None:
             section["value_range"] = list(self.value_range)
+        if self.components:
+            section["components"] = self.components
         section["verified"] = self.verified
         section["sha256"] = self.sha256
         write_text(self.folder / self.name, seal(to_yaml({"Deploy": section})), own=True)
@@ -292,4 +296,5 @@ def read_deploy_config(path: str | Path) -> DeployConfig:
         label_map=label_map,
         value_range=_value_range(section, path),
         name=path.name,
+        components=_mapping(section, "components", str, path),
     )

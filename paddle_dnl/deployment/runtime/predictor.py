@@ -13,6 +13,7 @@ from paddle_dnl.data.transforms import Compose
 from paddle_dnl.deployment.runtime.backend_factory import make_engine
 from paddle_dnl.deployment.runtime.backends import EngineOptions
 from paddle_dnl.deployment.runtime.deploy_config import read_deploy_config
+from paddle_dnl.deployment.runtime.own_components import require_modules
 from paddle_dnl.errors import ConfigError, DataError, UsageError
 from paddle_dnl.log import logger
 from paddle_dnl.profile.measuring import seconds_of_runs
@@ -89,6 +90,7 @@ class Predictor:
         self.image_format = self.files.image_format
         if value_range is not None:
             self.image_format = replace(self.image_format, value_range=require_value_range(value_range))
+        require_modules(self.files)
         try:
             steps = [registry.build(step, "transform", "Deploy.transforms") for step in self.files.transforms]
         except ConfigError as error:
