@@ -99,8 +99,10 @@ class OpenvinoEngine:
         settings = {
             "INFERENCE_PRECISION_HINT": _HINTS[options.precision],
             "NUM_STREAMS": self.parallel,
-            "CACHE_DIR": str(writable_cache(_cache_folder())),
         }
+        cache = writable_cache(Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "paddle-dnl" / "openvino")
+        if cache.is_dir():  # else it was replaced while this process ran
+            settings["CACHE_DIR"] = str(cache)
         if device == "CPU":
             # Denormal numbers of a sharp softmax, see OnnxEngine; this changes the mode of the thread that compiles.
             settings |= {"INFERENCE_NUM_THREADS": threads, "CPU_DENORMALS_OPTIMIZATION": True}
@@ -139,7 +141,3 @@ class OpenvinoEngine:
                     request.wait()
             outputs += [request.get_output_tensor(0).data.copy() for request in running]
         return outputs[0] if len(outputs) == 1 else np.concatenate(outputs)
-
-
-def _cache_folder() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "paddle-dnl" / "openvino"
