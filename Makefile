@@ -83,7 +83,7 @@ parity: $(STAMP) .venv-parity/.complete
 	OMP_NUM_THREADS=1 .venv-parity/bin/python tests/reference/from_initialisation.py --check
 	OMP_NUM_THREADS=1 .venv-parity/bin/python tests/reference/backbones.py --check
 	.venv-parity/bin/python tests/reference/mmseg_facts.py --check
-	$(TEST) -m "slow or not slow" tests/golden tests/weights/convert tests/models tests/nn
+	$(TEST) --timeout 3600 -m "slow or not slow" tests/golden tests/weights/convert tests/models tests/nn
 
 .venv-parity/.complete: pyproject.toml constraints.txt
 	$(call make_venv,.venv-parity)

@@ -23,7 +23,7 @@ from paddle_dnl.data.prepare import annotations
 from paddle_dnl.data.prepare.annotations import Sample
 from paddle_dnl.data.prepare.formats import coco, cvat, labelme, masks
 from paddle_dnl.data.prepare.label_files import is_done
-from paddle_dnl.data.reading import read_image
+from paddle_dnl.data.reading import read_as_stored
 from paddle_dnl.errors import DataError, UsageError
 from paddle_dnl.files.atomic import write_bytes
 from paddle_dnl.log import logger, progress
@@ -177,8 +177,7 @@ def _convert(sample: Sample, root: Path, plan: Plan, fresh: bool) -> tuple[bool,
     try:
         if not fresh and image_to.exists() and all(is_done(path, label_to) for path in sources if path.exists()):
             return False, None
-        picture = read_image(sample.image)
-        height, width = picture.shape[:2]
+        height, width = read_as_stored(sample.image).shape[:2]
         if sample.size is not None and sample.size != (width, height):
             raise DataError(
                 f"{sample.source}: is for a picture of {sample.size[0]}x{sample.size[1]}, {sample.image} is {width}x{height}"
