@@ -55,7 +55,7 @@ class DistributedError(PaddleDnlError):
 
 
 # Modules through which a command line of this package ends with --help or wrong flags.
-_PARSERS = ("argparse", "_sitebuiltins", "pydantic_settings")
+_PARSERS = ("argparse", "_sitebuiltins", "pydantic_settings", "typing")
 
 
 def exit_of_component(error: SystemExit) -> str | None:

@@ -111,9 +111,9 @@ def test_files_are_written_in_one_place():
     known = {
         "paddle_dnl/deployment/export/install.py",
         "paddle_dnl/deployment/export/trial.py",
-        "paddle_dnl/training/checkpoint.py",
-        "paddle_dnl/training/run_folder.py",
-        "paddle_dnl/training/run_records.py",
+        "paddle_dnl/training/checkpoints/checkpoint.py",
+        "paddle_dnl/training/checkpoints/run_folder.py",
+        "paddle_dnl/training/records/run_records.py",
         "paddle_dnl/weights/archives.py",
         "paddle_dnl/weights/downloads.py",
         "paddle_dnl/weights/manifest.py",

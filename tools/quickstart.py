@@ -33,7 +33,7 @@ def commands(out: str) -> list[tuple[str, str]]:
     return [
         (
             "generate street scenes",
-            f"python -m paddle_dnl.cli.mini_cityscapes --out {DATA} --train 160 --val 24 --size {SIZE} --seed 0",
+            f"python -m paddle_dnl.cli.data.mini_cityscapes --out {DATA} --train 160 --val 24 --size {SIZE} --seed 0",
         ),
         (
             "convert polygons to label pictures",

@@ -9,22 +9,11 @@ from paddle_dnl.data.base_dataset import size_text
 from paddle_dnl.data.datasets import Dataset
 from paddle_dnl.data.reading import read_bytes, read_label, require_whole
 from paddle_dnl.data.statistics import SampleCounts
+from paddle_dnl.data.transforms.multilabel import AddMultiLabelAuxiliaryCategory
 from paddle_dnl.errors import DataError
-from paddle_dnl.registry import DATASETS, TRANSFORMS
+from paddle_dnl.registry import DATASETS
 
 import numpy as np
-
-
-@TRANSFORMS.add_component
-class AddMultiLabelAuxiliaryCategory:
-    """Puts a mask before the others: the pixels that belong to none of them. `num_classes` counts it."""
-
-    def __call__(self, data: dict) -> dict:
-        if "label" in data:
-            masks = data["label"]
-            none = (masks == 0).all(axis=2, keepdims=True).astype(masks.dtype)
-            data["label"] = np.concatenate([none, masks], axis=2)
-        return data
 
 
 def split_masks(label: np.ndarray, height: int, width: int) -> np.ndarray | None:

@@ -12,24 +12,17 @@ from paddle_dnl.log import logger
 from paddle_dnl.models.build import load_start_weights
 from paddle_dnl.profile.memory_plan import announce_evaluation
 from paddle_dnl.startup import allocator
-from paddle_dnl.training import (
-    amp,
-    best_models,
-    checkpoint,
-    loggers,
-    nan_guard,
-    preflight,
-    published,
-    recipe_changes,
-)
+from paddle_dnl.training import amp, nan_guard, preflight
+from paddle_dnl.training.checkpoints import best_models, checkpoint
+from paddle_dnl.training.checkpoints.run_folder import RunFolder
 from paddle_dnl.training.ema import ModelEMA
-from paddle_dnl.training.logs import TrainLog
 from paddle_dnl.training.loss_window import Found, LossWindow, all_finite
 from paddle_dnl.training.options import TrainOptions, TrainState
 from paddle_dnl.training.parts import ConfiguredParts, ObjectParts
-from paddle_dnl.training.preview import preview
-from paddle_dnl.training.profiling import make_profiler
-from paddle_dnl.training.run_folder import RunFolder
+from paddle_dnl.training.records import loggers, published, recipe_changes
+from paddle_dnl.training.records.logs import TrainLog
+from paddle_dnl.training.records.preview import preview
+from paddle_dnl.training.records.profiling import make_profiler
 from paddle_dnl.training.sampling import PositionedDataset, PositionSampler, dataset_fingerprint, seed_step
 from paddle_dnl.training.worker_loss import save_and_explain
 

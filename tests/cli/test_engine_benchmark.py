@@ -3,7 +3,7 @@
 
 import json
 
-from paddle_dnl.cli.benchmark import main, parse_args
+from paddle_dnl.cli.deploy.benchmark import main, parse_args
 from paddle_dnl.deployment.runtime import benchmark, benchmark_worker
 from paddle_dnl.deployment.runtime.deploy_config import read_deploy_config
 from paddle_dnl.errors import ExportError, UsageError

@@ -4,7 +4,7 @@
 from pathlib import Path
 
 from paddle_dnl import registry
-from paddle_dnl.cli import quantize
+from paddle_dnl.cli.deploy import quantize
 from paddle_dnl.config import Config
 from paddle_dnl.data.classes import class_info, classes_of, classes_of_config, classes_text, read_classes
 from paddle_dnl.data.label_rule import label_rule

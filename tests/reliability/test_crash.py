@@ -13,8 +13,8 @@ import time
 
 from paddle_dnl.errors import CheckpointError
 from paddle_dnl.files.atomic import recover
-from paddle_dnl.training import checkpoint
-from paddle_dnl.training.run_folder import RunFolder
+from paddle_dnl.training.checkpoints import checkpoint
+from paddle_dnl.training.checkpoints.run_folder import RunFolder
 
 import pytest
 import tiny_training

@@ -7,7 +7,7 @@ from paddle_dnl.deployment.export.exporter import export_model
 from paddle_dnl.deployment.runtime.deploy_config import read_deploy_config
 from paddle_dnl.deployment.runtime.predictor import Predictor
 from paddle_dnl.errors import PaddleDnlError
-from paddle_dnl.training import checkpoint
+from paddle_dnl.training.checkpoints import checkpoint
 from paddle_dnl.weights.loading import load_weights, read_params, write_safetensors
 
 import numpy as np

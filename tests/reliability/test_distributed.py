@@ -5,7 +5,7 @@ import re
 import signal
 import time
 
-from paddle_dnl.training import checkpoint
+from paddle_dnl.training.checkpoints import checkpoint
 
 import numpy as np
 import pytest
@@ -130,7 +130,7 @@ def test_a_checkpoint_that_cannot_be_written(tmp_path):
 @pytest.mark.slow
 def test_a_rank_that_fails_before_training(tmp_path):
     """The folder is taken by another run, of which only rank 0 knows."""
-    from paddle_dnl.training.run_folder import RunFolder
+    from paddle_dnl.training.checkpoints.run_folder import RunFolder
 
     make_config(tmp_path)
     held = RunFolder(tmp_path / "output")

@@ -6,7 +6,7 @@ import math
 import re
 
 from paddle_dnl.errors import CheckpointError, DataError, NonFiniteError
-from paddle_dnl.training import checkpoint
+from paddle_dnl.training.checkpoints import checkpoint
 from paddle_dnl.training.sampling import PositionSampler
 
 import numpy as np

@@ -17,8 +17,9 @@ from paddle_dnl.distributed import collectives
 from paddle_dnl.errors import CheckpointError
 from paddle_dnl.evaluation import evaluator
 from paddle_dnl.files.atomic import make_temporary
-from paddle_dnl.training import checkpoint, nan_guard, preflight, trainer
-from paddle_dnl.training.run_folder import LOCK, RunFolder
+from paddle_dnl.training import nan_guard, preflight, trainer
+from paddle_dnl.training.checkpoints import checkpoint
+from paddle_dnl.training.checkpoints.run_folder import LOCK, RunFolder
 from paddle_dnl.weights.safe_pickle import read_pickle
 
 import paddle

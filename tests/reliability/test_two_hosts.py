@@ -6,7 +6,7 @@ import shutil
 import signal
 import time
 
-from paddle_dnl.training import checkpoint
+from paddle_dnl.training.checkpoints import checkpoint
 
 import pytest
 from launching import training_words

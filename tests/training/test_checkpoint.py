@@ -7,7 +7,7 @@ import pickle
 
 from paddle_dnl.errors import CheckpointError, NonFiniteError
 from paddle_dnl.files.atomic import make_temporary, recover
-from paddle_dnl.training import checkpoint
+from paddle_dnl.training.checkpoints import checkpoint
 from paddle_dnl.weights.loading import load_weights, read_params, write_safetensors
 
 import numpy as np

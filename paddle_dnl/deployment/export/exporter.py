@@ -17,6 +17,7 @@ from paddle_dnl.deployment.export.verify import RandomModelError, verify
 from paddle_dnl.deployment.runtime.deploy_config import OUTPUT_OPS, DeployConfig
 from paddle_dnl.deployment.runtime.own_components import modules_of
 from paddle_dnl.errors import ExportError, PaddleDnlError, UsageError
+from paddle_dnl.evaluation.inference import evaluating
 from paddle_dnl.files.atomic import discard
 from paddle_dnl.files.problems import is_full
 from paddle_dnl.log import logger
@@ -161,36 +162,32 @@ def export_model(
     shape = check_shape(input_shape, image_format.channels)
     components = modules_of(transforms)
     place = prepare_folder(save_dir, inputs)
-    # Layers may be in different modes, for instance frozen normalisation.
-    modes = [(layer, layer.training) for layer in model.sublayers(include_self=True)]
-    model.eval()
     if -1 not in shape:
         announce_export(model, shape)
     work = temporary_folder(place)
     try:
-        references = reference_runs(model, shape, transforms)
-        try:
-            files, plain = _graphs(model, output_op, shape, work)
-            found = verify(model, files, plain, references, work, tolerance, allow_random, with_onnx)
-            _refuse_difference(found, type(model).__name__, tolerance, work, save_dir)
-        except RandomModelError:
-            raise
-        except ExportError as error:
-            raise _for_shape(error, shape, type(model).__name__) from error
-        files.transforms, files.components, files.classes = transforms, components, class_info
-        files.ignore_index, files.label_map, files.value_range = *label_rule, image_format.value_range
-        files.verified = {
-            name: asdict(comparison) | {"paddle_version": paddle.__version__} for name, comparison in found.items()
-        }
-        if for_fd:
-            fastdeploy.rename(files)
-        files.hash_files()
-        files.write()
-        install(work / "export", place)
+        with evaluating(model):
+            references = reference_runs(model, shape, transforms)
+            try:
+                files, plain = _graphs(model, output_op, shape, work)
+                found = verify(model, files, plain, references, work, tolerance, allow_random, with_onnx)
+                _refuse_difference(found, type(model).__name__, tolerance, work, save_dir)
+            except RandomModelError:
+                raise
+            except ExportError as error:
+                raise _for_shape(error, shape, type(model).__name__) from error
+            files.transforms, files.components, files.classes = transforms, components, class_info
+            files.ignore_index, files.label_map, files.value_range = *label_rule, image_format.value_range
+            files.verified = {
+                name: asdict(comparison) | {"paddle_version": paddle.__version__} for name, comparison in found.items()
+            }
+            if for_fd:
+                fastdeploy.rename(files)
+            files.hash_files()
+            files.write()
+            install(work / "export", place)
     finally:
         discard(work)
-        for layer, training in modes:
-            layer.training = training
     logger.info(
         f"The inference model is saved in {save_dir}; verified in Paddle Inference: {found['paddle'].describe()}"
     )

@@ -5,7 +5,8 @@ import json
 import re
 
 import paddle_dnl
-from paddle_dnl.cli import configs, data_describe, data_import, data_preview, data_split, export
+from paddle_dnl.cli import configs, export
+from paddle_dnl.cli.data import describe_data, import_data, preview_data, split_data
 from paddle_dnl.config import Config
 from paddle_dnl.data.prepare.describe import suggest_crop
 from paddle_dnl.data.statistics import class_weights
@@ -22,13 +23,13 @@ from PIL import Image
 def data(tmp_path_factory):
     root = tmp_path_factory.mktemp("own")
     annotated.write_labelme(root / "labelme", 24)
-    data_import.main([str(root / "labelme"), "--to", str(root / "data"), "--format", "labelme", "--num_workers", "1"])
-    data_split.main([str(root / "data"), "--val", "0.25"])
+    import_data.main([str(root / "labelme"), "--to", str(root / "data"), "--format", "labelme", "--num_workers", "1"])
+    split_data.main([str(root / "data"), "--val", "0.25"])
     return root / "data"
 
 
 def test_describe(data, tmp_path, capsys):
-    assert data_describe.main([str(data), "--save_dir", str(tmp_path)]) == 0
+    assert describe_data.main([str(data), "--save_dir", str(tmp_path)]) == 0
     said, page = capsys.readouterr().out, (tmp_path / "describe.html").read_text()
     found = json.loads((tmp_path / "describe.json").read_text())
     assert "train: 18 images, all 64x48, 18 RGB" in said and "val: 6 images" in said
@@ -41,7 +42,7 @@ def test_describe(data, tmp_path, capsys):
     lines = (data / "train.txt").read_text().splitlines()
     (data / "test.txt").write_text(lines[0] + "\n")
     try:
-        data_describe.main([str(data)])
+        describe_data.main([str(data)])
     finally:
         (data / "test.txt").unlink()
     assert "is in train too" in capsys.readouterr().out
@@ -77,7 +78,7 @@ def test_worked_example(data, tmp_path):
     config = tmp_path / "my.yml"
     configs.main(["new", "--data", str(data), "--model", "dnlnet_resnet18", "--out", str(config)])
     assert (
-        data_preview.main([str(config), "--out", str(tmp_path / "preview.html"), "--samples", "2", "--times", "2"]) == 0
+        preview_data.main([str(config), "--out", str(tmp_path / "preview.html"), "--samples", "2", "--times", "2"]) == 0
     )
     assert (tmp_path / "preview.html").read_text().count("<img") == 8
     progress = paddle_dnl.train(

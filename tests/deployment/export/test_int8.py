@@ -2,7 +2,7 @@
 """Quantisation: what stays in float, that classes stay, what is recorded, what is refused."""
 
 from paddle_dnl.cli import infer
-from paddle_dnl.cli.quantize import main, parse_args
+from paddle_dnl.cli.deploy.quantize import main, parse_args
 from paddle_dnl.deployment.export import int8
 from paddle_dnl.deployment.export.exporter import export_model
 from paddle_dnl.deployment.runtime.deploy_config import read_deploy_config

@@ -29,4 +29,4 @@ def main(argv=None) -> int:
 if __name__ == "__main__":
     from paddle_dnl.cli._run import run
 
-    run("paddle_dnl.cli.convert_cityscapes")
+    run("paddle_dnl.cli.data.convert_cityscapes")

@@ -29,9 +29,9 @@ from paddle_dnl.files.atomic import discard, flush, make_temporary, put_in_place
 from paddle_dnl.files.problems import reason
 from paddle_dnl.log import logger
 from paddle_dnl.training.bad_values import bad_names
-from paddle_dnl.training.optimizer_state import move_schedule, require_same_optimizer, restore_optimizer
-from paddle_dnl.training.paddleseg_checkpoint import is_of_paddleseg, paddleseg_iteration
-from paddle_dnl.training.stored_values import require_states
+from paddle_dnl.training.checkpoints.optimizer_state import move_schedule, require_same_optimizer, restore_optimizer
+from paddle_dnl.training.checkpoints.paddleseg_checkpoint import is_of_paddleseg, paddleseg_iteration
+from paddle_dnl.training.checkpoints.stored_values import require_states
 from paddle_dnl.weights.loading import load_weights, read_params
 from paddle_dnl.weights.manifest import MANIFEST, file_digest, read_manifest, write_manifest
 from paddle_dnl.weights.safe_pickle import read_pickle

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from paddle_dnl.errors import CheckpointError
 from paddle_dnl.log import logger
-from paddle_dnl.training import checkpoint
+from paddle_dnl.training.checkpoints import checkpoint
 from paddle_dnl.training.options import TrainState
 from paddle_dnl.weights.safe_pickle import read_pickle
 

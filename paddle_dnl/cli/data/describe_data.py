@@ -49,4 +49,4 @@ def main(argv=None) -> int:
 if __name__ == "__main__":
     from paddle_dnl.cli._run import run
 
-    run("paddle_dnl.cli.data_describe")
+    run("paddle_dnl.cli.data.describe_data")

@@ -25,4 +25,4 @@ def main(argv=None) -> int:
 if __name__ == "__main__":
     from paddle_dnl.cli._run import run
 
-    run("paddle_dnl.cli.voc_augment")
+    run("paddle_dnl.cli.data.voc_augment")

@@ -2,7 +2,7 @@
 """Curves and pictures for VisualDL, TensorBoard and Weights & Biases, behind one small interface.
 
 A logger has `scalars(values, iteration)`, `image(tag, rgb, iteration)` and `close()`. The libraries are optional; log.txt and
-scalars.csv (`paddle_dnl.training.run_records`) need none of them.
+scalars.csv (`paddle_dnl.training.records.run_records`) need none of them.
 """
 
 import importlib.util

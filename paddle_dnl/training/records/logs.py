@@ -9,8 +9,8 @@ from pathlib import Path
 
 from paddle_dnl.distributed import collectives
 from paddle_dnl.log import logger
-from paddle_dnl.training.loggers import LoggerGroup
-from paddle_dnl.training.run_records import RunRecords
+from paddle_dnl.training.records.loggers import LoggerGroup
+from paddle_dnl.training.records.run_records import RunRecords
 
 import numpy as np
 import paddle
@@ -40,7 +40,7 @@ class TrainLog:
         steps_per_epoch: for the `epoch:` field.
         batch_size: images per step of this process, for the `ips:` field.
         save_dir: the run's folder.
-        loggers: names of `paddle_dnl.training.loggers`.
+        loggers: names of `paddle_dnl.training.records.loggers`.
         first_iteration: that is logged.
         config: the resolved configuration, for loggers that keep it.
         is_main: whether to write files: those of the loggers and of `RunRecords`; by default rank 0 does.

@@ -63,4 +63,4 @@ def main(argv=None) -> int:
 if __name__ == "__main__":
     from paddle_dnl.cli._run import run
 
-    run("paddle_dnl.cli.create_dataset_list")
+    run("paddle_dnl.cli.data.create_list")

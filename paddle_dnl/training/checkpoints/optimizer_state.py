@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from paddle_dnl.errors import CheckpointError
-from paddle_dnl.training.stored_values import require_schedule, require_slot
+from paddle_dnl.training.checkpoints.stored_values import require_schedule, require_slot
 from paddle_dnl.weights.loading import NAME_TABLE, read_params
 
 import paddle

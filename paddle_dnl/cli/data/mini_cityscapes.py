@@ -35,4 +35,4 @@ def main(argv=None) -> int:
 if __name__ == "__main__":
     from paddle_dnl.cli._run import run
 
-    run("paddle_dnl.cli.mini_cityscapes")
+    run("paddle_dnl.cli.data.mini_cityscapes")

@@ -14,8 +14,8 @@ from paddle_dnl.files import outputs
 from paddle_dnl.files.atomic import recover, write_bytes, write_text
 from paddle_dnl.files.problems import reason
 from paddle_dnl.log import logger
-from paddle_dnl.training import file_lock
-from paddle_dnl.training.checkpoint import CONFIG
+from paddle_dnl.training.checkpoints import file_lock
+from paddle_dnl.training.checkpoints.checkpoint import CONFIG
 
 # Where config.yml is not ours, for instance a hand-written one.
 OTHER_CONFIG = "resolved_config.yml"

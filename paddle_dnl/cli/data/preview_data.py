@@ -42,4 +42,4 @@ def main(argv=None) -> int:
 if __name__ == "__main__":
     from paddle_dnl.cli._run import run
 
-    run("paddle_dnl.cli.data_preview")
+    run("paddle_dnl.cli.data.preview_data")
