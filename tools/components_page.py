@@ -55,6 +55,7 @@ TEST_CONFIG = {
     "align_corners": "how scores are resized to the picture",
     "auc_roc": "area under the ROC curve too",
     "batch_size": "pictures at once, of one size",
+    "use_multilabel": "masks as labels, one per class (`true` or `false`), as the flag of this name",
     "while_training": "keys of this table that apply during training only",
 }
 OF_OPTIMIZERS = dict.fromkeys(
