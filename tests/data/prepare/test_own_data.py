@@ -112,8 +112,8 @@ def test_five_bands_from_import_to_a_first_step(tmp_path, dtype, top, wanted):
         Image.fromarray(label).save(tmp_path / "source" / "masks" / f"a{i}.png")
     root, config = tmp_path / "data", tmp_path / "my.yml"
     words = [str(tmp_path / "source"), "--to", str(root), "--format", "masks", "--classes", "ground", "thing"]
-    assert data_import.main([*words, "--num_workers", "1"]) == 0
-    assert data_split.main([str(root), "--val", "0.34"]) == 0
+    assert import_data.main([*words, "--num_workers", "1"]) == 0
+    assert split_data.main([str(root), "--val", "0.34"]) == 0
     assert configs.main(["new", "--data", str(root), "--model", "dnlnet_resnet18", "--out", str(config)]) == 0
     section = Config(str(config)).train_dataset_cfg
     assert section["img_channels"] == 5 and section.get("value_range") == wanted
