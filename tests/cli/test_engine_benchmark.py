@@ -90,10 +90,11 @@ def test_what_is_left_out_and_what_is_refused(tmp_path, folder, monkeypatch, cap
         return benchmark.Row(name, "fp32", threads, shape[0], *shape[2:], 0.1, 0.2, 10.0, 10**9, 10**8)
 
     monkeypatch.setattr(benchmark, "measure", measure)
+    monkeypatch.setattr(benchmark, "has_bf16", lambda: False)
     flags = ["--config", str(folder), "--save_dir", str(tmp_path / "out"), "--threads", "1", "2"]
     assert main(flags) == 0
     shape = [1, 3, 32, 64]
-    assert measured == [(name, n, shape) for n in (1, 2) for name in ("paddle", "onnxruntime")]
+    assert measured == [(name, n, shape) for n in (1, 2) for name in ("paddle", "onnxruntime", "openvino")]
     text = capsys.readouterr().out
     assert "onednn left out: Unimplemented here" in text and "int8 left out: no int8 file" in text
     with pytest.raises(UsageError, match="--engines int8: .*tools/quantize.py"):

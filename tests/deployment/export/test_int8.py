@@ -108,7 +108,7 @@ def test_one_command(folder, lists, capsys):
         assert line in text
     assert sorted(p.suffix for p in folder.iterdir() if "int8" in p.name) == [".onnx"], "no temporary file is left"
     image, label = blocks(4, 8, 8, 77)
-    for engine in ("onnxruntime", "auto"):
+    for engine in ("onnxruntime", "openvino"):
         predictor = Predictor(folder, engine=engine, precision="int8")
         assert (predictor.predict([image])[0] == label).mean() > 0.99
     scores = [Predictor(folder, engine="onnxruntime", precision=p)._engine._session for p in ("fp32", "int8")]
@@ -162,7 +162,7 @@ def test_a_copy(folder, lists, tmp_path):
 def test_int8_without_it_and_damaged(folder, lists):
     with pytest.raises(ExportError, match="no int8 model; make one with tools/quantize.py"):
         Predictor(folder, engine="onnxruntime", precision="int8")
-    with pytest.raises(UsageError, match="engine onnxruntime"):
+    with pytest.raises(UsageError, match="engines onnxruntime"):
         Predictor(folder, precision="int8")
     _quantize(folder, lists)
     (folder / "model_int8.onnx").write_bytes(b"else")
