@@ -14,7 +14,11 @@ STAMP := $(VENV)/.complete
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(or $(JOBS),2) --dist loadfile
 
-.PHONY: venv quickstart test test-core test-slow lint bench tipc parity docs serve clean
+# --clear would empty what a link leads to, such as an environment that several checkouts share.
+make_venv = @test ! -L $(1) || { echo "make: $(1) is a link; remove it, or link to a complete environment"; exit 1; }; \
+	echo "$(PYTHON) -m venv --clear $(1)"; $(PYTHON) -m venv --clear $(1)
+
+.PHONY: venv quickstart test test-core test-slow lint bench tipc parity docs serve lock sbom clean
 
 venv: $(STAMP)
 
@@ -23,7 +27,7 @@ $(STAMP): pyproject.toml constraints.txt tools/check_system.py
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' || \
 		{ echo "$(PYTHON) is not a Python 3.10, 3.11 or 3.12; give one with PYTHON=..."; exit 1; }
 	@echo "making $(VENV) with $(PYTHON) and Paddle $(PADDLE); this takes minutes, once"
-	$(PYTHON) -m venv --clear $(VENV)
+	$(call make_venv,$(VENV))
 	$(INSTALL) setuptools wheel
 	$(INSTALL) paddlepaddle==$(PADDLE) -e ".[test]"
 	$(BIN)/python tools/check_system.py
@@ -42,40 +46,47 @@ test: lint
 
 # The same package without PaddleSeg, with NumPy 2 and current libraries, and exported models where Paddle is not installed.
 # Tests that need PaddleSeg are left out by tests/conftest.py and by the mark `paddleseg`.
-CORE_TESTS = tests/cli/test_programs.py tests/data tests/deployment tests/losses tests/models tests/nn tests/optim tests/training
+CORE_TESTS = tests/cli/test_programs.py $(patsubst %,tests/config/test_%.py,lookup zoo) \
+	$(patsubst %,tests/data/test_%.py,datasets transforms loading) tests/deployment/runtime tests/losses tests/models/test_families.py \
+	$(patsubst %,tests/nn/test_%.py,attention disentangled_nonlocal) tests/optim \
+	$(patsubst %,tests/training/test_%.py,amp checkpoint host_reads preflight trainer)
 CORE := .venv-core$(CHOSEN)
 RUNTIME := .venv-runtime$(CHOSEN)
+INSTALL_LOCKED = -m pip install --quiet --disable-pip-version-check --require-hashes
 INSTALL_CORE = -m pip install --quiet --disable-pip-version-check -c constraints-core.txt
 test-core: $(CORE)/.complete $(RUNTIME)/.complete
 	OMP_NUM_THREADS=1 RUNTIME_PYTHON="$(abspath $(RUNTIME)/bin/python)" $(CORE)/bin/python -m pytest -n $(or $(JOBS),2) \
 		--dist loadfile -m "not slow and not paddleseg" $(CORE_TESTS)
 
-$(CORE)/.complete: pyproject.toml constraints-core.txt
-	$(PYTHON) -m venv --clear $(CORE)
-	$(CORE)/bin/python $(INSTALL_CORE) paddlepaddle==$(PADDLE) -e ".[test-core]"
+# From exact files, see docs/supply_chain.md.
+$(CORE)/.complete: pyproject.toml locks/build.txt locks/test-core.txt
+	$(call make_venv,$(CORE))
+	$(CORE)/bin/python $(INSTALL_LOCKED) -r locks/build.txt
+	$(CORE)/bin/python $(INSTALL_LOCKED) --no-build-isolation -r locks/test-core.txt
+	$(CORE)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
 # `pip install paddle-dnl[onnxruntime]`, nothing else.
 $(RUNTIME)/.complete: pyproject.toml constraints-core.txt
-	$(PYTHON) -m venv --clear $(RUNTIME)
+	$(call make_venv,$(RUNTIME))
 	$(RUNTIME)/bin/python $(INSTALL_CORE) -e ".[onnxruntime]"
 	@touch $@
 
-# The quick reliability tests too, so that the counts are complete.
 test-slow: $(STAMP)
-	$(TEST) -m "slow or reliability" --reliability-report output/reliability.json
+	$(TEST) -m "slow or reliability"
 
 # Everything that compares with the original implementations, the slow parts too. First the originals take their training
 # steps anew, in PyTorch and in an environment of their own; TORCH=file.whl installs another build of it.
 parity: $(STAMP) .venv-parity/.complete
 	OMP_NUM_THREADS=1 .venv-parity/bin/python tests/reference/initialisation.py --check
 	OMP_NUM_THREADS=1 .venv-parity/bin/python tests/reference/trajectories.py --check
+	OMP_NUM_THREADS=1 .venv-parity/bin/python tests/reference/from_initialisation.py --check
 	OMP_NUM_THREADS=1 .venv-parity/bin/python tests/reference/backbones.py --check
 	.venv-parity/bin/python tests/reference/mmseg_facts.py --check
-	$(TEST) -m "slow or not slow" tests/golden tests/weights/convert tests/models tests/nn
+	$(TEST) --timeout 3600 -m "slow or not slow" tests/golden tests/weights/convert tests/models tests/nn
 
 .venv-parity/.complete: pyproject.toml constraints.txt
-	$(PYTHON) -m venv --clear .venv-parity
+	$(call make_venv,.venv-parity)
 	$(subst $(BIN),.venv-parity/bin,$(INSTALL)) setuptools wheel $(or $(TORCH),torch)
 	$(subst $(BIN),.venv-parity/bin,$(INSTALL)) -e ".[parity]"
 	@touch $@
@@ -110,6 +121,36 @@ serve: $(STAMP)
 		"or give MODEL=folder, or CONFIG=file.yml WEIGHTS=model.pdparams"; exit 1; }
 	$(INSTALL) -e ".[serving]"
 	$(BIN)/python deploy/serving/serve.py --model $(SERVED) $(ARGS)
+
+# Renews the lock files from pyproject.toml and the constraints; docs/supply_chain.md says when and what to do then.
+LOCK := $(CURDIR)/.venv-lock/bin/uv pip compile --quiet --universal --python-version 3.10 --generate-hashes --no-header --no-annotate
+CORE_LIMITS := -c constraints-core.txt -c locks/limits.in
+lock: .venv-lock/.complete
+	$(LOCK) locks/tools.in -o locks/tools.txt $(UPGRADE)
+	$(LOCK) locks/build.in -c locks/limits.in -o locks/build.txt $(UPGRADE)
+	$(LOCK) pyproject.toml --extra cpu --extra test-core $(CORE_LIMITS) -o locks/test-core.txt $(UPGRADE)
+	$(LOCK) pyproject.toml --extra cpu --extra serving $(CORE_LIMITS) -o locks/serving.txt $(UPGRADE)
+	$(LOCK) pyproject.toml --extra onnxruntime $(CORE_LIMITS) -o locks/onnxruntime.txt $(UPGRADE)
+	# With PaddleSeg, which has no Python 3.13: a copy of the project, since only pyproject.toml can say that.
+	rm -rf .venv-lock/project && mkdir .venv-lock/project && cp -r setup.py README.md LICENSE NOTICE paddle_dnl configs .venv-lock/project
+	(cat pyproject.toml; echo '[tool.uv]'; echo "environments = [\"python_version < '3.13' and sys_platform == 'linux' and platform_machine == 'x86_64'\"]") \
+		> .venv-lock/project/pyproject.toml
+	cp locks/test.txt .venv-lock/project/
+	cd .venv-lock/project && $(LOCK) pyproject.toml --extra cpu --extra test -c $(CURDIR)/constraints.txt -c $(CURDIR)/locks/limits.in \
+		-o test.txt $(UPGRADE)
+	cp .venv-lock/project/test.txt locks/test.txt
+
+# What is in the service's container and in the environment of the tests: CycloneDX in JSON.
+sbom: $(STAMP) .venv-lock/.complete
+	mkdir -p output
+	.venv-lock/bin/cyclonedx-py requirements --output-reproducible --of JSON -o output/sbom-serving.cdx.json locks/serving.txt
+	.venv-lock/bin/cyclonedx-py environment --output-reproducible --of JSON --pyproject pyproject.toml \
+		-o output/sbom-environment.cdx.json $(BIN)/python
+
+.venv-lock/.complete: locks/tools.txt
+	$(call make_venv,.venv-lock)
+	.venv-lock/bin/python $(INSTALL_LOCKED) -r locks/tools.txt
+	@touch $@
 
 # Checkpoints and results in output/ are not rubbish and stay.
 clean:

@@ -6,6 +6,7 @@ gives it what programs of paddle_dnl set. The peer is also timed once as it star
 
 python benchmarks/run.py                     all cases
 python benchmarks/run.py block_64x128 train_512x1024 --rounds 3
+python benchmarks/run.py evaluate --peer ../PaddleSeg       a checkout in place of the installed paddleseg
 """
 
 import argparse
@@ -13,22 +14,29 @@ import json
 import os
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 from statistics import median
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
+from paddle_dnl.files.atomic import new_file, write_text  # noqa: E402
 from paddle_dnl.startup import allocator, cpu_kernels  # noqa: E402
 
 # glibc's own default: a user's word that changes nothing, but keeps paddle_dnl from choosing.
 UNCHANGED = "glibc.malloc.tcache_count=7"
 
 
-def run_side(case: str, side: str, repeats: int, threads: int | None, our_allocator: bool) -> dict:
-    """One process; raises with its output when it fails. Without `threads` Paddle starts as it does by itself."""
+def run_side(case: str, side: str, repeats: int, threads: int | None, our_allocator: bool, peer: Path | None) -> dict:
+    """One process; raises with its output when it fails.
+
+    Without `threads` Paddle starts as it does by itself. `peer` is a checkout of PaddleSeg in place of the installed one.
+    """
     command = [sys.executable, str(ROOT / "benchmarks/worker.py"), case, side, str(repeats)]
     environment = dict(os.environ)
+    if peer is not None:
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(peer), os.environ.get("PYTHONPATH"))))
     if not our_allocator:
         environment[allocator.TUNABLES] = UNCHANGED
     if threads is None:
@@ -42,14 +50,14 @@ def run_side(case: str, side: str, repeats: int, threads: int | None, our_alloca
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
-def compare(name: str, case, rounds: int, repeats: int, threads: int, same_allocator: bool) -> dict:
+def compare(name: str, case, rounds: int, repeats: int, threads: int, same_allocator: bool, peer: Path | None) -> dict:
     """Medians over all rounds and the ratios ours / peer."""
     found: dict[str, list[dict]] = {"ours": [], "peer": []}
     for round_number in range(rounds):
         # The side that begins changes, so that a machine that slows down favours neither.
         for side in ("ours", "peer") if round_number % 2 == 0 else ("peer", "ours"):
             our_allocator = side == "ours" or same_allocator
-            found[side].append(run_side(name, side, repeats, threads, our_allocator))
+            found[side].append(run_side(name, side, repeats, threads, our_allocator, peer))
     row: dict = {
         "case": name,
         "title": case.title,
@@ -65,8 +73,26 @@ def compare(name: str, case, rounds: int, repeats: int, threads: int, same_alloc
     # On a shared machine that lends a core to others now and then, the fastest run says more than the middle one.
     row["best_ratio"] = row["ours_best"] / row["peer_best"]
     row["memory_ratio"] = row["ours_megabytes"] / row["peer_megabytes"]
-    row["peer_default_seconds"] = run_side(name, "peer", 1, None, False)["seconds"][0] if case.peer_default else None
+    row["peer_default_seconds"] = None
+    if case.peer_default:
+        row["peer_default_seconds"] = run_side(name, "peer", 1, None, False, peer)["seconds"][0]
     return row
+
+
+def checkout(text: str) -> Path:
+    """The folder of a PaddleSeg checkout, for --peer."""
+    path = Path(text).resolve()
+    if not (path / "paddleseg" / "__init__.py").is_file():
+        raise argparse.ArgumentTypeError(f"{text}: no checkout of PaddleSeg (it has no paddleseg/__init__.py)")
+    return path
+
+
+def version_of(peer: Path | None) -> str:
+    """What the other side is called."""
+    if peer is None:
+        return f"paddleseg {metadata.version('paddleseg')}"
+    told = subprocess.run(["git", "-C", str(peer), "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
+    return f"PaddleSeg {peer.name} {told.stdout.strip()}".strip()
 
 
 def table(rows: list[dict]) -> str:
@@ -87,7 +113,7 @@ def table(rows: list[dict]) -> str:
     return "\n".join(lines)
 
 
-def draw(rows: list[dict], path: Path) -> None:
+def draw(rows: list[dict], path: Path, peer: str) -> None:
     """Bars of both ratios; 1 is the peer."""
     import matplotlib
 
@@ -101,10 +127,11 @@ def draw(rows: list[dict], path: Path) -> None:
     axes.axvline(1, color="#666666", linewidth=1)
     axes.set_yticks(list(places), [row["title"] for row in rows], fontsize=8)
     axes.invert_yaxis()
-    axes.set_xlabel("ours / paddleseg 2.8.0 (less is better)")
+    axes.set_xlabel(f"ours / {peer} (less is better)")
     axes.legend(loc="lower right")
     figure.tight_layout()
-    figure.savefig(path, dpi=110)
+    with new_file(path) as temporary:
+        figure.savefig(temporary, dpi=110)
 
 
 def main() -> None:
@@ -121,20 +148,23 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="OMP_NUM_THREADS of both sides")
     parser.add_argument("--same_allocator", action="store_true", help="the peer, too, keeps memory as paddle_dnl does")
     parser.add_argument("--save_dir", type=Path, default=ROOT / "output" / "benchmarks")
+    parser.add_argument(
+        "--peer", type=checkout, metavar="PATH", help="a checkout of PaddleSeg; default: the installed one"
+    )
     args = parser.parse_args()
     unknown = [name for name in args.cases if name not in CASES]
     if unknown:
         parser.error(f"no case {', '.join(unknown)}; there are {', '.join(CASES)}")
-    args.save_dir.mkdir(parents=True, exist_ok=True)
-    rows = []
+    rows, peer = [], version_of(args.peer)
     for name in args.cases or CASES:
-        rows.append(compare(name, CASES[name], args.rounds, args.repeats, args.threads, args.same_allocator))
+        rows.append(compare(name, CASES[name], args.rounds, args.repeats, args.threads, args.same_allocator, args.peer))
         print(table(rows[-1:]).splitlines()[-1], flush=True)
         # After every case: what took half an hour is not lost when a later one fails.
-        text = f"{machine()}, {args.threads} threads, medians of {args.rounds} x {args.repeats}\n\n{table(rows)}\n"
-        (args.save_dir / "results.md").write_text(text)
-        (args.save_dir / "results.json").write_text(json.dumps({"machine": machine(), "rows": rows}, indent=1))
-        draw(rows, args.save_dir / "ratios.png")
+        text = f"{machine()}, {args.threads} threads, peer {peer}, medians of {args.rounds} x {args.repeats}\n\n{table(rows)}\n"
+        write_text(args.save_dir / "results.md", text)
+        content = {"machine": machine(), "peer": peer, "rows": rows}
+        write_text(args.save_dir / "results.json", json.dumps(content, indent=1))
+        draw(rows, args.save_dir / "ratios.png", peer)
     print(f"\n{text}")
 
 

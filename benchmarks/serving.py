@@ -244,6 +244,7 @@ def main() -> None:
         return _engine_worker(args.model, args.engine_alone, args.seconds)
     import paddle_dnl  # noqa: F401  first: zlib before paddle
     from paddle_dnl.deployment.runtime.deploy_config import read_deploy_config
+    from paddle_dnl.files.atomic import write_text
     from paddle_dnl.profile.measuring import machine
 
     files = read_deploy_config(args.model)
@@ -254,11 +255,10 @@ def main() -> None:
         "machine": machine(),
         "threads": os.environ.get("OMP_NUM_THREADS", "unset"),
     }
-    args.save_dir.mkdir(parents=True, exist_ok=True)
     head = f"{found['machine']}, OMP_NUM_THREADS={found['threads']}, {args.clients} clients, {args.seconds:g} s"
     text = f"{head}\n\n{table(found)}\n"
-    (args.save_dir / "serving.json").write_text(json.dumps(found, indent=1))
-    (args.save_dir / "serving.md").write_text(text)
+    write_text(args.save_dir / "serving.json", json.dumps(found, indent=1))
+    write_text(args.save_dir / "serving.md", text)
     print(text)
 
 

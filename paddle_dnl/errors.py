@@ -54,10 +54,14 @@ class DistributedError(PaddleDnlError):
     """The processes of a run do not find each other, differ, or one of them is waited for in vain."""
 
 
+# Modules through which a command line of this package ends with --help or wrong flags.
+_PARSERS = ("argparse", "_sitebuiltins", "pydantic_settings", "typing")
+
+
 def exit_of_component(error: SystemExit) -> str | None:
     """Where code of others ended the program, such as `exit(1) in net.py, line 7`; None where this package or argparse did."""
     frames = [(frame, line) for frame, line in traceback.walk_tb(error.__traceback__)]
-    while frames and frames[-1][0].f_globals.get("__name__") in ("argparse", "_sitebuiltins"):
+    while frames and frames[-1][0].f_globals.get("__name__", "").split(".")[0] in _PARSERS:
         frames.pop()
     if not frames or frames[-1][0].f_globals.get("__name__", "").split(".")[0] == __package__:
         return None

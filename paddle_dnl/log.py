@@ -22,6 +22,8 @@ class _StdoutHandler(logging.Handler):
         try:
             tqdm.write(self.format(record), file=sys.stdout)
             sys.stdout.flush()
+        except OSError:  # a full disk, or a reader that has gone: the work goes on, and `cli._run` says it at the end
+            pass
         except Exception:
             self.handleError(record)
 

@@ -6,7 +6,7 @@ from paddle_dnl.errors import UsageError
 # By the extra of the package's metadata, or by the library.
 LIBRARIES = {
     "onnx": ("paddle2onnx", "onnx", "onnxruntime", "ml-dtypes"),
-    "serving": ("fastapi", "uvicorn", "pydantic-settings", "prometheus-client", "python-multipart", "psutil"),
+    "serving": ("fastapi", "uvicorn", "pydantic-settings", "prometheus-client", "python-multipart"),
     "cityscapes": ("cityscapesscripts",),
     "completion": ("argcomplete",),
     "data": ("pycocotools",),
@@ -18,6 +18,7 @@ LIBRARIES = {
     "charts": ("matplotlib",),
     "paddle": ("paddlepaddle",),
     "onnxruntime": ("onnxruntime",),
+    "openvino": ("openvino",),
 }
 
 # Module -> row, for imports that whole modules need at their top.

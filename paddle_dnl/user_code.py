@@ -67,6 +67,7 @@ def is_loaded(name: str) -> bool:
 
 
 def _file_of(module: ModuleType) -> str | None:
+    """The resolved path of a module's source; None where it has none."""
     file = getattr(module, "__file__", None)
     return str(Path(file).resolve()) if isinstance(file, str) and file.endswith(".py") else None
 
@@ -154,3 +155,13 @@ def import_for_config(config: dict, path: str, named: list[str], is_trusted: boo
             )
     if named or in_file:
         config[KEY] = list(dict.fromkeys([*in_file, *named]))
+
+
+def import_for_export(named: list[str]) -> None:
+    """Imports what the command line names for an exported folder: files and modules, looked for in the working directory.
+
+    Raises:
+        ConfigError: see `import_modules`.
+    """
+    check_names(named, "--custom_imports")
+    import_modules(absolute_files(named, Path()), [Path()], "--custom_imports")

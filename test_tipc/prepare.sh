@@ -19,7 +19,7 @@ python=$(sed -n 's/^python:\([^:]*\).*/\1/p' "$config" | head -n 1)
 data=test_tipc/data/mini_cityscapes
 # Made anew each time: modes differ in the number of pictures, and the folder is nobody else's.
 rm -rf "$data"
-$python -m paddle_dnl.cli.mini_cityscapes --out "$data" --train "$train" --val "$val" --size 512x256 --seed 0
+$python -m paddle_dnl.cli.data.mini_cityscapes --out "$data" --train "$train" --val "$val" --size 512x256 --seed 0
 $python tools/data/convert_cityscapes.py --cityscapes_path "$data" --num_workers 2
 $python tools/data/create_dataset_list.py "$data" --type cityscapes --separator ","
 if [ "$mode" = whole_infer ]; then

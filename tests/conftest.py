@@ -15,7 +15,24 @@ configure_process()
 
 import paddle  # noqa: E402
 import pytest  # noqa: E402
-from fault_counts import count_fault, pytest_addoption, pytest_terminal_summary  # noqa: E402,F401
+
+
+def pytest_addoption(parser):
+    """The options of this suite."""
+    parser.addoption("--paddleseg", metavar="PATH", type=Path, help="checkout of PaddleSeg to compare with")
+
+
+def pytest_configure(config):
+    """Puts the checkout before the installed package, also for programs that tests start."""
+    checkout = config.getoption("--paddleseg")
+    if checkout is None:
+        return
+    if not (checkout / "paddleseg" / "__init__.py").is_file():
+        raise pytest.UsageError(f"--paddleseg {checkout}: no checkout of PaddleSeg (it has no paddleseg/__init__.py)")
+    sys.path.insert(0, str(checkout.resolve()))
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(checkout.resolve()), before)))
+
 
 # Where PaddleSeg is not installed (`make test-core`), files that import it are not collected; single tests that do have the
 # mark `paddleseg`.

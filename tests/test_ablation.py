@@ -5,6 +5,8 @@ import importlib.util
 import json
 from pathlib import Path
 
+from paddle_dnl.errors import DataError, UsageError
+
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -64,7 +66,7 @@ def test_only_the_tables_of_the_page_change(ablation, tmp_path):
     assert "old" not in text and text.startswith("a\n") and "\nb\n" in text and text.endswith("\nc\n")
     assert text.count("| DNL |") == 2 and json.loads((tmp_path / "page.json").read_text()) == RESULTS
     page.write_text("no marks")
-    with pytest.raises(SystemExit, match="scores"):
+    with pytest.raises(UsageError, match="scores"):
         ablation.write_report(RESULTS, page)
 
 
@@ -88,8 +90,12 @@ def test_finished_steps_are_passed_over_and_other_configurations_refused(ablatio
     assert again.result["miou"] == 0.25 and again.result["iters"] == 200
     changed = json.loads(one.result_path.read_text())
     one.result_path.write_text(json.dumps({**changed, "config": "other"}))
-    with pytest.raises(SystemExit):
+    with pytest.raises(UsageError, match="another configs/ablation/dnl.yml"):
         ablation.Run("dnl", 3, tmp_path)
+    for odd in ("", "[]", '{"miou": 1}', "{"):
+        one.result_path.write_text(odd)
+        with pytest.raises(DataError, match="result.json"):
+            ablation.Run("dnl", 3, tmp_path)
 
 
 def test_the_page_in_the_documentation_has_the_marks(ablation):

@@ -168,7 +168,7 @@ def test_commands_parse():
 
 def _cli_of(program: str):
     """The module that parses the flags of a program, where it is not the program itself."""
-    named = re.search(r'run\("(paddle_dnl\.cli\.\w+)"', _source_of(program).read_text(encoding="utf-8"))
+    named = re.search(r'run\("(paddle_dnl\.cli\.[\w.]+)"', _source_of(program).read_text(encoding="utf-8"))
     return importlib.import_module(named[1]) if named else None
 
 

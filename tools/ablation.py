@@ -12,17 +12,21 @@ says so and stops.
 import argparse
 import hashlib
 import json
-import os
 import re
 import shlex
 import statistics
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "tools")]
+
+from paddle_dnl.cli._run import run as run_program  # noqa: E402
+from paddle_dnl.errors import DataError, UsageError  # noqa: E402
+from paddle_dnl.files.atomic import write_text  # noqa: E402
+
+from quickstart import run  # noqa: E402
 
 # In the order of the paper's argument.
 VARIANTS = {
@@ -39,22 +43,15 @@ STAGES = ("train", "evaluate", "statistics", "report")
 QUERIES, BOUNDARY_WIDTH = 64, 2
 
 
-def run(command: str) -> str:
-    """Runs one step and returns its output. Ends the program when the step fails."""
-    print(f"$ {command}", flush=True)
-    process = subprocess.run(
-        [sys.executable, *shlex.split(command)[1:]],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env=dict(os.environ),
-    )
-    if process.returncode:
-        print(process.stdout[-4000:], file=sys.stderr)
-        print(f"The step failed with exit status {process.returncode}: {command}", file=sys.stderr)
-        sys.exit(process.returncode)
-    return process.stdout
+def _read_result(path: Path) -> dict:
+    """What an earlier call has stored; empty where there is nothing."""
+    try:
+        result = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    except ValueError as error:
+        raise DataError(f"{path}: is no result of this program ({error}); remove it") from error
+    if not isinstance(result, dict) or (path.exists() and "config" not in result):
+        raise DataError(f"{path}: is no result of this program; remove it")
+    return result
 
 
 class Run:
@@ -66,18 +63,14 @@ class Run:
         self.folder = save_dir / f"{variant}_seed{seed}"
         self.weights = self.folder / "model.pdparams"
         self.result_path = self.folder / "result.json"
-        self.result = json.loads(self.result_path.read_text()) if self.result_path.exists() else {}
+        self.result = _read_result(self.result_path)
         self.iters, self.fingerprint = _fingerprint(self.config)
         if self.result and self.result["config"] != self.fingerprint:
-            print(f"{self.folder} was made with another {self.config}; remove it to train anew", file=sys.stderr)
-            sys.exit(1)
+            raise UsageError(f"{self.folder} was made with another {self.config}; remove it to train anew")
 
     def _keep(self, **values) -> None:
         self.result = {"config": self.fingerprint, "variant": self.variant, "seed": self.seed, **self.result, **values}
-        self.folder.mkdir(parents=True, exist_ok=True)
-        temporary = self.result_path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(self.result, indent=1) + "\n")
-        temporary.replace(self.result_path)
+        write_text(self.result_path, json.dumps(self.result, indent=1) + "\n")
 
     def train(self) -> None:
         """Trains to the last iteration. No checkpoint is chosen by its score: the last one counts."""
@@ -173,14 +166,14 @@ def write_report(results: list[dict], page: Path) -> None:
     for name, table in (("scores", score_table(results)), ("statistics", statistics_table(results))):
         begin, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->"
         if text.count(begin) != 1 or text.count(end) != 1:
-            sys.exit(f"{page} must hold the lines '{begin.strip()}' and '{end}' once")
+            raise UsageError(f"{page} must hold the lines '{begin.strip()}' and '{end}' once")
         text = text[: text.index(begin) + len(begin)] + "\n" + table + "\n" + text[text.index(end) :]
-    page.write_text(text, encoding="utf-8")
-    page.with_suffix(".json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    write_text(page, text, own=True)
+    write_text(page.with_suffix(".json"), json.dumps(results, indent=1) + "\n", own=True)
     print(f"{len(results)} runs: {page} and {page.with_suffix('.json').name}")
 
 
-def main() -> None:
+def main(argv=None) -> int:
     """Runs the stages, seed after seed, so that an interrupted experiment compares all variants on equal terms."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--save_dir", default="output/ablation", help="folder of the runs")
@@ -188,7 +181,7 @@ def main() -> None:
     parser.add_argument("--variants", nargs="+", choices=tuple(VARIANTS), default=list(VARIANTS))
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=list(STAGES))
     parser.add_argument("--report", default="docs/ablation.md", help="page whose tables are written")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     save_dir = (ROOT / args.save_dir).resolve()
     runs = [Run(variant, seed, save_dir) for seed in args.seeds for variant in args.variants]
     for one in runs:
@@ -196,8 +189,9 @@ def main() -> None:
             if stage in args.stages and (needed is None or needed in one.result):
                 getattr(one, stage)()
     if "report" in args.stages:
-        write_report([one.result for one in runs if "miou" in one.result], ROOT / args.report)
+        write_report([one.result for one in runs if "miou" in one.result], (ROOT / args.report).resolve())
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    run_program("ablation")

@@ -8,8 +8,13 @@ what makes a code base hard to find one's way in.
 import argparse
 import ast
 import statistics
+import sys
 from collections import Counter, defaultdict
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from paddle_dnl.cli._run import run  # noqa: E402
 
 PACKAGE = "paddle_dnl"
 
@@ -68,11 +73,11 @@ def single_caller_helpers(trees: dict[str, ast.Module]) -> tuple[list[str], int]
     return sorted(place for place, node in defined.items() if named[node.name] == 1), total
 
 
-def main() -> None:
-    """Prints the figures."""
+def main(argv=None) -> int:
+    """Prints the figures; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("root", nargs="?", type=Path, default=Path(__file__).resolve().parent.parent)
-    root = parser.parse_args().root
+    root = parser.parse_args(argv).root
     trees = parse(root)
     files = [path for path in sorted((root / PACKAGE).rglob("*.py")) if path.read_text(encoding="utf-8").strip()]
     lines = sorted(len(path.read_text(encoding="utf-8").splitlines()) for path in files)
@@ -84,7 +89,8 @@ def main() -> None:
     print(f"import depth {len(longest)}: {' -> '.join(name.removeprefix(PACKAGE + '.') for name in longest)}")
     helpers, total = single_caller_helpers(trees)
     print(f"single-caller private functions {len(helpers)} of {total} ({len(helpers) / total:.1%})")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    run("code_metrics")

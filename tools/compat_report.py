@@ -13,7 +13,6 @@ docs/compatibility.md. The exit status is 1 where a file that PaddleSeg builds i
 import argparse
 import importlib
 import json
-import os
 import sys
 import tempfile
 from pathlib import Path
@@ -23,6 +22,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import paddle_dnl  # noqa: E402,F401,I001  first: it loads zlib before paddle
 
 import compat_stages as stages  # noqa: E402
+from paddle_dnl.cli._run import run  # noqa: E402
+from paddle_dnl.files.atomic import write_text  # noqa: E402
 
 
 def parse_args(argv=None) -> argparse.Namespace:
@@ -172,10 +173,10 @@ def main(argv=None) -> int:
             results["chain"][model] = found = chain(path, tuple(args.size), args.seconds)
             print(f"{model} ({path.name}): {found}", file=sys.stderr, flush=True)
     if args.json:
-        args.json.write_text(json.dumps(results, indent=1) + os.linesep)
+        write_text(args.json, json.dumps(results, indent=1) + "\n")
     print(describe(results))
     return int(any((r["load"] or r["build"]) and not r["theirs"] for r in results["build"].values()))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run("compat_report")

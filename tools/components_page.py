@@ -12,8 +12,10 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from paddle_dnl import optim, registry  # noqa: E402
+from paddle_dnl.cli._run import run  # noqa: E402
 from paddle_dnl.config import checks  # noqa: E402
-from paddle_dnl.errors import ConfigError  # noqa: E402
+from paddle_dnl.errors import ConfigError, DataError  # noqa: E402
+from paddle_dnl.files.atomic import write_text  # noqa: E402
 
 import paddle  # noqa: E402
 
@@ -37,6 +39,8 @@ TOP_LEVEL = {
     "custom_imports": "modules that register components, imported with `--trust_config`",
     "print_mem_info": "log the memory in use (`true` or `false`), as the flag of this name",
     "log_ranks": "processes that write log lines, as the flag of this name",
+    "class_weights": "`auto` (median frequency over frequency of the training labels, within 0.1 to 10) or a number per class",
+    "freeze": "`backbone`, `{stages: N}` (the stem and N stages) or names of layers: no learning, fixed batch statistics",
     "_base_": "a file, or a list, whose values this one changes; `_inherited_: false` in a section drops what it would inherit",
 }
 TEST_CONFIG = {
@@ -51,6 +55,7 @@ TEST_CONFIG = {
     "align_corners": "how scores are resized to the picture",
     "auc_roc": "area under the ROC curve too",
     "batch_size": "pictures at once, of one size",
+    "use_multilabel": "masks as labels, one per class (`true` or `false`), as the flag of this name",
     "while_training": "keys of this table that apply during training only",
 }
 OF_OPTIMIZERS = dict.fromkeys(
@@ -260,16 +265,19 @@ def make_page() -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
-def main() -> None:
+def main(argv=None) -> int:
+    """Writes the page, or compares it; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing; fail when the page is not current")
+    args = parser.parse_args(argv)
     text = make_page()
-    if parser.parse_args().check:
+    if args.check:
         if PAGE.read_text(encoding="utf-8") != text:
-            raise SystemExit(f"{PAGE}: not current; run python tools/components_page.py")
-        return
-    PAGE.write_text(text, encoding="utf-8")
+            raise DataError(f"{PAGE}: not current; run python tools/components_page.py")
+        return 0
+    write_text(PAGE, text, own=True)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    run("components_page")

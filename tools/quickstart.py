@@ -18,6 +18,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from paddle_dnl.cli._run import run as run_program  # noqa: E402
+from paddle_dnl.errors import PaddleDnlError  # noqa: E402
 from paddle_dnl.files.atomic import write_text  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -32,7 +33,7 @@ def commands(out: str) -> list[tuple[str, str]]:
     return [
         (
             "generate street scenes",
-            f"python -m paddle_dnl.cli.mini_cityscapes --out {DATA} --train 160 --val 24 --size {SIZE} --seed 0",
+            f"python -m paddle_dnl.cli.data.mini_cityscapes --out {DATA} --train 160 --val 24 --size {SIZE} --seed 0",
         ),
         (
             "convert polygons to label pictures",
@@ -66,8 +67,20 @@ def commands(out: str) -> list[tuple[str, str]]:
     ]
 
 
+class StepFailed(PaddleDnlError):
+    """A step, which has said why, ended with a status other than 0; the program ends with the same."""
+
+    def __init__(self, command: str, status: int):
+        super().__init__(f"this step failed with exit status {status}: {command}")
+        self.exit_status = status if status > 0 else 128 - status
+
+
 def run(command: str) -> str:
-    """Runs one step with its output shown; returns that output. Ends the program when the step fails."""
+    """Runs one step with its output shown; returns that output.
+
+    Raises:
+        StepFailed: it failed.
+    """
     print(f"\n$ {command}", flush=True)
     words = shlex.split(command)
     process = subprocess.Popen(
@@ -83,8 +96,7 @@ def run(command: str) -> str:
         process.wait()
         raise
     if process.wait():
-        print(f"The step failed with exit status {process.returncode}: {command}", file=sys.stderr)
-        sys.exit(process.returncode if process.returncode > 0 else 128 - process.returncode)
+        raise StepFailed(command, process.returncode)
     return "".join(lines)
 
 

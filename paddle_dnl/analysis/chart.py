@@ -29,6 +29,7 @@ def random_row(results: dict[str, dict]) -> dict[str, dict]:
 
 
 def _cell(value: dict | None) -> str:
+    """`mean ± standard error`."""
     if value is None:
         return "-"
     error = "" if value["standard_error"] is None else f" ± {value['standard_error']:.3f}"

@@ -52,6 +52,12 @@ def add_shares(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no_overlay", action="store_true", help="write no added_prediction")
 
 
+def add_multilabel(parser: argparse.ArgumentParser) -> None:
+    """--use_multilabel, of PaddleSeg's programs."""
+    text = "several classes may hold for one pixel: labels are masks side by side, classes are predicted one by one"
+    parser.add_argument("--use_multilabel", action="store_true", help=text)
+
+
 def add_config(parser: argparse.ArgumentParser, help: str = "YAML configuration", **options) -> None:
     """--config, --opts, --custom_imports and --trust_config, of programs that read a configuration with `make_config`.
 

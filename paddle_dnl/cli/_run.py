@@ -25,13 +25,25 @@ def run(module: str, argv: list[str] | None = None) -> None:
     """
     warnings.filterwarnings("ignore", message="No ccache found")
     _open_streams()
-    from paddle_dnl.startup import configure_process, import_guard, termination
+    from paddle_dnl.startup import termination
 
     termination.install()
+    try:
+        status = _status_of(module, argv)
+    except KeyboardInterrupt as error:
+        status = _fail(*termination.describe(getattr(error, "number", signal.SIGINT)))
+    termination.uninstall()
+    _end_in_group(status or 0)
+    sys.exit(status)
+
+
+def _status_of(module: str, argv: list[str] | None) -> int:
+    """Runs a program; every exception but the signals' becomes a line and an exit status."""
     from paddle_dnl import optional
     from paddle_dnl.errors import PaddleDnlError, exit_of_component
     from paddle_dnl.files.caches import provide_home
     from paddle_dnl.files.problems import reason
+    from paddle_dnl.startup import configure_process, import_guard, termination
 
     configure_process()
     provide_home()
@@ -65,15 +77,11 @@ def run(module: str, argv: list[str] | None = None) -> None:
         if place is None:  # argparse: --help, or wrong flags
             raise
         status = _fail(f"a component ended the program: {place}", 1)
-    except KeyboardInterrupt as error:
-        status = _fail(*termination.describe(getattr(error, "number", signal.SIGINT)))
     except Exception as error:
         if _has_lost_others(error):
             _end_in_group(1)
         status = _defect(error)
-    termination.uninstall()
-    _end_in_group(status or 0)
-    sys.exit(status)
+    return status
 
 
 def _has_work(under_launch: str) -> bool:

@@ -5,10 +5,7 @@ import argparse
 import shlex
 
 from paddle_dnl.cli import _arguments
-from paddle_dnl.errors import UsageError
-
-# Models of ours whose graph has one size; the others have `dynamic_safe`.
-FIXED_SIZE = ("DNLNet", "SemanticFPN", "DGMN2SETR")
+from paddle_dnl.errors import ExportError, UsageError
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -17,9 +14,21 @@ def make_parser() -> argparse.ArgumentParser:
     _arguments.add_config(parser)
     parser.add_argument("--model_path", help=".pdparams or .safetensors file of trained weights")
     parser.add_argument("--save_dir", default="./output/inference_model", help="folder of the exported model")
-    parser.add_argument("--input_shape", nargs=4, type=int, metavar=("N", "C", "H", "W"), help="fixed input size")
+    parser.add_argument(
+        "--input_shape",
+        nargs=4,
+        type=int,
+        metavar=("N", "C", "H", "W"),
+        help="input size, -1 where it is free; default: every batch and size, where the graph then computes the model",
+    )
     parser.add_argument("--format", choices=("paddle", "onnx"), default="paddle", help="onnx: model.onnx as well")
     parser.add_argument("--output_op", choices=("argmax", "softmax", "none"), default="argmax")
+    parser.add_argument(
+        "--allow_random",
+        action="store_true",
+        help="export a model that is random in evaluation, compared within its spread",
+    )
+    parser.add_argument("--for_fd", action="store_true", help="the names of FastDeploy and PaddleX: inference.yml, ...")
     return parser
 
 
@@ -28,39 +37,15 @@ def parse_args(argv=None) -> argparse.Namespace:
     return make_parser().parse_args(argv)
 
 
-def _refuse_free_size(args: argparse.Namespace) -> None:
-    """Says within a moment, before Paddle is imported, which command exports a model that needs a fixed size.
-
-    Raises:
-        ExportError: a model of ours with attention over all positions, and no size.
-        ConfigError: a configuration that cannot be read.
-    """
-    from paddle_dnl.config.overrides import apply_overrides
-    from paddle_dnl.config.reading import read_config
-    from paddle_dnl.errors import ExportError
-
-    if args.input_shape and -1 not in args.input_shape:
-        return
-    config = read_config(args.config)
-    apply_overrides(config, args.opts or [])
-    model = config.get("model")
-    name = model.get("type") if isinstance(model, dict) else None
-    if name not in FIXED_SIZE:
-        return
+def _command(args: argparse.Namespace, config) -> str:
+    """The same export for one size: the batch that was given, and the training's crop."""
     batch = next((size for size in args.input_shape or () if size > 0), 1)
-    width, height = _trained_size(config)
-    given = f"{args.input_shape} leaves sizes free" if args.input_shape else "is missing"
-    raise ExportError(
-        f"--input_shape {given}, and {name} is exported for one size; run\n"
+    width, height = _trained_size(config.dic)
+    channels = (config.train_dataset_cfg or {}).get("img_channels", 3)
+    return (
         f"python export.py --config {shlex.quote(args.config)} --model_path {shlex.quote(args.model_path)} "
-        f"--save_dir {shlex.quote(args.save_dir)} --input_shape {batch} {_channels(config)} {height} {width}"
+        f"--save_dir {shlex.quote(args.save_dir)} --input_shape {batch} {channels} {height} {width}"
     )
-
-
-def _channels(config: dict) -> int:
-    """Of the training images."""
-    dataset = config.get("train_dataset")
-    return dataset.get("img_channels", 3) if isinstance(dataset, dict) else 3
 
 
 def _trained_size(config: dict) -> tuple[int, int]:
@@ -94,28 +79,32 @@ def main(argv=None) -> int:
     """Exports and verifies; returns the exit status."""
     args = parse_args(argv)
     model_path = _arguments.require_model_path(args)
-    _refuse_free_size(args)
     _arguments.select_device("cpu")
     config = _arguments.make_config(args)
     from paddle_dnl.data.classes import classes_of_config
     from paddle_dnl.data.image_format import ImageFormat
     from paddle_dnl.data.label_rule import label_rule
     from paddle_dnl.deployment.export.exporter import export_model
+    from paddle_dnl.deployment.export.shapes import FreeSizeError
     from paddle_dnl.models.build import build_model
 
-    image_format = ImageFormat.of(config.val_dataset_cfg or config.train_dataset_cfg)
-    export_model(
-        build_model(config, pretrained=model_path),
-        args.save_dir,
-        input_shape=args.input_shape,
-        output_op=args.output_op,
-        transforms=_transforms(config),
-        image_format=image_format,
-        label_rule=label_rule(config.val_dataset_cfg or config.train_dataset_cfg, "val_dataset"),
-        class_info=classes_of_config(config),
-        with_onnx=args.format == "onnx",
-        inputs=[*config.files, model_path],
-    )
+    try:
+        export_model(
+            build_model(config, pretrained=model_path),
+            args.save_dir,
+            input_shape=args.input_shape,
+            output_op=args.output_op,
+            transforms=_transforms(config),
+            image_format=ImageFormat.of(config.val_dataset_cfg or config.train_dataset_cfg),
+            label_rule=label_rule(config.val_dataset_cfg or config.train_dataset_cfg, "val_dataset"),
+            class_info=classes_of_config(config),
+            allow_random=args.allow_random,
+            with_onnx=args.format == "onnx",
+            for_fd=args.for_fd,
+            inputs=[*config.files, model_path],
+        )
+    except FreeSizeError as error:
+        raise ExportError(f"{error}. For one size run\n{_command(args, config)}") from error
     return 0
 
 

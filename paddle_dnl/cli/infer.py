@@ -25,19 +25,30 @@ def make_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     switch = partial(add_switch, parser)
     add("--config", required=True, help="deploy.yaml of the exported folder, or the folder")
+    add(
+        "--custom_imports",
+        nargs="+",
+        default=[],
+        metavar="MODULE",
+        help="your .py files and modules with transforms of the model",
+    )
     add("--image_path", required=True, help="image, folder, .txt list, pattern with *, video, or camera number")
     add("--batch_size", type=int, default=1)
     add("--save_dir", default="./output", help="folder of the label pictures")
     add("--device", choices=DEVICES, help="default: gpu where Paddle Inference has one, else cpu")
-    add("--engine", choices=("paddle", "onnxruntime", "auto"), default="paddle")
+    add("--engine", choices=("paddle", "onnxruntime", "openvino", "auto"), default="paddle")
     switch("--use_trt", False, "TensorRT on GPU (not verified on any machine yet)")
     add(
-        "--precision", choices=("fp32", "fp16", "int8"), default="fp32", help="on CPU fp32, or int8 (tools/quantize.py)"
+        "--precision",
+        choices=("fp32", "fp16", "bf16", "int8", "fastest"),
+        default="fp32",
+        help="on CPU also int8 (tools/quantize.py), bf16 (openvino), or fastest: what the folder's images verified",
     )
     add("--min_subgraph_size", type=int, default=3)
     switch("--enable_auto_tune", False, "collect shapes for TensorRT first")
     add("--auto_tuned_shape_file", help="shapes for TensorRT; written by --enable_auto_tune")
     add("--cpu_threads", type=int, help="default OMP_NUM_THREADS, else one per core")
+    add("--streams", type=int, help="openvino: batches or tiles at the same time; default 1")
     switch("--enable_mkldnn", False, "oneDNN; only where the export verified it")
     switch("--benchmark", False, "time the engine on the first image too")
     add("--model_name", default="", help="name shown by --benchmark")
@@ -78,7 +89,7 @@ def parse_args(argv=None) -> argparse.Namespace:
 
 
 def _check(args: argparse.Namespace) -> None:
-    for name in ("batch_size", "cpu_threads", "min_subgraph_size", "max_pixels", "max_frames"):
+    for name in ("batch_size", "cpu_threads", "min_subgraph_size", "max_pixels", "max_frames", "streams"):
         value = getattr(args, name)
         if value is not None and value < 1:
             raise UsageError(f"--{name} must be at least 1, got {value}")
@@ -86,16 +97,16 @@ def _check(args: argparse.Namespace) -> None:
         raise UsageError("--use_trt and --enable_auto_tune need --device gpu")
     if args.device == "cpu" and args.precision == "int8":
         if args.engine == "paddle":
-            raise UsageError("--precision int8 on a CPU is run by ONNX Runtime; add --engine onnxruntime (or auto)")
-    elif args.precision != "fp32" and not args.use_trt:
+            raise UsageError(
+                "--precision int8 on a CPU is run by ONNX Runtime and OpenVINO; add --engine onnxruntime, openvino or auto"
+            )
+    elif args.device == "cpu" and args.precision in ("bf16", "fastest"):
+        if args.engine not in ("openvino", "auto") and args.precision == "bf16":
+            raise UsageError("--precision bf16 on a CPU is run by OpenVINO; add --engine openvino (or auto)")
+    elif args.precision != "fp32" and not args.use_trt and args.engine != "openvino":
         raise UsageError(f"--precision {args.precision} is for --use_trt True; without TensorRT leave it fp32")
     if Path(args.save_dir).exists() and not Path(args.save_dir).is_dir():
         raise UsageError(f"--save_dir {args.save_dir}: is a file; give a folder")
-
-
-def _engine_options(args: argparse.Namespace) -> dict:
-    names = ("device", "cpu_threads", "enable_mkldnn", "use_trt", "precision", "min_subgraph_size")
-    return {name: getattr(args, name) for name in (*names, "auto_tuned_shape_file")}
 
 
 def _collect_shapes(args: argparse.Namespace, images: list) -> None:
@@ -122,7 +133,17 @@ def _make_predictor(args: argparse.Namespace, is_long: bool):
 
     limits = {"wrong_size": args.wrong_size, "max_pixels": args.max_pixels}
     limits |= {"tile": args.tile, "tile_overlap": args.tile_overlap, "value_range": args.value_range}
-    name, options = resolve_engine(args.engine, read_deploy_config(args.config), EngineOptions(**_engine_options(args)))
+    names = (
+        "device",
+        "cpu_threads",
+        "enable_mkldnn",
+        "use_trt",
+        "precision",
+        "min_subgraph_size",
+        "auto_tuned_shape_file",
+    )
+    asked = EngineOptions(**{name: getattr(args, name) for name in names})
+    name, options = resolve_engine(args.engine, read_deploy_config(args.config), asked)
     if name == "paddle" and is_long:
         return Predictor(args.config, engine=EngineProcess(args.config, name, **asdict(options)), **limits)
     return Predictor(args.config, engine=name, **limits, **asdict(options))
@@ -137,7 +158,7 @@ def _make_job(args: argparse.Namespace, files, inputs: list):
     from paddle_dnl.deployment.runtime.outputs import PictureJob, VideoJob
 
     folder = Path(args.save_dir)
-    colors = files.classes.colors if files.classes else bit_palette(256)
+    colors = files.classes.colors if files.classes else bit_palette(257)[1:]  # PaddleSeg begins with the second
     if is_video(args.image_path):
         for flag in ("save_prob", "shard", "skip_existing", "skip_bad_samples", "no_overlay"):
             if getattr(args, flag):
@@ -210,8 +231,9 @@ def main(argv=None) -> int:
     args = parse_args(argv)
     import warnings
 
+    from paddle_dnl import user_code
     from paddle_dnl.data.video_files import is_video
-    from paddle_dnl.deployment.runtime.deploy_config import FILE_NAME, read_deploy_config
+    from paddle_dnl.deployment.runtime.deploy_config import read_deploy_config
     from paddle_dnl.files.outputs import check_outputs
     from paddle_dnl.log import logger
 
@@ -219,8 +241,9 @@ def main(argv=None) -> int:
 
     # The limit is --max_pixels.
     warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+    user_code.import_for_export(args.custom_imports)
     files = read_deploy_config(args.config)
-    names = (FILE_NAME, files.model, files.params, files.onnx, files.onnx_int8)
+    names = (files.name, files.model, files.params, files.onnx, files.onnx_int8)
     inputs = [files.folder / name for name in names if name]
     job = _make_job(args, files, inputs)
     if not is_video(args.image_path) and not len(job):

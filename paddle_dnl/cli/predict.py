@@ -17,6 +17,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--save_dir", default="./output/result", help="folder of the pictures")
     parser.add_argument("--custom_color", nargs="+", type=int, metavar="N", help="R G B for each class in turn")
     parser.add_argument("--device_id", type=int, help="number of the GPU; default: the launcher's, else 0")
+    _arguments.add_multilabel(parser)
     _arguments.add_augmented(parser, "aug_pred")
     parser.add_argument("--save_prob", **_arguments.SAVE_PROB)
     parser.add_argument("--value_range", **_arguments.VALUE_RANGE)
@@ -42,7 +43,7 @@ def main(argv=None) -> int:
 
         # Without a number Paddle takes the GPU that the launcher gave this rank, else the first.
         paddle.set_device("gpu" if args.device_id is None else f"gpu:{args.device_id}")
-    config = _arguments.make_config(args)
+    config = _arguments.make_config(args, use_multilabel=args.use_multilabel)
     if not config.val_dataset_cfg:
         raise UsageError(f"{args.config} has no val_dataset, whose transforms prepare the images")
     settings = _arguments.test_settings(args, config, "aug_pred")

@@ -207,7 +207,7 @@ def main(argv=None) -> int:
     from paddle_dnl.files.outputs import check_outputs
     from paddle_dnl.log import logger
     from paddle_dnl.startup.environment import describe
-    from paddle_dnl.training.run_folder import config_of
+    from paddle_dnl.training.checkpoints.run_folder import config_of
 
     if args.num_rows < 1 or args.num_worst < 0:
         raise UsageError("--num_rows must be at least 1 and --num_worst at least 0")

@@ -21,6 +21,16 @@ def make_parser() -> argparse.ArgumentParser:
     add("--batch_size", type=int, help="samples per process; replaces the configuration's value")
     add("--learning_rate", type=float, help="replaces the configuration's value")
     add("--pretrained", metavar="FILE", help="start weights of the backbone in any format that can be converted")
+    add("--finetune", metavar="FILE", help="start from a trained model; layers for other classes start anew")
+    add("--num_classes", type=int, metavar="N", help="replaces the number of classes of model and datasets")
+    add(
+        "--find_lr",
+        nargs="?",
+        const=100,
+        type=int,
+        metavar="STEPS",
+        help="only look for a learning rate: a short training with a growing rate, its curve in SAVE_DIR/find_lr",
+    )
     add("--from_scratch", action="store_true", help="no start weights, on purpose")
     add("--save_dir", default="./output", help="folder of checkpoints, logs and curves")
     add("--save_interval", type=int, default=1000, help="steps between checkpoints (and evaluations with --do_eval)")
@@ -32,6 +42,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--log_iters", type=int, default=10, help="steps between log lines")
     add("--use_vdl", action="store_true", help="the same as --logger visualdl")
     add("--logger", dest="loggers", nargs="+", choices=LOGGERS, default=[], help="curves and pictures for these too")
+    _arguments.add_multilabel(parser)
     add("--use_ema", action="store_true", help="average the weights and evaluate the average too")
     add("--num_workers", type=int, default=0, help="processes that load data, per rank")
     add("--seed", type=int, help="makes the run reproducible, sample order included")
@@ -60,8 +71,15 @@ def parse_args(argv=None) -> argparse.Namespace:
             raise UsageError(f"--{name} must be at least 1, got {getattr(args, name)}")
     if args.num_workers < 0:
         raise UsageError(f"--num_workers must not be negative, got {args.num_workers}")
-    if args.pretrained and args.from_scratch:
-        raise UsageError("--pretrained and --from_scratch contradict each other: remove one of them")
+    starts = [name for name in ("pretrained", "from_scratch", "finetune") if getattr(args, name)]
+    if len(starts) > 1:
+        raise UsageError(f"--{starts[0]} and --{starts[1]} contradict each other: remove one of them")
+    if args.num_classes is not None and args.num_classes < 2:
+        raise UsageError(f"--num_classes must be at least 2, got {args.num_classes}")
+    if args.find_lr is not None and args.find_lr < 20:
+        raise UsageError(f"--find_lr must be at least 20 steps, got {args.find_lr}")
+    if args.find_lr is not None and args.resume_model:
+        raise UsageError("--find_lr starts anew and does not go with --resume_model")
     if args.early_stop_intervals and not args.do_eval:
         raise UsageError("--early_stop_intervals needs --do_eval")
     exporting = [name for name in ("output_op", "input_shape", "for_fd") if getattr(args, name)]
@@ -80,9 +98,12 @@ def main(argv=None) -> int:
         args,
         learning_rate=args.learning_rate,
         batch_size=args.batch_size,
-        iters=args.iters,
+        iters=args.iters if args.find_lr is None else args.find_lr,
+        finetune=args.finetune,
+        num_classes=args.num_classes,
         pretrained=args.pretrained,
         from_scratch=args.from_scratch,
+        use_multilabel=args.use_multilabel,
     )
     if args.resume_model is None:
         from paddle_dnl.models.build import require_start_weights
@@ -95,9 +116,17 @@ def main(argv=None) -> int:
     if args.do_eval and not config.val_dataset_cfg:
         raise UsageError(f"--do_eval: {args.config} has no val_dataset")
     from paddle_dnl.startup.environment import log_environment
+    from paddle_dnl.training.options import TrainOptions
     from paddle_dnl.training.trainer import train_from_config
 
     log_environment(config)
+    if args.find_lr is not None:
+        from paddle_dnl.training.rate_sweep import RateSweep
+
+        with config.named_in_errors():
+            sweep = RateSweep(config, TrainOptions.of(args))
+        sweep.run()
+        return 0
     train_from_config(config, args)
     return 0
 

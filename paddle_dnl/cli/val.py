@@ -17,6 +17,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--num_workers", type=int, default=0, help="processes that load data")
     parser.add_argument("--batch_size", type=int, help="images at once, of equal size; default: test_config's, else 1")
     _arguments.add_switch(parser, "--auc_roc", None, "also the area under the ROC curve; default: test_config's")
+    _arguments.add_multilabel(parser)
     _arguments.add_augmented(parser, "aug_eval")
     parser.add_argument("--save_dir", help="write scores.json, classes.csv, confusion.csv and .png, images.csv there")
     parser.add_argument("--save_pred", action="store_true", help="with --save_dir: label pictures, pred/NAME.png")
@@ -59,7 +60,7 @@ def main(argv=None) -> int:
     from paddle_dnl.errors import UsageError
 
     _arguments.check_common(args)
-    config = _arguments.make_config(args)
+    config = _arguments.make_config(args, use_multilabel=args.use_multilabel)
     if not config.val_dataset_cfg:
         raise UsageError(f"{args.config} has no val_dataset")
     settings = _arguments.test_settings(args, config, "aug_eval")
@@ -72,6 +73,8 @@ def main(argv=None) -> int:
     for name in ("save_pred", "save_prob", "cityscapes_submission"):
         if getattr(args, name) and not args.save_dir:
             raise UsageError(f"--{name} needs --save_dir")
+    if args.save_dir and settings.get("use_multilabel"):
+        raise UsageError("--save_dir: its files are for one class per pixel; with --use_multilabel leave it out")
     from paddle_dnl.data.check import check_dataset
     from paddle_dnl.distributed import collectives
     from paddle_dnl.evaluation.evaluator import evaluate

@@ -10,7 +10,7 @@ import math
 import reprlib
 
 from paddle_dnl import optim, registry
-from paddle_dnl.config import dataset_values
+from paddle_dnl.config import dataset_values, training_keys
 from paddle_dnl.config.choices import AVERAGES
 from paddle_dnl.errors import ConfigError
 from paddle_dnl.optim.groups import number
@@ -19,10 +19,11 @@ _REQUIRED = ("batch_size", "iters", "train_dataset", "optimizer", "lr_scheduler"
 _OPTIONAL = (
     "val_dataset", "test_config", "to_static_training", "export", "grad_accum_iters", "ema_decay",
     "pretrained_sha256", "start_weights", "custom_imports", "print_mem_info", "log_ranks",
+    "class_weights", "freeze",
 )  # fmt: skip
 _TEST_KEYS = (
     "aug_eval", "scales", "flip_horizontal", "flip_vertical", "is_slide", "crop_size", "stride", "average", "align_corners",
-    "auc_roc", "batch_size", "while_training",
+    "auc_roc", "batch_size", "while_training", "use_multilabel",
 )  # fmt: skip
 # The file that a recipe begins with, where its project publishes it, and the converter's name of that project.
 _START_WEIGHT_KEYS = ("file", "from", "source")
@@ -123,7 +124,7 @@ def _check_start_weights(cls: type, cfg: dict, kind: str, where: str) -> None:
 _SUPPLIED = {
     "model": {"num_classes", "pretrained"},
     "backbone": {"pretrained"},
-    "dataset": {"transforms", "num_classes", "mode"},
+    "dataset": {"transforms", "num_classes"},
     "optimizer": set(),
 }
 
@@ -268,6 +269,10 @@ def _match_datasets(config: dict) -> None:
         raise ConfigError("train_dataset.num_classes: missing")
     if _takes(registry.find(model["type"], "model", "model"), "num_classes"):
         model["num_classes"] = classes
+    for section in ("train_dataset", "val_dataset"):
+        cfg = config.get(section)
+        if cfg and "num_classes" in inspect.signature(registry.find(cfg["type"], "dataset", section)).parameters:
+            cfg.setdefault("num_classes", classes)
     holder, where = model, "model"
     if isinstance(model.get("backbone"), dict):
         holder, where = model["backbone"], "model.backbone"
@@ -282,6 +287,8 @@ def _match_datasets(config: dict) -> None:
     ignored = _of_datasets(config, "ignore_index", "IGNORE_INDEX")
     for i, loss in enumerate(config["loss"]["types"]):
         _set_ignore_index(loss, ignored, f"loss.types.{i}")
+    training_keys.check_class_weights(config.get("class_weights"), config["loss"]["types"], classes)
+    training_keys.check_freeze(config.get("freeze"))
     dataset_values.carry(config, {where.split(".")[0]: value for where, value in ignored.items()}, classes)
 
 

@@ -74,6 +74,7 @@ _IGNORED_KEYS = {
     "weight": "a place for an anchor",
     "uniform_output_enabled": "a switch of PaddleX; export.py writes the inference model",
     "pdx_model_name": "a name for PaddleX",
+    "distill_loss": "read by PaddleSeg's distillation alone",
     "hpi_config_path": "settings of PaddleX's inference",
 }
 
@@ -84,6 +85,11 @@ def _drop_ignored(config: dict) -> None:
         if key in config:
             del config[key]
             logger.warning(f"{key}: ignored ({reason})")
+    for section in ("train_dataset", "val_dataset"):
+        dataset = config.get(section)
+        if isinstance(dataset, dict) and "shuffle" in dataset:
+            del dataset["shuffle"]
+            logger.warning(f"{section}.shuffle: ignored; pictures of the training are always shuffled, others never")
     optimizer = config.get("optimizer")
     rules = optimizer.get("custom_cfg") if isinstance(optimizer, dict) else None
     for i, rule in enumerate(rules if isinstance(rules, list) else []):

@@ -84,14 +84,7 @@ def read_array(content: np.ndarray, path: str | Path, channels: int, max_pixels:
         TooLarge: more pixels than allowed.
         UsageError: tifffile, which reads TIFFs, is not installed.
     """
-    reader = _read_npy if is_npy(content) else _read_tiff
-    image = reader(content, path, channels, max_pixels)
-    if image.dtype.kind not in "uif" or image.size == 0:
-        raise DataError(
-            f"{path}: holds {list(image.shape)} {image.dtype} numbers; a picture has whole numbers or floats"
-        )
-    if image.ndim == 3 and image.shape[2] == 1:
-        image = image[..., 0]
+    image = read_as_stored(content, path, channels, max_pixels)
     bands = 1 if image.ndim == 2 else image.shape[2]
     if bands == 1 and channels == 3:
         return np.repeat(image[..., None], 3, axis=2)
@@ -103,12 +96,32 @@ def read_array(content: np.ndarray, path: str | Path, channels: int, max_pixels:
     return np.ascontiguousarray(image, image.dtype.newbyteorder("="))
 
 
-def _require_size(height: int, width: int, values: int, path, max_pixels: int | None, channels: int) -> None:
-    if max_pixels is not None and (height * width > max_pixels or values > max(4, channels) * max_pixels):
+def read_as_stored(
+    content: np.ndarray, path: str | Path, channels: int | None = None, max_pixels: int | None = None
+) -> np.ndarray:
+    """`read_array` with all bands that there are: `[H, W]`, or `[H, W, C]` with C above 1.
+
+    Args:
+        content, path, max_pixels: see `read_array`.
+        channels: tells the axis of bands in a .npy file; None: the first where it is shorter than both others, else the last.
+    """
+    reader = _read_npy if is_npy(content) else _read_tiff
+    image = reader(content, path, channels, max_pixels)
+    if image.dtype.kind not in "uif" or image.size == 0:
+        raise DataError(
+            f"{path}: holds {list(image.shape)} {image.dtype} numbers; a picture has whole numbers or floats"
+        )
+    if image.ndim == 3 and image.shape[2] == 1:
+        image = image[..., 0]
+    return image
+
+
+def _require_size(height: int, width: int, values: int, path, max_pixels: int | None, channels: int | None) -> None:
+    if max_pixels is not None and (height * width > max_pixels or values > max(4, channels or 0) * max_pixels):
         raise TooLarge(f"{path}: has {width}x{height} pixels, {values} values; allowed are {max_pixels} (--max_pixels)")
 
 
-def _read_npy(content: np.ndarray, path, channels: int, max_pixels: int | None) -> np.ndarray:
+def _read_npy(content: np.ndarray, path, channels: int | None, max_pixels: int | None) -> np.ndarray:
     """An array `[H, W]`, `[H, W, C]` or `[C, H, W]`: the bands come last unless only the first axis has as many as wanted."""
     try:
         stream = io.BytesIO(content.tobytes())
@@ -125,12 +138,14 @@ def _read_npy(content: np.ndarray, path, channels: int, max_pixels: int | None) 
         raise DataError(f"{path}: is not a readable .npy file ({' '.join(str(error).split())[:200]})") from error
     if array.ndim not in (2, 3):
         raise DataError(f"{path}: is an array {list(array.shape)}; a picture is [H, W], [H, W, C] or [C, H, W]")
-    if array.ndim == 3 and array.shape[2] != channels and array.shape[0] == channels:
+    shape = array.shape
+    first = shape[0] < min(shape[1:]) if channels is None else shape[-1] != channels and shape[0] == channels
+    if array.ndim == 3 and first:
         array = np.moveaxis(array, 0, -1)
     return array
 
 
-def _read_tiff(content: np.ndarray, path, channels: int, max_pixels: int | None) -> np.ndarray:
+def _read_tiff(content: np.ndarray, path, channels: int | None, max_pixels: int | None) -> np.ndarray:
     """The first series of a TIFF or GeoTIFF: one page with bands, or pages that are bands."""
     try:
         import tifffile

@@ -32,10 +32,12 @@ class SegmentationDataset(paddle.io.Dataset):
     Attributes:
         classes: names and colours, None where the type says them.
         statistics: what `paddle_dnl.data.check.check_dataset` counted, None before.
+        multilabel: whether labels are masks of which several hold for one pixel, see `paddle_dnl.data.multilabel`.
     """
 
     classes = None
     statistics = None
+    multilabel = False
 
     def __init__(
         self,

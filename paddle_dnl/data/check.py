@@ -22,6 +22,8 @@ _CHUNK = 16  # samples that a process gets at a time
 
 def _look(dataset, pair) -> str | SampleCounts | None:
     """What is wrong with one image and its label, or what they hold; None where there is no label."""
+    if dataset.multilabel:
+        return dataset.look(pair)
     image_path, label_path = pair
     try:
         image = dataset.image_format.read(image_path)
@@ -103,12 +105,6 @@ def _skip(dataset, name: str, problems: dict[int, str]) -> None:
     dataset.file_list = [pair for index, pair in enumerate(dataset.file_list) if index not in problems]
 
 
-def _cache_folder(cache_dir) -> str:
-    if cache_dir:
-        return str(cache_dir)
-    return str(writable_cache(Path(os.environ.get("SEG_HOME", "~/.paddleseg")) / "tmp" / "checked_datasets"))
-
-
 def _recall(note: str) -> DatasetStatistics | None:
     """What an earlier check of the same files counted; None where there was none."""
     try:
@@ -165,7 +161,9 @@ def check_dataset(
     fingerprint, problems = _fingerprint(dataset)
     if problems and not skip_bad:
         _raise(name, list(problems.values()), len(pairs))
-    note = os.path.join(_cache_folder(cache_dir), fingerprint)
+    if not cache_dir:
+        cache_dir = writable_cache(Path(os.environ.get("SEG_HOME", "~/.paddleseg")) / "tmp" / "checked_datasets")
+    note = os.path.join(cache_dir, fingerprint)
     statistics = None if problems else _recall(note)
     if statistics is None:
         there = [index for index in range(len(pairs)) if index not in problems]

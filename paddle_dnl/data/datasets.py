@@ -12,6 +12,7 @@ from pathlib import Path
 from paddle_dnl.data import pascal  # noqa: F401  registers PascalVOC and PascalContext
 from paddle_dnl.data.base_dataset import SegmentationDataset, require_folder, require_mode
 from paddle_dnl.data.classes import named_classes
+from paddle_dnl.data.image_files import in_any_case, walk_files
 from paddle_dnl.data.reading import exceeds_byte
 from paddle_dnl.errors import DataError
 from paddle_dnl.log import logger
@@ -167,11 +168,12 @@ class Cityscapes(SegmentationDataset):
     NUM_CLASSES = 19
     IGNORE_INDEX = 255
     IMG_CHANNELS = 3
+    IMAGE_END = "_leftImg8bit.png"
 
     def __init__(self, transforms, dataset_root, mode="train", edge=False):
         mode = require_mode(mode, ("train", "val", "test"), "Cityscapes")
         root = require_folder(dataset_root, "Cityscapes", _SET_ROOT)
-        images = sorted((root / "leftImg8bit" / mode).glob("*/*_leftImg8bit.png"))
+        images = list(walk_files(root / "leftImg8bit" / mode, (self.IMAGE_END.lower(),), depth=1))
         if not images:
             raise DataError(f"Cityscapes: no images {root / 'leftImg8bit' / mode}/CITY/*_leftImg8bit.png")
         pairs = [(image, self._label_of(root, mode, image)) for image in images]
@@ -186,8 +188,8 @@ class Cityscapes(SegmentationDataset):
 
     @staticmethod
     def _label_of(root: Path, mode: str, image: Path) -> Path:
-        name = image.name.replace("_leftImg8bit.png", "_gtFine_labelTrainIds.png")
-        return root / "gtFine" / mode / image.parent.name / name
+        name = f"{image.name[: -len(Cityscapes.IMAGE_END)]}_gtFine_labelTrainIds.png"
+        return in_any_case(root / "gtFine" / mode / image.parent.name / name)
 
 
 @DATASETS.add_component
@@ -209,10 +211,10 @@ class ADE20K(SegmentationDataset):
         mode = require_mode(mode, ("train", "val"), "ADE20K")
         root = require_folder(dataset_root, "ADE20K", _SET_ROOT)
         part = {"train": "training", "val": "validation"}[mode]
-        images = sorted((root / "images" / part).glob("*.jpg"))
+        images = list(walk_files(root / "images" / part, (".jpg", ".jpeg"), depth=0))
         if not images:
             raise DataError(f"ADE20K: no images {root / 'images' / part}/*.jpg")
-        pairs = [(image, root / "annotations" / part / f"{image.stem}.png") for image in images]
+        pairs = [(image, in_any_case(root / "annotations" / part / f"{image.stem}.png")) for image in images]
         missing = [label for _, label in pairs if not label.is_file()]
         if missing:
             raise DataError(f"ADE20K: {len(missing)} of {len(pairs)} {mode} labels are missing, first {missing[0]}")

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which images a path on the command line means, and the name under which each one's result is stored."""
 
+import functools
 import glob
 import os
 from collections.abc import Iterator
@@ -16,15 +17,20 @@ def is_hidden(name: str) -> bool:
     return name.startswith(".") or name == "__MACOSX"
 
 
-def walk_files(folder: str | Path, endings: tuple[str, ...] = EXTENSIONS) -> Iterator[Path]:
+def walk_files(folder: str | Path, endings: tuple[str, ...] = EXTENSIONS, depth: int | None = None) -> Iterator[Path]:
     """Files below a folder, in the order of their paths, whose names end in one of `endings`, in any case of letters.
 
     Hidden files and folders are left out (`is_hidden`); links to folders are followed, each real folder once. One folder's
     names are held at a time, not all.
+
+    Args:
+        folder: where to begin.
+        endings: in small letters.
+        depth: only files that lie so many folders below, 0 for those in `folder` itself; None for all.
     """
     seen = set()
 
-    def walk(here: Path) -> Iterator[Path]:
+    def walk(here: Path, level: int) -> Iterator[Path]:
         real = os.path.realpath(here)
         if real in seen:  # a link back to where the walk has been
             return
@@ -38,11 +44,35 @@ def walk_files(folder: str | Path, endings: tuple[str, ...] = EXTENSIONS) -> Ite
             raise DataError(f"{here}: cannot be read ({error.strerror})") from error
         for name, is_folder in found:
             if is_folder:
-                yield from walk(here / name)
-            elif name.lower().endswith(endings):
+                if depth is None or level < depth:
+                    yield from walk(here / name, level + 1)
+            elif level == (level if depth is None else depth) and name.lower().endswith(endings):
                 yield here / name
 
-    yield from walk(Path(folder))
+    yield from walk(Path(folder), 0)
+
+
+def in_any_case(path: str | Path) -> Path:
+    """The file itself, or where there is none the one beside it whose name differs in the case of its letters alone.
+
+    Of several, and of none, the path as it was given.
+    """
+    path = Path(path)
+    if path.is_file() or not path.parent.is_dir():
+        return path
+    found = _spellings(path.parent, path.parent.stat().st_mtime_ns).get(path.name.lower(), [])
+    return path.parent / found[0] if len(found) == 1 else path
+
+
+@functools.lru_cache(maxsize=8)
+def _spellings(folder: Path, changed: int) -> dict[str, list[str]]:
+    """Names of files in small letters -> as they are; `changed` keeps an outdated listing from being used."""
+    names: dict[str, list[str]] = {}
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_file():
+                names.setdefault(entry.name.lower(), []).append(entry.name)
+    return names
 
 
 def _lines(path: Path) -> Iterator[str]:

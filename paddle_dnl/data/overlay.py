@@ -56,6 +56,24 @@ def displayed(image: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(image)
 
 
+def overlay_masks(image_bgr: np.ndarray, masks: np.ndarray, colors: Colors, weight: float = 0.6) -> np.ndarray:
+    """The picture with masks laid over each other and outlined, BGR `[H, W, 3]`, uint8; clear where none is.
+
+    Args:
+        image_bgr: `[H, W, 3]`, or what `displayed` makes such a picture of.
+        masks: `[K, H, W]`, 0 or 1.
+        colors: (red, green, blue) of each mask.
+        weight: share of what is below a mask, the rest is its colour.
+    """
+    mixed = displayed(image_bgr).copy()
+    for mask, color in zip(masks.astype(np.uint8), colors, strict=False):
+        inside, bgr = mask.astype(bool), tuple(map(int, color[::-1]))
+        mixed[inside] = np.rint(weight * mixed[inside] + (1 - weight) * np.array(bgr)).astype(np.uint8)
+        contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+        cv2.drawContours(mixed, contours, -1, bgr, 1)
+    return mixed
+
+
 def overlay(image_bgr: np.ndarray, label: np.ndarray, colors: Colors, weight: float = 0.6) -> np.ndarray:
     """The picture with classes laid over it, BGR `[H, W, 3]`, uint8; it stays clear where class 0 is black background.
 

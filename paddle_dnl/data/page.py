@@ -46,6 +46,7 @@ class Section:
 
 
 def _picture(picture: Path | bytes, caption: str) -> str:
+    """A figure that holds its picture as base64."""
     content, kind = (picture, "jpeg") if isinstance(picture, bytes) else (Path(picture).read_bytes(), "png")
     data, text = base64.b64encode(content).decode(), html.escape(caption)
     return f'<figure><img alt="{text}" src="data:image/{kind};base64,{data}"><figcaption>{text}</figcaption></figure>'

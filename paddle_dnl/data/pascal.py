@@ -4,6 +4,7 @@
 from pathlib import Path
 
 from paddle_dnl.data.base_dataset import SegmentationDataset, require_folder, require_mode
+from paddle_dnl.data.image_files import in_any_case
 from paddle_dnl.data.reading import exceeds_byte
 from paddle_dnl.errors import DataError
 from paddle_dnl.registry import DATASETS
@@ -22,7 +23,7 @@ def _names(path: Path, advice: str) -> list[str]:
 
 
 def _pairs(names: list[str], images: Path, labels: Path) -> list[tuple[Path, Path]]:
-    pairs = [(images / f"{name}.jpg", labels / f"{name}.png") for name in names]
+    pairs = [(in_any_case(images / f"{name}.jpg"), in_any_case(labels / f"{name}.png")) for name in names]
     missing = [path for pair in pairs for path in pair if not path.is_file()]
     if missing:
         raise DataError(f"{len(missing)} files are missing, first {missing[0]}")

@@ -87,6 +87,7 @@ class PendingImages:
             logger.info(f"{self._done} images have their results already (--skip_existing); {self._count} to do")
 
     def _all_inputs(self, inputs) -> Iterator[str | Path | None]:
+        """What an output may not replace: pictures and the files that name them."""
         yield from inputs
         for image, _ in self._find():  # also those of other shards
             yield image

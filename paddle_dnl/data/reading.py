@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Images and labels from files, with an error that names the file."""
 
+import importlib.util
 import io
 import os
 import stat
 from pathlib import Path
 
+from paddle_dnl.data import bands
 from paddle_dnl.data.bands import is_npy, is_tiff, read_array, say_sixteen_bits, scale
 from paddle_dnl.data.untrusted import require_bounded
 from paddle_dnl.errors import DataError
@@ -124,6 +126,20 @@ def _decode(content: np.ndarray, path: str | Path, channels: int, flag: int | No
     if found != channels:
         raise DataError(f"{path}: has {found} bands, expected {channels} (img_channels)")
     return cv2.cvtColor(image, cv2.COLOR_BGRA2RGBA) if channels == 4 else image
+
+
+def read_as_stored(path: str | Path) -> np.ndarray:
+    """A picture file in its own numbers and bands, to see what it is: `[H, W]` or `[H, W, C]`.
+
+    Raises:
+        DataError: missing, damaged or no picture.
+    """
+    content = read_bytes(path)
+    if is_npy(content) or (is_tiff(content) and importlib.util.find_spec("tifffile") is not None):
+        return bands.read_as_stored(content, path)
+    grey_or_colour = _decode(content, path, 3)  # turned as EXIF says
+    stored = cv2.imdecode(content, cv2.IMREAD_UNCHANGED)
+    return grey_or_colour[..., 0] if stored is not None and stored.ndim == 2 else grey_or_colour
 
 
 # Pillow reads forty formats; some are lossy, some start other programs.

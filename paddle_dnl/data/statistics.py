@@ -54,12 +54,24 @@ class SampleCounts:
             label: the same in the model's classes, all of them classes or `ignore_index`.
             num_classes, ignore_index: of the dataset.
         """
-        digest = hashlib.blake2b(content, digest_size=12).hexdigest()
         valid = label[label != ignore_index]
         pixels = np.bincount(valid.ravel().astype(np.int64), minlength=num_classes)[:num_classes]
-        numbers = tuple(np.unique(stored)[:257].tolist())
+        return cls.of_pixels(content, image, np.unique(stored), pixels, int(label.size - valid.size))
+
+    @classmethod
+    def of_pixels(cls, content: np.ndarray, image: np.ndarray, numbers: np.ndarray, pixels: np.ndarray, ignored: int):
+        """One sample whose label is counted.
+
+        Args:
+            content: bytes of the image file.
+            image: on the scale 0..255.
+            numbers: that the label file holds, ascending.
+            pixels: of each class, int64 `[K]`.
+            ignored: pixels that do not count.
+        """
+        digest = hashlib.blake2b(content, digest_size=12).hexdigest()
         size, values = (image.shape[1], image.shape[0]), (float(image.min()), float(image.max()))
-        return cls(size, digest, pixels, int(label.size - valid.size), numbers, values)
+        return cls(size, digest, pixels, ignored, tuple(numbers[:257].tolist()), values)
 
 
 @dataclass
@@ -195,14 +207,16 @@ def require_learnable(dataset, where: str, is_training: bool) -> None:
     if statistics is None:
         return
     names = classes_of(dataset).names
-    if statistics.labelled == 0:
-        raise DataError(
-            f"{where}: every pixel of its labels is ignored ({dataset.ignore_index}); there is nothing to learn"
-        )
     if set(statistics.stored) == {0, 255} and dataset.ignore_index == 255:
         raise DataError(
             f"{where}: its labels hold only 0 and 255, and 255 is ignored, so that one class is left and any model is right. "
             "Masks of 0 and 255 must become 0 and 1: `paddle-dnl data import ... --format binary-masks`"
+        )
+    if statistics.labelled == 0:
+        if getattr(dataset, "multilabel", False):
+            raise DataError(f"{where}: none of its masks holds a pixel; there is nothing to learn")
+        raise DataError(
+            f"{where}: every pixel of its labels is ignored ({dataset.ignore_index}); there is nothing to learn"
         )
     for line in summary(statistics, names, where):
         logger.info(line)

@@ -78,6 +78,7 @@ def _require_few_chunks(content: bytes, name: str) -> None:
 
 
 def _require_few_scans(content: bytes, name: str) -> None:
+    """A progressive JPEG of many scans takes minutes per megabyte."""
     # Inside compressed data 0xFF is always followed by 0x00 or a restart marker, so this counts scans (and, at most, bytes of
     # an embedded thumbnail or profile that look like one).
     scans = content.count(b"\xff\xda")

@@ -220,7 +220,13 @@ def _wait_for_all(name: str, what: str) -> None:
 
 
 def all_reduce_sum(array: np.ndarray) -> np.ndarray:
-    """The sum over processes of an int64 array, exact."""
+    """The sum over processes of an array of whole numbers, exact.
+
+    Raises:
+        TypeError: other numbers, which would be cut.
+    """
+    if array.dtype.kind not in "iub":
+        raise TypeError(f"all_reduce_sum: whole numbers only, got {array.dtype}")
     if world_size() == 1:
         return array
     tensor = paddle.to_tensor(np.ascontiguousarray(array, dtype=np.int64))

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from paddle_dnl.data.transforms import ResizeToFit
 from paddle_dnl.distributed import collectives
 from paddle_dnl.errors import DataError, UsageError
+from paddle_dnl.evaluation.options import InferenceOptions
 
 import numpy as np
 import paddle
@@ -35,30 +36,43 @@ class Share(paddle.io.Dataset):
         return sample
 
 
-def at_scales(dataset, scales: Sequence[float]) -> list:
-    """Copies of a dataset that fit the original picture to a scaled frame, sides cut to whole pixels.
+def pyramid(compose, options: InferenceOptions) -> list:
+    """Transforms that fit the original picture to a scaled frame, one `Compose` for each scale, sides cut to whole pixels.
 
-    So mmsegmentation and DGMN2 make their scales. Empty where the dataset has no `ResizeToFit`.
+    So mmsegmentation and DGMN2 make their scales, which they average by `softmax`. Empty where another rule is asked for,
+    for the single scale 1, and where `compose` has no `ResizeToFit`: scales are then made of the network's input.
 
     Raises:
         UsageError: a scale that leaves nothing of the frame.
     """
-    compose = getattr(dataset, "transforms", None)
     steps = getattr(compose, "transforms", ())
-    if not any(isinstance(step, ResizeToFit) for step in steps):
+    fits = any(isinstance(step, ResizeToFit) for step in steps)
+    if not fits or not options.gives_probabilities or options.scales == (1.0,):
         return []
-    copies = []
-    for scale in scales:
-        scaled = copy.copy(dataset)
-        scaled.transforms = copy.copy(compose)
-        scaled.transforms.transforms = [copy.copy(step) for step in steps]
-        for step in scaled.transforms.transforms:
+    found = []
+    for scale in options.scales:
+        scaled = copy.copy(compose)
+        scaled.transforms = [copy.copy(step) for step in steps]
+        for step in scaled.transforms:
             if isinstance(step, ResizeToFit):
                 width, height = step.frame
                 step.frame = (int(width * scale), int(height * scale))
                 if min(step.frame) < 1:
                     raise UsageError(f"scale {scale}: nothing is left of the frame {width}x{height} of ResizeToFit")
-        copies.append(scaled)
+        found.append(scaled)
+    return found
+
+
+def at_scales(dataset, options: InferenceOptions) -> list:
+    """Copies of a dataset whose pictures are of the scales that `pyramid` gives; empty where it gives none.
+
+    Raises:
+        UsageError: see `pyramid`.
+    """
+    copies = []
+    for compose in pyramid(getattr(dataset, "transforms", None), options):
+        copies.append(copy.copy(dataset))
+        copies[-1].transforms = compose
     return copies
 
 
@@ -72,8 +86,8 @@ def _stacked_images(samples: list[dict]) -> dict:
 
 
 def _as_stored(label: np.ndarray) -> np.ndarray:
-    """`[h, w]`; 8 bits stay, which is a quarter to pass between processes and faster to count."""
-    label = label.reshape(label.shape[-2:])
+    """`[h, w]`, or several masks `[K, h, w]`; 8 bits stay, a quarter to pass between processes and faster to count."""
+    label = label if label.ndim == 3 and len(label) > 1 else label.reshape(label.shape[-2:])
     return label if label.dtype == np.uint8 else label.astype(np.int32)
 
 

@@ -5,14 +5,16 @@ import csv
 import io
 import math
 
-from paddle_dnl.evaluation.metrics import Metrics
+from paddle_dnl.evaluation.metrics import Areas, Metrics
 
 import numpy as np
 
 COLUMNS = ("iou", "accuracy", "precision", "recall", "dice", "share")
 
 
-def class_rows(names: tuple[str, ...], confusion: np.ndarray, boundary_iou: np.ndarray | None = None) -> list[dict]:
+def class_rows(
+    names: tuple[str, ...], counts: np.ndarray | Areas, boundary_iou: np.ndarray | None = None
+) -> list[dict]:
     """One dict per class: `name`, the scores of `COLUMNS` and, when given, `boundary_iou`; None for absent classes.
 
     `accuracy` is the share of all pixels that are right about this class (two-class accuracy), `share` its share of the
@@ -20,23 +22,24 @@ def class_rows(names: tuple[str, ...], confusion: np.ndarray, boundary_iou: np.n
 
     Args:
         names: of the classes.
-        confusion: int64 `[K, K]`, row is the label.
+        counts: a confusion matrix, int64 `[K, K]`, row is the label; or areas.
         boundary_iou: `[K]`, see `paddle_dnl.evaluation.boundary`.
     """
-    metrics = Metrics.from_confusion(confusion)
-    right, labelled, predicted = np.diag(confusion), confusion.sum(1), confusion.sum(0)
-    total = confusion.sum()
+    areas = counts if isinstance(counts, Areas) else Areas.of(counts)
+    metrics = Metrics.from_areas(areas)
+    right, labelled, predicted = areas.right, areas.labelled, areas.predicted
+    totals = np.broadcast_to(areas.counted, right.shape)
     rows = []
     for k, name in enumerate(names):
         values = {
             "iou": metrics.class_iou[k],
             "accuracy": float("nan")
             if k in metrics.absent
-            else 1 - (labelled[k] + predicted[k] - 2 * right[k]) / total,
+            else 1 - (labelled[k] + predicted[k] - 2 * right[k]) / totals[k],
             "precision": metrics.class_precision[k],
             "recall": metrics.class_recall[k],
             "dice": metrics.class_dice[k],
-            "share": labelled[k] / total,
+            "share": labelled[k] / totals[k],
         }
         if boundary_iou is not None:
             values["boundary_iou"] = boundary_iou[k]
@@ -45,6 +48,7 @@ def class_rows(names: tuple[str, ...], confusion: np.ndarray, boundary_iou: np.n
 
 
 def _cell(value) -> str:
+    """Four digits, or `-` for an absent class."""
     return value if isinstance(value, str) else "-" if value is None else f"{value:.4f}"
 
 

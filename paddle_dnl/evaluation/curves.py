@@ -99,6 +99,23 @@ def draw_training(scalars: dict[str, tuple[list[int], list[float]]], path: str |
     plt.close(figure)
 
 
+def draw_rates(rates: list[float], losses: list[float], smoothed: np.ndarray, path: str | Path) -> None:
+    """Loss over learning rate on a logarithmic axis, each step and smoothed; written as a PNG."""
+    figure, axes = _axes(8, 3.6)
+    axes.plot(rates, losses, color=_LINE, linewidth=0.8, alpha=0.4, label="step")
+    axes.plot(rates, smoothed, color=_MARK, linewidth=1.8, label="smoothed")
+    axes.set_xscale("log")
+    low, high = min(smoothed), max(smoothed[: max(2, len(smoothed) // 2)])
+    axes.set_ylim(low - 0.3 * (high - low) - 1e-6, high + 0.7 * (high - low) + 1e-6)
+    axes.set_xlabel("learning rate")
+    axes.set_ylabel("training loss")
+    axes.legend(frameon=False)
+    figure.tight_layout()
+    with new_file(path) as temporary:
+        figure.savefig(temporary)
+    plt.close(figure)
+
+
 def draw_class_iou(names: tuple[str, ...], class_iou: np.ndarray, path: str | Path) -> None:
     """Horizontal bars of per-class IoU, best first, with the mean as a line; absent classes (NaN) are left out."""
     present = [(iou, name) for name, iou in zip(names, class_iou, strict=True) if np.isfinite(iou)]

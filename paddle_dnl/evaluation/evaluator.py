@@ -8,11 +8,18 @@ from dataclasses import dataclass
 from paddle_dnl.data.classes import classes_of
 from paddle_dnl.data.loading import load_batches
 from paddle_dnl.distributed import collectives
-from paddle_dnl.errors import DataError
+from paddle_dnl.errors import DataError, UsageError
 from paddle_dnl.evaluation import class_table
 from paddle_dnl.evaluation.batches import Batches, Share, at_scales, collate
-from paddle_dnl.evaluation.inference import evaluating, infer, infer_augmented, infer_pyramid, restore
-from paddle_dnl.evaluation.metrics import Metrics, RocCounts, confusion_matrix
+from paddle_dnl.evaluation.inference import (
+    evaluating,
+    infer,
+    infer_augmented,
+    infer_pyramid,
+    predicted_masks,
+    restore,
+)
+from paddle_dnl.evaluation.metrics import Areas, Metrics, RocCounts, confusion_matrix, mask_counts
 from paddle_dnl.evaluation.options import InferenceOptions
 from paddle_dnl.log import logger, progress
 from paddle_dnl.training import amp
@@ -27,10 +34,11 @@ class EvalResult:
     """What an evaluation found; unpacked, what PaddleSeg's `evaluate` returns."""
 
     metrics: Metrics
-    confusion: np.ndarray
+    confusion: np.ndarray | None  # None where several classes hold for one pixel
     num_images: int
     seconds: float
     auc_roc: float | None = None
+    areas: Areas | None = None
 
     def __iter__(self) -> Iterator:
         """mIoU, accuracy, IoU of each class, precision of each class, kappa."""
@@ -47,6 +55,7 @@ def evaluate(
     precision: str = "fp32",
     amp_level: str = "O1",
     auc_roc: bool = False,
+    use_multilabel: bool = False,
     print_detail: bool = True,
     stop: Callable[[], bool] | None = None,
     observe: Callable | None = None,
@@ -61,10 +70,12 @@ def evaluate(
         batch_size, num_workers: of the loader; images of one batch must agree in size.
         precision, amp_level: see `paddle_dnl.training.amp`.
         auc_roc: also the area under the ROC curve.
+        use_multilabel: several classes hold for one pixel: the label is masks `[K, h, w]`, a class is predicted where the
+            sigmoid of its logit is above 0.5.
         print_detail: write log lines.
         stop: asked before each batch; a rank on which it is true counts no further.
         observe: called for each image of this rank with its index, probabilities or logits `[K, h, w]` (a tensor), whether
-            these are probabilities, prediction `[h, w]` and label `[h, w]`.
+            these are probabilities, prediction `[h, w]` and label `[h, w]` (masks `[K, h, w]` with `use_multilabel`).
         scored: False runs this rank's images without scores, to see whether model, pictures and settings go together.
         inference: fields of `InferenceOptions`, such as `is_slide`, `scales` and `flip_horizontal`. With the average `softmax`
             and a dataset that has `ResizeToFit`, each scale is made from the original picture, as published; otherwise
@@ -81,13 +92,16 @@ def evaluate(
         raise DataError("the dataset to evaluate has no images")
     options = InferenceOptions(**inference)
     began = time.perf_counter()
-    scaled = at_scales(dataset, options.scales) if options.gives_probabilities and options.scales != (1.0,) else []
+    scaled = at_scales(dataset, options)
     precision = amp.effective_precision(precision)
     share = Share(dataset, scaled)
     batches = Batches(len(share), batch_size)
     if print_detail:
         logger.info(f"Start evaluating (total_samples: {len(dataset)}, total_iters: {len(batches)})...")
-    count = _Count(dataset, auc_roc, is_probability=options.gives_probabilities)
+    if use_multilabel and (auc_roc or options.gives_probabilities):
+        raise UsageError("use_multilabel goes with neither auc_roc nor the average softmax: its scores are no softmax")
+    kind = _MaskCount if use_multilabel else _Count
+    count = kind(dataset, auc_roc, is_probability=options.gives_probabilities)
     count.observe, count.indices = observe, iter(share.indices)
     loaded = load_batches(share, batches, collate, num_workers if len(share) else 0, read_ahead=True)
     with evaluating(model):
@@ -163,6 +177,23 @@ class _Count:
                 self.observe(next(self.indices), scores[i], self.is_probability, pred[i], label[i])
 
 
+class _MaskCount(_Count):
+    """What one rank has counted of masks of which several hold for one pixel."""
+
+    def __init__(self, dataset, auc_roc: bool, is_probability: bool):
+        super().__init__(dataset, auc_roc, is_probability)
+        self.confusion = np.zeros((4, self.num_classes), np.int64)
+
+    def add(self, scores: paddle.Tensor, label: np.ndarray) -> None:
+        """Counts `[B, K, h, w]` against masks of that shape."""
+        pred = predicted_masks(scores).numpy()
+        label = label.reshape(pred.shape) if label.ndim == 3 and pred.shape[1] == 1 else label
+        self.confusion += mask_counts(pred, label, self.ignore_index)
+        if self.observe is not None:
+            for i in range(len(label)):
+                self.observe(next(self.indices), scores[i], False, pred[i], label[i])
+
+
 def _log(result: EvalResult, names: tuple[str, ...]) -> None:
     metrics = result.metrics
     auc = "" if result.auc_roc is None else f" Auc_roc: {result.auc_roc:.4f}"
@@ -179,13 +210,16 @@ def _log(result: EvalResult, names: tuple[str, ...]) -> None:
             f"[EVAL] {len(metrics.absent)} classes occur neither in labels nor in predictions and are left out of the "
             f"means: {', '.join(map(str, metrics.absent))}"
         )
-    logger.info(f"[EVAL] Classes: \n{class_table.table_text(class_table.class_rows(names, result.confusion))}")
+    logger.info(f"[EVAL] Classes: \n{class_table.table_text(class_table.class_rows(names, result.areas))}")
 
 
 def _result(count: _Count, images: int, began: float) -> EvalResult:
     """Scores of all ranks' counts."""
-    confusion = collectives.all_reduce_sum(count.confusion)
-    result = EvalResult(Metrics.from_confusion(confusion), confusion, images, time.perf_counter() - began)
+    counts = collectives.all_reduce_sum(count.confusion)
+    areas = Areas(*counts) if isinstance(count, _MaskCount) else Areas.of(counts)
+    confusion = None if isinstance(count, _MaskCount) else counts
+    seconds = time.perf_counter() - began
+    result = EvalResult(Metrics.from_areas(areas), confusion, images, seconds, areas=areas)
     if count.curves is not None:
         count.curves.counts = collectives.all_reduce_sum(count.curves.counts)
         result.auc_roc = count.curves.area()

@@ -182,6 +182,11 @@ def infer_scores(
     return restore(infer(model, image, options), trans_info, options.align_corners)
 
 
+def predicted_masks(logits: paddle.Tensor) -> paddle.Tensor:
+    """Which classes hold for each pixel, bool, of logits of which several may hold: their sigmoid is above 0.5."""
+    return F.sigmoid(logits.astype("float32")) > 0.5
+
+
 @paddle.no_grad()
 def infer_pyramid(
     model: paddle.nn.Layer, images: Iterable[tuple[paddle.Tensor, Sequence]], options: InferenceOptions = WHOLE

@@ -61,6 +61,46 @@ def _ratio(part: np.ndarray, whole: np.ndarray, present: np.ndarray) -> np.ndarr
 
 
 @dataclass
+class Areas:
+    """Pixels of each class, int64 `[K]`.
+
+    Attributes:
+        right: predicted and labelled as the class.
+        predicted, labelled: as the class, among those that count.
+        counted: pixels that count, for all classes together or for each.
+    """
+
+    right: np.ndarray
+    predicted: np.ndarray
+    labelled: np.ndarray
+    counted: np.ndarray | int
+
+    @classmethod
+    def of(cls, confusion: np.ndarray) -> "Areas":
+        """Of an int64 confusion matrix `[K, K]`, row is the label."""
+        return cls(np.diag(confusion), confusion.sum(0), confusion.sum(1), confusion.sum())
+
+
+def mask_counts(pred: np.ndarray, label: np.ndarray, ignore_index: int = 255) -> np.ndarray:
+    """The four fields of `Areas`, int64 `[4, K]`, of masks of which several hold for one pixel.
+
+    Args:
+        pred: bool `[B, K, h, w]`.
+        label: the same shape: 1, 0, or `ignore_index` where the class does not count.
+
+    Raises:
+        DataError: shapes differ, or another number.
+    """
+    if pred.shape != label.shape:
+        raise DataError(f"predicted masks {list(pred.shape)} and label {list(label.shape)} differ in shape")
+    truth, valid = label == 1, label != ignore_index
+    if (valid & ~truth & (label != 0)).any():
+        raise DataError(f"label holds {int(label[valid].max())}; masks are 0 and 1, or {ignore_index} for ignored")
+    found = pred & valid
+    return np.array([part.sum((0, 2, 3), dtype=np.int64) for part in (found & truth, found, truth, valid)])
+
+
+@dataclass
 class Metrics:
     """Scores in [0, 1]; arrays have one entry per class, NaN for absent ones.
 
@@ -84,9 +124,17 @@ class Metrics:
         Raises:
             DataError: it counts no pixel at all.
         """
-        right = np.diag(confusion).astype(np.float64)
-        label_area = confusion.sum(1).astype(np.float64)
-        pred_area = confusion.sum(0).astype(np.float64)
+        return cls.from_areas(Areas.of(confusion))
+
+    @classmethod
+    def from_areas(cls, areas: Areas) -> "Metrics":
+        """All scores, by PaddleSeg's formulas. Where several classes hold for one pixel, `acc` is the share of predictions
+        that are right.
+
+        Raises:
+            DataError: no labelled pixel at all.
+        """
+        right, pred_area, label_area = (x.astype(np.float64) for x in (areas.right, areas.predicted, areas.labelled))
         total = label_area.sum()
         if total == 0:
             raise DataError("no labelled pixel was evaluated; every label is ignored")
@@ -96,7 +144,7 @@ class Metrics:
         observed, chance = right.sum() / total, (pred_area * label_area).sum() / total**2
         return cls(
             miou=float(np.nanmean(iou)),
-            acc=float(observed),
+            acc=float(right.sum() / max(1.0, pred_area.sum())),
             kappa=float((observed - chance) / (1 - chance)) if chance < 1 else float("nan"),
             dice=float(np.nanmean(dice)),
             class_iou=iou,

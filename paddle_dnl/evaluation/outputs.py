@@ -116,7 +116,7 @@ class EvalOutputs:
             about: what was evaluated, such as configuration and weights; stored in scores.json.
         """
         self._boundary.counts = collectives.all_reduce_sum(self._boundary.counts)
-        self._calibration.counts = collectives.all_reduce_sum(self._calibration.counts)
+        self._calibration.counts = sum(collectives.all_gather_object(self._calibration.counts))  # floats
         rows = [row for rows in collectives.all_gather_object(self._rows) for row in rows]
         boundary = self._boundary.iou()
         table = class_table.class_rows(self.classes.names, result.confusion, boundary)

@@ -5,15 +5,17 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from paddle_dnl import registry
-from paddle_dnl.data.classes import classes_of_config
+from paddle_dnl.data.classes import BACKGROUND_COLOR, classes_of_config
 from paddle_dnl.data.image_files import iter_images
 from paddle_dnl.data.image_format import ImageFormat
-from paddle_dnl.data.overlay import Colors, as_label, overlay, save_image, save_label_png
+from paddle_dnl.data.multilabel import join_masks, summed_numbers
+from paddle_dnl.data.overlay import Colors, as_label, overlay, overlay_masks, save_image, save_label_png
 from paddle_dnl.data.pending_images import PendingImages, Shard
 from paddle_dnl.data.probability_files import probability_file
 from paddle_dnl.data.transforms import Compose
 from paddle_dnl.errors import DataError, UsageError
-from paddle_dnl.evaluation.inference import infer_scores
+from paddle_dnl.evaluation.batches import pyramid
+from paddle_dnl.evaluation.inference import infer_pyramid, infer_scores, predicted_masks
 from paddle_dnl.evaluation.options import InferenceOptions
 from paddle_dnl.files.atomic import write_bytes
 from paddle_dnl.log import logger, progress
@@ -50,13 +52,17 @@ def preparation(config, value_range: list[float] | None = None) -> tuple[Compose
     return Compose(transforms, img_channels=image_format.channels), image_format
 
 
-# Label pictures, overlays, and with `save_prob` probabilities.
-FOLDERS = ("pseudo_color_prediction", "added_prediction", "probabilities")
+# Overlays keep the ending of their picture, as PaddleSeg's; others are PNGs.
+_OVERLAY_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
+# Label pictures, overlays, with `save_prob` probabilities, with `use_multilabel` masks.
+FOLDERS = ("pseudo_color_prediction", "added_prediction", "probabilities", "masks")
 
 
 def _write(files: dict[str, Path], picture, scores, colors, save_prob: str | None, is_probability: bool) -> None:
     """The files of one picture, by folder, from its scores `[K, h, w]`; labels last, which say that all is there."""
-    labels, overlays, probabilities = (files.get(folder) for folder in FOLDERS)
+    labels, overlays, probabilities, stored_masks = (files.get(folder) for folder in FOLDERS)
+    if stored_masks:
+        return _write_masks(files, picture, scores, colors)
     label = as_label(paddle.argmax(scores, axis=0).numpy())
     if probabilities:
         found = (scores if is_probability else F.softmax(scores.astype("float32"), axis=0)).numpy()
@@ -64,6 +70,22 @@ def _write(files: dict[str, Path], picture, scores, colors, save_prob: str | Non
     if overlays:
         save_image(overlays, overlay(picture, label, colors))
     save_label_png(labels, label, colors)
+
+
+def _write_masks(files: dict[str, Path], picture, logits, colors) -> None:
+    """The files of one picture whose pixels may belong to several classes, from its logits `[K, h, w]`."""
+    labels, overlays, _, stored = (files.get(folder) for folder in FOLDERS)
+    masks = predicted_masks(logits).numpy().astype("uint8")
+    save_label_png(stored, join_masks(masks), (BACKGROUND_COLOR, (255, 255, 255)))
+    if overlays:
+        save_image(overlays, overlay_masks(picture, masks, colors))
+    save_label_png(labels, as_label(summed_numbers(masks)), (BACKGROUND_COLOR, *colors))
+
+
+def _input(compose: Compose, picture, path: Path) -> tuple[paddle.Tensor, list]:
+    """`[1, C, H, W]` for the network, and what `restore` undoes."""
+    data = compose.picture(picture, path, "val_dataset.transforms")
+    return paddle.to_tensor(data["img"][None]), data["trans_info"]
 
 
 def predict(
@@ -77,7 +99,7 @@ def predict(
     inputs: Iterable[str | Path | None] = (),
     **settings,
 ) -> int:
-    """Predicts every image and writes `pseudo_color_prediction/NAME.png` and `added_prediction/NAME.png`.
+    """Predicts every image and writes `pseudo_color_prediction/NAME.png` and `added_prediction/NAME` with the image's ending.
 
     NAME is the image's path below what `image_path` names; images are read in the dataset's `img_channels` and
     `value_range`, in place of which one may be given.
@@ -119,6 +141,7 @@ def predict_images(
     precision: str = "fp32",
     amp_level: str = "O1",
     save_prob: str | None = None,
+    use_multilabel: bool = False,
     inputs: Iterable[str | Path | None] = (),
     shard: Shard | None = None,
     skip_existing: bool = False,
@@ -126,7 +149,7 @@ def predict_images(
     no_overlay: bool = False,
     **inference,
 ) -> int:
-    """Predicts images and writes `pseudo_color_prediction/NAME.png` and `added_prediction/NAME.png`.
+    """Predicts images and writes `pseudo_color_prediction/NAME.png` and `added_prediction/NAME` with the image's ending.
 
     With `save_prob` also `probabilities/NAME.npz`, see `paddle_dnl.data.probability_files`. `inference` are
     fields of `paddle_dnl.evaluation.options.InferenceOptions`.
@@ -142,6 +165,9 @@ def predict_images(
         skip_bad_samples: leave out images that cannot be read, with a line for each.
         no_overlay: leave `added_prediction` out.
 
+    With `use_multilabel` several classes may hold for one pixel: `masks/NAME.png` has them side by side, as label pictures for
+    training do, and the label picture the sum of their numbers, as PaddleSeg's.
+
     Returns:
         The number of images that were predicted.
 
@@ -151,15 +177,21 @@ def predict_images(
             is not ours; nothing was written.
     """
 
+    wanted = (".png", not no_overlay and ".png", save_prob and ".npz", use_multilabel and ".png")
+    endings = {folder: end for folder, end in zip(FOLDERS, wanted, strict=True) if end}
+
     def results(name: Path) -> dict[str, Path]:
-        endings = dict(zip(FOLDERS, (".png", None if no_overlay else ".png", save_prob and ".npz"), strict=True))
-        return {folder: Path(save_dir, folder, name.with_suffix(end)) for folder, end in endings.items() if end}
+        drawn = name.suffix if name.suffix.lower() in _OVERLAY_ENDINGS else ".png"
+        ends = {folder: drawn if folder == FOLDERS[1] else end for folder, end in endings.items()}
+        return {folder: Path(save_dir, folder, name.with_suffix(end)) for folder, end in ends.items()}
 
-    def files(name: Path) -> list[Path]:
-        return list(results(name).values())
-
-    images = PendingImages(find, files, inputs, save_dir, shard, skip_existing)
+    images = PendingImages(find, lambda name: list(results(name).values()), inputs, save_dir, shard, skip_existing)
     options = InferenceOptions(**inference)
+    if use_multilabel and (save_prob or options.gives_probabilities):
+        raise UsageError(
+            "use_multilabel goes with neither save_prob nor the average softmax: its scores are no softmax"
+        )
+    scaled = pyramid(compose, options)
     precision = amp.effective_precision(precision)
     logger.info(f"Start to predict {len(images)} images...")
     model.eval()
@@ -172,10 +204,13 @@ def predict_images(
                 raise
             images.skip(error)
             continue
-        data = compose.picture(picture, path, "val_dataset.transforms")
-        batch = paddle.to_tensor(data["img"][None])
+        inputs_of_it = (_input(one, picture, path) for one in scaled or [compose])
         with amp.autocast(precision, amp_level):
-            scores = infer_scores(model, batch, data["trans_info"], options)
+            scores = (
+                infer_pyramid(model, inputs_of_it, options)
+                if scaled
+                else infer_scores(model, *next(inputs_of_it), options)
+            )
         _write(results(name), picture, scores[0], colors, save_prob, options.gives_probabilities)
         count += 1
     images.require_some()

@@ -91,6 +91,51 @@ def require_restorable(dataset, where: str = "val_dataset") -> None:
     _say_squashed(dataset, steps, channels, where)
 
 
+def require_valid_labels(dataset, where: str = "train_dataset") -> None:
+    """Tries each training transform on a small label of the first class, the last and the ignored one.
+
+    Interpolation between them makes numbers that are no class, as PaddleSeg's ScalePadding does by cubic interpolation.
+
+    Args:
+        dataset: has `transforms` with a list `transforms`, `num_classes` and `ignore_index`; others pass.
+        where: dotted key of the dataset.
+
+    Raises:
+        ConfigError: names the transform and the numbers.
+    """
+    steps = getattr(getattr(dataset, "transforms", None), "transforms", None)
+    classes, ignored = getattr(dataset, "num_classes", None), getattr(dataset, "ignore_index", None)
+    if not steps or not classes or ignored is None:
+        return
+    numbers = np.array(
+        [0, classes - 1, ignored, 0, ignored, classes - 1], np.uint8 if max(classes, ignored) < 256 else int
+    )
+    label = numbers[(np.arange(_HEIGHT)[:, None] // 16 + np.arange(_WIDTH)[None, :] // 16) % len(numbers)]
+    sample = {
+        "img": _probe(getattr(dataset, "img_channels", 3)),
+        "label": label,
+        "trans_info": [],
+        "gt_fields": ["label"],
+    }
+    states = random.getstate(), np.random.get_state()
+    try:
+        for i, step in enumerate(steps):
+            try:
+                sample = _apply(step, sample, seed=0)
+            except Exception:  # a picture of the wrong size, for instance: the first real one says it
+                break
+            found = np.unique(sample.get("label", ignored))
+            wrong = found[(found != ignored) & ((found < 0) | (found >= classes) | (found % 1 != 0))]
+            if wrong.size:
+                raise ConfigError(
+                    f"{where}.transforms.{i}: {type(step).__name__} makes labels of {', '.join(map(str, wrong[:5]))}, which are "
+                    "neither a class nor ignored, as interpolating labels does; use another transform (Padding, ResizeToFit)"
+                )
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+
+
 def _say_squashed(dataset, steps, channels: int, where: str) -> None:
     """Warns when the most common size of picture is given another shape; statistics of the check tell that size."""
     sizes = getattr(getattr(dataset, "statistics", None), "sizes", None)

@@ -77,7 +77,7 @@ class Losses:
             return loss(outputs[i], edges)
         if type(loss).__name__ == "KLLoss":
             return loss(outputs[0], outputs[1].detach())
-        return foreign.call(loss, outputs[i], label)
+        return foreign.call(loss, outputs[i], label, f"loss.types.{i}")
 
 
 def build_losses(cfg: dict) -> Losses:

@@ -19,6 +19,7 @@ import paddle
 
 
 def _model_section(config) -> dict:
+    """The model's section of a configuration, however it is given."""
     if isinstance(config, Config):
         return config.model_cfg
     if isinstance(config, dict) and "type" in config:
@@ -99,23 +100,31 @@ def load_start_weights(model: paddle.nn.Layer, model_cfg: dict) -> None:
         try:
             start_weights.load_backbone(model.backbone, path, what)
         except start_weights.Misfit as error:
-            raise CheckpointError(f"{error}{_nearest(model_cfg['type'], error.backbone)}") from None
+            raise CheckpointError(f"{str(error).rstrip('.')}{_nearest(model_cfg, error.backbone)}") from None
     if model_cfg.get("pretrained"):
         start_weights.load_partly(model, model_cfg["pretrained"], "model.pretrained")
     elif path is None and "pretrained" in {**model_cfg, **(model_cfg.get("backbone") or {})}:
         logger.info("training from scratch: no start weights")
 
 
-def _nearest(model: str, backbone: dict[str, str]) -> str:
-    """Advice: the published configuration, or else the overrides, with the backbone that a file of weights is of."""
+def _nearest(model_cfg: dict, backbone: dict[str, str]) -> str:
+    """Advice: the published configuration most like this one among those with the backbone that a file of weights is of.
+
+    Where no configuration has that backbone, the overrides that choose it.
+    """
     if not backbone:
         return ""
     overrides = " ".join(f"model.backbone.{key}={value}" for key, value in backbone.items())
+    fitting = {}
     for path in zoo_configs().values():
         section = read_config(path).get("model") or {}
         other = dict(section.get("backbone") or {})
         if other.get("type", "").endswith("_vd"):
             other |= {"type": other["type"].removesuffix("_vd"), "stem": "vd"}
-        if section.get("type") == model and backbone.items() <= other.items():
-            return f". It fits {path.stem}, or any configuration with --opts {overrides}"
-    return f". It fits --opts {overrides}"
+        if backbone.items() <= other.items():
+            alike = sum(section.get(key) == value for key, value in model_cfg.items() if key != "backbone")
+            fitting[path.stem] = (section.get("type") == model_cfg["type"], alike)
+    if not fitting:
+        return f". It fits --opts {overrides}"
+    best = max(fitting, key=fitting.get)
+    return f". It fits {best}" + (f", or any configuration with --opts {overrides}" if fitting[best][0] else "")

@@ -41,9 +41,6 @@ class DMNet(nn.Layer):
         ConfigError: no or non-positive filter sizes, a backbone without four feature maps, unknown names.
     """
 
-    # Its graph is the same for every batch and size, so export needs no fixed --input_shape.
-    dynamic_safe = True
-
     def __init__(
         self,
         num_classes: int,

@@ -9,9 +9,11 @@ Arguments and parameter names are those of PaddleSeg's `DNLNet`. `dialect` choos
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from paddle_dnl.nn.cpu.concat_conv import ConcatConvBNReLU
-from paddle_dnl.nn.disentangled_nonlocal import DIALECTS, DisentangledNonLocal2D
+from paddle_dnl.nn.disentangled_nonlocal import DIALECTS as BLOCK_DIALECTS
+from paddle_dnl.nn.disentangled_nonlocal import DisentangledNonLocal2D
 from paddle_dnl.nn.layers import ConvBNReLU
 from paddle_dnl.nn.resize import resize, spatial_size
 from paddle_dnl.nn.torch_init import init_head
@@ -19,11 +21,28 @@ from paddle_dnl.registry import MODELS
 
 from paddle import nn
 
-# What differs outside the block: interpolation without align_corners, width of the auxiliary head, initial values.
-HEAD_DIALECTS = {
-    "paddleseg": {"align_mode": 1, "aux_channels": 256, "init": "paddle"},
-    "mmseg": {"align_mode": 0, "aux_channels": 256, "init": "mmseg"},
-    "official": {"align_mode": 0, "aux_channels": 512, "init": "torch"},
+
+@dataclass(frozen=True)
+class Dialect:
+    """What a published implementation computes where they differ.
+
+    Attributes:
+        block: arguments of `DisentangledNonLocal2D`.
+        align_mode: of the last resize without `align_corners`, see `paddle_dnl.nn.resize`.
+        aux_channels: width of the auxiliary head.
+        init: initial values outside the block, see `DNLHead`.
+    """
+
+    block: dict
+    align_mode: int
+    aux_channels: int
+    init: str
+
+
+DIALECTS = {
+    "paddleseg": Dialect(BLOCK_DIALECTS["paddleseg"], align_mode=1, aux_channels=256, init="paddle"),
+    "mmseg": Dialect(BLOCK_DIALECTS["mmseg"], align_mode=0, aux_channels=256, init="mmseg"),
+    "official": Dialect(BLOCK_DIALECTS["official"], align_mode=0, aux_channels=512, init="torch"),
 }
 
 
@@ -47,11 +66,8 @@ class DNLNet(nn.Layer):
         align_corners: convention of the last resize; True for crops such as 769x769.
         pretrained: kept for whoever builds the model from a configuration; nothing is loaded here.
         dialect: `paddleseg`, `mmseg` or `official`: the published implementation whose function and
-            initialisation are taken. The arguments below override single switches; None means as the dialect.
-        align_mode: 0 or 1, see `paddle_dnl.nn.resize`.
-        aux_channels: width of the auxiliary head.
-        whitening, output, value_channels, zero_init, gamma_gate, concat_norm, init_std: see
-            `paddle_dnl.nn.disentangled_nonlocal.DisentangledNonLocal2D`.
+            initialisation are taken.
+        whitening: what is taken off queries and keys, see `paddle_dnl.nn.whitening`.
         sub_sample: keys and values at half the resolution.
         pairwise: False drops the pairwise term (ablation).
         unary: False drops the unary term (ablation). Without both, there is no block: conv1 follows conv0.
@@ -77,15 +93,7 @@ class DNLNet(nn.Layer):
         align_corners: bool = False,
         pretrained: str | None = None,
         dialect: str = "paddleseg",
-        align_mode: int | None = None,
-        aux_channels: int | None = None,
-        whitening: str | None = None,
-        output: str | None = None,
-        value_channels: int | None = None,
-        zero_init: bool | None = None,
-        gamma_gate: bool | None = None,
-        concat_norm: bool | None = None,
-        init_std: float | None = None,
+        whitening: str = "spatial",
         sub_sample: bool = False,
         pairwise: bool = True,
         unary: bool = True,
@@ -96,14 +104,10 @@ class DNLNet(nn.Layer):
         super().__init__()
         if dialect not in DIALECTS:
             raise ValueError(f"dialect must be one of {', '.join(DIALECTS)}; got {dialect!r}")
-        overrides = dict(
-            whitening=whitening, output=output, value_channels=value_channels, zero_init=zero_init,
-            gamma_gate=gamma_gate, concat_norm=concat_norm, init_std=init_std,
-        )  # fmt: skip
-        block = {**DIALECTS[dialect], **{name: value for name, value in overrides.items() if value is not None}}
-        block.update(
-            reduction=reduction, use_scale=use_scale, mode=mode, temperature=temperature, sub_sample=sub_sample,
-            pairwise=pairwise, unary=unary, attention=attention, unary_key=unary_key, combine=combine,
+        chosen = DIALECTS[dialect]
+        block = chosen.block | dict(
+            reduction=reduction, use_scale=use_scale, mode=mode, temperature=temperature, whitening=whitening,
+            sub_sample=sub_sample, pairwise=pairwise, unary=unary, attention=attention, unary_key=unary_key, combine=combine,
         )  # fmt: skip
         self.backbone = backbone
         self.backbone_indices = tuple(backbone_indices)
@@ -113,13 +117,11 @@ class DNLNet(nn.Layer):
             block=block,
             concat_input=concat_input,
             enable_auxiliary_loss=enable_auxiliary_loss,
-            aux_channels=aux_channels or HEAD_DIALECTS[dialect]["aux_channels"],
-            init=HEAD_DIALECTS[dialect]["init"],
+            aux_channels=chosen.aux_channels,
+            init=chosen.init,
         )
         self.align_corners = align_corners
-        if align_mode is None:
-            align_mode = 0 if align_corners else HEAD_DIALECTS[dialect]["align_mode"]
-        self.align_mode = align_mode
+        self.align_mode = 0 if align_corners else chosen.align_mode
         self.pretrained = pretrained
         self.dialect = dialect
 

@@ -340,6 +340,7 @@ def _positions(x):
 
 
 def _check(**choices) -> None:
+    """Raises ValueError for a value outside its options: `name=(value, options)`."""
     for name, (value, options) in choices.items():
         if value not in options:
             raise ValueError(f"{name} must be one of {', '.join(options)}; got {value!r}")

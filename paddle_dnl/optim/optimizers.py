@@ -129,6 +129,7 @@ class AdamWDL(_AdamW):
             raise ConfigError(f"optimizer.layerwise_decay: must be above 0 and at most 1, got {layerwise_decay!r}")
 
     def _factor_of(self, name: str, n_layers: int) -> float:
+        """What the rate of a parameter of this name is multiplied by: less for each layer below the last."""
         if "blocks" in name:
             index = name[name.find("blocks.") :].split(".")[1]
             return self.factor ** (n_layers - int(index)) if index.isdigit() else 1.0
@@ -172,15 +173,11 @@ class AdamWDL_CAE(AdamWDL):  # noqa: N801  PaddleSeg's name
         return not (len(parameter.shape) == 1 or name.endswith(".bias") or name in model.backbone.no_weight_decay())
 
 
-def _register_paddle() -> None:
-    for name in paddle.optimizer.__all__:
-        cls = getattr(paddle.optimizer, name)
-        # LBFGS evaluates the loss several times per step, which a training loop does not do for it.
-        if inspect.isclass(cls) and issubclass(cls, paddle.optimizer.Optimizer) and name not in ("Optimizer", "LBFGS"):
-            registry.OPTIMIZERS.add_component(_recipe(cls))
-
-
-_register_paddle()
+for _name in paddle.optimizer.__all__:
+    _cls = getattr(paddle.optimizer, _name)
+    # LBFGS evaluates the loss several times per step, which a training loop does not do for it.
+    if inspect.isclass(_cls) and issubclass(_cls, paddle.optimizer.Optimizer) and _name not in ("Optimizer", "LBFGS"):
+        registry.OPTIMIZERS.add_component(_recipe(_cls))
 
 
 def resolve(cfg: dict, where: str = "optimizer") -> tuple[type, dict]:

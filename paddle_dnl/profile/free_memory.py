@@ -17,11 +17,8 @@ def free_bytes(root: Path = Path("/")) -> int | None:
     if paddle.get_device().startswith("gpu"):
         properties = paddle.device.cuda.get_device_properties()
         return properties.total_memory - paddle.device.cuda.memory_reserved()
-    return min(filter(lambda free: free is not None, [_of_machine(root), *_of_groups(root)]), default=None)
-
-
-def _of_machine(root: Path) -> int | None:
-    return _fields(root / "proc/meminfo").get("MemAvailable", 0) * 1024 or None
+    available = _fields(root / "proc/meminfo").get("MemAvailable", 0) * 1024
+    return min([available] * bool(available) + _of_groups(root), default=None)
 
 
 def _of_groups(root: Path) -> list[int]:
@@ -44,6 +41,7 @@ def _of_groups(root: Path) -> list[int]:
 
 
 def _left(folder: Path, limit_name: str, used_name: str, cache_name: str) -> int | None:
+    """What one control group has left; None without a limit."""
     limit, used = _text(folder / limit_name).strip(), _text(folder / used_name).strip()
     if not limit.isdigit() or not used.isdigit() or int(limit) >= _NO_LIMIT:
         return None

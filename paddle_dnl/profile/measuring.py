@@ -47,6 +47,14 @@ def resident_bytes() -> int:
         return 0
 
 
+def load_average() -> float | None:
+    """Programs that ran or waited to run, on average over the last minute; None where the system does not tell."""
+    try:
+        return os.getloadavg()[0]
+    except (AttributeError, OSError):  # Windows
+        return None
+
+
 def processor_name() -> str:
     """The processor's name, or its kind where the system tells no more."""
     return processor().get("model name", platform.machine())
@@ -55,7 +63,7 @@ def processor_name() -> str:
 def machine() -> str:
     """Processor, cores and versions, in one line."""
     found = [processor_name(), f"{os.cpu_count()} cores", f"Python {platform.python_version()}"]
-    for name, module in (("Paddle", "paddle"), ("ONNX Runtime", "onnxruntime")):
+    for name, module in (("Paddle", "paddle"), ("ONNX Runtime", "onnxruntime"), ("OpenVINO", "openvino")):
         if importlib.util.find_spec(module):
             found.append(f"{name} {importlib.import_module(module).__version__}")
     return ", ".join(found)

@@ -171,6 +171,7 @@ class Service:
             upload.release()
 
     async def _receive(self, upload: Upload) -> bytes:
+        """The body within its time limit, else 408."""
         limit = self.settings.body_seconds
         try:
             return await asyncio.wait_for(upload.read(), limit)

@@ -38,6 +38,7 @@ def load(settings: Settings) -> Predictor:
         time_limit=settings.request_seconds,
         device=settings.device,
         cpu_threads=settings.cpu_threads,
+        precision=settings.precision,
         enable_mkldnn=settings.enable_mkldnn,
     )
     limits = {"wrong_size": settings.wrong_size, "tile": settings.tile, "max_pixels": settings.max_pixels}

@@ -34,9 +34,12 @@ class Settings(BaseSettings):
     tls_certificate: Path | None = Field(None, description="PEM file; with tls_key the service speaks HTTPS")
     tls_key: Path | None = Field(None, description="PEM file of the certificate's private key")
     port: int = Field(8000, ge=0, le=65535, description="0 takes a free one")
-    engine: Literal["paddle", "onnxruntime", "auto"] = Field("paddle", description="what runs the model")
+    engine: Literal["paddle", "onnxruntime", "openvino", "auto"] = Field("paddle", description="what runs the model")
     device: Literal["cpu", "gpu"] = Field("cpu", description="where it runs")
     cpu_threads: int | None = Field(None, ge=1, description="of the engine; default OMP_NUM_THREADS, else one per core")
+    precision: Literal["fp32", "bf16", "int8", "fastest"] = Field(
+        "fp32", description="on CPU; int8 after tools/quantize.py; fastest: what the folder's images verified"
+    )
     enable_mkldnn: bool = Field(False, description="oneDNN; only where the export verified it")
     wrong_size: Literal["resize", "refuse"] | None = Field(
         None, description="pictures of another size than a fixed-size model takes; default: see tile"

@@ -16,6 +16,7 @@ _KEEP_FLOAT32 = {"bilinear_interp_v2", "softmax_with_cross_entropy", "cross_entr
 
 
 def _supports(precision: str) -> bool:
+    """Whether the current device is a GPU that computes in `precision`."""
     if not (paddle.is_compiled_with_cuda() and paddle.get_device().startswith("gpu")):
         return False
     check = {"fp16": "is_float16_supported", "bf16": "is_bfloat16_supported"}[precision]

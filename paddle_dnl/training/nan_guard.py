@@ -19,8 +19,8 @@ from pathlib import Path
 
 from paddle_dnl.distributed import collectives
 from paddle_dnl.errors import CheckpointError, NonFiniteError
-from paddle_dnl.training import checkpoint
 from paddle_dnl.training.bad_values import bad_names
+from paddle_dnl.training.checkpoints import checkpoint
 from paddle_dnl.training.loss_window import Found
 from paddle_dnl.training.sampling import sample_names
 
@@ -40,6 +40,7 @@ def gradients(model: paddle.nn.Layer) -> Iterator[tuple[str, paddle.Tensor]]:
 
 
 def _last_whole(saved: Sequence[Path]) -> Path | None:
+    """The newest checkpoint that is undamaged."""
     for folder in reversed(saved):
         with contextlib.suppress(CheckpointError):
             checkpoint.verify(folder)

@@ -7,8 +7,10 @@ from pathlib import Path
 from paddle_dnl.config.config import to_yaml
 from paddle_dnl.data.classes import FILE_NAME, read_classes
 from paddle_dnl.data.prepare.describe import suggest_crop
-from paddle_dnl.data.reading import read_image
+from paddle_dnl.data.reading import read_as_stored
 from paddle_dnl.errors import UsageError
+
+import numpy as np
 
 _SSLD = "https://bj.bcebos.com/paddleseg/dygraph"
 
@@ -56,9 +58,25 @@ def _sizes(root: Path, images: list[Path]) -> dict[tuple[int, int], int]:
     """(width, height) -> how many of at most 50 images."""
     sizes: dict[tuple[int, int], int] = {}
     for path in images[:: max(1, len(images) // 50)]:
-        height, width = read_image(root / path).shape[:2]
+        height, width = read_as_stored(root / path).shape[:2]
         sizes[(width, height)] = sizes.get((width, height), 0) + 1
     return sizes
+
+
+def _image_format(root: Path, images: list[Path]) -> dict:
+    """`img_channels` and `value_range` that pictures other than 8-bit ones of one or three bands need; a guess from ten."""
+    found = [read_as_stored(root / path) for path in images[:: max(1, len(images) // 10)]]
+    bands = 1 if found[0].ndim == 2 else found[0].shape[2]
+    is_plain = all(image.dtype == np.uint8 for image in found)
+    if is_plain and bands in (1, 3):
+        return {}
+    wanted: dict = {"img_channels": bands}
+    if not is_plain:
+        low, high = min(float(image.min()) for image in found), max(float(image.max()) for image in found)
+        tops = (1.0, 255.0, 1023.0, 4095.0, 16383.0, 65535.0)
+        top = next((top for top in tops if low >= 0 and high <= top), None)
+        wanted["value_range"] = [low, high] if top is None else [0, top]
+    return wanted
 
 
 def _listed(path: Path) -> list[Path]:
@@ -92,7 +110,9 @@ def make_config(root: Path, model: str, free: int | None) -> str:
     iters = max(1000, min(40_000, 100 * len(train) // batch // 500 * 500))
     # Class names stay in one place, classes.txt; the configuration finds it beside the lists.
     names = ", ".join(f"{i} {name}" for i, name in enumerate(classes.names))
+    image_format = _image_format(root, train)
     data = {"type": "Dataset", "dataset_root": str(root), "separator": "\t", "num_classes": len(classes.names)}
+    data |= image_format
     val_section = {**data, "val_path": str(root / "val.txt"), "mode": "val", "transforms": [{"type": "Normalize"}]}
     parts = [
         (
@@ -109,13 +129,18 @@ def make_config(root: Path, model: str, free: int | None) -> str:
             [
                 f"# Names and colours of the classes are in {FILE_NAME}; the number of classes goes from here to the model.",
                 "# crop_size: of the median picture; the last size that every sample of a batch gets.",
+                *(
+                    ["# value_range: the numbers that become 0 and 255, a guess from ten pictures."]
+                    if image_format
+                    else []
+                ),
             ],
             {
                 "train_dataset": {
                     **data,
                     "train_path": str(root / "train.txt"),
                     "mode": "train",
-                    "transforms": _steps(crop),
+                    "transforms": _steps(crop, image_format.get("img_channels", 3)),
                 }
             },
         ),
@@ -125,15 +150,16 @@ def make_config(root: Path, model: str, free: int | None) -> str:
     return "\n".join("\n".join([*comments, to_yaml(content)]) for comments, content in parts)
 
 
-def _steps(crop: list[int]) -> list[dict]:
-    """Training transforms: scale, crop, flip, colours, normalisation."""
-    return [
+def _steps(crop: list[int], bands: int) -> list[dict]:
+    """Training transforms: scale, crop, flip, colours where there are some, normalisation."""
+    steps = [
         {"type": "ResizeStepScaling", "min_scale_factor": 0.5, "max_scale_factor": 2.0, "scale_step_size": 0.25},
         {"type": "RandomPaddingCrop", "crop_size": crop},
         {"type": "RandomHorizontalFlip"},
         {"type": "RandomDistort", "brightness_range": 0.4, "contrast_range": 0.4, "saturation_range": 0.4},
         {"type": "Normalize"},
     ]
+    return [step for step in steps if bands in (1, 3) or step["type"] != "RandomDistort"]
 
 
 def _recipe(choice: ModelChoice, iters: int) -> list[tuple[list[str], dict]]:

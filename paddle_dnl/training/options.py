@@ -30,6 +30,11 @@ class TrainOptions:
     print_mem_info: bool = True
     loggers: tuple[str, ...] = ()
 
+    @classmethod
+    def of(cls, args) -> "TrainOptions":
+        """Of an object with the attributes, for instance the parsed command line."""
+        return cls(**{name: getattr(args, name) for name in cls.__dataclass_fields__})
+
     @property
     def all_loggers(self) -> tuple[str, ...]:
         """With the one of `use_vdl`."""

@@ -9,7 +9,7 @@ from paddle_dnl.errors import UsageError
 from paddle_dnl.losses import Losses, build_losses
 from paddle_dnl.models.build import build_model
 from paddle_dnl.optim import build_lr_scheduler, build_optimizer
-from paddle_dnl.training import preflight
+from paddle_dnl.training import class_weighting, freezing, preflight
 
 import paddle
 
@@ -34,16 +34,21 @@ class ConfiguredParts:
             return train_dataset, None
         return train_dataset, registry.build(config.val_dataset_cfg, "dataset", "val_dataset")
 
-    def network(self) -> tuple:
+    def network(self, train_dataset) -> tuple:
         """Model, losses, learning-rate schedule and optimizer.
+
+        Args:
+            train_dataset: checked, so that its labels are counted.
 
         Raises:
             ConfigError: one that cannot be built.
         """
         config = self.config
         model = build_model(config)
+        freezing.freeze(model, config.dic.get("freeze"))
+        losses = build_losses(class_weighting.weigh(config.loss_cfg, config.dic.get("class_weights"), train_dataset))
         schedule = build_lr_scheduler(config.lr_scheduler_cfg, config.iters)
-        return model, build_losses(config.loss_cfg), schedule, build_optimizer(config.optimizer_cfg, model, schedule)
+        return model, losses, schedule, build_optimizer(config.optimizer_cfg, model, schedule)
 
 
 class _ConstantRate:
@@ -107,7 +112,7 @@ class ObjectParts:
         """As given; the second only with `do_eval`."""
         return self._datasets[0], self._datasets[1] if do_eval else None
 
-    def network(self) -> tuple:
+    def network(self, train_dataset) -> tuple:
         """Model, losses, learning-rate schedule and optimizer, as given."""
         rate = self._optimizer._learning_rate
         schedule = rate if isinstance(rate, paddle.optimizer.lr.LRScheduler) else _ConstantRate()

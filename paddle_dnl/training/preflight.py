@@ -13,7 +13,7 @@ from paddle_dnl.distributed import collectives
 from paddle_dnl.errors import ConfigError, DataError, PaddleDnlError
 from paddle_dnl.evaluation.evaluator import evaluate
 from paddle_dnl.evaluation.inference import evaluating
-from paddle_dnl.evaluation.transform_check import require_restorable
+from paddle_dnl.evaluation.transform_check import require_restorable, require_valid_labels
 from paddle_dnl.log import logger
 from paddle_dnl.models.build import require_start_weights
 from paddle_dnl.weights.downloads import resolve_pretrained
@@ -40,12 +40,18 @@ def check_config(config) -> None:
     """What the configuration alone tells.
 
     Raises:
-        ConfigError: one class only, or a number of class weights other than that of the classes.
+        ConfigError: one class only, a number of class weights other than that of the classes, or a dataset for evaluation
+            in the place of that of training.
     """
     count = config.model_cfg.get("num_classes") or config.train_dataset_cfg.get("num_classes")
-    if count == 1:
+    if count == 1 and not config.test_config.get("use_multilabel"):
         raise ConfigError(
             "num_classes: 1 class is always right and nothing is learned; give 2, with background as class 0"
+        )
+    mode = config.train_dataset_cfg.get("mode")
+    if mode in ("val", "test"):
+        raise ConfigError(
+            f"train_dataset.mode: {mode} leaves labels as they are stored, for an evaluation; write `mode: train`"
         )
     for i, loss in enumerate(config.loss_cfg["types"]):
         _check_weights(loss, count, f"loss.types.{i}")
@@ -104,6 +110,7 @@ def check_data(train_dataset, val_dataset, options) -> None:
                 gather=collectives.all_gather_object,
             )
     require_learnable(train_dataset, "train_dataset", is_training=True)
+    require_valid_labels(train_dataset)
     if val_dataset is None:
         return
     require_learnable(val_dataset, "val_dataset", is_training=False)

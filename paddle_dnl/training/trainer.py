@@ -12,15 +12,17 @@ from paddle_dnl.log import logger
 from paddle_dnl.models.build import load_start_weights
 from paddle_dnl.profile.memory_plan import announce_evaluation
 from paddle_dnl.startup import allocator
-from paddle_dnl.training import amp, best_models, checkpoint, loggers, nan_guard, preflight, published, recipe_changes
+from paddle_dnl.training import amp, nan_guard, preflight
+from paddle_dnl.training.checkpoints import best_models, checkpoint
+from paddle_dnl.training.checkpoints.run_folder import RunFolder
 from paddle_dnl.training.ema import ModelEMA
-from paddle_dnl.training.logs import TrainLog
 from paddle_dnl.training.loss_window import Found, LossWindow, all_finite
 from paddle_dnl.training.options import TrainOptions, TrainState
 from paddle_dnl.training.parts import ConfiguredParts, ObjectParts
-from paddle_dnl.training.preview import preview
-from paddle_dnl.training.profiling import make_profiler
-from paddle_dnl.training.run_folder import RunFolder
+from paddle_dnl.training.records import loggers, published, recipe_changes
+from paddle_dnl.training.records.logs import TrainLog
+from paddle_dnl.training.records.preview import preview
+from paddle_dnl.training.records.profiling import make_profiler
 from paddle_dnl.training.sampling import PositionedDataset, PositionSampler, dataset_fingerprint, seed_step
 from paddle_dnl.training.worker_loss import save_and_explain
 
@@ -65,6 +67,7 @@ class Trainer:
     # ------------------------------------------------------------------------------------------ build
 
     def _choose_seed(self) -> None:
+        """The seed of the options or a random one, the same in every rank."""
         self.seed = self.options.seed
         if self.seed is None:
             self.seed = collectives.broadcast_object(int(np.random.SeedSequence().entropy % 2**31))
@@ -86,8 +89,9 @@ class Trainer:
         )
 
     def _build_model(self) -> None:
+        """Model, losses, schedule and optimizer; a subclass may put others in their place."""
         self.precision = amp.effective_precision(self.options.precision)
-        self.model, self.losses, self.schedule, self.optimizer = self.parts.network()
+        self.model, self.losses, self.schedule, self.optimizer = self.parts.network(self.train_dataset)
 
     def _prepare_model(self) -> None:
         options = self.options
@@ -229,6 +233,7 @@ class Trainer:
         return due or stops_alone or self._is_save_point()
 
     def _converged(self) -> bool:
+        """Whether the last `early_stop_intervals` evaluations brought no better mIoU."""
         limit = self.options.early_stop_intervals
         if limit is None or self.state.evaluations_without_gain < limit:
             return False
@@ -361,7 +366,6 @@ def train_from_config(config, args) -> TrainState:
         config: a `paddle_dnl.config.Config`.
         args: an object with the attributes of `TrainOptions`, for instance the parsed command line.
     """
-    options = TrainOptions(**{name: getattr(args, name) for name in TrainOptions.__dataclass_fields__})
     with config.named_in_errors():
-        trainer = Trainer(config, options)
+        trainer = Trainer(config, TrainOptions.of(args))
     return trainer.run()

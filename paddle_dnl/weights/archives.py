@@ -127,6 +127,7 @@ def _require_small_table(archive: Path) -> None:
 
 
 def _open_tar(archive: Path):
+    """A tar file, unpacked if it is gzip by its first bytes, whatever its name says."""
     with open(archive, "rb") as file:
         packed = file.read(2) == b"\x1f\x8b"
     return gzip.open(archive, "rb") if packed else open(archive, "rb")

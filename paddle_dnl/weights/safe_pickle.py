@@ -122,6 +122,7 @@ class _Plainer:
 
 
 def _key(key):
+    """Refuses keys that are neither text nor numbers."""
     if isinstance(key, (str, int)):
         return key
     raise pickle.UnpicklingError(f"a key is a {type(key).__name__}")

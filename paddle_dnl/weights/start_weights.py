@@ -79,6 +79,12 @@ def load_backbone(backbone: paddle.nn.Layer, path: str | Path, what: str) -> Non
             f"{what} {path}: {len(inside)} tensors, none of a backbone known here; it looks like "
             f"{looks_like({**inside, **outside})}, the model has {looks_like(own)}"
         )
+    if (found.source == "dgmn2") != (first == _FIRST_CONVOLUTIONS[1]):
+        raise Misfit(
+            f"{what} {path}: {len(inside)} tensors of {looks_like(inside)} ({found.source}), none of which fits; this model "
+            f"has {looks_like(own)}",
+            _fitting(inside, found),
+        )
     stem = getattr(backbone, "stem", None)
     if found.stem is not None and stem is not None and found.stem != stem:
         raise Misfit(
@@ -124,6 +130,7 @@ def _say_adapted(name: str, keys: list[str], channels: int) -> None:
 def _convert(
     state: Mapping[str, np.ndarray], found: Recognised, backbone, name: str
 ) -> tuple[dict[str, np.ndarray], ConversionReport]:
+    """`convert_with_report`, with the file's name and what would fit in its error."""
     try:
         return convert_with_report(state, found.source, backbone, part="backbone")
     except ConversionError as error:
@@ -170,6 +177,7 @@ def load_partly(model: paddle.nn.Layer, path: str | Path, what: str) -> None:
         ):
             state[key] = adapt_channels(state[key], shape[1])
             _say_adapted(f"{what} {path}", [key], shape[1])
+    _keep_classifiers(state, own, f"{what} {path}")
     fitting = sum(key in own and tuple(np.shape(value)) == tuple(own[key].shape) for key, value in state.items())
     if 2 * fitting < len(own):
         raise CheckpointError(
@@ -177,3 +185,25 @@ def load_partly(model: paddle.nn.Layer, path: str | Path, what: str) -> None:
             f"{looks_like(state)}, the model like {looks_like(own)}"
         )
     load_weights(model, state, strict=False, what=f"{what} {path}")
+
+
+def _keep_classifiers(state: dict[str, np.ndarray], own: Mapping[str, paddle.Tensor], name: str) -> None:
+    """Layers of a trained model that differ in the number of classes alone start anew: `state` gets the model's own values.
+
+    Such tensors differ along one axis, all of them from one number to one other.
+    """
+    changes: dict[tuple[int, int], list[str]] = {}
+    for key in (key for key in state if key in own):
+        old, new = np.shape(state[key]), tuple(own[key].shape)
+        sides = [i for i in range(len(new)) if len(old) == len(new) and old[i] != new[i]]
+        if len(sides) == 1:
+            changes.setdefault((old[sides[0]], new[sides[0]]), []).append(key)
+    if len(changes) != 1:
+        return
+    ((before, now), keys) = changes.popitem()
+    for key in keys:
+        state[key] = own[key].numpy()
+    taken = sum(key in own for key in state) - len(keys)
+    logger.info(
+        f"{name}: {taken} tensors taken; for {now} classes in place of {before} start anew: {', '.join(sorted(keys))}"
+    )

@@ -11,7 +11,7 @@ from paddle_dnl.analysis.capture import layers_of
 from paddle_dnl.analysis.filters import dynamic_filters, strongest
 from paddle_dnl.analysis.render import Scene
 from paddle_dnl.analysis.sampled_points import sampled_attention
-from paddle_dnl.cli import attention_statistics, visualize_attention
+from paddle_dnl.cli.attention import draw_maps, measure_maps
 from paddle_dnl.data.prepare.convert_cityscapes import convert_tree
 from paddle_dnl.data.scenes.mini_cityscapes import generate
 from paddle_dnl.errors import UsageError
@@ -69,7 +69,7 @@ def _files(work, name: str, transforms: str = "{type: Normalize}") -> tuple[str,
 def _visualize(work, tmp_path, name, *more, **settings):
     config, weights, image = _files(work, name, **settings)
     arguments = ["--config", config, "--model_path", weights, "--image_path", image, "--save_dir", str(tmp_path), *more]
-    assert visualize_attention.main([*arguments, "--device", "cpu"]) == 0
+    assert draw_maps.main([*arguments, "--device", "cpu"]) == 0
     (folder,) = (path for path in tmp_path.iterdir() if path.is_dir())
     return folder, {path.name for path in folder.iterdir()}
 
@@ -95,7 +95,7 @@ def test_several_blocks_have_a_folder_each(tmp_path):
     model = paddle.nn.Sequential(first, second)
     prepared = SimpleNamespace(tensor=paddle.randn([1, 3, 6, 8]), trans_info=[])
     scene = Scene(np.zeros((6, 8, 3), np.uint8), [(1, 2)], tmp_path, "a.png")
-    visualize_attention.visualize(model, prepared, scene, None)
+    draw_maps.visualize(model, prepared, scene, None)
     assert {path.name for path in tmp_path.iterdir() if path.is_dir()} == {"0", "1"} and (
         tmp_path / "1" / "viewer.html"
     ).exists()
@@ -115,13 +115,13 @@ def test_dgmn2_shows_the_last_layer_of_each_stage_in_the_middle(work, tmp_path):
 
 def test_dgmn2_layers_by_name():
     layers = [SimpleNamespace(name=f"backbone.block{i}.{j}.attn") for i in (1, 2) for j in (0, 1, 2)]
-    assert [layer.name for layer in visualize_attention.chosen_layers(layers, None)] == [
+    assert [layer.name for layer in draw_maps.chosen_layers(layers, None)] == [
         "backbone.block1.2.attn",
         "backbone.block2.2.attn",
     ]
-    assert visualize_attention.chosen_layers(layers, ["backbone.block1.0.attn"]) == layers[:1]
+    assert draw_maps.chosen_layers(layers, ["backbone.block1.0.attn"]) == layers[:1]
     with pytest.raises(UsageError, match=r"no nothing; the model has backbone\.block1\.0\.attn"):
-        visualize_attention.chosen_layers(layers, ["nothing"])
+        draw_maps.chosen_layers(layers, ["nothing"])
 
 
 def test_dgmn2_samples_and_weights_make_the_layers_output(work):
@@ -184,7 +184,7 @@ def test_commands_of_the_documentation_parse():
     lines = (ROOT / "docs" / "attention.md").read_text().splitlines()
     commands = [shlex.split(line) for line in lines if line.startswith("python tools/")]
     assert [Path(words[1]).stem for words in commands] == ["visualize_attention", "attention_statistics"]
-    for words, module in zip(commands, (visualize_attention, attention_statistics), strict=True):
+    for words, module in zip(commands, (draw_maps, measure_maps), strict=True):
         args = module.parse_args(words[2:])
         config = args.config if isinstance(args.config, str) else args.config[0]
         assert (ROOT / words[1]).exists() and (ROOT / config).exists()
@@ -192,14 +192,14 @@ def test_commands_of_the_documentation_parse():
 
 def test_point_syntax(capsys):
     with pytest.raises(SystemExit):
-        visualize_attention.parse_args(["--config", "a", "--image_path", "b", "--points", "1x2"])
+        draw_maps.parse_args(["--config", "a", "--image_path", "b", "--points", "1x2"])
     assert "1x2" in capsys.readouterr().err
 
 
 def _measure(work, tmp_path, names, *more):
     made = [_files(work, name) for name in names]
     arguments = ["--config", *(m[0] for m in made), "--model_path", *(m[1] for m in made)]
-    assert attention_statistics.main([*arguments, "--save_dir", str(tmp_path), "--queries", "8", *more]) == 0
+    assert measure_maps.main([*arguments, "--save_dir", str(tmp_path), "--queries", "8", *more]) == 0
     return json.loads((tmp_path / "attention_statistics.json").read_text())
 
 

@@ -4,7 +4,9 @@
 import io
 
 import paddle_dnl
-from paddle_dnl.cli import data_describe, data_preview, export, infer, predict, train, val, visualize_attention
+from paddle_dnl.cli import export, infer, predict, train, val
+from paddle_dnl.cli.attention import draw_maps
+from paddle_dnl.cli.data import describe_data, preview_data
 from paddle_dnl.serving.app import create_app
 from paddle_dnl.serving.settings import Settings
 
@@ -84,12 +86,12 @@ def test_every_program(tmp_path, channels, endings, capsys):
     weights = str(tmp_path / "run" / "iter_4" / "model.pdparams")
     given = [*common, "--model_path", weights]
     assert val.main([*given, "--save_dir", str(tmp_path / "val"), "--save_pred"]) == 0
-    assert data_describe.main([str(config), "--save_dir", str(tmp_path / "describe")]) == 0
-    assert data_preview.main([str(config), "--out", str(tmp_path / "preview.html"), "--samples", "1"]) == 0
+    assert describe_data.main([str(config), "--save_dir", str(tmp_path / "describe")]) == 0
+    assert preview_data.main([str(config), "--out", str(tmp_path / "preview.html"), "--samples", "1"]) == 0
     predicted = tmp_path / "predict"
     assert predict.main([*given, "--image_path", folder, "--save_dir", str(predicted), "--save_prob"]) == 0
     shown = tmp_path / "attention"
-    assert visualize_attention.main([*given, "--image_path", folder, "--save_dir", str(shown)]) == 0
+    assert draw_maps.main([*given, "--image_path", folder, "--save_dir", str(shown)]) == 0
     assert len(list(shown.glob("*/viewer.html"))) == 3
     place = tmp_path / "export"
     shape = ["--input_shape", "1", str(channels), *map(str, SIZE)]

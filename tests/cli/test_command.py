@@ -3,6 +3,7 @@
 
 import ast
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -115,3 +116,17 @@ def test_completion(tmp_path):
     assert "dmnet_resnet101_os8_cityscapes_1024x512_80k" in names
     assert _completions("paddle-dnl val --config m", tmp_path) == ["my.yml"]
     assert "complete" in _run("-m", "paddle_dnl", "completion", "bash").stdout
+
+
+def test_the_table_of_the_page_has_all_programs_and_no_other():
+    """docs/command.md names each program, `data ...` all of its group, and scripts that run these programs."""
+    rows = [
+        row.split("|")[1:3] for row in (ROOT / "docs" / "command.md").read_text().splitlines() if row.startswith("| `")
+    ]
+    named = [name for row in rows for name in re.findall(r"`([^`]+)`", row[0])]
+    groups = {name.removesuffix(" ...") for name in named if name.endswith(" ...")}
+    listed = {name for name in named if not name.endswith(" ...")}
+    assert listed == {name for name in PROGRAMS if name.split()[0] not in groups}
+    assert groups <= {name.split()[0] for name in PROGRAMS}
+    scripts = [script for row in rows for script in re.findall(r"`([^`]+)`", row[1])]
+    assert scripts and all((ROOT / script).exists() for script in scripts)

@@ -3,7 +3,7 @@
 
 import json
 
-from paddle_dnl.cli.benchmark import main, parse_args
+from paddle_dnl.cli.deploy.benchmark import main, parse_args
 from paddle_dnl.deployment.runtime import benchmark, benchmark_worker
 from paddle_dnl.deployment.runtime.deploy_config import read_deploy_config
 from paddle_dnl.errors import ExportError, UsageError
@@ -25,17 +25,34 @@ def folder(tmp_path):
 
 def test_table_json_and_picture(tmp_path, folder, capsys):
     out = tmp_path / "out"
-    flags = ["--config", str(folder), "--engines", "paddle", "onnxruntime", "--threads", "1", "--repeats", "5"]
+    flags = [
+        "--config",
+        str(folder),
+        "--engines",
+        "paddle",
+        "onnxruntime",
+        "openvino",
+        "--threads",
+        "1",
+        "--repeats",
+        "5",
+    ]
     assert main([*flags, "--save_dir", str(out)]) == 0
     content = json.loads((out / "results.json").read_text())
-    assert [row["engine"] for row in content["rows"]] == ["paddle", "onnxruntime"] and "Paddle" in content["machine"]
+    assert [row["engine"] for row in content["rows"]] == ["paddle", "onnxruntime", "openvino"]
+    assert all(name in content["machine"] for name in ("Paddle", "ONNX Runtime", "OpenVINO"))
     for row in content["rows"]:
         assert (row["batch"], row["height"], row["width"], row["threads"]) == (1, 32, 64, 1)
         assert 0 < row["median"] <= row["p90"] < 5 and row["throughput"] == pytest.approx(1 / row["median"])
+        assert row["load"] >= 0
         # One process imports Paddle, the other ONNX Runtime alone; the model adds to that.
         assert 30e6 < row["peak"] < 4e9 and 0 < row["above_base"] < row["peak"]
     text = capsys.readouterr().out
-    assert "| paddle | fp32 | 1 | 1 | 64x32 |" in text and (out / "results.md").read_text().strip() in text
+    assert (
+        "| paddle | fp32 | 1 | 1 | 64x32 |" in text
+        and "| load |" in text
+        and (out / "results.md").read_text().strip() in text
+    )
     with Image.open(out / "results.png") as picture:
         assert picture.width > 1000 and len(np.unique(np.array(picture.convert("RGB")).reshape(-1, 3), axis=0)) > 10
 
@@ -73,10 +90,11 @@ def test_what_is_left_out_and_what_is_refused(tmp_path, folder, monkeypatch, cap
         return benchmark.Row(name, "fp32", threads, shape[0], *shape[2:], 0.1, 0.2, 10.0, 10**9, 10**8)
 
     monkeypatch.setattr(benchmark, "measure", measure)
+    monkeypatch.setattr(benchmark, "has_bf16", lambda: False)
     flags = ["--config", str(folder), "--save_dir", str(tmp_path / "out"), "--threads", "1", "2"]
     assert main(flags) == 0
     shape = [1, 3, 32, 64]
-    assert measured == [(name, n, shape) for n in (1, 2) for name in ("paddle", "onnxruntime")]
+    assert measured == [(name, n, shape) for n in (1, 2) for name in ("paddle", "onnxruntime", "openvino")]
     text = capsys.readouterr().out
     assert "onednn left out: Unimplemented here" in text and "int8 left out: no int8 file" in text
     with pytest.raises(UsageError, match="--engines int8: .*tools/quantize.py"):

@@ -85,21 +85,44 @@ def test_list(tmp_path, exported, pictures, separator):
         _check(tmp_path / "out", name, pictures[name])
 
 
-def test_a_folder_without_class_colours(tmp_path, exported, pictures):
+def test_results_are_flat_where_names_differ(tmp_path, exported, pictures):
+    (tmp_path / "in" / "a" / "1.png").unlink()
+    _infer(exported, tmp_path / "in", tmp_path / "out")
+    names = sorted({Path(name).name for name in pictures})
+    assert _written(tmp_path / "out") == sorted([*names, *(f"added_prediction/{name}" for name in names)])
+    _check(tmp_path / "out", "1.png", pictures["b/1.png"])
+
+
+# What PaddleX adds, as PaddleSeg develop's export writes it.
+PADDLEX = "Global: {model_name: DNLNet}\nHpi: {backend_config: {openvino: {}}, selected_backends: {cpu: openvino}}\n"
+
+
+@pytest.mark.parametrize("name, more", [("deploy.yaml", ""), ("inference.yml", ""), ("inference.yml", PADDLEX)])
+def test_a_folder_of_paddleseg(tmp_path, exported, pictures, name, more):
+    from paddleseg.utils.visualize import get_color_map_list
+
     folder = tmp_path / "theirs"
     folder.mkdir()
     for path in exported.parent.iterdir():
         (folder / path.name).write_bytes(path.read_bytes())
     graph = "model.json" if (folder / "model.json").exists() else "model.pdmodel"
     # As PaddleSeg writes it; without a size its graph gets the picture as it is.
-    (folder / "deploy.yaml").write_text(
-        f"Deploy:\n  model: {graph}\n  params: model.pdiparams\n  transforms:\n"
+    (folder / "deploy.yaml").unlink()
+    (folder / name).write_text(
+        f"{more}Deploy:\n  model: {graph}\n  params: model.pdiparams\n  transforms:\n"
         "  - {type: Resize, target_size: [64, 32]}\n  - {type: Normalize}\n"
     )
     _infer(folder, tmp_path / "in", tmp_path / "out")
     with Image.open(tmp_path / "out" / "3.png") as picture:
         np.testing.assert_array_equal(np.array(picture), pictures["3.png"])
-        assert len(set(map(tuple, np.array(picture.convert("RGB")).reshape(-1, 3)))) == 4
+        assert picture.getpalette() == get_color_map_list(256)
+
+
+def test_other_keys_beside_deploy_are_refused(tmp_path, exported):
+    text = exported.read_text()
+    (tmp_path / "deploy.yaml").write_text(text.replace("Deploy:", "Globals: {}\nDeploy:").split("\n", 1)[1])
+    with pytest.raises(ConfigError, match="Globals: unknown key beside Deploy"):
+        _infer(tmp_path, tmp_path, tmp_path / "out")
 
 
 @pytest.mark.parametrize("count, is_long", [(31, False), (32, True)])
@@ -156,7 +179,8 @@ def test_flags_as_tipc_and_people_write_them():
         ("--use_trt True", "need --device gpu"),
         ("--enable_auto_tune True", "need --device gpu"),
         ("--precision fp16", "--precision fp16 is for --use_trt True"),
-        ("--precision int8", "--precision int8 on a CPU is run by ONNX Runtime; add --engine onnxruntime"),
+        ("--precision int8", "--precision int8 on a CPU is run by ONNX Runtime and OpenVINO; add --engine onnxruntime"),
+        ("--precision bf16", "--precision bf16 on a CPU is run by OpenVINO; add --engine openvino"),
         ("--device gpu --precision int8", "--precision int8 is for --use_trt True"),
     ],
 )

@@ -9,7 +9,7 @@ from paddle_dnl import log
 from paddle_dnl.cli import infer, train, val
 from paddle_dnl.deployment.runtime import devices
 from paddle_dnl.errors import ConfigError, UsageError
-from paddle_dnl.training.logs import TrainLog
+from paddle_dnl.training.records.logs import TrainLog
 
 import numpy as np
 import paddle

@@ -122,9 +122,10 @@ def test_predict_export_infer_agree(work, tmp_path):
     assert len(labels) == 3
     for name in labels:
         dynamic = np.asarray(Image.open(tmp_path / "result/pseudo_color_prediction" / name))
-        static = np.asarray(Image.open(tmp_path / "infer" / name))
+        static = np.asarray(Image.open(tmp_path / "infer" / name.name))  # flat, as PaddleSeg's
         assert dynamic.shape == (64, 128) and (dynamic == static).mean() > 0.9999
         assert (tmp_path / "result/added_prediction" / name).is_file()
+    assert not [path for path in (tmp_path / "infer").rglob("*/*") if path.parent.name != "added_prediction"]
 
 
 def test_predict_with_own_colours(work, tmp_path):
@@ -176,7 +177,7 @@ def test_bad_input_ends_with_1_and_one_line(work, tmp_path):
         ("val.py", (*weights, tmp_path / "none.pdparams"), "none.pdparams: no such file"),
         ("val.py", (*weights, truncated), "truncated.pdparams"),
         ("val.py", (*weights, good, "--opts", "model.backbone.type=ResNet50"), "does not belong to this model"),
-        ("export.py", (*weights, good, "--save_dir", tmp_path / "x"), "--input_shape"),
+        ("export.py", (*weights, good, "--save_dir", tmp_path / "x", "--input_shape", 1, 4, 64, 64), "has 4 channels"),
     ):
         done = run(script, *arguments, status=1, cwd=tmp_path)
         assert message in done.stderr and "Traceback" not in done.stderr, done.stderr

@@ -95,7 +95,7 @@ def test_components_are_typed_by_their_argument_or_found_in_any_registry(tmp_pat
 
 
 @pytest.mark.parametrize("rules, model, message", [
-    (", {name: nowhere}", "{type: FCN, backbone: {type: ResNet18}}", None),
+    (", {name: nowhere}", "{type: FCN, backbone: {type: ResNet18_vd}}", None),  # ResNet18 of develop is another network
     (", {name: nowhere}", "{type: DNLNet, backbone: {type: ResNet18}}", "no parameter of the model fits 'nowhere'"),
 ])  # fmt: skip
 def test_rules_without_effect(tmp_path, capfd, rules, model, message):
@@ -120,6 +120,7 @@ FCN = "{type: FCN, backbone: {type: ResNet18}}"
     ("uniform_output_enabled: true", "uniform_output_enabled: ignored"),
     ("batch_size: 2", "line 9: key 'batch_size' is given twice with the same value"),
     ("pdx_model_name: DNLNet", "pdx_model_name: ignored"),
+    ("distill_loss: {types: [{type: MSELoss}], coef: [3]}", "distill_loss: ignored"),
 ])  # fmt: skip
 def test_known_slips_are_one_warning(tmp_path, capfd, more, line):
     config = _config(tmp_path, FCN, more=more)

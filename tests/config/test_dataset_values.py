@@ -4,7 +4,7 @@
 from pathlib import Path
 
 from paddle_dnl import registry
-from paddle_dnl.cli import quantize
+from paddle_dnl.cli.deploy import quantize
 from paddle_dnl.config import Config
 from paddle_dnl.data.classes import class_info, classes_of, classes_of_config, classes_text, read_classes
 from paddle_dnl.data.label_rule import label_rule
@@ -97,7 +97,7 @@ def test_ade20k_numbering_reaches_the_quantisation(tmp_path, capsys):
     assert label_rule({"type": "Dataset", "ignore_index": 7}, "val_dataset") == (7, None)
     folder = tmp_path / "export"
     export_model(
-        ColorNet(dynamic_safe=True), folder, input_shape=None, transforms=[dict(NORMALIZE)], class_info=CLASSES,
+        ColorNet(), folder, input_shape=None, transforms=[dict(NORMALIZE)], class_info=CLASSES,
         label_rule=(ignored, table),
     )  # fmt: skip
     attention_net(folder)

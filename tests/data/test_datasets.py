@@ -100,6 +100,7 @@ def test_one_column_for_test_mode(tmp_path):
     assert "label" not in dataset[0] and len(dataset) == 1
 
 
+@pytest.mark.paddleseg
 def test_validation_keeps_labels_and_notes_sizes(tmp_path):
     from paddleseg.transforms import Resize
 

@@ -32,7 +32,7 @@ def example():
 
 def _export(folder, output_op="argmax", transforms=(), shape=(1, 3, 32, 64)):
     export_model(
-        ColorNet(dynamic_safe=True), folder, input_shape=list(shape), output_op=output_op,
+        ColorNet(), folder, input_shape=list(shape), output_op=output_op,
         transforms=[*transforms, {**NORMALIZE, "mean": [0.4, 0.5, 0.6]}], class_info=CLASSES,
     )  # fmt: skip
     color_net(folder, shape, output_op)

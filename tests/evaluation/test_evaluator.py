@@ -81,7 +81,7 @@ def test_ranks_share_the_images(tmp_path, monkeypatch, ranks):
     _write(tmp_path)
     monkeypatch.setattr(collectives, "world_size", lambda: ranks)
     monkeypatch.setattr(collectives, "barrier", lambda what: None)
-    monkeypatch.setattr(Metrics, "from_confusion", classmethod(lambda cls, c: None))
+    monkeypatch.setattr(Metrics, "from_areas", classmethod(lambda cls, areas: None))
     parts = []
     for rank in range(ranks):
         monkeypatch.setattr(collectives, "rank", lambda rank=rank: rank)
@@ -215,14 +215,19 @@ def test_published_sizes(tmp_path):
     cv2.imwrite(str(tmp_path / "i0.png"), np.zeros((1024, 2048, 3), np.uint8))
     cv2.imwrite(str(tmp_path / "l0.png"), np.zeros((1024, 2048), np.uint8))
     (tmp_path / "val.txt").write_text("i0.png l0.png")
+
+    def options(scales, average="softmax"):
+        return InferenceOptions(aug_eval=True, scales=scales, average=average)
+
     ratios = [0.5, 0.75, 1.0, 1.25, 1.5, 1.75]
     dataset = _dataset(tmp_path, ResizeToFit([2049, 1025]))
-    sizes = [scaled[0]["img"].shape[1:] for scaled in at_scales(dataset, ratios)]
+    sizes = [scaled[0]["img"].shape[1:] for scaled in at_scales(dataset, options(ratios))]
     assert sizes == [(512, 1024), (768, 1536), (1025, 2049), (1281, 2561), (1537, 3073), (1793, 3585)]
     assert dataset[0]["img"].shape[1:] == (1025, 2049)
     with pytest.raises(UsageError, match="scale 0.0001"):
-        at_scales(dataset, [0.0001])
-    assert at_scales(_dataset(tmp_path, Resize(target_size=[20, 10])), ratios) == []
+        at_scales(dataset, options([0.0001]))
+    assert at_scales(_dataset(tmp_path, Resize(target_size=[20, 10])), options(ratios)) == []
+    assert at_scales(dataset, options(ratios, "official")) == at_scales(dataset, options([1.0])) == []
 
 
 def test_log_lines_are_those_that_scripts_read(tmp_path, caplog, monkeypatch):

@@ -8,7 +8,8 @@ import paddle_dnl  # noqa: F401
 from paddle_dnl.evaluation.evaluator import evaluate
 from paddle_dnl.evaluation.inference import infer, infer_augmented, restore
 from paddle_dnl.evaluation.options import InferenceOptions
-from paddle_dnl.evaluation.predict import predict, predict_images
+from paddle_dnl.evaluation.predict import FOLDERS, predict, predict_images
+from paddle_dnl.registry import build
 
 import cv2
 import numpy as np
@@ -75,6 +76,36 @@ def test_logits_are_restored_as_in_an_evaluation(augmented, align_corners, pictu
     assert (expected[False] != expected[True]).any()
 
 
+SETTINGS = {
+    "plain": {},
+    "softmax": {"aug_eval": True, "scales": [0.5, 0.75, 1.5], "flip_horizontal": True, "average": "softmax"},
+    "official": {"aug_eval": True, "scales": [0.5, 1.5], "flip_horizontal": True, "average": "official"},
+    "logits": {"aug_eval": True, "scales": [0.75, 1.0], "flip_vertical": True, "align_corners": True},
+    "windows": {"aug_eval": True, "scales": [0.5, 1.25], "average": "softmax", "is_slide": True, "crop_size": [24, 24],
+                "stride": [16, 16]},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_a_recipe_that_fits_pictures_to_a_frame_predicts_what_its_evaluation_counts(name, picture, tmp_path):
+    """The published rows of OpenMMLab and DGMN2 make each scale from the original picture, in both programs."""
+    steps = [{"type": "ToUint8"}, {"type": "ResizeToFit", "frame": [51, 40]}, {"type": "Normalize"}]
+    config = SimpleNamespace(
+        val_dataset_cfg={"type": "Dataset", "num_classes": 19, "transforms": steps}, model_cfg={"num_classes": 19}
+    )
+    folder = picture.parent
+    cv2.imwrite(str(folder / "label.png"), np.zeros((40, 61), np.uint8))
+    (folder / "val.txt").write_text("grains.png label.png")
+    paths = {"dataset_root": str(folder), "val_path": str(folder / "val.txt"), "mode": "val"}
+    dataset = build({**config.val_dataset_cfg, **paths}, "dataset")
+    counted = []
+    observe = lambda index, scores, is_probability, pred, label: counted.append(pred)  # noqa: E731
+    evaluate(Grains(), dataset, print_detail=False, observe=observe, **SETTINGS[name])
+    predict(Grains(), config, str(picture), str(tmp_path), **SETTINGS[name])
+    found = np.asarray(Image.open(tmp_path / "pseudo_color_prediction" / "grains.png"))
+    np.testing.assert_array_equal(found, counted[0])
+
+
 def test_takes_every_setting_of_an_evaluation():
     """`test_config` is handed to both as keyword arguments."""
     of_the_run = {
@@ -106,3 +137,15 @@ def test_probabilities_and_grey_pictures(picture, tmp_path):
     grey = SimpleNamespace(val_dataset_cfg={"type": "Dataset", "img_channels": 1}, model_cfg={"num_classes": 19})
     assert predict(GreyGrains(), grey, str(picture), str(tmp_path / "b")) == 1
     assert np.asarray(Image.open(tmp_path / "b" / "pseudo_color_prediction" / "grains.png")).shape == (40, 61)
+
+
+def test_overlays_keep_the_ending_of_their_picture(picture, tmp_path):
+    """As PaddleSeg's predict.py names them; labels are PNGs."""
+    (tmp_path / "in/sub").mkdir(parents=True)
+    for ending in (".jpg", ".bmp", ".PNG", ".webp"):
+        cv2.imwrite(str(tmp_path / f"in/sub/x{ending[1:]}{ending}"), cv2.imread(str(picture)))
+    predict(Grains(), CONFIG, str(tmp_path / "in"), str(tmp_path / "out"))
+    names = {folder: {p.name for p in (tmp_path / "out" / folder / "sub").iterdir()} for folder in FOLDERS[:2]}
+    assert names["added_prediction"] == {"xjpg.jpg", "xbmp.bmp", "xPNG.PNG", "xwebp.png"}
+    assert names["pseudo_color_prediction"] == {"xjpg.png", "xbmp.png", "xPNG.png", "xwebp.png"}
+    assert cv2.imread(str(tmp_path / "out/added_prediction/sub/xjpg.jpg")).shape == (40, 61, 3)

@@ -5,6 +5,12 @@ The same names stand in the tables of tests/recipes, whose values come from the 
 """
 
 from paddle_dnl.config import Config
+from paddle_dnl.models.backbones.dgmn2 import DropPath
+from paddle_dnl.models.backbones.resnet import ResNet
+from paddle_dnl.models.build import build_model
+
+import paddle
+from paddle import nn
 
 _SIZES = {"ResizeToFit": "frame", "ResizeByShort": "short_size"}
 _DISTORTIONS = ("RandomDistort", "PhotoMetricDistortion", "RandomBrightnessShift")
@@ -34,11 +40,50 @@ def facts_of(config: Config) -> dict:
         "evaluation": _evaluation(config.test_config),
         "while_training": _evaluation(config.test_config_while_training),
         "start_weights": _start_weights(config),
+        "data": [
+            f"{cfg['type']} {cfg.get('mode', 'train')}" for cfg in (config.train_dataset_cfg, config.val_dataset_cfg)
+        ],
     }
     for key in ("temperature", "use_scale", "whitening"):
         if key in model:
             facts[key] = model[key]
     return {key: value for key, value in facts.items() if value is not None}
+
+
+def network_facts(config: Config) -> dict:
+    """Facts of the network that a configuration builds: blocks, dilations, dropout, how logits are resized."""
+    with paddle.LazyGuard():  # no initial values
+        model = build_model(config)
+    outputs = len(config.loss_cfg["coef"])
+    dropped = [layer.p for layer in model.sublayers() if isinstance(layer, nn.Dropout2D | nn.Dropout) and layer.p]
+    backbone = model.backbone
+    facts = {"dropout": dropped * outputs if len(dropped) == 1 else dropped or [0] * outputs}
+    if isinstance(backbone, ResNet):
+        stages = [[getattr(backbone, f"bb_{i}_{k}") for k in range(n)] for i, n in enumerate(_counts(backbone))]
+        facts |= {
+            "blocks": _counts(backbone),
+            "stem": [conv._conv._out_channels for name, conv in backbone.named_children() if name.startswith("conv1_")],
+            "dilations": [_dilation(stage[-1]) for stage in stages],
+            "dilations_of_first_blocks": [_dilation(stage[0]) for stage in stages],
+            "logits_align_corners": model.align_corners,
+        }
+    else:
+        facts |= {"blocks": list(backbone.depths), "drop_path": max(_drop_paths(model))}
+    return facts
+
+
+def _counts(backbone: ResNet) -> list[int]:
+    names = [name.split("_") for name, _ in backbone.named_children() if name.startswith("bb_")]
+    return [sum(int(stage) == i for _, stage, _ in names) for i in range(4)]
+
+
+def _dilation(block) -> int:
+    """Of the 3x3 convolution."""
+    return max(layer._dilation[0] for layer in block.sublayers() if isinstance(layer, nn.Conv2D))
+
+
+def _drop_paths(model) -> list[float]:
+    return [layer.rate for layer in model.sublayers() if isinstance(layer, DropPath)]
 
 
 def _losses(cfg: dict) -> list[dict]:
@@ -53,9 +98,10 @@ def _losses(cfg: dict) -> list[dict]:
 
 def _pipeline(transforms: list[dict]) -> dict:
     """Sizes, ranges and constants, whatever the transforms are called."""
-    facts = {}
+    facts = {"resized_as": "uint8" if transforms[0]["type"] == "ToUint8" else "float32"}
+    normalised = False
     for step in transforms:
-        kind = step["type"].removesuffix("Uint8")
+        kind = step["type"]
         if kind in _SIZES:
             facts["size"] = step[_SIZES[kind]]
             if "max_size" in step:
@@ -76,7 +122,7 @@ def _pipeline(transforms: list[dict]) -> dict:
         if kind == "RandomHorizontalFlip":
             facts["flip"] = step.get("prob", 0.5)
         if kind in _DISTORTIONS:
-            ranges = {key: value for key, value in step.items() if key.endswith("_range") or key == "delta"}
+            ranges = {key: value for key, value in step.items() if key.endswith("_range") or key in ("delta", "prob")}
             facts["distortion"] = {"type": kind, **ranges}
         if kind == "Normalize":
             mean, std = step.get("mean", [0.5] * 3), step.get("std", [0.5] * 3)
@@ -88,8 +134,15 @@ def _pipeline(transforms: list[dict]) -> dict:
         if kind == "SubtractMeanBGR":
             mean = step.get("mean", [102.9801, 115.9465, 122.7717])
             facts |= {"mean": list(mean), "std": [1.0] * 3, "order": "BGR"}
+        normalised = normalised or kind in ("Normalize", "SubtractMeanBGR")
         if kind == "Padding":
             facts["padded_to"] = step["target_size"]
+            facts["padding"] = {
+                "value": step.get("im_padding_value", 127.5),
+                "normalised": normalised,
+                "label": step.get("label_padding_value", 255),
+                "place": "random" if step.get("random_offset") else "right and bottom",
+            }
     return facts
 
 

@@ -21,14 +21,14 @@ BIAS = np.array([0.0, 0.0, 0.0, -1.0])
 class ColorNet(nn.Layer):
     """Classes by colour alone, at half resolution and back; the second output is for training."""
 
-    def __init__(self, half: bool = False, dynamic_safe: bool = False):
+    def __init__(self, half: bool = False):
         super().__init__()
         self.conv = nn.Conv2D(3, 4, 1)
         self.conv.weight.set_value(WEIGHT.astype(np.float32)[:, :, None, None])
         self.conv.bias.set_value(BIAS.astype(np.float32))
         self.norm = nn.BatchNorm2D(4)
         self.aux = nn.Conv2D(3, 4, 1)
-        self.half, self.dynamic_safe = half, dynamic_safe
+        self.half = half
 
     def forward(self, x):
         size = x.shape[2:]

@@ -39,13 +39,23 @@ def color_net(folder: Path, shape=(1, 3, 32, 64), output_op: str = "argmax") -> 
 
     `output_op` is `argmax`, or `none` for scores.
     """
-    factor = np.float32(1 / np.sqrt(1 + 1e-5))
+    _write_color_net(folder, shape, output_op, 1)
+    record(folder)
+
+
+def color_net_file(files, factor: float) -> None:
+    """What `onnx_export.convert` writes for `ColorNet`, with its scores times `factor`."""
+    files.onnx = "model.onnx"
+    _write_color_net(files.folder, files.input_shape, files.output_op, factor)
+
+
+def _write_color_net(folder: Path, shape, output_op: str, factor: float) -> None:
+    factor = np.float32(factor / np.sqrt(1 + 1e-5))
     weights = {"w": WEIGHT.astype(np.float32)[:, :, None, None] * factor, "b": BIAS.astype(np.float32) * factor}
     wants_classes = output_op == "argmax"
     conv = helper.make_node("Conv", ["x", "w", "b"], ["logits" if wants_classes else "y"], "classifier")
     kind = TensorProto.INT32 if wants_classes else TensorProto.FLOAT
     _save([conv, *(_argmax("logits") if wants_classes else [])], weights, list(shape), folder / "model.onnx", kind)
-    record(folder)
 
 
 def attention_net(folder: Path) -> None:
@@ -94,7 +104,7 @@ def record(folder: Path) -> None:
     """Enters model.onnx into deploy.yaml as found good, and both as written by us."""
     files = read_deploy_config(folder)
     files.onnx = "model.onnx"
-    files.verified["onnxruntime"] = {"ok": True}
+    files.verified |= {"onnxruntime": {"ok": True}, "openvino": {"ok": True}}
     files.hash_files()
     files.write()
     for name in ("model.onnx", "deploy.yaml"):

@@ -5,6 +5,7 @@ Used by tests/reference/trajectories.py, which takes the steps in PyTorch and st
 tests/golden/test_trajectories.py, which takes them here. NumPy only, so that neither needs the other's framework.
 """
 
+import dataclasses
 import json
 import re
 from dataclasses import dataclass
@@ -16,6 +17,9 @@ import numpy as np
 GOLDEN = Path(__file__).resolve().parents[1] / "data" / "golden"
 STEPS = 10
 BATCH, CLASSES = 2, 19
+# Runs that both begin from their own random weights, on the same batches.
+START_SEEDS, START_STEPS, START_SIZE = range(8), 30, (33, 33)
+START_COMPARED = (1, 10, 30)
 # A random network with batch statistics doubles a rounding error many times over ten steps, a trained one does not. With
 # short residual branches (OpenMMLab starts them at zero) and small classifiers, float32 stays within 1e-4 of float64.
 _CALMER = ((r"layer\d\.\d+\.bn3\.weight", 0.2), (r"(.*conv_seg|nlm\.bottleneck\.3|dsn\.2)\.weight", 0.1))
@@ -62,6 +66,10 @@ CASES = {
 }
 
 
+# The recipe of the runs from initialisation; the weights are not those of `spec`.
+FROM_START = "mmseg_dnl_r50_512x1024_40k"
+
+
 def golden_weights(case: Case) -> dict[str, np.ndarray]:
     """The original's state dict of the golden case, regenerated from names."""
     spec = json.loads((GOLDEN / case.spec / "spec.json").read_text())
@@ -103,3 +111,19 @@ def batch_of_step(name: str, case: Case, step: int) -> tuple[np.ndarray, np.ndar
 def stored(name: str) -> Path:
     """File of the original's numbers."""
     return GOLDEN / "trajectories" / f"{name}.json"
+
+
+def start_case() -> Case:
+    """The recipe of the runs from initialisation, on pictures small enough for 480 steps."""
+    return dataclasses.replace(CASES[FROM_START], size=START_SIZE)
+
+
+def too_far(ours: np.ndarray, theirs: np.ndarray) -> list[str]:
+    """Compared steps at which the mean losses of two sets of runs, `[seeds, steps]`, lie over 2 standard errors apart."""
+    found = []
+    for step in START_COMPARED:
+        a, b = ours[:, step - 1], theirs[:, step - 1]
+        error = np.hypot(a.std(ddof=1) / len(a) ** 0.5, b.std(ddof=1) / len(b) ** 0.5)
+        if not abs(a.mean() - b.mean()) <= 2 * error:
+            found.append(f"step {step}: {a.mean():.4f} and {b.mean():.4f}, standard error {error:.4f}")
+    return found

@@ -247,6 +247,7 @@ def test_losses_on_edges():
         Losses(seen, [1, 1])(outputs, label)
 
 
+@pytest.mark.paddleseg
 def test_loss_between_two_outputs():
     """PaddleSeg's KLLoss, here as second loss: it compares the outputs and never sees the label."""
     cfg = {"types": [{"type": "CrossEntropyLoss"}, {"type": "KLLoss"}], "coef": [1, 1]}
@@ -259,6 +260,7 @@ def test_loss_between_two_outputs():
     assert second.grad is None and first.grad is not None
 
 
+@pytest.mark.paddleseg
 def test_mixed():
     cfg = {
         "types": [{
@@ -319,3 +321,31 @@ def test_outputs_that_are_no_tensors_and_a_models_own_computation():
     found = Losses([lambda x, y: x.sum()], [3.0])([logits, logits], label, None, Model(), data)
     assert [name for name, _ in found] == ["loss_0", "loss_1"]
     np.testing.assert_allclose([float(v) for _, v in found], [3 * float(logits.sum()), 3.0], rtol=1e-5)
+
+
+def test_foreign_losses_keep_their_changes_and_skip_unlabelled_batches():
+    """A loss that sets ignored pixels to class 0, as paddleseg's DiceLoss does, and fails on a batch without a label."""
+
+    class Writing:
+        ignore_index = 255
+        seen = 0
+
+        def __call__(self, logits, label):
+            self.seen += 1
+            assert bool((label != 255).any())
+            label[label == 255] = 0
+            return logits.sum()
+
+    Writing.__module__ = "elsewhere"
+    writing = Writing()
+    logits = paddle.to_tensor(np.random.default_rng(0).normal(size=(1, 3, 4, 4)).astype("float32"), stop_gradient=False)
+    label = paddle.to_tensor([[[0, 255, 1, 2]] * 4])
+    before = label.numpy().copy()
+    mixed = MixedLoss([writing, CrossEntropyLoss()], [1, 1])
+    alone = float(CrossEntropyLoss()(logits, label))
+    assert float(mixed(logits, label)[1]) == alone
+    np.testing.assert_array_equal(label.numpy(), before)
+    found = mixed(logits, paddle.full([1, 4, 4], 255, "int64"))
+    sum(found).backward()
+    assert [float(value) for value in found] == [0, 0] and writing.seen == 1
+    assert not logits.grad.numpy().any()

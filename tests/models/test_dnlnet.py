@@ -64,7 +64,7 @@ def test_any_size(dialect, size):
 @pytest.mark.parametrize("sub_sample", [False, True])
 def test_all_modes_learn(mode, sub_sample):
     """Gradients reach every trainable parameter; PaddleSeg's gaussian and sub_sample cannot even run."""
-    model = _small(mode=mode, sub_sample=sub_sample, gamma_gate=False, zero_init=False)
+    model = _small(mode=mode, sub_sample=sub_sample)
     model.train()
     outputs = model(paddle.randn([1, 3, 48, 64]))
     assert len(outputs) == 2
@@ -83,7 +83,7 @@ def test_auxiliary_head():
 
 def test_dialects_differ():
     """The same weights give other logits: the published block has no ReLU behind its output convolution."""
-    first, second = _small(dialect="paddleseg", zero_init=False), _small(dialect="mmseg", zero_init=False)
+    first, second = _small(dialect="paddleseg"), _small(dialect="mmseg")
     second.set_state_dict({k: v.numpy() for k, v in first.state_dict().items()})
     first.eval(), second.eval()
     x = paddle.randn([1, 3, 64, 64])

@@ -13,7 +13,7 @@ from paddle_dnl.config import Config
 from paddle_dnl.data.prepare.convert_cityscapes import convert_tree
 from paddle_dnl.data.scenes.mini_cityscapes import generate
 from paddle_dnl.deployment.export.exporter import export_model
-from paddle_dnl.errors import ExportError
+from paddle_dnl.deployment.export.shapes import FreeSizeError
 from paddle_dnl.evaluation.evaluator import evaluate
 from paddle_dnl.training.trainer import TrainOptions, train_from_config
 
@@ -109,12 +109,21 @@ def test_the_whole_way(family, scenes, tmp_path, capsys):
     assert (static == dynamic).mean() > 0.9999
 
 
-@pytest.mark.parametrize("shape", [[-1, 3, -1, -1], [1, 3, -1, -1], None], ids=str)
-def test_dmnet_exports_with_free_batch_and_size(tmp_path, shape):
-    """One graph for all inputs; the exporter checks it with two pictures of a size that no pooling grid divides."""
-    model = build_model(
-        {"type": "DMNet", "num_classes": 5, "mid_channels": 16, "backbone": {"type": "ResNet18", "output_stride": 8}}
-    )
+_RESNET = {"type": "ResNet18", "output_stride": 8}
+_FREE = {
+    "DMNet": {"mid_channels": 16, "backbone": _RESNET},
+    "DNLNet": {"backbone": _RESNET},
+}
+
+
+@pytest.mark.parametrize(
+    "name, shape",
+    [("DMNet", [-1, 3, -1, -1]), ("DMNet", [1, 3, -1, -1]), *((name, None) for name in _FREE)],
+    ids=str,
+)
+def test_exports_with_free_batch_and_size(tmp_path, name, shape):
+    """One graph for all inputs; the exporter compares it at two sizes, one of which no pooling grid divides."""
+    model = build_model({"type": name, "num_classes": 5, **_FREE[name]})
     with paddle.no_grad():
         model(paddle.randn([2, 3, 97, 97]))  # batch statistics other than 0 and 1
     report = export_model(model, tmp_path / "out", input_shape=shape, transforms=[{"type": "Normalize"}])
@@ -122,7 +131,7 @@ def test_dmnet_exports_with_free_batch_and_size(tmp_path, shape):
     predictor = Predictor(tmp_path / "out")
     rng = np.random.default_rng(0)
     model.eval()
-    for size in ((65, 70), (128, 96)):
+    for size in ((65, 70), (160, 96)):
         picture = rng.integers(0, 256, (*size, 3), dtype=np.uint8)
         tensor, _ = predictor.preprocess(picture)
         with paddle.no_grad():
@@ -130,7 +139,7 @@ def test_dmnet_exports_with_free_batch_and_size(tmp_path, shape):
         assert (predictor.predict([picture])[0] == dynamic).mean() > 0.9999
 
 
-def test_dnlnet_refuses_a_free_size_at_once(tmp_path):
-    model = build_model({"type": "DNLNet", "num_classes": 5, "backbone": {"type": "ResNet18", "output_stride": 8}})
-    with pytest.raises(ExportError, match="--input_shape 1 3 512 1024"):
-        export_model(model, tmp_path / "out", input_shape=None, transforms=[])
+def test_dgmn2_has_one_size(tmp_path):
+    model = build_model({"type": "DGMN2SETR", "num_classes": 5, "backbone": {"type": "DGMN2_Tiny"}})
+    with pytest.raises(FreeSizeError, match="DGMN2SETR has no graph for every size"):
+        export_model(model, tmp_path / "out", input_shape=None, transforms=[{"type": "Normalize"}])

@@ -98,6 +98,7 @@ def test_frozen_parameters_stay_out():
     {"type": "AdamW", "beta1": 0.8, "custom_cfg": [{"name": "head", "lr_mult": 0.1, "weight_decay_mult": 3.0}],
      "grad_clip_cfg": {"name": "ClipGradByValue", "max": 0.5}},
 ])  # fmt: skip
+@pytest.mark.paddleseg
 def test_same_steps_as_live_paddleseg(cfg):
     from paddleseg.cvlibs.builder import SegBuilder
 
@@ -190,6 +191,7 @@ def test_warm_up_then_poly_over_the_rest():
     {"type": "CosineAnnealingDecay", "learning_rate": 0.1, "T_max": 8, "eta_min": 0.001},
     {"type": "ExponentialDecay", "learning_rate": 0.1, "gamma": 0.9},
 ], ids=lambda cfg: cfg["type"])  # fmt: skip
+@pytest.mark.paddleseg
 def test_same_schedule_as_live_paddleseg(cfg):
     from paddleseg.cvlibs.builder import SegBuilder
 

@@ -14,6 +14,7 @@ from paddle_dnl import registry
 from paddle_dnl.cli import train
 from paddle_dnl.config import Config
 from paddle_dnl.config.zoo import read_rows
+from paddle_dnl.errors import CheckpointError
 from paddle_dnl.evaluation.curves import read_scalars
 from paddle_dnl.weights.downloads import cached_path
 from paddle_dnl.weights.loading import read_params
@@ -160,3 +161,42 @@ def test_the_command_in_the_head_trains(row, backbone_weights, tmp_path, monkeyp
     scalars = read_scalars(tmp_path / "out")
     assert scalars["Train/loss"][0] == [1, 2] and np.isfinite(scalars["Train/loss"][1]).all()
     assert scalars["Evaluate/mIoU"][0] == [2] and list((tmp_path / "out").glob("vdlrecords*"))
+
+
+def _resnet18(stem: str) -> dict[str, np.ndarray]:
+    backbone = registry.build({"type": "ResNet18", "stem": stem}, "backbone")
+    return torch_names({key: value.numpy() for key, value in backbone.state_dict().items()}, stem)
+
+
+def _dgmn2(size: str) -> dict[str, np.ndarray]:
+    backbone = registry.build({"type": f"DGMN2_{size}"}, "backbone")
+    return dgmn2_names({key: value.numpy() for key, value in backbone.state_dict().items()})
+
+
+_TINY, _DNL = "setr_naive_dgmn2_tiny_cityscapes_769x769_40k", "dnl_r50-d8_512x1024_40k_cityscapes"
+_REFUSALS = {
+    "depth": (_TINY, lambda: _dgmn2("Small"), r"158 tensors found a place.*DGMN2-Small.*DGMN2-Tiny.*"
+              "It fits setr_naive_dgmn2_small_cityscapes_769x769_40k, or any"),
+    "too few": (_TINY, lambda: dict(list(_dgmn2("Tiny").items())[:20]), r"20 tensors found a place; tensors of the model that "
+                r"the file does not give: .*\(138 in all\)"),
+    "family": (_TINY, lambda: _resnet18("v1c"), r"111 tensors of .*ResNet-18 \(mmseg\), none of which fits; this model has .*"
+               "DGMN2-Tiny. It fits --opts model.backbone.type=ResNet18 model.backbone.stem=v1c"),
+    "other family": (_DNL, lambda: _dgmn2("Tiny"), r"\d+ tensors of .*DGMN2-Tiny \(dgmn2\), none of which fits; this model has "
+                     ".*ResNet-50. It fits fpn_dgmn2_tiny_cityscapes_769x769_40k"),
+    "stem": (_DNL, lambda: _resnet18("v1"), "101 tensors of .*ResNet-18.* with stem v1; this model has .*ResNet-50 with stem "
+             "v1c and would compute something else"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", _REFUSALS)
+def test_start_weights_of_another_backbone_end_a_published_command(case, tmp_path):
+    name, make, message = _REFUSALS[case]
+    torch_writer.save(make(), tmp_path / "weights.pth")
+    config = Config(name)
+    for section in ("train_dataset", "val_dataset"):
+        write_pictures(tmp_path / "data", config.dic[section], 2)
+    roots = [f"{section}.dataset_root={tmp_path}/data" for section in ("train_dataset", "val_dataset")]
+    flags = ["--device", "cpu", "--save_dir", str(tmp_path / "out"), "--pretrained", str(tmp_path / "weights.pth")]
+    with pytest.raises(CheckpointError, match=message) as caught:
+        train.main(["--config", name, *flags, "--opts", *roots])
+    assert "\n" not in str(caught.value) and not list((tmp_path / "out").glob("iter_*"))

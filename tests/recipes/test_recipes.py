@@ -13,14 +13,14 @@ from paddle_dnl.config import Config
 from paddle_dnl.config.zoo import read_rows
 
 import pytest
-from recipe_facts import facts_of
+from recipe_facts import facts_of, network_facts
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 TABLES = {table["source"]: table for table in (json.loads(path.read_text()) for path in sorted(HERE.glob("*.json")))}
 ROWS = [row for row in read_rows(ROOT / "configs/zoo.yml") if row["recipe"] is not None]
-# Facts that stand elsewhere than in the resolved configuration, or describe the network: tests/models and tests/golden.
-_ELSEWHERE = {"validation_interval", "gpus", "dropout", "depth", "dilations"}
+# Facts that stand elsewhere than in the resolved configuration: in the command of its head, and in the network.
+_ELSEWHERE = {"validation_interval", "gpus", "network"}
 # Ours names a released script's whitening by what its block does with an option that it does not know.
 _OF_THE_BLOCK = {
     "dnl_nowd_in_released_resnet101_cityscapes_769x769_60k": {"whitening": "none"},
@@ -46,6 +46,12 @@ def test_the_resolved_recipe_has_the_facts_of_its_source(row):
     assert found == expected
     if row["source"] in ("mmsegmentation", "DGMN2 authors"):  # SegTTAModel, and mmsegmentation 0.16's aug_test
         assert Config(ROOT / row["config"]).test_config["average"] == "softmax"
+
+
+@pytest.mark.parametrize("row", ROWS, ids=_stem)
+def test_the_network_has_the_facts_of_its_source(row):
+    """As it is built: blocks of each stage, first convolutions, dilations, dropout before each classifier, resizing."""
+    assert network_facts(Config(ROOT / row["config"])) == TABLES[row["source"]]["rows"][row["recipe"]]["network"]
 
 
 @pytest.mark.parametrize("row", ROWS, ids=_stem)

@@ -57,6 +57,7 @@ def facts(path: Path) -> dict:
             for head in heads
         ],
         "train": {
+            "resized_as": _kind(steps),
             "size": list(steps["RandomResize"].scale),
             "scale": list(steps["RandomResize"].ratio_range),
             "crop": list(steps["RandomCrop"].crop_size)[::-1],
@@ -65,15 +66,48 @@ def facts(path: Path) -> dict:
             "distortion": {"type": "PhotoMetricDistortion"},
             **colour,
             "padded_to": list(prepare["size"])[::-1],
+            "padding": {
+                "value": prepare.pad_val,
+                "normalised": True,  # by mmengine's data preprocessor, which pads what it has normalised
+                "label": prepare.seg_pad_val,
+                "place": "right and bottom",
+            },
         },
-        "test": {"size": list(test["Resize"].scale), **colour},
+        "test": {"resized_as": _kind(test), "size": list(test["Resize"].scale), **colour},
         "evaluation": evaluation,
         "while_training": evaluation,
         "start_weights": _address(config.model.pretrained).rsplit("/", 1)[-1],
-        "dropout": [head.dropout_ratio for head in heads],
-        "depth": config.model.backbone.depth,
-        "dilations": list(config.model.backbone.dilations),
+        "data": [_data(config.train_dataloader.dataset), _data(config.val_dataloader.dataset)],
+        "network": _network(config.model, heads),
     }
+
+
+_DATASETS = {"CityscapesDataset": "Cityscapes", "ADE20KDataset": "ADE20K"}
+
+
+def _data(dataset) -> str:
+    part = dataset.data_prefix.img_path.rsplit("/", 1)[-1]
+    return f"{_DATASETS[dataset.type]} {part.removesuffix('ing').replace('validation', 'val')}"
+
+
+def _network(model, heads: list) -> dict:
+    """Of the networks that the configuration builds: with their own defaults, not those of its text."""
+    from mmseg.registry import MODELS
+
+    backbone = MODELS.build({**model.backbone, "norm_cfg": {"type": "BN"}})
+    stages = [getattr(backbone, name) for name in backbone.res_layers]
+    return {
+        "dropout": [head.dropout_ratio for head in heads],
+        "blocks": [len(stage) for stage in stages],
+        "stem": [layer.out_channels for layer in backbone.stem if hasattr(layer, "out_channels")],
+        "dilations": [stage[-1].conv2.dilation[0] for stage in stages],
+        "dilations_of_first_blocks": [stage[0].conv2.dilation[0] for stage in stages],
+        "logits_align_corners": heads[0].align_corners,
+    }
+
+
+def _kind(steps: dict) -> str:
+    return "float32" if steps["LoadImageFromFile"].get("to_float32", False) else "uint8"
 
 
 def _address(name: str) -> str:

@@ -48,9 +48,13 @@ _SAME = 1e-7
 
 
 class MMSeg:
-    """A recipe of mmsegmentation: model, optimizer and schedule from its own configuration."""
+    """A recipe of mmsegmentation over `steps` steps: model, optimizer and schedule from its own configuration.
 
-    def __init__(self, name: str, case: Case):
+    Dropout is off unless `has_dropout`, so that a step can be compared number by number.
+    """
+
+    def __init__(self, name: str, case: Case, steps: int = STEPS, has_dropout: bool = False):
+        self.steps = steps
         from mmengine.config import Config
 
         self.config = config = Config.fromfile(mmseg_configs() / _MMSEG_CONFIGS[name])
@@ -61,7 +65,7 @@ class MMSeg:
         for part in (model.backbone, model.decode_head, model.auxiliary_head):
             part.norm_cfg = {"type": "BN", "requires_grad": True}  # one process: the same as SyncBN
         for head in (model.decode_head, model.auxiliary_head):
-            head.dropout_ratio = 0
+            head.dropout_ratio = head.dropout_ratio if has_dropout else 0
             head.loss_decode.avg_non_ignore = False  # the default, said aloud
         self.model = MODELS.build(model)
 
@@ -74,7 +78,7 @@ class MMSeg:
         return torch.nn.functional.interpolate(logits, image.shape[2:], mode="bilinear", align_corners=align)
 
     def prepare(self):
-        """Optimizer and schedule over `STEPS` steps."""
+        """Optimizer and schedule."""
         from mmengine.logging import MMLogger
         from mmengine.optim import build_optim_wrapper
         from mmengine.registry import PARAM_SCHEDULERS
@@ -84,7 +88,7 @@ class MMSeg:
         self.wrapper = build_optim_wrapper(self.model, self.config.optim_wrapper)
         (schedule,) = self.config.param_scheduler
         # mmengine reaches the last rate one step early; mmcv, with which the published weights were trained, does not.
-        schedule.end = STEPS + 1
+        schedule.end = self.steps + 1
         self.schedule = PARAM_SCHEDULERS.build({**schedule, "optimizer": self.wrapper})
 
     def step(self, image, label):

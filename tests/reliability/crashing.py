@@ -27,7 +27,7 @@ import tiny_training  # noqa: E402,I001  imports paddle_dnl before paddle
 import numpy as np  # noqa: E402
 
 from paddle_dnl.config import Config  # noqa: E402
-from paddle_dnl.training import checkpoint  # noqa: E402
+from paddle_dnl.training.checkpoints import checkpoint  # noqa: E402
 from paddle_dnl.weights.safe_pickle import read_pickle  # noqa: E402
 from paddle_dnl.training.trainer import Trainer, TrainOptions  # noqa: E402
 from paddle_dnl.files.atomic import MARKER, recover  # noqa: E402

@@ -48,13 +48,12 @@ class _Killed(Dataset):
 
 @pytest.mark.timeout(60)  # it once waited for ever
 @pytest.mark.parametrize("skip_bad", [False, True])
-def test_a_killed_reader_ends_the_check_with_advice(root, skip_bad, count_fault):
+def test_a_killed_reader_ends_the_check_with_advice(root, skip_bad):
     """It is no bad sample: nothing is skipped."""
     dataset = _dataset(root, _Killed)
     with pytest.raises(DataError, match=r"was killed.*memory.*of 40 are done.*fewer --num_workers"):
         check_dataset(dataset, "train_dataset", root.parent / "cache", num_workers=2, skip_bad=skip_bad)
     assert len(dataset) == COUNT and not (root.parent / "cache").exists()
-    count_fault("killed readers")
 
 
 def test_readers_in_processes_find_what_one_finds(root):
@@ -120,7 +119,7 @@ class _Ranks:
 @pytest.mark.parametrize(
     "first, second", [([], ["a5.png"]), ([], ["a3.png", "a1.png"]), (["a7.png", "a3.png"], ["a3.png"])]
 )
-def test_ranks_skip_what_one_of_them_cannot_read(root, monkeypatch, caplog, known, first, second, count_fault):
+def test_ranks_skip_what_one_of_them_cannot_read(root, monkeypatch, caplog, known, first, second):
     """Also when the other one knows the data from before, reads nothing and finds nothing."""
     cache = root.parent / "cache"
     if known:
@@ -132,20 +131,17 @@ def test_ranks_skip_what_one_of_them_cannot_read(root, monkeypatch, caplog, know
     assert datasets[0].file_list == datasets[1].file_list and len(datasets[0]) == COUNT - len(gone)
     assert not gone & {os.path.basename(image) for image, _ in datasets[0].file_list}
     assert f"skipped {len(gone)} of 40 samples" in caplog.text and "Input/output error" in caplog.text
-    count_fault("bad samples, skipped on request", len(gone))
 
 
-def test_ranks_refuse_together(root, monkeypatch, count_fault):
+def test_ranks_refuse_together(root, monkeypatch):
     found = _Ranks(monkeypatch).check([_dataset(root), _dataset(root)], [[], ["a5.png"]], root.parent / "cache")
     assert str(found[0]) == str(found[1]) and "1 of 40 samples cannot be used" in str(found[0])
     assert "a5.png: cannot be read (Input/output error)" in str(found[0])
-    count_fault("bad datasets", 2)
 
 
-def test_ranks_that_see_other_files_are_refused(root, monkeypatch, count_fault):
+def test_ranks_that_see_other_files_are_refused(root, monkeypatch):
     """Position 5 would be another picture on the other rank, and with it what is skipped."""
     datasets = [_dataset(root), _dataset(root)]
     datasets[1].file_list = datasets[1].file_list[:-1]
     found = _Ranks(monkeypatch).check(datasets, [[], []], root.parent / "cache", skip_bad=True)
     assert all("do not see the same files (40, 39 samples)" in str(error) for error in found), found
-    count_fault("bad datasets", 2)

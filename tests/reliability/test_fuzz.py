@@ -58,7 +58,7 @@ def _places(tree, path=()):
 
 
 @AMOUNTS
-def test_an_override_sets_one_value_and_nothing_else(examples, count_fault):
+def test_an_override_sets_one_value_and_nothing_else(examples):
     @_settings(examples)
     @given(TREES, st.data(), VALUES)
     def check(tree, data, value):
@@ -74,11 +74,10 @@ def test_an_override_sets_one_value_and_nothing_else(examples, count_fault):
         assert [type(v) for v in tree.values()] == [type(v) for v in expected.values()]
 
     check()
-    count_fault("fuzzed overrides", examples)
 
 
 @AMOUNTS
-def test_any_text_as_an_override_is_applied_or_refused(examples, count_fault):
+def test_any_text_as_an_override_is_applied_or_refused(examples):
     @_settings(examples)
     @given(
         TREES,
@@ -92,7 +91,6 @@ def test_any_text_as_an_override_is_applied_or_refused(examples, count_fault):
         json.dumps(tree)  # plain data
 
     check()
-    count_fault("fuzzed overrides", examples)
 
 
 # ------------------------------------------------------------------------------------------------ list files
@@ -105,7 +103,7 @@ NAMES = st.text(
 
 
 @AMOUNTS
-def test_a_list_gives_back_its_pairs(tmp_path, examples, count_fault):
+def test_a_list_gives_back_its_pairs(tmp_path, examples):
     @_settings(examples)
     @given(
         st.lists(st.tuples(NAMES, NAMES), min_size=1, max_size=6),
@@ -121,11 +119,10 @@ def test_a_list_gives_back_its_pairs(tmp_path, examples, count_fault):
         assert found == [(tmp_path / image, tmp_path / label) for image, label in pairs]
 
     check()
-    count_fault("fuzzed list files", examples)
 
 
 @AMOUNTS
-def test_any_bytes_as_a_list_are_read_or_refused(tmp_path, examples, count_fault):
+def test_any_bytes_as_a_list_are_read_or_refused(tmp_path, examples):
     @_settings(examples)
     @given(
         st.binary(max_size=60) | st.text(st.sampled_from("ab. ,\t\r\n\0é/\\"), max_size=40).map(str.encode),
@@ -140,7 +137,6 @@ def test_any_bytes_as_a_list_are_read_or_refused(tmp_path, examples, count_fault
             assert "list.txt" in str(error)
 
     check()
-    count_fault("fuzzed list files", examples)
 
 
 # ------------------------------------------------------------------------------------------------ merge
@@ -181,7 +177,7 @@ def _leaf_over(path, theirs, ours) -> bool:
 
 
 @AMOUNTS
-def test_merge_keeps_what_the_child_does_not_say(tmp_path, examples, count_fault):
+def test_merge_keeps_what_the_child_does_not_say(tmp_path, examples):
     @_settings(examples)
     @given(MAPPINGS, MAPPINGS)
     def check(child, base):
@@ -196,7 +192,6 @@ def test_merge_keeps_what_the_child_does_not_say(tmp_path, examples, count_fault
         assert merge({"model": alone}, {"model": base}) == {"model": child}
 
     check()
-    count_fault("fuzzed merges", examples)
 
 
 # ------------------------------------------------------------------------------------------------ sizes
@@ -218,7 +213,7 @@ def _label_of(image):
 
 
 @AMOUNTS
-def test_a_crop_is_a_window_and_its_padding_lies_behind(examples, count_fault):
+def test_a_crop_is_a_window_and_its_padding_lies_behind(examples):
     @_settings(examples)
     @given(SIDES, SIDES, SIDES, SIDES, st.booleans(), st.sampled_from([1.0, 0.75, 0.01]), st.integers(0, 2**31))
     def check(rows, columns, width, height, pads, share, seed):
@@ -241,7 +236,6 @@ def test_a_crop_is_a_window_and_its_padding_lies_behind(examples, count_fault):
             assert (image[outside] == PADDED).all() and (label[outside] == 255).all()
 
     check()
-    count_fault("fuzzed transforms", examples)
 
 
 FRAMES = st.lists(SIDES, min_size=2, max_size=2)
@@ -254,7 +248,7 @@ RESIZES = (
 
 
 @AMOUNTS
-def test_resizing_and_padding_are_taken_back(examples, count_fault):
+def test_resizing_and_padding_are_taken_back(examples):
     """Also of pictures that are one pixel wide; what is predicted for each must be of the picture's size again."""
 
     @_settings(examples)
@@ -284,4 +278,3 @@ def test_resizing_and_padding_are_taken_back(examples, count_fault):
         np.testing.assert_allclose(taken_back, np.array([3, 50, 200])[None, :, None, None] + 0 * taken_back, atol=1e-3)
 
     check()
-    count_fault("fuzzed transforms", examples)

@@ -117,7 +117,7 @@ def _use(path):
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_configurations_that_want_more(cage, name, count_fault):
+def test_configurations_that_want_more(cage, name):
     right, wrong, key = HOSTILE[name]
     assert right in BASE
     path = cage / "stranger.yml"
@@ -126,7 +126,6 @@ def test_configurations_that_want_more(cage, name, count_fault):
         _use(path)
     text = str(caught.value)
     assert "stranger.yml" in text and key in text and len(text) < 2000 and "\n" not in text, text
-    count_fault("hostile YAML files")
 
 
 # The same without the checks of a whole configuration: only `model` sections, and steps of a deploy.yaml.
@@ -146,11 +145,10 @@ SECTIONS = {
 
 
 @pytest.mark.parametrize("name", SECTIONS)
-def test_sections_that_want_more(cage, name, count_fault):
+def test_sections_that_want_more(cage, name):
     kind, cfg = SECTIONS[name]
     with pytest.raises(ConfigError, match=r"norm_layer|pretrained|blur_type|type"):
         build_model(cfg) if kind == "model" else registry.build(cfg, kind)
-    count_fault("hostile YAML files")
 
 
 def test_what_honest_configurations_say_still_works(cage):
@@ -183,30 +181,27 @@ def _refused(path, read=Config) -> str:
     return text
 
 
-def test_bases_that_multiply(tmp_path, count_fault):
+def test_bases_that_multiply(tmp_path):
     """Ten times ten times ten ... readings, without a circle."""
     for i in range(11):
         (tmp_path / f"step{i}.yml").write_text(f"_base_: [{', '.join([f'step{i + 1}.yml'] * 10)}]\n")
     (tmp_path / "step11.yml").write_text("iters: 1\n")
     assert "64" in _refused(tmp_path / "step0.yml")
-    count_fault("hostile YAML files")
 
 
-def test_bases_without_end(tmp_path, count_fault):
+def test_bases_without_end(tmp_path):
     for i in range(1000):
         (tmp_path / f"step{i}.yml").write_text(f"_base_: step{i + 1}.yml\n")
     (tmp_path / "step1000.yml").write_text("iters: 1\n")
     assert "16" in _refused(tmp_path / "step0.yml")
-    count_fault("hostile YAML files")
 
 
-def test_a_deep_value_made_of_aliases(tmp_path, count_fault):
+def test_a_deep_value_made_of_aliases(tmp_path):
     """Each line is shallow, each alias adds the depth of the one before."""
     lines = ["a0: &a0 " + "[" * 300 + "]" * 300]
     lines += [f"a{i}: &a{i} " + "[" * 300 + f"*a{i - 1}" + "]" * 300 for i in range(1, 20)]
     (tmp_path / "deep.yml").write_text("\n".join(lines) + "\n")
     assert "deep" in _refused(tmp_path / "deep.yml", read_yaml_mapping)
-    count_fault("hostile YAML files")
 
 
 def _loop(path):
@@ -226,7 +221,7 @@ def _unreadable_size(path):
     "make", [_loop, os.mkfifo, _endless, os.mkdir, _unreadable_size], ids=lambda make: make.__name__
 )
 @pytest.mark.parametrize("role", ["config", "base"])
-def test_what_is_no_file(tmp_path, make, role, count_fault):
+def test_what_is_no_file(tmp_path, make, role):
     odd = tmp_path / "odd.yml"
     make(odd)
     path = odd
@@ -234,37 +229,33 @@ def test_what_is_no_file(tmp_path, make, role, count_fault):
         path = tmp_path / "child.yml"
         path.write_text("_base_: odd.yml\n")
     assert "odd.yml" in _refused(path)
-    count_fault("hostile YAML files")
 
 
 @pytest.mark.parametrize("name", ["x" * 5000 + ".yml", "a/" * 3000 + "b.yml", "'a\\0b.yml'", '"a\\0b.yml"'])
-def test_names_that_no_file_can_have(tmp_path, name, count_fault):
+def test_names_that_no_file_can_have(tmp_path, name):
     path = tmp_path / "child.yml"
     path.write_text(f"_base_: {name}\n")
     assert "_base_" in _refused(path)
     if "\\" not in name:
         _refused(tmp_path / name)
-    count_fault("hostile YAML files")
 
 
-def test_a_number_in_place_of_a_long_list(tmp_path, count_fault):
+def test_a_number_in_place_of_a_long_list(tmp_path):
     (tmp_path / "child.yml").write_text(f"_base_: [{'1, ' * 5000}1]\n")
     assert "_base_" in _refused(tmp_path / "child.yml")
-    count_fault("hostile YAML files")
 
 
 @pytest.mark.parametrize(
     "name", ["x" * 5000, "a/" * 3000 + "b", "loop", '"a\\0b"'], ids=["long", "deep", "loop", "zero"]
 )
 @pytest.mark.parametrize("key", ["model", "params", "onnx"])
-def test_exports_that_name_what_no_file_can_be(tmp_path, key, name, count_fault):
+def test_exports_that_name_what_no_file_can_be(tmp_path, key, name):
     _loop(tmp_path / "loop")
     names = {"model": "net.json", "params": "net.pdiparams", key: name}
     for file in ("net.json", "net.pdiparams"):
         (tmp_path / file).write_bytes(b"")
     (tmp_path / "deploy.yaml").write_text("Deploy:\n" + "".join(f"  {key}: {value}\n" for key, value in names.items()))
     assert f"Deploy.{key}" in _refused(tmp_path / "deploy.yaml", read_deploy_config)
-    count_fault("hostile YAML files")
 
 
 def test_a_users_own_component_takes_any_text(monkeypatch):

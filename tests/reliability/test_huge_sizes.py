@@ -62,14 +62,13 @@ def _refused(action, says, kind=PaddleDnlError):
     ("section", "name"),
     [*(("train_dataset", name) for name in TRAIN_STEPS), *(("val_dataset", name) for name in STEPS)],
 )
-def test_transforms_of_a_training(tmp_path, name, section, count_fault):
+def test_transforms_of_a_training(tmp_path, name, section):
     step, says = _step(name, TRAIN_STEPS)
     path = tiny_training.write_config(tmp_path)
     config = read_yaml_mapping(path)
     config[section]["transforms"] = [step, {"type": "Normalize"}]
     path.write_text(to_yaml(config))
     _refused(lambda: tiny_training.train(tmp_path, do_eval=True), says)
-    count_fault("huge sizes")
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +77,7 @@ def exported(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", STEPS)
-def test_transforms_of_a_deploy_yaml(exported, tmp_path, name, count_fault):
+def test_transforms_of_a_deploy_yaml(exported, tmp_path, name):
     step, says = _step(name, STEPS)
     shutil.copytree(exported, tmp_path / "export")
     path = tmp_path / "export/deploy.yaml"
@@ -92,17 +91,15 @@ def test_transforms_of_a_deploy_yaml(exported, tmp_path, name, count_fault):
 
     text = _refused(use, says)
     assert "deploy.yaml" in text or "transforms" in text
-    count_fault("huge sizes")
 
 
 @pytest.mark.parametrize("shape", [[1, 3, HUGE, HUGE], [HUGE, 3, 512, 1024], [1, HUGE, 8, 8], [10**30, 3, 8, 8]])
-def test_input_shapes_of_an_export(tmp_path, shape, count_fault):
+def test_input_shapes_of_an_export(tmp_path, shape):
     def use():
         export_model(tiny_export.ColorNet(), tmp_path / "export", input_shape=shape, transforms=[])
 
     _refused(use, "--input_shape.*too large", ConfigError)
     assert not (tmp_path / "export").exists()
-    count_fault("huge sizes")
 
 
 def test_a_picture_that_is_as_large_may_be_resized():

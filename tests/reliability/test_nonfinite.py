@@ -6,7 +6,7 @@ import math
 import re
 
 from paddle_dnl.errors import CheckpointError, DataError, NonFiniteError
-from paddle_dnl.training import checkpoint
+from paddle_dnl.training.checkpoints import checkpoint
 from paddle_dnl.training.sampling import PositionSampler
 
 import numpy as np
@@ -107,7 +107,7 @@ def _stopped(tmp_path, monkeypatch, place, value, **options):
     # With scaling a bad gradient is skipped and does not stop: see below.
     [c for c in itertools.product(PLACES, VALUES[:2], (False, True)) if (c[0], c[2]) != ("gradient", True)],
 )
-def test_the_run_stops_and_names_it(tmp_path, monkeypatch, place, value, scaling, count_fault):
+def test_the_run_stops_and_names_it(tmp_path, monkeypatch, place, value, scaling):
     options = {}
     if scaling:
         pretend_gpu(monkeypatch.setattr)
@@ -118,21 +118,19 @@ def test_the_run_stops_and_names_it(tmp_path, monkeypatch, place, value, scaling
     for key, tensor in trainer.model.state_dict().items():
         if "_mean" not in key and "_variance" not in key and place != "weight":
             np.testing.assert_array_equal(tensor.numpy(), trainer.before[key], err_msg=key)
-    count_fault("NaN or infinity put into a training")
 
 
 @pytest.mark.parametrize(
     "place, named", [("statistic", "conv.1._mean"), ("slot", "optimizer slot"), ("average", "average of cls.weight")]
 )
-def test_what_no_loss_shows_is_found_before_it_is_saved(tmp_path, monkeypatch, place, named, count_fault):
+def test_what_no_loss_shows_is_found_before_it_is_saved(tmp_path, monkeypatch, place, named):
     """Statistics are not used in training, an infinite second moment stops a weight, and the average is used by none."""
     text, _ = _stopped(tmp_path, monkeypatch, place, math.nan, use_ema=True)
     assert text.startswith(f"iter 10: {named}") and "was not written" in text, text
-    count_fault("NaN or infinity put into a training")
 
 
 @pytest.mark.parametrize("value", VALUES)
-def test_loss_scaling_skips_a_bad_gradient(tmp_path, monkeypatch, value, count_fault):
+def test_loss_scaling_skips_a_bad_gradient(tmp_path, monkeypatch, value):
     pretend_gpu(monkeypatch.setattr)
 
     class Faulty(_Faulty):
@@ -152,10 +150,9 @@ def test_loss_scaling_skips_a_bad_gradient(tmp_path, monkeypatch, value, count_f
     assert len(steps) == 10
     states = checkpoint.read_pickle(tmp_path / "output" / "iter_10" / "model.pdstates")
     assert states["scaler"]["scale"] == [2.0**14]
-    count_fault("NaN or infinity put into a training")
 
 
-def test_scaling_that_never_helps_stops(tmp_path, monkeypatch, count_fault):
+def test_scaling_that_never_helps_stops(tmp_path, monkeypatch):
     """Without this a training would skip every step to its end."""
     pretend_gpu(monkeypatch.setattr)
     config = make_config(tmp_path, ["iters=60"])
@@ -164,10 +161,9 @@ def test_scaling_that_never_helps_stops(tmp_path, monkeypatch, count_fault):
     ):
         record(config, tmp_path / "output", precision="fp16", do_eval=False, overflow_at=range(6, 100))
     assert checkpoint.find_resume("auto", tmp_path / "output").name == "iter_20"
-    count_fault("NaN or infinity put into a training")
 
 
-def test_accumulated_batches_are_named_by_their_own_files(tmp_path, monkeypatch, count_fault):
+def test_accumulated_batches_are_named_by_their_own_files(tmp_path, monkeypatch):
     class Faulty(_Faulty):
         def _backward(self, data):
             if self.state.iteration == AT and len(self.fed) == 1:
@@ -181,7 +177,6 @@ def test_accumulated_batches_are_named_by_their_own_files(tmp_path, monkeypatch,
     batch = list(PositionSampler(8, 2, 20, seed=7))[2 * (AT - 1) + 1]
     files = re.findall(r"image_(\d)\.png", str(error.value))
     assert [int(number) for number in files] == [index for index, _ in batch]
-    count_fault("NaN or infinity put into a training")
 
 
 class _OneBadImage(paddle.io.Dataset):
@@ -202,7 +197,7 @@ class _OneBadImage(paddle.io.Dataset):
 @pytest.mark.parametrize(
     "value, workers, precision", [(math.nan, 0, "fp32"), (-math.inf, 2, "fp16"), (math.inf, 0, "fp16")]
 )
-def test_input_is_named_before_the_network_sees_it(tmp_path, monkeypatch, value, workers, precision, count_fault):
+def test_input_is_named_before_the_network_sees_it(tmp_path, monkeypatch, value, workers, precision):
     """Its ReLU makes zeros of NaN: the loss stays finite while batch statistics are spoilt for good."""
     pretend_gpu(monkeypatch.setattr)
 
@@ -221,7 +216,6 @@ def test_input_is_named_before_the_network_sees_it(tmp_path, monkeypatch, value,
         record(make_config(tmp_path), tmp_path / "output", **options)
     for folder in (tmp_path / "output").glob("iter_*"):
         assert all(np.isfinite(array).all() for array in tiny_training.weights(folder).values())
-    count_fault("NaN or infinity put into a training")
 
 
 def test_a_file_with_nan_is_refused_at_the_start(tmp_path):
@@ -238,7 +232,7 @@ def test_a_file_with_nan_is_refused_at_the_start(tmp_path):
 
 
 @pytest.mark.slow
-def test_two_ranks_stop_with_one_message(tmp_path, count_fault):
+def test_two_ranks_stop_with_one_message(tmp_path):
     """The loss of one rank only: the other, whose loss is good, says the same and does not save."""
     make_config(tmp_path)
     words = training_words(tmp_path, [{"kind": "nan_loss", "rank": 1, "at": AT}], iters=12, save_interval=5)
@@ -250,4 +244,3 @@ def test_two_ranks_stop_with_one_message(tmp_path, count_fault):
     assert re.search(
         r"CrossEntropyLoss_1 = nan in the batch of .* on rank 1\. Last good checkpoint: .*iter_5", found[0][1]
     )
-    count_fault("NaN or infinity put into a training")

@@ -8,8 +8,9 @@ import os
 import shutil
 from pathlib import Path
 
-from paddle_dnl.cli import convert, create_dataset_list, export, infer, predict, report
+from paddle_dnl.cli import convert, export, infer, predict, report
 from paddle_dnl.cli import train as train_program
+from paddle_dnl.cli.data import create_list
 from paddle_dnl.errors import CheckpointError, OutputError
 from paddle_dnl.files.outputs import JOURNAL
 
@@ -154,7 +155,7 @@ def _lists(work):
             folder = work / "data" / kind / split
             folder.mkdir(parents=True, exist_ok=True)
             cv2.imwrite(str(folder / ("a.jpg" if kind == "images" else "a.png")), np.zeros((8, 8), np.uint8))
-    return create_dataset_list.main([str(work / "data"), "--separator", ","])
+    return create_list.main([str(work / "data"), "--separator", ","])
 
 
 @pytest.mark.parametrize("program", _FOREIGN)

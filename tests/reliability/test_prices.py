@@ -69,14 +69,13 @@ def _endless(path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", KINDS)
 @pytest.mark.parametrize("make", [_pipe, _endless, Path.mkdir], ids=["pipe", "device", "folder"])
-def test_only_files_are_read(make, suffix, tmp_path, monkeypatch, at_most_ten_seconds, count_fault):
+def test_only_files_are_read(make, suffix, tmp_path, monkeypatch, at_most_ten_seconds):
     monkeypatch.chdir(tmp_path)
     path = tmp_path / f"hostile{suffix}"
     make(path)
     read, kind = KINDS[suffix]
     with pytest.raises(CheckpointError, match=f"hostile{suffix}: is a folder"):
         read(path)
-    count_fault(kind)
 
 
 def test_a_link_to_a_file_is_read(tmp_path):
@@ -86,7 +85,7 @@ def test_a_link_to_a_file_is_read(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", [".pdparams", ".pth"])
-def test_many_small_objects_do_not_fill_a_process(suffix, tmp_path, count_fault):
+def test_many_small_objects_do_not_fill_a_process(suffix, tmp_path):
     path = tmp_path / f"hostile{suffix}"
     content = hostile_pickles.ordered_again(660_000)
     # As a stream, which begins with any pickle; the whole of it is read before it is compared with what is expected.
@@ -102,7 +101,6 @@ def test_many_small_objects_do_not_fill_a_process(suffix, tmp_path, count_fault)
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert "would take more memory" in done.stdout and "MemoryError" not in done.stdout
-    count_fault(KINDS[suffix][1])
 
 
 @pytest.mark.parametrize("protocol", [2, 4])

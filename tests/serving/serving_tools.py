@@ -25,7 +25,7 @@ PROGRAM = ROOT / "deploy" / "serving" / "serve.py"
 def export(folder: Path, shape=(1, 3, 32, 64), **more) -> Path:
     """A tiny model, exported."""
     more.setdefault("transforms", [dict(NORMALIZE)])
-    export_model(ColorNet(dynamic_safe=True), folder, input_shape=list(shape), class_info=CLASSES, **more)
+    export_model(ColorNet(), folder, input_shape=list(shape), class_info=CLASSES, **more)
     return folder
 
 

@@ -7,7 +7,7 @@ import pickle
 
 from paddle_dnl.errors import CheckpointError, NonFiniteError
 from paddle_dnl.files.atomic import make_temporary, recover
-from paddle_dnl.training import checkpoint
+from paddle_dnl.training.checkpoints import checkpoint
 from paddle_dnl.weights.loading import load_weights, read_params, write_safetensors
 
 import numpy as np
@@ -63,6 +63,7 @@ def test_resume_is_bit_exact_although_other_layers_were_built(tmp_path, name):
         np.testing.assert_array_equal(value, expected[key], err_msg=key)
 
 
+@pytest.mark.paddleseg
 def test_paddleseg_reads_our_folder_and_we_read_its(tmp_path):
     from paddleseg.utils.utils import resume
 

@@ -9,7 +9,7 @@ import types
 import paddle_dnl  # noqa: F401
 from paddle_dnl.cli import train as train_program
 from paddle_dnl.errors import UsageError
-from paddle_dnl.training import loggers
+from paddle_dnl.training.records import loggers
 
 import numpy as np
 import pytest

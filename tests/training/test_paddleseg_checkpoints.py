@@ -2,7 +2,7 @@
 """Checkpoints as PaddleSeg's releases write them: resumed, or refused in one line with what to do."""
 
 from paddle_dnl.errors import CheckpointError
-from paddle_dnl.training import checkpoint
+from paddle_dnl.training.checkpoints import checkpoint
 
 import numpy as np
 import paddle

@@ -8,7 +8,7 @@ from paddle_dnl.config import Config
 from paddle_dnl.config.zoo import read_rows
 from paddle_dnl.distributed import collectives
 from paddle_dnl.errors import DataError, DownloadError
-from paddle_dnl.training import published
+from paddle_dnl.training.records import published
 from paddle_dnl.weights import downloads
 
 import pytest

@@ -4,7 +4,7 @@
 import shutil
 
 from paddle_dnl.evaluation.curves import read_scalars
-from paddle_dnl.training.run_records import RunRecords
+from paddle_dnl.training.records.run_records import RunRecords
 
 import tiny_training
 

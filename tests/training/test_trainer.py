@@ -135,7 +135,7 @@ def test_one_run_per_folder_and_no_file_in_its_place(tmp_path):
     with pytest.raises(CheckpointError, match="is a file"):
         train(tmp_path, save_dir=str(tmp_path / "file"))
     assert (tmp_path / "file").read_text() == "precious"
-    from paddle_dnl.training.run_folder import RunFolder
+    from paddle_dnl.training.checkpoints.run_folder import RunFolder
 
     held = RunFolder(tmp_path / "output")
     with pytest.raises(CheckpointError, match=f"process {os.getpid()} on .* is training"):

@@ -9,4 +9,4 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 from paddle_dnl.cli._run import run  # noqa: E402
 
 if __name__ == "__main__":
-    run("paddle_dnl.cli.convert_pascal_context")
+    run("paddle_dnl.cli.data.convert_pascal_context")

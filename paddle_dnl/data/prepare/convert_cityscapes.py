@@ -4,6 +4,7 @@
 import io
 from pathlib import Path
 
+from paddle_dnl.data.image_files import walk_files
 from paddle_dnl.data.processes import map_in_processes
 from paddle_dnl.errors import DataError, PaddleDnlError
 from paddle_dnl.files import outputs
@@ -40,7 +41,7 @@ def convert_file(polygons: Path, force: bool = False) -> str | None:
         polygons: a `*_gtFine_polygons.json`.
         force: also when the picture is already there and newer.
     """
-    target = polygons.with_name(polygons.name.replace(_POLYGONS, _LABELS))
+    target = polygons.with_name(polygons.name[: -len(_POLYGONS)] + _LABELS)
     if not force and _is_done(polygons, target):
         return None
     annotation_class, create_label_image = _official()
@@ -77,7 +78,7 @@ def convert_tree(root: str | Path, num_workers: int = 8, force: bool = False) ->
         UsageError: cityscapesscripts is not installed.
     """
     _official()
-    files = sorted(Path(root).glob(f"gtFine/*/*/*{_POLYGONS}"))
+    files = list(walk_files(Path(root) / "gtFine", (_POLYGONS.lower(),), depth=2))
     if not files:
         raise DataError(f"{root}: no gtFine/SPLIT/CITY/*{_POLYGONS}; give the folder that holds gtFine")
     outputs.check_outputs((), (), root=root)

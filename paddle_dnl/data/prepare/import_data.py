@@ -23,7 +23,7 @@ from paddle_dnl.data.prepare import annotations
 from paddle_dnl.data.prepare.annotations import Sample
 from paddle_dnl.data.prepare.formats import coco, cvat, labelme, masks
 from paddle_dnl.data.prepare.label_files import is_done
-from paddle_dnl.data.reading import read_image
+from paddle_dnl.data.reading import read_as_stored
 from paddle_dnl.errors import DataError, UsageError
 from paddle_dnl.files.atomic import write_bytes
 from paddle_dnl.log import logger, progress
@@ -177,8 +177,7 @@ def _convert(sample: Sample, root: Path, plan: Plan, fresh: bool) -> tuple[bool,
     try:
         if not fresh and image_to.exists() and all(is_done(path, label_to) for path in sources if path.exists()):
             return False, None
-        picture = read_image(sample.image)
-        height, width = picture.shape[:2]
+        height, width = read_as_stored(sample.image).shape[:2]
         if sample.size is not None and sample.size != (width, height):
             raise DataError(
                 f"{sample.source}: is for a picture of {sample.size[0]}x{sample.size[1]}, {sample.image} is {width}x{height}"
@@ -282,7 +281,10 @@ def import_data(source: str | Path, to: str | Path, options: ImportOptions) -> I
         result.kept += not written
         lines.append("\t".join(path.relative_to(root).as_posix() for path in _targets(root, sample)))
     if result.problems and (not options.skip_bad or not lines):
-        raise DataError(_listed(result.problems, len(plan.samples)))
+        bad = len(result.problems)
+        head = f"{bad} of {len(plan.samples)} samples cannot be imported (--skip_bad_samples goes on without them):"
+        more = [f"... and {bad - _SHOWN} more"] if bad > _SHOWN else []
+        raise DataError("\n".join([head, *result.problems[:_SHOWN], *more]))
     for problem in result.problems:
         logger.warning(f"skipped: {problem}")
     write_bytes(root / CLASSES, classes_text(plan.classes).encode())
@@ -302,12 +304,6 @@ def _require_names(plan: Plan) -> None:
         other = seen.setdefault(sample.name, sample)
         if other is not sample:
             raise DataError(f"{other.source} and {sample.source} would both become {sample.name}; rename one")
-
-
-def _listed(problems: list[str], total: int) -> str:
-    more = [f"... and {len(problems) - _SHOWN} more"] if len(problems) > _SHOWN else []
-    head = f"{len(problems)} of {total} samples cannot be imported (--skip_bad_samples goes on without them):"
-    return "\n".join([head, *problems[:_SHOWN], *more])
 
 
 def _require_space(root: Path, samples: list[Sample]) -> None:

@@ -128,7 +128,11 @@ def split_folder(
         raise UsageError(f"{root}: no such folder")
     if not 0 <= val < 1 or not 0 <= test < 1 or val + test >= 1 or val + test == 0:
         raise UsageError(f"--val {val} --test {test}: must be shares from 0 that leave something to train on")
-    _say_links(root)
+    outside = [path for path in walk_files(root) if root.resolve() not in path.resolve().parents]
+    if outside:
+        logger.info(
+            f"{root}: {len(outside)} files are links to elsewhere, such as {outside[0]}; they are listed as they are here"
+        )
     samples = masks.pairs(root, images and root / images, labels and root / labels)
     shares = {"train": 1 - val - test, "val": val, "test": test}
     groups = group_names([sample.name for sample in samples], group_by)

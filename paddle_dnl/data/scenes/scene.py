@@ -13,11 +13,6 @@ import numpy as np
 _NEAR, _FAR = 2.2, 90.0
 
 
-def _camera(rng, width: int, height: int) -> Camera:
-    center = (width * rng.uniform(0.42, 0.58), height * rng.uniform(0.38, 0.46))
-    return Camera(width, height, 0.85 * width, center, rng.uniform(1.4, 2.0))
-
-
 def _strip(canvas: Canvas, name, left, right, picture) -> None:
     """A band of ground from the camera to the horizon, drawn in pieces so that its texture keeps its size."""
     edges = [_NEAR, 3, 4, 5.5, 8, 12, 18, 28, 45, _FAR]
@@ -147,7 +142,9 @@ def draw_scene(rng: np.random.Generator, width: int, height: int) -> tuple[np.nd
         (integer pixel positions), far to near, later ones covering earlier ones.
     """
     haze = np.array([(190, 195, 205), (165, 165, 170), (205, 195, 180)][rng.integers(3)], np.float32)
-    canvas = Canvas(_camera(rng, width, height), haze, rng.uniform(60, 160))
+    center = (width * rng.uniform(0.42, 0.58), height * rng.uniform(0.38, 0.46))
+    camera = Camera(width, height, 0.85 * width, center, rng.uniform(1.4, 2.0))
+    canvas = Canvas(camera, haze, rng.uniform(60, 160))
     half_road = rng.uniform(3.0, 4.2)
     half_walk = half_road + rng.uniform(1.8, 2.8)
     _ground(canvas, rng, half_road, half_walk)

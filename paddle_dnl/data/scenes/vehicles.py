@@ -14,10 +14,6 @@ def _ellipse(center, radii, count: int = 14) -> np.ndarray:
     return np.asarray(center) + np.stack([np.cos(angles), np.sin(angles)], 1) * radii
 
 
-def _hull(points: np.ndarray) -> np.ndarray:
-    return cv2.convexHull(points.astype(np.float32))[:, 0]
-
-
 class _Box:
     """A box on the ground seen from the camera: its near face, the side that shows, and its outline.
 
@@ -38,7 +34,7 @@ class _Box:
                 (upper_right, top, near_top), (upper_right, top, far_top), (right, bottom, far), (right, bottom, z)
             ]  # fmt: skip
         self.side = canvas.camera.project(corners)
-        self.outline = _hull(np.concatenate([self.front, self.side]))
+        self.outline = cv2.convexHull(np.concatenate([self.front, self.side]).astype(np.float32))[:, 0]
 
     def draw(self, canvas: Canvas, name: str, front, side, depth) -> None:
         canvas.label(name, self.outline)

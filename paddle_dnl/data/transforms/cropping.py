@@ -31,6 +31,7 @@ class _CategoryCrop:
         return top, left
 
     def _mixed(self, label: np.ndarray) -> bool:
+        """Whether no class covers more than `category_max_ratio` of the labelled pixels."""
         values, counts = np.unique(label, return_counts=True)
         counts = counts[values != self.ignore_index]
         return len(counts) > 1 and counts.max() / counts.sum() < self.category_max_ratio

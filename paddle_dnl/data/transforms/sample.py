@@ -82,7 +82,7 @@ def pad(data: dict, down: int, right: int, image_value, label_value: int, up: in
     sides = (up, down, left, right)
     data["img"] = _pad_image(data["img"], sides, image_value)
     for key in data.get("gt_fields", []):
-        data[key] = cv2.copyMakeBorder(data[key], *sides, cv2.BORDER_CONSTANT, value=label_value)
+        data[key] = _pad_image(data[key], sides, label_value)
     return data
 
 

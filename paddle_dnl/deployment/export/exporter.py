@@ -9,18 +9,20 @@ from pathlib import Path
 
 from paddle_dnl.data.classes import ClassInfo
 from paddle_dnl.data.image_format import ImageFormat
-from paddle_dnl.deployment.export import onnx_export
-from paddle_dnl.deployment.export.check import Comparison, check_output, compare, example_batch
+from paddle_dnl.deployment.export import fastdeploy, onnx_export
+from paddle_dnl.deployment.export.check import Comparison
 from paddle_dnl.deployment.export.install import install, prepare_folder, temporary_folder
-from paddle_dnl.deployment.runtime.backends import EngineOptions, PaddleEngine
-from paddle_dnl.deployment.runtime.deploy_config import OUTPUT_OPS, DeployConfig, require_input_size
+from paddle_dnl.deployment.export.shapes import FreeSizeError, check_shape, reference_runs
+from paddle_dnl.deployment.export.verify import RandomModelError, verify
+from paddle_dnl.deployment.runtime.deploy_config import OUTPUT_OPS, DeployConfig
+from paddle_dnl.deployment.runtime.own_components import modules_of
 from paddle_dnl.errors import ExportError, PaddleDnlError, UsageError
+from paddle_dnl.evaluation.inference import evaluating
 from paddle_dnl.files.atomic import discard
 from paddle_dnl.files.problems import is_full
 from paddle_dnl.log import logger
 from paddle_dnl.profile.memory_plan import announce_export
 
-import numpy as np
 import paddle
 import paddle.nn.functional as F
 
@@ -55,28 +57,14 @@ class ExportReport:
     onnx: Comparison | None = None
 
 
-def _check_shape(input_shape, model, channels: int) -> list[int]:
-    is_dynamic_safe = getattr(model, "dynamic_safe", False)
-    if input_shape is None:
-        if is_dynamic_safe:
-            return [-1, channels, -1, -1]
-        raise ExportError(
-            f"--input_shape is required: {type(model).__name__} is exported for one size. "
-            f"For instance --input_shape 1 {channels} 512 1024 (batch, channels, height, width)"
-        )
-    shape = [-1 if value is None else int(value) for value in input_shape]
-    if len(shape) != 4 or any(v == 0 or v < -1 for v in shape) or shape[1] == -1:
-        raise ExportError(
-            f"--input_shape {input_shape}: expected batch, channels, height and width, for instance 1 {channels} 512 1024"
-        )
-    if shape[1] != channels:
-        raise ExportError(f"--input_shape {input_shape}: has {shape[1]} channels, the model's images have {channels}")
-    if -1 in shape and not is_dynamic_safe:
-        raise ExportError(
-            f"--input_shape {input_shape}: {type(model).__name__} needs fixed numbers, for instance 1 {channels} 512 1024"
-        )
-    require_input_size(shape, "--input_shape")
-    return shape
+def _graphs(model, output_op: str, shape: list[int], work: Path) -> tuple[DeployConfig, DeployConfig]:
+    """The graph that was asked for, in `work/export`, and the one that gives logits; the same where these were asked for."""
+    (work / "export").mkdir()
+    files = _save_graph(model, output_op, shape, work / "export")
+    if output_op == "none":
+        return files, files
+    (work / "logits").mkdir()
+    return files, _save_graph(model, "none", shape, work / "logits")
 
 
 def _save_graph(model, output_op: str, shape: list, folder: Path) -> DeployConfig:
@@ -105,50 +93,21 @@ def _save_graph(model, output_op: str, shape: list, folder: Path) -> DeployConfi
     return DeployConfig(folder, graph, "model.pdiparams", [], shape, output_op, dtype)
 
 
-def _verify(
-    model, files: DeployConfig, batch: np.ndarray, tolerance: float, work: Path, with_onnx: bool
-) -> ExportReport:
-    """Compares logits of the static graph with the dynamic ones, then what the asked-for graph makes of them."""
-    with paddle.no_grad():
-        reference = model(paddle.to_tensor(batch))[0].numpy()
-    plain = files
-    if files.output_op != "none":
-        (work / "logits").mkdir()
-        plain = _save_graph(model, "none", files.input_shape, work / "logits")
-
-    def check(options: EngineOptions) -> Comparison:
-        logits = PaddleEngine(plain, options).run(batch)
-        comparison = compare(reference, logits, tolerance)
-        if comparison.ok and files.output_op != "none":
-            output = PaddleEngine(files, options).run(batch)
-            comparison.error = check_output(reference, logits, output, files.output_op, tolerance)
-            comparison.ok = comparison.error is None
-        return comparison
-
-    try:
-        comparison = check(EngineOptions())
-    except ExportError as error:
-        comparison = Comparison(False, error=f"it cannot be run ({error})")
-    try:
-        mkldnn = check(EngineOptions(enable_mkldnn=True))
-    except ExportError as error:
-        mkldnn = Comparison(False, error=str(error))
-    report = ExportReport(files.folder, comparison, mkldnn)
-    if with_onnx and comparison.ok:
-        for graph in {id(files): files, id(plain): plain}.values():
-            onnx_export.convert(graph)
-        report.onnx = onnx_export.verify(files, plain, reference, batch)
-    return report
+def _for_shape(error: ExportError, shape: list[int], name: str) -> ExportError:
+    """The error, for free sizes as one that a fixed size may mend."""
+    return FreeSizeError(f"{name} has no graph for every size: {error}") if -1 in shape else error
 
 
-def _refuse_difference(report: ExportReport, name: str, tolerance: float) -> None:
-    for what, found, allowed in (
-        ("the static graph", report.comparison, tolerance),
-        ("the ONNX graph", report.onnx, onnx_export.TOLERANCE),
+def _refuse_difference(found: dict[str, Comparison], name: str, tolerance: float, work: Path, save_dir) -> None:
+    if not found["paddle"].ok and is_full(work):  # Paddle cuts off its files without a word
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(save_dir))
+    for what, engine, allowed in (
+        ("the static graph", "paddle", tolerance),
+        ("the ONNX graph", "onnxruntime", onnx_export.TOLERANCE),
     ):
-        if found is not None and not found.ok:
+        if engine in found and not found[engine].ok:
             raise ExportError(
-                f"{what} of {name} does not compute what the model computes: {found.describe()} "
+                f"{what} of {name} does not compute what the model computes: {found[engine].describe()} "
                 f"(allowed are {allowed:g} and 0.01 %); nothing was written"
             )
 
@@ -165,6 +124,8 @@ def export_model(
     image_format: ImageFormat | None = None,
     tolerance: float = 1e-4,
     with_onnx: bool = False,
+    allow_random: bool = False,
+    for_fd: bool = False,
     inputs: Iterable[str | Path | None] = (),
 ) -> ExportReport:
     """Writes the graph, its weights and deploy.yaml into `save_dir`, after checking them in Paddle Inference.
@@ -172,7 +133,8 @@ def export_model(
     Args:
         model: maps `[B, C, H, W]` to a list of logits; it is left in the mode it was in.
         save_dir: gets the files when everything is good, else stays as it was; other files in it stay.
-        input_shape: [N, C, H, W]; may be None or hold -1 only for models that declare `dynamic_safe`.
+        input_shape: [N, C, H, W]; -1 where the graph is to take everything, None for all but the channels. Then the graph is
+            compared at two sizes.
         output_op: `argmax`, `softmax` or `none`.
         transforms: preprocessing to store, as in a `val_dataset`.
         class_info: names and colours to store.
@@ -180,54 +142,59 @@ def export_model(
         image_format: channels and `value_range` of the pictures; by default colours of 8 bits, or `input_shape`'s channels.
         tolerance: largest difference allowed, relative to the largest logit.
         inputs: files that the program reads and the export must not replace.
+        allow_random: export a model that is random in evaluation too; the graph may then differ from it by twice what two
+            passes of the model differ by.
+        for_fd: `inference.yml` in place of `deploy.yaml`, and `inference` in place of `model` in the names of graph and weights.
         with_onnx: also write model.onnx, compared in ONNX Runtime (see `paddle_dnl.deployment.export.onnx_export`).
 
     Raises:
         UsageError: an output operation or folder that cannot be used, or no ONNX converter.
         OutputError: `save_dir` has files of such names that are inputs or not ours.
-        ExportError: an input shape that the model cannot be exported for, a model without a static form, or a static graph
-            that disagrees with the dynamic one.
+        FreeSizeError: sizes were left free, and there is no graph that computes the model for every size.
+        ExportError: a transform that no other program can import, an input shape that the model refuses, a model without a
+            static form or one that is random in evaluation, or a static graph that disagrees with the dynamic one.
     """
     if output_op not in OUTPUT_OPS:
         raise UsageError(f"--output_op must be one of {', '.join(OUTPUT_OPS)}; got {output_op!r}")
     if with_onnx:
         onnx_export.require_converter()
     image_format = image_format or ImageFormat(input_shape[1] if input_shape else 3)
-    shape = _check_shape(input_shape, model, image_format.channels)
+    shape = check_shape(input_shape, image_format.channels)
+    components = modules_of(transforms)
     place = prepare_folder(save_dir, inputs)
-    # Layers may be in different modes, for instance frozen normalisation.
-    modes = [(layer, layer.training) for layer in model.sublayers(include_self=True)]
-    model.eval()
     if -1 not in shape:
         announce_export(model, shape)
     work = temporary_folder(place)
     try:
-        (work / "export").mkdir()
-        files = _save_graph(model, output_op, shape, work / "export")
-        report = _verify(model, files, example_batch(shape, transforms), tolerance, work, with_onnx)
-        if not report.comparison.ok and is_full(work):  # Paddle cuts off its files without a word
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(save_dir))
-        _refuse_difference(report, type(model).__name__, tolerance)
-        files.transforms, files.classes = transforms, class_info
-        files.ignore_index, files.label_map = label_rule
-        files.value_range = image_format.value_range
-        found = {"paddle": report.comparison, "mkldnn": report.mkldnn, "onnxruntime": report.onnx}
-        files.verified = {
-            name: asdict(comparison) | {"paddle_version": paddle.__version__}
-            for name, comparison in found.items()
-            if comparison is not None
-        }
-        files.hash_files()
-        files.write()
-        install(work / "export", place)
-        report.folder = Path(save_dir)
+        with evaluating(model):
+            references = reference_runs(model, shape, transforms)
+            try:
+                files, plain = _graphs(model, output_op, shape, work)
+                found = verify(model, files, plain, references, work, tolerance, allow_random, with_onnx)
+                _refuse_difference(found, type(model).__name__, tolerance, work, save_dir)
+            except RandomModelError:
+                raise
+            except ExportError as error:
+                raise _for_shape(error, shape, type(model).__name__) from error
+            files.transforms, files.components, files.classes = transforms, components, class_info
+            files.ignore_index, files.label_map, files.value_range = *label_rule, image_format.value_range
+            files.verified = {
+                name: asdict(comparison) | {"paddle_version": paddle.__version__} for name, comparison in found.items()
+            }
+            if for_fd:
+                fastdeploy.rename(files)
+            files.hash_files()
+            files.write()
+            install(work / "export", place)
     finally:
         discard(work)
-        for layer, training in modes:
-            layer.training = training
     logger.info(
-        f"The inference model is saved in {save_dir}; verified in Paddle Inference: {report.comparison.describe()}"
+        f"The inference model is saved in {save_dir}; verified in Paddle Inference: {found['paddle'].describe()}"
     )
-    if report.onnx is not None:
-        logger.info(f"model.onnx verified in ONNX Runtime: {report.onnx.describe()}")
-    return report
+    if with_onnx:
+        logger.info(f"model.onnx verified in ONNX Runtime: {found['onnxruntime'].describe()}")
+    if "openvino" in found:
+        logger.info(
+            f"model.onnx {'verified' if found['openvino'].ok else 'NOT verified'} in OpenVINO: {found['openvino'].describe()}"
+        )
+    return ExportReport(Path(save_dir), found["paddle"], found["mkldnn"], found.get("onnxruntime"))

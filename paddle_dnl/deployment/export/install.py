@@ -5,12 +5,13 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from paddle_dnl.deployment.export import fastdeploy
 from paddle_dnl.deployment.runtime.deploy_config import FILE_NAME, INT8_NAME, ONNX_NAME
 from paddle_dnl.errors import UsageError
 from paddle_dnl.files import outputs
 from paddle_dnl.files.atomic import make_temporary
 
-# What an export may consist of. deploy.yaml goes first and comes last, so that it never names files that are not there.
+# What an export may consist of. The description goes first and comes last, so that it never names files that are not there.
 EXPORT_FILES = (
     "model.json",
     "model.pdmodel",
@@ -19,7 +20,10 @@ EXPORT_FILES = (
     ONNX_NAME,
     INT8_NAME,
     FILE_NAME,
+    *fastdeploy.EXPORT_FILES,
 )
+
+_DESCRIPTIONS = (FILE_NAME, fastdeploy.FILE_NAME)
 
 
 def prepare_folder(
@@ -61,7 +65,7 @@ def install(export: Path, save_dir: Path, replaced: Iterable[str] = EXPORT_FILES
         replaced: names of which earlier files go, also where `export` has no new one; they come back when a move fails.
     """
     made = [path.relative_to(export).as_posix() for path in export.rglob("*") if path.is_file()]
-    made.sort(key=lambda name: (name == FILE_NAME, name))
+    made.sort(key=lambda name: (name in _DESCRIPTIONS, name))
     digests = {name: outputs.file_digest(export / name) for name in made}
     if not save_dir.exists():
         for name in made:
@@ -71,7 +75,7 @@ def install(export: Path, save_dir: Path, replaced: Iterable[str] = EXPORT_FILES
     for name in made:
         outputs.record(save_dir / name, digests[name])
     aside = export.parent / "aside"
-    earlier = sorted({*replaced, *made}, key=lambda name: name != FILE_NAME)
+    earlier = sorted({*replaced, *made}, key=lambda name: name not in _DESCRIPTIONS)
     try:
         for name in earlier:
             if (save_dir / name).is_file():

@@ -14,6 +14,7 @@ import logging
 import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from paddle_dnl.data.reading import read_label
@@ -180,10 +181,6 @@ class Int8Report:
         return "\n".join([*lines, f"int8 is {word}, with {self.threads} threads on this machine"])
 
 
-def _median_seconds(predictor, batch: np.ndarray, runs: int = 7) -> float:
-    return float(np.median(seconds_of_runs(lambda: predictor.run(batch), warmup=1, repeats=runs)))
-
-
 def read_labels(pairs: list[tuple], files: DeployConfig) -> list[tuple]:
     """(image, label path or None) to (image, label `[H, W]` or None) in the model's classes, as the export recorded them."""
     read = []
@@ -225,5 +222,8 @@ def compare(
     has_labels = any(label is not None for _, label in pairs)
     scores = [Metrics.from_confusion(count).miou if has_labels else None for count in counts]
     batch = plain.preprocess(pairs[0][0])[0][None]
-    seconds = [_median_seconds(predictor, batch) for predictor in (plain, small)]
+    seconds = [
+        float(np.median(seconds_of_runs(partial(predictor.run, batch), warmup=1, repeats=7)))
+        for predictor in (plain, small)
+    ]
     return Int8Report(len(pairs), calibration_images, same / total, *scores, *seconds, threads)

@@ -7,13 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from paddle_dnl.deployment.export.check import Comparison, check_output, compare
-from paddle_dnl.deployment.runtime.backends import EngineOptions, OnnxEngine
 from paddle_dnl.deployment.runtime.deploy_config import ONNX_NAME, DeployConfig
 from paddle_dnl.errors import ExportError
 from paddle_dnl.optional import not_installed
-
-import numpy as np
 
 OPSET = 13
 
@@ -51,6 +47,7 @@ def convert(files: DeployConfig) -> Path:
         raise ExportError(
             f"{files.model_path}: cannot be converted to ONNX: {_reason(done.stderr + done.stdout)}{_hint(files)}"
         )
+    files.onnx = ONNX_NAME
     return target
 
 
@@ -67,25 +64,3 @@ def _hint(files: DeployConfig) -> str:
     if b"deformable_conv" not in files.model_path.read_bytes():
         return ""
     return ". It holds deformable convolutions; export DGMN2 for ONNX with --opts model.backbone.unfold=grid"
-
-
-def verify(
-    files: DeployConfig, plain: DeployConfig, reference: np.ndarray, batch: np.ndarray, tolerance: float = TOLERANCE
-) -> Comparison:
-    """Compares ONNX Runtime with the dynamic graph.
-
-    Args:
-        files: the graph as asked for, converted.
-        plain: the graph that gives logits, converted; may be the same.
-        reference: logits of the dynamic graph `[B, K, H, W]`.
-        batch: its input.
-        tolerance: of logits, relative to the largest.
-    """
-    plain.onnx = files.onnx = ONNX_NAME
-    logits = OnnxEngine(plain, EngineOptions()).run(batch)
-    found = compare(reference, logits, tolerance)
-    if found.ok and files.output_op != "none":
-        output = OnnxEngine(files, EngineOptions()).run(batch)
-        found.error = check_output(reference, logits, output, files.output_op, tolerance)
-        found.ok = found.error is None
-    return found

@@ -3,46 +3,57 @@
 
 from paddle_dnl.deployment.runtime.backends import EngineOptions, OnnxEngine, PaddleEngine, onnx_file
 from paddle_dnl.deployment.runtime.deploy_config import DeployConfig
+from paddle_dnl.deployment.runtime.openvino_backend import OpenvinoEngine
 from paddle_dnl.deployment.runtime.selection import choose
 from paddle_dnl.deployment.runtime.verified import mkldnn_obstacle
 from paddle_dnl.errors import UsageError
 from paddle_dnl.log import logger
 
+ENGINES = (PaddleEngine.name, OnnxEngine.name, OpenvinoEngine.name, "auto")
+
 
 def _make(name: str, files: DeployConfig, options: EngineOptions):
     """A named engine, after its files were checked."""
     if name == PaddleEngine.name:
+        if options.streams:
+            raise UsageError("streams are the engine openvino's; the engine paddle has none")
         if options.device == "cpu":
             _require_possible_on_cpu(files, options)
         files.check_files(files.model, files.params)
         return PaddleEngine(files, options)
-    if name != OnnxEngine.name:
-        raise UsageError(f"engine {name!r} is not one of paddle, onnxruntime, auto")
-    if options.device != "cpu":
+    kinds = {kind.name: kind for kind in (OnnxEngine, OpenvinoEngine)}
+    if name not in kinds:
+        raise UsageError(f"engine {name!r} is not one of {', '.join(ENGINES)}")
+    if name == OnnxEngine.name and options.device != "cpu":
         raise UsageError(f"engine {name} runs on cpu only here; use --device cpu, or the engine paddle")
+    if options.streams and name != OpenvinoEngine.name:
+        raise UsageError(f"streams are the engine openvino's; the engine {name} has none")
     file = onnx_file(files, options)
     if file:
         files.check_files(file)
-    return OnnxEngine(files, options)
+    return kinds[name](files, options)
 
 
 def _require_possible_on_cpu(files: DeployConfig, options: EngineOptions) -> None:
+    """Refuses int8 in Paddle Inference and oneDNN that was not verified."""
     if options.precision == "int8":
-        raise UsageError("int8 on a CPU is run by the engine onnxruntime; use --engine onnxruntime or auto")
+        raise UsageError("int8 on a CPU is run by the engines onnxruntime and openvino; use one of them, or auto")
+    if options.precision != "fp32":
+        raise UsageError(f"{options.precision} on a CPU is run by the engine openvino; use --engine openvino or auto")
     obstacle = mkldnn_obstacle(files) if options.enable_mkldnn else None
     if obstacle:
         raise UsageError(f"--enable_mkldnn: not verified for {files.folder} ({obstacle}); run without it")
 
 
 def resolve_engine(name: str, files: DeployConfig, options: EngineOptions) -> tuple[str, EngineOptions]:
-    """`auto` to the fastest verified engine on this machine with its options; other names stay as they are."""
-    if name != "auto":
+    """`auto`, or the precision `fastest`, to the fastest verified one on this machine; others stay as they are."""
+    if name != "auto" and options.precision != "fastest":
         return name, options
-    return choose(files, options, _make)
+    return choose(files, options, _make, None if name == "auto" else name)
 
 
 def make_engine(name: str, files: DeployConfig, options: EngineOptions):
-    """The engine `paddle` or `onnxruntime`; `auto` takes the fastest verified one on this machine.
+    """The engine `paddle`, `onnxruntime` or `openvino`; `auto` takes the fastest verified one on this machine.
 
     Raises:
         UsageError: unknown name, a device or precision that the engine has not, or oneDNN for a folder whose export did not

@@ -29,7 +29,7 @@ class EngineProcess:
 
     Args:
         folder: an exported folder or its deploy.yaml.
-        engine: `paddle`, `onnxruntime` or `auto`.
+        engine: `paddle`, `onnxruntime`, `openvino` or `auto`.
         time_limit: seconds after which a batch is given up and the process is ended, also while it has not yet read the
             batch; None waits for ever. Loading the model is given up after `LOAD_SECONDS`.
         options: fields of `EngineOptions`.
@@ -69,7 +69,7 @@ class EngineProcess:
         if kind != "ready":
             self._end()
             raise _revived(kind, value)
-        self.name = value
+        self.name, self.parallel = value
 
     @property
     def alive(self) -> bool:
@@ -141,7 +141,7 @@ def _work(connection, parent: int, folder: str, name: str, options: EngineOption
         connection.send((type(error).__name__, str(error)))
         return
     child_processes.leave_signals_to_parent()  # again: importing Paddle sets handlers of its own
-    connection.send(("ready", engine.name))
+    connection.send(("ready", (engine.name, getattr(engine, "parallel", 1))))
     while True:
         try:
             batch = connection.recv()

@@ -3,6 +3,7 @@
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 
 from paddle_dnl.deployment.runtime.deploy_config import ONNX_NAME, DeployConfig
 from paddle_dnl.deployment.runtime.devices import enable_accelerator, require_device
@@ -22,8 +23,9 @@ class EngineOptions:
         device: `cpu`, `gpu`, or `xpu`, `npu`, `mlu` where this Paddle is built for it (not run on any machine yet).
         cpu_threads: None takes OMP_NUM_THREADS.
         enable_mkldnn: use oneDNN on CPU; only for folders whose export verified it.
-        precision: `int8` on CPU is for the engine onnxruntime, after tools/quantize.py; `fp16` and `int8` on GPU are
-            TensorRT's.
+        precision: on CPU `int8` is for the engines onnxruntime and openvino, after tools/quantize.py, `bf16` for openvino;
+            `fp16` and `int8` on GPU are TensorRT's. `fastest`: fp32, or what the folder's images verified.
+        streams: batches that openvino runs at the same time, each with its share of the threads; default 1.
         use_trt, min_subgraph_size, auto_tuned_shape_file: TensorRT on GPU (not verified on any machine yet).
         collect_shapes_file: write the shapes that occur in the graph there, for a later run with `auto_tuned_shape_file`.
     """
@@ -33,6 +35,7 @@ class EngineOptions:
     enable_mkldnn: bool = False
     use_trt: bool = False
     precision: str = "fp32"
+    streams: int | None = None
     min_subgraph_size: int = 3
     auto_tuned_shape_file: str | None = None
     collect_shapes_file: str | None = None
@@ -139,7 +142,7 @@ class PaddleEngine:
             raise
         except Exception as error:
             raise ExportError(
-                f"{files.model_path} with {files.params}: cannot be loaded: {_first_line(error)}"
+                f"{files.model_path} with {files.params}: cannot be loaded: {first_line(error)}"
             ) from error
 
     def run(self, batch: np.ndarray) -> np.ndarray:
@@ -154,10 +157,10 @@ class PaddleEngine:
             self._predictor.run()
             return self._predictor.get_output_handle(self._output_name).copy_to_cpu()
         except Exception as error:
-            raise ExportError(f"Paddle Inference failed: {_first_line(error)}") from error
+            raise ExportError(f"Paddle Inference failed: {first_line(error)}") from error
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     """The line of a long native message that says what happened."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     for line in reversed(lines):
@@ -169,6 +172,21 @@ def _first_line(error: Exception) -> str:
 def onnx_file(files: DeployConfig, options: EngineOptions) -> str | None:
     """The name of the ONNX file of the wanted precision; None where the folder has none."""
     return files.onnx_int8 if options.precision == "int8" else files.onnx
+
+
+def require_onnx_file(files: DeployConfig, options: EngineOptions, engine: str) -> Path:
+    """The ONNX file of the wanted precision.
+
+    Raises:
+        ExportError: the folder has none.
+    """
+    name = onnx_file(files, options)
+    if options.precision == "int8" and not name:
+        raise ExportError(f"{files.folder}: has no int8 model; make one with tools/quantize.py")
+    path = files.folder / (name or ONNX_NAME)
+    if not path.is_file():
+        raise ExportError(f"{path}: missing; the engine {engine} needs it (export.py --format onnx makes it)")
+    return path
 
 
 class OnnxEngine:
@@ -188,12 +206,7 @@ class OnnxEngine:
     def __init__(self, files: DeployConfig, options: EngineOptions):
         if options.precision not in ("fp32", "int8"):
             raise UsageError(f"engine onnxruntime has no precision {options.precision}; use fp32 or int8")
-        name = onnx_file(files, options)
-        if options.precision == "int8" and not name:
-            raise ExportError(f"{files.folder}: has no int8 model; make one with tools/quantize.py")
-        path = files.folder / (name or ONNX_NAME)
-        if not path.is_file():
-            raise ExportError(f"{path}: missing; the engine onnxruntime needs it")
+        path = require_onnx_file(files, options, self.name)
         try:
             import onnxruntime
         except ImportError as error:
@@ -210,7 +223,7 @@ class OnnxEngine:
                 onnxruntime.InferenceSession, str(path), settings, providers=["CPUExecutionProvider"]
             )
         except Exception as error:
-            raise ExportError(f"{path}: cannot be loaded: {_first_line(error)}") from error
+            raise ExportError(f"{path}: cannot be loaded: {first_line(error)}") from error
         self._input_name = self._session.get_inputs()[0].name
 
     def run(self, batch: np.ndarray) -> np.ndarray:
@@ -223,4 +236,4 @@ class OnnxEngine:
             feed = {self._input_name: np.ascontiguousarray(batch, np.float32)}
             return in_onnx_thread(self._session.run, None, feed)[0]
         except Exception as error:
-            raise ExportError(f"ONNX Runtime failed: {_first_line(error)}") from error
+            raise ExportError(f"ONNX Runtime failed: {first_line(error)}") from error

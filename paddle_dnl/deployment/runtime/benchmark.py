@@ -9,8 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from paddle_dnl.deployment.runtime.deploy_config import DeployConfig
+from paddle_dnl.deployment.runtime.openvino_backend import has_bf16, openvino_version
 from paddle_dnl.deployment.runtime.verified import mkldnn_obstacle
 from paddle_dnl.errors import ExportError, UsageError
+from paddle_dnl.optional import install_hint
+from paddle_dnl.profile.measuring import load_average
 
 import numpy as np
 
@@ -20,6 +23,9 @@ ENGINES = {
     "onednn": {"engine": "paddle", "precision": "fp32", "enable_mkldnn": True},
     "onnxruntime": {"engine": "onnxruntime", "precision": "fp32", "enable_mkldnn": False},
     "int8": {"engine": "onnxruntime", "precision": "int8", "enable_mkldnn": False},
+    "openvino": {"engine": "openvino", "precision": "fp32", "enable_mkldnn": False},
+    "openvino_bf16": {"engine": "openvino", "precision": "bf16", "enable_mkldnn": False},
+    "openvino_int8": {"engine": "openvino", "precision": "int8", "enable_mkldnn": False},
 }
 
 
@@ -30,6 +36,7 @@ class Row:
     Attributes:
         peak: the whole process's.
         above_base: the peak above the process before it loaded the model.
+        load: load average of the machine before this setting was started: earlier settings count in it for a minute.
     """
 
     engine: str
@@ -43,16 +50,22 @@ class Row:
     throughput: float
     peak: int
     above_base: int
+    load: float | None = None
 
 
 def obstacle(name: str, files: DeployConfig) -> str | None:
     """Why an engine cannot be measured for this folder, or None."""
     if name == "onednn":
         return mkldnn_obstacle(files)
-    if name == "onnxruntime" and not files.onnx:
+    setting = ENGINES[name]
+    if setting["engine"] != "paddle" and not files.onnx:
         return "no ONNX file; export with --format onnx"
-    if name == "int8" and not files.onnx_int8:
+    if setting["precision"] == "int8" and not files.onnx_int8:
         return "no int8 file; make one with tools/quantize.py"
+    if setting["engine"] == "openvino" and not openvino_version():
+        return f"OpenVINO is not installed; {install_hint('openvino')}"
+    if setting["precision"] == "bf16" and not has_bf16():
+        return "this processor has no bfloat16 arithmetic (AVX512_BF16 or AMX)"
     return None
 
 
@@ -89,6 +102,7 @@ def measure(files: DeployConfig, name: str, threads: int, shape: list[int], warm
     environment = dict(os.environ, OMP_NUM_THREADS=str(threads))
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
     command = [sys.executable, "-m", "paddle_dnl.deployment.runtime.benchmark_worker", json.dumps(setting)]
+    load = load_average()
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
     answer = json.loads(lines[-1]) if lines else {}
@@ -108,18 +122,20 @@ def measure(files: DeployConfig, name: str, threads: int, shape: list[int], warm
         throughput=shape[0] / median,
         peak=answer["peak_bytes"],
         above_base=max(0, answer["peak_bytes"] - answer["base_bytes"]),
+        load=load,
     )
 
 
 def table(rows: list[Row]) -> str:
     """Markdown."""
     lines = [
-        "| engine | precision | threads | batch | size | median ms | p90 ms | images/s | peak MB | model's MB |",
-        "|---|---|" + "---:|" * 8,
+        "| engine | precision | threads | batch | size | median ms | p90 ms | images/s | peak MB | model's MB | load |",
+        "|---|---|" + "---:|" * 9,
     ]
     for r in rows:
         lines.append(
             f"| {r.engine} | {r.precision} | {r.threads} | {r.batch} | {r.width}x{r.height} | {1000 * r.median:.1f} "
-            f"| {1000 * r.p90:.1f} | {r.throughput:.2f} | {r.peak / 1e6:.0f} | {r.above_base / 1e6:.0f} |"
+            f"| {1000 * r.p90:.1f} | {r.throughput:.2f} | {r.peak / 1e6:.0f} | {r.above_base / 1e6:.0f} "
+            f"| {'' if r.load is None else f'{r.load:.1f}'} |"
         )
     return "\n".join(lines)

@@ -6,6 +6,7 @@ from pathlib import Path
 from paddle_dnl.files.atomic import new_file
 
 _COLORS = {"paddle": "#33658a", "onednn": "#86bbd8", "onnxruntime": "#f26419", "int8": "#f6ae2d"}
+_COLORS |= {"openvino": "#55a630", "openvino_bf16": "#2b9348", "openvino_int8": "#aacc00"}
 
 
 def draw(rows: list, path: Path, title: str) -> None:

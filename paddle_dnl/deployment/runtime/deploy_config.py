@@ -18,6 +18,9 @@ from paddle_dnl.files.atomic import write_text
 from paddle_dnl.weights.manifest import file_digest, require_unbroken_seal, seal
 
 FILE_NAME = "deploy.yaml"
+# What PaddleSeg writes with --for_fd, and for PaddleX; beside `Deploy` a name and settings of PaddleX's inference.
+_NAMES = (FILE_NAME, "inference.yml")
+_OF_PADDLEX = ("Global", "Hpi")
 ONNX_NAME = "model.onnx"
 INT8_NAME = "model_int8.onnx"
 _MAX_CHANNELS = 1024
@@ -41,6 +44,8 @@ class DeployConfig:
         onnx_int8: file name of its quantised form, if there is one.
         ignore_index: label that does not count when the model is scored.
         label_map: class, or `ignore_index`, of each number that label files hold; None where they hold the classes.
+        name: of the file that says all this.
+        components: transform of a user -> module that has it and must be imported.
         value_range: stored numbers of pictures that become 0 and 255; None for 8 and 16 bits.
     """
 
@@ -59,6 +64,8 @@ class DeployConfig:
     ignore_index: int = 255
     label_map: list[int] | None = None
     value_range: tuple[float, float] | None = None
+    name: str = FILE_NAME
+    components: dict = field(default_factory=dict)
 
     @property
     def model_path(self) -> Path:
@@ -111,7 +118,7 @@ class DeployConfig:
                 )
 
     def write(self) -> None:
-        """Writes deploy.yaml into the folder, which is one that `deployment.export.install` then installs."""
+        """Writes `name` into the folder, which is one that `deployment.export.install` then installs."""
         section = {
             "model": self.model,
             "params": self.params,
@@ -132,9 +139,11 @@ class DeployConfig:
             section["label_map"] = self.label_map
         if self.value_range is not None:
             section["value_range"] = list(self.value_range)
+        if self.components:
+            section["components"] = self.components
         section["verified"] = self.verified
         section["sha256"] = self.sha256
-        write_text(self.folder / FILE_NAME, seal(to_yaml({"Deploy": section})), own=True)
+        write_text(self.folder / self.name, seal(to_yaml({"Deploy": section})), own=True)
 
 
 def _inside(folder: Path, name, key: str, path: Path) -> str:
@@ -229,19 +238,15 @@ def _label_rule(section: dict, path: Path) -> tuple[int, list[int] | None]:
 
 
 def _value_range(section: dict, path: Path) -> tuple[float, float] | None:
+    """`Deploy.value_range`, with the file in its errors."""
     try:
         return require_value_range(section.get("value_range"), "Deploy.value_range")
     except DataError as error:
         raise ConfigError(f"{path}: {error}") from error
 
 
-def _onnx(section: dict, folder: Path, path: Path) -> str | None:
-    name = section.get("onnx") or (ONNX_NAME if (folder / ONNX_NAME).is_file() else None)
-    return _inside(folder, name, "onnx", path) if name else None
-
-
 def read_deploy_config(path: str | Path) -> DeployConfig:
-    """Reads an exported folder, or its deploy.yaml.
+    """Reads an exported folder (`deploy.yaml`, or PaddleSeg's and PaddleX's `inference.yml`), or such a file.
 
     Raises:
         ConfigError: not there, not YAML, a missing or malformed key, or a path that leads out of the folder.
@@ -249,7 +254,7 @@ def read_deploy_config(path: str | Path) -> DeployConfig:
     """
     path = Path(path)
     if path.is_dir():
-        path = path / FILE_NAME
+        path = next((path / name for name in _NAMES if (path / name).is_file()), path / FILE_NAME)
     try:
         content = read_yaml_mapping(path)
     except ConfigError as error:
@@ -259,7 +264,7 @@ def read_deploy_config(path: str | Path) -> DeployConfig:
     if not isinstance(section, dict):
         raise ConfigError(f"{path}: no `Deploy` section; is this the deploy.yaml of an exported model?")
     for key in content:
-        if key not in ("Deploy", "checksum"):
+        if key not in ("Deploy", "checksum", *_OF_PADDLEX):
             raise ConfigError(f"{path}: {key}: unknown key beside Deploy; remove it, or export the model again")
     for key in ("model", "params"):
         if key not in section:
@@ -273,6 +278,7 @@ def read_deploy_config(path: str | Path) -> DeployConfig:
         raise ConfigError(f"{path}: Deploy.output_op: must be one of {', '.join(OUTPUT_OPS)}; got {output_op!r}")
     names = {key: _inside(folder, section[key], key, path) for key in ("model", "params")}
     ignore_index, label_map = _label_rule(section, path)
+    onnx_name = section.get("onnx") or (ONNX_NAME if (folder / ONNX_NAME).is_file() else None)
     return DeployConfig(
         folder=folder,
         model=_existing(folder, names["model"], path, "model"),
@@ -284,9 +290,11 @@ def read_deploy_config(path: str | Path) -> DeployConfig:
         classes=_classes(section, path),
         verified=_mapping(section, "verified", dict, path),
         sha256=_mapping(section, "sha256", str, path),
-        onnx=_onnx(section, folder, path),
+        onnx=_inside(folder, onnx_name, "onnx", path) if onnx_name else None,
         onnx_int8=_inside(folder, section["onnx_int8"], "onnx_int8", path) if section.get("onnx_int8") else None,
         ignore_index=ignore_index,
         label_map=label_map,
         value_range=_value_range(section, path),
+        name=path.name,
+        components=_mapping(section, "components", str, path),
     )

@@ -16,9 +16,13 @@ def default_device(engine: str) -> str:
     Paddle is imported, which takes seconds, only on a machine with a GPU.
 
     Args:
-        engine: `paddle`, `onnxruntime` (which runs on the CPU here) or `auto`.
+        engine: `paddle`, `onnxruntime` and `openvino` (which run on the CPU unless told) or `auto`.
     """
-    if engine == "onnxruntime" or not any(map(os.path.exists, _GPU_FILES)) or not importlib.util.find_spec("paddle"):
+    if (
+        engine in ("onnxruntime", "openvino")
+        or not any(map(os.path.exists, _GPU_FILES))
+        or not importlib.util.find_spec("paddle")
+    ):
         return "cpu"
     import paddle
 

@@ -25,7 +25,7 @@ _FRAMES_AHEAD = 4
 
 
 class PictureJob:
-    """Files: each gives a label picture and an overlay under its own relative name.
+    """Files: each gives a label picture and an overlay under its name, with its sub-folder where two have the same name.
 
     Args:
         path: an image, a folder, a .txt list or a pattern.
@@ -60,9 +60,23 @@ class PictureJob:
     ):
         self._path, self._folder, self._colors, self._details = path, folder, colors, details
         self._save_prob, self._with_overlays = save_prob, with_overlays
-        self._images = PendingImages(
-            lambda: iter_images(path, endings), self._results, [*inputs, path], folder, **which
-        )
+        self._is_flat = self._names_differ(endings)
+        self._images = PendingImages(lambda: self._find(endings), self._results, [*inputs, path], folder, **which)
+
+    def _names_differ(self, endings: tuple[str, ...]) -> bool:
+        """Whether all results fit into one folder, as PaddleSeg's infer.py writes them: no two pictures share a name."""
+        stems: set[str] = set()
+        for _, name in iter_images(self._path, endings):
+            if name.stem in stems:
+                logger.info(f"several pictures are called {name.stem}: results are stored in their sub-folders")
+                return False
+            stems.add(name.stem)
+        return True
+
+    def _find(self, endings: tuple[str, ...]) -> Iterator[tuple[Path, Path]]:
+        """The pictures, each with the name of its results."""
+        for path, name in iter_images(self._path, endings):
+            yield path, Path(name.name) if self._is_flat else name
 
     def _results(self, name: Path) -> list[Path]:
         """Probabilities and overlay where they are asked for, and last the label picture, which says that all is there."""

@@ -13,6 +13,7 @@ from paddle_dnl.data.transforms import Compose
 from paddle_dnl.deployment.runtime.backend_factory import make_engine
 from paddle_dnl.deployment.runtime.backends import EngineOptions
 from paddle_dnl.deployment.runtime.deploy_config import read_deploy_config
+from paddle_dnl.deployment.runtime.own_components import require_modules
 from paddle_dnl.errors import ConfigError, DataError, UsageError
 from paddle_dnl.log import logger
 from paddle_dnl.profile.measuring import seconds_of_runs
@@ -43,7 +44,7 @@ class Predictor:
 
     Args:
         folder: an exported folder or its deploy.yaml.
-        engine: `paddle`, `onnxruntime` or `auto`; or an engine that runs already, such as an `EngineProcess`.
+        engine: `paddle`, `onnxruntime`, `openvino` or `auto`; or an engine that runs already, such as an `EngineProcess`.
         wrong_size: pictures of another size than a fixed-size model takes: `resize` or `refuse`; None resizes, too, but
             leaves those that are more than 1.5 times as large to `tile`.
         tile: `auto`: such pictures are worked through in overlapping tiles of the model's size, at their own resolution;
@@ -89,6 +90,7 @@ class Predictor:
         self.image_format = self.files.image_format
         if value_range is not None:
             self.image_format = replace(self.image_format, value_range=require_value_range(value_range))
+        require_modules(self.files)
         try:
             steps = [registry.build(step, "transform", "Deploy.transforms") for step in self.files.transforms]
         except ConfigError as error:
@@ -176,7 +178,11 @@ class Predictor:
         fixed = self.files.fixed_batch
         if fixed is None or len(batch) == fixed:
             return self._engine.run(batch)
+        parallel = getattr(self._engine, "parallel", 1)
+        if len(batch) <= fixed * parallel and len(batch) % fixed == 0:
+            return self._engine.run(batch)
         if len(batch) > fixed:
+            fixed *= parallel
             return np.concatenate([self.run(batch[i : i + fixed]) for i in range(0, len(batch), fixed)])
         filled = np.concatenate([batch, np.repeat(batch[-1:], fixed - len(batch), axis=0)])
         return self._engine.run(filled)[: len(batch)]
@@ -267,7 +273,7 @@ class Predictor:
         """
         size, pixels, run = self.files.fixed_size, picture.pixels, run or self.run
         grid = TileGrid(pixels.shape[:2], size, tuple(int(self._tile_overlap * side) for side in size))
-        batch_size = self.files.fixed_batch or 1
+        batch_size = (self.files.fixed_batch or 1) * getattr(self._engine, "parallel", 1)
 
         def results(top: int):
             tensors = (self._compose({"img": tile})["img"] for tile in grid.row(top, lambda a, b: pixels[a:b]))

@@ -11,12 +11,14 @@ from pathlib import Path
 
 from paddle_dnl.deployment.runtime.backends import EngineOptions, OnnxEngine, PaddleEngine, default_threads
 from paddle_dnl.deployment.runtime.deploy_config import DeployConfig
+from paddle_dnl.deployment.runtime.openvino_backend import OpenvinoEngine, has_bf16, openvino_version
 from paddle_dnl.deployment.runtime.verified import mkldnn_obstacle, paddle_version
+from paddle_dnl.errors import UsageError
 from paddle_dnl.files.atomic import write_text
 from paddle_dnl.files.caches import writable_cache
 from paddle_dnl.log import logger
 from paddle_dnl.optional import install_hint
-from paddle_dnl.profile.measuring import processor_name, seconds_of_runs
+from paddle_dnl.profile.measuring import load_average, processor_name, seconds_of_runs
 from paddle_dnl.startup.threads import available_cores
 
 import numpy as np
@@ -24,50 +26,100 @@ import numpy as np
 # What stands for a free size and a free batch.
 _FREE = (1, 3, 256, 512)
 _TIMED_RUNS = 2
+# Share of pixels in which a lower precision must give float32's class for `--precision fastest` to take it.
+MIN_AGREEMENT = 0.995
 
 
-def candidates(files: DeployConfig, options: EngineOptions) -> dict[str, tuple[str, EngineOptions]]:
-    """The engines that may run this folder as asked: what the log calls each -> (engine, options)."""
-    paddle_only = {PaddleEngine.name: (PaddleEngine.name, options)}
-    if options.precision == "int8" and options.device == "cpu":
-        return {"onnxruntime int8": (OnnxEngine.name, options)}
+def candidates(
+    files: DeployConfig, options: EngineOptions, only: str | None = None
+) -> dict[str, tuple[str, EngineOptions]]:
+    """The engines that may run this folder as asked: what the log calls each -> (engine, options).
+
+    Args:
+        files: the exported folder.
+        options: with fp32 only float32 is taken; with bf16 and int8 those; with `fastest` also what images verified.
+        only: the one engine that may be taken; None for all.
+    """
+    plain = replace(options, precision="fp32" if options.precision == "fastest" else options.precision)
+    paddle_only = {PaddleEngine.name: (PaddleEngine.name, plain)}
     if options.device != "cpu" or options.enable_mkldnn:
         return paddle_only
-    found = paddle_only.copy() if paddle_version() else {}
-    for label, chosen, obstacle in (
-        ("paddle with oneDNN", (PaddleEngine.name, replace(options, enable_mkldnn=True)), mkldnn_obstacle(files)),
-        (OnnxEngine.name, (OnnxEngine.name, options), _onnx_obstacle(files)),
-    ):
-        if obstacle is None:
-            found[label] = chosen
-        else:
-            logger.info(f"engine auto: not {label}: {obstacle}")
+    if options.precision == "bf16":
+        return {"openvino bf16": (OpenvinoEngine.name, options)}
+    found = {}
+    if options.precision == "int8":
+        for engine, version in ((OnnxEngine.name, _onnxruntime_version()), (OpenvinoEngine.name, openvino_version())):
+            if version or engine == OnnxEngine.name:
+                found[f"{engine} int8"] = (engine, options)
+    else:
+        paddle = plain if paddle_version() else None
+        for label, engine, chosen, obstacle in (
+            (PaddleEngine.name, PaddleEngine.name, plain, None if paddle else "Paddle is not installed"),
+            (
+                "paddle with oneDNN",
+                PaddleEngine.name,
+                replace(plain, enable_mkldnn=True),
+                mkldnn_obstacle(files),
+            ),
+            (OnnxEngine.name, OnnxEngine.name, plain, onnx_obstacle(OnnxEngine.name, files)),
+            (OpenvinoEngine.name, OpenvinoEngine.name, plain, onnx_obstacle(OpenvinoEngine.name, files)),
+        ):
+            if obstacle is None:
+                found[label] = (engine, chosen)
+            elif only in (None, engine):
+                logger.info(f"engine auto: not {label}: {obstacle}")
+    if options.precision == "fastest":
+        for engine, precision in verified_precisions(files):
+            found[f"{engine} {precision}"] = (engine, replace(options, precision=precision))
+    found = {label: chosen for label, chosen in found.items() if only in (None, chosen[0])}
+    if only and not found:
+        raise UsageError(f"--precision {options.precision}: {files.folder} has nothing that is verified for {only}")
     return found or paddle_only  # whose start says what to install
 
 
-def _onnx_obstacle(files: DeployConfig) -> str | None:
-    """Why ONNX Runtime is not to be used with this folder; None where the export verified it."""
+def onnx_obstacle(engine: str, files: DeployConfig) -> str | None:
+    """Why an engine that reads ONNX is not to be used with this folder; None where the export verified it."""
     if files.onnx is None:
         return "the folder has no ONNX file (export.py --format onnx makes one)"
-    if files.verified.get("onnxruntime", {}).get("ok") is not True:
+    if files.verified.get(engine, {}).get("ok") is not True:
         return "the export did not verify it"
-    if _onnxruntime_version() is None:
-        return f"it is not installed ({install_hint('onnxruntime')})"
-    return None
+    version = openvino_version() if engine == OpenvinoEngine.name else _onnxruntime_version()
+    return None if version else f"it is not installed ({install_hint(engine)})"
 
 
-def choose(files: DeployConfig, options: EngineOptions, make: Callable) -> tuple[str, EngineOptions]:
+def verified_precisions(files: DeployConfig) -> list[tuple[str, str]]:
+    """(engine, precision) whose classes agreed with float32's in enough pixels of the folder's images, and can be run here."""
+    versions = {OnnxEngine.name: _onnxruntime_version(), OpenvinoEngine.name: openvino_version()}
+    found = []
+    for label, record in files.verified.get("precisions", {}).items():
+        engine, _, precision = str(label).partition(" ")
+        agreement = record.get("agreement") if isinstance(record, dict) else None
+        if not isinstance(agreement, float) or agreement < MIN_AGREEMENT:
+            logger.info(f"engine auto: not {label}: agreement {agreement} with float32 is below {MIN_AGREEMENT}")
+        elif versions.get(engine) is None:
+            logger.info(f"engine auto: not {label}: {engine} is not installed")
+        elif precision == "bf16" and not has_bf16():
+            logger.info(f"engine auto: not {label}: this processor has no bfloat16 arithmetic")
+        else:
+            found.append((engine, precision))
+    return found
+
+
+def choose(
+    files: DeployConfig, options: EngineOptions, make: Callable, only: str | None = None
+) -> tuple[str, EngineOptions]:
     """The fastest candidate and its options; says what was measured.
 
     Args:
         files: the exported folder.
         options: what was asked for.
         make: (engine, files, options) -> an engine with `run`; checks the files first.
+        only: see `candidates`.
 
     Raises:
         ExportError: an engine's files are missing or damaged, or it fails.
     """
-    found = candidates(files, options)
+    found = candidates(files, options, only)
     if len(found) == 1:
         label, chosen = next(iter(found.items()))
         logger.info(f"engine auto: {label}, the only one that is verified for {files.folder} and asked for")
@@ -80,9 +132,13 @@ def choose(files: DeployConfig, options: EngineOptions, make: Callable) -> tuple
     seconds, when = _remembered(key, list(found)), "measured earlier on this machine"
     if seconds is None:
         batch = np.random.default_rng(0).standard_normal(shape, np.float32)
+        # Before the measurement, which is a load of its own.
+        load = load_average()
         seconds = {label: _time(make(chosen[0], files, chosen[1]), batch) for label, chosen in found.items()}
-        when = "measured now"
-        _remember(key, seconds)
+        when = "measured now" + (
+            f", with a load of {load:.1f}: measured again when it is less" if _loaded(load) else ""
+        )
+        _remember(key, seconds, load)
     best = min(seconds, key=seconds.get)
     listed = ", ".join(f"{label} {seconds[label]:.3f} s" for label in sorted(seconds, key=seconds.get))
     threads = options.cpu_threads or default_threads()
@@ -109,7 +165,7 @@ def _key(files: DeployConfig, options: EngineOptions, shape: list[int], labels: 
     if not files.sha256:
         return None
     threads = options.cpu_threads or default_threads()
-    versions = [paddle_version(), _onnxruntime_version()]
+    versions = [paddle_version(), _onnxruntime_version(), openvino_version()]
     content = [files.sha256, shape, labels, threads, available_cores(), processor_name(), platform.node(), versions]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
@@ -127,18 +183,30 @@ def _all_remembered(path: Path) -> dict:
     return found if isinstance(found, dict) else {}
 
 
+def _loaded(load: float | None) -> bool:
+    """Whether other programs took half of the cores or more."""
+    return load is not None and load >= available_cores() / 2
+
+
 def _remembered(key: str | None, labels: list[str]) -> dict[str, float] | None:
-    found = _all_remembered(_memory()).get(key) if key else None
-    fits = isinstance(found, dict) and list(found) == labels
-    return found if fits and all(isinstance(v, float) and v > 0 for v in found.values()) else None
+    """Seconds of an earlier measurement; None where there is none, or it was made under a load that has halved since."""
+    record = _all_remembered(_memory()).get(key) if key else None
+    found, load = (record.get("seconds"), record.get("load")) if isinstance(record, dict) else (None, None)
+    if not isinstance(found, dict) or list(found) != labels or not isinstance(load, float | int | None):
+        return None
+    if _loaded(load) and (now := load_average()) is not None and now < load / 2:
+        return None
+    return found if all(isinstance(v, float) and v > 0 for v in found.values()) else None
 
 
-def _remember(key: str | None, seconds: dict[str, float]) -> None:
+def _remember(key: str | None, seconds: dict[str, float], load: float | None) -> None:
     """Keeps a measurement for the next start; a home that cannot be written to only costs that."""
     if key is None:
         return
     path = _memory()
     try:
-        write_text(path, json.dumps(_all_remembered(path) | {key: seconds}, indent=1), own=True)
+        write_text(
+            path, json.dumps(_all_remembered(path) | {key: {"seconds": seconds, "load": load}}, indent=1), own=True
+        )
     except OSError as error:
         logger.info(f"engine auto: {path} cannot be written ({error.strerror}); the next start measures again")

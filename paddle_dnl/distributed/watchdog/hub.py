@@ -123,6 +123,7 @@ class Hub(threading.Thread):
             send(member["connection"], message)
 
     def _is_there(self, rank: int) -> bool:
+        """Whether a rank is connected and was heard of lately."""
         member = self.members[rank]
         return member["connection"].fileno() >= 0 and time.monotonic() - member["heard"] < QUIET_SECONDS
 

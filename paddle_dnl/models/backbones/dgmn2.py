@@ -171,7 +171,13 @@ class DGMN2(nn.Layer):
         """Smallest height and width of an image, in pixels."""
         return MINIMUM_IMAGE[self.output]
 
+    def stage_names(self) -> list[list[str]]:
+        """Names of the layers of the stem, which is the first embedding, and of each of the four stages."""
+        stages = [[f"patch_embed{i}", f"block{i}"] for i in range(2, 5)]
+        return [["patch_embed1"], ["block1"], *stages]
+
     def _run_block(self, block: nn.Layer, x, height, width):
+        """With recomputation in training: activations inside the block are not kept."""
         if self.recompute and self.training and paddle.in_dynamic_mode():
             from paddle.distributed.fleet.utils import recompute
 

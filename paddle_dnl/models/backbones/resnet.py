@@ -15,7 +15,7 @@ All four use the parameter names of PaddleSeg's `ResNet_vd`: `conv1_{1,2,3}`, `b
 `bb_{stage}_{block}.short`; the one convolution of `v1` is `conv1_1`. The stride of a bottleneck is in its 3x3 convolution.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from paddle_dnl.nn.cpu.recomputed_norm import ConvChain
 from paddle_dnl.nn.layers import ConvBN, ConvBNReLU, add_inplace, relu_inplace
@@ -104,6 +104,12 @@ class ResNet(nn.Layer):
             self._stages.append(blocks)
         if stem != "vd":
             self._init_like_torch_resnets(zero_residual=stem == "v1c")
+
+    def stage_names(self) -> list[list[str]]:
+        """Names of the layers of the stem and of each of the four stages."""
+        names = [name for name, _ in self.named_children()]
+        stem = [name for name in names if name.startswith("conv1_")]
+        return [stem, *([name for name in names if name.startswith(f"bb_{i}_")] for i in range(4))]
 
     def _init_like_torch_resnets(self, zero_residual: bool) -> None:
         for layer in self.sublayers():
@@ -195,77 +201,51 @@ class _BasicBlock(nn.Layer):
 # ---- the names that configurations use ----------------------------------------------------------------
 
 
-@BACKBONES.add_component
-def ResNet18(
-    stem="vd",
-    output_stride=8,
-    multi_grid=(1, 1, 1),
-    contract_dilation=None,
-    in_channels=3,
-    pretrained=None,
-    project_first=True,
-):
-    """ResNet with 18 layers, see `ResNet`."""
-    return ResNet(18, stem, output_stride, multi_grid, contract_dilation, in_channels, pretrained, project_first)
+def _register(depth: int, suffix: str, make: Callable) -> Callable:
+    make.__name__ = make.__qualname__ = f"ResNet{depth}{suffix}"
+    return BACKBONES.add_component(make)
 
 
-@BACKBONES.add_component
-def ResNet34(
-    stem="vd",
-    output_stride=8,
-    multi_grid=(1, 1, 1),
-    contract_dilation=None,
-    in_channels=3,
-    pretrained=None,
-    project_first=True,
-):
-    """ResNet with 34 layers, see `ResNet`."""
-    return ResNet(34, stem, output_stride, multi_grid, contract_dilation, in_channels, pretrained, project_first)
+def _basic(depth: int) -> Callable:
+    """The constructor of a network of basic blocks."""
+
+    def make(
+        stem="vd",
+        output_stride=8,
+        multi_grid=(1, 1, 1),
+        contract_dilation=None,
+        in_channels=3,
+        pretrained=None,
+        project_first=True,
+    ):
+        return ResNet(depth, stem, output_stride, multi_grid, contract_dilation, in_channels, pretrained, project_first)
+
+    make.__doc__ = f"ResNet with {depth} layers, see `ResNet`."
+    return _register(depth, "", make)
 
 
-@BACKBONES.add_component
-def ResNet50(stem="vd", output_stride=8, multi_grid=(1, 1, 1), contract_dilation=None, in_channels=3, pretrained=None):
-    """ResNet with 50 layers, see `ResNet`."""
-    return ResNet(50, stem, output_stride, multi_grid, contract_dilation, in_channels, pretrained)
+def _bottleneck(depth: int) -> Callable:
+    """The constructor of a network of bottleneck blocks, whose first block projects its input in any case."""
+
+    def make(stem="vd", output_stride=8, multi_grid=(1, 1, 1), contract_dilation=None, in_channels=3, pretrained=None):
+        return ResNet(depth, stem, output_stride, multi_grid, contract_dilation, in_channels, pretrained)
+
+    make.__doc__ = f"ResNet with {depth} layers, see `ResNet`."
+    return _register(depth, "", make)
 
 
-@BACKBONES.add_component
-def ResNet101(stem="vd", output_stride=8, multi_grid=(1, 1, 1), contract_dilation=None, in_channels=3, pretrained=None):
-    """ResNet with 101 layers, see `ResNet`."""
-    return ResNet(101, stem, output_stride, multi_grid, contract_dilation, in_channels, pretrained)
+def _vd(depth: int) -> Callable:
+    """The constructor with the arguments of PaddleSeg's of the same name."""
+
+    def make(output_stride=8, multi_grid=(1, 1, 1), in_channels=3, pretrained=None, data_format="NCHW"):
+        if data_format != "NCHW":
+            raise ValueError(f"ResNet{depth}_vd: data_format must be 'NCHW', got {data_format!r}")
+        return ResNet(depth, "vd", output_stride, multi_grid, None, in_channels, pretrained)
+
+    make.__doc__ = f"PaddleSeg's ResNet{depth}_vd, see `ResNet`; `data_format` must be NCHW."
+    return _register(depth, "_vd", make)
 
 
-@BACKBONES.add_component
-def ResNet152(stem="vd", output_stride=8, multi_grid=(1, 1, 1), contract_dilation=None, in_channels=3, pretrained=None):
-    """ResNet with 152 layers, see `ResNet`."""
-    return ResNet(152, stem, output_stride, multi_grid, contract_dilation, in_channels, pretrained)
-
-
-def _vd(depth, output_stride, multi_grid, in_channels, pretrained, data_format):
-    if data_format != "NCHW":
-        raise ValueError(f"ResNet{depth}_vd: data_format must be 'NCHW', got {data_format!r}")
-    return ResNet(depth, "vd", output_stride, multi_grid, None, in_channels, pretrained)
-
-
-@BACKBONES.add_component
-def ResNet18_vd(output_stride=8, multi_grid=(1, 1, 1), in_channels=3, pretrained=None, data_format="NCHW"):
-    """PaddleSeg\'s ResNet18_vd, see `ResNet`; `data_format` must be NCHW."""
-    return _vd(18, output_stride, multi_grid, in_channels, pretrained, data_format)
-
-
-@BACKBONES.add_component
-def ResNet34_vd(output_stride=8, multi_grid=(1, 1, 1), in_channels=3, pretrained=None, data_format="NCHW"):
-    """PaddleSeg\'s ResNet34_vd, see `ResNet`; `data_format` must be NCHW."""
-    return _vd(34, output_stride, multi_grid, in_channels, pretrained, data_format)
-
-
-@BACKBONES.add_component
-def ResNet50_vd(output_stride=8, multi_grid=(1, 1, 1), in_channels=3, pretrained=None, data_format="NCHW"):
-    """PaddleSeg\'s ResNet50_vd, see `ResNet`; `data_format` must be NCHW."""
-    return _vd(50, output_stride, multi_grid, in_channels, pretrained, data_format)
-
-
-@BACKBONES.add_component
-def ResNet101_vd(output_stride=8, multi_grid=(1, 1, 1), in_channels=3, pretrained=None, data_format="NCHW"):
-    """PaddleSeg\'s ResNet101_vd, see `ResNet`; `data_format` must be NCHW."""
-    return _vd(101, output_stride, multi_grid, in_channels, pretrained, data_format)
+ResNet18, ResNet34 = map(_basic, (18, 34))
+ResNet50, ResNet101, ResNet152 = map(_bottleneck, (50, 101, 152))
+ResNet18_vd, ResNet34_vd, ResNet50_vd, ResNet101_vd = map(_vd, (18, 34, 50, 101))

@@ -27,6 +27,7 @@ class ConcatConvBNReLU(ConvBNReLU):
 
 
 def _convolve_in_turn(maps: Iterable[paddle.Tensor], conv: nn.Conv2D) -> paddle.Tensor:
+    """The convolution of a concatenation as the sum over its parts, which is never built."""
     geometry, total = Geometry.of(conv), None
     for part, weight in _with_weights(maps, conv.weight):
         y = conv2d(part, weight, conv.bias if total is None else None, geometry)

@@ -43,23 +43,22 @@ class ConvChain(nn.Layer):
         self.chained = list(layers)  # a plain list, which Paddle does not register
 
     def forward(self, x):
-        if eager_on_cpu() and paddle.is_grad_enabled() and not self._is_watched():
-            return self._recomputing(x)
+        if eager_on_cpu() and paddle.is_grad_enabled() and not self._has_hooks():
+            y = self.chained[0]._conv(x)
+            for before, after in itertools.pairwise(self.chained):
+                y = _norm_relu_conv(y, before._batch_norm, after._conv)
+            return self.chained[-1].finish(y)
         for layer in self.chained:
             x = layer(x)
         return x
 
-    def _is_watched(self) -> bool:
+    def _has_hooks(self) -> bool:
+        """A function of its own: Paddle's to_static does not translate a comprehension over `layer` beside the loop above."""
         return any(is_watched(part) for layer in self.chained for part in layer.sublayers(include_self=True))
-
-    def _recomputing(self, x):
-        y = self.chained[0]._conv(x)
-        for before, after in itertools.pairwise(self.chained):
-            y = _norm_relu_conv(y, before._batch_norm, after._conv)
-        return self.chained[-1].finish(y)
 
 
 def _norm_relu_conv(y: paddle.Tensor, norm: nn.Layer, conv: nn.Conv2D) -> paddle.Tensor:
+    """conv(relu(norm(y))), keeping `y` alone for the backward pass where that is worth it."""
     geometry = Geometry.of(conv)
     if y.size * 4 < KEPT_LIMIT or not _learns_from_batch(norm) or not has_gradients(geometry):
         return conv(relu_inplace(norm(y)))

@@ -70,7 +70,8 @@ def conv2d(x, weight, bias, geometry: Geometry) -> paddle.Tensor:
         bias: `[K]` or None.
     """
     if _takes_strips(x, geometry):
-        return _convolve(x, weight, bias, geometry)
+        run = _StripedConv2D.apply if paddle.is_grad_enabled() else _in_strips
+        return run(x, weight, bias, geometry)
     return F.conv2d(x, weight, bias, geometry.stride, geometry.padding, geometry.dilation, geometry.groups)
 
 
@@ -94,6 +95,7 @@ def _pair(value) -> tuple[int, int]:
 
 
 def _takes_strips(x, geometry: Geometry) -> bool:
+    """Whether strips save memory here, and gradients are written for this geometry."""
     # A strip that consists of padding only would have no input rows.
     if min(geometry.transposed().padding) < 0 or _rows(x, geometry) >= geometry.out_length(x, 0):
         return False
@@ -118,12 +120,6 @@ def _window(x, geometry: Geometry, top: int, bottom: int):
     start, stop = top * stride - padding, (bottom - 1) * stride - padding + geometry.extent(0)
     rows = x if start <= 0 and stop >= x.shape[2] else x[:, :, max(start, 0) : min(stop, x.shape[2])]
     return rows, max(-start, 0), max(stop - x.shape[2], 0)
-
-
-def _convolve(x, weight, bias, geometry: Geometry) -> paddle.Tensor:
-    if paddle.is_grad_enabled():
-        return _StripedConv2D.apply(x, weight, bias, geometry)
-    return _in_strips(x, weight, bias, geometry)
 
 
 def _in_strips(x, weight, bias, geometry: Geometry) -> paddle.Tensor:

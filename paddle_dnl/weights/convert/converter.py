@@ -78,10 +78,6 @@ def _other_settings(source: str, model) -> list[str]:
     return wrong
 
 
-def _own_tensors(model) -> dict[str, np.ndarray]:
-    return {key: np.asarray(value.numpy()) for key, value in model.state_dict().items()}
-
-
 def _family(own: Mapping[str, np.ndarray]) -> str:
     for family, key in _FAMILIES.items():
         if key in own:
@@ -164,7 +160,7 @@ def convert_with_report(
     state = strip_module(state)
     if part == "backbone" and hasattr(model, "backbone"):
         model = model.backbone
-    own = _own_tensors(model)
+    own = {key: np.asarray(value.numpy()) for key, value in model.state_dict().items()}
     family = _family(own)
     if part == "model" and family.endswith("backbone"):
         part = "backbone"

@@ -20,7 +20,7 @@ def _counts(keys: Iterable[str], pattern: str) -> tuple[int, ...]:
 def _backbone(keys: list[str]) -> str:
     if any(re.search(r"(^|\.)patch_embed1\.", k) for k in keys):
         counts = _counts(keys, r"(?:^|\.)block([1-4])\.(\d+)\.")
-        return f"DGMN2-{_DGMN2.get(counts, counts)}"
+        return f"DGMN2-{_DGMN2[counts]}" if counts in _DGMN2 else "DGMN2 of no published depth"
     paddle = any(re.search(r"(^|\.)bb_\d_\d+\.", k) for k in keys)
     counts = _counts(keys, r"(?:^|\.)bb_([0-3])_(\d+)\." if paddle else r"(?:^|\.)layer([1-4])\.(\d+)\.")
     blocks = {match[1] for match in (re.match(r"blocks\.(\d+)\.", k) for k in keys) if match}

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from paddle_dnl.cli import create_dataset_list as list_program
+from paddle_dnl.cli.data import create_list as list_program
 from paddle_dnl.data.prepare import convert_cityscapes
 from paddle_dnl.errors import DataError, UsageError
 

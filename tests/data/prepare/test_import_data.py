@@ -4,7 +4,7 @@
 import json
 from pathlib import Path
 
-from paddle_dnl.cli import data_import
+from paddle_dnl.cli.data import import_data
 from paddle_dnl.data.classes import read_classes
 from paddle_dnl.errors import DataError, UsageError
 
@@ -16,7 +16,7 @@ from PIL import Image
 
 
 def _import(source, to, *more):
-    return data_import.main([str(source), "--to", str(to), "--num_workers", "1", *map(str, more)])
+    return import_data.main([str(source), "--to", str(to), "--num_workers", "1", *map(str, more)])
 
 
 def _label(root, name):
@@ -39,7 +39,7 @@ def test_labelme(tmp_path, workers):
     source = annotated.write_labelme(tmp_path / "source", 4)
     before = _state(source)
     assert (
-        data_import.main(
+        import_data.main(
             [str(source), "--to", str(tmp_path / "d"), "--format", "labelme", "--num_workers", str(workers)]
         )
         == 0

@@ -5,7 +5,8 @@ import json
 import re
 
 import paddle_dnl
-from paddle_dnl.cli import configs, data_describe, data_import, data_preview, data_split, export
+from paddle_dnl.cli import configs, export
+from paddle_dnl.cli.data import describe_data, import_data, preview_data, split_data
 from paddle_dnl.config import Config
 from paddle_dnl.data.prepare.describe import suggest_crop
 from paddle_dnl.data.statistics import class_weights
@@ -15,19 +16,20 @@ from paddle_dnl.training.new_config import MODELS, choose_batch
 import annotated
 import numpy as np
 import pytest
+from PIL import Image
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     root = tmp_path_factory.mktemp("own")
     annotated.write_labelme(root / "labelme", 24)
-    data_import.main([str(root / "labelme"), "--to", str(root / "data"), "--format", "labelme", "--num_workers", "1"])
-    data_split.main([str(root / "data"), "--val", "0.25"])
+    import_data.main([str(root / "labelme"), "--to", str(root / "data"), "--format", "labelme", "--num_workers", "1"])
+    split_data.main([str(root / "data"), "--val", "0.25"])
     return root / "data"
 
 
 def test_describe(data, tmp_path, capsys):
-    assert data_describe.main([str(data), "--save_dir", str(tmp_path)]) == 0
+    assert describe_data.main([str(data), "--save_dir", str(tmp_path)]) == 0
     said, page = capsys.readouterr().out, (tmp_path / "describe.html").read_text()
     found = json.loads((tmp_path / "describe.json").read_text())
     assert "train: 18 images, all 64x48, 18 RGB" in said and "val: 6 images" in said
@@ -40,15 +42,13 @@ def test_describe(data, tmp_path, capsys):
     lines = (data / "train.txt").read_text().splitlines()
     (data / "test.txt").write_text(lines[0] + "\n")
     try:
-        data_describe.main([str(data)])
+        describe_data.main([str(data)])
     finally:
         (data / "test.txt").unlink()
     assert "is in train too" in capsys.readouterr().out
 
 
 def _labels(data, split):
-    from PIL import Image
-
     return [Image.open(data / line.split("\t")[1]) for line in (data / f"{split}.txt").read_text().splitlines()]
 
 
@@ -78,7 +78,7 @@ def test_worked_example(data, tmp_path):
     config = tmp_path / "my.yml"
     configs.main(["new", "--data", str(data), "--model", "dnlnet_resnet18", "--out", str(config)])
     assert (
-        data_preview.main([str(config), "--out", str(tmp_path / "preview.html"), "--samples", "2", "--times", "2"]) == 0
+        preview_data.main([str(config), "--out", str(tmp_path / "preview.html"), "--samples", "2", "--times", "2"]) == 0
     )
     assert (tmp_path / "preview.html").read_text().count("<img") == 8
     progress = paddle_dnl.train(
@@ -95,3 +95,27 @@ def test_worked_example(data, tmp_path):
     assert predictor.classes.names == annotated.NAMES
     label = predictor.predict([annotated.picture(3)])[0]
     assert (label == annotated.truth(3)).mean() > 0.3
+
+
+@pytest.mark.parametrize(
+    "dtype, top, wanted", [("uint16", 4000, [0, 4095]), ("float32", 0.9, [0, 1]), ("uint8", 200, None)]
+)
+def test_five_bands_from_import_to_a_first_step(tmp_path, dtype, top, wanted):
+    """The documented commands alone find the number of bands and the scale."""
+    rng = np.random.default_rng(0)
+    for folder in ("images", "masks"):
+        (tmp_path / "source" / folder).mkdir(parents=True)
+    for i in range(6):
+        label = np.kron(rng.integers(0, 2, (4, 4)), np.ones((16, 16), int)).astype(np.uint8)
+        image = (rng.uniform(0, top, (64, 64, 5)) * (0.5 + 0.5 * label[..., None])).astype(dtype)
+        np.save(tmp_path / "source" / "images" / f"a{i}.npy", np.moveaxis(image, -1, 0) if i % 2 else image)
+        Image.fromarray(label).save(tmp_path / "source" / "masks" / f"a{i}.png")
+    root, config = tmp_path / "data", tmp_path / "my.yml"
+    words = [str(tmp_path / "source"), "--to", str(root), "--format", "masks", "--classes", "ground", "thing"]
+    assert import_data.main([*words, "--num_workers", "1"]) == 0
+    assert split_data.main([str(root), "--val", "0.34"]) == 0
+    assert configs.main(["new", "--data", str(root), "--model", "dnlnet_resnet18", "--out", str(config)]) == 0
+    section = Config(str(config)).train_dataset_cfg
+    assert section["img_channels"] == 5 and section.get("value_range") == wanted
+    progress = paddle_dnl.train(str(config), save_dir=str(tmp_path / "run"), iters=1, batch_size=2, do_eval=True)
+    assert progress.iteration == 1

@@ -4,8 +4,8 @@
 import json
 import sys
 
-from paddle_dnl.cli.convert_pascal_context import main as context_main
-from paddle_dnl.cli.voc_augment import main as augment_main
+from paddle_dnl.cli.data.convert_pascal_context import main as context_main
+from paddle_dnl.cli.data.voc_augment import main as augment_main
 from paddle_dnl.data.classes import PASCAL_CONTEXT_59
 from paddle_dnl.data.pascal import PascalContext, PascalVOC
 from paddle_dnl.data.prepare.convert_pascal_context import _PUBLISHED_IDS, decode_counts, decode_mask

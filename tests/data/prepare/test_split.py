@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Splits: pairs by name, every class in every part, groups in one, the same for the same seed."""
 
-from paddle_dnl.cli import data_split
+from paddle_dnl.cli.data import split_data
 from paddle_dnl.data.prepare.split import assign
 from paddle_dnl.errors import DataError, UsageError
 
@@ -47,7 +47,7 @@ def _data(root):
 
 def test_lists_by_name_and_group(tmp_path):
     _data(tmp_path)
-    assert data_split.main([str(tmp_path), "--val", "0.2", "--test", "0.2", "--group-by", r"^(v\d)"]) == 0
+    assert split_data.main([str(tmp_path), "--val", "0.2", "--test", "0.2", "--group-by", r"^(v\d)"]) == 0
     videos, count = [], 0
     for split in ("train", "val", "test"):
         lines = (tmp_path / f"{split}.txt").read_text().splitlines()
@@ -67,7 +67,7 @@ def test_what_cannot_be_split(tmp_path):
     _data(tmp_path)
     (tmp_path / "labels/v0 f0.png").unlink()
     with pytest.raises(DataError, match="1 of 20 labels are missing, first that of .*v0 f0.JPG"):
-        data_split.main([str(tmp_path)])
+        split_data.main([str(tmp_path)])
     (tmp_path / "images/v0 f0.JPG").unlink()
     for arguments, message in (
         (["--val", "0.6", "--test", "0.4"], "leave something to train on"),
@@ -76,5 +76,5 @@ def test_what_cannot_be_split(tmp_path):
         (["--group-by", "v"], "1 groups cannot be dealt out to 2 splits"),
     ):
         with pytest.raises(UsageError, match=message):
-            data_split.main([str(tmp_path), *arguments])
+            split_data.main([str(tmp_path), *arguments])
     assert not list(tmp_path.glob("*.txt"))

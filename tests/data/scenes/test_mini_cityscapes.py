@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from paddle_dnl.cli.mini_cityscapes import main
+from paddle_dnl.cli.data.mini_cityscapes import main
 from paddle_dnl.data.datasets import Cityscapes
 from paddle_dnl.data.prepare.convert_cityscapes import convert_tree
 from paddle_dnl.data.prepare.file_lists import CITYSCAPES_ENDINGS, split_folders, write_lists

@@ -2,7 +2,7 @@
 """Quantisation: what stays in float, that classes stay, what is recorded, what is refused."""
 
 from paddle_dnl.cli import infer
-from paddle_dnl.cli.quantize import main, parse_args
+from paddle_dnl.cli.deploy.quantize import main, parse_args
 from paddle_dnl.deployment.export import int8
 from paddle_dnl.deployment.export.exporter import export_model
 from paddle_dnl.deployment.runtime.deploy_config import read_deploy_config
@@ -23,7 +23,7 @@ from tiny_onnx import attention_net, color_net
 @pytest.fixture(scope="module")
 def original(tmp_path_factory):
     folder = tmp_path_factory.mktemp("export")
-    model = ColorNet(dynamic_safe=True)
+    model = ColorNet()
     export_model(model, folder, input_shape=None, transforms=[dict(NORMALIZE)], class_info=CLASSES)
     attention_net(folder)
     return folder
@@ -102,12 +102,13 @@ def test_one_command(folder, lists, capsys):
     found = section["verified"]["int8"]
     assert found["images"] == 4 and found["calibration_images"] == 4 and found["agreement"] > 0.99
     assert found["miou_float"] > 0.95 and abs(found["miou_float"] - found["miou_int8"]) < 0.03
+    assert section["verified"]["precisions"] == {"onnxruntime int8": {"agreement": found["agreement"]}}
     assert found["seconds_float"] > 0 and found["seconds_int8"] > 0
     for line in ("float32", "same class", "mIoU", "seconds", "times as fast" if "times" in text else "slower"):
         assert line in text
     assert sorted(p.suffix for p in folder.iterdir() if "int8" in p.name) == [".onnx"], "no temporary file is left"
     image, label = blocks(4, 8, 8, 77)
-    for engine in ("onnxruntime", "auto"):
+    for engine in ("onnxruntime", "openvino"):
         predictor = Predictor(folder, engine=engine, precision="int8")
         assert (predictor.predict([image])[0] == label).mean() > 0.99
     scores = [Predictor(folder, engine="onnxruntime", precision=p)._engine._session for p in ("fp32", "int8")]
@@ -161,7 +162,7 @@ def test_a_copy(folder, lists, tmp_path):
 def test_int8_without_it_and_damaged(folder, lists):
     with pytest.raises(ExportError, match="no int8 model; make one with tools/quantize.py"):
         Predictor(folder, engine="onnxruntime", precision="int8")
-    with pytest.raises(UsageError, match="engine onnxruntime"):
+    with pytest.raises(UsageError, match="engines onnxruntime"):
         Predictor(folder, precision="int8")
     _quantize(folder, lists)
     (folder / "model_int8.onnx").write_bytes(b"else")
@@ -171,7 +172,7 @@ def test_int8_without_it_and_damaged(folder, lists):
 
 def test_an_export_into_the_folder_drops_the_old_int8(folder, lists):
     _quantize(folder, lists)
-    model = ColorNet(dynamic_safe=True)
+    model = ColorNet()
     export_model(model, folder, input_shape=None, transforms=[dict(NORMALIZE)], class_info=CLASSES)
     assert not (folder / "model_int8.onnx").exists() and read_deploy_config(folder).onnx_int8 is None
 

@@ -76,7 +76,7 @@ def test_scores_are_resized_as_in_evaluation(tmp_path):
     ids=["long and padding", "padding and resize", "limit"],
 )
 def test_preprocessing_is_undone(tmp_path, transforms):
-    folder = _export(tmp_path, None, ColorNet(dynamic_safe=True), [*transforms, dict(NORMALIZE)])
+    folder = _export(tmp_path, None, ColorNet(), [*transforms, dict(NORMALIZE)])
     for size in (8, 16):
         image, label = blocks(5, 8, size)
         found = Predictor(folder).predict([image])[0]
@@ -90,7 +90,7 @@ def test_preprocessing_is_undone(tmp_path, transforms):
 @pytest.mark.parametrize("batch", [1, 2, 5])
 @pytest.mark.parametrize("shape", [(2, 3, 32, 64), (-1, 3, -1, -1)])
 def test_batches_of_pictures_of_many_sizes(tmp_path, shape, batch):
-    predictor = Predictor(_export(tmp_path, shape, ColorNet(dynamic_safe=True)))
+    predictor = Predictor(_export(tmp_path, shape, ColorNet()))
     pictures = [blocks(4, 8, size, seed) for seed, size in enumerate((8, 16, 8, 24, 8))]
     found = predictor.predict([image for image, _ in pictures], batch_size=batch)
     for one, (_, label) in zip(found, pictures, strict=True):

@@ -2,6 +2,7 @@
 """ONNX Runtime behind Predictor, and `auto`: what may be chosen, what is measured, what is remembered."""
 
 import json
+import shutil
 import sys
 import time
 
@@ -48,7 +49,7 @@ def lines(monkeypatch):
 @pytest.fixture
 def speeds(monkeypatch):
     """Seconds per engine, in place of measured ones; engine -> how often it was measured."""
-    taken = {"paddle": 0.04, "onnxruntime": 0.004}
+    taken = {"paddle": 0.04, "onnxruntime": 0.004, "openvino": 0.04}
     asked = []
 
     def measure(engine, batch):
@@ -57,6 +58,7 @@ def speeds(monkeypatch):
         return taken[engine.name]
 
     monkeypatch.setattr(selection, "_time", measure)
+    monkeypatch.setattr(selection, "load_average", lambda: 0.0)
     monkeypatch.setattr(selection, "mkldnn_obstacle", lambda files: "not in this test")
     return taken, asked
 
@@ -99,29 +101,31 @@ def test_onnx_files_that_cannot_be_used(folder, original, monkeypatch):
 def test_auto_takes_the_faster_one_and_says_so(folder, speeds, lines):
     taken, asked = speeds
     assert Predictor(folder, engine="auto").engine == "onnxruntime"
-    assert asked == ["paddle", "onnxruntime"]
+    assert asked == ["paddle", "onnxruntime", "openvino"]
     assert "onnxruntime; a batch [1, 3, 32, 64]" in "\n".join(lines)
-    assert "onnxruntime 0.004 s, paddle 0.040 s (measured now)" in "\n".join(lines)
+    assert "onnxruntime 0.004 s, paddle 0.040 s, openvino 0.040 s (measured now)" in "\n".join(lines)
     # Remembered for these files on these threads, and only for them.
     taken["paddle"] = 0.001
     assert Predictor(folder, engine="auto").engine == "onnxruntime"
-    assert len(asked) == 2 and "measured earlier on this machine" in lines[-2]
+    assert len(asked) == 3 and "measured earlier on this machine" in lines[-2]
     assert Predictor(folder, engine="auto", cpu_threads=7).engine == "paddle"
-    assert len(asked) == 4
+    assert len(asked) == 6
 
 
 def test_a_damaged_memory_is_measured_again(folder, speeds, tmp_path):
     memory = tmp_path / "cache" / "paddle-dnl" / "engines.json"
     Predictor(folder, engine="auto")
     content = json.loads(memory.read_text())
-    assert [list(value) for value in content.values()] == [["paddle", "onnxruntime"]]
-    for damage in ("{", "[]", json.dumps({key: {"paddle": -1.0, "onnxruntime": "x"} for key in content})):
+    names = ["paddle", "onnxruntime", "openvino"]
+    assert [list(value["seconds"]) for value in content.values()] == [names]
+    wrong = dict.fromkeys(names, -1.0)
+    damages = ("{", "[]", json.dumps(dict.fromkeys(content, {"seconds": wrong, "load": 0.0})))
+    for damage in (*damages, json.dumps(dict.fromkeys(content, wrong)), json.dumps(dict.fromkeys(content, [1]))):
         memory.write_text(damage)
         before = len(speeds[1])
         assert Predictor(folder, engine="auto").engine == "onnxruntime"
-        assert len(speeds[1]) == before + 2
-    memory.unlink()
-    memory.parent.rmdir()
+        assert len(speeds[1]) == before + 3
+    shutil.rmtree(memory.parent)
     memory.parent.write_text("no folder can be made here")
     assert Predictor(folder, engine="auto").engine == "onnxruntime"
 
@@ -149,7 +153,7 @@ def test_a_user_without_a_home_has_a_temporary_cache(folder, speeds, monkeypatch
     monkeypatch.setattr(caches.tempfile, "gettempdir", lambda: str(tmp_path))
     for _ in range(2):
         assert Predictor(folder, engine="auto").engine == "onnxruntime"
-    assert len(speeds[1]) == 2 and list(tmp_path.glob("paddle_dnl_cache_*/paddle-dnl/engines.json"))
+    assert len(speeds[1]) == 3 and list(tmp_path.glob("paddle_dnl_cache_*/paddle-dnl/engines.json"))
 
 
 def test_auto_without_onnx_runtime_or_on_other_terms(folder, speeds, monkeypatch):
@@ -159,16 +163,18 @@ def test_auto_without_onnx_runtime_or_on_other_terms(folder, speeds, monkeypatch
         options = backends.EngineOptions(**settings)
         assert list(selection.candidates(files, options)) == ["paddle"]
     int8 = selection.candidates(files, backends.EngineOptions(precision="int8"))
-    assert list(int8) == ["onnxruntime int8"]
+    assert list(int8) == ["onnxruntime int8", "openvino int8"]
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    assert list(selection.candidates(files, backends.EngineOptions())) == ["paddle", "openvino"]
+    monkeypatch.setattr(selection, "openvino_version", lambda: None)
     assert list(selection.candidates(files, backends.EngineOptions())) == ["paddle"]
 
 
 def test_onednn_takes_part_where_it_was_verified(folder, monkeypatch):
     monkeypatch.setattr(selection, "mkldnn_obstacle", lambda files: None)
     found = selection.candidates(read_deploy_config(folder), backends.EngineOptions())
-    assert list(found) == ["paddle", "paddle with oneDNN", "onnxruntime"]
-    assert [options.enable_mkldnn for _, options in found.values()] == [False, True, False]
+    assert list(found) == ["paddle", "paddle with oneDNN", "onnxruntime", "openvino"]
+    assert [options.enable_mkldnn for _, options in found.values()] == [False, True, False, False]
 
 
 def test_the_clock():

@@ -42,7 +42,7 @@ def main():
     np.save(out + "/labels.npy", labels)
     for engine in ("auto", EngineProcess(folder, "onnxruntime")):
         predictor = paddle_dnl.Predictor(folder, engine=engine)
-        assert predictor.engine == "onnxruntime"
+        assert predictor.engine in ("onnxruntime", "openvino")  # auto takes the faster one
         assert (predictor.predict([picture])[0] == labels).all()
         predictor.close()
     try:

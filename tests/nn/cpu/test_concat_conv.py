@@ -2,7 +2,6 @@
 """A layer on a concatenation that is never made is the layer on the concatenation."""
 
 import paddle_dnl  # noqa: F401
-from paddle_dnl.nn.cpu import row_strips
 from paddle_dnl.nn.cpu.concat_conv import ConcatConvBNReLU
 
 import numpy as np
@@ -12,12 +11,6 @@ from finite_differences import slopes
 from paddle import nn
 
 WIDTHS = (3, 1, 4)
-
-
-@pytest.fixture(params=["whole", "strips"])
-def strips(request, monkeypatch):
-    if request.param == "strips":
-        monkeypatch.setattr(row_strips, "UNFOLDED_LIMIT", 1)
 
 
 @pytest.fixture

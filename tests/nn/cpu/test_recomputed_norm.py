@@ -4,7 +4,7 @@
 import itertools
 
 import paddle_dnl  # noqa: F401
-from paddle_dnl.nn.cpu import recomputed_norm, row_strips
+from paddle_dnl.nn.cpu import recomputed_norm
 from paddle_dnl.nn.cpu.recomputed_norm import ConvChain
 from paddle_dnl.nn.layers import ConvBN, ConvBNReLU
 
@@ -26,12 +26,6 @@ CHAINS = {
 @pytest.fixture(autouse=True)
 def every_map_is_large(monkeypatch):
     monkeypatch.setattr(recomputed_norm, "KEPT_LIMIT", 0)
-
-
-@pytest.fixture(params=["whole", "strips"])
-def strips(request, monkeypatch):
-    if request.param == "strips":
-        monkeypatch.setattr(row_strips, "UNFOLDED_LIMIT", 1)
 
 
 @pytest.fixture

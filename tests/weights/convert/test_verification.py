@@ -68,22 +68,20 @@ def _one_line(path, says="--verify"):
 
 
 @pytest.mark.parametrize("name", ARRAYS)
-def test_odd_arrays_are_one_line(tmp_path, monkeypatch, name, count_fault):
+def test_odd_arrays_are_one_line(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     _one_line(_archive(tmp_path / "out.npz", ARRAYS[name]))
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300 << 10
     assert not (tmp_path / "hacked").exists()
-    count_fault("hostile .npz files")
 
 
 @pytest.mark.parametrize(
     "content", [b"", b"PK\x03\x04", b"not a zip", _npy(IMAGE)], ids=["empty", "cut", "text", "npy"]
 )
-def test_what_is_no_npz(tmp_path, content, count_fault):
+def test_what_is_no_npz(tmp_path, content):
     (tmp_path / "out.npz").write_bytes(content)
     _one_line(tmp_path / "out.npz")
-    count_fault("hostile .npz files")
 
 
 def test_what_is_no_file(tmp_path):
@@ -94,7 +92,7 @@ def test_what_is_no_file(tmp_path):
     _one_line(tmp_path / "pipe.npz")
 
 
-def test_flipped_bytes_and_cuts(tmp_path, count_fault):
+def test_flipped_bytes_and_cuts(tmp_path):
     whole = _archive(tmp_path / "whole.npz", {"input": _npy(IMAGE), "logits": _npy(LOGITS)}).read_bytes()
     path = tmp_path / "out.npz"
     for at in range(0, len(whole), 7):
@@ -104,7 +102,6 @@ def test_flipped_bytes_and_cuts(tmp_path, count_fault):
                 read_logits(path)  # names of entries and dates may change without harm
             except DataError as error:
                 assert "\n" not in str(error)
-    count_fault("hostile .npz files")
 
 
 @pytest.mark.parametrize("spec", ["", "[]", "{}", '{"meta": 3}', '{"meta": {"name": "a", "input_shape": [1, 3, 60000, 60000]}}',

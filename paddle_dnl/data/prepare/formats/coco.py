@@ -5,6 +5,7 @@ import json
 from functools import partial
 from pathlib import Path
 
+from paddle_dnl.data.image_files import walk_files
 from paddle_dnl.data.prepare.annotations import Sample, Shape, ring
 from paddle_dnl.errors import DataError
 from paddle_dnl.optional import not_installed
@@ -53,6 +54,7 @@ def _content(source: Path) -> dict:
 
 
 def _image_path(root: Path, images: Path | None, file_name: str) -> Path:
+    """Where COCO's `file_name` lies: beside the annotations or in a usual folder."""
     folders = [images] if images else [root, root / "images", root.parent, root.parent / "images"]
     return next((folder / file_name for folder in folders if (folder / file_name).is_file()), folders[0] / file_name)
 
@@ -65,7 +67,8 @@ def read(source: Path, images: Path | None) -> tuple[list[Sample], list[str]]:
         images: folder of the pictures; by default beside the file, in `images`, or one level up.
     """
     if source.is_dir():
-        found = sorted(source.glob("*.json")) or sorted(source.glob("annotations/*.json"))
+        places = (source, source / "annotations")
+        found = next(filter(None, (list(walk_files(place, (".json",), depth=0)) for place in places)), [])
         if len(found) != 1:
             raise DataError(f"{source}: {len(found)} .json files there; name the one to read")
         source = found[0]

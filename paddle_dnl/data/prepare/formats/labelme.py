@@ -17,6 +17,7 @@ _NO_AREA = ("point", "points", "line", "linestrip")
 
 
 def _mask(text: str, source: Path, where: str) -> np.ndarray:
+    """A mask that labelme stores as a PNG in base64, `[h, w]` bool."""
     try:
         return np.array(Image.open(io.BytesIO(base64.b64decode(text)))) != 0
     except Exception as error:  # whatever Pillow stumbles over

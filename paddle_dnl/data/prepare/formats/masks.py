@@ -5,7 +5,7 @@ from collections import Counter
 from pathlib import Path
 
 from paddle_dnl.data.classes import PASCAL_VOC, ClassInfo, bit_palette, named_classes
-from paddle_dnl.data.image_files import walk_files
+from paddle_dnl.data.image_files import EXTENSIONS, walk_files
 from paddle_dnl.data.prepare.annotations import Sample
 from paddle_dnl.data.reading import read_label
 from paddle_dnl.errors import DataError
@@ -58,7 +58,7 @@ def pairs(root: Path, images: Path | None, labels: Path | None) -> list[Sample]:
             raise DataError(f"{by_name[name]} and {path} are labels of one name, {name}")
         by_name[name] = path
     samples, missing = [], []
-    for path in walk_files(images):
+    for path in walk_files(images, (*EXTENSIONS, ".npy")):
         if path in by_name.values():
             continue
         name = _stem(path, images, _IMAGE_SUFFIXES)

@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Command line of tools/visualize_attention.py."""
+
+import argparse
+import dataclasses
+import re
+from pathlib import Path
+
+from paddle_dnl.cli import _arguments
+from paddle_dnl.errors import UsageError
+
+
+def point(text: str) -> tuple[int, int]:
+    """`x,y` in pixels."""
+    found = re.fullmatch(r"(\d+),(\d+)", text)
+    if not found:
+        raise argparse.ArgumentTypeError(f"expected x,y in pixels, for instance 320,180; got {text!r}")
+    return int(found[1]), int(found[2])
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The flags of tools/visualize_attention.py."""
+    parser = argparse.ArgumentParser(
+        description="Shows what a model attends to: maps of non-local blocks for the points that are given, with a page "
+        "to explore them; sampled points of DGMN2; filters of DMNet."
+    )
+    _arguments.add_config(parser)
+    parser.add_argument("--model_path", help=".pdparams or .safetensors file of trained weights")
+    parser.add_argument("--image_path", required=True, help="an image, a folder, or a .txt list of images")
+    parser.add_argument("--points", nargs="+", type=point, metavar="X,Y", help="queries in pixels; default: the middle")
+    parser.add_argument("--layers", nargs="+", help="DGMN2: names of attention layers; default: the last of each stage")
+    parser.add_argument("--save_dir", default="./output/attention", help="one folder per image is written here")
+    parser.add_argument("--device", choices=_arguments.DEVICES, help="default: gpu when Paddle has one, else cpu")
+    return parser
+
+
+def parse_args(argv=None) -> argparse.Namespace:
+    """Flags as given, or the exit of argparse."""
+    return make_parser().parse_args(argv)
+
+
+def last_of_each_stage(names: list[str]) -> list[str]:
+    """`backbone.block3.5.attn` of all `backbone.block3.*`; the order stays."""
+    stages = {re.sub(r"\.\d+\.attn$", "", name): name for name in names}
+    return list(stages.values())
+
+
+def chosen_layers(layers: list, names: list[str] | None) -> list:
+    """The named layers, or the last of each stage.
+
+    Raises:
+        UsageError: no such layer.
+    """
+    known = [layer.name for layer in layers]
+    unknown = sorted(set(names or ()) - set(known))
+    if unknown:
+        raise UsageError(f"--layers: no {', '.join(unknown)}; the model has {', '.join(known)}")
+    wanted = names or last_of_each_stage(known)
+    return [layer for layer in layers if layer.name in wanted]
+
+
+def visualize(model, prepared, scene, names: list[str] | None) -> None:
+    """Writes what this kind of model has to show.
+
+    Raises:
+        UsageError: it has nothing that this program knows.
+    """
+    from paddle_dnl.analysis.capture import layers_of
+    from paddle_dnl.analysis.filters import dynamic_filters
+    from paddle_dnl.analysis.geometry import Geometry
+    from paddle_dnl.analysis.nonlocal_maps import nonlocal_attention
+    from paddle_dnl.analysis.render import render_filters, render_nonlocal, render_samples
+    from paddle_dnl.analysis.sampled_points import sampled_attention
+    from paddle_dnl.nn.dgmn2_attention import DGMN2Attention
+    from paddle_dnl.nn.disentangled_nonlocal import DisentangledNonLocal2D
+    from paddle_dnl.nn.dynamic_filter import DynamicFilter
+
+    def geometry(size):
+        align = getattr(model, "align_corners", False)
+        return Geometry(prepared.tensor.shape[2:], size, prepared.trans_info, align)
+
+    if layers_of(model, DisentangledNonLocal2D):
+        blocks = list(nonlocal_attention(model, prepared.tensor))
+        for block in blocks:
+            folder = scene.folder if len(blocks) == 1 else scene.folder / block.name
+            render_nonlocal(block, geometry(block.size), dataclasses.replace(scene, folder=folder))
+    elif layers_of(model, DGMN2Attention):
+        chosen = chosen_layers(list(sampled_attention(model, prepared.tensor)), names)
+        render_samples([(layer, geometry(layer.size)) for layer in chosen], scene)
+    elif layers_of(model, DynamicFilter):
+        render_filters(dynamic_filters(model, prepared.tensor), scene)
+    else:
+        raise UsageError(f"{type(model).__name__} has no non-local block, no DGMN2 attention and no dynamic filters")
+
+
+def main(argv=None) -> int:
+    """Writes the pictures of all images; returns the exit status."""
+    args = parse_args(argv)
+    model_path = _arguments.require_model_path(args)
+
+    _arguments.select_device(args.device)
+    config = _arguments.make_config(args)
+    from paddle_dnl.analysis.images import Preparation
+    from paddle_dnl.analysis.render import COMMON, Scene
+    from paddle_dnl.data.image_files import find_images
+    from paddle_dnl.files.outputs import check_outputs
+    from paddle_dnl.log import logger, progress
+    from paddle_dnl.models.build import build_model
+
+    prepare = Preparation(config)
+    images = find_images(args.image_path, prepare.image_format.endings)
+    # Names of the pictures depend on the model; all have two in common.
+    folders = [Path(args.save_dir) / name.with_suffix("") for _, name in images]
+    read = [*config.files, model_path, args.image_path, *(path for path, _ in images)]
+    check_outputs([folder / name for folder in folders for name in COMMON], read, root=args.save_dir)
+    model = build_model(config, pretrained=model_path)
+    for path, name in progress(images, "visualize"):
+        prepared = prepare(path)
+        height, width = prepared.picture.shape[:2]
+        points = args.points or [(width // 2, height // 2)]
+        for x, y in points:
+            if x >= width or y >= height:
+                raise UsageError(f"--points {x},{y} lies outside {path}, which is {width} wide and {height} high")
+        folder = Path(args.save_dir) / name.with_suffix("")
+        visualize(model, prepared, Scene(prepared.picture, points, folder, path.name), args.layers)
+    logger.info(f"Pictures of {len(images)} images are in {args.save_dir}")
+    return 0
+
+
+if __name__ == "__main__":
+    from paddle_dnl.cli._run import run
+
+    run("paddle_dnl.cli.attention.draw_maps")

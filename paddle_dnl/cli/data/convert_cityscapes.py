@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Command line of tools/data/convert_cityscapes.py."""
+
+import argparse
+
+from paddle_dnl.errors import UsageError
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The flags of tools/data/convert_cityscapes.py."""
+    parser = argparse.ArgumentParser(description="Cityscapes polygons to *_labelTrainIds.png; skips what is done.")
+    parser.add_argument("--cityscapes_path", required=True, help="folder that holds gtFine")
+    parser.add_argument("--num_workers", type=int, default=8, help="processes")
+    parser.add_argument("--force", action="store_true", help="convert also what is done")
+    return parser
+
+
+def main(argv=None) -> int:
+    """Converts polygons to label pictures; returns the exit status."""
+    args = make_parser().parse_args(argv)
+    if args.num_workers < 0:
+        raise UsageError(f"--num_workers must not be negative, got {args.num_workers}")
+    from paddle_dnl.data.prepare.convert_cityscapes import convert_tree
+
+    convert_tree(args.cityscapes_path, args.num_workers, args.force)
+    return 0
+
+
+if __name__ == "__main__":
+    from paddle_dnl.cli._run import run
+
+    run("paddle_dnl.cli.data.convert_cityscapes")

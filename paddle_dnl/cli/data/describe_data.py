@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Command line of `paddle-dnl data describe`."""
+
+import argparse
+from pathlib import Path
+
+from paddle_dnl.cli import _arguments
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The flags of `data describe`."""
+    parser = argparse.ArgumentParser(
+        description="Counts pixels and images of each class, sizes, duplicates; suggests class weights and a crop size."
+    )
+    add = parser.add_argument
+    add("source", help="a configuration, or a folder with train.txt, val.txt and classes.txt")
+    add("--save_dir", help="write describe.json and describe.html there")
+    add("--samples", type=int, default=6, help="pictures of each split on the page")
+    add("--num_workers", type=int, default=0, help="processes that read")
+    add("--skip_bad_samples", action="store_true", help="go on without samples that cannot be used; lists them")
+    _arguments.add_overrides(parser)
+    return parser
+
+
+def datasets_of(args: argparse.Namespace) -> dict:
+    """The datasets that `source` means, by split."""
+    from paddle_dnl.data.prepare import sources
+
+    if Path(args.source).is_dir():
+        return sources.of_folder(Path(args.source))
+    return sources.of_config(_arguments.make_config(args, args.source))
+
+
+def main(argv=None) -> int:
+    """Describes; returns the exit status."""
+    args = make_parser().parse_args(argv)
+    from paddle_dnl.data.prepare import describe
+    from paddle_dnl.log import logger
+
+    datasets = datasets_of(args)
+    found = describe.describe(datasets, args.num_workers, args.skip_bad_samples)
+    print(describe.to_text(found), flush=True)
+    if args.save_dir:
+        title = f"Data: {args.source}"
+        logger.info(f"page: {describe.write_outputs(found, datasets, args.save_dir, title, args.samples)}")
+    return 0
+
+
+if __name__ == "__main__":
+    from paddle_dnl.cli._run import run
+
+    run("paddle_dnl.cli.data.describe_data")

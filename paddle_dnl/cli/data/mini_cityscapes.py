@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Command line of `paddle-dnl data mini-cityscapes`."""
+
+import argparse
+import re
+
+
+def _size(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d+)x(\d+)", text)
+    if not match:
+        raise argparse.ArgumentTypeError(f"expected WIDTHxHEIGHT, for instance 512x256, got {text!r}")
+    return int(match[1]), int(match[2])
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The flags of `paddle-dnl data mini-cityscapes`."""
+    parser = argparse.ArgumentParser(description="Generates street scenes in the Cityscapes folder tree.")
+    parser.add_argument("--out", required=True, help="folder of the dataset")
+    parser.add_argument("--train", type=int, default=64, help="number of training images")
+    parser.add_argument("--val", type=int, default=16, help="number of validation images")
+    parser.add_argument("--size", type=_size, default=(512, 256), metavar="WIDTHxHEIGHT")
+    parser.add_argument("--seed", type=int, default=0)
+    return parser
+
+
+def main(argv=None) -> int:
+    """Generates the dataset; returns the exit status."""
+    args = make_parser().parse_args(argv)
+    from paddle_dnl.data.scenes.mini_cityscapes import generate
+
+    generate(args.out, args.train, args.val, args.size, args.seed)
+    return 0
+
+
+if __name__ == "__main__":
+    from paddle_dnl.cli._run import run
+
+    run("paddle_dnl.cli.data.mini_cityscapes")

@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Command line of `paddle-dnl data preview`."""
+
+import argparse
+from pathlib import Path
+
+from paddle_dnl.cli import _arguments
+from paddle_dnl.errors import UsageError
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The flags of `data preview`."""
+    parser = argparse.ArgumentParser(
+        description="Shows pictures as the network will see them, before and after augmentation, with labels drawn over."
+    )
+    add = parser.add_argument
+    add("config", help="a configuration")
+    add("--out", default="preview.html", help="the page")
+    add("--samples", type=int, default=6, help="pictures of each dataset")
+    add("--times", type=int, default=4, help="augmented versions of each training picture")
+    add("--seed", type=int, default=0, help="of the augmentation")
+    _arguments.add_overrides(parser)
+    return parser
+
+
+def main(argv=None) -> int:
+    """Writes the page; returns the exit status."""
+    args = make_parser().parse_args(argv)
+    if args.samples < 1 or args.times < 1:
+        raise UsageError("--samples and --times must be at least 1")
+    from paddle_dnl.data.prepare.preview import write_preview
+    from paddle_dnl.data.prepare.sources import of_config
+    from paddle_dnl.log import logger
+
+    config = _arguments.make_config(args)
+    title = f"Preview of {Path(args.config).name}"
+    write_preview(of_config(config), args.out, title, args.samples, args.times, args.seed)
+    logger.info(f"page: {args.out}")
+    return 0
+
+
+if __name__ == "__main__":
+    from paddle_dnl.cli._run import run
+
+    run("paddle_dnl.cli.data.preview_data")

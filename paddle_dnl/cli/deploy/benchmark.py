@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Command line of tools/benchmark.py: what each engine makes of an exported folder on this machine."""
+
+import argparse
+import json
+import re
+from pathlib import Path
+
+from paddle_dnl.errors import UsageError
+
+_ENGINES = ("paddle", "onednn", "onnxruntime", "int8", "openvino", "openvino_bf16", "openvino_int8")
+
+
+def _size(text: str) -> tuple[int, int]:
+    """`1024x512`, width first as in pictures, to (height, width)."""
+    found = re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", text)
+    if not found:
+        raise argparse.ArgumentTypeError(f"expected WIDTHxHEIGHT such as 1024x512, got {text!r}")
+    return int(found[2]), int(found[1])
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The flags of benchmark.py."""
+    parser = argparse.ArgumentParser(
+        description="Latency, throughput and peak memory of an exported model, each setting in a process of its own."
+    )
+    add = parser.add_argument
+    add("--config", required=True, help="deploy.yaml of the exported folder, or the folder")
+    add("--engines", nargs="+", choices=_ENGINES, help="default: all that the folder has and its export verified")
+    add("--threads", nargs="+", type=int, help="default: one per core")
+    add("--batch_sizes", nargs="+", type=int, help="for exports with a free batch; default 1")
+    add("--sizes", nargs="+", type=_size, metavar="WIDTHxHEIGHT", help="for exports that take every size")
+    add("--warmup", type=int, default=3, help="runs that are not timed")
+    add("--repeats", type=int, default=20, help="runs that are")
+    add("--save_dir", default="./output/engine_benchmark", help="gets results.md, results.json and results.png")
+    return parser
+
+
+def parse_args(argv=None) -> argparse.Namespace:
+    """Flags as given, checked.
+
+    Raises:
+        UsageError: values that do not fit; names the flag.
+    """
+    args = make_parser().parse_args(argv)
+    for name, least in (("threads", 1), ("batch_sizes", 1), ("warmup", 0), ("repeats", 1)):
+        given = getattr(args, name)
+        if any(value < least for value in (given if isinstance(given, list) else [given]) if value is not None):
+            raise UsageError(f"--{name}: must be at least {least}")
+    return args
+
+
+def main(argv=None) -> int:
+    """Measures, prints a table and writes the files; returns the exit status."""
+    args = parse_args(argv)
+    from dataclasses import asdict
+
+    from paddle_dnl.deployment.runtime import benchmark as bench
+    from paddle_dnl.deployment.runtime.benchmark_chart import draw
+    from paddle_dnl.deployment.runtime.deploy_config import read_deploy_config
+    from paddle_dnl.files.atomic import write_text
+    from paddle_dnl.files.outputs import check_outputs
+    from paddle_dnl.log import logger
+    from paddle_dnl.profile.measuring import machine
+    from paddle_dnl.startup.threads import available_cores
+
+    files = read_deploy_config(args.config)
+    folder = Path(args.save_dir)
+    check_outputs([folder / f"results.{ending}" for ending in ("md", "json", "png")], [], root=folder)
+    wanted = []
+    for name in args.engines or _ENGINES:
+        why = bench.obstacle(name, files)
+        if why and args.engines:
+            raise UsageError(f"--engines {name}: {files.folder}: {why}")
+        if why:
+            logger.info(f"{name} left out: {why}")
+        else:
+            wanted.append(name)
+    rows = []
+    for shape in bench.shapes(files, args.batch_sizes, args.sizes):
+        for threads in args.threads or [available_cores()]:
+            for name in wanted:
+                rows.append(bench.measure(files, name, threads, shape, args.warmup, args.repeats))
+                logger.info(bench.table(rows[-1:]).splitlines()[-1].strip("| "))
+    this_machine = machine()
+    head = f"{files.folder}: {args.repeats} runs after {args.warmup}, random input; {this_machine}"
+    write_text(folder / "results.md", f"{head}\n\n{bench.table(rows)}\n")
+    content = {"folder": str(files.folder), "machine": this_machine, "rows": [asdict(row) for row in rows]}
+    write_text(folder / "results.json", json.dumps(content, indent=1))
+    draw(rows, folder / "results.png", this_machine)
+    print(f"\n{head}\n\n{bench.table(rows)}\n\nresults.md, results.json, results.png: {folder}", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    from paddle_dnl.cli._run import run
+
+    run("paddle_dnl.cli.deploy.benchmark")

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Command line of tools/quantize.py: an exported ONNX model to int8, with accuracy and speed before and after."""
+
+import argparse
+import shutil
+from pathlib import Path
+
+from paddle_dnl.errors import UsageError
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The flags of quantize.py."""
+    parser = argparse.ArgumentParser(
+        description="Quantises the ONNX graph of an exported folder to 8 bits for ONNX Runtime on CPU (static, after "
+        "training) and prints accuracy and speed of both. Attention logits and classifier stay in float."
+    )
+    add = parser.add_argument
+    add("--config", required=True, help="deploy.yaml of the exported folder (export.py --format onnx), or the folder")
+    add(
+        "--image_list", required=True, help="list file: image per line, as for training; activations are measured on it"
+    )
+    add("--eval_list", help="list file: image and, for mIoU, label per line; default: --image_list")
+    add("--save_dir", help="write a copy of the folder there; default: the folder itself")
+    add("--num_calibration", type=int, default=32, help="images used of --image_list, spread over it")
+    add("--num_eval", type=int, default=100, help="images compared of --eval_list, spread over it")
+    add("--cpu_threads", type=int, help="default OMP_NUM_THREADS, else one per core")
+    return parser
+
+
+def parse_args(argv=None) -> argparse.Namespace:
+    """Flags as given, checked.
+
+    Raises:
+        UsageError: values that do not fit; names the flag.
+    """
+    args = make_parser().parse_args(argv)
+    for name in ("num_calibration", "num_eval", "cpu_threads"):
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            raise UsageError(f"--{name} must be at least 1, got {value}")
+    return args
+
+
+def _spread(items: list, count: int) -> list:
+    """At most `count` items at even distances."""
+    return [items[i * len(items) // count] for i in range(count)] if len(items) > count else items
+
+
+def main(argv=None) -> int:
+    """Quantises, compares, records; returns the exit status."""
+    args = parse_args(argv)
+    from dataclasses import asdict, replace
+
+    from paddle_dnl.data.image_files import find_pairs
+    from paddle_dnl.deployment.export import install, int8
+    from paddle_dnl.deployment.runtime.backends import EngineOptions, OnnxEngine, default_threads
+    from paddle_dnl.deployment.runtime.deploy_config import FILE_NAME, INT8_NAME, read_deploy_config
+    from paddle_dnl.deployment.runtime.predictor import Predictor
+    from paddle_dnl.files.atomic import discard
+    from paddle_dnl.log import logger
+    from paddle_dnl.weights.manifest import file_digest
+
+    calibration = [image for image, _ in _spread(find_pairs(args.image_list), args.num_calibration)]
+    evaluation = _spread(find_pairs(args.eval_list or args.image_list), args.num_eval)
+    files = read_deploy_config(args.config)
+    read = [args.image_list, args.eval_list, *calibration, *(path for pair in evaluation for path in pair)]
+    copied = [name for name in (files.model, files.params, files.onnx) if name]
+    if Path(args.save_dir or files.folder).resolve() == files.folder.resolve():
+        copied, names = [], [INT8_NAME]  # deploy.yaml is read and completed
+    else:
+        files.check_files(*copied)
+        read += [files.folder / name for name in (*copied, FILE_NAME)]
+        names = [*copied, *install.EXPORT_FILES]
+    place = install.prepare_folder(args.save_dir or files.folder, read, names)
+    threads = args.cpu_threads or default_threads()
+    plain = Predictor(files.folder, engine="onnxruntime", cpu_threads=threads)
+    logger.info(f"calibrating on {len(calibration)} images of {args.image_list}")
+    work = install.temporary_folder(place)
+    try:
+        export = work / "export"
+        export.mkdir()
+        int8.quantize(files, calibration, plain.preprocess, export / INT8_NAME)
+        made = replace(files, folder=export, onnx_int8=INT8_NAME)
+        options = EngineOptions(precision="int8", cpu_threads=threads)
+        small = Predictor(files.folder, engine=OnnxEngine(made, options))
+        shared = len({image for image, _ in evaluation} & set(calibration))
+        note = f", {shared} of them were calibrated on" if shared else ""
+        logger.info(f"comparing on {len(evaluation)} images{note}")
+        pairs = int8.read_labels(evaluation, files)
+        classes = len(files.classes.names) if files.classes else 256
+        report = int8.compare(plain, small, pairs, classes, len(calibration), threads, files.ignore_index)
+        precisions = {**files.verified.get("precisions", {}), "onnxruntime int8": {"agreement": report.agreement}}
+        made.verified = {**files.verified, "int8": asdict(report), "precisions": precisions}
+        made.sha256 = {name: file_digest(files.folder / name) for name in (files.model, files.params, files.onnx)}
+        made.sha256[INT8_NAME] = file_digest(export / INT8_NAME)
+        made.write()
+        for name in copied:
+            (export / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(files.folder / name, export / name)
+        install.install(export, place, names)
+    finally:
+        discard(work)
+    logger.info(f"{place / INT8_NAME} written and recorded in deploy.yaml")
+    print(report.table(), flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    from paddle_dnl.cli._run import run
+
+    run("paddle_dnl.cli.deploy.quantize")

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Labels of which several hold for one pixel: a binary mask per class, in PaddleSeg's format for `--use_multilabel`.
+
+A label picture holds the K masks of an image side by side, `[H, K * W]`, or below each other, `[K * H, W]`: 1 where the class
+is there, 0 where it is not, `ignore_index` where nobody knows.
+"""
+
+from paddle_dnl.data.base_dataset import size_text
+from paddle_dnl.data.datasets import Dataset
+from paddle_dnl.data.reading import read_bytes, read_label, require_whole
+from paddle_dnl.data.statistics import SampleCounts
+from paddle_dnl.data.transforms.multilabel import AddMultiLabelAuxiliaryCategory
+from paddle_dnl.errors import DataError
+from paddle_dnl.registry import DATASETS
+
+import numpy as np
+
+
+def split_masks(label: np.ndarray, height: int, width: int) -> np.ndarray | None:
+    """The masks `[H, W, K]` of a label picture of an image of this size; None where it does not hold whole masks."""
+    rows, columns = label.shape
+    if rows == height and columns % width == 0:
+        return label.reshape(height, -1, width).transpose(0, 2, 1)
+    if columns == width and rows % height == 0:
+        return label.reshape(-1, height, width).transpose(1, 2, 0)
+    return None
+
+
+def join_masks(masks: np.ndarray) -> np.ndarray:
+    """Masks `[K, H, W]` side by side, `[H, K * W]`."""
+    return np.concatenate(list(masks), axis=1)
+
+
+def summed_numbers(masks: np.ndarray) -> np.ndarray:
+    """One number per pixel, `[H, W]`: 0 without a class, else the sum of the numbers of its classes, counted from 1.
+
+    That is what PaddleSeg draws. Where classes overlap, the number is another class's or none's.
+
+    Args:
+        masks: `[K, H, W]`, 0 or 1.
+    """
+    return np.tensordot(np.arange(1, len(masks) + 1), masks.astype(np.int64), 1)
+
+
+@DATASETS.add_component
+class MultilabelDataset(Dataset):
+    """Images and masks named by list files; takes the place of `Dataset` under `--use_multilabel`.
+
+    The `label` of a sample is `[K, H, W]`, in validation of the original size. Arguments are those of `Dataset`.
+    """
+
+    multilabel = True
+
+    @property
+    def stored_masks(self) -> int:
+        """How many masks a label picture holds."""
+        added = sum(isinstance(step, AddMultiLabelAuxiliaryCategory) for step in self.transforms.transforms)
+        return self.num_classes - added
+
+    def read_masks(self, path: str, image: np.ndarray, image_path: str) -> np.ndarray:
+        """`[H, W, K]` of a label file.
+
+        Raises:
+            DataError: unreadable, or not as many masks as classes; names the file.
+        """
+        label = read_label(path)
+        masks = split_masks(label, *image.shape[:2])
+        if masks is None or masks.shape[2] != self.stored_masks:
+            raise DataError(
+                f"{path}: is {size_text(label)}, its image {image_path} is {size_text(image)}; with --use_multilabel it must "
+                f"hold {self.stored_masks} masks of that size side by side (num_classes)"
+            )
+        return masks
+
+    def __getitem__(self, index):
+        image_path, label_path = self.file_list[index]
+        data = {"img": self.image_format.read(image_path), "trans_info": [], "gt_fields": []}
+        if label_path is None:
+            return self.transforms(data)
+        data["label"] = np.ascontiguousarray(self.read_masks(label_path, data["img"], image_path))
+        if self.mode != "val":
+            data["gt_fields"].append("label")
+        data = self.transforms(data)
+        masks = np.atleast_3d(data["label"])  # OpenCV leaves out a last axis of one
+        data["label"] = np.ascontiguousarray(masks.transpose(2, 0, 1))
+        return data
+
+    def look(self, pair) -> str | SampleCounts | None:
+        """What is wrong with one image and its masks, or what they hold; None where there is no label."""
+        image_path, label_path = pair
+        try:
+            image = self.image_format.read(image_path)
+            require_whole(image_path)
+            if label_path is None:
+                return None
+            masks = self.read_masks(label_path, image, image_path)
+            content = read_bytes(image_path)
+        except DataError as error:
+            return str(error)
+        numbers = np.unique(masks)
+        bad = [str(n) for n in numbers if n not in (0, 1, self.ignore_index)]
+        if bad:
+            return (
+                f"{label_path}: holds {', '.join(bad[:5])}; masks must be 0 and 1, or {self.ignore_index} for ignored"
+            )
+        first = self.num_classes - masks.shape[2]
+        pixels = np.zeros(self.num_classes, np.int64)
+        pixels[first:] = (masks == 1).sum((0, 1))
+        if first:
+            pixels[:first] = (masks == 0).all(2).sum()
+        return SampleCounts.of_pixels(content, image, numbers, pixels, int((masks == self.ignore_index).sum()))

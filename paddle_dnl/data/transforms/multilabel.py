@@ -1,0 +1,18 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A transform of masks, for labels of which several hold for one pixel: see `paddle_dnl.data.multilabel`."""
+
+from paddle_dnl.registry import TRANSFORMS
+
+import numpy as np
+
+
+@TRANSFORMS.add_component
+class AddMultiLabelAuxiliaryCategory:
+    """Puts a mask before the others: the pixels that belong to none of them. `num_classes` counts it."""
+
+    def __call__(self, data: dict) -> dict:
+        if "label" in data:
+            masks = data["label"]
+            none = (masks == 0).all(axis=2, keepdims=True).astype(masks.dtype)
+            data["label"] = np.concatenate([none, masks], axis=2)
+        return data

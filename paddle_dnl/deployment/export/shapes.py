@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The input shape of an export: what was asked for, and the batches with which the graph is tried."""
+
+from dataclasses import dataclass
+
+from paddle_dnl.deployment.export.check import example_batch
+from paddle_dnl.deployment.runtime.deploy_config import require_input_size
+from paddle_dnl.errors import ExportError, PaddleDnlError
+from paddle_dnl.log import logger
+
+import numpy as np
+import paddle
+
+# Free sizes are tried at two: the first is divided by no stride or pooling grid, for models that need no multiple of 32.
+_SIZES = ((97, 161), (128, 96))
+_MULTIPLES = ((96, 160), (128, 96))
+_BATCHES = (2, 1)
+
+
+class FreeSizeError(ExportError):
+    """A graph for every size is not to be had; the model may be exported for one."""
+
+
+def check_shape(input_shape, channels: int) -> list[int]:
+    """`[N, C, H, W]`, -1 where it is free; without a shape all but the channels is.
+
+    Raises:
+        ExportError: not four numbers that fit the model.
+    """
+    if input_shape is None:
+        return [-1, channels, -1, -1]
+    shape = [-1 if value is None else int(value) for value in input_shape]
+    if len(shape) != 4 or any(v == 0 or v < -1 for v in shape) or shape[1] == -1:
+        raise ExportError(
+            f"--input_shape {input_shape}: expected batch, channels, height and width, for instance 1 {channels} 512 1024"
+        )
+    if shape[1] != channels:
+        raise ExportError(f"--input_shape {input_shape}: has {shape[1]} channels, the model's images have {channels}")
+    require_input_size(shape, "--input_shape")
+    return shape
+
+
+@dataclass
+class Reference:
+    """What the model itself gives: an input `[N, C, H, W]` and its logits `[N, K, H, W]`."""
+
+    batch: np.ndarray
+    logits: np.ndarray
+
+
+def reference_runs(model: paddle.nn.Layer, shape: list[int], transforms: list[dict]) -> list[Reference]:
+    """Runs of the model that its graph is compared with: one of a fixed size, two of free sizes.
+
+    Args:
+        model: in evaluation mode; sizes that it refuses itself are no test of the graph.
+        shape: from `check_shape`.
+        transforms: see `example_batch`.
+
+    Raises:
+        FreeSizeError: sizes are free, and the model takes neither odd ones nor multiples of 32.
+        ExportError: the model refuses the fixed size.
+    """
+    name = type(model).__name__
+    if -1 not in shape[2:]:
+        found = _runs(model, [_filled(shape, _BATCHES[0], *shape[2:])], transforms)
+        if isinstance(found, str):
+            raise ExportError(f"--input_shape {' '.join(map(str, shape))}: {name} refuses it: {found}")
+        return found
+    found = _runs(model, [_filled(shape, n, *size) for n, size in zip(_BATCHES, _SIZES, strict=True)], transforms)
+    if not isinstance(found, str):
+        return found
+    problem = found
+    found = _runs(model, [_filled(shape, n, *size) for n, size in zip(_BATCHES, _MULTIPLES, strict=True)], transforms)
+    if isinstance(found, str):
+        raise FreeSizeError(f"{name} takes not every size: {problem}")
+    logger.warning(f"{name} takes not every size ({problem}); the export is tried with multiples of 32")
+    return found
+
+
+def _filled(shape: list[int], batch: int, height: int, width: int) -> list[int]:
+    free = (batch, shape[1], height, width)
+    return [given if value == -1 else value for value, given in zip(shape, free, strict=True)]
+
+
+def _runs(model, shapes: list[list[int]], transforms: list[dict]) -> list[Reference] | str:
+    """The runs, or why the model cannot do one of them."""
+    found = []
+    for shape in shapes:
+        batch = example_batch(shape, transforms)
+        try:
+            with paddle.no_grad():
+                found.append(Reference(batch, model(paddle.to_tensor(batch))[0].numpy()))
+        except PaddleDnlError:
+            raise
+        except Exception as error:  # whatever its layers raise
+            lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+            return f"{type(error).__name__}: {(lines or [''])[-1][:300]}"
+    return found

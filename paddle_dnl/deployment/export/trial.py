@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs of exported graphs in a process of its own: a crash of native code ends that process and not the export.
+
+This module is also that process's program: `python -m paddle_dnl.deployment.export.trial JOBS PARENT`, where JOBS is a JSON file.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from dataclasses import asdict
+from pathlib import Path
+
+from paddle_dnl.deployment.runtime.backends import EngineOptions, OnnxEngine, PaddleEngine
+from paddle_dnl.deployment.runtime.deploy_config import DeployConfig
+from paddle_dnl.deployment.runtime.openvino_backend import OpenvinoEngine
+from paddle_dnl.errors import PaddleDnlError
+from paddle_dnl.log import logger
+from paddle_dnl.startup import child_processes, configure_process
+
+import numpy as np
+
+# A graph that oneDNN compiles for ever is one that it cannot be verified with.
+LIMIT_SECONDS = 900
+# Other names are settings of Paddle Inference.
+_ENGINES = {kind.name: kind for kind in (OnnxEngine, OpenvinoEngine)}
+
+
+class Trial:
+    """What each graph gave with each engine.
+
+    Args:
+        graphs: name -> graph and weights; they are run in this order.
+        engines: name -> options; `onnxruntime`, `openvino`, or another name for Paddle Inference. The first are run first, so
+            that their results do not depend on the others.
+        batches: inputs `[N, C, H, W]`.
+        work: an empty folder for the files between the two processes.
+        optional: names of engines that are given up after `LIMIT_SECONDS`.
+
+    Attributes:
+        errors: (engine, graph) -> one line, for what could not be run: the engine's error, or how the process ended.
+    """
+
+    def __init__(
+        self,
+        graphs: dict[str, DeployConfig],
+        engines: dict[str, EngineOptions],
+        batches: list[np.ndarray],
+        work: Path,
+        optional: tuple[str, ...] = (),
+    ):
+        self._work = work
+        self.errors: dict[tuple[str, str], str] = {}
+        for i, batch in enumerate(batches):
+            np.save(work / f"batch{i}.npy", batch)
+        jobs = [
+            {
+                "key": [engine, graph], "folder": str(files.folder), "model": files.model, "params": files.params,
+                "onnx": files.onnx, "input_shape": files.input_shape,
+                "options": asdict(options), "count": len(batches),
+            }
+            for engine, options in engines.items()
+            for graph, files in graphs.items()
+        ]  # fmt: skip
+        (work / "jobs.json").write_text(json.dumps(jobs))
+        self._run([tuple(job["key"]) for job in jobs], optional)
+
+    def _run(self, keys: list[tuple[str, str]], optional: tuple[str, ...]) -> None:
+        root = str(Path(__file__).resolve().parents[3])
+        environment = dict(os.environ, PYTHONPATH=os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")])))
+        command = [sys.executable, "-m", __name__, str(self._work / "jobs.json"), str(os.getpid())]
+        late = threading.Event()
+        with (
+            open(self._work / "errors.txt", "w+", errors="replace") as said,
+            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=said, text=True, env=environment) as process,
+        ):
+
+            def stop():
+                late.set()
+                process.kill()
+
+            timer = threading.Timer(LIMIT_SECONDS, stop)
+            timer.daemon = True
+            try:
+                waiting = list(keys)
+                for line in process.stdout:
+                    if not line.startswith("{"):  # a library's word
+                        continue
+                    answer = json.loads(line)
+                    waiting.remove(tuple(answer["key"]))
+                    if answer["error"]:
+                        self.errors[tuple(answer["key"])] = answer["error"]
+                    if waiting and waiting[0][0] in optional and not timer.is_alive():
+                        timer.start()
+                status = process.wait()
+            finally:
+                timer.cancel()
+                process.kill()
+            said.seek(0)
+            how = f"not done within {LIMIT_SECONDS} s" if late.is_set() else _ending(status, said.read())
+            self.errors |= dict.fromkeys(waiting, how)
+
+    def output(self, engine: str, graph: str, batch: int) -> np.ndarray:
+        """The result for one batch; only where `errors` has none."""
+        return np.load(self._work / f"{engine}-{graph}-{batch}.npy")
+
+
+def _ending(status: int, said: str) -> str:
+    """How a process ended that has not done its work."""
+    if status < 0:
+        return f"the process was ended by {signal.Signals(-status).name}"
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    return f"the process ended with status {status}{': ' + lines[-1] if lines else ''}"
+
+
+def main() -> None:
+    """Runs all jobs and prints a JSON line for each."""
+    child_processes.die_with(int(sys.argv[2]))
+    child_processes.leave_signals_to_parent()
+    logger.disabled = True
+    configure_process()
+    path = Path(sys.argv[1])
+    for job in json.loads(path.read_text()):
+        error = None
+        try:
+            names = ("model", "params", "onnx", "input_shape")
+            files = DeployConfig(Path(job["folder"]), **{name: job[name] for name in names})
+            engine = _ENGINES.get(job["key"][0], PaddleEngine)(files, EngineOptions(**job["options"]))
+            for i in range(job["count"]):
+                result = engine.run(np.load(path.parent / f"batch{i}.npy"))
+                np.save(path.parent / f"{'-'.join(job['key'])}-{i}.npy", result)
+        except (PaddleDnlError, OSError) as problem:
+            error = str(problem)
+        print(json.dumps({"key": job["key"], "error": error}), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,373 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Checkpoint folders: written whole or not at all, verified when read, complete enough for an exact resume.
+
+    iter_1000/
+      model.pdparams   weights, readable by PaddleSeg
+      model.pdopt      optimizer and schedule, readable by PaddleSeg
+      model.pdstates   everything else: iteration, best score, early-stop count, loss scaler, seed, batch layout
+      ema_model.pdparams   (with EMA)
+      config.yml       the resolved configuration
+      manifest.json    size and SHA-256 of each file, iteration, versions; written last
+
+A folder is filled under a temporary name, flushed to disk and renamed, so a folder with a final name is always whole.
+The random state is not stored, since it is a function of seed and iteration (see `paddle_dnl.training.sampling`).
+"""
+
+import contextlib
+import math
+import os
+import pickle
+import re
+import shutil
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import paddle_dnl
+from paddle_dnl.errors import CheckpointError, NonFiniteError
+from paddle_dnl.files.atomic import discard, flush, make_temporary, put_in_place, remove_folder
+from paddle_dnl.files.problems import reason
+from paddle_dnl.log import logger
+from paddle_dnl.training.bad_values import bad_names
+from paddle_dnl.training.checkpoints.optimizer_state import move_schedule, require_same_optimizer, restore_optimizer
+from paddle_dnl.training.checkpoints.paddleseg_checkpoint import is_of_paddleseg, paddleseg_iteration
+from paddle_dnl.training.checkpoints.stored_values import require_states
+from paddle_dnl.weights.loading import load_weights, read_params
+from paddle_dnl.weights.manifest import MANIFEST, file_digest, read_manifest, write_manifest
+from paddle_dnl.weights.safe_pickle import read_pickle
+
+import numpy as np
+import paddle
+
+PARAMS, OPTIMIZER, STATES, EMA = "model.pdparams", "model.pdopt", "model.pdstates", "ema_model.pdparams"
+CONFIG = "config.yml"
+MEMBERS = (PARAMS, OPTIMIZER, STATES, EMA, CONFIG, MANIFEST)
+
+
+# ---------------------------------------------------------------------------------------------- writing
+
+
+def is_ours(folder: Path) -> bool:
+    """Whether a folder is a checkpoint of this project, whole or damaged."""
+    return (folder / MANIFEST).is_file() or ((folder / STATES).is_file() and not is_of_paddleseg(folder))
+
+
+def require_ours(folder: Path) -> None:
+    """Refuses a name under which something else lies.
+
+    Raises:
+        CheckpointError: a file, or a folder that is not a checkpoint of this project.
+    """
+    if folder.is_symlink() or (folder.exists() and not (folder.is_dir() and is_ours(folder))):
+        raise CheckpointError(
+            f"{folder}: exists and was not written by this program; it is not replaced. Move it away or choose another "
+            "--save_dir"
+        )
+
+
+def _refuse_non_finite(model: paddle.nn.Layer, optimizer, ema: paddle.nn.Layer | None, iteration: int) -> None:
+    keys = {tensor.name: key for key, tensor in model.state_dict().items()}
+    state = optimizer.state_dict()
+    slots = {**state, **state.get("master_weights", {})}
+    named = list(model.state_dict().items())
+    for slot, tensor in slots.items():
+        owner = max((name for name in keys if slot.startswith(name)), key=len, default="")
+        named.append((f"optimizer slot {keys.get(owner, '')}{slot[len(owner) :]}", tensor))
+    if ema is not None:
+        named += [(f"average of {key}", tensor) for key, tensor in ema.state_dict().items()]
+    bad = bad_names((name, tensor) for name, tensor in named if isinstance(tensor, paddle.Tensor))
+    if bad:
+        raise NonFiniteError(f"iter {iteration}: {bad[0]} holds NaN or infinity; this checkpoint was not written")
+
+
+def _write_manifest(folder: Path, save_dir: Path, iteration: int, optimizer: str | None) -> None:
+    files = sorted(path for path in folder.iterdir() if path.name != MANIFEST)
+    # A clock may be set back; the order of saving is the order of these numbers all the same.
+    others = [_saved_at(other) for other in iteration_folders(save_dir)]
+    manifest = {
+        "iteration": iteration,
+        **({"optimizer": optimizer} if optimizer else {}),
+        "saved_at": max([time.time(), *(other + 1e-3 for other in others)]),
+        "versions": {"paddle_dnl": paddle_dnl.__version__, "paddle": paddle.__version__, "numpy": np.__version__},
+        "files": {path.name: {"bytes": path.stat().st_size, "sha256": file_digest(path)} for path in files},
+    }
+    write_manifest(folder / MANIFEST, manifest)
+
+
+def save_checkpoint(
+    folder: str | Path,
+    *,
+    model: paddle.nn.Layer,
+    optimizer,
+    states: Mapping,
+    ema: paddle.nn.Layer | None = None,
+    config_text: str = "",
+) -> Path:
+    """Writes a complete checkpoint; after a crash at any moment `folder` is either absent, the old one or the new one.
+
+    Args:
+        folder: final name, for instance `output/iter_1000`; its parent must exist.
+        model: its `state_dict` is written.
+        optimizer: a Paddle optimizer.
+        states: plain values; must hold `iteration`.
+        ema: a model that holds the moving average.
+        config_text: resolved YAML.
+
+    Raises:
+        CheckpointError: the disk is full or the folder cannot be written; nothing is left behind.
+        NonFiniteError: a weight, optimizer slot or average is NaN or infinite; nothing is written.
+    """
+    folder = Path(folder)
+    _refuse_non_finite(model, optimizer, ema, states["iteration"])
+    temporary = None
+    try:
+        require_ours(folder)
+        temporary = make_temporary(folder, MEMBERS)
+        paddle.save(model.state_dict(), str(temporary / PARAMS))
+        paddle.save(optimizer.state_dict(), str(temporary / OPTIMIZER))
+        if ema is not None:
+            paddle.save(ema.state_dict(), str(temporary / EMA))
+        (temporary / STATES).write_bytes(pickle.dumps(dict(states), protocol=4))
+        (temporary / CONFIG).write_text(config_text, encoding="utf-8")
+        _write_manifest(temporary, folder.parent, states["iteration"], type(optimizer).__name__)
+        for path in temporary.iterdir():
+            flush(path)
+        flush(temporary)
+        put_in_place(temporary, folder)
+    except (OSError, ValueError, RuntimeError) as error:  # paddle.save reports a full disk by one of the latter two
+        raise CheckpointError(f"{folder}: the checkpoint could not be written ({reason(error, folder)})") from error
+    finally:
+        if temporary is not None:
+            discard(temporary)
+    return folder
+
+
+def link_checkpoint(source: str | Path, target: str | Path, states: Mapping | None = None) -> Path:
+    """Gives a complete checkpoint a second name (`best_model`) without a second copy of its data where links exist.
+
+    With `states` these replace its own; `target` may then be `source`.
+    """
+    source, target = Path(source), Path(target)
+    require_ours(target)
+    temporary = make_temporary(target, MEMBERS)
+    try:
+        for path in source.iterdir():
+            if states is not None and path.name in (STATES, MANIFEST):
+                continue
+            try:
+                os.link(path, temporary / path.name)
+            except OSError:  # a file system without hard links
+                shutil.copy2(path, temporary / path.name)
+                flush(temporary / path.name)
+        if states is not None:
+            (temporary / STATES).write_bytes(pickle.dumps(dict(states), protocol=4))
+            # Manifests of older versions do not say which optimizer it was.
+            optimizer = read_manifest(source / MANIFEST).get("optimizer")
+            _write_manifest(temporary, target.parent, states["iteration"], optimizer)
+            for name in (STATES, MANIFEST):
+                flush(temporary / name)
+        flush(temporary)
+        put_in_place(temporary, target)
+    except OSError as error:
+        raise CheckpointError(f"{target}: could not be written ({reason(error, target)})") from error
+    finally:
+        discard(temporary)
+    return target
+
+
+def remove_old(save_dir: str | Path, keep: int, newest: Path | None = None) -> None:
+    """Keeps the `keep` newest `iter_N` folders of `save_dir`, earlier runs' included; 0 or less keeps all.
+
+    Folders of other programs, and files of others in ours, are neither counted nor removed. `newest`, just written, is kept
+    even where another one cannot be read and its time is that of the file system.
+    """
+    if keep > 0:
+        others = [folder for folder in iteration_folders(save_dir) if folder != newest and is_ours(folder)]
+        for folder in others[: max(0, len(others) + (newest is not None) - keep)]:
+            with contextlib.suppress(OSError):
+                remove_folder(folder, MEMBERS)
+
+
+# ---------------------------------------------------------------------------------------------- reading
+
+
+def _saved_at(folder: Path) -> float:
+    """When a folder was written; of one without a manifest, or with a damaged one, when it was last changed."""
+    with contextlib.suppress(CheckpointError, KeyError, TypeError, ValueError):
+        saved_at = float(read_manifest(folder / MANIFEST)["saved_at"])
+        if math.isfinite(saved_at):
+            return saved_at
+    try:
+        return folder.stat().st_mtime
+    except OSError:  # somebody removes it at this moment
+        return 0.0
+
+
+def iteration_folders(save_dir: str | Path) -> list[Path]:
+    """The `iter_N` folders in `save_dir` in the order in which they were written.
+
+    By time and not by number, since a new run in an old folder must neither resume from the old run nor count its
+    higher numbers as newer.
+    """
+    found = [path for path in Path(save_dir).glob("iter_*") if path.is_dir() and re.fullmatch(r"iter_\d+", path.name)]
+    return sorted(found, key=_saved_at)
+
+
+def verify(folder: str | Path) -> dict | None:
+    """Compares each file of a checkpoint with its manifest.
+
+    Returns:
+        The manifest, or None for a folder without one, as PaddleSeg writes it.
+
+    Raises:
+        CheckpointError: a file is missing or differs, or the manifest is missing where others of our files are.
+    """
+    folder = Path(folder)
+    if not (folder / PARAMS).is_file():
+        raise CheckpointError(f"{folder}: not a checkpoint folder, there is no {PARAMS} in it")
+    if not (folder / MANIFEST).is_file():
+        ours = [name for name in (STATES, CONFIG) if (folder / name).exists()]
+        if ours and not is_of_paddleseg(folder):
+            raise CheckpointError(f"{folder}: damaged, {MANIFEST} is missing beside {ours[0]}; use another checkpoint")
+        return None
+    manifest = read_manifest(folder / MANIFEST)
+    for name, entry in manifest["files"].items():
+        path = folder / name
+        if not path.is_file():
+            raise CheckpointError(f"{path}: missing from this checkpoint; use another one")
+        if path.stat().st_size != entry["bytes"] or file_digest(path) != entry["sha256"]:
+            raise CheckpointError(f"{path}: damaged, it differs from what was written; use another checkpoint")
+    return manifest
+
+
+def find_resume(resume_model: str | None, save_dir: str | Path) -> Path | None:
+    """The checkpoint folder that `--resume_model` names.
+
+    `auto` takes the newest whole one in `save_dir`, or none; a folder that holds checkpoints, as a run writes them, its newest
+    whole one.
+
+    Raises:
+        CheckpointError: no such folder, or one of checkpoints of which none is whole.
+    """
+    if resume_model is None:
+        return None
+    if resume_model == "auto":
+        found = _newest(save_dir)
+        if found is None:
+            logger.info(f"--resume_model auto: no checkpoint in {save_dir}, training starts from the beginning")
+        return found
+    folder = Path(resume_model)
+    if not folder.is_dir():
+        raise CheckpointError(f"--resume_model {resume_model}: no such folder")
+    if (folder / PARAMS).exists() or not iteration_folders(folder):
+        return folder
+    found = _newest(folder)
+    if found is None:
+        raise CheckpointError(f"--resume_model {resume_model}: no checkpoint in this folder is whole")
+    return found
+
+
+def _newest(save_dir: str | Path) -> Path | None:
+    """The newest whole checkpoint of a run; one without a manifest, as PaddleSeg writes them, only where there is no other.
+
+    Nothing says of those that they are whole.
+    """
+    without_manifest = []
+    for folder in reversed(iteration_folders(save_dir)):
+        try:
+            manifest = verify(folder)
+            _require_optimizer(folder)
+        except CheckpointError as error:
+            logger.warning(f"{error} (trying the one before it)")
+            continue
+        if manifest is not None:
+            return folder
+        without_manifest.append(folder)
+    return without_manifest[0] if without_manifest else None
+
+
+def require_free_names(save_dir: Path, resumed_from: Path | None, names: Iterable[str]) -> None:
+    """Refuses a run whose checkpoints would meet folders of other programs, before its first step.
+
+    Args:
+        save_dir: of the run.
+        resumed_from: checkpoint folder that it continues; earlier iterations are not written again.
+        names: folders that it may write beside `iter_N`, such as `best_model`.
+
+    Raises:
+        CheckpointError: see `require_ours`.
+    """
+    number = re.search(r"_(\d+)$", resumed_from.resolve().name) if resumed_from else None
+    start = int(number.group(1)) if number else 0
+    for folder in iteration_folders(save_dir):
+        if int(folder.name.removeprefix("iter_")) > start:
+            require_ours(folder)
+    for name in names:
+        require_ours(save_dir / name)
+
+
+def _instead_of(folder: Path) -> str:
+    """For the end of an error: the newest whole checkpoint beside a damaged one."""
+    for other in reversed(iteration_folders(folder.parent)):
+        with contextlib.suppress(CheckpointError):
+            if other.resolve() != folder.resolve() and verify(other) is not None:
+                return f". Whole is {other} (--resume_model {other})"
+    return f". No other checkpoint in {folder.parent} is whole"
+
+
+def _require_optimizer(folder: Path) -> None:
+    if not (folder / OPTIMIZER).is_file():
+        raise CheckpointError(
+            f"{folder}: cannot be resumed, there is no {OPTIMIZER} in it. --fresh_optimizer goes on from its weights and "
+            f"iteration; to start a new training from its weights use --opts model.pretrained={folder / PARAMS}"
+        )
+
+
+def load_checkpoint(folder: str | Path, *, model, optimizer, ema=None, fresh_optimizer: bool = False) -> dict:
+    """Restores a training from a checkpoint folder of ours or of PaddleSeg.
+
+    Args:
+        folder: see `find_resume`.
+        model, optimizer, ema: receive the state.
+        fresh_optimizer: leave out the optimizer's slots (momentum, moments), which then start at zero; the schedule goes on
+            at the iteration.
+
+    Returns:
+        The plain states; for PaddleSeg's folders just `{"iteration": N}`.
+
+    Raises:
+        CheckpointError: damaged, incomplete, hostile, or of another model; nothing has been trained yet then.
+    """
+    folder = Path(folder)
+    try:
+        manifest = verify(folder)
+    except CheckpointError as error:
+        raise CheckpointError(f"{error}{_instead_of(folder)}") from error
+    before = (manifest or {}).get("optimizer")
+    if not fresh_optimizer:
+        require_same_optimizer(folder / OPTIMIZER, before, optimizer)
+        _require_optimizer(folder)
+    states = {"iteration": paddleseg_iteration(folder)} if manifest is None else _read_states(folder, manifest)
+    weights = read_params(folder / PARAMS)
+    load_weights(model, weights, what=f"{folder / PARAMS}")
+    if fresh_optimizer:
+        move_schedule(optimizer, states["iteration"])
+        logger.warning(f"{folder}: the optimizer starts with new slots at iter {states['iteration']}")
+    else:
+        restore_optimizer(folder / OPTIMIZER, weights, model, optimizer, is_named=before is not None)
+    if ema is not None:
+        if (folder / EMA).is_file():
+            load_weights(ema, folder / EMA, what="EMA weights")
+        else:
+            load_weights(ema, weights, what=f"{folder / PARAMS}")
+            logger.warning(f"{folder}: holds no EMA weights; the average starts again from the model's weights")
+    if manifest is None:
+        logger.warning(f"{folder}: no {MANIFEST}; resuming weights, optimizer and iteration, as PaddleSeg does")
+    return states
+
+
+def _read_states(folder: Path, manifest: dict) -> dict:
+    """The states file, checked against the manifest's iteration."""
+    states = read_pickle(folder / STATES)
+    require_states(folder / STATES, states, manifest["iteration"])
+    return states

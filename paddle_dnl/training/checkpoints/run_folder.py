@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The output folder of one training run: made, checked and held by one run at a time."""
+
+import contextlib
+import os
+import socket
+import weakref
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TextIO
+
+from paddle_dnl.errors import CheckpointError, OutputError
+from paddle_dnl.files import outputs
+from paddle_dnl.files.atomic import recover, write_bytes, write_text
+from paddle_dnl.files.problems import reason
+from paddle_dnl.log import logger
+from paddle_dnl.training.checkpoints import file_lock
+from paddle_dnl.training.checkpoints.checkpoint import CONFIG
+
+# Where config.yml is not ours, for instance a hand-written one.
+OTHER_CONFIG = "resolved_config.yml"
+LOCK = ".paddle_dnl_lock"
+
+
+def config_of(run_dir: str | Path) -> Path:
+    """The file with a run's resolved configuration, see `RunFolder.write_config`; it need not be there."""
+    other = Path(run_dir) / OTHER_CONFIG
+    return other if other.is_file() else Path(run_dir) / CONFIG
+
+
+def _close_in_children(folder: weakref.ref) -> None:
+    """Data loading processes are forked while the lock is held; with a copy of it they would keep it after a kill."""
+
+    def close():
+        if (there := folder()) is not None:
+            there._lock.close()
+
+    if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork either
+        os.register_at_fork(after_in_child=close)
+
+
+class RunFolder:
+    """Makes `save_dir`, locks it for this run and tidies what a killed run left in it.
+
+    The lock belongs to the process and ends with it, however it ends.
+
+    Raises:
+        CheckpointError: the path is a file, cannot be written, or another run holds it.
+    """
+
+    def __init__(self, save_dir: str | Path):
+        self.path = Path(save_dir)
+        self._lock = self._take()
+        _close_in_children(weakref.ref(self))  # these calls are never taken back, so they must not keep the folder
+        try:
+            recover(self.path)
+        except OSError as error:
+            self.close()
+            raise CheckpointError(f"--save_dir {self.path}: cannot be written ({error.strerror})") from error
+
+    def _take(self) -> TextIO:
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = open(self.path / LOCK, "a+")
+        except FileExistsError as error:
+            raise CheckpointError(f"--save_dir {self.path}: is a file; give a folder") from error
+        except NotADirectoryError as error:
+            raise CheckpointError(f"--save_dir {self.path}: a part of this path is a file; give a folder") from error
+        except OSError as error:
+            raise CheckpointError(f"--save_dir {self.path}: cannot be written ({error.strerror})") from error
+        try:
+            file_lock.lock(lock)
+        except OSError as error:
+            if error.errno in file_lock.HELD:
+                lock.seek(0)
+                owner = lock.read().strip() or "another process"
+                lock.close()
+                message = f"--save_dir {self.path}: {owner} is training in this folder; give another one"
+                raise CheckpointError(message) from error
+            logger.warning(
+                f"--save_dir {self.path}: cannot be locked here ({error.strerror}); see to it that no other run trains in it"
+            )
+        lock.truncate(0)
+        lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        lock.flush()
+        return lock
+
+    def write_config(self, text: str, read: Iterable[str | Path]) -> None:
+        """Writes the resolved configuration as `config.yml`; where that file is foreign or is read, as `resolved_config.yml`.
+
+        The one of an earlier run, if it differs, is kept as `config.N.yml`, N counting up.
+
+        Args:
+            text: the configuration.
+            read: files that it was read from.
+
+        Raises:
+            CheckpointError: it cannot be written, or both names are taken.
+        """
+        path = self.path / CONFIG
+        try:
+            if path.is_file() and path.read_bytes() == text.encode():
+                return
+            try:
+                outputs.check_outputs([path], read, root=self.path)
+            except OutputError:
+                path = self.path / OTHER_CONFIG
+                logger.warning(
+                    f"{self.path / CONFIG}: not written by this run, kept; its configuration is in {path.name}"
+                )
+                outputs.check_outputs([path], read, root=self.path)
+            if path.is_file() and path.read_bytes() != text.encode():
+                number = 1
+                while os.path.lexists(kept := path.with_name(f"{path.stem}.{number}.yml")):
+                    number += 1
+                write_bytes(kept, path.read_bytes())
+                logger.info(f"{path}: the configuration of the run before is kept as {kept.name}")
+            write_text(path, text)
+        except OSError as error:
+            raise CheckpointError(f"{path}: could not be written ({reason(error, path)})") from error
+
+    def ensure(self) -> bool:
+        """Makes and locks the folder again when somebody has deleted it: the training in memory is worth more.
+
+        Returns:
+            Whether that was so.
+
+        Raises:
+            CheckpointError: as the class; another run may have made a folder of that name since.
+        """
+        try:
+            held, there = os.fstat(self._lock.fileno()), os.stat(self.path / LOCK)
+            if (held.st_dev, held.st_ino) == (there.st_dev, there.st_ino):
+                return False
+        except OSError:
+            pass
+        logger.warning(f"{self.path}: was deleted while training in it; it is made again")
+        lost, self._lock = self._lock, self._take()
+        lost.close()
+        return True
+
+    def close(self) -> None:
+        """Lets the folder go."""
+        # Closing alone would leave the lock with processes that were forked by other means.
+        with contextlib.suppress(OSError):  # a file system without locks
+            file_lock.unlock(self._lock)
+        self._lock.close()

@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`train.py --find_lr`: a short training whose rate grows from step to step, and the curve of its loss.
+
+L. N. Smith, "Cyclical Learning Rates for Training Neural Networks" (2017), the range test; the smoothing and the suggestion,
+the rate at the steepest fall, are fastai's.
+"""
+
+import contextlib
+import csv
+import io
+import math
+from dataclasses import replace
+from pathlib import Path
+
+from paddle_dnl.data.loading import load_batches, stack_training
+from paddle_dnl.distributed import collectives
+from paddle_dnl.distributed.signals import StopSignal
+from paddle_dnl.errors import NonFiniteError, UsageError
+from paddle_dnl.files.atomic import write_text
+from paddle_dnl.log import logger, progress
+from paddle_dnl.optim import build_optimizer
+from paddle_dnl.training.loss_window import LossWindow
+from paddle_dnl.training.sampling import PositionedDataset
+from paddle_dnl.training.trainer import Trainer
+
+import numpy as np
+from paddle.optimizer.lr import LambdaDecay
+
+FOLDER, TABLE, CHART = "find_lr", "find_lr.csv", "find_lr.png"
+_LOWEST, _HIGHEST = 1e-6, 1.0
+_SMOOTHING = 0.9  # share of the mean so far
+_DIVERGED = 4.0  # times the lowest smoothed loss
+
+
+def smoothed(losses: list[float]) -> np.ndarray:
+    """Exponential mean, corrected for its start at 0."""
+    mean, found = 0.0, []
+    for i, loss in enumerate(losses, 1):
+        mean = _SMOOTHING * mean + (1 - _SMOOTHING) * loss
+        found.append(mean / (1 - _SMOOTHING**i))
+    return np.asarray(found)
+
+
+def suggest(rates: list[float], losses: list[float]) -> float:
+    """The rate where the smoothed loss falls most steeply over the logarithm of the rate, before its lowest point.
+
+    Raises:
+        UsageError: it never falls.
+    """
+    curve = smoothed(losses)
+    lowest = int(curve.argmin())
+    slopes = np.gradient(curve, np.log(rates))[: lowest + 1]
+    if lowest < 2 or slopes.min() >= 0:
+        raise UsageError(
+            "--find_lr: the loss never fell; look at the data and the labels, or give --find_lr more steps"
+        )
+    return float(rates[int(slopes.argmin())])
+
+
+class _Losses:
+    """Stands in for `TrainLog`: the loss of each step is read and kept."""
+
+    def __init__(self):
+        self.losses: list[float] = []
+
+    def reading(self):
+        return contextlib.nullcontext()
+
+    def is_due(self, iteration: int) -> bool:
+        return True
+
+    def add(self, losses: dict[str, float], steps: int) -> None:
+        self.losses.append(sum(losses.values()))
+
+    def line_if_due(self, iteration: int, lr: float) -> None:
+        pass
+
+
+class RateSweep(Trainer):
+    """A training of `config.iters` steps with a rate from 1e-6 to 1; it saves no weights.
+
+    Args:
+        config, options: see `Trainer`; of the options `save_dir/find_lr` becomes the folder, and nothing is evaluated.
+    """
+
+    def __init__(self, config, options):
+        folder = str(Path(options.save_dir) / FOLDER)
+        quiet = {"do_eval": False, "resume_model": None, "use_ema": False, "loggers": (), "use_vdl": False}
+        super().__init__(config, replace(options, save_dir=folder, log_iters=1, **quiet))
+
+    def _build_model(self) -> None:
+        """As a training, with a rate that grows from step to step."""
+        super()._build_model()
+        steps = self.config.iters
+        self.factor = (_HIGHEST / _LOWEST) ** (1 / max(1, steps - 1))
+        self.schedule = LambdaDecay(_LOWEST, lambda step: self.factor**step)
+        self.optimizer = build_optimizer(self.config.optimizer_cfg, self.model, self.schedule)
+
+    def run(self) -> float:
+        """Sweeps; writes the table and the chart; returns the suggested rate.
+
+        Raises:
+            UsageError: the loss never falls.
+        """
+        self.log, self.window, self.stop = _Losses(), LossWindow(self.accumulate), StopSignal()
+        dataset = PositionedDataset(self.train_dataset, self.seed)
+        batches = load_batches(dataset, self.sampler, stack_training, self.options.num_workers)
+        lowest = math.inf
+        try:
+            self.model.train()
+            for step in progress(range(1, self.config.iters + 1), "find_lr", self.config.iters):
+                self.state.iteration = step
+                try:
+                    found = self._step(batches)
+                except NonFiniteError:
+                    break
+                curve = smoothed(self.log.losses)[-1]
+                lowest = min(lowest, curve)
+                if curve > _DIVERGED * lowest or (found is not None and found.stop):
+                    break
+        finally:
+            batches.close()
+            self._close_folder()
+            self.stop.restore()
+        losses = self.log.losses
+        rates = [_LOWEST * self.factor**i for i in range(len(losses))]
+        if collectives.is_main():
+            self._write(rates, losses)
+        if len(losses) < 10:
+            raise UsageError(f"--find_lr: ended after {len(losses)} steps; give it more, at least 20")
+        rate = suggest(rates, losses)
+        logger.info(
+            f"--find_lr: the loss falls most steeply at a rate of {rate:.2g} and is lowest at "
+            f"{rates[int(smoothed(losses).argmin())]:.2g}; try --learning_rate {rate:.2g}. Curve: {self.save_dir / TABLE}"
+        )
+        return rate
+
+    def _write(self, rates: list[float], losses: list[float]) -> None:
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(("learning_rate", "loss", "smoothed"))
+        writer.writerows(zip(map(repr, rates), map(repr, losses), map(repr, smoothed(losses).tolist()), strict=True))
+        write_text(self.save_dir / TABLE, text.getvalue())
+        try:
+            from paddle_dnl.evaluation.curves import draw_rates
+        except ImportError:
+            logger.warning(f"--find_lr: without matplotlib there is no {CHART}; pip install matplotlib")
+            return
+        draw_rates(rates, losses, smoothed(losses), self.save_dir / CHART)

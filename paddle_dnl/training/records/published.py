@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Says when a run is not the published recipe whose name or base it has, and in which facts it differs."""
+
+import inspect
+import reprlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from paddle_dnl import optim, registry
+from paddle_dnl.config import Config
+from paddle_dnl.config.lookup import zoo_configs, zoo_folder
+from paddle_dnl.config.zoo import read_rows
+from paddle_dnl.distributed import collectives
+from paddle_dnl.log import logger
+
+# Where data and weights lie and what training does not compute with. The batch is compared as a product, the start weights
+# by whether there are any: a converted file may have any name.
+_NO_FACTS = (
+    "batch_size", "grad_accum_iters", "start_weights", "pretrained", "pretrained_sha256", "dataset_root", "train_path",
+    "val_path", "test_path", "class_names", "class_colors", "custom_imports", "export", "to_static_training", "ema_decay",
+)  # fmt: skip
+# Kinds of the components in the sections that are not called after theirs.
+_KINDS = {"train_dataset": "dataset", "val_dataset": "dataset"}
+
+
+def announce(config: Config, precision: str) -> None:
+    """Logs one line with all facts in which this run differs from its published recipe; nothing when there is none.
+
+    Args:
+        config: compared with the model zoo's published row that has the name of its file or else of its nearest base.
+        precision: `fp32`, `fp16` or `bf16`.
+    """
+    row = _row_of(config)
+    if row is None:
+        return
+    facts = list(departures(config, row, precision))
+    if facts:
+        logger.warning(f"not the published recipe: {', '.join(facts)} ({Path(row['config']).stem}, {row['source']})")
+
+
+def _row_of(config: Config) -> dict | None:
+    """The zoo's published row of a configuration's file or its nearest base; None where there is none."""
+    rows = {Path(row["config"]).stem: row for row in read_rows(zoo_folder() / "zoo.yml") if row["recipe"] is not None}
+    return next((rows[path.stem] for path in config.files if path.stem in rows), None)
+
+
+def departures(config: Config, row: dict, precision: str) -> Iterator[str]:
+    """`<fact> <value here> for <published value>`, for each fact that differs.
+
+    Args:
+        row: of `zoo.yml`, with the batch of all processes together.
+    """
+    recipe = Config(zoo_configs()[Path(row["config"]).stem])
+    at_once = config.batch_size * collectives.world_size()
+    batch = at_once * config.dic.get("grad_accum_iters", 1)
+    if batch != row["batch"]:
+        yield f"batch {batch} for {row['batch']}"
+    elif at_once != batch:
+        yield f"statistics of batch normalisation over {at_once} images for {row['batch']}"
+    if config.iters == recipe.iters != row["iters"]:  # the zoo's own file was changed
+        yield f"iters {config.iters} for {row['iters']}"
+    if precision != "fp32":
+        yield f"precision {precision} for fp32"
+    if _start_weights(config.dic) is None:
+        yield f"start weights none for {_start_weights(recipe.dic).rsplit('/', 1)[-1]}"
+    for key in dict.fromkeys((*recipe.dic, *config.dic)):
+        if key not in _NO_FACTS and config.dic.get(key) != recipe.dic.get(key):
+            yield from _compare(key, config.dic.get(key), recipe.dic.get(key), _KINDS.get(key, key))
+
+
+def _start_weights(dic: dict) -> str | None:
+    """File or address of the weights that training begins with; None for random ones."""
+    sections = [section for section in (dic["model"].get("backbone"), dic["model"]) if isinstance(section, dict)]
+    given = [section["pretrained"] for section in sections if "pretrained" in section]
+    return next(filter(None, given), None) if given else (dic.get("start_weights") or {}).get("file")
+
+
+def _compare(where: str, ours, theirs, kind: str) -> Iterator[str]:
+    """Facts below the key `where`; `kind` is the registry of the components there."""
+    in_list = _is_component_list(ours) and _is_component_list(theirs)
+    if in_list:
+        ours, theirs = _by_type(ours), _by_type(theirs)
+        orders = [[key for key in steps if key in ours and key in theirs] for steps in (ours, theirs)]
+        if orders[0] != orders[1]:
+            yield f"{where} in the order {_short(orders[0])} for {_short(orders[1])}"
+    elif isinstance(ours, dict) and isinstance(theirs, dict) and ours.get("type") == theirs.get("type"):
+        ours, theirs = _with_defaults(ours, kind), _with_defaults(theirs, kind)
+    else:
+        if _plain(ours) != _plain(theirs):
+            yield f"{where} {_short(ours)} for {_short(theirs)}"
+        return
+    for key in dict.fromkeys((*theirs, *ours)):
+        place = f"{where}.{key}"
+        if key in _NO_FACTS or ours.get(key) == theirs.get(key):
+            continue
+        if registry.is_component(theirs.get(key)) and key not in ours:
+            yield f"without {place}"
+        elif registry.is_component(ours.get(key)) and key not in theirs:
+            yield f"with {place}"
+        else:
+            inner_kind = kind if in_list else registry.kind_of(key, kind)
+            yield from _compare(place, ours.get(key), theirs.get(key), inner_kind)
+
+
+def _plain(value):
+    """Tuples as lists; equal values of all channels as one."""
+    if isinstance(value, list | tuple) and value:
+        return [value[0]] if all(item == value[0] for item in value) else list(value)
+    return value
+
+
+def _is_component_list(value) -> bool:
+    return isinstance(value, list) and value != [] and all(map(registry.is_component, value))
+
+
+def _by_type(components: list[dict]) -> dict[str, dict]:
+    """The same under their types, so that a step that is added does not shift the others; `Type.2` is a second one."""
+    found: dict[str, dict] = {}
+    for component in components:
+        name, number = component["type"], 1 + sum(c["type"] == component["type"] for c in found.values())
+        found[name if number == 1 else f"{name}.{number}"] = component
+    return found
+
+
+def _with_defaults(cfg: dict, kind: str) -> dict:
+    """`cfg` with the defaults of its class spelled out: a file that leaves them out means the same."""
+    if "type" not in cfg:
+        return cfg
+    if kind == "optimizer":
+        cls = optim.resolve(cfg)[0]
+    else:
+        cls = optim.schedule_class(cfg["type"]) if kind == "lr_scheduler" else registry.find(cfg["type"], kind, kind)
+    parameters = inspect.signature(cls).parameters.items()
+    return {key: p.default for key, p in parameters if p.default is not p.empty} | cfg
+
+
+_SHORT = reprlib.Repr()
+_SHORT.maxlist = _SHORT.maxdict = 6
+_SHORT.maxstring = 80
+
+
+def _short(value) -> str:
+    if registry.is_component(value):
+        return value["type"]
+    if isinstance(value, str):
+        return value
+    return "none" if value is None else _SHORT.repr(value)
