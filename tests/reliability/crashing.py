@@ -19,6 +19,7 @@ import shutil
 import signal
 import sys
 import time
+import traceback
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "helpers"))
@@ -61,7 +62,7 @@ class _ReportingTrainer(Trainer):
         if self.saves == 1 and self.event is not None:
             kill_at_event(self.event, self.save_dir)
         # Each is the best so far, so that every save replaces `best_model` too.
-        super()._save({name: float(self.state.iteration) for name in ("mIoU", "Ema_mIoU")})
+        super()._save({name: self.state.iteration / 10_000 for name in ("mIoU", "Ema_mIoU")})
         self.saves += 1
         self.report(self.state.iteration)
         if self.saves == 2 and self.event is not None:
@@ -90,6 +91,8 @@ def in_child(work, wait: float | None = None) -> tuple[list[int], int]:
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             work(lambda iteration: os.write(write, f"{iteration}\n".encode()))
             status = 0
+        except Exception:
+            traceback.print_exc()
         finally:
             os._exit(status)
     os.close(write)
