@@ -184,7 +184,8 @@ def test_every_transform_takes_any_number_of_bands_or_says_that_it_does_not(chan
                 Compose([step], img_channels=channels)
             continue
         image = RNG.uniform(0, 255, (30, 40, channels) if channels > 1 else (30, 40)).astype(np.float32)
-        data = {"img": image, "label": np.zeros((30, 40), np.uint8), "gt_fields": ["label"], "trans_info": []}
+        shape = (30, 40, 2) if name == "AddMultiLabelAuxiliaryCategory" else (30, 40)
+        data = {"img": image, "label": np.zeros(shape, np.uint8), "gt_fields": ["label"], "trans_info": []}
         found = Compose([step], img_channels=channels)(data)["img"]
         assert found.shape[0] == channels and np.isfinite(found).all(), name
         if name == "Padding":

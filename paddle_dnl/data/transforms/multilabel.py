@@ -13,6 +13,8 @@ class AddMultiLabelAuxiliaryCategory:
     def __call__(self, data: dict) -> dict:
         if "label" in data:
             masks = data["label"]
+            if masks.ndim != 3:
+                raise ValueError("AddMultiLabelAuxiliaryCategory is for several masks in one picture: --use_multilabel")
             none = (masks == 0).all(axis=2, keepdims=True).astype(masks.dtype)
             data["label"] = np.concatenate([none, masks], axis=2)
         return data
