@@ -87,19 +87,26 @@ def _lines(path: Path) -> Iterator[str]:
                 yield line
 
 
+def _columns(folder: Path, line: str) -> list[str] | None:
+    """A line of a list, divided by comma, tab or space so that its first column is a file; None where it names none.
+
+    A whole line that is a file wins, so that names with spaces need no quoting.
+    """
+    for separator in (None, ",", "\t", " "):
+        names = [line] if separator is None else [part.strip() for part in line.split(separator)]
+        if (folder / names[0]).is_file():
+            return names
+    return None
+
+
 def _from_list(path: Path) -> Iterator[tuple[Path, Path]]:
     """The first column of a list file; relative names are relative to the list."""
     for line in _lines(path):
-        name = line
-        # A whole line that is a file wins, so that names with spaces need no quoting.
-        for separator in (None, ",", "\t", " "):
-            name = line if separator is None else line.split(separator)[0].strip()
-            if (path.parent / name).is_file():
-                break
-        else:
+        names = _columns(path.parent, line)
+        if names is None:
             raise DataError(f"{path}: {line!r} names no file below {path.parent}")
-        relative = Path(name)
-        yield path.parent / name, relative if not relative.is_absolute() else Path(relative.name)
+        relative = Path(names[0])
+        yield path.parent / relative, relative if not relative.is_absolute() else Path(relative.name)
 
 
 def find_pairs(path: str | Path) -> list[tuple[Path, Path | None]]:
@@ -116,11 +123,8 @@ def find_pairs(path: str | Path) -> list[tuple[Path, Path | None]]:
     found: list[tuple[Path, Path | None]] = []
     lines = [line.strip() for line in path.read_bytes().decode("utf-8-sig", "replace").splitlines()]
     for line in filter(None, lines):
-        for separator in (None, ",", "\t", " "):
-            names = [line] if separator is None else [part.strip() for part in line.split(separator)]
-            if (path.parent / names[0]).is_file():
-                break
-        else:
+        names = _columns(path.parent, line)
+        if names is None:
             raise DataError(f"{path}: {line!r} names no image below {path.parent}")
         label = path.parent / names[1] if len(names) > 1 and names[1] else None
         if label is not None and not label.is_file():

@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import os
 import signal
+import subprocess
 import sys
 import threading
 import weakref
@@ -47,7 +48,7 @@ def leave_signals_to_parent() -> None:
 
 
 @contextlib.contextmanager
-def killed_after(process: BaseProcess, seconds: float | None) -> Iterator[threading.Event]:
+def killed_after(process: BaseProcess | subprocess.Popen, seconds: float | None) -> Iterator[threading.Event]:
     """Kills `process` when the block takes longer, which ends every wait for it; gives an event that says so.
 
     Args:

@@ -29,12 +29,10 @@ class ModelEMA:
             current = model.state_dict()
             self._pairs = [(average, current[key]) for key, average in self.model.state_dict().items()]
         decay = min(self.decay, 1 - 1 / (step + 1))
-        shares: dict = {}
         for average, value in self._pairs:
             if paddle.is_floating_point(average):
-                if average.dtype not in shares:
-                    shares[average.dtype] = paddle.full([], 1 - decay, average.dtype)
                 value = value if value.dtype == average.dtype else value.astype(average.dtype)
-                average.lerp_(value, shares[average.dtype])
+                # Bit by bit what `lerp_` gives, which takes nearly three times as long on a CPU.
+                average.add_((value - average).scale_(1 - decay))
             else:
                 average.set_value(value)

@@ -6,6 +6,7 @@ A read waits until the device has done all that was queued, so that a GPU idles 
 
 import time
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from paddle_dnl.distributed import collectives
 
@@ -34,18 +35,21 @@ def all_finite(tensors: Iterable[paddle.Tensor]) -> paddle.Tensor:
     return 1.0 - bad.clip(max=1.0)
 
 
+@dataclass(frozen=True)
 class Found:
-    """What one read gave; equal on all ranks, apart from `own`.
+    """What one read gave; equal on all ranks.
 
-    Args:
+    Attributes:
         losses: name to mean over the steps since the last read and over ranks.
         steps: how many steps these are.
         finite_gradients: of all ranks, in the last of them.
         stop: whether a rank was asked to stop.
     """
 
-    def __init__(self, losses: dict[str, float], steps: int, finite_gradients: bool, stop: bool):
-        self.losses, self.steps, self.finite_gradients, self.stop = losses, steps, finite_gradients, stop
+    losses: dict[str, float]
+    steps: int
+    finite_gradients: bool
+    stop: bool
 
 
 class LossWindow:

@@ -4,12 +4,12 @@
 This module is also that process's program: `python -m paddle_dnl.deployment.export.trial JOBS PARENT`, where JOBS is a JSON file.
 """
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
-import threading
 from dataclasses import asdict
 from pathlib import Path
 
@@ -71,35 +71,32 @@ class Trial:
         root = str(Path(__file__).resolve().parents[3])
         environment = dict(os.environ, PYTHONPATH=os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")])))
         command = [sys.executable, "-m", __name__, str(self._work / "jobs.json"), str(os.getpid())]
-        late = threading.Event()
+        late = None
         with (
             open(self._work / "errors.txt", "w+", errors="replace") as said,
             subprocess.Popen(command, stdout=subprocess.PIPE, stderr=said, text=True, env=environment) as process,
         ):
-
-            def stop():
-                late.set()
-                process.kill()
-
-            timer = threading.Timer(LIMIT_SECONDS, stop)
-            timer.daemon = True
             try:
-                waiting = list(keys)
-                for line in process.stdout:
-                    if not line.startswith("{"):  # a library's word
-                        continue
-                    answer = json.loads(line)
-                    waiting.remove(tuple(answer["key"]))
-                    if answer["error"]:
-                        self.errors[tuple(answer["key"])] = answer["error"]
-                    if waiting and waiting[0][0] in optional and not timer.is_alive():
-                        timer.start()
-                status = process.wait()
+                with contextlib.ExitStack() as limit:
+                    waiting = list(keys)
+                    for line in process.stdout:
+                        if not line.startswith("{"):  # a library's word
+                            continue
+                        answer = json.loads(line)
+                        waiting.remove(tuple(answer["key"]))
+                        if answer["error"]:
+                            self.errors[tuple(answer["key"])] = answer["error"]
+                        if late is None and waiting and waiting[0][0] in optional:
+                            late = limit.enter_context(child_processes.killed_after(process, LIMIT_SECONDS))
+                    status = process.wait()
             finally:
-                timer.cancel()
                 process.kill()
             said.seek(0)
-            how = f"not done within {LIMIT_SECONDS} s" if late.is_set() else _ending(status, said.read())
+            how = (
+                f"not done within {LIMIT_SECONDS} s"
+                if late is not None and late.is_set()
+                else _ending(status, said.read())
+            )
             self.errors |= dict.fromkeys(waiting, how)
 
     def output(self, engine: str, graph: str, batch: int) -> np.ndarray:

@@ -12,25 +12,8 @@ from paddle_dnl.errors import ExportError, UsageError
 import cv2
 import numpy as np
 import pytest
-from tiny_export import blocks, export_color_net, logits_of
+from tiny_export import blocks, logits_of
 from tiny_onnx import color_net
-
-
-@pytest.fixture(scope="module")
-def original(tmp_path_factory):
-    return export_color_net(tmp_path_factory.mktemp("export"))
-
-
-@pytest.fixture
-def folder(original, tmp_path, monkeypatch):
-    """A copy with a verified ONNX file that gives logits, and caches of its own."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    copy = tmp_path / "export"
-    copy.mkdir()
-    for path in original.iterdir():
-        (copy / path.name).write_bytes(path.read_bytes())
-    color_net(copy)
-    return copy
 
 
 def _scores(folder, monkeypatch, **options):

@@ -15,27 +15,9 @@ from paddle_dnl.files import caches
 import numpy as np
 import pytest
 import yaml
-from tiny_export import blocks, export_color_net
-from tiny_onnx import color_net
+from tiny_export import blocks
 
 SHAPE = [1, 3, 32, 64]
-
-
-@pytest.fixture(scope="module")
-def original(tmp_path_factory):
-    return export_color_net(tmp_path_factory.mktemp("export"))
-
-
-@pytest.fixture
-def folder(original, tmp_path, monkeypatch):
-    """A copy with a verified ONNX file, and a memory of measurements of its own."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    copy = tmp_path / "export"
-    copy.mkdir()
-    for path in original.iterdir():
-        (copy / path.name).write_bytes(path.read_bytes())
-    color_net(copy)
-    return copy
 
 
 @pytest.fixture
