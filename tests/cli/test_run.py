@@ -15,13 +15,19 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 
+def _default_signals():
+    """nohup and background jobs of shells hand down signals that are ignored."""
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 def _start(folder, body, **options):
     """A process that runs `body` as the `main` of a program."""
     lines = "".join(f"    {line}\n" for line in body.splitlines())
     (folder / "program.py").write_text(f"import os, sys, time, signal\n\n\ndef main(argv=None):\n{lines}")
     code = "from paddle_dnl.cli._run import run; run('program')"
     environment = dict(os.environ, PYTHONPATH=f"{ROOT}{os.pathsep}{folder}", **options.pop("environment", {}))
-    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "preexec_fn": _default_signals} | options
     return subprocess.Popen([sys.executable, "-c", code], env=environment, cwd=folder, **options)
 
 
