@@ -13,7 +13,7 @@ from paddle_dnl.models.build import load_start_weights
 from paddle_dnl.profile.memory_plan import announce_evaluation
 from paddle_dnl.startup import allocator
 from paddle_dnl.training import amp, nan_guard, preflight
-from paddle_dnl.training.checkpoints import best_models, checkpoint
+from paddle_dnl.training.checkpoints import best_models, checkpoint, restoring
 from paddle_dnl.training.checkpoints.run_folder import RunFolder
 from paddle_dnl.training.ema import ModelEMA
 from paddle_dnl.training.loss_window import Found, LossWindow, all_finite
@@ -124,6 +124,8 @@ class Trainer:
             self.folder.write_config(self.config_text, self.config.files)
         # Rank 0 chooses for all: each might find another one, or none, on a disk of its own.
         self.resumed_from = collectives.broadcast_object(chosen)
+        if options.resume_model == "auto":
+            restoring.compare_hosts(chosen, self.save_dir)
         # Checkpoints that this run wrote or began with, oldest first.
         self.saved = [] if self.resumed_from is None else [self.resumed_from]
 
@@ -156,9 +158,7 @@ class Trainer:
             if collectives.is_main() and checkpoint.iteration_folders(self.save_dir):
                 logger.warning(f"{self.save_dir} holds checkpoints of an earlier run; --resume_model auto continues it")
             return
-        ema = self.ema.model if self.ema else None
-        into = {"model": self.model, "optimizer": self.optimizer, "ema": ema}
-        states = checkpoint.load_checkpoint(folder, **into, fresh_optimizer=self.options.fresh_optimizer)
+        states = self._restore(folder)
         state = TrainState(**{k: v for k, v in states.items() if k in TrainState.__dataclass_fields__})
         recipe_changes.require_remaining(folder, state.iteration, self.config.iters)
         if collectives.is_main():
@@ -173,6 +173,17 @@ class Trainer:
             logger.warning(f"resuming with {', '.join(changed)}: the samples will not be those of an unbroken run")
         self.sampler.first_step = self.state.iteration * self.accumulate
         logger.info(f"resumed from {folder} at iter {self.state.iteration}")
+
+    def _restore(self, folder: Path) -> dict:
+        """Takes over a checkpoint, which rank 0 reads for all: others need not have the file. Its plain states."""
+        into = {"model": self.model, "optimizer": self.optimizer, "ema": self.ema.model if self.ema else None}
+        wanted = {"with_average": self.ema is not None, "fresh_optimizer": self.options.fresh_optimizer}
+        contents = None
+        if collectives.is_main():
+            contents = restoring.read(folder, optimizer=self.optimizer, **wanted)
+            states = restoring.restore(contents, **into)  # first, so that rank 0 alone says what does not fit
+        contents = collectives.broadcast_arrays(contents, "reading the checkpoint")
+        return states if collectives.is_main() else restoring.restore(contents, **into)
 
     # ------------------------------------------------------------------------------------------ loop
 
