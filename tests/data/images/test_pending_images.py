@@ -8,8 +8,8 @@ import tracemalloc
 from pathlib import Path
 
 from paddle_dnl.cli import infer as infer_program
-from paddle_dnl.data.image_files import find_images, iter_images
-from paddle_dnl.data.pending_images import PendingImages, Shard
+from paddle_dnl.data.images.image_files import find_images, iter_images
+from paddle_dnl.data.images.pending_images import PendingImages, Shard
 from paddle_dnl.errors import DataError, OutputError, UsageError
 from paddle_dnl.files.outputs import JOURNAL
 
