@@ -17,7 +17,7 @@ import cv2
 import pytest
 from tiny_export import blocks, export_color_net
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 LAUNCH = ("PADDLE_TRAINERS_NUM", "PADDLE_TRAINER_ID")
 SLURM = tuple(f"SLURM_ARRAY_TASK_{name}" for name in ("ID", "MIN", "MAX", "STEP", "COUNT"))
 
