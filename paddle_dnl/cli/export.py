@@ -82,7 +82,7 @@ def main(argv=None) -> int:
     _arguments.select_device("cpu")
     config = _arguments.make_config(args)
     from paddle_dnl.data.classes import classes_of_config
-    from paddle_dnl.data.image_format import ImageFormat
+    from paddle_dnl.data.images.image_format import ImageFormat
     from paddle_dnl.data.label_rule import label_rule
     from paddle_dnl.deployment.export.exporter import export_model
     from paddle_dnl.deployment.export.shapes import FreeSizeError

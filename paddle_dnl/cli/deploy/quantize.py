@@ -51,7 +51,7 @@ def main(argv=None) -> int:
     args = parse_args(argv)
     from dataclasses import asdict, replace
 
-    from paddle_dnl.data.image_files import find_pairs
+    from paddle_dnl.data.images.image_files import find_pairs
     from paddle_dnl.deployment.export import install, int8
     from paddle_dnl.deployment.runtime.backends import EngineOptions, OnnxEngine, default_threads
     from paddle_dnl.deployment.runtime.deploy_config import FILE_NAME, INT8_NAME, read_deploy_config

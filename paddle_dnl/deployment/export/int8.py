@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from paddle_dnl.data.reading import read_label
+from paddle_dnl.data.images.reading import read_label
 from paddle_dnl.deployment.runtime.deploy_config import FILE_NAME, DeployConfig
 from paddle_dnl.errors import DataError, ExportError, UsageError
 from paddle_dnl.evaluation.metrics import Metrics, confusion_matrix
