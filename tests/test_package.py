@@ -64,6 +64,8 @@ class Installed:
         subprocess.run(install, check=True, cwd=self.work)
         (site,) = (folder / "env").glob("lib/python*/site-packages")
         # A path in a .pth file is added without the .pth files in it, so the checkout stays out.
+        # cityscapesscripts brings an outdated typing.py, which must not come before Python's own in any child process.
+        (site / "typing.py").write_text("raise ImportError('this replaces the standard library')")
         (site / "libraries.pth").write_text(f"import zlib\n{sysconfig.get_paths()['purelib']}\n")
 
     def python(self, code: str) -> str:

@@ -181,7 +181,7 @@ class Cityscapes(SegmentationDataset):
         if missing:
             raise DataError(
                 f"Cityscapes: {len(missing)} of {len(pairs)} {mode} labels are missing, first {missing[0]}; make them with "
-                f"`python tools/data/convert_cityscapes.py --cityscapes_path {root}`"
+                f"`paddle-dnl data convert-cityscapes --cityscapes_path {root}`"
             )
         super().__init__(pairs, transforms, mode, self.NUM_CLASSES, self.IGNORE_INDEX, edge=edge)
         self.dataset_root = dataset_root

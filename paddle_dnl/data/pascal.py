@@ -58,7 +58,7 @@ class PascalVOC(SegmentationDataset):
         if mode == "trainaug":
             added = _names(
                 sets / "aug.txt",
-                f"make it with `python tools/data/voc_augment.py --voc_path {root.parent} --sbd_path SBD`",
+                f"make it with `paddle-dnl data voc-augment --voc_path {root.parent} --sbd_path SBD`",
             )
             pairs += _pairs(added, root / "JPEGImages", root / "SegmentationClassAug")
         super().__init__(pairs, transforms, mode, self.NUM_CLASSES, self.IGNORE_INDEX, edge=edge)
@@ -77,7 +77,7 @@ class _Context(SegmentationDataset):
         root = require_folder(dataset_root, name, "give the VOC2010 folder as dataset_root")
         names = _names(
             root / "ImageSets" / "Segmentation" / f"{mode}_context.txt",
-            f"make it with `python tools/data/convert_pascal_context.py --voc_path {root}`",
+            f"make it with `paddle-dnl data convert-pascal-context --voc_path {root}`",
         )
         pairs = _pairs(names, root / "JPEGImages", root / "Context")
         super().__init__(pairs, transforms, mode, self.NUM_CLASSES, self.IGNORE_INDEX, edge=edge)

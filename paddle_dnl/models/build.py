@@ -76,7 +76,7 @@ def require_start_weights(config: Config) -> None:
         file, stem = wanted["file"], Path(wanted["file"]).stem
         raise ConfigError(
             f"{config.path}: this recipe begins with the weights {file} ({wanted['from']}): give them with --pretrained "
-            f"{file}, which converts them, or convert them once with `python tools/convert_weights.py --source "
+            f"{file}, which converts them, or convert them once with `paddle-dnl convert --source "
             f"{wanted['source']} --part backbone --config {config.path} --input {file} --output {stem}.safetensors`; "
             "--from_scratch trains from random weights on purpose"
         )

@@ -132,7 +132,7 @@ def test_cityscapes_pairs_by_name(tmp_path):
     dataset = Cityscapes([], str(tmp_path), "train")
     assert [int(dataset[i]["label"][0, 0]) for i in range(3)] == [0, 1, 2]
     (tmp_path / "gtFine/train/a/a_000001_000019_gtFine_labelTrainIds.png").unlink()
-    with pytest.raises(DataError, match="1 of 3 train labels.*a_000001.*convert_cityscapes.py --cityscapes_path"):
+    with pytest.raises(DataError, match="1 of 3 train labels.*a_000001.*convert-cityscapes --cityscapes_path"):
         Cityscapes([], str(tmp_path), "train")
     with pytest.raises(DataError, match="no images"):
         Cityscapes([], str(tmp_path), "val")

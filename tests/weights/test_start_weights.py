@@ -156,7 +156,7 @@ def test_a_published_recipe_needs_its_start_weights(config, file, source, tmp_pa
         file,
         "https://drive.google.com/",
         f"--pretrained {file}",
-        "tools/convert_weights.py",
+        "paddle-dnl convert --source",
         "--from_scratch",
     ):
         assert part in text

@@ -68,13 +68,11 @@ class Trial:
         self._run([tuple(job["key"]) for job in jobs], optional)
 
     def _run(self, keys: list[tuple[str, str]], optional: tuple[str, ...]) -> None:
-        root = str(Path(__file__).resolve().parents[3])
-        environment = dict(os.environ, PYTHONPATH=os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")])))
-        command = [sys.executable, "-m", __name__, str(self._work / "jobs.json"), str(os.getpid())]
+        command = child_processes.module_command(__name__, str(self._work / "jobs.json"), str(os.getpid()))
         late = None
         with (
             open(self._work / "errors.txt", "w+", errors="replace") as said,
-            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=said, text=True, env=environment) as process,
+            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=said, text=True) as process,
         ):
             try:
                 with contextlib.ExitStack() as limit:

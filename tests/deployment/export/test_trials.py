@@ -122,7 +122,7 @@ def test_the_program_names_the_command_for_one_size(tmp_path):
     given = ["--config", str(config), "--model_path", str(tmp_path / "w.pdparams"), "--save_dir", str(tmp_path / "o")]
     with pytest.raises(ExportError) as refused:
         program.main(given)
-    assert str(refused.value).endswith(f"python export.py {' '.join(given)} --input_shape 1 3 64 96")
+    assert str(refused.value).endswith(f"paddle-dnl export {' '.join(given)} --input_shape 1 3 64 96")
     with pytest.raises(ExportError, match="--input_shape 4 3 64 96$"):
         program.main([*given, "--input_shape", "4", "3", "-1", "-1"])
     channels = [*given, "--input_shape", "1", "4", "64", "96"]
