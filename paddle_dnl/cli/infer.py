@@ -210,22 +210,6 @@ def _run(args: argparse.Namespace, predictor, job):
         job.close()
 
 
-def _benchmark(predictor, image, timing, args: argparse.Namespace) -> None:
-    from paddle_dnl.log import logger
-
-    found = predictor.benchmark(image, _WARMUP, _REPEATS, args.batch_size)
-    milliseconds = ", ".join(f"{key} {1000 * found[key]:.1f} ms" for key in ("median", "mean", "p90", "p99"))
-    logger.info(
-        f"benchmark {args.model_name or 'model'}: engine {predictor.engine}, {args.device}, batch {args.batch_size}, "
-        f"{_WARMUP} warm-up and {_REPEATS} timed runs: {milliseconds}, {found['ips']:.2f} images/s"
-    )
-    if timing is not None:
-        logger.info(
-            f"pipeline (read, run, write): {timing.rate:.2f} images/s, {timing.rate / found['ips']:.2f} of the engine "
-            f"alone; {timing.pictures} images in {timing.seconds:.2f} s, {timing.engine_seconds:.2f} s in the engine"
-        )
-
-
 def main(argv=None) -> int:
     """Predicts everything; returns the exit status."""
     args = parse_args(argv)
@@ -265,7 +249,19 @@ def main(argv=None) -> int:
                 f"results in {getattr(job, 'target', args.save_dir)}"
             )
         if args.benchmark:
-            _benchmark(predictor, examples[0], timing, args)
+            from paddle_dnl.log import logger
+
+            found = predictor.benchmark(examples[0], _WARMUP, _REPEATS, args.batch_size)
+            milliseconds = ", ".join(f"{key} {1000 * found[key]:.1f} ms" for key in ("median", "mean", "p90", "p99"))
+            logger.info(
+                f"benchmark {args.model_name or 'model'}: engine {predictor.engine}, {args.device}, batch {args.batch_size}, "
+                f"{_WARMUP} warm-up and {_REPEATS} timed runs: {milliseconds}, {found['ips']:.2f} images/s"
+            )
+            if timing is not None:
+                logger.info(
+                    f"pipeline (read, run, write): {timing.rate:.2f} images/s, {timing.rate / found['ips']:.2f} of the engine "
+                    f"alone; {timing.pictures} images in {timing.seconds:.2f} s, {timing.engine_seconds:.2f} s in the engine"
+                )
     finally:
         predictor.close()
     return 0

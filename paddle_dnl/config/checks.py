@@ -95,7 +95,14 @@ def check_component(cfg, kind: str, where: str, owner=None) -> None:
         cls = registry.find(cfg["type"], kind, where, owner)
         arguments = {key: value for key, value in cfg.items() if key != "type"}
     _check_arguments(cls, cfg["type"], arguments, where, kind)
-    _check_start_weights(cls, cfg, kind, where)
+    weights = cfg.get("pretrained")
+    if weights is not None and where not in _START_WEIGHTS:
+        raise ConfigError(
+            f"{where}.pretrained: start weights are read for {' and '.join(_START_WEIGHTS)} only; remove this key"
+        )
+    if weights is not None and not isinstance(weights, str):
+        raise ConfigError(f"{where}.pretrained: must be the path or address of a file, got {reprlib.repr(weights)}")
+    registry.refuse_harmful(cls, {key: value for key, value in cfg.items() if key != "pretrained"}, kind, where)
     for key in ("transforms", "losses"):
         items = cfg.get(key)
         if items is not None and (not isinstance(items, list) or not all(registry.is_component(i) for i in items)):
@@ -106,18 +113,6 @@ def check_component(cfg, kind: str, where: str, owner=None) -> None:
 
 # Whose `pretrained` is read, by our own reader; see `paddle_dnl.models.build`.
 _START_WEIGHTS = ("model", "model.backbone")
-
-
-def _check_start_weights(cls: type, cfg: dict, kind: str, where: str) -> None:
-    """Weights only where we read them, and nothing that paddleseg would take for more than a value."""
-    weights = cfg.get("pretrained")
-    if weights is not None and where not in _START_WEIGHTS:
-        raise ConfigError(
-            f"{where}.pretrained: start weights are read for {' and '.join(_START_WEIGHTS)} only; remove this key"
-        )
-    if weights is not None and not isinstance(weights, str):
-        raise ConfigError(f"{where}.pretrained: must be the path or address of a file, got {reprlib.repr(weights)}")
-    registry.refuse_harmful(cls, {key: value for key, value in cfg.items() if key != "pretrained"}, kind, where)
 
 
 # What the frame around a component supplies, so that a configuration need not.

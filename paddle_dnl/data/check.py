@@ -72,28 +72,6 @@ def _fingerprint(dataset) -> tuple[str, dict[int, str]]:
     return digest.hexdigest(), problems
 
 
-def _compare_entries(pairs: list, name: str) -> None:
-    """An image with two labels is a mistake; one that is listed twice may be meant, as it then counts twice.
-
-    Raises:
-        DataError: an image is listed with different labels, or as its own label.
-    """
-    own = next(
-        (image for image, label in pairs if label is not None and os.path.abspath(image) == os.path.abspath(label)),
-        None,
-    )
-    if own is not None:
-        raise DataError(f"{name}: {own} is listed as its own label; name the label pictures in the list")
-    labels: dict = {}
-    for image, label in pairs:
-        if labels.setdefault(image, label) != label:
-            raise DataError(f"{name}: {image} is listed with two labels, {labels[image]} and {label}; remove one")
-    if len(labels) < len(pairs):
-        seen = set()
-        twice = [image for image, _ in pairs if image in seen or seen.add(image)]
-        logger.warning(f"{name}: {len(twice)} entries are listed more than once, first {twice[0]}; they count as often")
-
-
 def _skip(dataset, name: str, problems: dict[int, str]) -> None:
     """Takes samples out of the dataset, and says of each why."""
     total = len(dataset.file_list)
@@ -157,7 +135,21 @@ def check_dataset(
     pairs = dataset.file_list
     if not pairs:
         raise DataError(f"{name}: has no images")
-    _compare_entries(pairs, name)
+    # An image with two labels is a mistake; one that is listed twice may be meant: it then counts twice.
+    own = next(
+        (image for image, label in pairs if label is not None and os.path.abspath(image) == os.path.abspath(label)),
+        None,
+    )
+    if own is not None:
+        raise DataError(f"{name}: {own} is listed as its own label; name the label pictures in the list")
+    labels: dict = {}
+    for image, label in pairs:
+        if labels.setdefault(image, label) != label:
+            raise DataError(f"{name}: {image} is listed with two labels, {labels[image]} and {label}; remove one")
+    if len(labels) < len(pairs):
+        seen = set()
+        twice = [image for image, _ in pairs if image in seen or seen.add(image)]
+        logger.warning(f"{name}: {len(twice)} entries are listed more than once, first {twice[0]}; they count as often")
     fingerprint, problems = _fingerprint(dataset)
     if problems and not skip_bad:
         _raise(name, list(problems.values()), len(pairs))

@@ -115,7 +115,14 @@ def evaluate(
                     count.add(scores, truth)
     if not scored or _stopped_anywhere(count.stopped, stop):
         return None
-    result = _result(count, len(dataset), began)
+    counts = collectives.all_reduce_sum(count.confusion)
+    areas = Areas(*counts) if isinstance(count, _MaskCount) else Areas.of(counts)
+    confusion = None if isinstance(count, _MaskCount) else counts
+    seconds = time.perf_counter() - began
+    result = EvalResult(Metrics.from_areas(areas), confusion, len(dataset), seconds, areas=areas)
+    if count.curves is not None:
+        count.curves.counts = collectives.all_reduce_sum(count.curves.counts)
+        result.auc_roc = count.curves.area()
     if print_detail:
         _log(result, classes_of(dataset).names)
     return result
@@ -211,16 +218,3 @@ def _log(result: EvalResult, names: tuple[str, ...]) -> None:
             f"means: {', '.join(map(str, metrics.absent))}"
         )
     logger.info(f"[EVAL] Classes: \n{class_table.table_text(class_table.class_rows(names, result.areas))}")
-
-
-def _result(count: _Count, images: int, began: float) -> EvalResult:
-    """Scores of all ranks' counts."""
-    counts = collectives.all_reduce_sum(count.confusion)
-    areas = Areas(*counts) if isinstance(count, _MaskCount) else Areas.of(counts)
-    confusion = None if isinstance(count, _MaskCount) else counts
-    seconds = time.perf_counter() - began
-    result = EvalResult(Metrics.from_areas(areas), confusion, images, seconds, areas=areas)
-    if count.curves is not None:
-        count.curves.counts = collectives.all_reduce_sum(count.curves.counts)
-        result.auc_roc = count.curves.area()
-    return result

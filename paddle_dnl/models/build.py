@@ -27,14 +27,6 @@ def _model_section(config) -> dict:
     return Config(config).model_cfg
 
 
-def _without_pretrained(cfg: dict) -> dict:
-    """The section with start weights taken out, so that no constructor fetches them."""
-    cfg = {key: value for key, value in cfg.items() if key != "pretrained"}
-    if isinstance(cfg.get("backbone"), dict):
-        cfg["backbone"] = {key: value for key, value in cfg["backbone"].items() if key != "pretrained"}
-    return cfg
-
-
 def build_model(config: str | Path | dict | Config, pretrained: str | Path | None = None) -> paddle.nn.Layer:
     """The model of a configuration, with fresh weights or those of a file.
 
@@ -50,7 +42,12 @@ def build_model(config: str | Path | dict | Config, pretrained: str | Path | Non
         ConfigError: unknown name or argument in the configuration.
         CheckpointError: `pretrained` is unreadable or belongs to another model.
     """
-    model = registry.build(_without_pretrained(_model_section(config)), "model")
+    # Without start weights, so that no constructor fetches them.
+    cfg = _model_section(config)
+    cfg = {key: value for key, value in cfg.items() if key != "pretrained"}
+    if isinstance(cfg.get("backbone"), dict):
+        cfg["backbone"] = {key: value for key, value in cfg["backbone"].items() if key != "pretrained"}
+    model = registry.build(cfg, "model")
     if pretrained is not None:
         load_weights(model, pretrained, what="weights")
     return model

@@ -20,7 +20,10 @@ def choose() -> None:
     """
     if "paddle" in sys.modules or (VARIABLE in os.environ and not _is_of_launcher()):
         return
-    os.environ[VARIABLE] = str(max(1, available_cores() // _local_ranks()))
+    # Processes of this run on this machine, as Paddle's launcher says.
+    given = os.environ.get("PADDLE_LOCAL_SIZE") or os.environ.get("PADDLE_TRAINERS_NUM") or ""
+    local_ranks = max(1, int(given)) if given.isdigit() else 1
+    os.environ[VARIABLE] = str(max(1, available_cores() // local_ranks))
 
 
 def _is_of_launcher(processes: Path = Path("/proc")) -> bool:
@@ -82,9 +85,3 @@ def _text(path: Path) -> str:
         return path.read_text()
     except OSError:
         return ""
-
-
-def _local_ranks() -> int:
-    """Processes of this run on this machine, as Paddle's launcher says."""
-    given = os.environ.get("PADDLE_LOCAL_SIZE") or os.environ.get("PADDLE_TRAINERS_NUM") or ""
-    return max(1, int(given)) if given.isdigit() else 1

@@ -54,15 +54,6 @@ def choose_batch(free: int | None, crop: list[int], bytes_per_pixel: int, images
     return max(2, min(8, fits, images))
 
 
-def _sizes(root: Path, images: list[Path]) -> dict[tuple[int, int], int]:
-    """(width, height) -> how many of at most 50 images."""
-    sizes: dict[tuple[int, int], int] = {}
-    for path in images[:: max(1, len(images) // 50)]:
-        height, width = read_as_stored(root / path).shape[:2]
-        sizes[(width, height)] = sizes.get((width, height), 0) + 1
-    return sizes
-
-
 def _image_format(root: Path, images: list[Path]) -> dict:
     """`img_channels` and `value_range` that pictures other than 8-bit ones of one or three bands need; a guess from ten."""
     found = [read_as_stored(root / path) for path in images[:: max(1, len(images) // 10)]]
@@ -105,7 +96,12 @@ def make_config(root: Path, model: str, free: int | None) -> str:
         )
     choice, classes = MODELS[model], read_classes(root / FILE_NAME)
     train, val = _listed(root / "train.txt"), _listed(root / "val.txt")
-    crop = suggest_crop(_sizes(root, train))
+    # (width, height) -> number of images, of at most 50.
+    sizes: dict[tuple[int, int], int] = {}
+    for path in train[:: max(1, len(train) // 50)]:
+        height, width = read_as_stored(root / path).shape[:2]
+        sizes[(width, height)] = sizes.get((width, height), 0) + 1
+    crop = suggest_crop(sizes)
     batch = choose_batch(free, crop, choice.bytes_per_pixel, len(train))
     iters = max(1000, min(40_000, 100 * len(train) // batch // 500 * 500))
     # Class names stay in one place, classes.txt; the configuration finds it beside the lists.

@@ -92,17 +92,14 @@ class ObjectParts:
         self.test_config = self.test_config_while_training = dict(test_config or {})
         self.files: list[Path] = []
         self.model_cfg: dict = {}
-        self.dic = self._description()
-
-    def _description(self) -> dict:
-        """Names of the objects, which a checkpoint keeps in place of a configuration."""
+        # Names of the objects: a checkpoint keeps them in place of a configuration.
         found = {"iters": self.iters, "batch_size": self.batch_size, "model": {"type": type(self._model).__name__}}
         for section, dataset in zip(("train_dataset", "val_dataset"), self._datasets, strict=True):
             if dataset is not None:
                 found[section] = {"type": type(dataset).__name__, "num_classes": getattr(dataset, "num_classes", None)}
         found["optimizer"] = {"type": type(self._optimizer).__name__}
         names = [{"type": type(loss).__name__} for loss in self._losses.losses]
-        return found | {"loss": {"types": names, "coef": list(self._losses.coef)}, "test_config": self.test_config}
+        self.dic = found | {"loss": {"types": names, "coef": list(self._losses.coef)}, "test_config": self.test_config}
 
     def dump(self) -> str:
         """The description as YAML."""

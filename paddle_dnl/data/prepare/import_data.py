@@ -262,7 +262,11 @@ def import_data(source: str | Path, to: str | Path, options: ImportOptions) -> I
     }
     fresh = _require_own_folder(root, settings)
     if fresh:
-        _require_space(root, plan.samples)
+        place = next(path for path in (root, *root.resolve().parents) if path.exists())
+        needed = sum(sample.image.stat().st_size for sample in plan.samples if sample.image.is_file())
+        free = shutil.disk_usage(place).free
+        if needed > free:
+            raise DataError(f"--to {root}: {needed / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB are free")
     root.mkdir(parents=True, exist_ok=True)
     logger.info(
         "\n".join(
@@ -304,12 +308,3 @@ def _require_names(plan: Plan) -> None:
         other = seen.setdefault(sample.name, sample)
         if other is not sample:
             raise DataError(f"{other.source} and {sample.source} would both become {sample.name}; rename one")
-
-
-def _require_space(root: Path, samples: list[Sample]) -> None:
-    """Raises DataError when the disk has less room than the pictures take."""
-    place = next(path for path in (root, *root.resolve().parents) if path.exists())
-    needed = sum(sample.image.stat().st_size for sample in samples if sample.image.is_file())
-    free = shutil.disk_usage(place).free
-    if needed > free:
-        raise DataError(f"--to {root}: {needed / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB are free")

@@ -93,25 +93,6 @@ def _save_graph(model, output_op: str, shape: list, folder: Path) -> DeployConfi
     return DeployConfig(folder, graph, "model.pdiparams", [], shape, output_op, dtype)
 
 
-def _for_shape(error: ExportError, shape: list[int], name: str) -> ExportError:
-    """The error, for free sizes as one that a fixed size may mend."""
-    return FreeSizeError(f"{name} has no graph for every size: {error}") if -1 in shape else error
-
-
-def _refuse_difference(found: dict[str, Comparison], name: str, tolerance: float, work: Path, save_dir) -> None:
-    if not found["paddle"].ok and is_full(work):  # Paddle cuts off its files without a word
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(save_dir))
-    for what, engine, allowed in (
-        ("the static graph", "paddle", tolerance),
-        ("the ONNX graph", "onnxruntime", onnx_export.TOLERANCE),
-    ):
-        if engine in found and not found[engine].ok:
-            raise ExportError(
-                f"{what} of {name} does not compute what the model computes: {found[engine].describe()} "
-                f"(allowed are {allowed:g} and 0.01 %); nothing was written"
-            )
-
-
 def export_model(
     model: paddle.nn.Layer,
     save_dir: str | Path,
@@ -171,11 +152,23 @@ def export_model(
             try:
                 files, plain = _graphs(model, output_op, shape, work)
                 found = verify(model, files, plain, references, work, tolerance, allow_random, with_onnx)
-                _refuse_difference(found, type(model).__name__, tolerance, work, save_dir)
+                if not found["paddle"].ok and is_full(work):  # Paddle cuts off its files without a word
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(save_dir))
+                for what, engine, allowed in (
+                    ("the static graph", "paddle", tolerance),
+                    ("the ONNX graph", "onnxruntime", onnx_export.TOLERANCE),
+                ):
+                    if engine in found and not found[engine].ok:
+                        raise ExportError(
+                            f"{what} of {type(model).__name__} does not compute what the model computes: "
+                            f"{found[engine].describe()} (allowed are {allowed:g} and 0.01 %); nothing was written"
+                        )
             except RandomModelError:
                 raise
             except ExportError as error:
-                raise _for_shape(error, shape, type(model).__name__) from error
+                if -1 in shape:  # a fixed size may mend it
+                    raise FreeSizeError(f"{type(model).__name__} has no graph for every size: {error}") from error
+                raise
             files.transforms, files.components, files.classes = transforms, components, class_info
             files.ignore_index, files.label_map, files.value_range = *label_rule, image_format.value_range
             files.verified = {

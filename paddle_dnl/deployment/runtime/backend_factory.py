@@ -18,7 +18,17 @@ def _make(name: str, files: DeployConfig, options: EngineOptions):
         if options.streams:
             raise UsageError("streams are the engine openvino's; the engine paddle has none")
         if options.device == "cpu":
-            _require_possible_on_cpu(files, options)
+            if options.precision == "int8":
+                raise UsageError(
+                    "int8 on a CPU is run by the engines onnxruntime and openvino; use one of them, or auto"
+                )
+            if options.precision != "fp32":
+                raise UsageError(
+                    f"{options.precision} on a CPU is run by the engine openvino; use --engine openvino or auto"
+                )
+            obstacle = mkldnn_obstacle(files) if options.enable_mkldnn else None
+            if obstacle:
+                raise UsageError(f"--enable_mkldnn: not verified for {files.folder} ({obstacle}); run without it")
         files.check_files(files.model, files.params)
         return PaddleEngine(files, options)
     kinds = {kind.name: kind for kind in (OnnxEngine, OpenvinoEngine)}
@@ -32,17 +42,6 @@ def _make(name: str, files: DeployConfig, options: EngineOptions):
     if file:
         files.check_files(file)
     return kinds[name](files, options)
-
-
-def _require_possible_on_cpu(files: DeployConfig, options: EngineOptions) -> None:
-    """Refuses int8 in Paddle Inference and oneDNN that was not verified."""
-    if options.precision == "int8":
-        raise UsageError("int8 on a CPU is run by the engines onnxruntime and openvino; use one of them, or auto")
-    if options.precision != "fp32":
-        raise UsageError(f"{options.precision} on a CPU is run by the engine openvino; use --engine openvino or auto")
-    obstacle = mkldnn_obstacle(files) if options.enable_mkldnn else None
-    if obstacle:
-        raise UsageError(f"--enable_mkldnn: not verified for {files.folder} ({obstacle}); run without it")
 
 
 def resolve_engine(name: str, files: DeployConfig, options: EngineOptions) -> tuple[str, EngineOptions]:

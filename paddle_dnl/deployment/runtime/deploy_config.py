@@ -227,16 +227,6 @@ def _mapping(section: dict, key: str, kind: type, path: Path) -> dict:
     return value
 
 
-def _label_rule(section: dict, path: Path) -> tuple[int, list[int] | None]:
-    """`ignore_index` and `label_map`."""
-    ignored, table = section.get("ignore_index", 255), section.get("label_map")
-    if type(ignored) is not int:
-        raise ConfigError(f"{path}: Deploy.ignore_index: expected a whole number, got {ignored!r}")
-    if table is not None and (not isinstance(table, list) or not all(type(value) is int for value in table)):
-        raise ConfigError(f"{path}: Deploy.label_map: expected a list of whole numbers, got {reprlib.repr(table)}")
-    return ignored, table
-
-
 def _value_range(section: dict, path: Path) -> tuple[float, float] | None:
     """`Deploy.value_range`, with the file in its errors."""
     try:
@@ -277,7 +267,11 @@ def read_deploy_config(path: str | Path) -> DeployConfig:
     if output_op not in OUTPUT_OPS:
         raise ConfigError(f"{path}: Deploy.output_op: must be one of {', '.join(OUTPUT_OPS)}; got {output_op!r}")
     names = {key: _inside(folder, section[key], key, path) for key in ("model", "params")}
-    ignore_index, label_map = _label_rule(section, path)
+    ignore_index, label_map = section.get("ignore_index", 255), section.get("label_map")
+    if type(ignore_index) is not int:
+        raise ConfigError(f"{path}: Deploy.ignore_index: expected a whole number, got {ignore_index!r}")
+    if label_map is not None and (not isinstance(label_map, list) or not all(type(v) is int for v in label_map)):
+        raise ConfigError(f"{path}: Deploy.label_map: expected a list of whole numbers, got {reprlib.repr(label_map)}")
     onnx_name = section.get("onnx") or (ONNX_NAME if (folder / ONNX_NAME).is_file() else None)
     return DeployConfig(
         folder=folder,

@@ -61,7 +61,15 @@ class Hub(threading.Thread):
                 beat = now
                 self._tell_all({"beat": 1})
             if self.verdict is None:
-                self._watch(now)
+                for rank, member in self.members.items():
+                    if not member["done"] and now - member["heard"] > LOST_SECONDS:
+                        self._end({**report(rank, ""), "how": silence(now - member["heard"])})
+                if self.decide_at is not None and now > self.decide_at:
+                    known = {rank: member for rank, member in self.members.items() if not member["done"]}
+                    found = cause(self.ends, known, now)
+                    member = self.members.get(found["rank"], {"host": "?", "pid": 0})
+                    self.verdict = {**found, "host": member["host"], "pid": member["pid"]}
+                    self._tell_all({"verdict": self.verdict})
 
     def _accept(self) -> None:
         with contextlib.suppress(OSError):
@@ -106,17 +114,6 @@ class Hub(threading.Thread):
         self.ends.append(end)
         if self.decide_at is None:
             self.decide_at = time.monotonic() + SETTLE_SECONDS
-
-    def _watch(self, now: float) -> None:
-        for rank, member in self.members.items():
-            if not member["done"] and now - member["heard"] > LOST_SECONDS:
-                self._end({**report(rank, ""), "how": silence(now - member["heard"])})
-        if self.decide_at is not None and now > self.decide_at:
-            known = {rank: member for rank, member in self.members.items() if not member["done"]}
-            found = cause(self.ends, known, now)
-            member = self.members.get(found["rank"], {"host": "?", "pid": 0})
-            self.verdict = {**found, "host": member["host"], "pid": member["pid"]}
-            self._tell_all({"verdict": self.verdict})
 
     def _tell_all(self, message: dict) -> None:
         for member in self.members.values():

@@ -75,7 +75,13 @@ class Watchdog:
                 send(self.hub, {"done": True, "state": "done"})
                 return True
             if self.hub_lines in ready:
-                self._from_hub()
+                for line in self.hub_lines.read():
+                    self.heard = time.monotonic()
+                    message = json.loads(line) if line is not None else {}
+                    self.hub_said_bye = self.hub_said_bye or "bye" in message
+                    self.verdict = message.get("verdict", self.verdict)
+                    if line is None and not self.hub_said_bye and self.deadline is None:
+                        self.deadline = self.heard + SETTLE_SECONDS
             now = time.monotonic()
             if now - beat > BEAT_SECONDS:
                 beat = now
@@ -103,15 +109,6 @@ class Watchdog:
         self.end = self.end or end
         there = send(self.hub, {"end": end}) and not self.hub_lines.ended
         self.deadline = self.deadline or time.monotonic() + (4 if there else 1) * SETTLE_SECONDS
-
-    def _from_hub(self) -> None:
-        for line in self.hub_lines.read():
-            self.heard = time.monotonic()
-            message = json.loads(line) if line is not None else {}
-            self.hub_said_bye = self.hub_said_bye or "bye" in message
-            self.verdict = message.get("verdict", self.verdict)
-            if line is None and not self.hub_said_bye and self.deadline is None:
-                self.deadline = self.heard + SETTLE_SECONDS
 
     def _without_hub(self, now: float) -> None:
         """A verdict from what is known here, when the hub is lost."""
