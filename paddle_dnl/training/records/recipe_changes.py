@@ -79,7 +79,8 @@ def review(folder: Path, config: dict, allowed: bool) -> bool:
     lines = [f"  {key}: {old!r} -> {new!r}" for key, (old, new) in found.items()]
     more = [f"  ... and {len(lines) - _SHOWN} more"] if len(lines) > _SHOWN else []
     logger.warning("\n".join([f"resuming with another configuration than {path}:", *lines[:_SHOWN], *more]))
-    has_other_schedule = "iters" in found or any(key.startswith("lr_scheduler.") for key in found)
+    changed = "iters" in found or any(key.startswith("lr_scheduler.") for key in found)
+    has_other_schedule = changed and "lr_scheduler" in config  # a program's own optimizer keeps its schedule
     if has_other_schedule:
         logger.warning(
             f"the learning rate goes on as the new schedule has it at this iteration, over {config['iters']} iterations"
