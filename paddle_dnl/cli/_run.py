@@ -17,7 +17,7 @@ def run(module: str, argv: list[str] | None = None) -> None:
     """Imports `module`, runs its `main(argv)` and ends the process with the right status.
 
     Under `paddle.distributed.launch` the module's `UNDER_LAUNCH` says what a rank does: `group`, all work together and end
-    together; `share`, each does its share of the pictures (`data/pending_images.py`); without it rank 0 does all and the
+    together; `share`, each does its share of the pictures (`data/images/pending_images.py`); without it rank 0 does all and the
     others end at once.
 
     0 is success, 2 wrong use of the command line, 1 any other failure; a failure that the user can act on is one line on

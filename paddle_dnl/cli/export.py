@@ -87,8 +87,8 @@ def main(argv=None) -> int:
     _arguments.select_device("cpu")
     config = _arguments.make_config(args)
     from paddle_dnl.data.classes import classes_of_config
-    from paddle_dnl.data.image_files import find_pairs
-    from paddle_dnl.data.image_format import ImageFormat
+    from paddle_dnl.data.images.image_files import find_pairs
+    from paddle_dnl.data.images.image_format import ImageFormat
     from paddle_dnl.data.label_rule import label_rule
     from paddle_dnl.deployment.export.exporter import export_model
     from paddle_dnl.deployment.export.image_check import MAX_IMAGES, spread

@@ -153,8 +153,8 @@ def _make_job(args: argparse.Namespace, files, inputs: list):
     from dataclasses import replace
 
     from paddle_dnl.data.classes import bit_palette
-    from paddle_dnl.data.pending_images import Shard
-    from paddle_dnl.data.video_files import is_video
+    from paddle_dnl.data.images.pending_images import Shard
+    from paddle_dnl.data.images.video_files import is_video
     from paddle_dnl.deployment.runtime.outputs import PictureJob, VideoJob
 
     folder = Path(args.save_dir)
@@ -232,7 +232,7 @@ def main(argv=None) -> int:
     import warnings
 
     from paddle_dnl import user_code
-    from paddle_dnl.data.video_files import is_video
+    from paddle_dnl.data.images.video_files import is_video
     from paddle_dnl.deployment.runtime.deploy_config import read_deploy_config
     from paddle_dnl.files.outputs import check_outputs
     from paddle_dnl.log import logger

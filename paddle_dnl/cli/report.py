@@ -58,7 +58,7 @@ def _source(args: argparse.Namespace, config, dataset):
 
 def _draw_row(dataset, index: int, predicted, colors, path: Path) -> None:
     """image | truth | prediction, side by side, as a PNG."""
-    from paddle_dnl.data.image_format import ImageFormat
+    from paddle_dnl.data.images.image_format import ImageFormat
     from paddle_dnl.data.overlay import colorize, displayed, save_image
     from paddle_dnl.evaluation.image_scores import true_label
 

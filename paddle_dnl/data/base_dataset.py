@@ -4,8 +4,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from paddle_dnl.data.image_format import ImageFormat
-from paddle_dnl.data.reading import exceeds_byte, read_label
+from paddle_dnl.data.images.image_format import ImageFormat
+from paddle_dnl.data.images.reading import exceeds_byte, read_label
 from paddle_dnl.data.transforms import Compose, binary_edges
 from paddle_dnl.errors import DataError
 
@@ -26,7 +26,7 @@ class SegmentationDataset(paddle.io.Dataset):
         num_classes: labels are in [0, num_classes) or `ignore_index`.
         ignore_index: label that does not count.
         img_channels: bands of the images.
-        value_range: stored numbers that become 0 and 255, see `paddle_dnl.data.bands.scale`.
+        value_range: stored numbers that become 0 and 255, see `paddle_dnl.data.images.bands.scale`.
         edge: add a mask of class boundaries in training.
 
     Attributes:

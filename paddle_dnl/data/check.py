@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from paddle_dnl.data.base_dataset import SegmentationDataset, label_problem, size_text
+from paddle_dnl.data.images.reading import read_bytes, read_label, require_whole
 from paddle_dnl.data.processes import map_in_processes
-from paddle_dnl.data.reading import read_bytes, read_label, require_whole
 from paddle_dnl.data.statistics import DatasetStatistics, SampleCounts
 from paddle_dnl.errors import DataError
 from paddle_dnl.files.atomic import write_text

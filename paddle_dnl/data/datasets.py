@@ -12,8 +12,8 @@ from pathlib import Path
 from paddle_dnl.data import pascal  # noqa: F401  registers PascalVOC and PascalContext
 from paddle_dnl.data.base_dataset import SegmentationDataset, require_folder, require_mode
 from paddle_dnl.data.classes import named_classes
-from paddle_dnl.data.image_files import in_any_case, walk_files
-from paddle_dnl.data.reading import exceeds_byte
+from paddle_dnl.data.images.image_files import in_any_case, walk_files
+from paddle_dnl.data.images.reading import exceeds_byte
 from paddle_dnl.errors import DataError
 from paddle_dnl.log import logger
 from paddle_dnl.registry import DATASETS
@@ -118,7 +118,7 @@ class Dataset(SegmentationDataset):
         class_names: one per class; by default those of a `classes.txt` beside the list or in `dataset_root`.
         class_colors: [red, green, blue] of each name.
         value_range: [lo, hi], the stored numbers that become 0 and 255; needed for floats, and for 12 bits in 16. Nothing is
-            clipped. See `paddle_dnl.data.bands.scale`.
+            clipped. See `paddle_dnl.data.images.bands.scale`.
     """
 
     def __init__(

@@ -7,7 +7,7 @@ is there, 0 where it is not, `ignore_index` where nobody knows.
 
 from paddle_dnl.data.base_dataset import size_text
 from paddle_dnl.data.datasets import Dataset
-from paddle_dnl.data.reading import read_bytes, read_label, require_whole
+from paddle_dnl.data.images.reading import read_bytes, read_label, require_whole
 from paddle_dnl.data.statistics import SampleCounts
 from paddle_dnl.data.transforms.multilabel import AddMultiLabelAuxiliaryCategory
 from paddle_dnl.errors import DataError

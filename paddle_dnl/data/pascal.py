@@ -4,8 +4,8 @@
 from pathlib import Path
 
 from paddle_dnl.data.base_dataset import SegmentationDataset, require_folder, require_mode
-from paddle_dnl.data.image_files import in_any_case
-from paddle_dnl.data.reading import exceeds_byte
+from paddle_dnl.data.images.image_files import in_any_case
+from paddle_dnl.data.images.reading import exceeds_byte
 from paddle_dnl.errors import DataError
 from paddle_dnl.registry import DATASETS
 

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from paddle_dnl.data.image_files import walk_files
-from paddle_dnl.data.reading import read_label
+from paddle_dnl.data.images.image_files import walk_files
+from paddle_dnl.data.images.reading import read_label
 from paddle_dnl.errors import DataError
 from paddle_dnl.evaluation.inference import infer_scores
 from paddle_dnl.evaluation.metrics import Metrics, confusion_matrix

@@ -8,8 +8,8 @@ import signal
 import sys
 import threading
 
-from paddle_dnl.data.image_format import ImageFormat
-from paddle_dnl.data.untrusted import TooLarge, UnknownFormat
+from paddle_dnl.data.images.image_format import ImageFormat
+from paddle_dnl.data.images.untrusted import TooLarge, UnknownFormat
 from paddle_dnl.errors import PaddleDnlError
 from paddle_dnl.log import logger
 from paddle_dnl.startup import child_processes
@@ -36,7 +36,7 @@ class DecodePool:
         workers: processes; `decode` blocks while all are busy.
         seconds: time limit of one picture.
         image_format: number of bands and scale.
-        max_pixels: see `paddle_dnl.data.untrusted.require_bounded`.
+        max_pixels: see `paddle_dnl.data.images.untrusted.require_bounded`.
     """
 
     def __init__(self, workers: int, seconds: float, image_format: ImageFormat, max_pixels: int):

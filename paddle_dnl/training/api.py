@@ -9,8 +9,8 @@ from paddle_dnl import registry
 from paddle_dnl.config import Config
 from paddle_dnl.data.check import check_dataset
 from paddle_dnl.data.classes import bit_palette
-from paddle_dnl.data.image_files import find_images
-from paddle_dnl.data.image_format import ImageFormat
+from paddle_dnl.data.images.image_files import find_images
+from paddle_dnl.data.images.image_format import ImageFormat
 from paddle_dnl.data.overlay import Colors
 from paddle_dnl.data.transforms import Compose
 from paddle_dnl.errors import DataError, UsageError

@@ -5,10 +5,10 @@ import os
 
 from paddle_dnl.data.check import check_dataset
 from paddle_dnl.data.datasets import ADE20K, Cityscapes, Dataset, read_list
-from paddle_dnl.data.image_files import find_images
+from paddle_dnl.data.images.image_files import find_images
+from paddle_dnl.data.images.reading import read_image, read_label
 from paddle_dnl.data.pascal import PascalContext, PascalContext59, PascalVOC
 from paddle_dnl.data.prepare.file_lists import split_folders, write_lists
-from paddle_dnl.data.reading import read_image, read_label
 from paddle_dnl.errors import DataError
 
 import cv2

@@ -46,7 +46,7 @@ def main(argv=None) -> int:
     args = parse_args(argv)
     from dataclasses import asdict, replace
 
-    from paddle_dnl.data.image_files import find_pairs
+    from paddle_dnl.data.images.image_files import find_pairs
     from paddle_dnl.deployment.export import install, int8
     from paddle_dnl.deployment.export.image_check import ImageScore, ScoredImages, score_in_process, spread
     from paddle_dnl.deployment.runtime.backends import EngineOptions, OnnxEngine, default_threads

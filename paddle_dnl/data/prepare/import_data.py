@@ -18,12 +18,12 @@ from functools import partial
 from pathlib import Path
 
 from paddle_dnl.data.classes import BACKGROUND_COLOR, ClassInfo, classes_text, named_classes
+from paddle_dnl.data.images.reading import read_as_stored
 from paddle_dnl.data.overlay import encode_label_png
 from paddle_dnl.data.prepare import annotations
 from paddle_dnl.data.prepare.annotations import Sample
 from paddle_dnl.data.prepare.formats import coco, cvat, labelme, masks
 from paddle_dnl.data.prepare.label_files import is_done
-from paddle_dnl.data.reading import read_as_stored
 from paddle_dnl.errors import DataError, UsageError
 from paddle_dnl.files.atomic import write_bytes
 from paddle_dnl.log import logger, progress

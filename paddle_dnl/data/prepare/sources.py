@@ -6,7 +6,7 @@ from pathlib import Path
 from paddle_dnl import registry
 from paddle_dnl.data.classes import FILE_NAME, ClassInfo, class_info, read_classes
 from paddle_dnl.data.datasets import Dataset
-from paddle_dnl.data.reading import read_label
+from paddle_dnl.data.images.reading import read_label
 from paddle_dnl.errors import UsageError
 
 import numpy as np

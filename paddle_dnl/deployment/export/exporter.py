@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from paddle_dnl.data.classes import ClassInfo
-from paddle_dnl.data.image_format import ImageFormat
+from paddle_dnl.data.images.image_format import ImageFormat
 from paddle_dnl.deployment.export import fastdeploy, onnx_export
 from paddle_dnl.deployment.export.check import Comparison
 from paddle_dnl.deployment.export.image_check import verify_on_images

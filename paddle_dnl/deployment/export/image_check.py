@@ -4,7 +4,7 @@
 import zlib
 from dataclasses import asdict, dataclass
 
-from paddle_dnl.data.reading import read_label
+from paddle_dnl.data.images.reading import read_label
 from paddle_dnl.deployment.export.check import Comparison
 from paddle_dnl.deployment.export.trial import LIMIT_SECONDS
 from paddle_dnl.deployment.runtime.backend_process import EngineProcess

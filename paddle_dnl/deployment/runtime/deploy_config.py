@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 
 from paddle_dnl.config.reading import read_yaml_mapping, to_yaml
 from paddle_dnl.data.classes import ClassInfo
-from paddle_dnl.data.image_format import ImageFormat, require_value_range
+from paddle_dnl.data.images.image_format import ImageFormat, require_value_range
 from paddle_dnl.data.transforms.sample import MAX_PIXELS
 from paddle_dnl.errors import ConfigError, DataError, ExportError
 from paddle_dnl.files.atomic import write_text

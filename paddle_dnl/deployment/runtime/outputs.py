@@ -5,12 +5,12 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 
-from paddle_dnl.data.image_files import EXTENSIONS, iter_images
+from paddle_dnl.data.images.image_files import EXTENSIONS, iter_images
+from paddle_dnl.data.images.pending_images import PendingImages
+from paddle_dnl.data.images.video_files import Video
+from paddle_dnl.data.images.video_writer import VideoWriter
 from paddle_dnl.data.overlay import overlay, save_image, save_label_png
-from paddle_dnl.data.pending_images import PendingImages
 from paddle_dnl.data.probability_files import probability_file
-from paddle_dnl.data.video_files import Video
-from paddle_dnl.data.video_writer import VideoWriter
 from paddle_dnl.deployment.runtime.pipeline import Picture, read_ahead
 from paddle_dnl.errors import DataError, UsageError
 from paddle_dnl.files.atomic import write_bytes

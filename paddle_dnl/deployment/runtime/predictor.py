@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from paddle_dnl import registry
-from paddle_dnl.data.image_format import require_value_range
+from paddle_dnl.data.images.image_format import require_value_range
 from paddle_dnl.data.overlay import as_label
 from paddle_dnl.data.tiling import TileGrid
 from paddle_dnl.data.transforms import Compose
@@ -100,7 +100,7 @@ class Predictor:
         self._engine = make_engine(engine, self.files, EngineOptions(**options)) if isinstance(engine, str) else engine
 
     def read(self, path: str | Path) -> np.ndarray:
-        """A picture file as the array that `prepare` takes, see `paddle_dnl.data.image_format.ImageFormat.read`.
+        """A picture file as the array that `prepare` takes, see `paddle_dnl.data.images.image_format.ImageFormat.read`.
 
         Raises:
             DataError: missing, empty, damaged, cut off, no picture, or larger than `max_pixels`.

@@ -5,7 +5,7 @@ import json
 from functools import partial
 from pathlib import Path
 
-from paddle_dnl.data.image_files import walk_files
+from paddle_dnl.data.images.image_files import walk_files
 from paddle_dnl.data.prepare.annotations import Sample, Shape, ring
 from paddle_dnl.errors import DataError
 from paddle_dnl.optional import not_installed

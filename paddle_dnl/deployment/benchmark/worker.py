@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """One engine at one setting, alone in its process; prints a JSON line.
 
-Called as `python -m paddle_dnl.deployment.runtime.benchmark_worker SETTING`.
+Called as `python -m paddle_dnl.deployment.benchmark.worker SETTING`.
 
 SETTING is JSON with `folder`, `engine`, `threads`, `shape`, `warmup`, `repeats`, and what `EngineOptions` calls `precision`
 and `enable_mkldnn`. The program that calls it sets OMP_NUM_THREADS.

@@ -101,7 +101,7 @@ def measure(files: DeployConfig, name: str, threads: int, shape: list[int], warm
     root = str(Path(__file__).resolve().parents[3])
     environment = dict(os.environ, OMP_NUM_THREADS=str(threads))
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
-    command = [sys.executable, "-m", "paddle_dnl.deployment.runtime.benchmark_worker", json.dumps(setting)]
+    command = [sys.executable, "-m", "paddle_dnl.deployment.benchmark.worker", json.dumps(setting)]
     load = load_average()
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     lines = [line for line in done.stdout.splitlines() if line.startswith("{")]

@@ -7,9 +7,9 @@ import os
 import stat
 from pathlib import Path
 
-from paddle_dnl.data import bands
-from paddle_dnl.data.bands import is_npy, is_tiff, read_array, say_sixteen_bits, scale
-from paddle_dnl.data.untrusted import require_bounded
+from paddle_dnl.data.images import bands
+from paddle_dnl.data.images.bands import is_npy, is_tiff, read_array, say_sixteen_bits, scale
+from paddle_dnl.data.images.untrusted import require_bounded
 from paddle_dnl.errors import DataError
 
 import cv2
@@ -65,8 +65,8 @@ def read_image(
     Args:
         path: the file.
         channels: 3, 1, or another number of bands, of a .npy file, TIFF or PNG.
-        value_range: stored numbers that become 0 and 255; the image is then float32, see `paddle_dnl.data.bands.scale`.
-        max_pixels: for pictures of strangers: only the formats and structures that `paddle_dnl.data.untrusted` allows, and
+        value_range: stored numbers that become 0 and 255; the image is then float32, see `paddle_dnl.data.images.bands.scale`.
+        max_pixels: for pictures of strangers: only the formats and structures that `paddle_dnl.data.images.untrusted` allows, and
             no larger ones; checked before decoding.
         whole: refuse JPEGs that are cut off, of which OpenCV makes a picture with a grey rest.
 
