@@ -9,11 +9,13 @@ import inspect
 import math
 import reprlib
 
-from paddle_dnl import optim, registry
+from paddle_dnl import registry
 from paddle_dnl.config import dataset_values, training_keys
 from paddle_dnl.config.choices import AVERAGES
 from paddle_dnl.errors import ConfigError
 from paddle_dnl.optim.groups import number
+from paddle_dnl.optim.optimizers import resolve
+from paddle_dnl.optim.schedules import schedule_class
 
 _REQUIRED = ("batch_size", "iters", "train_dataset", "optimizer", "lr_scheduler", "loss", "model")
 _OPTIONAL = (
@@ -90,7 +92,7 @@ def check_component(cfg, kind: str, where: str, owner=None) -> None:
     if not isinstance(cfg, dict) or not isinstance(cfg.get("type"), str):
         raise ConfigError(f"{where}: expected a mapping with a `type` key that names the {kind}, got {cfg!r}")
     if kind == "optimizer":
-        cls, arguments = optim.resolve(cfg, where)
+        cls, arguments = resolve(cfg, where)
     else:
         cls = registry.find(cfg["type"], kind, where, owner)
         arguments = {key: value for key, value in cfg.items() if key != "type"}
@@ -111,7 +113,7 @@ def check_component(cfg, kind: str, where: str, owner=None) -> None:
         check_component(inner, inner_kind, inner_where, cls)
 
 
-# Whose `pretrained` is read, by our own reader; see `paddle_dnl.models.build`.
+# Whose `pretrained` is read, by our own reader; see `paddle_dnl.models.start_weights`.
 _START_WEIGHTS = ("model", "model.backbone")
 
 
@@ -159,7 +161,7 @@ def _check_scheduler(cfg) -> None:
     where = "lr_scheduler"
     if not isinstance(cfg, dict) or "type" not in cfg:
         raise ConfigError(f"{where}: expected a mapping with a `type` key, got {cfg!r}")
-    parameters = inspect.signature(optim.schedule_class(cfg["type"])).parameters
+    parameters = inspect.signature(schedule_class(cfg["type"])).parameters
     known = [*parameters, "type", "warmup_iters", "warmup_start_lr"]
     for key, value in cfg.items():
         _refuse_unknown(key, known, where)
@@ -177,7 +179,7 @@ def _check_scheduler(cfg) -> None:
 
 def _check_optimizer(cfg: dict) -> None:
     """Values, by building the recipe; the model that it needs comes later."""
-    cls, arguments = optim.resolve(cfg)
+    cls, arguments = resolve(cfg)
     if arguments.get("weight_decay") is not None:
         cfg["weight_decay"] = arguments["weight_decay"] = number(arguments["weight_decay"], "optimizer.weight_decay")
     try:

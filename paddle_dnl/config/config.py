@@ -3,6 +3,7 @@
 
 import contextlib
 import copy
+import math
 from pathlib import Path
 
 from paddle_dnl import user_code
@@ -67,6 +68,7 @@ class Config:
         self.dic = copy.deepcopy(path) if isinstance(path, dict) else read_config(self.path, self.files)
         with self.named_in_errors():
             modernise(self.dic)
+        self._batch_in_file = [self.dic.get(key, 1) for key in ("batch_size", "grad_accum_iters")]
         options = list(opts or [])
         for key, value in (
             ("lr_scheduler.learning_rate", learning_rate),
@@ -112,6 +114,13 @@ class Config:
     def batch_size(self) -> int:
         """Samples per process and step."""
         return self.dic["batch_size"]
+
+    @property
+    def batch_in_file(self) -> int:
+        """Images per update of one process as the file has it, before overrides; as overridden where it has no number."""
+        if all(type(value) is int and value > 0 for value in self._batch_in_file):
+            return math.prod(self._batch_in_file)
+        return self.batch_size * self.dic.get("grad_accum_iters", 1)
 
     @property
     def iters(self) -> int:

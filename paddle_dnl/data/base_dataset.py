@@ -6,7 +6,8 @@ from pathlib import Path
 
 from paddle_dnl.data.images.image_format import ImageFormat
 from paddle_dnl.data.images.reading import exceeds_byte, read_label
-from paddle_dnl.data.transforms import Compose, binary_edges
+from paddle_dnl.data.transforms.compose import Compose
+from paddle_dnl.data.transforms.edges import binary_edges
 from paddle_dnl.errors import DataError
 
 import numpy as np

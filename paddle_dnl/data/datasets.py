@@ -9,7 +9,6 @@ import os
 import re
 from pathlib import Path
 
-from paddle_dnl.data import pascal  # noqa: F401  registers PascalVOC and PascalContext
 from paddle_dnl.data.base_dataset import SegmentationDataset, require_folder, require_mode
 from paddle_dnl.data.classes import named_classes
 from paddle_dnl.data.images.image_files import in_any_case, walk_files

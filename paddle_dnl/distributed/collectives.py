@@ -7,6 +7,7 @@ names the ranks which have not arrived.
 
 import json
 import os
+import pickle
 import platform
 import signal
 import socket
@@ -26,6 +27,7 @@ WAIT_VARIABLE = "PADDLE_DNL_WAIT_SECONDS"
 _WAIT_SECONDS = 1800.0
 _QUIET_SECONDS = 20.0  # for a launcher to end the ranks that have nothing to say; it looks every few seconds
 _CLOCK_SECONDS = 60.0  # by which the clocks of two machines may differ
+_CHUNK_BYTES = 64 << 20  # sent in one operation: Gloo gives each of them 30 seconds
 
 
 def rank() -> int:
@@ -261,3 +263,30 @@ def all_gather_object(value, what: str = "an exchange") -> list:
 def broadcast_object(value, what: str = "an exchange"):
     """Rank 0's value, on every process."""
     return all_gather_object(value, what)[0]
+
+
+def broadcast_arrays(value, what: str):
+    """Rank 0's value, which may hold large arrays, on every process; that of other ranks is not looked at.
+
+    Args:
+        value: anything that can be pickled; arrays in it are sent one after the other and never held twice.
+        what: is it about, for messages.
+    """
+    if world_size() == 1:
+        return value
+    buffers: list = []
+    if is_main():
+        frame = pickle.dumps(value, protocol=5, buffer_callback=lambda found: buffers.append(found.raw()))
+        broadcast_object((frame, [buffer.nbytes for buffer in buffers]), what)
+    else:
+        frame, sizes = broadcast_object(None, what)
+        buffers = [bytearray(size) for size in sizes]
+    for buffer in buffers:
+        flat = np.frombuffer(buffer, np.uint8)
+        for start in range(0, flat.size, _CHUNK_BYTES):
+            chunk = flat[start : start + _CHUNK_BYTES]
+            tensor = paddle.to_tensor(chunk)
+            dist.broadcast(tensor, src=0)
+            if not is_main():
+                chunk[:] = tensor.numpy()
+    return value if is_main() else pickle.loads(frame, buffers=buffers)

@@ -5,9 +5,8 @@ import math
 import re
 
 from paddle_dnl.compat.refusals import is_of_paddleseg
-from paddle_dnl.errors import ConfigError
+from paddle_dnl.errors import ConfigError, nearest
 from paddle_dnl.log import logger
-from paddle_dnl.registry import nearest
 
 import paddle
 

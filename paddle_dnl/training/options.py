@@ -27,6 +27,7 @@ class TrainOptions:
     profiler_options: str | None = None
     skip_bad_samples: bool = False
     allow_recipe_changes: bool = False
+    scale_lr: int | None = None  # see `batch_scaling.scale_rates`
     print_mem_info: bool = True
     loggers: tuple[str, ...] = ()
 

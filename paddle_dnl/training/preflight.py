@@ -15,7 +15,7 @@ from paddle_dnl.evaluation.evaluator import evaluate
 from paddle_dnl.evaluation.inference import evaluating
 from paddle_dnl.evaluation.transform_check import require_restorable, require_valid_labels
 from paddle_dnl.log import logger
-from paddle_dnl.models.build import require_start_weights
+from paddle_dnl.models.start_weights import require_start_weights
 from paddle_dnl.weights.downloads import resolve_pretrained
 
 import paddle

@@ -9,7 +9,8 @@ from paddle_dnl.config import Config
 from paddle_dnl.errors import CheckpointError, ConfigError, UsageError
 from paddle_dnl.log import logger
 from paddle_dnl.models.backbones.resnet import ResNet, ResNet18
-from paddle_dnl.models.build import build_model, load_start_weights, require_start_weights
+from paddle_dnl.models.build import build_model
+from paddle_dnl.models.start_weights import load_start_weights, require_start_weights
 from paddle_dnl.weights.convert import convert_with_report, recognise
 from paddle_dnl.weights.loading import write_safetensors
 

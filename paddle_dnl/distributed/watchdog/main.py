@@ -129,7 +129,9 @@ class Watchdog:
             return None
         who = f"rank {first['rank']} on {first['host']}" if first["rank"] != self.rank else "this process"
         number = f" ({'process ' if first['rank'] != self.rank else ''}{first['pid']})" if first["pid"] else ""
-        return f"{who}{number} {first['how']}. All ranks end; --resume_model auto goes on"
+        # What failed with a message is likely to fail again until somebody has mended it.
+        advice = "All ranks end" if first["text"] else "All ranks end; --resume_model auto goes on"
+        return f"{who}{number} {first['how']}. {advice}"
 
     def make_end(self) -> None:
         """Tells the process that all end, and ends it, gently first."""

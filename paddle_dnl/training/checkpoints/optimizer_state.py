@@ -7,7 +7,7 @@ from pathlib import Path
 
 from paddle_dnl.errors import CheckpointError
 from paddle_dnl.training.checkpoints.stored_values import require_schedule, require_slot
-from paddle_dnl.weights.loading import NAME_TABLE, read_params
+from paddle_dnl.weights.loading import NAME_TABLE
 
 import paddle
 from paddle.optimizer.lr import LambdaDecay, LRScheduler
@@ -101,11 +101,12 @@ def move_schedule(optimizer, iteration: int) -> None:
             optimizer._learning_rate.step()
 
 
-def restore_optimizer(path: Path, weights: Mapping, model, optimizer, *, is_named: bool) -> None:
-    """Reads a .pdopt and puts it into an optimizer.
+def restore_optimizer(path: Path, state: Mapping, weights: Mapping, model, optimizer, *, is_named: bool) -> None:
+    """Puts what was read from a .pdopt into an optimizer.
 
     Args:
-        path: of the state.
+        path: of the file, for messages.
+        state: as read from it.
         weights: as read from the .pdparams beside it, with its table of names.
         model: whose parameters the optimizer has.
         optimizer: receives the state.
@@ -114,7 +115,6 @@ def restore_optimizer(path: Path, weights: Mapping, model, optimizer, *, is_name
     Raises:
         CheckpointError: damaged, or of another model or optimizer.
     """
-    state = read_params(path)
     if not isinstance(state.get("master_weights", {}), Mapping):
         raise CheckpointError(f"{path}: master_weights is no mapping of names to weights; use another checkpoint")
     new_names = {key: tensor.name for key, tensor in model.state_dict().items()}
