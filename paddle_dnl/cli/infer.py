@@ -127,8 +127,8 @@ def _make_predictor(args: argparse.Namespace, is_long: bool):
 
     from paddle_dnl.deployment.runtime.backend_factory import resolve_engine
     from paddle_dnl.deployment.runtime.backend_process import EngineProcess
-    from paddle_dnl.deployment.runtime.backends import EngineOptions
     from paddle_dnl.deployment.runtime.deploy_config import read_deploy_config
+    from paddle_dnl.deployment.runtime.options import EngineOptions
     from paddle_dnl.deployment.runtime.predictor import Predictor
 
     limits = {"wrong_size": args.wrong_size, "max_pixels": args.max_pixels}

@@ -4,7 +4,7 @@
 import copy
 from collections.abc import Iterator, Sequence
 
-from paddle_dnl.data.transforms import ResizeToFit
+from paddle_dnl.data.transforms.resizing import ResizeToFit
 from paddle_dnl.distributed import collectives
 from paddle_dnl.errors import DataError, UsageError
 from paddle_dnl.evaluation.options import InferenceOptions

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from paddle_dnl import registry
-from paddle_dnl.config import Config
+from paddle_dnl.config.config import Config
 from paddle_dnl.data.check import check_dataset
 from paddle_dnl.data.classes import bit_palette
 from paddle_dnl.data.images.image_files import find_images
 from paddle_dnl.data.images.image_format import ImageFormat
-from paddle_dnl.data.transforms import Compose
+from paddle_dnl.data.transforms.compose import Compose
 from paddle_dnl.errors import DataError, UsageError
 from paddle_dnl.evaluation import evaluator
 from paddle_dnl.evaluation import predict as prediction

@@ -8,7 +8,8 @@ from paddle_dnl.config.reading import to_yaml
 from paddle_dnl.errors import UsageError
 from paddle_dnl.losses import Losses, build_losses
 from paddle_dnl.models.start_weights import without_start_weights
-from paddle_dnl.optim import build_lr_scheduler, build_optimizer
+from paddle_dnl.optim.optimizers import build_optimizer
+from paddle_dnl.optim.schedules import build_lr_scheduler
 from paddle_dnl.training import class_weighting, freezing, preflight
 
 import paddle

@@ -18,7 +18,7 @@ from paddle_dnl.distributed.signals import StopSignal
 from paddle_dnl.errors import NonFiniteError, UsageError
 from paddle_dnl.files.atomic import write_text
 from paddle_dnl.log import logger, progress
-from paddle_dnl.optim import build_optimizer
+from paddle_dnl.optim.optimizers import build_optimizer
 from paddle_dnl.training.loss_window import LossWindow
 from paddle_dnl.training.sampling import PositionedDataset
 from paddle_dnl.training.trainer import Trainer

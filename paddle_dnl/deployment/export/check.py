@@ -4,7 +4,7 @@
 from dataclasses import dataclass
 
 from paddle_dnl import registry
-from paddle_dnl.data.transforms import Compose
+from paddle_dnl.data.transforms.compose import Compose
 
 import cv2
 import numpy as np

@@ -13,9 +13,10 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from paddle_dnl.deployment.runtime.backends import EngineOptions, OnnxEngine, PaddleEngine
+from paddle_dnl.deployment.runtime.backends import OnnxEngine, PaddleEngine
 from paddle_dnl.deployment.runtime.deploy_config import DeployConfig
 from paddle_dnl.deployment.runtime.openvino_backend import OpenvinoEngine
+from paddle_dnl.deployment.runtime.options import EngineOptions
 from paddle_dnl.errors import PaddleDnlError
 from paddle_dnl.log import logger
 from paddle_dnl.startup import child_processes, configure_process

@@ -8,9 +8,9 @@ from paddle_dnl.deployment.export.check import MAX_DISAGREEMENT, Comparison, che
 from paddle_dnl.deployment.export.randomness import differing_layer
 from paddle_dnl.deployment.export.shapes import Reference
 from paddle_dnl.deployment.export.trial import Trial
-from paddle_dnl.deployment.runtime.backends import EngineOptions
 from paddle_dnl.deployment.runtime.deploy_config import DeployConfig
 from paddle_dnl.deployment.runtime.openvino_backend import openvino_version
+from paddle_dnl.deployment.runtime.options import EngineOptions
 from paddle_dnl.errors import ExportError
 from paddle_dnl.log import logger
 

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """An engine by its name, after its files were checked; `auto` is the fastest verified one."""
 
-from paddle_dnl.deployment.runtime.backends import EngineOptions, OnnxEngine, PaddleEngine, onnx_file
+from paddle_dnl.deployment.runtime.backends import OnnxEngine, PaddleEngine
 from paddle_dnl.deployment.runtime.deploy_config import DeployConfig
 from paddle_dnl.deployment.runtime.openvino_backend import OpenvinoEngine
+from paddle_dnl.deployment.runtime.options import EngineOptions
 from paddle_dnl.deployment.runtime.selection import choose
 from paddle_dnl.deployment.runtime.verified import mkldnn_obstacle
 from paddle_dnl.errors import UsageError
@@ -38,7 +39,7 @@ def _make(name: str, files: DeployConfig, options: EngineOptions):
         raise UsageError(f"engine {name} runs on cpu only here; use --device cpu, or the engine paddle")
     if options.streams and name != OpenvinoEngine.name:
         raise UsageError(f"streams are the engine openvino's; the engine {name} has none")
-    file = onnx_file(files, options)
+    file = files.onnx_of(options.precision)
     if file:
         files.check_files(file)
     return kinds[name](files, options)

@@ -96,6 +96,24 @@ class DeployConfig:
         batch = self.input_shape[0] if self.input_shape else None
         return batch if isinstance(batch, int) and batch > 0 else None
 
+    def onnx_of(self, precision: str) -> str | None:
+        """The name of the ONNX file for a precision; None where the folder has none."""
+        return self.onnx_int8 if precision == "int8" else self.onnx
+
+    def require_onnx(self, precision: str, engine: str) -> Path:
+        """The ONNX file for a precision.
+
+        Raises:
+            ExportError: the folder has none.
+        """
+        name = self.onnx_of(precision)
+        if precision == "int8" and not name:
+            raise ExportError(f"{self.folder}: has no int8 model; make one with tools/quantize.py")
+        path = self.folder / (name or ONNX_NAME)
+        if not path.is_file():
+            raise ExportError(f"{path}: missing; the engine {engine} needs it (export.py --format onnx makes it)")
+        return path
+
     def hash_files(self) -> None:
         """Records what graph and weights look like now."""
         names = filter(None, (self.model, self.params, self.onnx, self.onnx_int8))

@@ -9,9 +9,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from paddle_dnl.deployment.runtime.backends import EngineOptions, OnnxEngine, PaddleEngine, default_threads
+from paddle_dnl.deployment.runtime.backends import OnnxEngine, PaddleEngine
 from paddle_dnl.deployment.runtime.deploy_config import DeployConfig
 from paddle_dnl.deployment.runtime.openvino_backend import OpenvinoEngine, has_bf16, openvino_version
+from paddle_dnl.deployment.runtime.options import EngineOptions, default_threads
 from paddle_dnl.deployment.runtime.verified import mkldnn_obstacle, paddle_version
 from paddle_dnl.errors import UsageError
 from paddle_dnl.files.atomic import write_text

@@ -10,8 +10,8 @@ from paddle_dnl.deployment.export.randomness import differing_layer
 from paddle_dnl.deployment.export.shapes import FreeSizeError
 from paddle_dnl.deployment.export.verify import RandomModelError
 from paddle_dnl.deployment.runtime.backend_factory import make_engine
-from paddle_dnl.deployment.runtime.backends import EngineOptions
 from paddle_dnl.deployment.runtime.deploy_config import read_deploy_config
+from paddle_dnl.deployment.runtime.options import EngineOptions
 from paddle_dnl.deployment.runtime.predictor import Predictor
 from paddle_dnl.errors import ExportError, UsageError
 from paddle_dnl.registry import MODELS
