@@ -6,6 +6,7 @@ from pathlib import Path
 
 from paddle_dnl.config.config import to_yaml
 from paddle_dnl.data.classes import FILE_NAME, read_classes
+from paddle_dnl.data.images.list_files import lines, names_of
 from paddle_dnl.data.images.reading import read_as_stored
 from paddle_dnl.data.prepare.describe import suggest_crop
 from paddle_dnl.errors import UsageError
@@ -73,7 +74,7 @@ def _image_format(root: Path, images: list[Path]) -> dict:
 def _listed(path: Path) -> list[Path]:
     if not path.is_file():
         raise UsageError(f"{path}: no such list; `paddle-dnl data split {path.parent}` writes it")
-    return [Path(line.split("\t")[0]) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    return [Path(names_of(line, path.parent, "\t", labelled=False)[0]) for _, line in lines(path)]
 
 
 def make_config(root: Path, model: str, free: int | None) -> str:

@@ -4,8 +4,9 @@
 import os
 
 from paddle_dnl.data.check import check_dataset
-from paddle_dnl.data.datasets import ADE20K, Cityscapes, Dataset, read_list
+from paddle_dnl.data.datasets import ADE20K, Cityscapes, Dataset
 from paddle_dnl.data.images.image_files import find_images
+from paddle_dnl.data.images.list_files import read_list
 from paddle_dnl.data.images.reading import read_image, read_label
 from paddle_dnl.data.pascal import PascalContext, PascalContext59, PascalVOC
 from paddle_dnl.data.prepare.file_lists import split_folders, write_lists
@@ -157,7 +158,7 @@ def test_pascal_voc(tmp_path):
     sets.mkdir(parents=True)
     (sets / "train.txt").write_text("a\n")
     assert len(PascalVOC([], str(tmp_path), "train")) == 1
-    with pytest.raises(DataError, match="aug.txt.*voc_augment"):
+    with pytest.raises(DataError, match="aug.txt.*voc-augment"):
         PascalVOC([], str(tmp_path), "trainaug")
     (sets / "aug.txt").write_text("b\n")
     assert len(PascalVOC([], str(tmp_path), "trainaug")) == 2

@@ -15,7 +15,7 @@ SPLITS = ("train", "val", "test", "all")
 
 
 def _largest_class(path: Path, root: Path) -> int:
-    from paddle_dnl.data.datasets import read_list
+    from paddle_dnl.data.images.list_files import read_list
 
     largest = 0
     for _, label in read_list(path, root, "\t", labelled=False):
