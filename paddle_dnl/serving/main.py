@@ -39,6 +39,7 @@ def load(settings: Settings) -> Predictor:
         device=settings.device,
         cpu_threads=settings.cpu_threads,
         precision=settings.precision,
+        streams=settings.streams,
         enable_mkldnn=settings.enable_mkldnn,
     )
     limits = {"wrong_size": settings.wrong_size, "tile": settings.tile, "max_pixels": settings.max_pixels}

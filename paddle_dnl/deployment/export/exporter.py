@@ -11,6 +11,7 @@ from paddle_dnl.data.classes import ClassInfo
 from paddle_dnl.data.images.image_format import ImageFormat
 from paddle_dnl.deployment.export import fastdeploy, onnx_export
 from paddle_dnl.deployment.export.check import Comparison
+from paddle_dnl.deployment.export.image_check import verify_on_images
 from paddle_dnl.deployment.export.install import install, prepare_folder, temporary_folder
 from paddle_dnl.deployment.export.shapes import FreeSizeError, check_shape, reference_runs
 from paddle_dnl.deployment.export.verify import RandomModelError, verify
@@ -127,6 +128,7 @@ def export_model(
     allow_random: bool = False,
     for_fd: bool = False,
     inputs: Iterable[str | Path | None] = (),
+    verify_images: list[tuple] | None = None,
 ) -> ExportReport:
     """Writes the graph, its weights and deploy.yaml into `save_dir`, after checking them in Paddle Inference.
 
@@ -146,6 +148,8 @@ def export_model(
             passes of the model differ by.
         for_fd: `inference.yml` in place of `deploy.yaml`, and `inference` in place of `model` in the names of graph and weights.
         with_onnx: also write model.onnx, compared in ONNX Runtime (see `paddle_dnl.deployment.export.onnx_export`).
+        verify_images: (picture, label file or None) on which every engine and precision is compared with the model, see
+            `paddle_dnl.deployment.export.image_check.verify_on_images`; recorded, not required to agree.
 
     Raises:
         UsageError: an output operation or folder that cannot be used, or no ONNX converter.
@@ -185,6 +189,12 @@ def export_model(
                 fastdeploy.rename(files)
             files.hash_files()
             files.write()
+            if verify_images:
+                classes = references[0].logits.shape[1]
+                files.verified |= verify_on_images(
+                    ExportWrapper(model, output_op), files, verify_images, classes, found
+                )
+                files.write()
             install(work / "export", place)
     finally:
         discard(work)

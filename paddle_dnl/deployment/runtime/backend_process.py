@@ -4,6 +4,7 @@
 import multiprocessing
 import os
 import threading
+import warnings
 from pathlib import Path
 
 from paddle_dnl import errors
@@ -135,6 +136,7 @@ def _work(connection, parent: int, folder: str, name: str, options: EngineOption
     child_processes.die_with(parent)
     child_processes.leave_signals_to_parent()
     configure_process()
+    warnings.filterwarnings("ignore", message="No ccache found")  # of Paddle, for those who build operators
     try:
         engine = make_engine(name, read_deploy_config(folder), options)
     except PaddleDnlError as error:

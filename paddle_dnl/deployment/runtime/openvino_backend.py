@@ -76,7 +76,7 @@ class OpenvinoEngine:
             folders that tools/quantize.py has worked on.
 
     Attributes:
-        parallel: batches of the fixed size that run at the same time.
+        parallel: batches that run at the same time.
 
     Raises:
         ExportError: no ONNX file, or it cannot be loaded.
@@ -116,13 +116,13 @@ class OpenvinoEngine:
     def run(self, batch: np.ndarray) -> np.ndarray:
         """`[N, C, H, W]` float32 to the graph's output.
 
-        Of a model with a fixed batch N may be a multiple of it; the parts then run in parallel streams.
+        Of a model with a fixed batch N may be a multiple of it. With several streams parts of the batch run in parallel.
 
         Raises:
             ExportError: the graph failed, with the reason.
         """
         batch = np.ascontiguousarray(batch, np.float32)
-        size = self._fixed_batch or len(batch)
+        size = self._fixed_batch or -(-len(batch) // self.parallel)
         try:
             return in_onnx_thread(self._run, [batch[start : start + size] for start in range(0, len(batch), size)])
         except Exception as error:

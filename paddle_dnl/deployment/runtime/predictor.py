@@ -168,6 +168,11 @@ class Predictor:
         """Name of the engine that runs."""
         return self._engine.name
 
+    @property
+    def parallel(self) -> int:
+        """Batches that the engine runs at the same time."""
+        return getattr(self._engine, "parallel", 1)
+
     def close(self) -> None:
         """Ends the engine's process, where it has one of its own."""
         if hasattr(self._engine, "close"):
@@ -178,7 +183,7 @@ class Predictor:
         fixed = self.files.fixed_batch
         if fixed is None or len(batch) == fixed:
             return self._engine.run(batch)
-        parallel = getattr(self._engine, "parallel", 1)
+        parallel = self.parallel
         if len(batch) <= fixed * parallel and len(batch) % fixed == 0:
             return self._engine.run(batch)
         if len(batch) > fixed:
@@ -273,7 +278,7 @@ class Predictor:
         """
         size, pixels, run = self.files.fixed_size, picture.pixels, run or self.run
         grid = TileGrid(pixels.shape[:2], size, tuple(int(self._tile_overlap * side) for side in size))
-        batch_size = (self.files.fixed_batch or 1) * getattr(self._engine, "parallel", 1)
+        batch_size = (self.files.fixed_batch or 1) * self.parallel
 
         def results(top: int):
             tensors = (self._compose({"img": tile})["img"] for tile in grid.row(top, lambda a, b: pixels[a:b]))

@@ -26,7 +26,7 @@ import numpy as np
 # What stands for a free size and a free batch.
 _FREE = (1, 3, 256, 512)
 _TIMED_RUNS = 2
-# Share of pixels in which a lower precision must give float32's class for `--precision fastest` to take it.
+# Share of pixels in which a lower precision must give the model's class for `--precision fastest` to take it.
 MIN_AGREEMENT = 0.995
 
 
@@ -88,14 +88,16 @@ def onnx_obstacle(engine: str, files: DeployConfig) -> str | None:
 
 
 def verified_precisions(files: DeployConfig) -> list[tuple[str, str]]:
-    """(engine, precision) whose classes agreed with float32's in enough pixels of the folder's images, and can be run here."""
+    """(engine, precision), but fp32, whose classes agreed with the model's in enough pixels of images, and can be run here."""
     versions = {OnnxEngine.name: _onnxruntime_version(), OpenvinoEngine.name: openvino_version()}
     found = []
     for label, record in files.verified.get("precisions", {}).items():
         engine, _, precision = str(label).partition(" ")
+        if precision == "fp32":
+            continue
         agreement = record.get("agreement") if isinstance(record, dict) else None
         if not isinstance(agreement, float) or agreement < MIN_AGREEMENT:
-            logger.info(f"engine auto: not {label}: agreement {agreement} with float32 is below {MIN_AGREEMENT}")
+            logger.info(f"engine auto: not {label}: agreement {agreement} with the model is below {MIN_AGREEMENT}")
         elif versions.get(engine) is None:
             logger.info(f"engine auto: not {label}: {engine} is not installed")
         elif precision == "bf16" and not has_bf16():
