@@ -155,23 +155,20 @@ def _make_job(args: argparse.Namespace, files, inputs: list):
     from paddle_dnl.data.classes import bit_palette
     from paddle_dnl.data.images.pending_images import Shard
     from paddle_dnl.data.images.video_files import is_video
-    from paddle_dnl.deployment.runtime.outputs import PictureJob, VideoJob
+    from paddle_dnl.deployment.runtime.outputs import PictureJob, Results, VideoJob
 
-    folder = Path(args.save_dir)
     colors = files.classes.colors if files.classes else bit_palette(257)[1:]  # PaddleSeg begins with the second
+    to = Results(Path(args.save_dir), colors, args.print_detail, inputs)
     if is_video(args.image_path):
         for flag in ("save_prob", "shard", "skip_existing", "skip_bad_samples", "no_overlay"):
             if getattr(args, flag):
                 raise UsageError(f"--{flag}: is for pictures, not for videos and cameras")
         as_frames = args.video_output == "frames"
-        return VideoJob(args.image_path, folder, colors, args.print_detail, as_frames, args.max_frames, inputs)
+        return VideoJob(args.image_path, to, as_frames, args.max_frames)
     endings = replace(files.image_format, value_range=args.value_range or files.value_range).endings
     return PictureJob(
         args.image_path,
-        folder,
-        colors,
-        args.print_detail,
-        inputs,
+        to,
         endings,
         args.save_prob,
         with_overlays=not args.no_overlay,

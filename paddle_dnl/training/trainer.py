@@ -341,7 +341,6 @@ class Trainer:
         if self.log.loggers:
             shown = preview(self.model, self.val_dataset, self.config.test_config_while_training)
             self.log.image("Evaluate/prediction", shown, iteration)
-        self.model.train()
         return scores
 
     # ------------------------------------------------------------------------------------------ save
