@@ -117,7 +117,7 @@ def check_component(cfg, kind: str, where: str, owner=None) -> None:
 _START_WEIGHTS = ("model", "model.backbone")
 
 
-# What the frame around a component supplies, so that a configuration need not.
+# Arguments that the program supplies, so that a configuration need not.
 _SUPPLIED = {
     "model": {"num_classes", "pretrained"},
     "backbone": {"pretrained"},
@@ -178,7 +178,7 @@ def _check_scheduler(cfg) -> None:
 
 
 def _check_optimizer(cfg: dict) -> None:
-    """Values, by building the recipe; the model that it needs comes later."""
+    """Checks values by constructing the recipe, which needs no model yet."""
     cls, arguments = resolve(cfg)
     if arguments.get("weight_decay") is not None:
         cfg["weight_decay"] = arguments["weight_decay"] = number(arguments["weight_decay"], "optimizer.weight_decay")
@@ -233,7 +233,7 @@ def _check_test_config(cfg: dict, where: str = "test_config") -> None:
 
 
 def _one_value(sources: dict[str, object], what: str):
-    """The value on which all sources that give one agree, or None."""
+    """The value, where all sources that give one give the same; else None."""
     given = {where: value for where, value in sources.items() if value is not None}
     if len(set(given.values())) > 1:
         raise ConfigError(f"{what} disagree: {', '.join(f'{where} = {value}' for where, value in given.items())}")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a dataset says once and the rest of a configuration follows: its ignored label, and the names of its classes."""
+"""Values that datasets determine for the rest of a configuration: the ignored label and the class names."""
 
 import inspect
 from pathlib import Path

@@ -191,7 +191,7 @@ def read_config(path: str | Path, files: list[Path] | None = None) -> dict:
 
 
 def _read_with_bases(path: Path, children: tuple[Path, ...], done: list[Path]) -> dict:
-    """`read_config` of a file that stands below `children`, the first of which the user named; `done` were read before."""
+    """`read_config` of a base of `children`, the first of which the user named; `done` were read before."""
     name = shown(path)
     if path.suffix not in SUFFIXES:
         raise ConfigError(f"{name}: a configuration file ends in .yml or .yaml")

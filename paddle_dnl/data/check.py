@@ -21,7 +21,7 @@ _CHUNK = 16  # samples that a process gets at a time
 
 
 def _look(dataset, pair) -> str | SampleCounts | None:
-    """What is wrong with one image and its label, or what they hold; None where there is no label."""
+    """The fault of one image and its label as text, or their counts; None where there is no label."""
     if dataset.multilabel:
         return dataset.look(pair)
     image_path, label_path = pair
@@ -51,7 +51,7 @@ def _raise(name: str, problems: list[str], total: int) -> None:
 
 
 def _fingerprint(dataset) -> tuple[str, dict[int, str]]:
-    """What changes when any file, or the rule for labels, changes; and the samples whose files are not there."""
+    """A digest of names, sizes and times of all files and of the label rule; and the samples whose files are missing."""
     rule = [
         dataset.num_classes,
         dataset.ignore_index,
@@ -73,7 +73,7 @@ def _fingerprint(dataset) -> tuple[str, dict[int, str]]:
 
 
 def _skip(dataset, name: str, problems: dict[int, str]) -> None:
-    """Takes samples out of the dataset, and says of each why."""
+    """Removes samples from the dataset, with a warning that gives the reason of each."""
     total = len(dataset.file_list)
     if len(problems) == total:
         _raise(name, list(problems.values()), total)
@@ -84,7 +84,7 @@ def _skip(dataset, name: str, problems: dict[int, str]) -> None:
 
 
 def _recall(note: str) -> DatasetStatistics | None:
-    """What an earlier check of the same files counted; None where there was none."""
+    """The stored counts of an earlier check of the same files; None without one."""
     try:
         return DatasetStatistics.from_json(json.loads(Path(note).read_bytes()))
     except (OSError, ValueError, KeyError, TypeError):

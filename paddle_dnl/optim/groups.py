@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Parameter groups: `custom_cfg` of an optimizer, the groups with their own rate and weight decay."""
+"""Parameter groups (`custom_cfg` of an optimizer): parameters with a learning rate and weight decay of their own."""
 
 import math
 import re

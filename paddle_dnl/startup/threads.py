@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How many threads this process computes with, settled before Paddle is imported.
+"""Number of compute threads of this process, set before Paddle is imported.
 
 Passive waiting of OpenMP threads (`OMP_WAIT_POLICY=passive`, `KMP_BLOCKTIME=0`) is left as it is: on two cores with a load of 5 a
 step of a small network took 0.40 and 0.32 s with the default, 0.32 and 0.44 s passive, 0.34 and 0.53 s without spinning.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which images a path on the command line means, and the name under which each one's result is stored."""
+"""Image files of a command-line path (image, folder, list or pattern), with the relative names of their results."""
 
 import functools
 import glob
