@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an evaluation reads: one rank's share of a dataset, also at several scales, in batches."""
+"""Batches of an evaluation: one rank's share of a dataset, also at several scales."""
 
 import copy
 from collections.abc import Iterator, Sequence

@@ -31,7 +31,7 @@ import paddle.nn.functional as F
 
 @dataclass
 class EvalResult:
-    """What an evaluation found; unpacked, what PaddleSeg's `evaluate` returns."""
+    """Result of an evaluation; unpacks to the tuple that PaddleSeg's `evaluate` returns."""
 
     metrics: Metrics
     confusion: np.ndarray | None  # None where several classes hold for one pixel
@@ -129,7 +129,7 @@ def evaluate(
 
 
 def _stopped_anywhere(stopped_here: bool, stop: Callable | None) -> bool:
-    """Waits for ranks that are slow; whether any was stopped."""
+    """Whether any rank was stopped; waits for all of them."""
     collectives.barrier("the end of the evaluation")
     return stop is not None and collectives.any_rank(stopped_here)
 
@@ -155,7 +155,7 @@ def _scores(model, data: dict, label: np.ndarray, options: InferenceOptions) -> 
 
 
 class _Count:
-    """What one rank has counted.
+    """Counts of one rank.
 
     Args:
         dataset: has `num_classes` and `ignore_index`.
@@ -185,7 +185,7 @@ class _Count:
 
 
 class _MaskCount(_Count):
-    """What one rank has counted of masks of which several hold for one pixel."""
+    """Counts of one rank for multi-label masks."""
 
     def __init__(self, dataset, auc_roc: bool, is_probability: bool):
         super().__init__(dataset, auc_roc, is_probability)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Label pictures and overlays for images, with the dynamic graph: what predict.py does."""
+"""Prediction with the dynamic graph, as predict.py does: label pictures and overlays of images."""
 
 from collections.abc import Callable, Iterable
 from pathlib import Path

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether what a validation does to its pictures can be undone, and is the same each time."""
+"""Checks that validation transforms are deterministic and reversible, and that training transforms keep labels valid."""
 
 import copy
 import random
@@ -134,7 +134,7 @@ def require_valid_labels(dataset, where: str = "train_dataset") -> None:
 
 
 def _say_squashed(dataset, steps, channels: int, where: str) -> None:
-    """Warns when the most common size of picture is given another shape; statistics of the check tell that size."""
+    """Warns when validation changes the aspect ratio of the most common image size, known from the dataset check."""
     sizes = getattr(getattr(dataset, "statistics", None), "sizes", None)
     if not sizes:
         return

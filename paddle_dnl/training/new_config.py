@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A configuration for a folder of one's own data: flat, commented, with crop and batch for the memory there is."""
+"""`configs new`: a commented configuration for the user's data, with crop and batch chosen for the free memory."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,7 +50,7 @@ MODELS = {
 
 
 def choose_batch(free: int | None, crop: list[int], bytes_per_pixel: int, images: int) -> int:
-    """Samples per step: what two thirds of the free memory hold, from 2 to 8, and no more than there are images."""
+    """Samples per step that fit two thirds of the free memory, from 2 to 8, and no more than there are images."""
     fits = 4 if free is None else int(free * 2 / 3 / (crop[0] * crop[1] * bytes_per_pixel))
     return max(2, min(8, fits, images))
 

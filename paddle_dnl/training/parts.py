@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a training is put together from: components that a configuration describes, or objects that a program made."""
+"""Components of a training: built from a configuration, or given as objects by a program."""
 
 from pathlib import Path
 

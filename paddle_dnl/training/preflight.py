@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What would make a training useless, found before its first step: refused, or said."""
+"""Preflight checks: faults of configuration, data and model that would make a training useless, before its first step."""
 
 import contextlib
 import copy

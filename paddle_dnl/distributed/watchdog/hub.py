@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The meeting point of the watchdogs of all ranks."""
+"""Hub to which the watchdogs of all ranks connect."""
 
 import contextlib
 import json
@@ -27,7 +27,7 @@ LINGER_SECONDS = 10.0  # how long the hub serves others after the end of its own
 
 
 class Hub(threading.Thread):
-    """The meeting point of all watchdogs, in that of rank 0.
+    """Server in the watchdog of rank 0, to which all watchdogs connect.
 
     Args:
         server: listening socket.
@@ -120,7 +120,7 @@ class Hub(threading.Thread):
             send(member["connection"], message)
 
     def _is_there(self, rank: int) -> bool:
-        """Whether a rank is connected and was heard of lately."""
+        """Whether a rank is connected and has sent something recently."""
         member = self.members[rank]
         return member["connection"].fileno() >= 0 and time.monotonic() - member["heard"] < QUIET_SECONDS
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Says when a run is not the published recipe whose name or base it has, and in which facts it differs."""
+"""Compares a run with the published recipe whose name or base it has, and logs the facts that differ."""
 
 import hashlib
 import inspect
