@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Export to a static graph that is compared with the dynamic one before anything is written to its place."""
+"""Export to a static graph, which is verified against the dynamic one before the folder is written."""
 
 import errno
 import os
@@ -50,7 +50,7 @@ class ExportWrapper(paddle.nn.Layer):
 
 @dataclass
 class ExportReport:
-    """Where the export is and how close it is."""
+    """Folder of the export and result of its verification."""
 
     folder: Path
     comparison: Comparison

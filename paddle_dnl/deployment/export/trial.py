@@ -30,7 +30,7 @@ _ENGINES = {kind.name: kind for kind in (OnnxEngine, OpenvinoEngine)}
 
 
 class Trial:
-    """What each graph gave with each engine.
+    """Outputs of each graph in each engine.
 
     Args:
         graphs: name -> graph and weights; they are run in this order.

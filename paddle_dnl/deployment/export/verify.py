@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Verification of an export: its graphs in every engine against the model, also where the model is random."""
+"""Verification of an export: its graphs in every engine against the model; models that are random in evaluation."""
 
 from pathlib import Path
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An engine by its name, after its files were checked; `auto` is the fastest verified one."""
+"""Makes the engine of a name after checking its files; `auto` is the fastest verified one."""
 
 from paddle_dnl.deployment.runtime.backends import OnnxEngine, PaddleEngine
 from paddle_dnl.deployment.runtime.deploy_config import DeployConfig

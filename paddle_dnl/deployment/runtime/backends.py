@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The programs that run an exported graph: Paddle Inference and ONNX Runtime, each as `run(batch) -> array`."""
+"""Engines for exported graphs: Paddle Inference and ONNX Runtime, each with `run(batch) -> array`."""
 
 import os
 

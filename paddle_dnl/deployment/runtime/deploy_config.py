@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""deploy.yaml: what an exported folder says about itself, written and read with care.
+"""deploy.yaml, the description of an exported folder: reading with checks, and writing.
 
 Its keys are PaddleSeg's (`model`, `params`, `transforms`, `input_shape`, `output_op`, `output_dtype` below `Deploy`), and
 `class_names`, `class_colors`, `verified` (what the export compared) and `sha256` (of the files it compared).

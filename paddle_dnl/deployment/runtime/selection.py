@@ -24,7 +24,7 @@ from paddle_dnl.startup.threads import available_cores
 
 import numpy as np
 
-# What stands for a free size and a free batch.
+# Size and batch to measure with where they are free.
 _FREE = (1, 3, 256, 512)
 _TIMED_RUNS = 2
 # Share of pixels in which a lower precision must give the model's class for `--precision fastest` to take it.
@@ -203,7 +203,7 @@ def _remembered(key: str | None, labels: list[str]) -> dict[str, float] | None:
 
 
 def _remember(key: str | None, seconds: dict[str, float], load: float | None) -> None:
-    """Keeps a measurement for the next start; a home that cannot be written to only costs that."""
+    """Stores a measurement for the next start; nothing is stored where the home cannot be written."""
     if key is None:
         return
     path = _memory()
