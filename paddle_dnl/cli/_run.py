@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every program does around its `main`: errors to one line and an exit status."""
+"""Wrapper around the `main` of every program: process setup, errors as one line, exit status."""
 
 import errno
 import importlib

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Annotations of any known format to pictures, label pictures and `classes.txt` that train as they are.
+"""Imports annotations of any known format as pictures, label pictures and `classes.txt`, ready for training.
 
 DIR/images/NAME.jpg   copies of the pictures
 DIR/labels/NAME.png   class numbers with a palette; 255 (65535 above 255 classes) does not count

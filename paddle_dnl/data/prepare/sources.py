@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The datasets that a configuration or a folder of data means, for looking at them."""
+"""Datasets of a configuration or of a folder of data, for description and preview."""
 
 from pathlib import Path
 
