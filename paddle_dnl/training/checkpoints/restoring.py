@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a checkpoint folder into model, optimizer and average, in two steps so that one process can read for all.
+"""Restores model, optimizer and EMA from a checkpoint folder, in two steps so that one process can read for all.
 
 `read` verifies the files and takes what they hold into host memory; `restore` puts that into the objects of this process.
 """
 
 import contextlib
+import copy
 import socket
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +41,8 @@ class Contents:
         optimizer: slots and schedule; None where the optimizer is to start anew.
         optimizer_class: that wrote them; None where that is not known.
         average: EMA weights; None where there are none or none are wanted.
+        has_other_schedule: whether this run's learning-rate schedule is not the one whose state was stored: the rate is then
+            that of the new one at the iteration.
     """
 
     folder: Path
@@ -48,6 +51,7 @@ class Contents:
     optimizer: dict | None
     optimizer_class: str | None
     average: dict | None
+    has_other_schedule: bool = False
 
 
 def read(folder: str | Path, *, optimizer, with_average: bool, fresh_optimizer: bool = False) -> Contents:
@@ -109,7 +113,11 @@ def restore(contents: Contents, *, model, optimizer, ema=None) -> dict:
     else:
         is_named = contents.optimizer_class is not None
         path = folder / OPTIMIZER
+        schedule = copy.deepcopy(vars(optimizer._learning_rate)) if contents.has_other_schedule else {}
         restore_optimizer(path, contents.optimizer, weights, model, optimizer, is_named=is_named)
+        if contents.has_other_schedule:
+            vars(optimizer._learning_rate).update(schedule)
+            move_schedule(optimizer, states["iteration"])
     if ema is not None and contents.average is not None:
         load_weights(ema, contents.average, what=f"EMA weights {folder / EMA}")
     elif ema is not None:
