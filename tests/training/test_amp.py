@@ -162,7 +162,9 @@ def test_half_precision_weights_need_an_optimizer_that_can_update_them(optimizer
     model = paddle.nn.Linear(1, 1)
     chosen = getattr(paddle.optimizer, optimizer)(parameters=model.parameters())
     if refused:
-        with pytest.raises(UsageError, match=r"bf16 --amp_level O2: Paddle \S+ cannot update bfloat16 weights with Momentum"):
+        with pytest.raises(
+            UsageError, match=r"bf16 --amp_level O2: Paddle \S+ cannot update bfloat16 weights with Momentum"
+        ):
             amp.decorate(model, chosen, precision)
     else:
         assert amp.decorate(model, chosen, precision) == (model, chosen)
