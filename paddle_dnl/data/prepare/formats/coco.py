@@ -4,7 +4,7 @@
 from functools import partial
 from pathlib import Path
 
-from paddle_dnl.data.image_files import walk_files
+from paddle_dnl.data.images.image_files import walk_files
 from paddle_dnl.data.prepare.annotations import Sample, Shape, read_json, require_inside, ring
 from paddle_dnl.errors import DataError
 from paddle_dnl.optional import not_installed
@@ -68,12 +68,6 @@ def _categories(content: dict, source: Path) -> dict:
     return dict(sorted(found.items(), key=lambda item: (isinstance(item[0], str), item[0])))
 
 
-def _image_path(root: Path, images: Path | None, file_name: str) -> Path:
-    """Where COCO's `file_name` lies: beside the annotations or in a usual folder."""
-    folders = [images] if images else [root, root / "images", root.parent, root.parent / "images"]
-    return next((folder / file_name for folder in folders if (folder / file_name).is_file()), folders[0] / file_name)
-
-
 def read(source: Path, images: Path | None) -> tuple[list[Sample], list[str]]:
     """The samples of a COCO file, and its categories in the order of their numbers.
 
@@ -93,9 +87,12 @@ def read(source: Path, images: Path | None) -> tuple[list[Sample], list[str]]:
     for entry in content["images"]:
         file_name = str(entry.get("file_name", ""))
         require_inside(file_name, source, f"image {entry['id']}: file_name")
-        sample = Sample(
-            Path(file_name).with_suffix("").as_posix(), _image_path(source.parent, images, file_name), source
-        )
+        # Beside the annotations or in a usual folder.
+        here, above = source.parent, source.parent.parent
+        folders = [images] if images else [here, here / "images", above, above / "images"]
+        places = [folder / file_name for folder in folders]
+        image = next(filter(Path.is_file, places), places[0])
+        sample = Sample(Path(file_name).with_suffix("").as_posix(), image, source)
         if isinstance(entry.get("width"), int) and isinstance(entry.get("height"), int):
             sample.size = (entry["width"], entry["height"])
         samples[entry["id"]] = sample

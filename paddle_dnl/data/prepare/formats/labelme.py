@@ -7,7 +7,7 @@ import reprlib
 from functools import partial
 from pathlib import Path, PureWindowsPath
 
-from paddle_dnl.data.image_files import walk_files
+from paddle_dnl.data.images.image_files import walk_files
 from paddle_dnl.data.prepare.annotations import Sample, Shape, circle, read_json, rectangle, ring
 from paddle_dnl.errors import DataError
 

@@ -9,9 +9,9 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from paddle_dnl.data import bands
-from paddle_dnl.data.bands import is_npy, is_tiff, read_array, say_sixteen_bits, scale
-from paddle_dnl.data.untrusted import require_bounded
+from paddle_dnl.data.images import bands
+from paddle_dnl.data.images.bands import is_npy, is_tiff, read_array, say_sixteen_bits, scale
+from paddle_dnl.data.images.untrusted import require_bounded
 from paddle_dnl.errors import DataError
 
 import cv2
@@ -47,12 +47,6 @@ def _start_of_scan(data: bytes) -> int:
     return at
 
 
-def _require_end_of_jpeg(path: str | Path, data: bytes) -> None:
-    """A cheap form of `require_whole`: the mark of the end must follow the start of the picture's data."""
-    if data[:2] == b"\xff\xd8" and data.find(b"\xff\xd9", _start_of_scan(data)) < 0:
-        raise DataError(f"{path}: is a damaged JPEG (it ends before the picture does)")
-
-
 def read_image(
     path: str | Path,
     channels: int = 3,
@@ -69,8 +63,8 @@ def read_image(
     Args:
         path: the file.
         channels: 3, 1, or another number of bands, of a .npy file, TIFF or PNG.
-        value_range: stored numbers that become 0 and 255; the image is then float32, see `paddle_dnl.data.bands.scale`.
-        max_pixels: for pictures of strangers: only the formats and structures that `paddle_dnl.data.untrusted` allows, and
+        value_range: stored numbers that become 0 and 255; the image is then float32, see `paddle_dnl.data.images.bands.scale`.
+        max_pixels: for pictures of strangers: only the formats and structures that `paddle_dnl.data.images.untrusted` allows, and
             no larger ones; checked before decoding.
         whole: refuse JPEGs that are cut off, of which OpenCV makes a picture with a grey rest.
 
@@ -97,7 +91,9 @@ def decode_image(
     data = content.tobytes() if whole or max_pixels is not None else b""
     size = None if max_pixels is None else require_bounded(data, str(path), max_pixels)
     if whole:
-        _require_end_of_jpeg(path, data)
+        # A cheap form of `require_whole`: the mark of the end must follow the start of the picture's data
+        if data[:2] == b"\xff\xd8" and data.find(b"\xff\xd9", _start_of_scan(data)) < 0:
+            raise DataError(f"{path}: is a damaged JPEG (it ends before the picture does)")
     image = _decode(content, path, channels)
     # The orientation in the EXIF header may exchange the sides.
     if size is not None and sorted(image.shape[:2]) != sorted(size):
@@ -151,13 +147,6 @@ _LABEL_FORMATS = ("PNG", "BMP", "TIFF", "GIF", "PPM")
 _LOSSY_TIFF = ("jpeg", "tiff_jpeg", "webp")
 
 
-def _require_lossless(path: str | Path, picture: Image.Image) -> None:
-    """Raises DataError for a TIFF whose content is a JPEG or WebP."""
-    if picture.format == "TIFF" and str(picture.info.get("compression", "raw")).lower() in _LOSSY_TIFF:
-        kind = picture.info["compression"]
-        raise DataError(f"{path}: is compressed by {kind}, which changes class numbers; labels must be stored as PNG")
-
-
 @contextlib.contextmanager
 def open_label(path: str | Path, lossy: tuple[str, ...] = ()) -> Iterator[Image.Image]:
     """A label picture or mask as Pillow's picture, of a format that keeps numbers and colours.
@@ -175,7 +164,11 @@ def open_label(path: str | Path, lossy: tuple[str, ...] = ()) -> Iterator[Image.
         with Image.open(io.BytesIO(content), formats=[*_LABEL_FORMATS, "JPEG"]) as picture:
             if picture.format in ("JPEG", "MPO") and "JPEG" not in lossy:
                 raise DataError(f"{path}: is a JPEG, which changes class numbers; labels must be stored as PNG")
-            _require_lossless(path, picture)
+            if picture.format == "TIFF" and str(picture.info.get("compression", "raw")).lower() in _LOSSY_TIFF:
+                kind = picture.info["compression"]
+                raise DataError(
+                    f"{path}: is compressed by {kind}, which changes class numbers; labels must be stored as PNG"
+                )
             yield picture
     except DataError:
         raise
