@@ -2,6 +2,7 @@
 """Static graphs of a model: the one that is deployed, the one that gives logits, and the form that is converted to ONNX."""
 
 import contextlib
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -62,8 +63,12 @@ def save_graph(model: paddle.nn.Layer, output_op: str, shape: list, folder: Path
     wrapper, kind = ExportWrapper(model, output_op), type(model).__name__
     wrapper.eval()
     try:
-        static = paddle.jit.to_static(wrapper, input_spec=[spec], full_graph=True)
-        paddle.jit.save(static, str(folder / "model"))
+        with warnings.catch_warnings():
+            warnings.filterwarnings(
+                "ignore", message="Tensor do not have 'place' interface"
+            )  # of Paddle's own grid_sample
+            static = paddle.jit.to_static(wrapper, input_spec=[spec], full_graph=True)
+            paddle.jit.save(static, str(folder / "model"))
     except (PaddleDnlError, OSError):
         raise
     except Exception as error:
