@@ -31,9 +31,13 @@ def convert(files: DeployConfig) -> Path:
         small = convert_float_to_float16(model, keep_io_types=True, node_block_list=sorted(sensitive_nodes(model)))
     except Exception as error:  # whatever the converter meets
         raise ExportError(f"{files.folder / files.onnx}: cannot be converted to float16: {error}") from error
-    # The converter adds its casts at the end; not every reader sorts them.
-    sorted_model = OnnxModel(small)
-    sorted_model.topological_sort()
-    onnx.save(sorted_model.model, str(files.folder / FP16_NAME))
+    # Its casts back to float32 come once for each reader of a tensor, under one name, and at the graph's end.
+    nodes = {node.output[0]: node for node in small.graph.node}
+    del small.graph.node[:]
+    small.graph.node.extend(nodes.values())
+    ordered = OnnxModel(small)
+    ordered.topological_sort()
+    onnx.checker.check_model(ordered.model)
+    onnx.save(ordered.model, str(files.folder / FP16_NAME))
     files.onnx_fp16 = FP16_NAME
     return files.folder / FP16_NAME
