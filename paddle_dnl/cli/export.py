@@ -53,7 +53,7 @@ def _command(args: argparse.Namespace, config) -> str:
     width, height = _trained_size(config.dic)
     channels = (config.train_dataset_cfg or {}).get("img_channels", 3)
     return (
-        f"python export.py --config {shlex.quote(args.config)} --model_path {shlex.quote(args.model_path)} "
+        f"paddle-dnl export --config {shlex.quote(args.config)} --model_path {shlex.quote(args.model_path)} "
         f"--save_dir {shlex.quote(args.save_dir)} --input_shape {batch} {channels} {height} {width}"
     )
 

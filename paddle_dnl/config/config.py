@@ -16,7 +16,7 @@ from paddle_dnl.errors import ConfigError
 
 
 def _set_start_weights(model, path: str | None) -> None:
-    """`path`, or null, as the only start weights of a `model` section; a section that is none is for the checks."""
+    """`path`, or null, as the only start weights of a `model` section; a value that is no mapping is left to the checks."""
     if not isinstance(model, dict):
         return
     has_backbone = isinstance(model.get("backbone"), dict)
@@ -34,7 +34,7 @@ class Config:
 
     Args:
         path: a .yml file, a name of the model zoo, or the configuration as a dict.
-        learning_rate, batch_size, iters: replace the values of the file; None keeps them, zero is not ignored.
+        learning_rate, batch_size, iters: replace the values of the file; None keeps them; zero is a value.
         opts: `key=value` strings, see `paddle_dnl.config.overrides`.
         pretrained: file of start weights, in place of the configuration's.
         from_scratch: no start weights, also where the recipe asks for some.

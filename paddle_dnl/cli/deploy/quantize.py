@@ -49,9 +49,10 @@ def main(argv=None) -> int:
     from paddle_dnl.data.images.image_files import find_pairs
     from paddle_dnl.deployment.export import install, int8
     from paddle_dnl.deployment.export.image_check import ImageScore, ScoredImages, score_in_process, spread
-    from paddle_dnl.deployment.runtime.backends import EngineOptions, OnnxEngine, default_threads
+    from paddle_dnl.deployment.runtime.backends import OnnxEngine
     from paddle_dnl.deployment.runtime.deploy_config import FILE_NAME, INT8_NAME, read_deploy_config
     from paddle_dnl.deployment.runtime.openvino_backend import openvino_version
+    from paddle_dnl.deployment.runtime.options import EngineOptions, default_threads
     from paddle_dnl.deployment.runtime.predictor import Predictor
     from paddle_dnl.files.atomic import discard
     from paddle_dnl.log import logger

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Export to a static graph that is compared with the dynamic one before anything is written to its place."""
+"""Export to a static graph, which is verified against the dynamic one before the folder is written."""
 
 import errno
 import os
@@ -30,33 +30,12 @@ import paddle
 
 @dataclass
 class ExportReport:
-    """Where the export is and how close it is."""
+    """Folder of the export and result of its verification."""
 
     folder: Path
     comparison: Comparison
     mkldnn: Comparison
     onnx: Comparison | None = None
-
-
-def _for_shape(error: ExportError, shape: list[int], name: str) -> ExportError:
-    """The error, for free sizes as one that a fixed size may mend."""
-    return FreeSizeError(f"{name} has no graph for every size: {error}") if -1 in shape else error
-
-
-def _refuse_difference(found: dict[str, Comparison], name: str, tolerance: float, work: Path, save_dir) -> None:
-    if not found["paddle"].ok and is_full(work):  # Paddle cuts off its files without a word
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(save_dir))
-    for what, engine, allowed in (
-        ("the static graph", "paddle", tolerance),
-        ("the ONNX graph", "onnxruntime", onnx_export.TOLERANCE),
-        ("the ONNX graph in float16", "onnxruntime_fp16", fp16.TOLERANCE),
-    ):
-        if engine in found and not found[engine].ok:
-            share = fp16.DISAGREEMENT if engine == "onnxruntime_fp16" else MAX_DISAGREEMENT
-            raise ExportError(
-                f"{what} of {name} does not compute what the model computes: {found[engine].describe()} "
-                f"(allowed are {allowed:g} and {100 * share:g} %); nothing was written"
-            )
 
 
 def export_model(
@@ -125,11 +104,24 @@ def export_model(
             try:
                 files, plain = save_graphs(model, output_op, shape, work)
                 found = verify(model, files, plain, references, work, tolerance, allow_random, with_onnx, with_fp16)
-                _refuse_difference(found, type(model).__name__, tolerance, work, save_dir)
+                if not found["paddle"].ok and is_full(work):  # Paddle cuts off its files without a word
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(save_dir))
+                for what, engine, allowed, share in (
+                    ("the static graph", "paddle", tolerance, MAX_DISAGREEMENT),
+                    ("the ONNX graph", "onnxruntime", onnx_export.TOLERANCE, MAX_DISAGREEMENT),
+                    ("the ONNX graph in float16", "onnxruntime_fp16", fp16.TOLERANCE, fp16.DISAGREEMENT),
+                ):
+                    if engine in found and not found[engine].ok:
+                        raise ExportError(
+                            f"{what} of {type(model).__name__} does not compute what the model computes: "
+                            f"{found[engine].describe()} (allowed are {allowed:g} and {100 * share:g} %); nothing was written"
+                        )
             except RandomModelError:
                 raise
             except ExportError as error:
-                raise _for_shape(error, shape, type(model).__name__) from error
+                if -1 in shape:  # a fixed size may mend it
+                    raise FreeSizeError(f"{type(model).__name__} has no graph for every size: {error}") from error
+                raise
             files.transforms, files.components, files.classes = transforms, components, class_info
             files.ignore_index, files.label_map, files.value_range = *label_rule, image_format.value_range
             files.verified = {

@@ -19,13 +19,13 @@ from paddle_dnl.log import logger
 import numpy as np
 import paddle
 
-# Of a longer list so many are taken, at even distances.
+# Number of pictures taken of a longer list, at even distances.
 MAX_IMAGES = 100
 
 
 @dataclass
 class ImageScore:
-    """What one engine gave on the pictures.
+    """Agreement and mIoU of one engine on the pictures.
 
     Attributes:
         images: how many pictures were compared.
@@ -113,7 +113,7 @@ def _read_label(path, files: DeployConfig) -> np.ndarray:
 
 
 class _ModelEngine:
-    """The dynamic graph in the place of an exported one.
+    """The dynamic graph with the interface of an engine.
 
     Args:
         model: in evaluation mode; maps a batch `[N, C, H, W]` to what the exported graph gives.

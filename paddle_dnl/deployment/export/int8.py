@@ -31,7 +31,7 @@ from paddle_dnl.profile.measuring import seconds_of_runs
 
 import numpy as np
 
-# The others keep their neighbours' numbers in 8 bits, so that nothing is converted to float and back in between.
+# The other operators work on 8-bit values directly, without conversion to float and back.
 _QUANTISED_OPS = ("Conv", "MatMul", "Gemm", "Add", "Relu", "MaxPool", "AveragePool", "Concat")
 
 

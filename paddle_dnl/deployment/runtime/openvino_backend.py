@@ -5,10 +5,10 @@ import importlib.util
 import os
 from pathlib import Path
 
-from paddle_dnl.deployment.runtime.backends import EngineOptions, default_threads, first_line, require_onnx_file
 from paddle_dnl.deployment.runtime.deploy_config import DeployConfig
 from paddle_dnl.deployment.runtime.onnx_thread import in_onnx_thread
 from paddle_dnl.deployment.runtime.operators import require_known_operators
+from paddle_dnl.deployment.runtime.options import EngineOptions, default_threads, first_line
 from paddle_dnl.errors import ExportError, UsageError
 from paddle_dnl.files.caches import writable_cache
 from paddle_dnl.optional import not_installed
@@ -98,7 +98,7 @@ class OpenvinoEngine:
         self.parallel = options.streams or 1
         if not 1 <= self.parallel <= threads:
             raise UsageError(f"streams {options.streams}: must be from 1 to the number of threads, {threads}")
-        path = require_onnx_file(files, options, self.name)
+        path = files.require_onnx(options.precision, self.name)
         core = _core()
         device = _require_device(core, options.device, options.precision)
         require_known_operators(path)

@@ -9,9 +9,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from paddle_dnl.deployment.runtime.backends import EngineOptions, OnnxEngine, PaddleEngine, default_threads
+from paddle_dnl.deployment.runtime.backends import OnnxEngine, PaddleEngine
 from paddle_dnl.deployment.runtime.deploy_config import DeployConfig
 from paddle_dnl.deployment.runtime.openvino_backend import OpenvinoEngine, has_bf16, openvino_version
+from paddle_dnl.deployment.runtime.options import EngineOptions, default_threads
 from paddle_dnl.deployment.runtime.verified import mkldnn_obstacle, paddle_version
 from paddle_dnl.errors import UsageError
 from paddle_dnl.files.atomic import write_text
@@ -23,7 +24,7 @@ from paddle_dnl.startup.threads import available_cores
 
 import numpy as np
 
-# What stands for a free size and a free batch.
+# Size and batch to measure with where they are free.
 _FREE = (1, 3, 256, 512)
 _TIMED_RUNS = 2
 # Share of pixels in which a lower precision must give the model's class for `--precision fastest` to take it.
@@ -182,6 +183,7 @@ def _onnxruntime_version() -> str | None:
 
 
 def _onnxruntime_providers() -> list[str]:
+    """Names of the devices' providers that the installed ONNX Runtime was built with."""
     import onnxruntime
 
     return onnxruntime.get_available_providers()
@@ -237,7 +239,7 @@ def _remembered(key: str | None, labels: list[str]) -> dict[str, float] | None:
 
 
 def _remember(key: str | None, seconds: dict[str, float], load: float | None) -> None:
-    """Keeps a measurement for the next start; a home that cannot be written to only costs that."""
+    """Stores a measurement for the next start; nothing is stored where the home cannot be written."""
     if key is None:
         return
     path = _memory()

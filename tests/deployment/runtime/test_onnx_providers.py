@@ -5,8 +5,9 @@ from types import SimpleNamespace
 
 from paddle_dnl.cli import infer
 from paddle_dnl.deployment.runtime import predictor, selection
-from paddle_dnl.deployment.runtime.backends import EngineOptions, OnnxEngine, onnx_providers
+from paddle_dnl.deployment.runtime.backends import OnnxEngine, onnx_providers
 from paddle_dnl.deployment.runtime.deploy_config import read_deploy_config
+from paddle_dnl.deployment.runtime.options import EngineOptions
 from paddle_dnl.errors import ExportError, UsageError
 
 import onnxruntime
