@@ -76,11 +76,20 @@ class EvalOutputs:
         options.save_dir.mkdir(parents=True, exist_ok=True)
 
     def observe(self, index: int, scores, is_probability: bool, pred: np.ndarray, label: np.ndarray) -> None:
-        """Takes in one image; see `evaluate`."""
-        probabilities = (scores if is_probability else F.softmax(scores.astype("float32"), axis=0)).numpy()
-        valid = label != self.dataset.ignore_index
+        """Takes in one image; see `evaluate`. Without scores nothing is known of the calibration.
+
+        Raises:
+            UsageError: probabilities are to be written, and there are no scores.
+        """
         self._boundary.add(pred, label)
-        self._calibration.add(probabilities.max(0)[valid], (pred == label)[valid])
+        if scores is not None:
+            probabilities = (scores if is_probability else F.softmax(scores.astype("float32"), axis=0)).numpy()
+            valid = label != self.dataset.ignore_index
+            self._calibration.add(probabilities.max(0)[valid], (pred == label)[valid])
+        elif self.options.save_prob:
+            raise UsageError(
+                "--save_prob: the exported model gives classes; export it with --output_op none or softmax"
+            )
         self._rows.append(self._row(index, pred, label))
         name, folder = self._names[index], self.options.save_dir
         if self.options.save_pred:
@@ -129,9 +138,12 @@ class EvalOutputs:
         scores = {key: None if isinstance(v, float) and math.isnan(v) else v for key, v in scores.items()}
         if collectives.is_main():
             self._write(scores | {"classes": table} | about, result, rows)
+        boundary, calibration = (
+            "unknown" if scores[name] is None else f"{scores[name]:.4f}"
+            for name in ("boundary_iou", "expected_calibration_error")
+        )
         logger.info(
-            f"[EVAL] Boundary IoU: {scores['boundary_iou']:.4f} Expected calibration error: "
-            f"{scores['expected_calibration_error']:.4f}; files are in {self.options.save_dir}"
+            f"[EVAL] Boundary IoU: {boundary} Expected calibration error: {calibration}; files are in {self.options.save_dir}"
         )
         collectives.barrier("writing the scores")
         return scores
