@@ -66,6 +66,7 @@ def decode_mask(segmentation, height: int, width: int) -> np.ndarray:
 
 
 def _read(path: Path) -> dict:
+    """The lists `images`, `categories` and `annotations` of the file of annotations, whatever it calls the last one."""
     content = read_json(path)
     annotations = content.get("annos_segmentation", content.get("annotations")) if isinstance(content, dict) else None
     if annotations is None or not content.get("images") or "categories" not in content:
