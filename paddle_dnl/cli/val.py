@@ -20,7 +20,9 @@ def make_parser() -> argparse.ArgumentParser:
     _arguments.add_multilabel(parser)
     _arguments.add_augmented(parser, "aug_eval")
     parser.add_argument("--save_dir", help="write scores.json, classes.csv, confusion.csv and .png, images.csv there")
-    parser.add_argument("--save_pred", action="store_true", help="with --save_dir: label pictures, pred/NAME.png")
+    parser.add_argument(
+        "--save_pred", action="store_true", help="with --save_dir: label pictures or masks, pred/NAME.png"
+    )
     parser.add_argument(
         "--save_prob",
         nargs="?",
@@ -45,6 +47,10 @@ def _outputs(args: argparse.Namespace, dataset):
     """The writer of files that the flags ask for, or None."""
     if not args.save_dir:
         return None
+    if getattr(dataset, "multilabel", False):
+        from paddle_dnl.evaluation.mask_outputs import MaskOutputs
+
+        return MaskOutputs(dataset, Path(args.save_dir), args.save_pred)
     from paddle_dnl.evaluation.outputs import EvalOutputs, OutputOptions
 
     return EvalOutputs(
@@ -73,8 +79,8 @@ def main(argv=None) -> int:
     for name in ("save_pred", "save_prob", "cityscapes_submission"):
         if getattr(args, name) and not args.save_dir:
             raise UsageError(f"--{name} needs --save_dir")
-    if args.save_dir and settings.get("use_multilabel"):
-        raise UsageError("--save_dir: its files are for one class per pixel; with --use_multilabel leave it out")
+        if getattr(args, name) and name != "save_pred" and settings.get("use_multilabel"):
+            raise UsageError(f"--{name} is for one class per pixel; with --use_multilabel leave it out")
     from paddle_dnl.data.check import check_dataset
     from paddle_dnl.distributed import collectives
     from paddle_dnl.evaluation.evaluator import evaluate

@@ -5,6 +5,8 @@ import argparse
 import shutil
 from pathlib import Path
 
+from paddle_dnl import user_code
+from paddle_dnl.cli._arguments import add_export_imports
 from paddle_dnl.errors import UsageError
 
 
@@ -16,6 +18,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--config", required=True, help="deploy.yaml of the exported folder (export.py --format onnx), or the folder")
+    add_export_imports(parser)
     add(
         "--image_list", required=True, help="list file: image per line, as for training; activations are measured on it"
     )
@@ -62,6 +65,7 @@ def main(argv=None) -> int:
 
     calibration = [image for image, _ in _spread(find_pairs(args.image_list), args.num_calibration)]
     evaluation = _spread(find_pairs(args.eval_list or args.image_list), args.num_eval)
+    user_code.import_for_export(args.custom_imports)
     files = read_deploy_config(args.config)
     read = [args.image_list, args.eval_list, *calibration, *(path for pair in evaluation for path in pair)]
     copied = [name for name in (files.model, files.params, files.onnx) if name]
