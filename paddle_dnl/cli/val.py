@@ -66,7 +66,7 @@ def main(argv=None) -> int:
     from paddle_dnl.errors import UsageError
 
     _arguments.check_common(args)
-    config = _arguments.make_config(args, use_multilabel=args.use_multilabel)
+    config = _arguments.make_config(args, use_multilabel=args.use_multilabel, for_training=False)
     if not config.val_dataset_cfg:
         raise UsageError(f"{args.config} has no val_dataset")
     settings = _arguments.test_settings(args, config, "aug_eval")
