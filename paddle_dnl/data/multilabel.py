@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Labels of which several hold for one pixel: a binary mask per class, in PaddleSeg's format for `--use_multilabel`.
+"""Multi-label segmentation: a binary mask per class, in PaddleSeg's format for `--use_multilabel`.
 
 A label picture holds the K masks of an image side by side, `[H, K * W]`, or below each other, `[K * H, W]`: 1 where the class
 is there, 0 where it is not, `ignore_index` where nobody knows.
@@ -99,7 +99,7 @@ class MultilabelDataset(Dataset):
         return data
 
     def look(self, pair) -> str | SampleCounts | None:
-        """What is wrong with one image and its masks, or what they hold; None where there is no label."""
+        """The fault of one image and its masks as text, or their counts; None where there is no label."""
         image_path, label_path = pair
         try:
             image = self.image_format.read(image_path)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Label maps as pictures."""
+"""Label maps as colour pictures, overlays and palette PNGs."""
 
 import io
 from collections.abc import Sequence

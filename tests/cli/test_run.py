@@ -142,3 +142,14 @@ return 7
 """
     assert _run(tmp_path, body, preexec_fn=close, stdout=None, stderr=None)[0] == 7
     assert (tmp_path / "result").read_text() == "whole"
+
+
+@pytest.mark.parametrize("words", ["--version", "--help", "data --help", "train --help", "configs --dataset ade20k"])
+def test_a_reader_of_the_output_that_has_gone_is_no_error(words):
+    """As in `paddle-dnl --help | head -1`."""
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "paddle_dnl", *words.split()]
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, cwd=ROOT, timeout=120, check=False)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (0, b"")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Command line of tools/benchmark.py: what each engine makes of an exported folder on this machine."""
+"""Command line of tools/benchmark.py: speed and memory of an exported folder in each engine."""
 
 import argparse
 import json

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A dataset in numbers: classes, sizes, duplicates, suggestions; as text, JSON and an HTML page."""
+"""Description of a dataset: classes, sizes, duplicates, suggestions; as text, JSON and an HTML page."""
 
 import json
 import math

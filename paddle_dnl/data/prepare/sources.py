@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The datasets that a configuration or a folder of data means, for looking at them."""
+"""Datasets of a configuration or of a folder of data, for description and preview."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ SPLITS = ("train", "val", "test", "all")
 
 
 def _largest_class(path: Path, root: Path) -> int:
-    from paddle_dnl.data.datasets import read_list
+    from paddle_dnl.data.images.list_files import read_list
 
     largest = 0
     for _, label in read_list(path, root, "\t", labelled=False):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Says when a run is not the published recipe whose name or base it has, and in which facts it differs."""
+"""Compares a run with the published recipe whose name or base it has, and logs the facts that differ."""
 
 import hashlib
 import inspect
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from paddle_dnl import optim, registry
-from paddle_dnl.config import Config
+from paddle_dnl.config.config import Config
 from paddle_dnl.config.lookup import zoo_configs, zoo_folder
 from paddle_dnl.config.zoo import read_rows
 from paddle_dnl.distributed import collectives
@@ -32,7 +32,7 @@ def announce(config: Config, precision: str) -> None:
         config: compared with the model zoo's published row that has the name of its file or else of its nearest base.
         precision: `fp32`, `fp16` or `bf16`.
     """
-    row = _row_of(config)
+    row = row_of(config)
     if row is None:
         return
     facts = list(departures(config, row, precision))
@@ -40,8 +40,8 @@ def announce(config: Config, precision: str) -> None:
         logger.warning(f"not the published recipe: {', '.join(facts)} ({Path(row['config']).stem}, {row['source']})")
 
 
-def _row_of(config: Config) -> dict | None:
-    """The zoo's published row of a configuration's file or its nearest base; None where there is none."""
+def row_of(config: Config) -> dict | None:
+    """The model zoo's published row of a configuration's file or its nearest base; None where there is none."""
     rows = {Path(row["config"]).stem: row for row in read_rows(zoo_folder() / "zoo.yml") if row["recipe"] is not None}
     return next((rows[path.stem] for path in config.files if path.stem in rows), None)
 
