@@ -76,11 +76,20 @@ class EvalOutputs:
         options.save_dir.mkdir(parents=True, exist_ok=True)
 
     def observe(self, index: int, scores, is_probability: bool, pred: np.ndarray, label: np.ndarray) -> None:
-        """Takes in one image; see `evaluate`."""
-        probabilities = (scores if is_probability else F.softmax(scores.astype("float32"), axis=0)).numpy()
-        valid = label != self.dataset.ignore_index
+        """Takes in one image; see `evaluate`. Without scores nothing is known of the calibration.
+
+        Raises:
+            UsageError: probabilities are to be written, and there are no scores.
+        """
         self._boundary.add(pred, label)
-        self._calibration.add(probabilities.max(0)[valid], (pred == label)[valid])
+        if scores is not None:
+            probabilities = (scores if is_probability else F.softmax(scores.astype("float32"), axis=0)).numpy()
+            valid = label != self.dataset.ignore_index
+            self._calibration.add(probabilities.max(0)[valid], (pred == label)[valid])
+        elif self.options.save_prob:
+            raise UsageError(
+                "--save_prob: the exported model gives classes; export it with --output_op none or softmax"
+            )
         confusion = confusion_matrix(pred, label, self.dataset.num_classes, self.dataset.ignore_index)
         self._rows.append(image_row(self.dataset.file_list[index][0], Areas.of(confusion), self.classes.names))
         name, folder = self._names[index], self.options.save_dir
@@ -110,9 +119,12 @@ class EvalOutputs:
         )
         if collectives.is_main():
             self._write(scores | {"classes": table} | about, result, rows)
+        boundary, calibration = (
+            "unknown" if scores[name] is None else f"{scores[name]:.4f}"
+            for name in ("boundary_iou", "expected_calibration_error")
+        )
         logger.info(
-            f"[EVAL] Boundary IoU: {scores['boundary_iou']:.4f} Expected calibration error: "
-            f"{scores['expected_calibration_error']:.4f}; files are in {self.options.save_dir}"
+            f"[EVAL] Boundary IoU: {boundary} Expected calibration error: {calibration}; files are in {self.options.save_dir}"
         )
         collectives.barrier("writing the scores")
         return scores

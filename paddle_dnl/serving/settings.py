@@ -40,8 +40,8 @@ class Settings(BaseSettings):
     engine: Literal["paddle", "onnxruntime", "openvino", "auto"] = Field("paddle", description="what runs the model")
     device: Literal["cpu", "gpu"] = Field("cpu", description="where it runs")
     cpu_threads: int | None = Field(None, ge=1, description="of the engine; default OMP_NUM_THREADS, else one per core")
-    precision: Literal["fp32", "bf16", "int8", "fastest"] = Field(
-        "fp32", description="on CPU; int8 after tools/quantize.py; fastest: what the folder's images verified"
+    precision: Literal["fp32", "fp16", "bf16", "int8", "fastest"] = Field(
+        "fp32", description="int8 after tools/quantize.py; fp16 for GPUs; fastest: what the folder's images verified"
     )
     streams: int | None = Field(
         None, ge=1, description="openvino: batches or tiles at the same time, each with its share of the threads"
