@@ -21,15 +21,15 @@ from paddle_dnl.startup import configure_process  # noqa: E402  first: zlib befo
 
 configure_process()
 
-import cv2  # noqa: E402
-import numpy as np  # noqa: E402
-import paddle  # noqa: E402
-
 from paddle_dnl.config import Config  # noqa: E402
 from paddle_dnl.config.reading import read_config  # noqa: E402
 from paddle_dnl.training import trainer as trainer_module  # noqa: E402
 from paddle_dnl.training.options import TrainOptions  # noqa: E402
 from paddle_dnl.training.trainer import Trainer  # noqa: E402
+
+import cv2  # noqa: E402
+import numpy as np  # noqa: E402
+import paddle  # noqa: E402
 
 CONFIG = Path(__file__).resolve().parent.parent / "configs/quickstart/dnlnet_resnet18_mini_cityscapes.yml"
 SIZE, PICTURES, WARM = 64, 8, 5
@@ -156,11 +156,15 @@ def main() -> None:
         loop = bare(Path(folder), args.steps)
     with tempfile.TemporaryDirectory() as folder:
         ours = measure(Path(folder), args.steps, use_ema=args.use_ema)
-    print(f"{os.environ['OMP_NUM_THREADS']} threads, Paddle {paddle.__version__}, {paddle.get_device()}; CPU ms per step, medians")
+    print(
+        f"{os.environ['OMP_NUM_THREADS']} threads, Paddle {paddle.__version__}, {paddle.get_device()}; CPU ms per step, medians"
+    )
     print("| part | bare loop | trainer |\n|---|---:|---:|")
     for name, value in ours.items():
         print(f"| {name} | {loop[name]:.2f} | {value:.2f} |")
-    print(f"outside: {ours['outside']:.2f} ms, {ours['outside'] / max(loop['outside'], 1e-3):.2f} times the bare loop's")
+    print(
+        f"outside: {ours['outside']:.2f} ms, {ours['outside'] / max(loop['outside'], 1e-3):.2f} times the bare loop's"
+    )
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from paddle_dnl.startup import allocator
 from paddle_dnl.training import amp, nan_guard, preflight
 from paddle_dnl.training.checkpoints import best_models, checkpoint
 from paddle_dnl.training.checkpoints.run_folder import RunFolder
+from paddle_dnl.training.data_parallel import data_parallel
 from paddle_dnl.training.ema import ModelEMA
 from paddle_dnl.training.loss_window import Found, LossWindow, all_finite
 from paddle_dnl.training.options import TrainOptions, TrainState
@@ -105,9 +106,7 @@ class Trainer:
         if options.to_static_training:
             self.forward = paddle.jit.to_static(self.model)
         if collectives.world_size() > 1:
-            collectives.barrier("the first step")
-            # A head may leave parameters unused (auxiliary branch switched off); their gradients are then zero.
-            self.forward = paddle.DataParallel(self.forward, find_unused_parameters=True)
+            self.forward = data_parallel(self.forward, self)
 
     def _open_folder(self) -> None:
         """Tidies the folder first, so that what is resumed can be found by its name."""
