@@ -90,7 +90,7 @@ def make_config(args: argparse.Namespace, path=None, **replacements):
     Raises:
         ConfigError: see `Config`.
     """
-    from paddle_dnl.config import Config
+    from paddle_dnl.config.config import Config
 
     return Config(
         path or args.config,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every program does around its `main`: errors to one line and an exit status."""
+"""Wrapper around the `main` of every program: process setup, errors as one line, exit status."""
 
 import errno
 import importlib
@@ -17,7 +17,7 @@ def run(module: str, argv: list[str] | None = None) -> None:
     """Imports `module`, runs its `main(argv)` and ends the process with the right status.
 
     Under `paddle.distributed.launch` the module's `UNDER_LAUNCH` says what a rank does: `group`, all work together and end
-    together; `share`, each does its share of the pictures (`data/pending_images.py`); without it rank 0 does all and the
+    together; `share`, each does its share of the pictures (`data/images/pending_images.py`); without it rank 0 does all and the
     others end at once.
 
     0 is success, 2 wrong use of the command line, 1 any other failure; a failure that the user can act on is one line on
@@ -78,7 +78,10 @@ def _status_of(module: str, argv: list[str] | None) -> int:
             raise
         status = _fail(f"a component ended the program: {place}", 1)
     except Exception as error:
-        if _has_lost_others(error):
+        # An error that only says that another rank is gone: the watchdog has written a line about that rank.
+        watch = sys.modules.get("paddle_dnl.distributed.watch")
+        text = str(error).lower()
+        if watch is not None and any(word in text for word in watch.COMMUNICATION) and watch.others_ended(seconds=5):
             _end_in_group(1)
         status = _defect(error)
     return status
@@ -134,13 +137,6 @@ def _end_in_group(status: int) -> None:
     if _in_group():
         sys.stderr.flush()
         os._exit(status)
-
-
-def _has_lost_others(error: Exception) -> bool:
-    """Whether an error only says that another rank is gone, of which the watchdog has written a line."""
-    watch = sys.modules.get("paddle_dnl.distributed.watch")
-    text = str(error).lower()
-    return watch is not None and any(word in text for word in watch.COMMUNICATION) and watch.others_ended(seconds=5)
 
 
 def _in_group() -> bool:

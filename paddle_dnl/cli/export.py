@@ -28,6 +28,11 @@ def make_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="export a model that is random in evaluation, compared within its spread",
     )
+    parser.add_argument(
+        "--verify_images",
+        metavar="LIST",
+        help="list file: image and, for mIoU, label per line; engines and precisions are compared on up to 100 of them",
+    )
     parser.add_argument("--for_fd", action="store_true", help="the names of FastDeploy and PaddleX: inference.yml, ...")
     return parser
 
@@ -43,7 +48,7 @@ def _command(args: argparse.Namespace, config) -> str:
     width, height = _trained_size(config.dic)
     channels = (config.train_dataset_cfg or {}).get("img_channels", 3)
     return (
-        f"python export.py --config {shlex.quote(args.config)} --model_path {shlex.quote(args.model_path)} "
+        f"paddle-dnl export --config {shlex.quote(args.config)} --model_path {shlex.quote(args.model_path)} "
         f"--save_dir {shlex.quote(args.save_dir)} --input_shape {batch} {channels} {height} {width}"
     )
 
@@ -82,12 +87,15 @@ def main(argv=None) -> int:
     _arguments.select_device("cpu")
     config = _arguments.make_config(args)
     from paddle_dnl.data.classes import classes_of_config
-    from paddle_dnl.data.image_format import ImageFormat
+    from paddle_dnl.data.images.image_files import find_pairs
+    from paddle_dnl.data.images.image_format import ImageFormat
     from paddle_dnl.data.label_rule import label_rule
     from paddle_dnl.deployment.export.exporter import export_model
+    from paddle_dnl.deployment.export.image_check import MAX_IMAGES, spread
     from paddle_dnl.deployment.export.shapes import FreeSizeError
     from paddle_dnl.models.build import build_model
 
+    pairs = spread(find_pairs(args.verify_images), MAX_IMAGES) if args.verify_images else []
     try:
         export_model(
             build_model(config, pretrained=model_path),
@@ -101,7 +109,8 @@ def main(argv=None) -> int:
             allow_random=args.allow_random,
             with_onnx=args.format == "onnx",
             for_fd=args.for_fd,
-            inputs=[*config.files, model_path],
+            inputs=[*config.files, model_path, args.verify_images, *(path for pair in pairs for path in pair)],
+            verify_images=pairs,
         )
     except FreeSizeError as error:
         raise ExportError(f"{error}. For one size run\n{_command(args, config)}") from error

@@ -127,8 +127,8 @@ def _make_predictor(args: argparse.Namespace, is_long: bool):
 
     from paddle_dnl.deployment.runtime.backend_factory import resolve_engine
     from paddle_dnl.deployment.runtime.backend_process import EngineProcess
-    from paddle_dnl.deployment.runtime.backends import EngineOptions
     from paddle_dnl.deployment.runtime.deploy_config import read_deploy_config
+    from paddle_dnl.deployment.runtime.options import EngineOptions
     from paddle_dnl.deployment.runtime.predictor import Predictor
 
     limits = {"wrong_size": args.wrong_size, "max_pixels": args.max_pixels}
@@ -153,25 +153,22 @@ def _make_job(args: argparse.Namespace, files, inputs: list):
     from dataclasses import replace
 
     from paddle_dnl.data.classes import bit_palette
-    from paddle_dnl.data.pending_images import Shard
-    from paddle_dnl.data.video_files import is_video
-    from paddle_dnl.deployment.runtime.outputs import PictureJob, VideoJob
+    from paddle_dnl.data.images.pending_images import Shard
+    from paddle_dnl.data.images.video_files import is_video
+    from paddle_dnl.deployment.runtime.outputs import PictureJob, Results, VideoJob
 
-    folder = Path(args.save_dir)
     colors = files.classes.colors if files.classes else bit_palette(257)[1:]  # PaddleSeg begins with the second
+    to = Results(Path(args.save_dir), colors, args.print_detail, inputs)
     if is_video(args.image_path):
         for flag in ("save_prob", "shard", "skip_existing", "skip_bad_samples", "no_overlay"):
             if getattr(args, flag):
                 raise UsageError(f"--{flag}: is for pictures, not for videos and cameras")
         as_frames = args.video_output == "frames"
-        return VideoJob(args.image_path, folder, colors, args.print_detail, as_frames, args.max_frames, inputs)
+        return VideoJob(args.image_path, to, as_frames, args.max_frames)
     endings = replace(files.image_format, value_range=args.value_range or files.value_range).endings
     return PictureJob(
         args.image_path,
-        folder,
-        colors,
-        args.print_detail,
-        inputs,
+        to,
         endings,
         args.save_prob,
         with_overlays=not args.no_overlay,
@@ -210,29 +207,13 @@ def _run(args: argparse.Namespace, predictor, job):
         job.close()
 
 
-def _benchmark(predictor, image, timing, args: argparse.Namespace) -> None:
-    from paddle_dnl.log import logger
-
-    found = predictor.benchmark(image, _WARMUP, _REPEATS, args.batch_size)
-    milliseconds = ", ".join(f"{key} {1000 * found[key]:.1f} ms" for key in ("median", "mean", "p90", "p99"))
-    logger.info(
-        f"benchmark {args.model_name or 'model'}: engine {predictor.engine}, {args.device}, batch {args.batch_size}, "
-        f"{_WARMUP} warm-up and {_REPEATS} timed runs: {milliseconds}, {found['ips']:.2f} images/s"
-    )
-    if timing is not None:
-        logger.info(
-            f"pipeline (read, run, write): {timing.rate:.2f} images/s, {timing.rate / found['ips']:.2f} of the engine "
-            f"alone; {timing.pictures} images in {timing.seconds:.2f} s, {timing.engine_seconds:.2f} s in the engine"
-        )
-
-
 def main(argv=None) -> int:
     """Predicts everything; returns the exit status."""
     args = parse_args(argv)
     import warnings
 
     from paddle_dnl import user_code
-    from paddle_dnl.data.video_files import is_video
+    from paddle_dnl.data.images.video_files import is_video
     from paddle_dnl.deployment.runtime.deploy_config import read_deploy_config
     from paddle_dnl.files.outputs import check_outputs
     from paddle_dnl.log import logger
@@ -265,7 +246,19 @@ def main(argv=None) -> int:
                 f"results in {getattr(job, 'target', args.save_dir)}"
             )
         if args.benchmark:
-            _benchmark(predictor, examples[0], timing, args)
+            from paddle_dnl.log import logger
+
+            found = predictor.benchmark(examples[0], _WARMUP, _REPEATS, args.batch_size)
+            milliseconds = ", ".join(f"{key} {1000 * found[key]:.1f} ms" for key in ("median", "mean", "p90", "p99"))
+            logger.info(
+                f"benchmark {args.model_name or 'model'}: engine {predictor.engine}, {args.device}, batch {args.batch_size}, "
+                f"{_WARMUP} warm-up and {_REPEATS} timed runs: {milliseconds}, {found['ips']:.2f} images/s"
+            )
+            if timing is not None:
+                logger.info(
+                    f"pipeline (read, run, write): {timing.rate:.2f} images/s, {timing.rate / found['ips']:.2f} of the engine "
+                    f"alone; {timing.pictures} images in {timing.seconds:.2f} s, {timing.engine_seconds:.2f} s in the engine"
+                )
     finally:
         predictor.close()
     return 0

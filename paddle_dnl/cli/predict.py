@@ -34,7 +34,7 @@ def main(argv=None) -> int:
     """Predicts all images; returns the exit status."""
     args = parse_args(argv)
     model_path = _arguments.require_model_path(args)
-    from paddle_dnl.data.pending_images import Shard
+    from paddle_dnl.data.images.pending_images import Shard
     from paddle_dnl.errors import UsageError
 
     _arguments.check_common(args)

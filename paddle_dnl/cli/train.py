@@ -20,6 +20,14 @@ def make_parser() -> argparse.ArgumentParser:
     add("--iters", type=int, help="optimizer steps; replaces the configuration's value")
     add("--batch_size", type=int, help="samples per process; replaces the configuration's value")
     add("--learning_rate", type=float, help="replaces the configuration's value")
+    add(
+        "--scale_lr",
+        nargs="?",
+        const=0,
+        type=int,
+        metavar="BATCH",
+        help="multiply the learning rate by the images per update of all processes over BATCH; default: the recipe's",
+    )
     add("--pretrained", metavar="FILE", help="start weights of the backbone in any format that can be converted")
     add("--finetune", metavar="FILE", help="start from a trained model; layers for other classes start anew")
     add("--num_classes", type=int, metavar="N", help="replaces the number of classes of model and datasets")
@@ -82,6 +90,10 @@ def parse_args(argv=None) -> argparse.Namespace:
         raise UsageError("--find_lr starts anew and does not go with --resume_model")
     if args.early_stop_intervals and not args.do_eval:
         raise UsageError("--early_stop_intervals needs --do_eval")
+    if args.scale_lr is not None and args.scale_lr < 0:
+        raise UsageError(f"--scale_lr: the batch that the rate is for must be at least 1, got {args.scale_lr}")
+    if args.scale_lr is not None and args.find_lr is not None:
+        raise UsageError("--find_lr looks for a learning rate and does not go with --scale_lr")
     exporting = [name for name in ("output_op", "input_shape", "for_fd") if getattr(args, name)]
     if exporting:
         logger.warning(
@@ -106,7 +118,7 @@ def main(argv=None) -> int:
         use_multilabel=args.use_multilabel,
     )
     if args.resume_model is None:
-        from paddle_dnl.models.build import require_start_weights
+        from paddle_dnl.models.start_weights import require_start_weights
 
         require_start_weights(config)  # before data are looked at
     args.to_static_training = args.to_static_training or config.to_static_training

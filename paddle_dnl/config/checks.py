@@ -9,11 +9,13 @@ import inspect
 import math
 import reprlib
 
-from paddle_dnl import optim, registry
+from paddle_dnl import registry
 from paddle_dnl.config import dataset_values, training_keys
 from paddle_dnl.config.choices import AVERAGES
 from paddle_dnl.errors import ConfigError
 from paddle_dnl.optim.groups import number
+from paddle_dnl.optim.optimizers import resolve
+from paddle_dnl.optim.schedules import schedule_class
 
 _REQUIRED = ("batch_size", "iters", "train_dataset", "optimizer", "lr_scheduler", "loss", "model")
 _OPTIONAL = (
@@ -93,26 +95,11 @@ def check_component(cfg, kind: str, where: str, owner=None) -> None:
     if not isinstance(cfg, dict) or not isinstance(cfg.get("type"), str):
         raise ConfigError(f"{where}: expected a mapping with a `type` key that names the {kind}, got {cfg!r}")
     if kind == "optimizer":
-        cls, arguments = optim.resolve(cfg, where)
+        cls, arguments = resolve(cfg, where)
     else:
         cls = registry.find(cfg["type"], kind, where, owner)
         arguments = {key: value for key, value in cfg.items() if key != "type"}
     _check_arguments(cls, cfg["type"], arguments, where, kind)
-    _check_start_weights(cls, cfg, kind, where)
-    for key in ("transforms", "losses"):
-        items = cfg.get(key)
-        if items is not None and (not isinstance(items, list) or not all(registry.is_component(i) for i in items)):
-            raise ConfigError(f"{where}.{key}: expected a list of mappings with a `type` key")
-    for inner, inner_kind, inner_where in registry.nested(cfg, kind, where):
-        check_component(inner, inner_kind, inner_where, cls)
-
-
-# Whose `pretrained` is read, by our own reader; see `paddle_dnl.models.build`.
-_START_WEIGHTS = ("model", "model.backbone")
-
-
-def _check_start_weights(cls: type, cfg: dict, kind: str, where: str) -> None:
-    """Weights only where we read them, and nothing that paddleseg would take for more than a value."""
     weights = cfg.get("pretrained")
     if weights is not None and where not in _START_WEIGHTS:
         raise ConfigError(
@@ -121,9 +108,19 @@ def _check_start_weights(cls: type, cfg: dict, kind: str, where: str) -> None:
     if weights is not None and not isinstance(weights, str):
         raise ConfigError(f"{where}.pretrained: must be the path or address of a file, got {reprlib.repr(weights)}")
     registry.refuse_harmful(cls, {key: value for key, value in cfg.items() if key != "pretrained"}, kind, where)
+    for key in ("transforms", "losses"):
+        items = cfg.get(key)
+        if items is not None and (not isinstance(items, list) or not all(registry.is_component(i) for i in items)):
+            raise ConfigError(f"{where}.{key}: expected a list of mappings with a `type` key")
+    for inner, inner_kind, inner_where in registry.nested(cfg, kind, where):
+        check_component(inner, inner_kind, inner_where, cls)
 
 
-# What the frame around a component supplies, so that a configuration need not.
+# Whose `pretrained` is read, by our own reader; see `paddle_dnl.models.start_weights`.
+_START_WEIGHTS = ("model", "model.backbone")
+
+
+# Arguments that the program supplies, so that a configuration need not.
 _SUPPLIED = {
     "model": {"num_classes", "pretrained"},
     "backbone": {"pretrained"},
@@ -167,7 +164,7 @@ def _check_scheduler(cfg) -> None:
     where = "lr_scheduler"
     if not isinstance(cfg, dict) or "type" not in cfg:
         raise ConfigError(f"{where}: expected a mapping with a `type` key, got {cfg!r}")
-    parameters = inspect.signature(optim.schedule_class(cfg["type"])).parameters
+    parameters = inspect.signature(schedule_class(cfg["type"])).parameters
     known = [*parameters, "type", "warmup_iters", "warmup_start_lr"]
     for key, value in cfg.items():
         _refuse_unknown(key, known, where)
@@ -184,8 +181,8 @@ def _check_scheduler(cfg) -> None:
 
 
 def _check_optimizer(cfg: dict) -> None:
-    """Values, by building the recipe; the model that it needs comes later."""
-    cls, arguments = optim.resolve(cfg)
+    """Checks values by constructing the recipe, which needs no model yet."""
+    cls, arguments = resolve(cfg)
     if arguments.get("weight_decay") is not None:
         cfg["weight_decay"] = arguments["weight_decay"] = number(arguments["weight_decay"], "optimizer.weight_decay")
     try:
@@ -239,7 +236,7 @@ def _check_test_config(cfg: dict, where: str = "test_config") -> None:
 
 
 def _one_value(sources: dict[str, object], what: str):
-    """The value on which all sources that give one agree, or None."""
+    """The value, where all sources that give one give the same; else None."""
     given = {where: value for where, value in sources.items() if value is not None}
     if len(set(given.values())) > 1:
         raise ConfigError(f"{what} disagree: {', '.join(f'{where} = {value}' for where, value in given.items())}")

@@ -3,6 +3,7 @@
 
 import contextlib
 import copy
+import math
 from pathlib import Path
 
 from paddle_dnl import user_code
@@ -15,7 +16,7 @@ from paddle_dnl.errors import ConfigError
 
 
 def _set_start_weights(model, path: str | None) -> None:
-    """`path`, or null, as the only start weights of a `model` section; a section that is none is for the checks."""
+    """`path`, or null, as the only start weights of a `model` section; a value that is no mapping is left to the checks."""
     if not isinstance(model, dict):
         return
     has_backbone = isinstance(model.get("backbone"), dict)
@@ -34,7 +35,7 @@ class Config:
 
     Args:
         path: a .yml file, a name of the model zoo, or the configuration as a dict.
-        learning_rate, batch_size, iters: replace the values of the file; None keeps them, zero is not ignored.
+        learning_rate, batch_size, iters: replace the values of the file; None keeps them; zero is a value.
         opts: `key=value` strings, see `paddle_dnl.config.overrides`.
         pretrained: file of start weights, in place of the configuration's.
         from_scratch: no start weights, also where the recipe asks for some.
@@ -68,6 +69,7 @@ class Config:
         self.dic = copy.deepcopy(path) if isinstance(path, dict) else read_config(self.path, self.files)
         with self.named_in_errors():
             modernise(self.dic)
+        self._batch_in_file = [self.dic.get(key, 1) for key in ("batch_size", "grad_accum_iters")]
         options = list(opts or [])
         for key, value in (
             ("lr_scheduler.learning_rate", learning_rate),
@@ -113,6 +115,13 @@ class Config:
     def batch_size(self) -> int:
         """Samples per process and step."""
         return self.dic["batch_size"]
+
+    @property
+    def batch_in_file(self) -> int:
+        """Images per update of one process as the file has it, before overrides; as overridden where it has no number."""
+        if all(type(value) is int and value > 0 for value in self._batch_in_file):
+            return math.prod(self._batch_in_file)
+        return self.batch_size * self.dic.get("grad_accum_iters", 1)
 
     @property
     def iters(self) -> int:

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What all datasets share: pairs of files in, transformed samples out."""
+"""Base class of datasets: pairs of image and label files to transformed samples."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from paddle_dnl.data.image_format import ImageFormat
-from paddle_dnl.data.reading import exceeds_byte, read_label
-from paddle_dnl.data.transforms import Compose, binary_edges
+from paddle_dnl.data.images.image_format import ImageFormat
+from paddle_dnl.data.images.reading import exceeds_byte, read_label
+from paddle_dnl.data.transforms.compose import Compose
+from paddle_dnl.data.transforms.edges import binary_edges
 from paddle_dnl.errors import DataError
 
 import numpy as np
@@ -17,7 +18,7 @@ class SegmentationDataset(paddle.io.Dataset):
     """Pairs of image and label as samples with PaddleSeg's fields.
 
     A sample is a dict with `img` float32 `[C, H, W]`; `label` `[H, W]` in training and `[1, h, w]` (original size) in
-    validation; `trans_info`, what was done to the size; `edge` in training if asked for.
+    validation; `trans_info`, the sizes before each resize and padding, to reverse them; `edge` in training if asked for.
 
     Args:
         file_list: pairs (image, label or None).
@@ -26,7 +27,7 @@ class SegmentationDataset(paddle.io.Dataset):
         num_classes: labels are in [0, num_classes) or `ignore_index`.
         ignore_index: label that does not count.
         img_channels: bands of the images.
-        value_range: stored numbers that become 0 and 255, see `paddle_dnl.data.bands.scale`.
+        value_range: stored numbers that become 0 and 255, see `paddle_dnl.data.images.bands.scale`.
         edge: add a mask of class boundaries in training.
 
     Attributes:
@@ -65,7 +66,7 @@ class SegmentationDataset(paddle.io.Dataset):
 
     @staticmethod
     def map_label(label: np.ndarray) -> np.ndarray:
-        """Stored class numbers to those of the model; the same unless a dataset says otherwise.
+        """Stored class numbers to the model's; a dataset whose files use other numbers overrides it.
 
         Static where the rule is the same for all datasets of the class: it can then be stored with an exported model.
         """
@@ -76,7 +77,7 @@ class SegmentationDataset(paddle.io.Dataset):
 
         Raises:
             DataError: unreadable, or with numbers beyond 8 bits that are no class. Numbers of 8 bits are for the check
-                before training and for the metrics: here, at each sample, a look at every pixel would cost too much.
+                before training and for the metrics: checking every pixel of each sample here would be too slow.
         """
         label = self.map_label(read_label(path))
         problem = (

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Labels of which several hold for one pixel: a binary mask per class, in PaddleSeg's format for `--use_multilabel`.
+"""Multi-label segmentation: a binary mask per class, in PaddleSeg's format for `--use_multilabel`.
 
 A label picture holds the K masks of an image side by side, `[H, K * W]`, or below each other, `[K * H, W]`: 1 where the class
 is there, 0 where it is not, `ignore_index` where nobody knows.
@@ -7,7 +7,7 @@ is there, 0 where it is not, `ignore_index` where nobody knows.
 
 from paddle_dnl.data.base_dataset import size_text
 from paddle_dnl.data.datasets import Dataset
-from paddle_dnl.data.reading import read_bytes, read_label, require_whole
+from paddle_dnl.data.images.reading import read_bytes, read_label, require_whole
 from paddle_dnl.data.statistics import SampleCounts
 from paddle_dnl.data.transforms.multilabel import AddMultiLabelAuxiliaryCategory
 from paddle_dnl.errors import DataError
@@ -86,7 +86,7 @@ class MultilabelDataset(Dataset):
         return data
 
     def look(self, pair) -> str | SampleCounts | None:
-        """What is wrong with one image and its masks, or what they hold; None where there is no label."""
+        """The fault of one image and its masks as text, or their counts; None where there is no label."""
         image_path, label_path = pair
         try:
             image = self.image_format.read(image_path)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Label maps as pictures."""
+"""Label maps as colour pictures, overlays and palette PNGs."""
 
 import io
 from collections.abc import Sequence
@@ -45,7 +45,7 @@ def displayed(image: np.ndarray) -> np.ndarray:
     green and blue, of two the first as grey.
 
     Args:
-        image: as from `paddle_dnl.data.image_format.ImageFormat.read`.
+        image: as from `paddle_dnl.data.images.image_format.ImageFormat.read`.
     """
     if image.ndim == 3 and image.shape[2] not in (1, 3):
         image = image[..., 2::-1] if image.shape[2] > 3 else image[..., 0]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a dataset holds: pixels and images per class, ignored share, sizes, duplicates; counted by the check before training."""
+"""Statistics of a dataset, from the check before training: pixels and images per class, ignored share, sizes, duplicates."""
 
 import hashlib
 from collections import Counter
@@ -193,7 +193,7 @@ def summary(statistics: DatasetStatistics, names: tuple[str, ...], where: str) -
 
 
 def require_learnable(dataset, where: str, is_training: bool) -> None:
-    """Looks for labels from which nothing is learned, and says what a dataset holds.
+    """Refuses labels from which nothing can be learned, and logs the statistics of a dataset.
 
     Args:
         dataset: one that was checked, so that it has `statistics`; others pass.

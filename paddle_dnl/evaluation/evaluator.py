@@ -31,7 +31,7 @@ import paddle.nn.functional as F
 
 @dataclass
 class EvalResult:
-    """What an evaluation found; unpacked, what PaddleSeg's `evaluate` returns."""
+    """Result of an evaluation; unpacks to the tuple that PaddleSeg's `evaluate` returns."""
 
     metrics: Metrics
     confusion: np.ndarray | None  # None where several classes hold for one pixel
@@ -115,14 +115,21 @@ def evaluate(
                     count.add(scores, truth)
     if not scored or _stopped_anywhere(count.stopped, stop):
         return None
-    result = _result(count, len(dataset), began)
+    counts = collectives.all_reduce_sum(count.confusion)
+    areas = Areas(*counts) if isinstance(count, _MaskCount) else Areas.of(counts)
+    confusion = None if isinstance(count, _MaskCount) else counts
+    seconds = time.perf_counter() - began
+    result = EvalResult(Metrics.from_areas(areas), confusion, len(dataset), seconds, areas=areas)
+    if count.curves is not None:
+        count.curves.counts = collectives.all_reduce_sum(count.curves.counts)
+        result.auc_roc = count.curves.area()
     if print_detail:
         _log(result, classes_of(dataset).names)
     return result
 
 
 def _stopped_anywhere(stopped_here: bool, stop: Callable | None) -> bool:
-    """Waits for ranks that are slow; whether any was stopped."""
+    """Whether any rank was stopped; waits for all of them."""
     collectives.barrier("the end of the evaluation")
     return stop is not None and collectives.any_rank(stopped_here)
 
@@ -148,7 +155,7 @@ def _scores(model, data: dict, label: np.ndarray, options: InferenceOptions) -> 
 
 
 class _Count:
-    """What one rank has counted.
+    """Counts of one rank.
 
     Args:
         dataset: has `num_classes` and `ignore_index`.
@@ -178,7 +185,7 @@ class _Count:
 
 
 class _MaskCount(_Count):
-    """What one rank has counted of masks of which several hold for one pixel."""
+    """Counts of one rank for multi-label masks."""
 
     def __init__(self, dataset, auc_roc: bool, is_probability: bool):
         super().__init__(dataset, auc_roc, is_probability)
@@ -211,16 +218,3 @@ def _log(result: EvalResult, names: tuple[str, ...]) -> None:
             f"means: {', '.join(map(str, metrics.absent))}"
         )
     logger.info(f"[EVAL] Classes: \n{class_table.table_text(class_table.class_rows(names, result.areas))}")
-
-
-def _result(count: _Count, images: int, began: float) -> EvalResult:
-    """Scores of all ranks' counts."""
-    counts = collectives.all_reduce_sum(count.confusion)
-    areas = Areas(*counts) if isinstance(count, _MaskCount) else Areas.of(counts)
-    confusion = None if isinstance(count, _MaskCount) else counts
-    seconds = time.perf_counter() - began
-    result = EvalResult(Metrics.from_areas(areas), confusion, images, seconds, areas=areas)
-    if count.curves is not None:
-        count.curves.counts = collectives.all_reduce_sum(count.curves.counts)
-        result.auc_roc = count.curves.area()
-    return result

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The score of each image of a labelled set by itself, from a model or from label pictures that were stored before."""
+"""Scores of single images of a labelled set, from a model or from stored label pictures."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from paddle_dnl.data.image_files import walk_files
-from paddle_dnl.data.reading import read_label
+from paddle_dnl.data.images.image_files import walk_files
+from paddle_dnl.data.images.reading import read_label
 from paddle_dnl.errors import DataError
 from paddle_dnl.evaluation.inference import infer_scores
 from paddle_dnl.evaluation.metrics import Metrics, confusion_matrix

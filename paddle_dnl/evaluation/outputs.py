@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What val.py writes beside its log lines: scores as JSON and CSV, predictions, probabilities, a Cityscapes submission."""
+"""Output files of val.py: scores as JSON and CSV, predictions, probabilities, a Cityscapes submission."""
 
 import io
 import json

@@ -1,18 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Label pictures and overlays for images, with the dynamic graph: what predict.py does."""
+"""Prediction with the dynamic graph, as predict.py does: label pictures and overlays of images."""
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from paddle_dnl import registry
 from paddle_dnl.data.classes import BACKGROUND_COLOR, classes_of_config
-from paddle_dnl.data.image_files import iter_images
-from paddle_dnl.data.image_format import ImageFormat
+from paddle_dnl.data.images.image_files import iter_images
+from paddle_dnl.data.images.image_format import ImageFormat
+from paddle_dnl.data.images.pending_images import PendingImages, Shard
 from paddle_dnl.data.multilabel import join_masks, summed_numbers
 from paddle_dnl.data.overlay import Colors, as_label, overlay, overlay_masks, save_image, save_label_png
-from paddle_dnl.data.pending_images import PendingImages, Shard
 from paddle_dnl.data.probability_files import probability_file
-from paddle_dnl.data.transforms import Compose
+from paddle_dnl.data.transforms.compose import Compose
 from paddle_dnl.errors import DataError, UsageError
 from paddle_dnl.evaluation.batches import pyramid
 from paddle_dnl.evaluation.inference import infer_pyramid, infer_scores, predicted_masks
@@ -107,7 +107,7 @@ def predict(
     Args:
         model: maps `[B, C, H, W]` to a list of logits.
         config: a `Config`, whose `val_dataset` prepares the images.
-        image_path: see `paddle_dnl.data.image_files.find_images`.
+        image_path: see `paddle_dnl.data.images.image_files.find_images`.
         save_dir: folder of the results.
         custom_color: red, green and blue of each class in turn.
         inputs: other files that the program reads.
@@ -161,7 +161,7 @@ def predict_images(
         save_dir: folder of the results.
         colors: red, green, blue of each class.
         image_format: how the files are read.
-        shard, skip_existing: see `paddle_dnl.data.pending_images.PendingImages`.
+        shard, skip_existing: see `paddle_dnl.data.images.pending_images.PendingImages`.
         skip_bad_samples: leave out images that cannot be read, with a line for each.
         no_overlay: leave `added_prediction` out.
 

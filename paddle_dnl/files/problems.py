@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Why a file could not be written, in words that name the disk."""
+"""Reasons of failed writes; a full disk is named by its mount point."""
 
 import errno
 import os

@@ -24,12 +24,6 @@ def one_hot_kernels(channels: int) -> paddle.Tensor:
     return paddle.eye(SAMPLES).reshape([SAMPLES, 1, 3, 3]).tile([channels, 1, 1, 1])
 
 
-def _bounded(offset):
-    """NaN and whatever is beyond all maps become a point outside: both kernels read wrong memory for such numbers."""
-    offset = paddle.where(paddle.isnan(offset), paddle.full_like(offset, _FAR), offset)
-    return offset.clip(-_FAR, _FAR)
-
-
 def _by_deformable_convolution(x, offset, kernels):
     """Samples by a deformable convolution whose kernels pick one position each."""
     y = deform_conv2d(x, offset, kernels, padding=1, groups=x.shape[1])
@@ -97,5 +91,7 @@ class DeformableUnfold(nn.Layer):
         height, width = size_of(x, 2), size_of(x, 3)
         if is_known(height) and is_known(width) and min(height, width) < MINIMUM_SIDE:
             raise ConfigError(f"DGMN2 samples 3x3 neighbourhoods and needs a map of 3x3 or more, got {height}x{width}")
-        offset = _bounded(offset)
+        # NaN and whatever is beyond all maps become a point outside: both kernels read wrong memory for such numbers.
+        offset = paddle.where(paddle.isnan(offset), paddle.full_like(offset, _FAR), offset)
+        offset = offset.clip(-_FAR, _FAR)
         return _by_grid_sample(x, offset) if self._uses_grid() else _by_deformable_convolution(x, offset, self.kernels)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Decoding in worker processes with limits of time and memory: what a thread cannot be stopped from, a process can."""
+"""Decoding in worker processes with limits of time and memory; a process can be killed, a thread cannot."""
 
 import multiprocessing
 import os
@@ -8,8 +8,8 @@ import signal
 import sys
 import threading
 
-from paddle_dnl.data.image_format import ImageFormat
-from paddle_dnl.data.untrusted import TooLarge, UnknownFormat
+from paddle_dnl.data.images.image_format import ImageFormat
+from paddle_dnl.data.images.untrusted import TooLarge, UnknownFormat
 from paddle_dnl.errors import PaddleDnlError
 from paddle_dnl.log import logger
 from paddle_dnl.startup import child_processes
@@ -30,13 +30,13 @@ _STATUS = {UnknownFormat: 415, TooLarge: 413}
 
 
 class DecodePool:
-    """Pictures of strangers, decoded by `workers` processes; a process that takes too long or dies is replaced.
+    """Decodes untrusted pictures in `workers` processes; a process that takes too long or dies is replaced.
 
     Args:
         workers: processes; `decode` blocks while all are busy.
         seconds: time limit of one picture.
         image_format: number of bands and scale.
-        max_pixels: see `paddle_dnl.data.untrusted.require_bounded`.
+        max_pixels: see `paddle_dnl.data.images.untrusted.require_bounded`.
     """
 
     def __init__(self, workers: int, seconds: float, image_format: ImageFormat, max_pixels: int):
@@ -88,7 +88,14 @@ class _Worker:
     def decode(self, content: bytes) -> np.ndarray:
         seconds = self._settings[0]
         try:
-            self._require_started()
+            if self._process is None or not self._process.is_alive():
+                self._end()
+                self.start()
+            if not self._ready:
+                if not self._connection.poll(_START_SECONDS):
+                    self._process.kill()
+                self._connection.recv_bytes()
+                self._ready = True
             # The process reads its input before it decodes; if it hangs instead, it is killed, which ends the sending.
             with child_processes.killed_after(self._process, seconds):
                 self._connection.send_bytes(content)
@@ -106,16 +113,6 @@ class _Worker:
         if status != 200:
             raise Refusal(status, value)
         return picture
-
-    def _require_started(self) -> None:
-        if self._process is None or not self._process.is_alive():
-            self._end()
-            self.start()
-        if not self._ready:
-            if not self._connection.poll(_START_SECONDS):
-                self._process.kill()
-            self._connection.recv_bytes()
-            self._ready = True
 
     def start(self) -> None:
         """Starts the process; call it once before `decode`, or not at all."""

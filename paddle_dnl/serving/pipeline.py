@@ -72,7 +72,8 @@ class Pipeline:
     def __init__(self, predictor: Predictor, settings: Settings, metrics: Metrics):
         self.predictor, self._settings = predictor, settings
         self.classes = ClassNames(predictor.classes)
-        self.max_batch = predictor.files.fixed_batch or settings.max_batch
+        fixed = predictor.files.fixed_batch
+        self.max_batch = fixed * predictor.parallel if fixed else settings.max_batch
         # Waiting for more pictures is of no use to a model that takes one at a time.
         wait = settings.batch_wait_ms / 1000 if self.max_batch > 1 else 0
         self.queue = BatchQueue(predictor.run, self.max_batch, wait, metrics.ran)

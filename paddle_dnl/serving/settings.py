@@ -40,6 +40,9 @@ class Settings(BaseSettings):
     precision: Literal["fp32", "bf16", "int8", "fastest"] = Field(
         "fp32", description="on CPU; int8 after tools/quantize.py; fastest: what the folder's images verified"
     )
+    streams: int | None = Field(
+        None, ge=1, description="openvino: batches or tiles at the same time, each with its share of the threads"
+    )
     enable_mkldnn: bool = Field(False, description="oneDNN; only where the export verified it")
     wrong_size: Literal["resize", "refuse"] | None = Field(
         None, description="pictures of another size than a fixed-size model takes; default: see tile"

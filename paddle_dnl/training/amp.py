@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Mixed precision, so that training and evaluation have one code path for fp32, fp16 and bf16."""
+"""Mixed precision (AMP): one code path of training and evaluation for fp32, fp16 and bf16."""
 
 import contextlib
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 @dataclass
 class TrainOptions:
-    """What the command line of train.py decides; the rest is in the configuration."""
+    """Flags of train.py; everything else is in the configuration."""
 
     save_dir: str = "./output"
     do_eval: bool = False
@@ -27,6 +27,7 @@ class TrainOptions:
     profiler_options: str | None = None
     skip_bad_samples: bool = False
     allow_recipe_changes: bool = False
+    scale_lr: int | None = None  # see `batch_scaling.scale_rates`
     print_mem_info: bool = True
     loggers: tuple[str, ...] = ()
 

@@ -9,11 +9,11 @@ from paddle_dnl.distributed import collectives
 from paddle_dnl.distributed.signals import StopSignal
 from paddle_dnl.evaluation.evaluator import evaluate
 from paddle_dnl.log import logger
-from paddle_dnl.models.build import load_start_weights
+from paddle_dnl.models.start_weights import load_start_weights
 from paddle_dnl.profile.memory_plan import announce_evaluation
 from paddle_dnl.startup import allocator
-from paddle_dnl.training import amp, nan_guard, preflight
-from paddle_dnl.training.checkpoints import best_models, checkpoint
+from paddle_dnl.training import amp, batch_scaling, nan_guard, preflight
+from paddle_dnl.training.checkpoints import best_models, checkpoint, restoring
 from paddle_dnl.training.checkpoints.run_folder import RunFolder
 from paddle_dnl.training.data_parallel import data_parallel
 from paddle_dnl.training.ema import ModelEMA
@@ -46,6 +46,7 @@ class Trainer:
         self.config, self.options = config, options
         self.parts = config if isinstance(config, ObjectParts) else ConfiguredParts(config)
         collectives.initialise()
+        batch_scaling.scale_rates(config, options.scale_lr)
         published.announce(config, options.precision)
         loggers.require_installed(options.all_loggers)
         self.state = TrainState()
@@ -54,7 +55,7 @@ class Trainer:
             preflight.fetch_start_weights(config)  # before data are read, which may take minutes
         self._build_data()
         self._build_model()
-        self.folder = None
+        self.folder, self.has_other_schedule = None, False
         try:
             self._open_folder()
             self._load_start_weights()
@@ -119,10 +120,13 @@ class Trainer:
             chosen = checkpoint.find_resume(options.resume_model, self.save_dir)
             checkpoint.require_free_names(self.save_dir, chosen, best_models.NAMES if options.do_eval else ())
             if chosen is not None:
-                recipe_changes.review(chosen, self.config.dic, options.allow_recipe_changes)
+                allowed = options.allow_recipe_changes
+                self.has_other_schedule = recipe_changes.review(chosen, self.config.dic, allowed)
             self.folder.write_config(self.config_text, self.config.files)
         # Rank 0 chooses for all: each might find another one, or none, on a disk of its own.
         self.resumed_from = collectives.broadcast_object(chosen)
+        if options.resume_model == "auto":
+            restoring.compare_hosts(chosen, self.save_dir)
         # Checkpoints that this run wrote or began with, oldest first.
         self.saved = [] if self.resumed_from is None else [self.resumed_from]
 
@@ -155,9 +159,7 @@ class Trainer:
             if collectives.is_main() and checkpoint.iteration_folders(self.save_dir):
                 logger.warning(f"{self.save_dir} holds checkpoints of an earlier run; --resume_model auto continues it")
             return
-        ema = self.ema.model if self.ema else None
-        into = {"model": self.model, "optimizer": self.optimizer, "ema": ema}
-        states = checkpoint.load_checkpoint(folder, **into, fresh_optimizer=self.options.fresh_optimizer)
+        states = self._restore(folder)
         state = TrainState(**{k: v for k, v in states.items() if k in TrainState.__dataclass_fields__})
         recipe_changes.require_remaining(folder, state.iteration, self.config.iters)
         if collectives.is_main():
@@ -170,8 +172,25 @@ class Trainer:
         changed = [f"{k} {before[k]} -> {v}" for k, v in self._layout().items() if k in before and before[k] != v]
         if changed:
             logger.warning(f"resuming with {', '.join(changed)}: the samples will not be those of an unbroken run")
+            explained = batch_scaling.explain_change(
+                before, self._layout(), self.config, self.options.scale_lr is not None
+            )
+            if explained:
+                logger.warning(explained)
         self.sampler.first_step = self.state.iteration * self.accumulate
         logger.info(f"resumed from {folder} at iter {self.state.iteration}")
+
+    def _restore(self, folder: Path) -> dict:
+        """Takes over a checkpoint, which rank 0 reads for all: others need not have the file. Its plain states."""
+        into = {"model": self.model, "optimizer": self.optimizer, "ema": self.ema.model if self.ema else None}
+        wanted = {"with_average": self.ema is not None, "fresh_optimizer": self.options.fresh_optimizer}
+        contents = None
+        if collectives.is_main():
+            contents = restoring.read(folder, optimizer=self.optimizer, **wanted)
+            contents.has_other_schedule = self.has_other_schedule
+            states = restoring.restore(contents, **into)  # first, so that rank 0 alone says what does not fit
+        contents = collectives.broadcast_arrays(contents, "reading the checkpoint")
+        return states if collectives.is_main() else restoring.restore(contents, **into)
 
     # ------------------------------------------------------------------------------------------ loop
 
@@ -321,7 +340,6 @@ class Trainer:
         if self.log.loggers:
             shown = preview(self.model, self.val_dataset, self.config.test_config_while_training)
             self.log.image("Evaluate/prediction", shown, iteration)
-        self.model.train()
         return scores
 
     # ------------------------------------------------------------------------------------------ save

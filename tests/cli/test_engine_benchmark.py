@@ -4,7 +4,7 @@
 import json
 
 from paddle_dnl.cli.deploy.benchmark import main, parse_args
-from paddle_dnl.deployment.runtime import benchmark, benchmark_worker
+from paddle_dnl.deployment.benchmark import timings, worker
 from paddle_dnl.deployment.runtime.deploy_config import read_deploy_config
 from paddle_dnl.errors import ExportError, UsageError
 
@@ -64,7 +64,7 @@ def test_the_worker_measures_what_it_is_told(folder, monkeypatch):
         def run(self, batch):
             ran.append(batch.shape)
 
-    monkeypatch.setattr(benchmark_worker, "make_engine", lambda *a: (made.append(a), Engine())[1])
+    monkeypatch.setattr(worker, "make_engine", lambda *a: (made.append(a), Engine())[1])
     setting = {
         "folder": str(folder),
         "engine": "onnxruntime",
@@ -72,7 +72,7 @@ def test_the_worker_measures_what_it_is_told(folder, monkeypatch):
         "enable_mkldnn": False,
         "threads": 3,
     }
-    found = benchmark_worker.measure(setting | {"shape": [2, 3, 8, 16], "warmup": 2, "repeats": 4})
+    found = worker.measure(setting | {"shape": [2, 3, 8, 16], "warmup": 2, "repeats": 4})
     assert ran == [(2, 3, 8, 16)] * 6 and len(found["seconds"]) == 4
     name, files, options = made[0]
     assert (name, files.folder, options.precision, options.cpu_threads) == ("onnxruntime", folder, "int8", 3)
@@ -87,10 +87,10 @@ def test_what_is_left_out_and_what_is_refused(tmp_path, folder, monkeypatch, cap
 
     def measure(files, name, threads, shape, warmup, repeats):
         measured.append((name, threads, shape))
-        return benchmark.Row(name, "fp32", threads, shape[0], *shape[2:], 0.1, 0.2, 10.0, 10**9, 10**8)
+        return timings.Row(name, "fp32", threads, shape[0], *shape[2:], 0.1, 0.2, 10.0, 10**9, 10**8)
 
-    monkeypatch.setattr(benchmark, "measure", measure)
-    monkeypatch.setattr(benchmark, "has_bf16", lambda: False)
+    monkeypatch.setattr(timings, "measure", measure)
+    monkeypatch.setattr(timings, "has_bf16", lambda: False)
     flags = ["--config", str(folder), "--save_dir", str(tmp_path / "out"), "--threads", "1", "2"]
     assert main(flags) == 0
     shape = [1, 3, 32, 64]
@@ -116,7 +116,7 @@ def test_what_is_left_out_and_what_is_refused(tmp_path, folder, monkeypatch, cap
 def test_a_failing_engine_says_why(folder):
     (folder / "model.onnx").write_bytes(b"else")
     with pytest.raises(ExportError, match="onnxruntime, 1 threads.*model.onnx: damaged or replaced"):
-        benchmark.measure(read_deploy_config(folder), "onnxruntime", 1, [1, 3, 32, 64], 0, 1)
+        timings.measure(read_deploy_config(folder), "onnxruntime", 1, [1, 3, 32, 64], 0, 1)
 
 
 @pytest.mark.parametrize("flags", ["--threads 0", "--batch_sizes 1 0", "--repeats 0", "--warmup -1"])

@@ -5,10 +5,10 @@ import os
 from pathlib import Path
 
 from paddle_dnl.cli.infer import main, parse_args
-from paddle_dnl.data import video_files
+from paddle_dnl.data.images import video_files
+from paddle_dnl.data.images.video_files import Video, camera_index, is_video
+from paddle_dnl.data.images.video_writer import VideoWriter
 from paddle_dnl.data.overlay import overlay
-from paddle_dnl.data.video_files import Video, camera_index, is_video
-from paddle_dnl.data.video_writer import VideoWriter
 from paddle_dnl.deployment.runtime.backend_process import EngineProcess
 from paddle_dnl.errors import DataError, UsageError
 from paddle_dnl.files.outputs import JOURNAL

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from paddle_dnl.data.image_format import ImageFormat
+from paddle_dnl.data.images.image_format import ImageFormat
 from paddle_dnl.deployment.export.exporter import export_model
 from paddle_dnl.deployment.runtime.predictor import Predictor
 

@@ -58,6 +58,25 @@ def _write_color_net(folder: Path, shape, output_op: str, factor: float) -> None
     _save([conv, *(_argmax("logits") if wants_classes else [])], weights, list(shape), folder / "model.onnx", kind)
 
 
+def tiny_net_file(files, model) -> None:
+    """What `onnx_export.convert` writes for `tiny_training.TinyNet`."""
+    files.onnx = "model.onnx"
+    weights = {
+        f"{name}_{kind}": getattr(getattr(model, name), kind).numpy()
+        for name in ("conv", "cls")
+        for kind in ("weight", "bias")
+    }
+    logits = "logits" if files.output_op == "argmax" else "y"
+    nodes = [
+        helper.make_node("Conv", ["x", "conv_weight", "conv_bias"], ["c"], "conv", pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["c"], ["r"], "relu"),
+        helper.make_node("Conv", ["r", "cls_weight", "cls_bias"], [logits], "cls"),
+        *(_argmax("logits") if files.output_op == "argmax" else []),
+    ]
+    kind = TensorProto.INT32 if files.output_op == "argmax" else TensorProto.FLOAT
+    _save(nodes, weights, list(files.input_shape), files.folder / "model.onnx", kind)
+
+
 def attention_net(folder: Path) -> None:
     """A net with all that quantisation must tell apart, for pictures of any size; classes are those of `ColorNet`.
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from paddle_dnl.data.check import check_dataset
 from paddle_dnl.data.datasets import ADE20K
+from paddle_dnl.data.images.reading import read_label
 from paddle_dnl.data.pascal import PascalContext, PascalContext59, PascalVOC
-from paddle_dnl.data.reading import read_label
 from paddle_dnl.errors import DataError
 from paddle_dnl.evaluation.image_scores import true_label
 

@@ -80,7 +80,7 @@ class _Ranks:
     def __init__(self, monkeypatch):
         self._meeting, self._given = threading.Barrier(2, timeout=30), [None, None]
         self._read = threading.local()
-        from paddle_dnl.data.image_format import ImageFormat
+        from paddle_dnl.data.images.image_format import ImageFormat
 
         read = ImageFormat.read
 

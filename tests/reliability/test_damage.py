@@ -7,7 +7,7 @@ from paddle_dnl.deployment.export.exporter import export_model
 from paddle_dnl.deployment.runtime.deploy_config import read_deploy_config
 from paddle_dnl.deployment.runtime.predictor import Predictor
 from paddle_dnl.errors import PaddleDnlError
-from paddle_dnl.training.checkpoints import checkpoint
+from paddle_dnl.training.checkpoints import checkpoint, restoring
 from paddle_dnl.weights.loading import load_weights, read_params, write_safetensors
 
 import numpy as np
@@ -46,7 +46,7 @@ def folders(tmp_path_factory):
 
 def _load_checkpoint(root):
     model, optimizer = _build()
-    return checkpoint.load_checkpoint(root / "iter_4", model=model, optimizer=optimizer, ema=_build()[0])
+    return restoring.load_checkpoint(root / "iter_4", model=model, optimizer=optimizer, ema=_build()[0])
 
 
 def _load_export(root):
@@ -139,7 +139,7 @@ def test_the_error_names_the_newest_whole_checkpoint(tmp_path):
         path = tmp_path / name / "model.pdopt"
         path.write_bytes(path.read_bytes()[:-1])
         with pytest.raises(PaddleDnlError, match=f"{name}/model.pdopt: damaged.*{says}"):
-            checkpoint.load_checkpoint(tmp_path / name, model=model, optimizer=optimizer)
+            restoring.load_checkpoint(tmp_path / name, model=model, optimizer=optimizer)
 
 
 def test_an_export_that_a_person_changed_says_how_to_go_on(folders):

@@ -9,7 +9,7 @@ import random
 import struct
 import zlib
 
-from paddle_dnl.data.reading import decode_image, read_image, read_label, require_whole
+from paddle_dnl.data.images.reading import decode_image, read_image, read_label, require_whole
 from paddle_dnl.errors import DataError
 
 import numpy as np

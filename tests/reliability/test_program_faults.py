@@ -129,7 +129,8 @@ NO_ROW = {
 def test_every_program_and_script_has_a_row():
     """Scripts of one line start a program of `paddle-dnl`, which has a row."""
     groups = {"configs copy", "configs new"}
-    assert {name for name in PROGRAMS if not name.startswith("tools/")} - groups == set(programs.PROGRAMS)
+    named = set(programs.PROGRAMS) - {"launch"}  # becomes Paddle's launcher, whose faults are its own
+    assert {name for name in PROGRAMS if not name.startswith("tools/")} - groups == named
     modules = {program.module for program in programs.PROGRAMS.values()}
     own = set()
     for path in sorted((ROOT / "tools").rglob("*")):

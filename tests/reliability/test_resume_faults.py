@@ -18,7 +18,7 @@ from paddle_dnl.errors import CheckpointError
 from paddle_dnl.evaluation import evaluator
 from paddle_dnl.files.atomic import make_temporary
 from paddle_dnl.training import nan_guard, preflight, trainer
-from paddle_dnl.training.checkpoints import checkpoint
+from paddle_dnl.training.checkpoints import checkpoint, restoring
 from paddle_dnl.training.checkpoints.run_folder import LOCK, RunFolder
 from paddle_dnl.weights.safe_pickle import read_pickle
 
@@ -312,13 +312,13 @@ def test_paddlesegs_state_of_another_optimizer_is_refused(tmp_path, before, now)
     paddle.save(model.state_dict(), str(folder / "model.pdparams"))
     paddle.save(optimizer.state_dict(), str(folder / "model.pdopt"))
     model, optimizer = build(before)
-    assert checkpoint.load_checkpoint(folder, model=model, optimizer=optimizer) == {"iteration": 7}
+    assert restoring.load_checkpoint(folder, model=model, optimizer=optimizer) == {"iteration": 7}
     model, optimizer = build(now)
     if before == "Lamb":  # has the slots of Adam and cannot be told from it
-        checkpoint.load_checkpoint(folder, model=model, optimizer=optimizer)
+        restoring.load_checkpoint(folder, model=model, optimizer=optimizer)
         return
     with pytest.raises(CheckpointError, match="iter_7/model.pdopt: .*another optimizer.*model.pretrained="):
-        checkpoint.load_checkpoint(folder, model=model, optimizer=optimizer)
+        restoring.load_checkpoint(folder, model=model, optimizer=optimizer)
 
 
 # ------------------------------------------------------------------------------------------ files

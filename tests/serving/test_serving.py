@@ -6,9 +6,9 @@ import re
 import struct
 import zlib
 
+from paddle_dnl.data.images.reading import decode_image
+from paddle_dnl.data.images.untrusted import TooLarge
 from paddle_dnl.data.overlay import overlay
-from paddle_dnl.data.reading import decode_image
-from paddle_dnl.data.untrusted import TooLarge
 from paddle_dnl.deployment.runtime.predictor import Predictor
 from paddle_dnl.errors import ConfigError, UsageError
 from paddle_dnl.serving.app import create_app

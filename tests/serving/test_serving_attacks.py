@@ -14,7 +14,7 @@ import tempfile
 import threading
 import time
 
-from paddle_dnl.data.image_format import ImageFormat
+from paddle_dnl.data.images.image_format import ImageFormat
 from paddle_dnl.deployment.runtime.backend_process import EngineProcess
 from paddle_dnl.errors import ExportError, UsageError
 from paddle_dnl.serving.app import create_app

@@ -26,7 +26,7 @@ class _Slow:
     def __init__(self, predictor):
         self._real, self.go, self.batches = predictor, threading.Event(), []
         self.classes, self.files, self.engine = predictor.classes, predictor.files, "slow"
-        self.image_format = predictor.image_format
+        self.image_format, self.parallel = predictor.image_format, predictor.parallel
         self.prepare, self.postprocess = predictor.prepare, predictor.postprocess
 
     def run(self, batch):

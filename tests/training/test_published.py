@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """A run that has a published recipe's name or base says in which facts it differs; one that is the recipe says nothing."""
 
+import shutil
 from pathlib import Path
 
 from paddle_dnl.cli import train
-from paddle_dnl.config import Config
+from paddle_dnl.config import Config, lookup
 from paddle_dnl.config.zoo import read_rows
 from paddle_dnl.distributed import collectives
 from paddle_dnl.errors import DataError, DownloadError
@@ -90,6 +91,26 @@ def test_the_command_in_the_head_is_the_published_recipe(row, said, monkeypatch)
     published.announce(config, "fp32")
     (line,) = lines(said)
     assert f": batch {row['batch'] // 2} for {row['batch']} (" in line
+
+
+@pytest.mark.parametrize("file, old, new", [
+    (f"configs/dnlnet/mmseg/{DNL}.yml", "iters: 40000", "iters: 4000"),
+    ("configs/_base_/mmseg_cityscapes_512x1024.yml", "crop_size: [1024, 512]", "crop_size: [512, 512]"),
+    ("configs/_base_/mmseg_cityscapes_512x1024.yml", "dataset_root: ", "dataset_root: elsewhere/"),
+])  # fmt: skip
+def test_a_file_of_the_zoo_that_was_edited_in_place_is_noticed(file, old, new, tmp_path, said, monkeypatch):
+    shutil.copytree(ROOT / "configs", tmp_path / "configs")
+    edited = tmp_path / file
+    assert old in edited.read_text()
+    edited.write_text(edited.read_text().replace(old, new))
+    monkeypatch.setattr(lookup, "_PACKAGE", tmp_path / "paddle_dnl")
+    monkeypatch.setattr(published, "zoo_folder", lookup.zoo_folder.__wrapped__)
+    monkeypatch.setattr(published, "zoo_configs", lambda: {DNL: tmp_path / f"configs/dnlnet/mmseg/{DNL}.yml"})
+    monkeypatch.setattr(collectives, "world_size", lambda: 4)
+    published.announce(Config(tmp_path / f"configs/dnlnet/mmseg/{DNL}.yml"), "fp32")
+    name = f"configs/dnlnet/mmseg/{DNL}.yml or one of its bases was edited"
+    expected = [] if "dataset_root" in old else [f"not the published recipe: {name} ({DNL}, mmsegmentation)"]
+    assert lines(said) == expected
 
 
 def test_other_configurations_are_compared_with_nothing(said):

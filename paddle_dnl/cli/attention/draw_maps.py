@@ -102,7 +102,7 @@ def main(argv=None) -> int:
     config = _arguments.make_config(args)
     from paddle_dnl.analysis.images import Preparation
     from paddle_dnl.analysis.render import COMMON, Scene
-    from paddle_dnl.data.image_files import find_images
+    from paddle_dnl.data.images.image_files import find_images
     from paddle_dnl.files.outputs import check_outputs
     from paddle_dnl.log import logger, progress
     from paddle_dnl.models.build import build_model

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Command line of tools/benchmark.py: what each engine makes of an exported folder on this machine."""
+"""Command line of tools/benchmark.py: speed and memory of an exported folder in each engine."""
 
 import argparse
 import json
@@ -55,8 +55,8 @@ def main(argv=None) -> int:
     args = parse_args(argv)
     from dataclasses import asdict
 
-    from paddle_dnl.deployment.runtime import benchmark as bench
-    from paddle_dnl.deployment.runtime.benchmark_chart import draw
+    from paddle_dnl.deployment.benchmark import timings
+    from paddle_dnl.deployment.benchmark.chart import draw
     from paddle_dnl.deployment.runtime.deploy_config import read_deploy_config
     from paddle_dnl.files.atomic import write_text
     from paddle_dnl.files.outputs import check_outputs
@@ -69,7 +69,7 @@ def main(argv=None) -> int:
     check_outputs([folder / f"results.{ending}" for ending in ("md", "json", "png")], [], root=folder)
     wanted = []
     for name in args.engines or _ENGINES:
-        why = bench.obstacle(name, files)
+        why = timings.obstacle(name, files)
         if why and args.engines:
             raise UsageError(f"--engines {name}: {files.folder}: {why}")
         if why:
@@ -77,18 +77,18 @@ def main(argv=None) -> int:
         else:
             wanted.append(name)
     rows = []
-    for shape in bench.shapes(files, args.batch_sizes, args.sizes):
+    for shape in timings.shapes(files, args.batch_sizes, args.sizes):
         for threads in args.threads or [available_cores()]:
             for name in wanted:
-                rows.append(bench.measure(files, name, threads, shape, args.warmup, args.repeats))
-                logger.info(bench.table(rows[-1:]).splitlines()[-1].strip("| "))
+                rows.append(timings.measure(files, name, threads, shape, args.warmup, args.repeats))
+                logger.info(timings.table(rows[-1:]).splitlines()[-1].strip("| "))
     this_machine = machine()
     head = f"{files.folder}: {args.repeats} runs after {args.warmup}, random input; {this_machine}"
-    write_text(folder / "results.md", f"{head}\n\n{bench.table(rows)}\n")
+    write_text(folder / "results.md", f"{head}\n\n{timings.table(rows)}\n")
     content = {"folder": str(files.folder), "machine": this_machine, "rows": [asdict(row) for row in rows]}
     write_text(folder / "results.json", json.dumps(content, indent=1))
     draw(rows, folder / "results.png", this_machine)
-    print(f"\n{head}\n\n{bench.table(rows)}\n\nresults.md, results.json, results.png: {folder}", flush=True)
+    print(f"\n{head}\n\n{timings.table(rows)}\n\nresults.md, results.json, results.png: {folder}", flush=True)
     return 0
 
 

@@ -11,8 +11,8 @@ from paddle_dnl.errors import UsageError
 def make_parser() -> argparse.ArgumentParser:
     """The flags of quantize.py."""
     parser = argparse.ArgumentParser(
-        description="Quantises the ONNX graph of an exported folder to 8 bits for ONNX Runtime on CPU (static, after "
-        "training) and prints accuracy and speed of both. Attention logits and classifier stay in float."
+        description="Quantises the ONNX graph of an exported folder to 8 bits for ONNX Runtime and OpenVINO on CPU "
+        "(static, after training) and prints accuracy and speed of both. Attention logits and classifier stay in float."
     )
     add = parser.add_argument
     add("--config", required=True, help="deploy.yaml of the exported folder (export.py --format onnx), or the folder")
@@ -41,30 +41,28 @@ def parse_args(argv=None) -> argparse.Namespace:
     return args
 
 
-def _spread(items: list, count: int) -> list:
-    """At most `count` items at even distances."""
-    return [items[i * len(items) // count] for i in range(count)] if len(items) > count else items
-
-
 def main(argv=None) -> int:
     """Quantises, compares, records; returns the exit status."""
     args = parse_args(argv)
     from dataclasses import asdict, replace
 
-    from paddle_dnl.data.image_files import find_pairs
+    from paddle_dnl.data.images.image_files import find_pairs
     from paddle_dnl.deployment.export import install, int8
-    from paddle_dnl.deployment.runtime.backends import EngineOptions, OnnxEngine, default_threads
+    from paddle_dnl.deployment.export.image_check import ImageScore, ScoredImages, score_in_process, spread
+    from paddle_dnl.deployment.runtime.backends import OnnxEngine
     from paddle_dnl.deployment.runtime.deploy_config import FILE_NAME, INT8_NAME, read_deploy_config
+    from paddle_dnl.deployment.runtime.openvino_backend import openvino_version
+    from paddle_dnl.deployment.runtime.options import EngineOptions, default_threads
     from paddle_dnl.deployment.runtime.predictor import Predictor
     from paddle_dnl.files.atomic import discard
     from paddle_dnl.log import logger
     from paddle_dnl.weights.manifest import file_digest
 
-    calibration = [image for image, _ in _spread(find_pairs(args.image_list), args.num_calibration)]
-    evaluation = _spread(find_pairs(args.eval_list or args.image_list), args.num_eval)
+    calibration = [image for image, _ in spread(find_pairs(args.image_list), args.num_calibration)]
+    evaluation = spread(find_pairs(args.eval_list or args.image_list), args.num_eval)
     files = read_deploy_config(args.config)
     read = [args.image_list, args.eval_list, *calibration, *(path for pair in evaluation for path in pair)]
-    copied = [name for name in (files.model, files.params, files.onnx) if name]
+    copied = list(filter(None, (files.model, files.params, files.onnx)))
     if Path(args.save_dir or files.folder).resolve() == files.folder.resolve():
         copied, names = [], [INT8_NAME]  # deploy.yaml is read and completed
     else:
@@ -86,17 +84,26 @@ def main(argv=None) -> int:
         shared = len({image for image, _ in evaluation} & set(calibration))
         note = f", {shared} of them were calibrated on" if shared else ""
         logger.info(f"comparing on {len(evaluation)} images{note}")
-        pairs = int8.read_labels(evaluation, files)
         classes = len(files.classes.names) if files.classes else 256
-        report = int8.compare(plain, small, pairs, classes, len(calibration), threads, files.ignore_index)
-        precisions = {**files.verified.get("precisions", {}), "onnxruntime int8": {"agreement": report.agreement}}
-        made.verified = {**files.verified, "int8": asdict(report), "precisions": precisions}
+        images = ScoredImages(plain, evaluation, files, classes)
+        report = int8.compare(images, plain, small, len(calibration), threads)
         made.sha256 = {name: file_digest(files.folder / name) for name in (files.model, files.params, files.onnx)}
         made.sha256[INT8_NAME] = file_digest(export / INT8_NAME)
         made.write()
-        for name in copied:
+        # Whole, since OpenVINO reads it in a process of its own.
+        for name in (files.model, files.params, files.onnx):
             (export / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(files.folder / name, export / name)
+        scores = {"onnxruntime int8": ImageScore(report.images, report.agreement, report.miou_int8)}
+        if openvino_version():
+            found = score_in_process(images, made, "openvino", precision="int8", cpu_threads=threads)
+            logger.info(f"openvino int8 on {found.images} images: {found.describe()}")
+            scores["openvino int8"] = found
+        precisions = files.verified.get("precisions", {}) | {name: asdict(score) for name, score in scores.items()}
+        made.verified = {**files.verified, "int8": asdict(report), "precisions": precisions}
+        made.write()
+        for name in {files.model, files.params, files.onnx} - set(copied):
+            (export / name).unlink()
         install.install(export, place, names)
     finally:
         discard(work)

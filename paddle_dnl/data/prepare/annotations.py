@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Annotated pictures as polygons and masks, whatever the file format, and how they become label pictures."""
+"""Annotations of pictures as polygons and masks, independent of the file format, and their rasterisation to label pictures."""
 
 import math
 from collections.abc import Callable

@@ -4,7 +4,7 @@
 import io
 from pathlib import Path
 
-from paddle_dnl.data.image_files import walk_files
+from paddle_dnl.data.images.image_files import walk_files
 from paddle_dnl.data.processes import map_in_processes
 from paddle_dnl.errors import DataError, PaddleDnlError
 from paddle_dnl.files import outputs

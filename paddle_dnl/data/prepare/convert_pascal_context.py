@@ -12,7 +12,8 @@ from collections import defaultdict
 from pathlib import Path
 
 from paddle_dnl.data.classes import PASCAL_CONTEXT_59
-from paddle_dnl.data.prepare.label_files import is_done, read_names, write_label, write_names
+from paddle_dnl.data.images.list_files import read_image_set
+from paddle_dnl.data.prepare.label_files import is_done, write_label, write_names
 from paddle_dnl.errors import DataError
 from paddle_dnl.files.outputs import check_outputs
 from paddle_dnl.log import logger, progress
@@ -118,7 +119,7 @@ def _splits(images: list[dict], sets: Path, path: Path) -> dict[str, list[str]]:
     found = {split: sorted(name for name, phase in names.items() if phase == split) for split in ("train", "val")}
     if not any(names.values()):
         main = sets.parent / "Main"
-        found = {split: sorted(set(read_names(main / f"{split}.txt")) & set(names)) for split in ("train", "val")}
+        found = {split: sorted(set(read_image_set(main / f"{split}.txt")) & set(names)) for split in ("train", "val")}
     for split, members in found.items():
         if not members:
             raise DataError(f"{path}: no images of the split {split}")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A dataset in numbers: classes, sizes, duplicates, suggestions; as text, JSON and an HTML page."""
+"""Description of a dataset: classes, sizes, duplicates, suggestions; as text, JSON and an HTML page."""
 
 import json
 import math
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from paddle_dnl.data.check import check_dataset
 from paddle_dnl.data.classes import IGNORED_COLOR, classes_of
-from paddle_dnl.data.image_format import ImageFormat
+from paddle_dnl.data.images.image_format import ImageFormat
 from paddle_dnl.data.overlay import as_label, displayed, encode_jpeg, overlay
 from paddle_dnl.data.page import Section, write_page
 from paddle_dnl.data.prepare.sources import spread

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from paddle_dnl.data.image_files import walk_files
+from paddle_dnl.data.images.image_files import walk_files
 from paddle_dnl.errors import DataError
 from paddle_dnl.files.atomic import write_text
 from paddle_dnl.files.outputs import check_outputs

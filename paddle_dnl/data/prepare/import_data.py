@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Annotations of any known format to pictures, label pictures and `classes.txt` that train as they are.
+"""Imports annotations of any known format as pictures, label pictures and `classes.txt`, ready for training.
 
 DIR/images/NAME.jpg   copies of the pictures
 DIR/labels/NAME.png   class numbers with a palette; 255 (65535 above 255 classes) does not count
@@ -18,12 +18,12 @@ from functools import partial
 from pathlib import Path
 
 from paddle_dnl.data.classes import BACKGROUND_COLOR, ClassInfo, classes_text, named_classes
+from paddle_dnl.data.images.reading import read_as_stored
 from paddle_dnl.data.overlay import encode_label_png
 from paddle_dnl.data.prepare import annotations
 from paddle_dnl.data.prepare.annotations import Sample
 from paddle_dnl.data.prepare.formats import coco, cvat, labelme, masks
 from paddle_dnl.data.prepare.label_files import is_done
-from paddle_dnl.data.reading import read_as_stored
 from paddle_dnl.errors import DataError, UsageError
 from paddle_dnl.files.atomic import write_bytes
 from paddle_dnl.log import logger, progress
@@ -262,7 +262,11 @@ def import_data(source: str | Path, to: str | Path, options: ImportOptions) -> I
     }
     fresh = _require_own_folder(root, settings)
     if fresh:
-        _require_space(root, plan.samples)
+        place = next(path for path in (root, *root.resolve().parents) if path.exists())
+        needed = sum(sample.image.stat().st_size for sample in plan.samples if sample.image.is_file())
+        free = shutil.disk_usage(place).free
+        if needed > free:
+            raise DataError(f"--to {root}: {needed / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB are free")
     root.mkdir(parents=True, exist_ok=True)
     logger.info(
         "\n".join(
@@ -304,12 +308,3 @@ def _require_names(plan: Plan) -> None:
         other = seen.setdefault(sample.name, sample)
         if other is not sample:
             raise DataError(f"{other.source} and {sample.source} would both become {sample.name}; rename one")
-
-
-def _require_space(root: Path, samples: list[Sample]) -> None:
-    """Raises DataError when the disk has less room than the pictures take."""
-    place = next(path for path in (root, *root.resolve().parents) if path.exists())
-    needed = sum(sample.image.stat().st_size for sample in samples if sample.image.is_file())
-    free = shutil.disk_usage(place).free
-    if needed > free:
-        raise DataError(f"--to {root}: {needed / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB are free")

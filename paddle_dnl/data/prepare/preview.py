@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the network will see: pictures before and after the transforms, with their labels drawn over, as one page."""
+"""Preview of the training input: pictures before and after the transforms, with their labels, as one HTML page."""
 
 import random
 from pathlib import Path

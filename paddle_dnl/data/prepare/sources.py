@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The datasets that a configuration or a folder of data means, for looking at them."""
+"""Datasets of a configuration or of a folder of data, for description and preview."""
 
 from pathlib import Path
 
 from paddle_dnl import registry
 from paddle_dnl.data.classes import FILE_NAME, ClassInfo, class_info, read_classes
 from paddle_dnl.data.datasets import Dataset
-from paddle_dnl.data.reading import read_label
+from paddle_dnl.data.images.reading import read_label
 from paddle_dnl.errors import UsageError
 
 import numpy as np
@@ -15,7 +15,7 @@ SPLITS = ("train", "val", "test", "all")
 
 
 def _largest_class(path: Path, root: Path) -> int:
-    from paddle_dnl.data.datasets import read_list
+    from paddle_dnl.data.images.list_files import read_list
 
     largest = 0
     for _, label in read_list(path, root, "\t", labelled=False):

@@ -5,9 +5,9 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from paddle_dnl.data.image_files import walk_files
+from paddle_dnl.data.images.image_files import walk_files
+from paddle_dnl.data.images.reading import read_label
 from paddle_dnl.data.prepare.formats import masks
-from paddle_dnl.data.reading import read_label
 from paddle_dnl.errors import UsageError
 from paddle_dnl.files.atomic import write_bytes
 from paddle_dnl.log import logger, progress

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Export to a static graph that is compared with the dynamic one before anything is written to its place."""
+"""Export to a static graph, which is verified against the dynamic one before the folder is written."""
 
 import errno
 import os
@@ -8,9 +8,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from paddle_dnl.data.classes import ClassInfo
-from paddle_dnl.data.image_format import ImageFormat
+from paddle_dnl.data.images.image_format import ImageFormat
 from paddle_dnl.deployment.export import fastdeploy, onnx_export
 from paddle_dnl.deployment.export.check import Comparison
+from paddle_dnl.deployment.export.image_check import verify_on_images
 from paddle_dnl.deployment.export.install import install, prepare_folder, temporary_folder
 from paddle_dnl.deployment.export.shapes import FreeSizeError, check_shape, reference_runs
 from paddle_dnl.deployment.export.verify import RandomModelError, verify
@@ -49,7 +50,7 @@ class ExportWrapper(paddle.nn.Layer):
 
 @dataclass
 class ExportReport:
-    """Where the export is and how close it is."""
+    """Folder of the export and result of its verification."""
 
     folder: Path
     comparison: Comparison
@@ -93,25 +94,6 @@ def _save_graph(model, output_op: str, shape: list, folder: Path) -> DeployConfi
     return DeployConfig(folder, graph, "model.pdiparams", [], shape, output_op, dtype)
 
 
-def _for_shape(error: ExportError, shape: list[int], name: str) -> ExportError:
-    """The error, for free sizes as one that a fixed size may mend."""
-    return FreeSizeError(f"{name} has no graph for every size: {error}") if -1 in shape else error
-
-
-def _refuse_difference(found: dict[str, Comparison], name: str, tolerance: float, work: Path, save_dir) -> None:
-    if not found["paddle"].ok and is_full(work):  # Paddle cuts off its files without a word
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(save_dir))
-    for what, engine, allowed in (
-        ("the static graph", "paddle", tolerance),
-        ("the ONNX graph", "onnxruntime", onnx_export.TOLERANCE),
-    ):
-        if engine in found and not found[engine].ok:
-            raise ExportError(
-                f"{what} of {name} does not compute what the model computes: {found[engine].describe()} "
-                f"(allowed are {allowed:g} and 0.01 %); nothing was written"
-            )
-
-
 def export_model(
     model: paddle.nn.Layer,
     save_dir: str | Path,
@@ -127,6 +109,7 @@ def export_model(
     allow_random: bool = False,
     for_fd: bool = False,
     inputs: Iterable[str | Path | None] = (),
+    verify_images: list[tuple] | None = None,
 ) -> ExportReport:
     """Writes the graph, its weights and deploy.yaml into `save_dir`, after checking them in Paddle Inference.
 
@@ -146,6 +129,8 @@ def export_model(
             passes of the model differ by.
         for_fd: `inference.yml` in place of `deploy.yaml`, and `inference` in place of `model` in the names of graph and weights.
         with_onnx: also write model.onnx, compared in ONNX Runtime (see `paddle_dnl.deployment.export.onnx_export`).
+        verify_images: (picture, label file or None) on which every engine and precision is compared with the model, see
+            `paddle_dnl.deployment.export.image_check.verify_on_images`; recorded, not required to agree.
 
     Raises:
         UsageError: an output operation or folder that cannot be used, or no ONNX converter.
@@ -171,11 +156,23 @@ def export_model(
             try:
                 files, plain = _graphs(model, output_op, shape, work)
                 found = verify(model, files, plain, references, work, tolerance, allow_random, with_onnx)
-                _refuse_difference(found, type(model).__name__, tolerance, work, save_dir)
+                if not found["paddle"].ok and is_full(work):  # Paddle cuts off its files without a word
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(save_dir))
+                for what, engine, allowed in (
+                    ("the static graph", "paddle", tolerance),
+                    ("the ONNX graph", "onnxruntime", onnx_export.TOLERANCE),
+                ):
+                    if engine in found and not found[engine].ok:
+                        raise ExportError(
+                            f"{what} of {type(model).__name__} does not compute what the model computes: "
+                            f"{found[engine].describe()} (allowed are {allowed:g} and 0.01 %); nothing was written"
+                        )
             except RandomModelError:
                 raise
             except ExportError as error:
-                raise _for_shape(error, shape, type(model).__name__) from error
+                if -1 in shape:  # a fixed size may mend it
+                    raise FreeSizeError(f"{type(model).__name__} has no graph for every size: {error}") from error
+                raise
             files.transforms, files.components, files.classes = transforms, components, class_info
             files.ignore_index, files.label_map, files.value_range = *label_rule, image_format.value_range
             files.verified = {
@@ -185,6 +182,12 @@ def export_model(
                 fastdeploy.rename(files)
             files.hash_files()
             files.write()
+            if verify_images:
+                classes = references[0].logits.shape[1]
+                files.verified |= verify_on_images(
+                    ExportWrapper(model, output_op), files, verify_images, classes, found
+                )
+                files.write()
             install(work / "export", place)
     finally:
         discard(work)

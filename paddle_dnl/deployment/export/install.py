@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Moves a finished export into its folder: all of its files or none, and never over files of other programs."""
+"""Installs a finished export into its folder atomically; files of other programs are never replaced."""
 
 import os
 from collections.abc import Iterable

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Post-training static quantisation of an exported ONNX graph, for ONNX Runtime on CPU.
+"""Post-training static quantisation of an exported ONNX graph, for ONNX Runtime and OpenVINO on CPU.
 
 Weights (per output channel) and activations of convolutions and constant matrix products become 8 bits; ranges of activations
 are the least and largest values seen on calibration images. In float stay what rounding hurts most:
@@ -17,16 +17,15 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from paddle_dnl.data.reading import read_label
-from paddle_dnl.deployment.runtime.deploy_config import FILE_NAME, DeployConfig
-from paddle_dnl.errors import DataError, ExportError, UsageError
-from paddle_dnl.evaluation.metrics import Metrics, confusion_matrix
+from paddle_dnl.deployment.export.image_check import ScoredImages
+from paddle_dnl.deployment.runtime.deploy_config import DeployConfig
+from paddle_dnl.errors import ExportError, UsageError
 from paddle_dnl.optional import not_installed
 from paddle_dnl.profile.measuring import seconds_of_runs
 
 import numpy as np
 
-# The others keep their neighbours' numbers in 8 bits, so that nothing is converted to float and back in between.
+# The other operators work on 8-bit values directly, without conversion to float and back.
 _QUANTISED_OPS = ("Conv", "MatMul", "Gemm", "Add", "Relu", "MaxPool", "AveragePool", "Concat")
 _LEARNED_OPS = ("Conv", "MatMul", "Gemm")
 
@@ -181,49 +180,19 @@ class Int8Report:
         return "\n".join([*lines, f"int8 is {word}, with {self.threads} threads on this machine"])
 
 
-def read_labels(pairs: list[tuple], files: DeployConfig) -> list[tuple]:
-    """(image, label path or None) to (image, label `[H, W]` or None) in the model's classes, as the export recorded them."""
-    read = []
-    for image, path in pairs:
-        label = path and read_label(path)
-        if path and files.label_map is not None:
-            if label.max() >= len(files.label_map):
-                raise DataError(
-                    f"{path}: holds {label.max()}; {FILE_NAME}: label_map ends at {len(files.label_map) - 1}"
-                )
-            label = np.asarray(files.label_map)[label]
-        read.append((image, label))
-    return read
-
-
-def compare(
-    plain, small, pairs: list[tuple], num_classes: int, calibration_images: int, threads: int, ignore_index: int = 255
-) -> Int8Report:
-    """Runs two predictors on the same images.
+def compare(images: ScoredImages, plain, small, calibration_images: int, threads: int) -> Int8Report:
+    """Runs the model in float and in int8 on the same images.
 
     Args:
+        images: with `plain` as their reference.
         plain: the `Predictor` in float.
         small: the one in int8.
-        pairs: (image, label `[H, W]` or None).
-        num_classes: of the confusion matrix.
-        calibration_images: for the report.
-        threads: for the report.
-        ignore_index: label that does not count.
+        calibration_images, threads: for the report.
     """
-    same = total = 0
-    counts = [np.zeros((num_classes, num_classes), np.int64) for _ in range(2)]
-    for image, label in pairs:
-        found = [predictor.predict([image])[0] for predictor in (plain, small)]
-        same += int((found[0] == found[1]).sum())
-        total += found[0].size
-        if label is not None:
-            for count, classes in zip(counts, found, strict=True):
-                count += confusion_matrix(classes, label, num_classes, ignore_index)
-    has_labels = any(label is not None for _, label in pairs)
-    scores = [Metrics.from_confusion(count).miou if has_labels else None for count in counts]
-    batch = plain.preprocess(pairs[0][0])[0][None]
+    score = images.score(small)
+    batch = plain.preprocess(images.pairs[0][0])[0][None]
     seconds = [
         float(np.median(seconds_of_runs(partial(predictor.run, batch), warmup=1, repeats=7)))
         for predictor in (plain, small)
     ]
-    return Int8Report(len(pairs), calibration_images, same / total, *scores, *seconds, threads)
+    return Int8Report(score.images, calibration_images, score.agreement, images.miou, score.miou, *seconds, threads)

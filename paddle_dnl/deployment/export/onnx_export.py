@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""ONNX beside an exported graph, compared with the dynamic model before it counts."""
+"""ONNX file of an exported graph, verified against the dynamic model."""
 
 import os
 import re

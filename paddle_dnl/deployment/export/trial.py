@@ -13,9 +13,10 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from paddle_dnl.deployment.runtime.backends import EngineOptions, OnnxEngine, PaddleEngine
+from paddle_dnl.deployment.runtime.backends import OnnxEngine, PaddleEngine
 from paddle_dnl.deployment.runtime.deploy_config import DeployConfig
 from paddle_dnl.deployment.runtime.openvino_backend import OpenvinoEngine
+from paddle_dnl.deployment.runtime.options import EngineOptions
 from paddle_dnl.errors import PaddleDnlError
 from paddle_dnl.log import logger
 from paddle_dnl.startup import child_processes, configure_process
@@ -29,7 +30,7 @@ _ENGINES = {kind.name: kind for kind in (OnnxEngine, OpenvinoEngine)}
 
 
 class Trial:
-    """What each graph gave with each engine.
+    """Outputs of each graph in each engine.
 
     Args:
         graphs: name -> graph and weights; they are run in this order.
@@ -68,13 +69,11 @@ class Trial:
         self._run([tuple(job["key"]) for job in jobs], optional)
 
     def _run(self, keys: list[tuple[str, str]], optional: tuple[str, ...]) -> None:
-        root = str(Path(__file__).resolve().parents[3])
-        environment = dict(os.environ, PYTHONPATH=os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")])))
-        command = [sys.executable, "-m", __name__, str(self._work / "jobs.json"), str(os.getpid())]
+        command = child_processes.module_command(__name__, str(self._work / "jobs.json"), str(os.getpid()))
         late = None
         with (
             open(self._work / "errors.txt", "w+", errors="replace") as said,
-            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=said, text=True, env=environment) as process,
+            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=said, text=True) as process,
         ):
             try:
                 with contextlib.ExitStack() as limit:

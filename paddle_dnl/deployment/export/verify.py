@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Verification of an export: its graphs in every engine against the model, also where the model is random."""
+"""Verification of an export: its graphs in every engine against the model; models that are random in evaluation."""
 
 from pathlib import Path
 
@@ -8,9 +8,9 @@ from paddle_dnl.deployment.export.check import MAX_DISAGREEMENT, Comparison, che
 from paddle_dnl.deployment.export.randomness import differing_layer
 from paddle_dnl.deployment.export.shapes import Reference
 from paddle_dnl.deployment.export.trial import Trial
-from paddle_dnl.deployment.runtime.backends import EngineOptions
 from paddle_dnl.deployment.runtime.deploy_config import DeployConfig
 from paddle_dnl.deployment.runtime.openvino_backend import openvino_version
+from paddle_dnl.deployment.runtime.options import EngineOptions
 from paddle_dnl.errors import ExportError
 from paddle_dnl.log import logger
 
@@ -68,7 +68,14 @@ def verify(
     if not found["paddle"].ok and ("paddle", "logits") not in trial.errors:
         spread = _spread(model, references[0], tolerance)
     if spread is not None:
-        _refuse_random(model, references[0], spread, allow_random)
+        layer = differing_layer(model, references[0].batch)
+        text = (
+            f"{type(model).__name__} is random in evaluation{f', in {layer}' if layer else ''}: between two passes of one "
+            f"picture {spread.describe()}"
+        )
+        if not allow_random:
+            raise RandomModelError(f"{text}; --allow_random exports it, compared within twice of that")
+        logger.warning(f"{text}; its graph is compared within twice of that")
         share = spread.argmax_disagreement + spread.near_tie_disagreement
         limits = (2 * spread.max_relative_difference, MAX_DISAGREEMENT + 2 * share)
         found = {name: _comparison(trial, name, files.output_op, references, limits) for name in found}
@@ -118,14 +125,3 @@ def _spread(model: paddle.nn.Layer, reference: Reference, tolerance: float) -> C
     for comparison in found:
         comparison.ok = True  # `worst` then gives the largest values
     return worst(found)
-
-
-def _refuse_random(model, reference: Reference, spread: Comparison, allowed: bool) -> None:
-    layer = differing_layer(model, reference.batch)
-    text = (
-        f"{type(model).__name__} is random in evaluation{f', in {layer}' if layer else ''}: between two passes of one picture "
-        f"{spread.describe()}"
-    )
-    if not allowed:
-        raise RandomModelError(f"{text}; --allow_random exports it, compared within twice of that")
-    logger.warning(f"{text}; its graph is compared within twice of that")

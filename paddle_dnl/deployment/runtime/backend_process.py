@@ -4,12 +4,13 @@
 import multiprocessing
 import os
 import threading
+import warnings
 from pathlib import Path
 
 from paddle_dnl import errors
 from paddle_dnl.deployment.runtime.backend_factory import make_engine
-from paddle_dnl.deployment.runtime.backends import EngineOptions
 from paddle_dnl.deployment.runtime.deploy_config import read_deploy_config
+from paddle_dnl.deployment.runtime.options import EngineOptions
 from paddle_dnl.errors import ExportError, PaddleDnlError
 from paddle_dnl.startup import child_processes, configure_process
 
@@ -135,6 +136,7 @@ def _work(connection, parent: int, folder: str, name: str, options: EngineOption
     child_processes.die_with(parent)
     child_processes.leave_signals_to_parent()
     configure_process()
+    warnings.filterwarnings("ignore", message="No ccache found")  # of Paddle, for those who build operators
     try:
         engine = make_engine(name, read_deploy_config(folder), options)
     except PaddleDnlError as error:

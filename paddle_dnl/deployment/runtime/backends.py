@@ -1,50 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The programs that run an exported graph: Paddle Inference and ONNX Runtime, each as `run(batch) -> array`."""
+"""Engines for exported graphs: Paddle Inference and ONNX Runtime, each with `run(batch) -> array`."""
 
 import os
-from dataclasses import dataclass
-from pathlib import Path
 
-from paddle_dnl.deployment.runtime.deploy_config import ONNX_NAME, DeployConfig
+from paddle_dnl.deployment.runtime.deploy_config import DeployConfig
 from paddle_dnl.deployment.runtime.devices import enable_accelerator, require_device
 from paddle_dnl.deployment.runtime.onnx_thread import in_onnx_thread
 from paddle_dnl.deployment.runtime.operators import require_known_operators
+from paddle_dnl.deployment.runtime.options import EngineOptions, default_threads, first_line
 from paddle_dnl.errors import ExportError, UsageError
 from paddle_dnl.optional import install_hint, not_installed
 
 import numpy as np
-
-
-@dataclass
-class EngineOptions:
-    """How an exported model is run.
-
-    Attributes:
-        device: `cpu`, `gpu`, or `xpu`, `npu`, `mlu` where this Paddle is built for it (not run on any machine yet).
-        cpu_threads: None takes OMP_NUM_THREADS.
-        enable_mkldnn: use oneDNN on CPU; only for folders whose export verified it.
-        precision: on CPU `int8` is for the engines onnxruntime and openvino, after tools/quantize.py, `bf16` for openvino;
-            `fp16` and `int8` on GPU are TensorRT's. `fastest`: fp32, or what the folder's images verified.
-        streams: batches that openvino runs at the same time, each with its share of the threads; default 1.
-        use_trt, min_subgraph_size, auto_tuned_shape_file: TensorRT on GPU (not verified on any machine yet).
-        collect_shapes_file: write the shapes that occur in the graph there, for a later run with `auto_tuned_shape_file`.
-    """
-
-    device: str = "cpu"
-    cpu_threads: int | None = None
-    enable_mkldnn: bool = False
-    use_trt: bool = False
-    precision: str = "fp32"
-    streams: int | None = None
-    min_subgraph_size: int = 3
-    auto_tuned_shape_file: str | None = None
-    collect_shapes_file: str | None = None
-
-
-def default_threads() -> int:
-    """OMP_NUM_THREADS, which `import paddle_dnl` sets to the cores where it comes before Paddle; else one per core."""
-    given = os.environ.get("OMP_NUM_THREADS", "")
-    return int(given) if given.isdigit() and int(given) > 0 else os.cpu_count() or 1
 
 
 def _paddle_config(files: DeployConfig, options: EngineOptions):
@@ -160,35 +127,6 @@ class PaddleEngine:
             raise ExportError(f"Paddle Inference failed: {first_line(error)}") from error
 
 
-def first_line(error: Exception) -> str:
-    """The line of a long native message that says what happened."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    for line in reversed(lines):
-        if "Error" in line:
-            return line
-    return lines[0] if lines else type(error).__name__
-
-
-def onnx_file(files: DeployConfig, options: EngineOptions) -> str | None:
-    """The name of the ONNX file of the wanted precision; None where the folder has none."""
-    return files.onnx_int8 if options.precision == "int8" else files.onnx
-
-
-def require_onnx_file(files: DeployConfig, options: EngineOptions, engine: str) -> Path:
-    """The ONNX file of the wanted precision.
-
-    Raises:
-        ExportError: the folder has none.
-    """
-    name = onnx_file(files, options)
-    if options.precision == "int8" and not name:
-        raise ExportError(f"{files.folder}: has no int8 model; make one with tools/quantize.py")
-    path = files.folder / (name or ONNX_NAME)
-    if not path.is_file():
-        raise ExportError(f"{path}: missing; the engine {engine} needs it (export.py --format onnx makes it)")
-    return path
-
-
 class OnnxEngine:
     """ONNX Runtime on CPU, for folders exported with an ONNX file.
 
@@ -206,7 +144,7 @@ class OnnxEngine:
     def __init__(self, files: DeployConfig, options: EngineOptions):
         if options.precision not in ("fp32", "int8"):
             raise UsageError(f"engine onnxruntime has no precision {options.precision}; use fp32 or int8")
-        path = require_onnx_file(files, options, self.name)
+        path = files.require_onnx(options.precision, self.name)
         try:
             import onnxruntime
         except ImportError as error:

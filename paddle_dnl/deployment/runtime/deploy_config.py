@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""deploy.yaml: what an exported folder says about itself, written and read with care.
+"""deploy.yaml, the description of an exported folder: reading with checks, and writing.
 
 Its keys are PaddleSeg's (`model`, `params`, `transforms`, `input_shape`, `output_op`, `output_dtype` below `Deploy`), and
 `class_names`, `class_colors`, `verified` (what the export compared) and `sha256` (of the files it compared).
@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 
 from paddle_dnl.config.reading import read_yaml_mapping, to_yaml
 from paddle_dnl.data.classes import ClassInfo
-from paddle_dnl.data.image_format import ImageFormat, require_value_range
+from paddle_dnl.data.images.image_format import ImageFormat, require_value_range
 from paddle_dnl.data.transforms.sample import MAX_PIXELS
 from paddle_dnl.errors import ConfigError, DataError, ExportError
 from paddle_dnl.files.atomic import write_text
@@ -95,6 +95,24 @@ class DeployConfig:
         """Images per run, None where it is free."""
         batch = self.input_shape[0] if self.input_shape else None
         return batch if isinstance(batch, int) and batch > 0 else None
+
+    def onnx_of(self, precision: str) -> str | None:
+        """The name of the ONNX file for a precision; None where the folder has none."""
+        return self.onnx_int8 if precision == "int8" else self.onnx
+
+    def require_onnx(self, precision: str, engine: str) -> Path:
+        """The ONNX file for a precision.
+
+        Raises:
+            ExportError: the folder has none.
+        """
+        name = self.onnx_of(precision)
+        if precision == "int8" and not name:
+            raise ExportError(f"{self.folder}: has no int8 model; make one with tools/quantize.py")
+        path = self.folder / (name or ONNX_NAME)
+        if not path.is_file():
+            raise ExportError(f"{path}: missing; the engine {engine} needs it (export.py --format onnx makes it)")
+        return path
 
     def hash_files(self) -> None:
         """Records what graph and weights look like now."""
@@ -227,16 +245,6 @@ def _mapping(section: dict, key: str, kind: type, path: Path) -> dict:
     return value
 
 
-def _label_rule(section: dict, path: Path) -> tuple[int, list[int] | None]:
-    """`ignore_index` and `label_map`."""
-    ignored, table = section.get("ignore_index", 255), section.get("label_map")
-    if type(ignored) is not int:
-        raise ConfigError(f"{path}: Deploy.ignore_index: expected a whole number, got {ignored!r}")
-    if table is not None and (not isinstance(table, list) or not all(type(value) is int for value in table)):
-        raise ConfigError(f"{path}: Deploy.label_map: expected a list of whole numbers, got {reprlib.repr(table)}")
-    return ignored, table
-
-
 def _value_range(section: dict, path: Path) -> tuple[float, float] | None:
     """`Deploy.value_range`, with the file in its errors."""
     try:
@@ -277,7 +285,11 @@ def read_deploy_config(path: str | Path) -> DeployConfig:
     if output_op not in OUTPUT_OPS:
         raise ConfigError(f"{path}: Deploy.output_op: must be one of {', '.join(OUTPUT_OPS)}; got {output_op!r}")
     names = {key: _inside(folder, section[key], key, path) for key in ("model", "params")}
-    ignore_index, label_map = _label_rule(section, path)
+    ignore_index, label_map = section.get("ignore_index", 255), section.get("label_map")
+    if type(ignore_index) is not int:
+        raise ConfigError(f"{path}: Deploy.ignore_index: expected a whole number, got {ignore_index!r}")
+    if label_map is not None and (not isinstance(label_map, list) or not all(type(v) is int for v in label_map)):
+        raise ConfigError(f"{path}: Deploy.label_map: expected a list of whole numbers, got {reprlib.repr(label_map)}")
     onnx_name = section.get("onnx") or (ONNX_NAME if (folder / ONNX_NAME).is_file() else None)
     return DeployConfig(
         folder=folder,

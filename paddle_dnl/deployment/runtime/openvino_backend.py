@@ -5,10 +5,10 @@ import importlib.util
 import os
 from pathlib import Path
 
-from paddle_dnl.deployment.runtime.backends import EngineOptions, default_threads, first_line, require_onnx_file
 from paddle_dnl.deployment.runtime.deploy_config import DeployConfig
 from paddle_dnl.deployment.runtime.onnx_thread import in_onnx_thread
 from paddle_dnl.deployment.runtime.operators import require_known_operators
+from paddle_dnl.deployment.runtime.options import EngineOptions, default_threads, first_line
 from paddle_dnl.errors import ExportError, UsageError
 from paddle_dnl.files.caches import writable_cache
 from paddle_dnl.optional import not_installed
@@ -76,7 +76,7 @@ class OpenvinoEngine:
             folders that tools/quantize.py has worked on.
 
     Attributes:
-        parallel: batches of the fixed size that run at the same time.
+        parallel: batches that run at the same time.
 
     Raises:
         ExportError: no ONNX file, or it cannot be loaded.
@@ -92,7 +92,7 @@ class OpenvinoEngine:
         self.parallel = options.streams or 1
         if not 1 <= self.parallel <= threads:
             raise UsageError(f"streams {options.streams}: must be from 1 to the number of threads, {threads}")
-        path = require_onnx_file(files, options, self.name)
+        path = files.require_onnx(options.precision, self.name)
         core = _core()
         device = _require_device(core, options.device, options.precision)
         require_known_operators(path)
@@ -116,13 +116,13 @@ class OpenvinoEngine:
     def run(self, batch: np.ndarray) -> np.ndarray:
         """`[N, C, H, W]` float32 to the graph's output.
 
-        Of a model with a fixed batch N may be a multiple of it; the parts then run in parallel streams.
+        Of a model with a fixed batch N may be a multiple of it. With several streams parts of the batch run in parallel.
 
         Raises:
             ExportError: the graph failed, with the reason.
         """
         batch = np.ascontiguousarray(batch, np.float32)
-        size = self._fixed_batch or len(batch)
+        size = self._fixed_batch or -(-len(batch) // self.parallel)
         try:
             return in_onnx_thread(self._run, [batch[start : start + size] for start in range(0, len(batch), size)])
         except Exception as error:

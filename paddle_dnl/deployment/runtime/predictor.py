@@ -6,13 +6,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from paddle_dnl import registry
-from paddle_dnl.data.image_format import require_value_range
+from paddle_dnl.data.images.image_format import require_value_range
 from paddle_dnl.data.overlay import as_label
 from paddle_dnl.data.tiling import TileGrid
-from paddle_dnl.data.transforms import Compose
+from paddle_dnl.data.transforms.compose import Compose
 from paddle_dnl.deployment.runtime.backend_factory import make_engine
-from paddle_dnl.deployment.runtime.backends import EngineOptions
 from paddle_dnl.deployment.runtime.deploy_config import read_deploy_config
+from paddle_dnl.deployment.runtime.options import EngineOptions
 from paddle_dnl.deployment.runtime.own_components import require_modules
 from paddle_dnl.errors import ConfigError, DataError, UsageError
 from paddle_dnl.log import logger
@@ -52,7 +52,7 @@ class Predictor:
         tile_overlap: share of a tile that it has in common with its neighbour, 0 to 0.5.
         max_pixels: larger picture files are refused before they are decoded; None allows all.
         value_range: (lo, hi), stored numbers of pictures that become 0 and 255; default: what deploy.yaml says.
-        options: of a named engine, fields of `paddle_dnl.deployment.runtime.backends.EngineOptions`, such as `device`.
+        options: of a named engine, fields of `paddle_dnl.deployment.runtime.options.EngineOptions`, such as `device`.
 
     Attributes:
         files: what deploy.yaml says.
@@ -100,7 +100,7 @@ class Predictor:
         self._engine = make_engine(engine, self.files, EngineOptions(**options)) if isinstance(engine, str) else engine
 
     def read(self, path: str | Path) -> np.ndarray:
-        """A picture file as the array that `prepare` takes, see `paddle_dnl.data.image_format.ImageFormat.read`.
+        """A picture file as the array that `prepare` takes, see `paddle_dnl.data.images.image_format.ImageFormat.read`.
 
         Raises:
             DataError: missing, empty, damaged, cut off, no picture, or larger than `max_pixels`.
@@ -168,6 +168,11 @@ class Predictor:
         """Name of the engine that runs."""
         return self._engine.name
 
+    @property
+    def parallel(self) -> int:
+        """Batches that the engine runs at the same time."""
+        return getattr(self._engine, "parallel", 1)
+
     def close(self) -> None:
         """Ends the engine's process, where it has one of its own."""
         if hasattr(self._engine, "close"):
@@ -178,7 +183,7 @@ class Predictor:
         fixed = self.files.fixed_batch
         if fixed is None or len(batch) == fixed:
             return self._engine.run(batch)
-        parallel = getattr(self._engine, "parallel", 1)
+        parallel = self.parallel
         if len(batch) <= fixed * parallel and len(batch) % fixed == 0:
             return self._engine.run(batch)
         if len(batch) > fixed:
@@ -273,7 +278,7 @@ class Predictor:
         """
         size, pixels, run = self.files.fixed_size, picture.pixels, run or self.run
         grid = TileGrid(pixels.shape[:2], size, tuple(int(self._tile_overlap * side) for side in size))
-        batch_size = (self.files.fixed_batch or 1) * getattr(self._engine, "parallel", 1)
+        batch_size = (self.files.fixed_batch or 1) * self.parallel
 
         def results(top: int):
             tensors = (self._compose({"img": tile})["img"] for tile in grid.row(top, lambda a, b: pixels[a:b]))

@@ -9,9 +9,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from paddle_dnl.deployment.runtime.backends import EngineOptions, OnnxEngine, PaddleEngine, default_threads
+from paddle_dnl.deployment.runtime.backends import OnnxEngine, PaddleEngine
 from paddle_dnl.deployment.runtime.deploy_config import DeployConfig
 from paddle_dnl.deployment.runtime.openvino_backend import OpenvinoEngine, has_bf16, openvino_version
+from paddle_dnl.deployment.runtime.options import EngineOptions, default_threads
 from paddle_dnl.deployment.runtime.verified import mkldnn_obstacle, paddle_version
 from paddle_dnl.errors import UsageError
 from paddle_dnl.files.atomic import write_text
@@ -23,10 +24,10 @@ from paddle_dnl.startup.threads import available_cores
 
 import numpy as np
 
-# What stands for a free size and a free batch.
+# Size and batch to measure with where they are free.
 _FREE = (1, 3, 256, 512)
 _TIMED_RUNS = 2
-# Share of pixels in which a lower precision must give float32's class for `--precision fastest` to take it.
+# Share of pixels in which a lower precision must give the model's class for `--precision fastest` to take it.
 MIN_AGREEMENT = 0.995
 
 
@@ -88,14 +89,16 @@ def onnx_obstacle(engine: str, files: DeployConfig) -> str | None:
 
 
 def verified_precisions(files: DeployConfig) -> list[tuple[str, str]]:
-    """(engine, precision) whose classes agreed with float32's in enough pixels of the folder's images, and can be run here."""
+    """(engine, precision), but fp32, whose classes agreed with the model's in enough pixels of images, and can be run here."""
     versions = {OnnxEngine.name: _onnxruntime_version(), OpenvinoEngine.name: openvino_version()}
     found = []
     for label, record in files.verified.get("precisions", {}).items():
         engine, _, precision = str(label).partition(" ")
+        if precision == "fp32":
+            continue
         agreement = record.get("agreement") if isinstance(record, dict) else None
         if not isinstance(agreement, float) or agreement < MIN_AGREEMENT:
-            logger.info(f"engine auto: not {label}: agreement {agreement} with float32 is below {MIN_AGREEMENT}")
+            logger.info(f"engine auto: not {label}: agreement {agreement} with the model is below {MIN_AGREEMENT}")
         elif versions.get(engine) is None:
             logger.info(f"engine auto: not {label}: {engine} is not installed")
         elif precision == "bf16" and not has_bf16():
@@ -200,7 +203,7 @@ def _remembered(key: str | None, labels: list[str]) -> dict[str, float] | None:
 
 
 def _remember(key: str | None, seconds: dict[str, float], load: float | None) -> None:
-    """Keeps a measurement for the next start; a home that cannot be written to only costs that."""
+    """Stores a measurement for the next start; nothing is stored where the home cannot be written."""
     if key is None:
         return
     path = _memory()

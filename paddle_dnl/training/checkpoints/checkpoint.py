@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checkpoint folders: written whole or not at all, verified when read, complete enough for an exact resume.
+"""Checkpoint folders: atomic writes, verification by checksums, complete state for an exact resume.
 
     iter_1000/
       model.pdparams   weights, readable by PaddleSeg
@@ -29,12 +29,8 @@ from paddle_dnl.files.atomic import discard, flush, make_temporary, put_in_place
 from paddle_dnl.files.problems import reason
 from paddle_dnl.log import logger
 from paddle_dnl.training.bad_values import bad_names
-from paddle_dnl.training.checkpoints.optimizer_state import move_schedule, require_same_optimizer, restore_optimizer
-from paddle_dnl.training.checkpoints.paddleseg_checkpoint import is_of_paddleseg, paddleseg_iteration
-from paddle_dnl.training.checkpoints.stored_values import require_states
-from paddle_dnl.weights.loading import load_weights, read_params
+from paddle_dnl.training.checkpoints.paddleseg_checkpoint import is_of_paddleseg
 from paddle_dnl.weights.manifest import MANIFEST, file_digest, read_manifest, write_manifest
-from paddle_dnl.weights.safe_pickle import read_pickle
 
 import numpy as np
 import paddle
@@ -276,7 +272,7 @@ def _newest(save_dir: str | Path) -> Path | None:
     for folder in reversed(iteration_folders(save_dir)):
         try:
             manifest = verify(folder)
-            _require_optimizer(folder)
+            require_optimizer_file(folder)
         except CheckpointError as error:
             logger.warning(f"{error} (trying the one before it)")
             continue
@@ -306,68 +302,14 @@ def require_free_names(save_dir: Path, resumed_from: Path | None, names: Iterabl
         require_ours(save_dir / name)
 
 
-def _instead_of(folder: Path) -> str:
-    """For the end of an error: the newest whole checkpoint beside a damaged one."""
-    for other in reversed(iteration_folders(folder.parent)):
-        with contextlib.suppress(CheckpointError):
-            if other.resolve() != folder.resolve() and verify(other) is not None:
-                return f". Whole is {other} (--resume_model {other})"
-    return f". No other checkpoint in {folder.parent} is whole"
+def require_optimizer_file(folder: Path) -> None:
+    """Refuses a folder without the optimizer's state, such as PaddleSeg's `best_model`.
 
-
-def _require_optimizer(folder: Path) -> None:
+    Raises:
+        CheckpointError: it cannot be resumed.
+    """
     if not (folder / OPTIMIZER).is_file():
         raise CheckpointError(
             f"{folder}: cannot be resumed, there is no {OPTIMIZER} in it. --fresh_optimizer goes on from its weights and "
             f"iteration; to start a new training from its weights use --opts model.pretrained={folder / PARAMS}"
         )
-
-
-def load_checkpoint(folder: str | Path, *, model, optimizer, ema=None, fresh_optimizer: bool = False) -> dict:
-    """Restores a training from a checkpoint folder of ours or of PaddleSeg.
-
-    Args:
-        folder: see `find_resume`.
-        model, optimizer, ema: receive the state.
-        fresh_optimizer: leave out the optimizer's slots (momentum, moments), which then start at zero; the schedule goes on
-            at the iteration.
-
-    Returns:
-        The plain states; for PaddleSeg's folders just `{"iteration": N}`.
-
-    Raises:
-        CheckpointError: damaged, incomplete, hostile, or of another model; nothing has been trained yet then.
-    """
-    folder = Path(folder)
-    try:
-        manifest = verify(folder)
-    except CheckpointError as error:
-        raise CheckpointError(f"{error}{_instead_of(folder)}") from error
-    before = (manifest or {}).get("optimizer")
-    if not fresh_optimizer:
-        require_same_optimizer(folder / OPTIMIZER, before, optimizer)
-        _require_optimizer(folder)
-    states = {"iteration": paddleseg_iteration(folder)} if manifest is None else _read_states(folder, manifest)
-    weights = read_params(folder / PARAMS)
-    load_weights(model, weights, what=f"{folder / PARAMS}")
-    if fresh_optimizer:
-        move_schedule(optimizer, states["iteration"])
-        logger.warning(f"{folder}: the optimizer starts with new slots at iter {states['iteration']}")
-    else:
-        restore_optimizer(folder / OPTIMIZER, weights, model, optimizer, is_named=before is not None)
-    if ema is not None:
-        if (folder / EMA).is_file():
-            load_weights(ema, folder / EMA, what="EMA weights")
-        else:
-            load_weights(ema, weights, what=f"{folder / PARAMS}")
-            logger.warning(f"{folder}: holds no EMA weights; the average starts again from the model's weights")
-    if manifest is None:
-        logger.warning(f"{folder}: no {MANIFEST}; resuming weights, optimizer and iteration, as PaddleSeg does")
-    return states
-
-
-def _read_states(folder: Path, manifest: dict) -> dict:
-    """The states file, checked against the manifest's iteration."""
-    states = read_pickle(folder / STATES)
-    require_states(folder / STATES, states, manifest["iteration"])
-    return states

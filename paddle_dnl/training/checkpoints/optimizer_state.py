@@ -7,7 +7,7 @@ from pathlib import Path
 
 from paddle_dnl.errors import CheckpointError
 from paddle_dnl.training.checkpoints.stored_values import require_schedule, require_slot
-from paddle_dnl.weights.loading import NAME_TABLE, read_params
+from paddle_dnl.weights.loading import NAME_TABLE
 
 import paddle
 from paddle.optimizer.lr import LambdaDecay, LRScheduler
@@ -94,15 +94,6 @@ class _Slots(dict):
         return True
 
 
-def _require_schedule(path: Path, state: Mapping, optimizer) -> None:
-    """Refuses a state that lacks the schedule which the optimizer has."""
-    needed = isinstance(optimizer._learning_rate, LRScheduler) and not isinstance(optimizer._learning_rate, LambdaDecay)
-    if needed and not isinstance(state.get("LR_Scheduler"), Mapping):
-        raise CheckpointError(f"{path}: holds no state of the learning-rate schedule (LR_Scheduler); {_FRESH}")
-    if "LR_Scheduler" in state:
-        require_schedule(path, state["LR_Scheduler"])
-
-
 def move_schedule(optimizer, iteration: int) -> None:
     """Sets the learning rate to that of a step, by taking all steps before it: some schedules are recursions."""
     if isinstance(optimizer._learning_rate, LRScheduler):
@@ -110,11 +101,12 @@ def move_schedule(optimizer, iteration: int) -> None:
             optimizer._learning_rate.step()
 
 
-def restore_optimizer(path: Path, weights: Mapping, model, optimizer, *, is_named: bool) -> None:
-    """Reads a .pdopt and puts it into an optimizer.
+def restore_optimizer(path: Path, state: Mapping, weights: Mapping, model, optimizer, *, is_named: bool) -> None:
+    """Puts what was read from a .pdopt into an optimizer.
 
     Args:
-        path: of the state.
+        path: of the file, for messages.
+        state: as read from it.
         weights: as read from the .pdparams beside it, with its table of names.
         model: whose parameters the optimizer has.
         optimizer: receives the state.
@@ -123,7 +115,6 @@ def restore_optimizer(path: Path, weights: Mapping, model, optimizer, *, is_name
     Raises:
         CheckpointError: damaged, or of another model or optimizer.
     """
-    state = read_params(path)
     if not isinstance(state.get("master_weights", {}), Mapping):
         raise CheckpointError(f"{path}: master_weights is no mapping of names to weights; use another checkpoint")
     new_names = {key: tensor.name for key, tensor in model.state_dict().items()}
@@ -144,7 +135,11 @@ def restore_optimizer(path: Path, weights: Mapping, model, optimizer, *, is_name
         require_slot(path, slot, value, parameters[owners[slot]])
     if not is_named:
         _require_known_slots(path, [slot[len(owners[slot]) + 1 :] for slot in slots], optimizer)
-    _require_schedule(path, state, optimizer)
+    needed = isinstance(optimizer._learning_rate, LRScheduler) and not isinstance(optimizer._learning_rate, LambdaDecay)
+    if needed and not isinstance(state.get("LR_Scheduler"), Mapping):
+        raise CheckpointError(f"{path}: holds no state of the learning-rate schedule (LR_Scheduler); {_FRESH}")
+    if "LR_Scheduler" in state:
+        require_schedule(path, state["LR_Scheduler"])
     state["master_weights"] = {k: paddle.to_tensor(v) for k, v in masters.items()}
     if not state["master_weights"]:
         del state["master_weights"]

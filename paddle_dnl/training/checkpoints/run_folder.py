@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The output folder of one training run: made, checked and held by one run at a time."""
+"""The output folder of a training run, locked by one run at a time."""
 
 import contextlib
 import os
@@ -140,7 +140,7 @@ class RunFolder:
         return True
 
     def close(self) -> None:
-        """Lets the folder go."""
+        """Releases the lock."""
         # Closing alone would leave the lock with processes that were forked by other means.
         with contextlib.suppress(OSError):  # a file system without locks
             file_lock.unlock(self._lock)

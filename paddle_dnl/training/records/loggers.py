@@ -26,7 +26,7 @@ NAMES = tuple(_MODULES)
 
 
 class RunLogger(Protocol):
-    """What a training tells its curves and pictures."""
+    """Interface of the loggers."""
 
     def scalars(self, values: dict[str, float], iteration: int) -> None:
         """Adds a point to the curve of each tag."""

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A picture of what the model sees during training: image, truth and prediction side by side."""
+"""Preview picture for the loggers: image, truth and prediction side by side."""
 
 from dataclasses import replace
 
 from paddle_dnl.data.classes import BACKGROUND_COLOR, classes_of
-from paddle_dnl.data.image_format import ImageFormat
+from paddle_dnl.data.images.image_format import ImageFormat
 from paddle_dnl.data.multilabel import summed_numbers
 from paddle_dnl.data.overlay import as_label, colorize, displayed
 from paddle_dnl.evaluation.inference import evaluating, infer_scores, predicted_masks

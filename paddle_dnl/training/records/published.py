@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Says when a run is not the published recipe whose name or base it has, and in which facts it differs."""
+"""Compares a run with the published recipe whose name or base it has, and logs the facts that differ."""
 
+import hashlib
 import inspect
+import json
 import reprlib
 from collections.abc import Iterator
 from pathlib import Path
 
 from paddle_dnl import optim, registry
-from paddle_dnl.config import Config
+from paddle_dnl.config.config import Config
 from paddle_dnl.config.lookup import zoo_configs, zoo_folder
 from paddle_dnl.config.zoo import read_rows
 from paddle_dnl.distributed import collectives
@@ -31,7 +33,7 @@ def announce(config: Config, precision: str) -> None:
         config: compared with the model zoo's published row that has the name of its file or else of its nearest base.
         precision: `fp32`, `fp16` or `bf16`.
     """
-    row = _row_of(config)
+    row = row_of(config)
     if row is None:
         return
     facts = list(departures(config, row, precision))
@@ -39,8 +41,8 @@ def announce(config: Config, precision: str) -> None:
         logger.warning(f"not the published recipe: {', '.join(facts)} ({Path(row['config']).stem}, {row['source']})")
 
 
-def _row_of(config: Config) -> dict | None:
-    """The zoo's published row of a configuration's file or its nearest base; None where there is none."""
+def row_of(config: Config) -> dict | None:
+    """The model zoo's published row of a configuration's file or its nearest base; None where there is none."""
     rows = {Path(row["config"]).stem: row for row in read_rows(zoo_folder() / "zoo.yml") if row["recipe"] is not None}
     return next((rows[path.stem] for path in config.files if path.stem in rows), None)
 
@@ -58,8 +60,8 @@ def departures(config: Config, row: dict, precision: str) -> Iterator[str]:
         yield f"batch {batch} for {row['batch']}"
     elif at_once != batch:
         yield f"statistics of batch normalisation over {at_once} images for {row['batch']}"
-    if config.iters == recipe.iters != row["iters"]:  # the zoo's own file was changed
-        yield f"iters {config.iters} for {row['iters']}"
+    if facts_digest(recipe.dic) != row["facts"]:
+        yield f"{row['config']} or one of its bases was edited"
     if precision != "fp32":
         yield f"precision {precision} for fp32"
     if _start_weights(config.dic) is None:
@@ -67,6 +69,23 @@ def departures(config: Config, row: dict, precision: str) -> Iterator[str]:
     for key in dict.fromkeys((*recipe.dic, *config.dic)):
         if key not in _NO_FACTS and config.dic.get(key) != recipe.dic.get(key):
             yield from _compare(key, config.dic.get(key), recipe.dic.get(key), _KINDS.get(key, key))
+
+
+def facts_digest(dic: dict) -> str:
+    """First 16 hexadecimal digits of the SHA-256 over the facts in a resolved configuration.
+
+    `zoo.yml` holds that of each published row, so that a file edited in place is noticed; `tools/model_zoo.py --facts`
+    renews them.
+    """
+    facts = json.dumps(_only_facts(dic), sort_keys=True, default=str)
+    return hashlib.sha256(facts.encode()).hexdigest()[:16]
+
+
+def _only_facts(value):
+    """The same without `_NO_FACTS`, at every depth."""
+    if isinstance(value, dict):
+        return {key: _only_facts(item) for key, item in value.items() if key not in _NO_FACTS}
+    return [_only_facts(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _start_weights(dic: dict) -> str | None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Resuming with another recipe: the difference to the checkpoint's configuration, said or refused."""
+"""Differences between the configuration of a resumed run and the checkpoint's: logged, or refused."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -51,7 +51,7 @@ def changes_function(key: str) -> bool:
     return parts[0] == "model" or parts[-1] in ("num_classes", "ignore_index", "img_channels", "class_names")
 
 
-def review(folder: Path, config: dict, allowed: bool) -> None:
+def review(folder: Path, config: dict, allowed: bool) -> bool:
     """Compares a configuration with the one stored in the checkpoint that is resumed; logs each difference.
 
     Args:
@@ -59,24 +59,29 @@ def review(folder: Path, config: dict, allowed: bool) -> None:
         config: the resolved configuration of this run.
         allowed: go on although the network, the classes or the normalisation are others.
 
+    Returns:
+        Whether the learning-rate schedule is another one.
+
     Raises:
         CheckpointError: these differ and it is not allowed, or the run would end before the checkpoint's iteration.
     """
     path = Path(folder) / "config.yml"
     if not path.is_file():
-        return
+        return False
     try:
         before = read_yaml_mapping(path)
     except ConfigError as error:
         logger.warning(f"{error}; what has changed since is not known")
-        return
+        return False
     found = differences(before, config)
     if not found:
-        return
+        return False
     lines = [f"  {key}: {old!r} -> {new!r}" for key, (old, new) in found.items()]
     more = [f"  ... and {len(lines) - _SHOWN} more"] if len(lines) > _SHOWN else []
     logger.warning("\n".join([f"resuming with another configuration than {path}:", *lines[:_SHOWN], *more]))
-    if "iters" in found or any(key.startswith("lr_scheduler.") for key in found):
+    changed = "iters" in found or any(key.startswith("lr_scheduler.") for key in found)
+    has_other_schedule = changed and "lr_scheduler" in config  # a program's own optimizer keeps its schedule
+    if has_other_schedule:
         logger.warning(
             f"the learning rate goes on as the new schedule has it at this iteration, over {config['iters']} iterations"
         )
@@ -89,6 +94,7 @@ def review(folder: Path, config: dict, allowed: bool) -> None:
             "compute something else; undo the change, start anew from its weights (--opts model.pretrained=...), or give "
             "--allow_recipe_changes"
         )
+    return has_other_schedule
 
 
 def require_remaining(folder: Path, iteration: int, iters: int) -> None:

@@ -7,8 +7,9 @@ from pathlib import Path
 from paddle_dnl.deployment.export import exporter
 from paddle_dnl.deployment.export.check import check_output, compare, example_batch
 from paddle_dnl.deployment.export.exporter import export_model
-from paddle_dnl.deployment.runtime.backends import EngineOptions, PaddleEngine
+from paddle_dnl.deployment.runtime.backends import PaddleEngine
 from paddle_dnl.deployment.runtime.deploy_config import read_deploy_config
+from paddle_dnl.deployment.runtime.options import EngineOptions
 from paddle_dnl.errors import ExportError, UsageError
 from paddle_dnl.files.atomic import write_bytes
 from paddle_dnl.files.outputs import JOURNAL

@@ -5,6 +5,7 @@ from paddle_dnl.cli import infer
 from paddle_dnl.cli.deploy.quantize import main, parse_args
 from paddle_dnl.deployment.export import int8
 from paddle_dnl.deployment.export.exporter import export_model
+from paddle_dnl.deployment.export.image_check import ScoredImages
 from paddle_dnl.deployment.runtime.deploy_config import read_deploy_config
 from paddle_dnl.deployment.runtime.predictor import Predictor
 from paddle_dnl.errors import DataError, ExportError, UsageError
@@ -102,7 +103,10 @@ def test_one_command(folder, lists, capsys):
     found = section["verified"]["int8"]
     assert found["images"] == 4 and found["calibration_images"] == 4 and found["agreement"] > 0.99
     assert found["miou_float"] > 0.95 and abs(found["miou_float"] - found["miou_int8"]) < 0.03
-    assert section["verified"]["precisions"] == {"onnxruntime int8": {"agreement": found["agreement"]}}
+    for engine in ("onnxruntime", "openvino"):
+        record = section["verified"]["precisions"][f"{engine} int8"]
+        assert record["images"] == 4 and record["agreement"] > 0.99 and abs(record["miou"] - found["miou_float"]) < 0.03
+    assert section["verified"]["precisions"]["onnxruntime int8"]["agreement"] == found["agreement"]
     assert found["seconds_float"] > 0 and found["seconds_int8"] > 0
     for line in ("float32", "same class", "mIoU", "seconds", "times as fast" if "times" in text else "slower"):
         assert line in text
@@ -125,7 +129,7 @@ def test_infer_runs_it(folder, lists, tmp_path, capsys):
     assert (np.array(Image.open(tmp_path / "out" / "photo.png")) == label).mean() > 0.99
 
 
-def test_miou_is_that_of_the_predictions(folder, lists):
+def test_miou_is_that_of_the_predictions(folder, lists, tmp_path):
     """A float model that is right and an int8 one that says class 0 everywhere."""
     plain = Predictor(folder, engine="onnxruntime")
 
@@ -137,10 +141,15 @@ def test_miou_is_that_of_the_predictions(folder, lists):
             pass
 
     image, label = blocks(4, 8, 8, 5)
-    report = int8.compare(plain, Zero(), [(image, label)], 4, 1, 1)
+    cv2.imwrite(str(tmp_path / "label.png"), label)
+
+    def compare(small, path):
+        return int8.compare(ScoredImages(plain, [(image, path)], plain.files, 4), plain, small, 1, 1)
+
+    report = compare(Zero(), tmp_path / "label.png")
     assert report.miou_float == 1 and report.agreement == pytest.approx((label == 0).mean())
     assert report.miou_int8 == pytest.approx((label == 0).mean() / len(np.unique(label)))
-    unlabelled = int8.compare(plain, plain, [(image, None)], 4, 1, 1)
+    unlabelled = compare(plain, None)
     assert unlabelled.miou_float is None and unlabelled.agreement == 1 and "mIoU" not in unlabelled.table()
     report.seconds_float, report.seconds_int8 = 0.3, 0.1
     assert "int8 is 3.00 times as fast" in report.table()

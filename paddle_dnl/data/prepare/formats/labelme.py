@@ -6,7 +6,7 @@ import io
 import json
 from pathlib import Path, PureWindowsPath
 
-from paddle_dnl.data.image_files import walk_files
+from paddle_dnl.data.images.image_files import walk_files
 from paddle_dnl.data.prepare.annotations import Sample, Shape, circle, rectangle, ring
 from paddle_dnl.errors import DataError
 

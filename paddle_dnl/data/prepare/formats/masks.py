@@ -5,9 +5,9 @@ from collections import Counter
 from pathlib import Path
 
 from paddle_dnl.data.classes import PASCAL_VOC, ClassInfo, bit_palette, named_classes
-from paddle_dnl.data.image_files import EXTENSIONS, walk_files
+from paddle_dnl.data.images.image_files import EXTENSIONS, walk_files
+from paddle_dnl.data.images.reading import read_label
 from paddle_dnl.data.prepare.annotations import Sample
-from paddle_dnl.data.reading import read_label
 from paddle_dnl.errors import DataError
 
 import numpy as np

@@ -3,8 +3,8 @@
 
 import time
 
-from paddle_dnl.data.reading import decode_image
-from paddle_dnl.data.untrusted import TooLarge, UnknownFormat, require_bounded
+from paddle_dnl.data.images.reading import decode_image
+from paddle_dnl.data.images.untrusted import TooLarge, UnknownFormat, require_bounded
 from paddle_dnl.errors import DataError
 
 import cv2

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import paddle_dnl
 from paddle_dnl.data.datasets import ADE20K, Cityscapes
-from paddle_dnl.data.image_files import in_any_case, walk_files
+from paddle_dnl.data.images.image_files import in_any_case, walk_files
 from paddle_dnl.data.pascal import PascalVOC
 from paddle_dnl.data.prepare.formats import coco
 

@@ -8,8 +8,8 @@ import tracemalloc
 from pathlib import Path
 
 from paddle_dnl.cli import infer as infer_program
-from paddle_dnl.data.image_files import find_images, iter_images
-from paddle_dnl.data.pending_images import PendingImages, Shard
+from paddle_dnl.data.images.image_files import find_images, iter_images
+from paddle_dnl.data.images.pending_images import PendingImages, Shard
 from paddle_dnl.errors import DataError, OutputError, UsageError
 from paddle_dnl.files.outputs import JOURNAL
 
@@ -17,7 +17,7 @@ import cv2
 import pytest
 from tiny_export import blocks, export_color_net
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 LAUNCH = ("PADDLE_TRAINERS_NUM", "PADDLE_TRAINER_ID")
 SLURM = tuple(f"SLURM_ARRAY_TASK_{name}" for name in ("ID", "MIN", "MAX", "STEP", "COUNT"))
 

@@ -6,7 +6,7 @@ import math
 import threading
 from pathlib import Path
 
-from paddle_dnl.data.untrusted import TooLarge
+from paddle_dnl.data.images.untrusted import TooLarge
 from paddle_dnl.errors import DataError
 from paddle_dnl.log import logger
 from paddle_dnl.optional import not_installed

@@ -4,12 +4,12 @@
 import logging
 
 import paddle_dnl  # noqa: F401
-from paddle_dnl.data import bands
-from paddle_dnl.data.image_format import ImageFormat
+from paddle_dnl.data.images import bands
+from paddle_dnl.data.images.image_format import ImageFormat
+from paddle_dnl.data.images.reading import read_image
+from paddle_dnl.data.images.untrusted import TooLarge
 from paddle_dnl.data.overlay import displayed, overlay
-from paddle_dnl.data.reading import read_image
 from paddle_dnl.data.transforms import Compose
-from paddle_dnl.data.untrusted import TooLarge
 from paddle_dnl.errors import DataError
 from paddle_dnl.registry import TRANSFORMS
 

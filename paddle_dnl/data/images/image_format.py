@@ -5,9 +5,9 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from paddle_dnl.data.bands import scale
-from paddle_dnl.data.image_files import EXTENSIONS
-from paddle_dnl.data.reading import decode_image, read_bytes
+from paddle_dnl.data.images.bands import scale
+from paddle_dnl.data.images.image_files import EXTENSIONS
+from paddle_dnl.data.images.reading import decode_image, read_bytes
 from paddle_dnl.errors import DataError
 
 import cv2
@@ -34,7 +34,7 @@ class ImageFormat:
 
     Attributes:
         channels: 3 (arrays are BGR), 1 (`[H, W]`), or any other number of bands, in the order of the file.
-        value_range: the stored numbers that become 0 and 255 (`paddle_dnl.data.bands.scale`); None for 8 and 16 bits.
+        value_range: the stored numbers that become 0 and 255 (`paddle_dnl.data.images.bands.scale`); None for 8 and 16 bits.
     """
 
     channels: int = 3
@@ -57,7 +57,7 @@ class ImageFormat:
 
         Args:
             path: the file.
-            limits: `max_pixels` and `whole` of `paddle_dnl.data.reading.decode_image`.
+            limits: `max_pixels` and `whole` of `paddle_dnl.data.images.reading.decode_image`.
 
         Raises:
             DataError: missing, damaged, no picture, or of other bands or numbers than the format's.

@@ -7,9 +7,9 @@ import os
 import stat
 from pathlib import Path
 
-from paddle_dnl.data import bands
-from paddle_dnl.data.bands import is_npy, is_tiff, read_array, say_sixteen_bits, scale
-from paddle_dnl.data.untrusted import require_bounded
+from paddle_dnl.data.images import bands
+from paddle_dnl.data.images.bands import is_npy, is_tiff, read_array, say_sixteen_bits, scale
+from paddle_dnl.data.images.untrusted import require_bounded
 from paddle_dnl.errors import DataError
 
 import cv2
@@ -43,12 +43,6 @@ def _start_of_scan(data: bytes) -> int:
     return at
 
 
-def _require_end_of_jpeg(path: str | Path, data: bytes) -> None:
-    """A cheap form of `require_whole`: the mark of the end must follow the start of the picture's data."""
-    if data[:2] == b"\xff\xd8" and data.find(b"\xff\xd9", _start_of_scan(data)) < 0:
-        raise DataError(f"{path}: is a damaged JPEG (it ends before the picture does)")
-
-
 def read_image(
     path: str | Path,
     channels: int = 3,
@@ -65,8 +59,8 @@ def read_image(
     Args:
         path: the file.
         channels: 3, 1, or another number of bands, of a .npy file, TIFF or PNG.
-        value_range: stored numbers that become 0 and 255; the image is then float32, see `paddle_dnl.data.bands.scale`.
-        max_pixels: for pictures of strangers: only the formats and structures that `paddle_dnl.data.untrusted` allows, and
+        value_range: stored numbers that become 0 and 255; the image is then float32, see `paddle_dnl.data.images.bands.scale`.
+        max_pixels: for pictures of strangers: only the formats and structures that `paddle_dnl.data.images.untrusted` allows, and
             no larger ones; checked before decoding.
         whole: refuse JPEGs that are cut off, of which OpenCV makes a picture with a grey rest.
 
@@ -93,7 +87,9 @@ def decode_image(
     data = content.tobytes() if whole or max_pixels is not None else b""
     size = None if max_pixels is None else require_bounded(data, str(path), max_pixels)
     if whole:
-        _require_end_of_jpeg(path, data)
+        # A cheap form of `require_whole`: the mark of the end must follow the start of the picture's data
+        if data[:2] == b"\xff\xd8" and data.find(b"\xff\xd9", _start_of_scan(data)) < 0:
+            raise DataError(f"{path}: is a damaged JPEG (it ends before the picture does)")
     image = _decode(content, path, channels)
     # The orientation in the EXIF header may exchange the sides.
     if size is not None and sorted(image.shape[:2]) != sorted(size):
@@ -147,13 +143,6 @@ _LABEL_FORMATS = ("PNG", "BMP", "TIFF", "GIF", "PPM")
 _LOSSY_TIFF = ("jpeg", "tiff_jpeg", "webp")
 
 
-def _require_lossless(path: str | Path, picture: Image.Image) -> None:
-    """Raises DataError for a TIFF whose content is a JPEG or WebP."""
-    if picture.format == "TIFF" and str(picture.info.get("compression", "raw")).lower() in _LOSSY_TIFF:
-        kind = picture.info["compression"]
-        raise DataError(f"{path}: is compressed by {kind}, which changes class numbers; labels must be stored as PNG")
-
-
 def read_label(path: str | Path) -> np.ndarray:
     """Class numbers of each pixel, `[H, W]` uint8; of a palette picture the indices, not the colours.
 
@@ -167,7 +156,11 @@ def read_label(path: str | Path) -> np.ndarray:
         with Image.open(io.BytesIO(content), formats=[*_LABEL_FORMATS, "JPEG"]) as picture:
             if picture.format in ("JPEG", "MPO"):
                 raise DataError(f"{path}: is a JPEG, which changes class numbers; labels must be stored as PNG")
-            _require_lossless(path, picture)
+            if picture.format == "TIFF" and str(picture.info.get("compression", "raw")).lower() in _LOSSY_TIFF:
+                kind = picture.info["compression"]
+                raise DataError(
+                    f"{path}: is compressed by {kind}, which changes class numbers; labels must be stored as PNG"
+                )
             label = np.array(picture)
     except DataError:
         raise

@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Agreement and mIoU of engines and precisions on pictures, beside those of a reference: the model itself, or float32."""
+
+import zlib
+from dataclasses import asdict, dataclass
+
+from paddle_dnl.data.images.reading import read_label
+from paddle_dnl.deployment.export.check import Comparison
+from paddle_dnl.deployment.export.trial import LIMIT_SECONDS
+from paddle_dnl.deployment.runtime.backend_process import EngineProcess
+from paddle_dnl.deployment.runtime.backends import OnnxEngine, PaddleEngine
+from paddle_dnl.deployment.runtime.deploy_config import FILE_NAME, DeployConfig
+from paddle_dnl.deployment.runtime.openvino_backend import OpenvinoEngine, has_bf16
+from paddle_dnl.deployment.runtime.predictor import Predictor
+from paddle_dnl.errors import DataError, ExportError, PaddleDnlError
+from paddle_dnl.evaluation.metrics import Metrics, confusion_matrix
+from paddle_dnl.log import logger
+
+import numpy as np
+import paddle
+
+# Number of pictures taken of a longer list, at even distances.
+MAX_IMAGES = 100
+
+
+@dataclass
+class ImageScore:
+    """Agreement and mIoU of one engine on the pictures.
+
+    Attributes:
+        images: how many pictures were compared.
+        agreement: share of pixels with the reference's class; None where the engine failed.
+        miou: against the labels; None without labels.
+        error: why the engine could not be run on them.
+    """
+
+    images: int
+    agreement: float | None = None
+    miou: float | None = None
+    error: str | None = None
+
+    def describe(self) -> str:
+        """One clause for logs."""
+        if self.error:
+            return self.error
+        miou = "" if self.miou is None else f", mIoU {self.miou:.4f}"
+        return f"{100 * self.agreement:.3f} % of pixels have the reference's class{miou}"
+
+
+class ScoredImages:
+    """Pictures, some with labels, on which engines are compared with a reference.
+
+    Args:
+        reference: the `Predictor` whose classes the others should give.
+        pairs: (picture, label file or None), at least one.
+        files: of an exported folder; says what the numbers in label files mean.
+        num_classes: of the model.
+
+    Attributes:
+        miou: of the reference; None without labels.
+    """
+
+    def __init__(self, reference: Predictor, pairs: list[tuple], files: DeployConfig, num_classes: int):
+        self.pairs, self._files, self._num_classes = pairs, files, num_classes
+        self._classes: list[bytes] = []
+        self.miou = self._miou(reference, lambda i, found: self._classes.append(zlib.compress(found.tobytes(), 1)))
+
+    def score(self, predictor: Predictor) -> ImageScore:
+        """Runs another predictor on the same pictures."""
+        same = total = 0
+
+        def count(i: int, found: np.ndarray) -> None:
+            nonlocal same, total
+            wanted = np.frombuffer(zlib.decompress(self._classes[i]), found.dtype).reshape(found.shape)
+            same, total = same + int((found == wanted).sum()), total + found.size
+
+        miou = self._miou(predictor, count)
+        return ImageScore(len(self.pairs), same / total, miou)
+
+    def _miou(self, predictor: Predictor, observe) -> float | None:
+        """mIoU over the labelled pictures; `observe` gets the number of each picture and its classes `[h, w]`."""
+        confusion = np.zeros((self._num_classes, self._num_classes), np.int64)
+        for i, (image, label_path) in enumerate(self.pairs):
+            found = predictor.predict([image])[0]
+            observe(i, found)
+            if label_path is not None:
+                label = _read_label(label_path, self._files)
+                if label.shape != found.shape:
+                    raise DataError(
+                        f"{label_path}: is {label.shape[1]}x{label.shape[0]}, its picture {found.shape[1]}x{found.shape[0]}"
+                    )
+                confusion += confusion_matrix(found, label, self._num_classes, self._files.ignore_index)
+        return Metrics.from_confusion(confusion).miou if confusion.any() else None
+
+
+def spread(items: list, count: int) -> list:
+    """At most `count` items at even distances."""
+    return [items[i * len(items) // count] for i in range(count)] if len(items) > count else items
+
+
+def _read_label(path, files: DeployConfig) -> np.ndarray:
+    """A label file `[H, W]` in the model's classes, as the export recorded them.
+
+    Raises:
+        DataError: a number that `label_map` does not have.
+    """
+    label = read_label(path)
+    if files.label_map is None:
+        return label
+    if label.max() >= len(files.label_map):
+        raise DataError(f"{path}: holds {label.max()}; {FILE_NAME}: label_map ends at {len(files.label_map) - 1}")
+    return np.asarray(files.label_map)[label]
+
+
+class _ModelEngine:
+    """The dynamic graph with the interface of an engine.
+
+    Args:
+        model: in evaluation mode; maps a batch `[N, C, H, W]` to what the exported graph gives.
+    """
+
+    name = "model"
+
+    def __init__(self, model: paddle.nn.Layer):
+        self._model = model
+
+    def run(self, batch: np.ndarray) -> np.ndarray:
+        """The model's output for a batch.
+
+        Raises:
+            ExportError: the model refuses it.
+        """
+        try:
+            with paddle.no_grad():
+                return self._model(paddle.to_tensor(batch)).numpy()
+        except PaddleDnlError:
+            raise
+        except Exception as error:  # whatever its layers raise
+            raise ExportError(f"--verify_images: the model refuses a batch {list(batch.shape)}: {error}") from error
+
+
+def verify_on_images(
+    model: paddle.nn.Layer, files: DeployConfig, pairs: list[tuple], num_classes: int, found: dict[str, Comparison]
+) -> dict:
+    """Compares every engine and precision that can run here with the dynamic graph, on pictures.
+
+    Pictures go through the same `Predictor` for all: preprocessing, tiles and resizing as in deployment. Each engine runs
+    in a process of its own, so this must not be called from a script without `if __name__ == "__main__"`.
+
+    Args:
+        model: maps a batch to what the exported graph gives; in evaluation mode.
+        files: the export, already written into its folder.
+        pairs: (picture, label file or None).
+        num_classes: of the model.
+        found: from `verify`: engines that it found wrong are left out.
+
+    Returns:
+        For `verified` of deploy.yaml: `images` (how many, mIoU of the model) and `precisions`, by engine and precision.
+
+    Raises:
+        DataError: a picture or label that cannot be used.
+        ExportError: the model refuses a picture.
+    """
+    logger.info(f"verifying engines and precisions on {len(pairs)} images")
+    images = ScoredImages(Predictor(files.folder, engine=_ModelEngine(model)), pairs, files, num_classes)
+    precisions = {}
+    for label, (engine, options) in _trials(found).items():
+        score = score_in_process(images, files, engine, **options)
+        logger.info(f"{label} on {len(pairs)} images: {score.describe()}")
+        precisions[label] = asdict(score)
+    return {"images": {"images": len(pairs), "miou": images.miou}, "precisions": precisions}
+
+
+def score_in_process(images: ScoredImages, files: DeployConfig, engine: str, **options) -> ImageScore:
+    """The score of an engine in a process of its own; a crash in native code becomes the score's `error`."""
+    process = None
+    try:
+        process = EngineProcess(files.folder, engine, time_limit=LIMIT_SECONDS, **options)
+        return images.score(Predictor(files.folder, engine=process))
+    except ExportError as error:
+        return ImageScore(len(images.pairs), error=str(error))
+    finally:
+        if process is not None:
+            process.close()
+
+
+def _trials(found: dict[str, Comparison]) -> dict[str, tuple[str, dict]]:
+    """What deploy.yaml calls each engine and precision -> engine and options."""
+    trials: dict[str, tuple[str, dict]] = {f"{PaddleEngine.name} fp32": (PaddleEngine.name, {})}
+    if found["mkldnn"].ok:
+        trials["onednn fp32"] = (PaddleEngine.name, {"enable_mkldnn": True})
+    if "onnxruntime" in found:
+        trials[f"{OnnxEngine.name} fp32"] = (OnnxEngine.name, {})
+    if "openvino" in found and found["openvino"].ok:
+        trials[f"{OpenvinoEngine.name} fp32"] = (OpenvinoEngine.name, {})
+        if has_bf16():
+            trials[f"{OpenvinoEngine.name} bf16"] = (OpenvinoEngine.name, {"precision": "bf16"})
+        else:
+            logger.info(f"{OpenvinoEngine.name} bf16 is not verified: this processor has no bfloat16 arithmetic")
+    return trials
