@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""CPU time of a training step outside forward, backward and optimizer: the trainer's, and that of a bare loop.
+"""CPU time of a training step outside forward, backward, optimizer and average: the trainer's, and that of a bare loop.
 
 DNLNet-ResNet18 on batches of two 64x64 pictures, where the host's work weighs most. A bare loop copies a batch to the device,
 clears gradients and moves the schedule, and reads nothing.
@@ -83,6 +83,8 @@ def measure(folder: Path, steps: int, **options) -> dict[str, float]:
             self.forward = clock.timed("forward", self.forward)
             self.losses = clock.timed("forward", self.losses)
             self.optimizer.step = clock.timed("optimizer", self.optimizer.step)
+            if self.ema:
+                self.ema.update = clock.timed("average of weights", self.ema.update)
 
         def _step(self, batches):
             clock.parts, began = {}, time.process_time()
@@ -136,10 +138,11 @@ def bare(folder: Path, steps: int) -> dict[str, float]:
 
 
 def summary(rows: list[dict]) -> dict[str, float]:
-    """Medians over steps; a log line's share is the mean difference that the steps with one make."""
+    """Medians over steps."""
+    parts = ("forward", "backward", "optimizer", "average of weights", "reading")
     for row in rows:
-        row["outside"] = row["step"] - sum(row.get(p, 0.0) for p in ("forward", "backward", "optimizer", "reading"))
-    names = ("step", "forward", "backward", "optimizer", "reading", "outside")
+        row["outside"] = row["step"] - sum(row.get(part, 0.0) for part in parts)
+    names = ("step", *parts, "outside")
     plain, read = ([row for row in rows if row["read"] is is_read] for is_read in (False, True))
     found = {name: statistics.median(row.get(name, 0.0) for row in plain) for name in names}
     found["outside, with a log line"] = statistics.median(row["outside"] for row in read) if read else 0.0
