@@ -386,6 +386,7 @@ def test_the_last_good_checkpoint_is_whole_and_of_this_run(tmp_path, monkeypatch
     class Damaging(recording.RecordingTrainer):
         def _step(self, batches):
             if self.state.iteration == 4:
+                self.writer.wait()
                 raise AssertionError(nan_guard._advice(self.saved))
             return super()._step(batches)
 
