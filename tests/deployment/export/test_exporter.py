@@ -4,7 +4,7 @@
 import os
 from pathlib import Path
 
-from paddle_dnl.deployment.export import exporter
+from paddle_dnl.deployment.export import exporter, onnx_export
 from paddle_dnl.deployment.export.check import check_output, compare, example_batch
 from paddle_dnl.deployment.export.exporter import export_model
 from paddle_dnl.deployment.runtime.backends import PaddleEngine
@@ -281,7 +281,6 @@ def test_the_example_is_like_a_picture():
 
 def test_onnx_is_compared_in_both_engines(tmp_path, monkeypatch):
     """With the converter's process replaced, since not every environment has it: a wrong answer is refused."""
-    from paddle_dnl.deployment.export import onnx_export
 
     monkeypatch.setattr(onnx_export, "require_converter", lambda: None)
     settings = {"input_shape": [1, 3, 16, 16], "transforms": [dict(NORMALIZE)], "with_onnx": True}
@@ -322,7 +321,6 @@ def test_what_to_do_about_deformable_convolutions(tmp_path, monkeypatch):
     import subprocess
     import types
 
-    from paddle_dnl.deployment.export import onnx_export
     from paddle_dnl.deployment.runtime.deploy_config import DeployConfig
 
     failed = types.SimpleNamespace(returncode=255, stdout="[ERROR] no index", stderr="")
@@ -332,3 +330,14 @@ def test_what_to_do_about_deformable_convolutions(tmp_path, monkeypatch):
         with pytest.raises(ExportError, match="cannot be converted to ONNX: .*no index") as caught:
             onnx_export.convert(DeployConfig(tmp_path, "model.json", "model.pdiparams"))
         assert ("--opts model.backbone.unfold=grid" in str(caught.value)) == has_hint
+
+
+@pytest.mark.parametrize(
+    "python, advice", [((3, 12), "pip install paddle2onnx"), ((3, 13), "export with Python 3.10 to 3.12")]
+)
+def test_a_missing_converter_is_named_with_what_helps(python, advice, monkeypatch):
+    """On Python 3.13 pip finds a release of paddle2onnx from before Paddle 2.3 only."""
+    monkeypatch.setattr(onnx_export.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(onnx_export.sys, "version_info", python)
+    with pytest.raises(UsageError, match=advice):
+        onnx_export.require_converter()
