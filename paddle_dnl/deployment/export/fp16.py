@@ -22,13 +22,19 @@ def convert(files: DeployConfig) -> Path:
         ExportError: the graph cannot be converted.
     """
     import onnx
-    from onnxruntime.transformers.float16 import convert_float_to_float16
+    from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
     from onnxruntime.transformers.onnx_model import OnnxModel
 
     model = onnx.load(str(files.folder / files.onnx))
     name_nodes(model)
     try:
-        small = convert_float_to_float16(model, keep_io_types=True, node_block_list=sorted(sensitive_nodes(model)))
+        small = convert_float_to_float16(
+            model,
+            keep_io_types=True,
+            # The converter gives a Resize, whose scales it leaves in float32, both scales and sizes.
+            op_block_list=[*DEFAULT_OP_BLOCK_LIST, "Resize"],
+            node_block_list=sorted(sensitive_nodes(model)),
+        )
     except Exception as error:  # whatever the converter meets
         raise ExportError(f"{files.folder / files.onnx}: cannot be converted to float16: {error}") from error
     # Its casts back to float32 come once for each reader of a tensor, under one name, and at the graph's end.
