@@ -27,11 +27,14 @@ def convert(files: DeployConfig) -> Path:
 
     model = onnx.load(str(files.folder / files.onnx))
     name_nodes(model)
+    for node in model.graph.node:
+        if node.op_type == "Resize" and len(node.input) == 4 and node.input[3]:
+            # paddle2onnx gives an empty tensor of scales beside the sizes; behind a cast it is no longer known to be empty.
+            node.input[2] = ""
     try:
         small = convert_float_to_float16(
             model,
             keep_io_types=True,
-            # The converter gives a Resize, whose scales it leaves in float32, both scales and sizes.
             op_block_list=[*DEFAULT_OP_BLOCK_LIST, "Resize"],
             node_block_list=sorted(sensitive_nodes(model)),
         )

@@ -87,7 +87,11 @@ def test_a_resize_to_a_size_as_at_the_end_of_networks(tmp_path):
     value = helper.make_tensor_value_info
     nodes = [
         helper.make_node("Conv", ["x", "w"], ["c"], "conv"),
-        helper.make_node("Resize", ["c", "", "", "sizes"], ["r"], "resize", mode="linear"),
+        # As paddle2onnx writes it: an empty tensor of scales beside the sizes.
+        helper.make_node(
+            "Constant", [], ["scales"], "scales", value=onnx.numpy_helper.from_array(np.zeros(0, np.float32))
+        ),
+        helper.make_node("Resize", ["c", "", "scales", "sizes"], ["r"], "resize", mode="linear"),
         helper.make_node("Conv", ["r", "v"], ["y"], "last"),
     ]
     rng = np.random.default_rng(0)
