@@ -3,7 +3,7 @@
 
 from pathlib import Path
 
-from paddle_dnl.deployment.export.onnx_nodes import name_nodes, sensitive_nodes
+from paddle_dnl.deployment.export.onnx_nodes import normalise, sensitive_nodes
 from paddle_dnl.deployment.runtime.deploy_config import FP16_NAME, DeployConfig
 from paddle_dnl.errors import ExportError
 
@@ -26,7 +26,7 @@ def convert(files: DeployConfig) -> Path:
     from onnxruntime.transformers.onnx_model import OnnxModel
 
     model = onnx.load(str(files.folder / files.onnx))
-    name_nodes(model)
+    normalise(model)
     for node in model.graph.node:
         if node.op_type == "Resize" and len(node.input) == 4 and node.input[3]:
             # paddle2onnx gives an empty tensor of scales beside the sizes; behind a cast it is no longer known to be empty.

@@ -99,6 +99,7 @@ def test_a_resize_to_a_size_as_at_the_end_of_networks(tmp_path):
     weights = [
         onnx.numpy_helper.from_array(a if name == "sizes" else a.astype(np.float32), name) for name, a in arrays.items()
     ]
+    nodes.insert(0, helper.make_node("Constant", [], ["w"], "", value=weights.pop(0)))
     shapes = [value("x", TensorProto.FLOAT, [1, 3, 8, 8])], [value("y", TensorProto.FLOAT, [1, 2, 16, 16])]
     model = helper.make_model(
         helper.make_graph(nodes, "g", *shapes, weights), opset_imports=[helper.make_opsetid("", 13)], ir_version=8
@@ -109,6 +110,10 @@ def test_a_resize_to_a_size_as_at_the_end_of_networks(tmp_path):
     x = rng.normal(size=(1, 3, 8, 8)).astype(np.float32)
     wide, half = (OnnxEngine(files, EngineOptions(precision=precision)).run(x) for precision in ("fp32", "fp16"))
     assert 1e-6 < np.abs(wide - half).max() / np.abs(wide).max() < 2e-3
+    stored = {
+        tensor.name: tensor.data_type for tensor in onnx.load(str(tmp_path / "model_fp16.onnx")).graph.initializer
+    }
+    assert stored["w"] == stored["v"] == TensorProto.FLOAT16, "weights that are nodes become halves too"
 
 
 def test_it_is_compared_and_recorded(tmp_path, converter):
