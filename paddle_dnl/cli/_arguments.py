@@ -80,6 +80,12 @@ def add_overrides(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--trust_config", action="store_true", help="import also what the configuration's key names")
 
 
+def add_export_imports(parser: argparse.ArgumentParser) -> None:
+    """--custom_imports of programs that run an exported folder; `user_code.import_for_export` follows it."""
+    text = "your .py files and modules with transforms of the model"
+    parser.add_argument("--custom_imports", nargs="+", default=[], metavar="MODULE", help=text)
+
+
 def make_config(args: argparse.Namespace, path=None, **replacements):
     """The `Config` that the flags of `add_config` describe.
 

@@ -90,7 +90,7 @@ def main(argv=None) -> int:
     args = parse_args(argv)
     model_path = _arguments.require_model_path(args)
     _arguments.select_device("cpu")
-    config = _arguments.make_config(args)
+    config = _arguments.make_config(args, for_training=False)
     from paddle_dnl.data.classes import classes_of_config
     from paddle_dnl.data.images.image_files import find_pairs
     from paddle_dnl.data.images.image_format import ImageFormat

@@ -25,13 +25,7 @@ def make_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     switch = partial(add_switch, parser)
     add("--config", required=True, help="deploy.yaml of the exported folder, or the folder")
-    add(
-        "--custom_imports",
-        nargs="+",
-        default=[],
-        metavar="MODULE",
-        help="your .py files and modules with transforms of the model",
-    )
+    _arguments.add_export_imports(parser)
     add("--image_path", required=True, help="image, folder, .txt list, pattern with *, video, or camera number")
     add("--batch_size", type=int, default=1)
     add("--save_dir", default="./output", help="folder of the label pictures")

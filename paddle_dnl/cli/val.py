@@ -36,7 +36,9 @@ def make_parser() -> argparse.ArgumentParser:
     _arguments.add_multilabel(parser)
     _arguments.add_augmented(parser, "aug_eval")
     parser.add_argument("--save_dir", help="write scores.json, classes.csv, confusion.csv and .png, images.csv there")
-    parser.add_argument("--save_pred", action="store_true", help="with --save_dir: label pictures, pred/NAME.png")
+    parser.add_argument(
+        "--save_pred", action="store_true", help="with --save_dir: label pictures or masks, pred/NAME.png"
+    )
     parser.add_argument(
         "--save_prob",
         nargs="?",
@@ -61,6 +63,10 @@ def _outputs(args: argparse.Namespace, dataset):
     """The writer of files that the flags ask for, or None."""
     if not args.save_dir:
         return None
+    if getattr(dataset, "multilabel", False):
+        from paddle_dnl.evaluation.mask_outputs import MaskOutputs
+
+        return MaskOutputs(dataset, Path(args.save_dir), args.save_pred)
     from paddle_dnl.evaluation.outputs import EvalOutputs, OutputOptions
 
     return EvalOutputs(
@@ -108,7 +114,7 @@ def main(argv=None) -> int:
     from paddle_dnl import registry
 
     _arguments.check_common(args)
-    config = _arguments.make_config(args, use_multilabel=args.use_multilabel)
+    config = _arguments.make_config(args, use_multilabel=args.use_multilabel, for_training=False)
     if not config.val_dataset_cfg:
         raise UsageError(f"{args.config} has no val_dataset")
     settings = _arguments.test_settings(args, config, "aug_eval")
@@ -121,8 +127,8 @@ def main(argv=None) -> int:
     for name in ("save_pred", "save_prob", "cityscapes_submission"):
         if getattr(args, name) and not args.save_dir:
             raise UsageError(f"--{name} needs --save_dir")
-    if args.save_dir and settings.get("use_multilabel"):
-        raise UsageError("--save_dir: its files are for one class per pixel; with --use_multilabel leave it out")
+        if getattr(args, name) and name != "save_pred" and settings.get("use_multilabel"):
+            raise UsageError(f"--{name} is for one class per pixel; with --use_multilabel leave it out")
     from paddle_dnl.data.check import check_dataset
     from paddle_dnl.distributed import collectives
     from paddle_dnl.evaluation.evaluator import evaluate

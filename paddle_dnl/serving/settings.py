@@ -21,6 +21,9 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid")
 
     model: Path = Field(description="exported folder, or its deploy.yaml")
+    custom_imports: list[str] = Field(
+        [], description='your .py files and modules with transforms of the model, as a JSON list such as ["mine.py"]'
+    )
     host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 for all")
     allowed_hosts: list[str] = Field(
         [], description="host names that requests may use, as a JSON list; empty: on loopback its own names, else any"

@@ -5,6 +5,8 @@ import argparse
 import shutil
 from pathlib import Path
 
+from paddle_dnl import user_code
+from paddle_dnl.cli._arguments import add_export_imports
 from paddle_dnl.errors import UsageError
 
 
@@ -16,6 +18,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--config", required=True, help="deploy.yaml of the exported folder (export.py --format onnx), or the folder")
+    add_export_imports(parser)
     add(
         "--image_list", required=True, help="list file: image per line, as for training; activations are measured on it"
     )
@@ -58,6 +61,7 @@ def main(argv=None) -> int:
     from paddle_dnl.log import logger
     from paddle_dnl.weights.manifest import file_digest
 
+    user_code.import_for_export(args.custom_imports)
     calibration = [image for image, _ in spread(find_pairs(args.image_list), args.num_calibration)]
     evaluation = spread(find_pairs(args.eval_list or args.image_list), args.num_eval)
     files = read_deploy_config(args.config)

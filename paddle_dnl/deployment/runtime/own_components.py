@@ -52,5 +52,5 @@ def require_modules(files: DeployConfig) -> None:
         if name not in known:
             raise ConfigError(
                 f"{files.folder / files.name}: Deploy.transforms needs {name} of the module {module}, which is not part of the "
-                f"folder: import it before the model is loaded, for infer.py by --custom_imports {module} (or {module}.py)"
+                f"folder: import it before the model is loaded, for programs by --custom_imports {module} (or {module}.py)"
             )
