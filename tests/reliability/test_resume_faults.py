@@ -186,12 +186,15 @@ def test_the_first_rank_decides_for_all_what_is_resumed(tmp_path, monkeypatch):
     record(config, tmp_path / "output", do_eval=False)
     folder = tmp_path / "output" / "iter_5"
     fetched = []
+    optimizer = trainer.Trainer(config, trainer.TrainOptions(save_dir=str(tmp_path / "other"), seed=7)).optimizer
+    read = restoring.read(folder, optimizer=optimizer, with_average=False)
     monkeypatch.setattr(preflight, "resolve_pretrained", lambda *_: fetched.append(1))
     monkeypatch.setattr(collectives, "is_main", lambda: False)
     shared = collectives.broadcast_object
     monkeypatch.setattr(
         collectives, "broadcast_object", lambda value, what="": folder if value is None else shared(value)
     )
+    monkeypatch.setattr(collectives, "broadcast_arrays", lambda contents, what: read if contents is None else contents)
     options = trainer.TrainOptions(save_dir=str(tmp_path / "elsewhere"), seed=7, resume_model="auto")
     assert trainer.Trainer(config, options).state.iteration == 5 and not fetched
 

@@ -191,6 +191,8 @@ def _trials(found: dict[str, Comparison]) -> dict[str, tuple[str, dict]]:
         trials["onednn fp32"] = (PaddleEngine.name, {"enable_mkldnn": True})
     if "onnxruntime" in found:
         trials[f"{OnnxEngine.name} fp32"] = (OnnxEngine.name, {})
+    if "onnxruntime_fp16" in found:
+        trials[f"{OnnxEngine.name} fp16"] = (OnnxEngine.name, {"precision": "fp16"})
     if "openvino" in found and found["openvino"].ok:
         trials[f"{OpenvinoEngine.name} fp32"] = (OpenvinoEngine.name, {})
         if has_bf16():

@@ -3,7 +3,7 @@
 
 from pathlib import Path
 
-from paddle_dnl.deployment.export import onnx_export
+from paddle_dnl.deployment.export import fp16, onnx_export
 from paddle_dnl.deployment.export.check import MAX_DISAGREEMENT, Comparison, check_output, compare, worst
 from paddle_dnl.deployment.export.randomness import differing_layer
 from paddle_dnl.deployment.export.shapes import Reference
@@ -33,6 +33,7 @@ def verify(
     tolerance: float,
     allow_random: bool,
     with_onnx: bool,
+    with_fp16: bool = False,
 ) -> dict[str, Comparison]:
     """Compares logits of the static graph with the dynamic ones, then what the asked-for graph makes of them.
 
@@ -46,9 +47,11 @@ def verify(
         tolerance: see `compare`.
         allow_random: a model that is random in evaluation is compared within twice its own spread.
         with_onnx: also make and compare `model.onnx`.
+        with_fp16: and `model_fp16.onnx`.
 
     Returns:
-        A comparison by `paddle`, `mkldnn` and, where asked for, `onnxruntime` and (where it is installed) `openvino`.
+        A comparison by `paddle`, `mkldnn` and, where asked for, `onnxruntime`, `onnxruntime_fp16` and (where it is installed)
+        `openvino`.
 
     Raises:
         RandomModelError: the model is random in evaluation, and that is not allowed; names the layer.
@@ -80,16 +83,21 @@ def verify(
         limits = (2 * spread.max_relative_difference, MAX_DISAGREEMENT + 2 * share)
         found = {name: _comparison(trial, name, files.output_op, references, limits) for name in found}
     if with_onnx and found["paddle"].ok:
-        for graph in graphs.values():
-            onnx_export.convert(graph)
+        onnx_export.write_beside(model, list(graphs.values()), work)
         engines = {"onnxruntime": EngineOptions()}
+        if with_fp16:
+            for graph in graphs.values():
+                fp16.convert(graph)
+            engines["onnxruntime_fp16"] = EngineOptions(precision="fp16")
         if openvino_version():
             engines["openvino"] = EngineOptions()
         (work / "onnx_trial").mkdir()
         batches = [reference.batch for reference in references]
         trial = Trial(graphs, engines, batches, work / "onnx_trial", optional=("openvino",))
         limits = (max(limits[0], onnx_export.TOLERANCE), limits[1])
-        found |= {name: _comparison(trial, name, files.output_op, references, limits) for name in engines}
+        lower = (max(limits[0], fp16.TOLERANCE), max(limits[1], fp16.DISAGREEMENT))
+        allowed = {name: lower if name == "onnxruntime_fp16" else limits for name in engines}
+        found |= {name: _comparison(trial, name, files.output_op, references, allowed[name]) for name in engines}
     for comparison in found.values():
         comparison.random_spread = spread and spread.max_relative_difference
     return found

@@ -35,8 +35,6 @@ def _make(name: str, files: DeployConfig, options: EngineOptions):
     kinds = {kind.name: kind for kind in (OnnxEngine, OpenvinoEngine)}
     if name not in kinds:
         raise UsageError(f"engine {name!r} is not one of {', '.join(ENGINES)}")
-    if name == OnnxEngine.name and options.device != "cpu":
-        raise UsageError(f"engine {name} runs on cpu only here; use --device cpu, or the engine paddle")
     if options.streams and name != OpenvinoEngine.name:
         raise UsageError(f"streams are the engine openvino's; the engine {name} has none")
     file = files.onnx_of(options.precision)
