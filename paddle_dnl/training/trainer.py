@@ -219,7 +219,7 @@ class Trainer:
             announce_evaluation(self.model, self.val_dataset, self.config.test_config_while_training)
         # One loader for the whole run: its workers are started once and read ahead across epochs.
         dataset = PositionedDataset(self.train_dataset, self.seed)
-        batches = load_batches(dataset, self.sampler, stack_training, options.num_workers)
+        batches = load_batches(dataset, self.sampler, stack_training, options.num_workers, dataset.may_read_ahead)
         self.window = LossWindow(self.accumulate)
         self.stop = StopSignal()
         profiler = make_profiler(options.profiler_options, self.save_dir)

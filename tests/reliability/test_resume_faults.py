@@ -359,29 +359,6 @@ def test_the_configuration_is_written_whole(tmp_path, monkeypatch):
     assert not list((tmp_path / "output").glob(".tmp-*"))
 
 
-def test_a_copy_where_links_do_not_exist_is_on_the_disk(tmp_path, monkeypatch):
-    config = make_config(tmp_path)
-    record(config, tmp_path / "output", do_eval=False)
-
-    def no_links(*_):
-        raise OSError(errno.EPERM, "Operation not permitted")
-
-    flushed, fsync = [], os.fsync
-
-    def noted(handle):
-        flushed.append(Path(os.readlink(f"/proc/self/fd/{handle}")).name)
-        fsync(handle)
-
-    monkeypatch.setattr(os, "link", no_links)
-    monkeypatch.setattr(os, "fsync", noted)
-    source = tmp_path / "output" / "iter_5"
-    checkpoint.link_checkpoint(source, tmp_path / "output" / "best_model")
-    assert {path.name for path in source.iterdir()} <= set(flushed)
-
-
-# ------------------------------------------------------------------------------------------ advice
-
-
 def test_the_last_good_checkpoint_is_whole_and_of_this_run(tmp_path, monkeypatch):
     config = make_config(tmp_path)
     record(config, tmp_path / "output", do_eval=False)

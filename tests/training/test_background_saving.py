@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checkpoints are written in the background, of the moment at which they were taken, and their failures are told."""
 
+import errno
 import os
 import shutil
 import signal
 import threading
 import time
+from pathlib import Path
 
 from paddle_dnl.errors import CheckpointError
 from paddle_dnl.training.checkpoints import checkpoint
@@ -179,3 +181,23 @@ def test_a_signal_during_a_write(tmp_path, monkeypatch):
     assert 5 <= last < 200
     tiny_training.train(tmp_path, [f"iters={last + 1}"], do_eval=False, resume_model="auto")
     assert checkpoint.verify(tmp_path / "output" / f"iter_{last + 1}")["iteration"] == last + 1
+
+
+def test_a_copy_where_links_do_not_exist_is_on_the_disk(tmp_path, monkeypatch):
+    model, optimizer = _training()
+    _step(model, optimizer)
+    source = checkpoint.save_checkpoint(tmp_path / "iter_1", model=model, optimizer=optimizer, states={"iteration": 1})
+
+    def no_links(*_):
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    flushed, fsync = [], os.fsync
+
+    def noted(handle):
+        flushed.append(Path(os.readlink(f"/proc/self/fd/{handle}")).name)
+        fsync(handle)
+
+    monkeypatch.setattr(os, "link", no_links)
+    monkeypatch.setattr(os, "fsync", noted)
+    checkpoint.link_checkpoint(source, tmp_path / "best_model")
+    assert {path.name for path in source.iterdir()} <= set(flushed)
