@@ -101,14 +101,16 @@ def page(tests: list[str]) -> str:
 
 
 def test_the_counts_of_the_page():
-    """Those of faults are exact; those of rooms grow with every test, so they may lag behind by a quarter."""
+    """Those of faults are exact; those of rooms change with every test, so they may be a tenth too high or lag behind by a quarter."""
     tests = collected()
     rooms, faults, found = per_room(tests), per_fault(tests), written()
     advice = f"run python {Path(__file__).relative_to(ROOT)} --write"
     assert set(found) == {*rooms, *faults}, advice
     assert {name: found[name] for name in faults} == dict(faults), advice
     assert not {
-        name: (found[name], number) for name, number in rooms.items() if not found[name] <= number <= 1.25 * found[name]
+        name: (found[name], number)
+        for name, number in rooms.items()
+        if not 0.9 * found[name] <= number <= 1.25 * found[name]
     }, advice
 
 
