@@ -3,7 +3,7 @@
 
 from pathlib import Path
 
-from paddle_dnl.deployment.export.onnx_nodes import name_nodes, sensitive_nodes
+from paddle_dnl.deployment.export.onnx_nodes import normalise, sensitive_nodes
 from paddle_dnl.deployment.runtime.deploy_config import FP16_NAME, DeployConfig
 from paddle_dnl.errors import ExportError
 
@@ -22,13 +22,22 @@ def convert(files: DeployConfig) -> Path:
         ExportError: the graph cannot be converted.
     """
     import onnx
-    from onnxruntime.transformers.float16 import convert_float_to_float16
+    from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
     from onnxruntime.transformers.onnx_model import OnnxModel
 
     model = onnx.load(str(files.folder / files.onnx))
-    name_nodes(model)
+    normalise(model)
+    for node in model.graph.node:
+        if node.op_type == "Resize" and len(node.input) == 4 and node.input[3]:
+            # paddle2onnx gives an empty tensor of scales beside the sizes; behind a cast it is no longer known to be empty.
+            node.input[2] = ""
     try:
-        small = convert_float_to_float16(model, keep_io_types=True, node_block_list=sorted(sensitive_nodes(model)))
+        small = convert_float_to_float16(
+            model,
+            keep_io_types=True,
+            op_block_list=[*DEFAULT_OP_BLOCK_LIST, "Resize"],
+            node_block_list=sorted(sensitive_nodes(model)),
+        )
     except Exception as error:  # whatever the converter meets
         raise ExportError(f"{files.folder / files.onnx}: cannot be converted to float16: {error}") from error
     # Its casts back to float32 come once for each reader of a tensor, under one name, and at the graph's end.

@@ -49,7 +49,16 @@ def sensitive_nodes(model) -> set[str]:
     return found
 
 
-def name_nodes(model) -> None:
-    """Gives every node a name of its own; some converters leave them empty."""
+def normalise(model) -> None:
+    """Gives every node a name, and makes constants of nodes `Constant`, as paddle2onnx writes weights, initializers."""
+    kept = []
     for i, node in enumerate(model.graph.node):
         node.name = node.name or f"node_{i}"
+        if node.op_type == "Constant" and node.attribute[0].name == "value":
+            tensor = model.graph.initializer.add()
+            tensor.CopyFrom(node.attribute[0].t)
+            tensor.name = node.output[0]
+        else:
+            kept.append(node)
+    del model.graph.node[:]
+    model.graph.node.extend(kept)

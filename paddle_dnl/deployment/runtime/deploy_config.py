@@ -25,6 +25,7 @@ ONNX_NAME = "model.onnx"
 INT8_NAME = "model_int8.onnx"
 FP16_NAME = "model_fp16.onnx"
 _ONNX_KEYS = ("onnx", "onnx_int8", "onnx_fp16")
+_ENDINGS = {"model": (".pdmodel", ".json"), **{key: (".onnx",) for key in _ONNX_KEYS}}
 _MAX_CHANNELS = 1024
 OUTPUT_OPS = ("argmax", "softmax", "none")
 
@@ -185,6 +186,10 @@ def _inside(folder: Path, name, key: str, path: Path) -> str:
         raise ConfigError(f"{path}: Deploy.{key}: {reprlib.repr(name)} leads out of the exported folder")
     if not pure.name:
         raise ConfigError(f"{path}: Deploy.{key}: {name!r} is the folder itself, expected the name of a file in it")
+    # Engines and the check of operators (`operators.py`) must take a graph for the same format.
+    endings = _ENDINGS.get(key, ("",))
+    if not name.endswith(endings) or (endings != ("",) and ".json" in name.removesuffix(".json")):
+        raise ConfigError(f"{path}: Deploy.{key}: {reprlib.repr(name)} must end with {' or '.join(endings)}")
     try:
         (folder / name).exists()  # refuses names that are too long, which `resolve` does not
         inside = (folder / name).resolve().is_relative_to(folder.resolve())

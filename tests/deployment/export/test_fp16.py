@@ -3,7 +3,9 @@
 
 from paddle_dnl.deployment.export import fp16, onnx_export
 from paddle_dnl.deployment.export.exporter import export_model
-from paddle_dnl.deployment.runtime.deploy_config import read_deploy_config
+from paddle_dnl.deployment.runtime.backends import OnnxEngine
+from paddle_dnl.deployment.runtime.deploy_config import DeployConfig, read_deploy_config
+from paddle_dnl.deployment.runtime.options import EngineOptions
 from paddle_dnl.deployment.runtime.predictor import Predictor
 from paddle_dnl.errors import ExportError, UsageError
 
@@ -79,6 +81,39 @@ def test_positions_of_samples_stay_in_float32():
 
     assert sensitive_nodes(model) == {"offsets", "turned", "sample"}
     assert "offsets" in float_nodes(model)
+
+
+def test_a_resize_to_a_size_as_at_the_end_of_networks(tmp_path):
+    value = helper.make_tensor_value_info
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["c"], "conv"),
+        # As paddle2onnx writes it: an empty tensor of scales beside the sizes.
+        helper.make_node(
+            "Constant", [], ["scales"], "scales", value=onnx.numpy_helper.from_array(np.zeros(0, np.float32))
+        ),
+        helper.make_node("Resize", ["c", "", "scales", "sizes"], ["r"], "resize", mode="linear"),
+        helper.make_node("Conv", ["r", "v"], ["y"], "last"),
+    ]
+    rng = np.random.default_rng(0)
+    arrays = {"w": rng.normal(size=(2, 3, 1, 1)), "v": rng.normal(size=(2, 2, 1, 1)), "sizes": np.array([1, 2, 16, 16])}
+    weights = [
+        onnx.numpy_helper.from_array(a if name == "sizes" else a.astype(np.float32), name) for name, a in arrays.items()
+    ]
+    nodes.insert(0, helper.make_node("Constant", [], ["w"], "", value=weights.pop(0)))
+    shapes = [value("x", TensorProto.FLOAT, [1, 3, 8, 8])], [value("y", TensorProto.FLOAT, [1, 2, 16, 16])]
+    model = helper.make_model(
+        helper.make_graph(nodes, "g", *shapes, weights), opset_imports=[helper.make_opsetid("", 13)], ir_version=8
+    )
+    onnx.save(model, str(tmp_path / "model.onnx"))
+    files = DeployConfig(tmp_path, "model.json", "model.pdiparams", onnx="model.onnx")
+    fp16.convert(files)
+    x = rng.normal(size=(1, 3, 8, 8)).astype(np.float32)
+    wide, half = (OnnxEngine(files, EngineOptions(precision=precision)).run(x) for precision in ("fp32", "fp16"))
+    assert 1e-6 < np.abs(wide - half).max() / np.abs(wide).max() < 2e-3
+    stored = {
+        tensor.name: tensor.data_type for tensor in onnx.load(str(tmp_path / "model_fp16.onnx")).graph.initializer
+    }
+    assert stored["w"] == stored["v"] == TensorProto.FLOAT16, "weights that are nodes become halves too"
 
 
 def test_it_is_compared_and_recorded(tmp_path, converter):
