@@ -215,6 +215,7 @@ class Checks:
         return f"loss {first:.4f} -> {last:.4f} in {len(self._reference)} steps", {"losses": self._reference}
 
     def _half(self, precision: str, level: str) -> tuple[str, dict]:
+        """The training in half precision against that in float32."""
         self._need_reference()
         losses = self.bench.train(f"{precision}_{level}", "--precision", precision, "--amp_level", level)
         return _near(losses, self._reference, PRECISION_LIMIT)

@@ -182,6 +182,7 @@ class _timed:  # noqa: N801  reads as a statement
 
 
 def _seconds(function) -> float:
+    """Median time of some calls, with all work on the device done."""
     times: list[float] = []
     for _ in range(_REPEATS):
         with _timed(times):
