@@ -90,25 +90,25 @@ class Bench:
         Raises:
             _Failed: exit status other than 0, with its last line; or it takes too long.
         """
-        command = module_command(module, *words)
+        process = subprocess.Popen(
+            module_command(module, *words),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            env=dict(os.environ, PADDLE_DNL_WAIT_SECONDS=str(self.time_limit)),
+        )
         try:
-            done = subprocess.run(
-                command,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                errors="replace",
-                timeout=self.time_limit,
-                check=False,
-                env=dict(os.environ, PADDLE_DNL_WAIT_SECONDS=str(self.time_limit)),
-            )
+            output = process.communicate(timeout=self.time_limit)[0]
         except subprocess.TimeoutExpired:
             raise _Failed(f"{name}: not done in {self.time_limit:.0f} s") from None
-        write_text(self.folder / f"{name}.log", done.stdout)
-        if done.returncode != 0:
-            said = [line for line in done.stdout.splitlines() if line.strip()]
-            raise _Failed(f"{name}: exit status {done.returncode}: {said[-1] if said else 'no output'}")
-        return done.stdout
+        finally:
+            _end_process(process)
+        write_text(self.folder / f"{name}.log", output)
+        if process.returncode != 0:
+            said = [line for line in output.splitlines() if line.strip()]
+            raise _Failed(f"{name}: exit status {process.returncode}: {said[-1] if said else 'no output'}")
+        return output
 
     def train(self, name: str, *flags: str, launch: tuple[str, ...] = ()) -> list[float]:
         """The losses of a training's steps.
@@ -141,6 +141,17 @@ class Bench:
         if not path.is_file():
             raise _Skipped("the training in fp32 did not end")
         return path
+
+
+def _end_process(process: subprocess.Popen) -> None:
+    """Ends a program that still runs, with time for a launcher to end its ranks."""
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 def _end(losses: list[float]) -> float:
