@@ -101,7 +101,7 @@ def page(tests: list[str]) -> str:
 
 
 def test_the_counts_of_the_page():
-    """Those of faults are exact; those of rooms change with every test, so they may be a tenth too high or lag behind by a quarter."""
+    """Those of faults are exact; those of rooms change with every test and may be a tenth too high or a quarter too low."""
     tests = collected()
     rooms, faults, found = per_room(tests), per_fault(tests), written()
     advice = f"run python {Path(__file__).relative_to(ROOT)} --write"
