@@ -33,7 +33,7 @@ def make_parser() -> argparse.ArgumentParser:
         help="your .py files and modules with transforms of the model",
     )
     add("--image_path", required=True, help="image, folder, .txt list, pattern with *, video, or camera number")
-    add("--batch_size", type=int, default=1)
+    add("--batch_size", type=int, default=1, help="images, or tiles of an image, per run")
     add("--save_dir", default="./output", help="folder of the label pictures")
     add("--device", choices=DEVICES, help="default: gpu where Paddle Inference has one, else cpu")
     add("--engine", choices=("paddle", "onnxruntime", "openvino", "auto"), default="paddle")
@@ -69,6 +69,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--max_pixels", type=int, default=80_000_000, help="larger images are refused before they are decoded")
     add("--value_range", **_arguments.VALUE_RANGE)
     add("--save_prob", **_arguments.SAVE_PROB)
+    _arguments.add_geotiff(parser)
     _arguments.add_shares(parser)
     add("--video_output", choices=("video", "frames"), default="video", help="overlay video, or numbered pictures")
     add("--max_frames", type=int, help="of a video or camera; default all, of a camera until Ctrl-C")
@@ -133,6 +134,7 @@ def _make_predictor(args: argparse.Namespace, is_long: bool):
 
     limits = {"wrong_size": args.wrong_size, "max_pixels": args.max_pixels}
     limits |= {"tile": args.tile, "tile_overlap": args.tile_overlap, "value_range": args.value_range}
+    limits |= {"tile_batch": args.batch_size}
     names = (
         "device",
         "cpu_threads",
@@ -160,7 +162,7 @@ def _make_job(args: argparse.Namespace, files, inputs: list):
     folder = Path(args.save_dir)
     colors = files.classes.colors if files.classes else bit_palette(257)[1:]  # PaddleSeg begins with the second
     if is_video(args.image_path):
-        for flag in ("save_prob", "shard", "skip_existing", "skip_bad_samples", "no_overlay"):
+        for flag in ("save_prob", "geotiff", "shard", "skip_existing", "skip_bad_samples", "no_overlay"):
             if getattr(args, flag):
                 raise UsageError(f"--{flag}: is for pictures, not for videos and cameras")
         as_frames = args.video_output == "frames"
@@ -175,6 +177,7 @@ def _make_job(args: argparse.Namespace, files, inputs: list):
         endings,
         args.save_prob,
         with_overlays=not args.no_overlay,
+        with_geotiff=args.geotiff,
         shard=Shard.of(args.shard),
         skip_existing=args.skip_existing,
     )
@@ -194,6 +197,7 @@ def _run(args: argparse.Namespace, predictor, job):
             job.write,
             batch_size=args.batch_size,
             writers=job.writers,
+            write_strips=getattr(job, "write_strips", None),
             with_scores=args.save_prob is not None,
             unreadable=job.unreadable if args.skip_bad_samples else None,
         )

@@ -31,6 +31,11 @@ def is_tiff(content: np.ndarray) -> bool:
     return content[:4].tobytes() in TIFF_MAGICS
 
 
+def is_bigtiff(content: np.ndarray) -> bool:
+    """Whether a file's content, uint8, is a TIFF with offsets of 64 bits."""
+    return content[:4].tobytes() in TIFF_MAGICS[2:]
+
+
 def scale(image: np.ndarray, value_range: tuple[float, float] | None, path: str | Path) -> np.ndarray:
     """The numbers of a picture on the scale 0..255 that transforms expect.
 

@@ -8,13 +8,26 @@ import stat
 from pathlib import Path
 
 from paddle_dnl.data.images import bands
-from paddle_dnl.data.images.bands import is_npy, is_tiff, read_array, say_sixteen_bits, scale
+from paddle_dnl.data.images.bands import is_bigtiff, is_npy, is_tiff, read_array, say_sixteen_bits, scale
 from paddle_dnl.data.images.untrusted import require_bounded
 from paddle_dnl.errors import DataError
 
 import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
+
+
+def require_file(path: str | Path) -> None:
+    """Refuses what is no file: a pipe would be waited for, a device read without end.
+
+    Raises:
+        DataError: not there, or a folder, pipe or device.
+    """
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise DataError(f"{path}: is a folder, pipe or device, no file")
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
 
 
 def read_bytes(path: str | Path) -> np.ndarray:
@@ -24,9 +37,7 @@ def read_bytes(path: str | Path) -> np.ndarray:
         DataError: missing, unreadable or empty.
     """
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            # A pipe would be waited for, a device read without end.
-            raise DataError(f"{path}: is a folder, pipe or device, no file")
+        require_file(path)
         content = np.fromfile(str(path), dtype=np.uint8)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
@@ -94,6 +105,14 @@ def decode_image(
     size = None if max_pixels is None else require_bounded(data, str(path), max_pixels)
     if whole:
         _require_end_of_jpeg(path, data)
+    if is_bigtiff(content):  # which OpenCV does not read
+        image = read_array(content, path, channels, max_pixels)
+        if channels == 3:
+            image = image[..., ::-1]
+        if image.dtype == np.uint16:
+            say_sixteen_bits(path)
+            image = ((image.astype(np.uint32) + 128) // 257).astype(np.uint8)
+        return np.ascontiguousarray(scale(image, None, path))
     image = _decode(content, path, channels)
     # The orientation in the EXIF header may exchange the sides.
     if size is not None and sorted(image.shape[:2]) != sorted(size):

@@ -5,8 +5,10 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 
+from paddle_dnl.data.images.geo_files import save_geotiff
 from paddle_dnl.data.images.image_files import EXTENSIONS, iter_images
 from paddle_dnl.data.images.pending_images import PendingImages
+from paddle_dnl.data.images.strip_results import StripResults
 from paddle_dnl.data.images.video_files import Video
 from paddle_dnl.data.images.video_writer import VideoWriter
 from paddle_dnl.data.overlay import overlay, save_image, save_label_png
@@ -19,7 +21,7 @@ from paddle_dnl.log import logger
 
 import numpy as np
 
-OVERLAYS, PROBABILITIES = "added_prediction", "probabilities"
+OVERLAYS, PROBABILITIES, GEOTIFFS = "added_prediction", "probabilities", "geotiff"
 # Frames that are decoded before they are asked for.
 _FRAMES_AHEAD = 4
 
@@ -36,6 +38,7 @@ class PictureJob:
         endings: of pictures in folders.
         save_prob: `float16` or `uint8`: also `probabilities/NAME.npz`.
         with_overlays: whether overlays are written.
+        with_geotiff: also `geotiff/NAME.tif`, class numbers where the picture, a GeoTIFF, lies.
         which: `shard` and `skip_existing` of `PendingImages`.
 
     Raises:
@@ -56,12 +59,13 @@ class PictureJob:
         endings: tuple[str, ...] = EXTENSIONS,
         save_prob: str | None = None,
         with_overlays: bool = True,
+        with_geotiff: bool = False,
         **which,
     ):
         self._path, self._folder, self._colors, self._details = path, folder, colors, details
-        self._save_prob, self._with_overlays = save_prob, with_overlays
+        self._save_prob, self._with_overlays, self._with_geotiff = save_prob, with_overlays, with_geotiff
         self._is_flat = self._names_differ(endings)
-        self._images = PendingImages(lambda: self._find(endings), self._results, [*inputs, path], folder, **which)
+        self._images = PendingImages(lambda: self._find(endings), self._files, [*inputs, path], folder, **which)
 
     def _names_differ(self, endings: tuple[str, ...]) -> bool:
         """Whether all results fit into one folder, as PaddleSeg's infer.py writes them: no two pictures share a name."""
@@ -78,20 +82,24 @@ class PictureJob:
         for path, name in iter_images(self._path, endings):
             yield path, Path(name.name) if self._is_flat else name
 
-    def _results(self, name: Path) -> list[Path]:
-        """Probabilities and overlay where they are asked for, and last the label picture, which says that all is there."""
-        if name.parts[0] in (OVERLAYS, PROBABILITIES) and len(name.parts) > 1:
+    def _results(self, name: Path) -> dict[str, Path]:
+        """By folder what is asked for, and last, in none, the label picture, which says that all is there."""
+        if name.parts[0] in (OVERLAYS, PROBABILITIES, GEOTIFFS) and len(name.parts) > 1:
             raise UsageError(f"--image_path {self._path}: a folder {name.parts[0]} in it would mix with the results")
-        found = [self._folder / PROBABILITIES / name.with_suffix(".npz")] if self._save_prob else []
-        found += [self._folder / OVERLAYS / name.with_suffix(".png")] if self._with_overlays else []
-        return [*found, self._folder / name.with_suffix(".png")]
+        endings = {PROBABILITIES: self._save_prob and ".npz", OVERLAYS: self._with_overlays and ".png"}
+        endings |= {GEOTIFFS: self._with_geotiff and ".tif", "": ".png"}
+        return {folder: self._folder / folder / name.with_suffix(end) for folder, end in endings.items() if end}
+
+    def _files(self, name: Path) -> list[Path]:
+        return list(self._results(name).values())
 
     def __len__(self) -> int:
         return len(self._images)
 
     def pictures(self) -> Iterator[Picture]:
         """All of them, in order."""
-        return (Picture(str(path), path, name.with_suffix(".png")) for path, name in self._images)
+        wants = self._with_geotiff
+        return (Picture(str(path), path, name.with_suffix(".png"), wants) for path, name in self._images)
 
     def examples(self, count: int) -> list:
         """The first few, as `Predictor.predict` takes them."""
@@ -99,12 +107,27 @@ class PictureJob:
 
     def write(self, picture: Picture, pixels: np.ndarray, label: np.ndarray, probabilities: np.ndarray | None) -> None:
         """One picture's results."""
-        *others, target = self._results(picture.name)
-        if self._save_prob:
-            write_bytes(others[0], probability_file(probabilities, self._save_prob))
-        if self._with_overlays:
-            save_image(others[-1], overlay(pixels, label, self._colors))
-        save_label_png(target, label, self._colors)
+        files = self._results(picture.name)
+        if PROBABILITIES in files:
+            write_bytes(files[PROBABILITIES], probability_file(probabilities, self._save_prob))
+        if OVERLAYS in files:
+            save_image(files[OVERLAYS], overlay(pixels, label, self._colors))
+        if GEOTIFFS in files:
+            save_geotiff(files[GEOTIFFS], label, self._colors, picture.place)
+        save_label_png(files[""], label, self._colors)
+        self._tell(picture, files[""])
+
+    def write_strips(self, picture: Picture, rows, strips: Iterator[np.ndarray]) -> None:
+        """The results of a picture that is too large to hold, while its classes come in strips."""
+        files = self._results(picture.name)
+        names = files[""], files.get(OVERLAYS), files.get(GEOTIFFS)
+        with StripResults(rows.size, self._colors, *names, picture.place) as written:
+            for labels in strips:
+                written.write(rows, labels)
+            written.commit()
+        self._tell(picture, files[""])
+
+    def _tell(self, picture: Picture, target: Path) -> None:
         if self._details:
             logger.info(f"{picture.title} -> {target}")
 
