@@ -199,7 +199,7 @@ class BlockRows:
         elif channels == 3:
             rows = rows[..., ::-1]
         if channels in (1, 3) and self._format.value_range is None and rows.dtype == np.uint16:
-            say_sixteen_bits(self._path)
+            say_sixteen_bits(self._path, rows)
             # libpng cuts, libtiff rounds.
             eight = rows >> 8 if self._file.driver == "PNG" else (rows.astype(np.uint32) + 128) // 257
             rows = eight.astype(np.uint8)

@@ -110,7 +110,7 @@ def decode_image(
         if channels == 3:
             image = image[..., ::-1]
         if image.dtype == np.uint16:
-            say_sixteen_bits(path)
+            say_sixteen_bits(path, image)
             image = ((image.astype(np.uint32) + 128) // 257).astype(np.uint8)
         return np.ascontiguousarray(scale(image, None, path))
     image = _decode(content, path, channels)
@@ -120,7 +120,7 @@ def decode_image(
             f"{path}: is {image.shape[1]}x{image.shape[0]} after decoding, its header says {size[0]}x{size[1]}"
         )
     if plain and image.dtype == np.uint16:
-        say_sixteen_bits(path)
+        say_sixteen_bits(path, image)
         return _decode(content, path, channels, cv2.IMREAD_COLOR if channels == 3 else cv2.IMREAD_GRAYSCALE)
     return scale(image, value_range, path)
 
