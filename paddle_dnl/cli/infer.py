@@ -73,6 +73,8 @@ def make_parser() -> argparse.ArgumentParser:
     _arguments.add_shares(parser)
     add("--video_output", choices=("video", "frames"), default="video", help="overlay video, or numbered pictures")
     add("--max_frames", type=int, help="of a video or camera; default all, of a camera until Ctrl-C")
+    add("--stride", type=int, default=1, help="of a video or camera: use every N-th frame; the playing time stays")
+    add("--preview", type=int, metavar="PORT", help="of a video or camera: live overlays for a browser, on 127.0.0.1")
     return parser
 
 
@@ -90,7 +92,7 @@ def parse_args(argv=None) -> argparse.Namespace:
 
 
 def _check(args: argparse.Namespace) -> None:
-    for name in ("batch_size", "cpu_threads", "min_subgraph_size", "max_pixels", "max_frames", "streams"):
+    for name in ("batch_size", "cpu_threads", "min_subgraph_size", "max_pixels", "max_frames", "streams", "stride"):
         value = getattr(args, name)
         if value is not None and value < 1:
             raise UsageError(f"--{name} must be at least 1, got {value}")
@@ -166,7 +168,20 @@ def _make_job(args: argparse.Namespace, files, inputs: list):
             if getattr(args, flag):
                 raise UsageError(f"--{flag}: is for pictures, not for videos and cameras")
         as_frames = args.video_output == "frames"
-        return VideoJob(args.image_path, folder, colors, args.print_detail, as_frames, args.max_frames, inputs)
+        return VideoJob(
+            args.image_path,
+            folder,
+            colors,
+            args.print_detail,
+            as_frames,
+            args.max_frames,
+            inputs,
+            args.stride,
+            args.preview,
+        )
+    for flag, default in (("stride", 1), ("preview", None)):
+        if getattr(args, flag) != default:
+            raise UsageError(f"--{flag}: is for videos and cameras, {args.image_path} is neither")
     endings = replace(files.image_format, value_range=args.value_range or files.value_range).endings
     return PictureJob(
         args.image_path,

@@ -2,7 +2,7 @@
 """What infer.py reads and writes: pictures with their relative names, or the frames of a video or camera."""
 
 from collections.abc import Iterable, Iterator
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 
 from paddle_dnl.data.images.geo_files import save_geotiff
@@ -14,6 +14,7 @@ from paddle_dnl.data.images.video_writer import VideoWriter
 from paddle_dnl.data.overlay import overlay, save_image, save_label_png
 from paddle_dnl.data.probability_files import probability_file
 from paddle_dnl.deployment.runtime.pipeline import Picture, read_ahead
+from paddle_dnl.deployment.runtime.preview import Preview
 from paddle_dnl.errors import DataError, UsageError
 from paddle_dnl.files.atomic import write_bytes
 from paddle_dnl.files.outputs import check_outputs
@@ -154,6 +155,8 @@ class VideoJob:
         as_frames: numbered pictures in place of a video.
         limit: stop after so many frames.
         inputs: other files that the program reads.
+        stride: every so many frames one is used; the video that is written plays as long as the source.
+        preview: port of a live preview, see `paddle_dnl.deployment.runtime.preview`; None without.
 
     Raises:
         OutputError: the overlay video would replace an input, or a file that is not ours. Of frames, whose number is not
@@ -173,18 +176,23 @@ class VideoJob:
         as_frames: bool,
         limit: int | None,
         inputs: Iterable[str | Path],
+        stride: int = 1,
+        preview: int | None = None,
     ):
+        self._stride = stride
         self._path, self._limit, self._as_frames = path, limit, as_frames
         self._folder, self._colors, self._details = folder, colors, details
         self._video = Video(path)
         self.is_camera = self._video.is_camera
         self.target = folder / self._video.name if as_frames else folder / OVERLAYS / f"{self._video.name}.mp4"
         check_outputs([] if as_frames else [self.target], [path, *inputs], root=folder)
-        self._writer = None if as_frames else VideoWriter(self.target, self._video.rate)
+        self._writer = None if as_frames else VideoWriter(self.target, self._video.rate / stride)
+        self._preview = None if preview is None else Preview(preview)
 
     def pictures(self) -> Iterator[Picture]:
         """The frames, some of them decoded ahead."""
-        for number, frame in enumerate(read_ahead(self._video.frames(self._limit), _FRAMES_AHEAD)):
+        frames = read_ahead(self._video.frames(self._limit, self._stride), _FRAMES_AHEAD)
+        for number, frame in zip(count(0, self._stride), frames, strict=False):
             yield Picture(f"{self._video.title} frame {number}", frame, Path(self._video.name) / f"{number:06d}.png")
 
     def examples(self, count: int) -> list:
@@ -198,6 +206,8 @@ class VideoJob:
     def write(self, picture: Picture, pixels: np.ndarray, label: np.ndarray, probabilities: None = None) -> None:
         """One frame's results."""
         mixed = overlay(pixels, label, self._colors)
+        if self._preview is not None:
+            self._preview.show(mixed)
         if self._writer is not None:
             self._writer.write(mixed)
             return
@@ -209,5 +219,7 @@ class VideoJob:
     def close(self) -> None:
         """Ends the video that is written, with the frames that there are, and gives the source back."""
         self._video.close()
+        if self._preview is not None:
+            self._preview.close()
         if self._writer is not None:
             self._writer.close()
