@@ -16,6 +16,7 @@ class Program(NamedTuple):
 
 PROGRAMS = {
     "train": Program("paddle_dnl.cli.train", "train a model"),
+    "launch": Program("paddle_dnl.cli.launch", "start a program on several GPUs or machines"),
     "val": Program("paddle_dnl.cli.val", "evaluate a model on a validation set"),
     "predict": Program("paddle_dnl.cli.predict", "label images with a model"),
     "export": Program("paddle_dnl.cli.export", "write a static graph for deployment and verify it"),

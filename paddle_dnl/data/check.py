@@ -21,7 +21,7 @@ _CHUNK = 16  # samples that a process gets at a time
 
 
 def _look(dataset, pair) -> str | SampleCounts | None:
-    """What is wrong with one image and its label, or what they hold; None where there is no label."""
+    """The fault of one image and its label as text, or their counts; None where there is no label."""
     if dataset.multilabel:
         return dataset.look(pair)
     image_path, label_path = pair
@@ -51,7 +51,7 @@ def _raise(name: str, problems: list[str], total: int) -> None:
 
 
 def _fingerprint(dataset) -> tuple[str, dict[int, str]]:
-    """What changes when any file, or the rule for labels, changes; and the samples whose files are not there."""
+    """A digest of names, sizes and times of all files and of the label rule; and the samples whose files are missing."""
     rule = [
         dataset.num_classes,
         dataset.ignore_index,
@@ -72,30 +72,8 @@ def _fingerprint(dataset) -> tuple[str, dict[int, str]]:
     return digest.hexdigest(), problems
 
 
-def _compare_entries(pairs: list, name: str) -> None:
-    """An image with two labels is a mistake; one that is listed twice may be meant, as it then counts twice.
-
-    Raises:
-        DataError: an image is listed with different labels, or as its own label.
-    """
-    own = next(
-        (image for image, label in pairs if label is not None and os.path.abspath(image) == os.path.abspath(label)),
-        None,
-    )
-    if own is not None:
-        raise DataError(f"{name}: {own} is listed as its own label; name the label pictures in the list")
-    labels: dict = {}
-    for image, label in pairs:
-        if labels.setdefault(image, label) != label:
-            raise DataError(f"{name}: {image} is listed with two labels, {labels[image]} and {label}; remove one")
-    if len(labels) < len(pairs):
-        seen = set()
-        twice = [image for image, _ in pairs if image in seen or seen.add(image)]
-        logger.warning(f"{name}: {len(twice)} entries are listed more than once, first {twice[0]}; they count as often")
-
-
 def _skip(dataset, name: str, problems: dict[int, str]) -> None:
-    """Takes samples out of the dataset, and says of each why."""
+    """Removes samples from the dataset, with a warning that gives the reason of each."""
     total = len(dataset.file_list)
     if len(problems) == total:
         _raise(name, list(problems.values()), total)
@@ -106,7 +84,7 @@ def _skip(dataset, name: str, problems: dict[int, str]) -> None:
 
 
 def _recall(note: str) -> DatasetStatistics | None:
-    """What an earlier check of the same files counted; None where there was none."""
+    """The stored counts of an earlier check of the same files; None without one."""
     try:
         return DatasetStatistics.from_json(json.loads(Path(note).read_bytes()))
     except (OSError, ValueError, KeyError, TypeError):
@@ -157,7 +135,21 @@ def check_dataset(
     pairs = dataset.file_list
     if not pairs:
         raise DataError(f"{name}: has no images")
-    _compare_entries(pairs, name)
+    # An image with two labels is a mistake; one that is listed twice may be meant: it then counts twice.
+    own = next(
+        (image for image, label in pairs if label is not None and os.path.abspath(image) == os.path.abspath(label)),
+        None,
+    )
+    if own is not None:
+        raise DataError(f"{name}: {own} is listed as its own label; name the label pictures in the list")
+    labels: dict = {}
+    for image, label in pairs:
+        if labels.setdefault(image, label) != label:
+            raise DataError(f"{name}: {image} is listed with two labels, {labels[image]} and {label}; remove one")
+    if len(labels) < len(pairs):
+        seen = set()
+        twice = [image for image, _ in pairs if image in seen or seen.add(image)]
+        logger.warning(f"{name}: {len(twice)} entries are listed more than once, first {twice[0]}; they count as often")
     fingerprint, problems = _fingerprint(dataset)
     if problems and not skip_bad:
         _raise(name, list(problems.values()), len(pairs))
@@ -171,7 +163,7 @@ def check_dataset(
         found = _read_all(dataset, [pairs[index] for index in there], name, num_workers)
         problems |= {index: text for index, text in zip(there, found, strict=True) if isinstance(text, str)}
         counts = [sample for sample in found if isinstance(sample, SampleCounts)]
-        statistics = DatasetStatistics.merge(counts, dataset.num_classes)
+        statistics = DatasetStatistics.merge(counts, dataset.num_classes, dataset.multilabel)
         if not problems:
             _remember(note, statistics)
     dataset.statistics = statistics

@@ -15,6 +15,7 @@ import time
 
 import paddle_dnl
 from paddle_dnl.distributed import watch
+from paddle_dnl.distributed.waiting import WAIT_VARIABLE, wait_seconds
 from paddle_dnl.errors import DistributedError
 from paddle_dnl.log import logger
 from paddle_dnl.startup import child_processes
@@ -23,8 +24,6 @@ import numpy as np
 import paddle
 import paddle.distributed as dist
 
-WAIT_VARIABLE = "PADDLE_DNL_WAIT_SECONDS"
-_WAIT_SECONDS = 1800.0
 _QUIET_SECONDS = 20.0  # for a launcher to end the ranks that have nothing to say; it looks every few seconds
 _CLOCK_SECONDS = 60.0  # by which the clocks of two machines may differ
 _CHUNK_BYTES = 64 << 20  # sent in one operation: Gloo gives each of them 30 seconds
@@ -62,6 +61,7 @@ def initialise() -> None:
     wait_seconds()
     _require_gpus()
     if not dist.is_initialized():
+        _require_free_port()
         try:
             dist.init_parallel_env()
         except (RuntimeError, ValueError) as error:
@@ -100,6 +100,26 @@ def _require_gpus() -> None:
         f"on the CPU: unset CUDA_VISIBLE_DEVICES, and python -m paddle.distributed.launch --nproc_per_node {world_size()} "
         "--backend gloo ..."
     )
+
+
+def _require_free_port() -> None:
+    """Refuses a store whose port rank 0 cannot open: Paddle aborts the process then.
+
+    Raises:
+        DistributedError: another program has it.
+    """
+    port = _store_address().rpartition(":")[2]
+    if not is_main() or not port.isdigit():
+        return
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("", int(port)))
+        except OSError as error:
+            raise DistributedError(
+                f"rank 0 cannot open port {port}, at which the ranks are to meet ({error.strerror}): end the program that has it "
+                "(ss -ltnp), or start again, which takes another one"
+            ) from error
 
 
 def _store_address() -> str:
@@ -147,21 +167,6 @@ def finish() -> None:
 
 
 # ---------------------------------------------------------------------------------------------- waiting
-
-
-def wait_seconds() -> float:
-    """How long a rank waits for others.
-
-    Raises:
-        DistributedError: the variable is not a positive number.
-    """
-    text = os.environ.get(WAIT_VARIABLE, "") or str(_WAIT_SECONDS)
-    try:
-        if float(text) > 0:
-            return float(text)
-    except ValueError:
-        pass
-    raise DistributedError(f"{WAIT_VARIABLE}={text}: must be a positive number of seconds")
 
 
 _meetings = 0

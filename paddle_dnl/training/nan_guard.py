@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""NaN and infinity in training: found before they reach a checkpoint, and named.
+"""NaN guard: stops a training with NaN or infinity before they reach a checkpoint, and names the tensors.
 
 Losses and gradients are checked on the device. The host reads the result where it reads losses: at log lines, before each
 save, and every few seconds (`training/loss_window.py`).
@@ -129,6 +129,8 @@ def require_finite(trainer, found: Found) -> None:
         NonFiniteError: losses of any rank, or gradients.
     """
     iteration, problem = trainer.state.iteration, ""
+    if not (found.finite_gradients and np.isfinite(list(found.losses.values())).all()):
+        trainer.writer.wait()  # so that all ranks name the same checkpoint
     if not np.isfinite(list(found.losses.values())).all():
         bad = trainer.window.first_bad()
         if bad is not None:

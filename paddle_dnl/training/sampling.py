@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which samples a training step sees, and with which random numbers, as a pure function of seed and position.
+"""Sampling: samples and random numbers of a step as a pure function of seed and position.
 
 Nothing here keeps state: the order of an epoch comes from (seed, epoch), and the augmentation of a sample from (seed,
 its position in the run). So a resumed run goes on exactly where it was, worker processes change nothing, and N ranks
@@ -8,9 +8,9 @@ with B images each see what one process with N x B images sees.
 
 import hashlib
 import os
-import random
 from collections.abc import Iterator
 
+from paddle_dnl.data.transforms.randomness import own_generators, process_generators, uses_own_generators
 from paddle_dnl.errors import DataError
 
 import numpy as np
@@ -71,8 +71,11 @@ class PositionSampler:
 class PositionedDataset(paddle.io.Dataset):
     """A dataset whose item `(index, position)` is augmented with random numbers that depend on seed and position only.
 
-    PaddleSeg's transforms draw from `random` and `numpy.random`; both are set before each sample and put back after, so
-    that nothing else in the process is disturbed when samples are read in it.
+    Ours draw from generators of their thread, so that another thread may read samples ahead. Where a dataset or a transform is
+    of PaddleSeg or the user's, `random` and `numpy.random` are set before each sample and put back after it.
+
+    Attributes:
+        may_read_ahead: whether a thread may read samples while others draw random numbers.
 
     Raises:
         DataError: a sample whose image holds NaN or infinity. A ReLU can swallow them, so that the loss would not tell,
@@ -82,31 +85,26 @@ class PositionedDataset(paddle.io.Dataset):
     def __init__(self, dataset: paddle.io.Dataset, seed: int):
         super().__init__()
         self.dataset, self.seed = dataset, seed
+        self.may_read_ahead = uses_own_generators(dataset)
 
     def __len__(self) -> int:
         return len(self.dataset)
 
     def __getitem__(self, item: tuple[int, int]):
         index, position = item
-        before = random.getstate(), np.random.get_state()
         words = np.random.SeedSequence((self.seed, position)).generate_state(4)
-        random.seed(words.tobytes())
-        np.random.seed(words)
-        try:
+        with own_generators(words) if self.may_read_ahead else process_generators(words):
             sample = self.dataset[index % len(self.dataset)]  # --repeats counts indices further
-            if not np.isfinite(np.sum(sample["img"])):
-                name = sample_names(self.dataset, [item])[0]
-                raise DataError(
-                    f"{name}: the network's input made from it holds NaN or infinity (train_dataset.transforms)"
-                )
-            return sample
-        finally:
-            random.setstate(before[0])
-            np.random.set_state(before[1])
+        if not np.isfinite(np.sum(sample["img"])):
+            name = sample_names(self.dataset, [item])[0]
+            raise DataError(
+                f"{name}: the network's input made from it holds NaN or infinity (train_dataset.transforms)"
+            )
+        return sample
 
 
 def sample_names(dataset, batch: list[tuple[int, int]]) -> list[str]:
-    """How the samples of a batch are called in messages: their files where the dataset knows them, else their numbers."""
+    """Names of the samples of a batch for messages: their files where the dataset knows them, else their indices."""
     files = getattr(dataset, "file_list", None)
     if files:
         return [str(files[index % len(files)][0]) for index, _ in batch]
@@ -114,7 +112,7 @@ def sample_names(dataset, batch: list[tuple[int, int]]) -> list[str]:
 
 
 def dataset_fingerprint(dataset) -> str:
-    """Changes when other files, or the same in another order, make up a dataset; the folder they are in may move."""
+    """A digest of the names of a dataset's files in their order, without the folder that they are in."""
     digest = hashlib.sha256(f"{type(dataset).__name__} {len(dataset)}".encode())
     root = str(getattr(dataset, "dataset_root", "") or "")
     for pair in getattr(dataset, "file_list", None) or ():

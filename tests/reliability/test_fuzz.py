@@ -12,7 +12,7 @@ from paddle_dnl.config.config import to_yaml
 from paddle_dnl.config.overrides import apply_overrides
 from paddle_dnl.config.reading import merge, read_config
 from paddle_dnl.data import transforms as T
-from paddle_dnl.data.datasets import read_list
+from paddle_dnl.data.images.list_files import read_list
 from paddle_dnl.errors import ConfigError, DataError
 from paddle_dnl.evaluation.inference import restore
 

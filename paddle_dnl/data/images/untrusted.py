@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bounds on picture files of strangers, read from their headers before anything is decoded.
+"""Limits for untrusted image files, checked in their headers before decoding.
 
 Decoders trust a file's structure: a JPEG of 224 kB with 3,000 progressive scans keeps libjpeg busy for minutes, a PNG of a
 million empty chunks or a TIFF of one enormous tile costs seconds or gigabytes. So the format comes from an allow-list, and

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What infer.py reads and writes: pictures with their relative names, or the frames of a video or camera."""
+"""Inputs and results of infer.py: pictures with their relative names, or the frames of a video or camera."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import count, islice
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from paddle_dnl.data.images.pending_images import PendingImages
 from paddle_dnl.data.images.strip_results import StripResults
 from paddle_dnl.data.images.video_files import Video
 from paddle_dnl.data.images.video_writer import VideoWriter
-from paddle_dnl.data.overlay import overlay, save_image, save_label_png
+from paddle_dnl.data.overlay import Colors, overlay, save_image, save_label_png
 from paddle_dnl.data.probability_files import probability_file
 from paddle_dnl.deployment.runtime.pipeline import Picture, read_ahead
 from paddle_dnl.deployment.runtime.preview import Preview
@@ -27,15 +28,29 @@ OVERLAYS, PROBABILITIES, GEOTIFFS = "added_prediction", "probabilities", "geotif
 _FRAMES_AHEAD = 4
 
 
+@dataclass(frozen=True)
+class Results:
+    """Where results of pictures and videos go, and how they look.
+
+    Attributes:
+        folder: of the results.
+        colors: of the classes.
+        details: log each picture that is written.
+        inputs: files that the program reads, which no result may replace.
+    """
+
+    folder: Path
+    colors: Colors
+    details: bool
+    inputs: Sequence[str | Path]
+
+
 class PictureJob:
     """Files: each gives a label picture and an overlay under its name, with its sub-folder where two have the same name.
 
     Args:
         path: an image, a folder, a .txt list or a pattern.
-        folder: of the results.
-        colors: of the classes.
-        details: log each picture.
-        inputs: other files that the program reads.
+        to: the results.
         endings: of pictures in folders.
         save_prob: `float16` or `uint8`: also `probabilities/NAME.npz`.
         with_overlays: whether overlays are written.
@@ -53,20 +68,17 @@ class PictureJob:
     def __init__(
         self,
         path: str,
-        folder: Path,
-        colors,
-        details: bool,
-        inputs: Iterable[str | Path],
+        to: Results,
         endings: tuple[str, ...] = EXTENSIONS,
         save_prob: str | None = None,
         with_overlays: bool = True,
         with_geotiff: bool = False,
         **which,
     ):
-        self._path, self._folder, self._colors, self._details = path, folder, colors, details
+        self._path, self._to = path, to
         self._save_prob, self._with_overlays, self._with_geotiff = save_prob, with_overlays, with_geotiff
         self._is_flat = self._names_differ(endings)
-        self._images = PendingImages(lambda: self._find(endings), self._files, [*inputs, path], folder, **which)
+        self._images = PendingImages(lambda: self._find(endings), self._files, [*to.inputs, path], to.folder, **which)
 
     def _names_differ(self, endings: tuple[str, ...]) -> bool:
         """Whether all results fit into one folder, as PaddleSeg's infer.py writes them: no two pictures share a name."""
@@ -89,7 +101,7 @@ class PictureJob:
             raise UsageError(f"--image_path {self._path}: a folder {name.parts[0]} in it would mix with the results")
         endings = {PROBABILITIES: self._save_prob and ".npz", OVERLAYS: self._with_overlays and ".png"}
         endings |= {GEOTIFFS: self._with_geotiff and ".tif", "": ".png"}
-        return {folder: self._folder / folder / name.with_suffix(end) for folder, end in endings.items() if end}
+        return {folder: self._to.folder / folder / name.with_suffix(end) for folder, end in endings.items() if end}
 
     def _files(self, name: Path) -> list[Path]:
         return list(self._results(name).values())
@@ -112,24 +124,24 @@ class PictureJob:
         if PROBABILITIES in files:
             write_bytes(files[PROBABILITIES], probability_file(probabilities, self._save_prob))
         if OVERLAYS in files:
-            save_image(files[OVERLAYS], overlay(pixels, label, self._colors))
+            save_image(files[OVERLAYS], overlay(pixels, label, self._to.colors))
         if GEOTIFFS in files:
-            save_geotiff(files[GEOTIFFS], label, self._colors, picture.place)
-        save_label_png(files[""], label, self._colors)
+            save_geotiff(files[GEOTIFFS], label, self._to.colors, picture.place)
+        save_label_png(files[""], label, self._to.colors)
         self._tell(picture, files[""])
 
     def write_strips(self, picture: Picture, rows, strips: Iterator[np.ndarray]) -> None:
         """The results of a picture that is too large to hold, while its classes come in strips."""
         files = self._results(picture.name)
         names = files[""], files.get(OVERLAYS), files.get(GEOTIFFS)
-        with StripResults(rows.size, self._colors, *names, picture.place) as written:
+        with StripResults(rows.size, self._to.colors, *names, picture.place) as written:
             for labels in strips:
                 written.write(rows, labels)
             written.commit()
         self._tell(picture, files[""])
 
     def _tell(self, picture: Picture, target: Path) -> None:
-        if self._details:
+        if self._to.details:
             logger.info(f"{picture.title} -> {target}")
 
     def unreadable(self, error: DataError) -> None:
@@ -149,12 +161,9 @@ class VideoJob:
 
     Args:
         path: a video file, or a camera's number.
-        folder: of the results.
-        colors: of the classes.
-        details: log each frame that is written as a picture.
+        to: the results.
         as_frames: numbered pictures in place of a video.
         limit: stop after so many frames.
-        inputs: other files that the program reads.
         stride: every so many frames one is used; the video that is written plays as long as the source.
         preview: port of a live preview, see `paddle_dnl.deployment.runtime.preview`; None without.
 
@@ -168,24 +177,13 @@ class VideoJob:
     writers = 1
 
     def __init__(
-        self,
-        path: str,
-        folder: Path,
-        colors,
-        details: bool,
-        as_frames: bool,
-        limit: int | None,
-        inputs: Iterable[str | Path],
-        stride: int = 1,
-        preview: int | None = None,
+        self, path: str, to: Results, as_frames: bool, limit: int | None, stride: int = 1, preview: int | None = None
     ):
-        self._stride = stride
-        self._path, self._limit, self._as_frames = path, limit, as_frames
-        self._folder, self._colors, self._details = folder, colors, details
+        self._path, self._to, self._limit, self._stride = path, to, limit, stride
         self._video = Video(path)
         self.is_camera = self._video.is_camera
-        self.target = folder / self._video.name if as_frames else folder / OVERLAYS / f"{self._video.name}.mp4"
-        check_outputs([] if as_frames else [self.target], [path, *inputs], root=folder)
+        self.target = to.folder / self._video.name if as_frames else to.folder / OVERLAYS / f"{self._video.name}.mp4"
+        check_outputs([] if as_frames else [self.target], [path, *to.inputs], root=to.folder)
         self._writer = None if as_frames else VideoWriter(self.target, self._video.rate / stride)
         self._preview = None if preview is None else Preview(preview)
 
@@ -205,16 +203,16 @@ class VideoJob:
 
     def write(self, picture: Picture, pixels: np.ndarray, label: np.ndarray, probabilities: None = None) -> None:
         """One frame's results."""
-        mixed = overlay(pixels, label, self._colors)
+        mixed = overlay(pixels, label, self._to.colors)
         if self._preview is not None:
             self._preview.show(mixed)
         if self._writer is not None:
             self._writer.write(mixed)
             return
-        save_label_png(self._folder / picture.name, label, self._colors)
-        save_image(self._folder / OVERLAYS / picture.name, mixed)
-        if self._details:
-            logger.info(f"{picture.title} -> {self._folder / picture.name}")
+        save_label_png(self._to.folder / picture.name, label, self._to.colors)
+        save_image(self._to.folder / OVERLAYS / picture.name, mixed)
+        if self._to.details:
+            logger.info(f"{picture.title} -> {self._to.folder / picture.name}")
 
     def close(self) -> None:
         """Ends the video that is written, with the frames that there are, and gives the source back."""

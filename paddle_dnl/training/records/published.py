@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Says when a run is not the published recipe whose name or base it has, and in which facts it differs."""
+"""Compares a run with the published recipe whose name or base it has, and logs the facts that differ."""
 
 import hashlib
 import inspect
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from paddle_dnl import optim, registry
-from paddle_dnl.config import Config
+from paddle_dnl.config.config import Config
 from paddle_dnl.config.lookup import zoo_configs, zoo_folder
 from paddle_dnl.config.zoo import read_rows
 from paddle_dnl.distributed import collectives
@@ -20,6 +20,7 @@ from paddle_dnl.log import logger
 _NO_FACTS = (
     "batch_size", "grad_accum_iters", "start_weights", "pretrained", "pretrained_sha256", "dataset_root", "train_path",
     "val_path", "test_path", "class_names", "class_colors", "custom_imports", "export", "to_static_training", "ema_decay",
+    "find_unused_parameters",
 )  # fmt: skip
 # Kinds of the components in the sections that are not called after theirs.
 _KINDS = {"train_dataset": "dataset", "val_dataset": "dataset"}

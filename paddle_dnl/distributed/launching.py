@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Checks before `paddle.distributed.launch`: flags that do not fit, an unreachable master, occupied ports.
+
+Its own answers are an endless wait (`--nnodes 2` without `--master`, a `--master` with a host's name, a rank 0 that never
+comes) or a line about a script called `gloo`. It takes the first process on the address of `--master` for the meeting point
+by comparing text, so both addresses are given to it as numbers here.
+"""
+
+import importlib
+import re
+import socket
+import time
+from dataclasses import dataclass
+
+from paddle_dnl.distributed.waiting import WAIT_VARIABLE, wait_seconds
+from paddle_dnl.errors import DistributedError, UsageError
+from paddle_dnl.log import logger
+
+ETCD = "etcd://"
+_NOTICE_SECONDS = 60.0
+
+
+@dataclass
+class Nodes:
+    """How many machines take part, where they meet, and which one this is.
+
+    Args:
+        low, high: smallest and largest number of machines; they differ for an elastic job.
+        master: `HOST:PORT` of the first machine, or `etcd://HOST:PORT`; None for one machine.
+        rank: of this machine, -1 where the launcher chooses.
+        host: address of this machine for the others; None where it is to be found.
+    """
+
+    low: int
+    high: int
+    master: str | None
+    rank: int
+    host: str | None
+
+
+def parse_nodes(nnodes: str, master: str | None, rank: int, host: str | None) -> Nodes:
+    """The flags of the same names, checked without asking the network.
+
+    Raises:
+        UsageError: they do not fit each other.
+    """
+    found = re.fullmatch(r"(\d+)(?::(\d+))?", nnodes)
+    low, high = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
+    if not 1 <= low <= high:
+        raise UsageError(f"--nnodes {nnodes}: expected a number of machines, or SMALLEST:LARGEST for an elastic job")
+    if rank >= high or rank < -1:
+        raise UsageError(f"--rank {rank}: machines are counted from 0, and there are {high} (--nnodes {nnodes})")
+    if high > 1 and not master:
+        raise UsageError(
+            f"--nnodes {nnodes}: needs --master HOST:PORT, an address and a free port of the machine with --rank 0, the same "
+            "on all machines"
+        )
+    if master and not re.fullmatch(r"(etcd://)?[^\s:/]+:\d{1,5}", master):
+        raise UsageError(f"--master {master}: expected HOST:PORT or {ETCD}HOST:PORT, such as 10.0.0.1:29500")
+    if master and not 0 < int(master.rpartition(":")[2]) < 65536:
+        raise UsageError(f"--master {master}: the port must be from 1 to 65535")
+    if low != high and not master.startswith(ETCD):
+        raise UsageError(
+            f"--nnodes {nnodes}: an elastic job needs an etcd server to meet at, --master {ETCD}HOST:PORT; without one give "
+            "one number"
+        )
+    return Nodes(low, high, master, rank, host)
+
+
+def settle(nodes: Nodes) -> Nodes:
+    """The same with addresses as numbers, after waiting for the machine with rank 0.
+
+    Raises:
+        DistributedError: a name without address, a port that is taken, a machine that is not the one of `--master`, a
+            missing library for etcd, or nobody answers within the time limit.
+    """
+    if nodes.master is None:
+        return nodes
+    is_elastic = nodes.master.startswith(ETCD)
+    name, _, port = nodes.master.removeprefix(ETCD).rpartition(":")
+    ip = _resolve(name, nodes.master)
+    if is_elastic:
+        _require_etcd3()
+        _wait_for(ip, int(port), f"etcd at {name}:{port}")
+    elif nodes.rank == 0:
+        _require_free(ip, int(port), nodes)
+    elif nodes.rank > 0:
+        _wait_for(ip, int(port), f"the launcher of rank 0 at {name}:{port}")
+    master = f"{ETCD if is_elastic else ''}{ip}:{port}"
+    return Nodes(nodes.low, nodes.high, master, nodes.rank, nodes.host or _address_towards(ip, int(port)))
+
+
+def _resolve(name: str, master: str) -> str:
+    try:
+        return socket.getaddrinfo(name, None, socket.AF_INET)[0][4][0]
+    except OSError as error:
+        raise DistributedError(
+            f"--master {master}: {name} has no address here ({error.strerror}); give an IP address or mend the name"
+        ) from error
+
+
+def _address_towards(ip: str, port: int) -> str:
+    """The address of this machine from which it reaches another one; nothing is sent."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect((ip, port))
+        return probe.getsockname()[0]
+
+
+def _require_free(ip: str, port: int, nodes: Nodes) -> None:
+    """Refuses a meeting point that rank 0 cannot open, or that others cannot reach."""
+    name = nodes.master.rpartition(":")[0]
+    if ip.startswith("127.") and not name.startswith("127.") and name != "localhost":
+        raise DistributedError(
+            f"--master {nodes.master}: {name} is {ip} here, which other machines cannot reach; give the address of a network "
+            "interface (ip addr), or mend /etc/hosts"
+        )
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        try:
+            probe.bind((ip, 0))
+        except OSError as error:
+            if nodes.host is None:
+                raise DistributedError(
+                    f"--master {nodes.master}: {ip} is no address of this machine, where rank 0 runs; give one of its "
+                    "addresses, or --host where others reach it by an address that it does not know"
+                ) from error
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("", port))
+        except OSError as error:
+            raise DistributedError(
+                f"--master {nodes.master}: port {port} of this machine cannot be opened ({error.strerror}); choose another one "
+                "on all machines, or end the program that has it (ss -ltnp)"
+            ) from error
+
+
+def _require_etcd3() -> None:
+    try:
+        importlib.import_module("etcd3")
+    except Exception as error:  # also TypeError of protobuf, whose generated code must fit the library
+        raise DistributedError(
+            f"--master {ETCD}...: the Python package etcd3 cannot be used ({' '.join(str(error).split())[:120]}); "
+            'pip install etcd3 "protobuf<=3.20.3", or set PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION=python'
+        ) from error
+
+
+def _wait_for(ip: str, port: int, what: str) -> None:
+    """Waits until somebody accepts connections."""
+    began, limit, said = time.monotonic(), wait_seconds(), 0.0
+    while True:
+        try:
+            socket.create_connection((ip, port), timeout=5).close()
+            return
+        except OSError as error:
+            waited = time.monotonic() - began
+            if waited > limit:
+                raise DistributedError(
+                    f"{what}: no answer in {limit:.0f} s ({error.strerror or error}); is it started, and the port open? "
+                    f"({WAIT_VARIABLE} is the limit)"
+                ) from error
+            if waited >= said:
+                logger.info(f"waiting for {what}")
+                said += _NOTICE_SECONDS
+            time.sleep(min(1.0, limit))
