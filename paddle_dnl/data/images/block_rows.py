@@ -7,6 +7,7 @@ palettes and turned JPEGs, and pictures whose file has to be decoded whole anywa
 
 import contextlib
 import os
+import warnings
 from pathlib import Path
 
 from paddle_dnl.data.images.bands import TIFF_MAGICS, say_sixteen_bits, scale
@@ -60,6 +61,17 @@ def open_rows(path: str | Path, image_format: ImageFormat, max_pixels: int | Non
     return ArrayRows(image_format.read(path, max_pixels=max_pixels, whole=whole))
 
 
+def open_dataset(path: str | Path, kind: str):
+    """A file by rasterio, as nothing but `kind`, a format of Pillow's name. Called within `rasterio.Env(**OPTIONS)`."""
+    import rasterio
+    from rasterio.errors import NotGeoreferencedWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        # An absolute path of a regular file is never taken for one of GDAL's virtual file systems.
+        return rasterio.open(os.path.abspath(path), driver=_DRIVERS[kind])
+
+
 class NotByBlocks(Exception):
     """The file is of a kind that has to be read whole."""
 
@@ -85,7 +97,7 @@ def _tiff_header(path, limit: int) -> Header | None:
     except ImportError:
         return None
     try:
-        with rasterio.Env(**OPTIONS), rasterio.open(os.path.abspath(path), driver="GTiff") as file:
+        with rasterio.Env(**OPTIONS), open_dataset(path, "TIFF") as file:
             tile = file.block_shapes[0] if file.profile.get("tiled") else (0, 0)
             size, count = file.shape, file.count
         require_modest_tiles(count, tile, str(path), size[0] * size[1], limit)
@@ -136,8 +148,7 @@ class BlockRows:
         self.size = (header.height, header.width)
         self._environment = rasterio.Env(**OPTIONS)
         with self._reading():
-            # An absolute path of a regular file is never taken for one of GDAL's virtual file systems.
-            self._file = rasterio.open(os.path.abspath(path), driver=_DRIVERS[header.kind])
+            self._file = open_dataset(path, header.kind)
         try:
             self._alpha = self._has_alpha()
             self._require_known()
@@ -161,6 +172,7 @@ class BlockRows:
             raise DataError(f"{self._path}: is not a readable picture; it may be damaged ({text})") from error
 
     def _has_alpha(self) -> bool:
+        """Whether the last band is opacity, which is left out of grey and colour pictures."""
         from rasterio.enums import ColorInterp
 
         return self._file.count in (2, 4) and self._file.colorinterp[-1] == ColorInterp.alpha

@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """GeoTIFF: where a picture lies on the earth, and label maps that lie there too."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from paddle_dnl.data.images.block_rows import OPTIONS
+from paddle_dnl.data.images.block_rows import OPTIONS, open_dataset
 from paddle_dnl.data.images.reading import require_file
 from paddle_dnl.data.images.untrusted import ANY_SIZE, read_header
 from paddle_dnl.data.overlay import Colors, label_palette
@@ -47,7 +46,7 @@ class Place:
         if kind != "TIFF":
             raise DataError(f"{path}: --geotiff needs GeoTIFFs, this is a {kind}; leave --geotiff out")
         try:
-            with rasterio.Env(**OPTIONS), rasterio.open(os.path.abspath(path), driver="GTiff") as file:
+            with rasterio.Env(**OPTIONS), open_dataset(path, "TIFF") as file:
                 if file.transform.is_identity:
                     raise DataError(
                         f"{path}: is a TIFF without a transform (ModelPixelScale and ModelTiepoint), so that a label map could "
