@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 import pytest
 import rasterio
+import tifffile
 from PIL import Image
 from tiny_export import CLASSES, NORMALIZE, ColorNet, blocks, export_color_net
 
@@ -127,7 +128,7 @@ def test_twelve_bits_through_tiles(exported, tmp_path, warnings):
     """0..4095 in 16 bits: with its scale as in 8 bits; without, it is said how few grey levels are left."""
     twelve = (PICTURE.astype(np.uint16) * 16) + 8
     cv2.imwrite(str(tmp_path / "a.tif"), twelve)
-    cv2.imwrite(str(tmp_path / "floats.tif"), PICTURE.astype(np.float32) / 255)
+    tifffile.imwrite(tmp_path / "floats.tif", PICTURE[..., ::-1].astype(np.float32) / 255, photometric="rgb")
     flags = ["--config", str(exported), "--image_path", str(tmp_path / "a.tif")]
     assert infer.main([*flags, "--save_dir", str(tmp_path / "o"), "--value_range", "0", "4095"]) == 0
     np.testing.assert_array_equal(np.array(Image.open(tmp_path / "o/a.png")), LABEL)
