@@ -76,6 +76,7 @@ def main(argv=None) -> int:
     if args.save_dir and settings.get("use_multilabel"):
         raise UsageError("--save_dir: its files are for one class per pixel; with --use_multilabel leave it out")
     from paddle_dnl.data.check import check_dataset
+    from paddle_dnl.data.ranks import Ranks
     from paddle_dnl.distributed import collectives
     from paddle_dnl.evaluation.evaluator import evaluate
     from paddle_dnl.evaluation.transform_check import require_restorable
@@ -84,7 +85,12 @@ def main(argv=None) -> int:
 
     collectives.initialise()
     dataset = registry.build(config.val_dataset_cfg, "dataset", "val_dataset")
-    check_dataset(dataset, "val_dataset", num_workers=args.num_workers, gather=collectives.all_gather_object)
+    check_dataset(
+        dataset,
+        "val_dataset",
+        num_workers=args.num_workers,
+        ranks=Ranks(collectives.all_gather_object, *collectives.place_on_machine()),
+    )
     require_restorable(dataset)
     model = build_model(config, pretrained=model_path)
     announce_evaluation(model, dataset, settings)

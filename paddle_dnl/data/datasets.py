@@ -7,11 +7,13 @@ download on their own; these pair by name and refuse what is missing.
 
 import os
 import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from paddle_dnl.data import pascal  # noqa: F401  registers PascalVOC and PascalContext
 from paddle_dnl.data.base_dataset import SegmentationDataset, require_folder, require_mode
 from paddle_dnl.data.classes import named_classes
+from paddle_dnl.data.file_list import FileList
 from paddle_dnl.data.images.image_files import in_any_case, walk_files
 from paddle_dnl.data.images.reading import exceeds_byte
 from paddle_dnl.errors import DataError
@@ -21,6 +23,8 @@ from paddle_dnl.registry import DATASETS
 import numpy as np
 
 _BLANK = " \t"
+# Names that `pathlib` does not change: parts that do not begin with a dot, no backslashes.
+_PLAIN = re.compile(r"[^/\\.][^/\\]*(/[^/\\.][^/\\]*)*")
 _SET_ROOT = "set train_dataset.dataset_root and val_dataset.dataset_root with --opts"
 
 
@@ -58,7 +62,7 @@ def _place(root: Path, name: str) -> Path:
     return path
 
 
-def read_list(path: str | Path, root: str | Path, separator: str = " ", labelled: bool = True) -> list[tuple]:
+def read_list(path: str | Path, root: str | Path, separator: str = " ", labelled: bool = True) -> FileList:
     """The pairs of a list file, one `image separator label` per line.
 
     Args:
@@ -70,21 +74,32 @@ def read_list(path: str | Path, root: str | Path, separator: str = " ", labelled
     Raises:
         DataError: unreadable or empty list, or a line that is no pair (with its number).
     """
-    root = Path(root)
     try:
-        # Names are bytes on disk; bytes that are not UTF-8 must survive to find them.
-        text = Path(path).read_bytes().decode("utf-8-sig", "surrogateescape")
+        # Names are bytes on disk; bytes that are not UTF-8 must survive to find them. Line by line: a list may be long.
+        with open(path, encoding="utf-8-sig", errors="surrogateescape") as lines:
+            pairs = FileList(_pairs_of(lines, Path(path), Path(root), separator, labelled))
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
-    pairs = []
+    if not pairs:
+        raise DataError(f"{path}: lists no files")
+    return pairs
+
+
+def _pairs_of(lines: Iterable[str], path: Path, root: Path, separator: str, labelled: bool) -> Iterator[tuple]:
+    """The pairs of names of the lines; see `read_list`."""
+    others = [other for other in (",", "\t", " ") if other != separator]
+    folder = os.path.join(root, "") if str(root) != "." else ""
+    has_absolute = False
     # Not `splitlines` and `strip`: to them some letters of file names are line breaks or blanks.
-    for number, line in enumerate(re.split("\r\n|\r|\n", text), 1):
-        line = line.strip(_BLANK)
+    for number, line in enumerate(lines, 1):
+        line = line.rstrip("\n").strip(_BLANK)
         if not line:
             continue
         if "\0" in line:
             raise DataError(f"{path}, line {number}: holds zero bytes; it is no list, or must be saved as UTF-8")
-        names = _split_line(line, separator, root)
+        names = line.split(separator)
+        if len(names) != 2 or not all(names) or any(other in line for other in others):
+            names = _split_line(line, separator, root)
         if len(names) == 1 and labelled:
             raise DataError(
                 f"{path}, line {number}: expected `image{separator}label`, found {line!r}; "
@@ -92,13 +107,13 @@ def read_list(path: str | Path, root: str | Path, separator: str = " ", labelled
             )
         if not labelled and len(names) == 2 and _is_file(root / line):
             names = [line]
-        pairs.append((_place(root, names[0]), _place(root, names[1]) if len(names) == 2 else None))
-    if not pairs:
-        raise DataError(f"{path}: lists no files")
-    absolute = next((name for name in names if os.path.isabs(name)), None)
-    if absolute is not None:
-        logger.info(f"{path}: holds absolute paths such as {absolute}; they are read as they are, without dataset_root")
-    return pairs
+        if not has_absolute and os.path.isabs(names[-1]):
+            has_absolute = True
+            logger.info(
+                f"{path}: holds absolute paths such as {names[-1]}; they are read as they are, without dataset_root"
+            )
+        placed = [folder + name if _PLAIN.fullmatch(name) else os.fspath(_place(root, name)) for name in names]
+        yield placed[0], placed[1] if len(placed) == 2 else None
 
 
 @DATASETS.add_component

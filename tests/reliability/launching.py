@@ -3,6 +3,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -11,6 +12,12 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 _TAG = "PADDLE_DNL_TEST_TAG"
+
+
+def _default_signals():
+    """nohup and background jobs of shells hand down signals that are ignored."""
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
 
 
 class Started:
@@ -54,9 +61,8 @@ class Started:
         command += [str(HERE / program), *map(str, words)]
         # A file, not a pipe: nothing waits for whoever still holds the other end.
         self._output = open(folder / f"output_{self.tag}.txt", "w+")
-        self.process = subprocess.Popen(
-            command, stdout=self._output, stderr=subprocess.STDOUT, env=environment, cwd=folder, **options
-        )
+        options = {"stdout": self._output, "stderr": subprocess.STDOUT, "preexec_fn": _default_signals} | options
+        self.process = subprocess.Popen(command, env=environment, cwd=folder, **options)
 
     def text(self) -> str:
         """What was written so far, of all ranks."""
