@@ -91,9 +91,10 @@ parity: $(STAMP) .venv-parity/.complete
 	$(subst $(BIN),.venv-parity/bin,$(INSTALL)) -e ".[parity]"
 	@touch $@
 
+# make bench ARGS="block_64x128 --rounds 1"     one case, quickly
 bench: $(STAMP)
 	$(INSTALL) -e ".[onnx]"
-	$(BIN)/python benchmarks/run.py
+	$(BIN)/python benchmarks/run.py $(ARGS)
 
 TIPC_MODE ?= lite_train_lite_infer
 tipc: $(STAMP)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Errors meant for the person at the terminal.
+"""Errors that the command line shows as one line, without a traceback.
 
 Everything that a user can cause (a wrong path, key, value or file) is raised as one of these, with one line that names the
 thing and says what to do. The command line prints that line and ends with `exit_status`; any other exception is a
@@ -51,7 +51,7 @@ class OutputError(PaddleDnlError):
 
 
 class DistributedError(PaddleDnlError):
-    """The processes of a run do not find each other, differ, or one of them is waited for in vain."""
+    """The processes of a run cannot connect, have different settings or software, or one of them does not answer."""
 
 
 # Modules through which a command line of this package ends with --help or wrong flags.

@@ -22,7 +22,7 @@ class _StdoutHandler(logging.Handler):
         try:
             tqdm.write(self.format(record), file=sys.stdout)
             sys.stdout.flush()
-        except OSError:  # a full disk, or a reader that has gone: the work goes on, and `cli._run` says it at the end
+        except OSError:  # a full disk or a closed pipe: the work goes on, and `cli._run` reports it at the end
             pass
         except Exception:
             self.handleError(record)

@@ -61,7 +61,7 @@ class ComponentManager:
 
 MODELS = ComponentManager("models", ["paddle_dnl.models"])
 BACKBONES = ComponentManager("backbones", ["paddle_dnl.models.backbones"])
-DATASETS = ComponentManager("datasets", ["paddle_dnl.data.datasets", "paddle_dnl.data.multilabel"])
+DATASETS = ComponentManager("datasets", [f"paddle_dnl.data.{name}" for name in ("datasets", "pascal", "multilabel")])
 TRANSFORMS = ComponentManager("transforms", ["paddle_dnl.data.transforms"])
 LOSSES = ComponentManager("losses", ["paddle_dnl.losses"])
 OPTIMIZERS = ComponentManager("optimizers", ["paddle_dnl.optim"])

@@ -52,6 +52,11 @@ def built(tmp_path_factory):
     return source, _build("wheel", source, folder / "wheel")
 
 
+def _outside() -> dict[str, str]:
+    """The environment without what leads to the checkout."""
+    return {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}
+
+
 class Installed:
     """A Python with the wheel and an empty folder to work in."""
 
@@ -61,9 +66,12 @@ class Installed:
         self.work.mkdir()
         install = [sys.executable, "-m", "pip", "--python", str(self.bin / "python"), "install", "--quiet", "--no-index",
                    "--no-deps", str(wheel)]  # fmt: skip
-        subprocess.run(install, check=True, cwd=self.work)
+        # Through PYTHONPATH pip would find the checkout's own metadata and install nothing.
+        subprocess.run(install, check=True, cwd=self.work, env=_outside())
         (site,) = (folder / "env").glob("lib/python*/site-packages")
         # A path in a .pth file is added without the .pth files in it, so the checkout stays out.
+        # cityscapesscripts brings an outdated typing.py, which must not come before Python's own in any child process.
+        (site / "typing.py").write_text("raise ImportError('this replaces the standard library')")
         (site / "libraries.pth").write_text(f"import zlib\n{sysconfig.get_paths()['purelib']}\n")
 
     def python(self, code: str) -> str:
@@ -75,8 +83,7 @@ class Installed:
         return self._run([self.bin / "paddle-dnl", *words], status)
 
     def _run(self, words, status: int) -> subprocess.CompletedProcess:
-        environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}
-        done = subprocess.run(list(map(str, words)), cwd=self.work, env=environment, capture_output=True, text=True)
+        done = subprocess.run(list(map(str, words)), cwd=self.work, env=_outside(), capture_output=True, text=True)
         assert done.returncode == status, f"{words}\n{done.stdout[-2000:]}\n{done.stderr[-3000:]}"
         return done
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from paddle_dnl import registry
 from paddle_dnl.data.images.image_format import ImageFormat
 from paddle_dnl.data.overlay import displayed
-from paddle_dnl.data.transforms import Compose
+from paddle_dnl.data.transforms.compose import Compose
 from paddle_dnl.errors import UsageError
 
 import numpy as np

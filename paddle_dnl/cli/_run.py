@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every program does around its `main`: errors to one line and an exit status."""
+"""Wrapper around the `main` of every program: process setup, errors as one line, exit status."""
 
 import errno
 import importlib
@@ -59,8 +59,7 @@ def _status_of(module: str, argv: list[str] | None) -> int:
             traceback.print_exc()
         status = _fail(explained or str(error), 1)
     except BrokenPipeError:
-        # The reader of the output, such as `head`, has seen enough. Nothing more is written at the exit either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _close_output()
         status = 0
     except OSError as error:
         if error.filename is not None:
@@ -75,13 +74,31 @@ def _status_of(module: str, argv: list[str] | None) -> int:
     except SystemExit as error:
         place = exit_of_component(error)
         if place is None:  # argparse: --help, or wrong flags
+            write_out("")
             raise
         status = _fail(f"a component ended the program: {place}", 1)
     except Exception as error:
-        if _has_lost_others(error):
+        # An error that only says that another rank is gone: the watchdog has written a line about that rank.
+        watch = sys.modules.get("paddle_dnl.distributed.watch")
+        text = str(error).lower()
+        if watch is not None and any(word in text for word in watch.COMMUNICATION) and watch.others_ended(seconds=5):
             _end_in_group(1)
         status = _defect(error)
     return status
+
+
+def write_out(text: str) -> None:
+    """Writes to stdout at once; a reader that has gone, such as `head` that has seen enough, is no error."""
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _close_output()
+
+
+def _close_output() -> None:
+    """Lets nothing more be written to a pipe without a reader, at the exit either."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _has_work(under_launch: str) -> bool:
@@ -134,13 +151,6 @@ def _end_in_group(status: int) -> None:
     if _in_group():
         sys.stderr.flush()
         os._exit(status)
-
-
-def _has_lost_others(error: Exception) -> bool:
-    """Whether an error only says that another rank is gone, of which the watchdog has written a line."""
-    watch = sys.modules.get("paddle_dnl.distributed.watch")
-    text = str(error).lower()
-    return watch is not None and any(word in text for word in watch.COMMUNICATION) and watch.others_ended(seconds=5)
 
 
 def _in_group() -> bool:

@@ -30,9 +30,12 @@ def main(argv=None) -> int:
     return 0
 
 
-def _command_parser(words: list[str]) -> argparse.ArgumentParser:
-    """A parser of the whole command; of the program that `words` begin with, the flags too."""
-    named, _ = split_command(words)
+def complete() -> None:
+    """Answers the shell's question in `COMP_LINE` and ends the process."""
+    import argcomplete
+
+    # A parser of the whole command, with flags for the program that was typed.
+    named, _ = split_command(os.environ.get("COMP_LINE", "").split()[1:])
     root = argparse.ArgumentParser(prog="paddle-dnl")
     root.add_argument("--version", action="version", version="")
     levels = {"": root.add_subparsers()}
@@ -43,14 +46,7 @@ def _command_parser(words: list[str]) -> argparse.ArgumentParser:
                 levels[word] = levels[""].add_parser(word, help=f"programs about {word}").add_subparsers()
         parents = [importlib.import_module(program.module).make_parser()] if name == named else []
         levels[" ".join(group)].add_parser(last, help=program.summary, parents=parents, add_help=False)
-    return root
-
-
-def complete() -> None:
-    """Answers the shell's question in `COMP_LINE` and ends the process."""
-    import argcomplete
-
-    argcomplete.autocomplete(_command_parser(os.environ.get("COMP_LINE", "").split()[1:]))
+    argcomplete.autocomplete(root)
 
 
 if __name__ == "__main__":

@@ -72,21 +72,6 @@ def _list(args: argparse.Namespace) -> str:
     return "\n".join(lines)
 
 
-def _flattened(name: str) -> tuple[Path, str]:
-    """The file that `name` means, and its content with all bases merged in and what is known of it as comments."""
-    import paddle_dnl
-    from paddle_dnl.config.lookup import find_config
-    from paddle_dnl.config.reading import read_config, to_yaml
-
-    path = find_config(name)
-    lines = [f"# {path.name} of paddle-dnl {paddle_dnl.__version__}, with its bases merged in"]
-    for row in _rows():
-        if row["name"] == path.stem and "source" in row:
-            facts = [f"{title} {row[key]}" for key, title in _COLUMNS.items() if row.get(key) is not None]
-            lines.append(f"# {', '.join(facts)}")
-    return path, "\n".join([*lines, to_yaml(read_config(path))])
-
-
 def main(argv=None) -> int:
     """Lists, shows or copies; returns the exit status."""
     args = make_parser().parse_args(argv)
@@ -95,7 +80,17 @@ def main(argv=None) -> int:
     if args.action is None:
         print(_list(args))
         return 0
-    path, text = _flattened(args.name)
+    import paddle_dnl
+    from paddle_dnl.config.lookup import find_config
+    from paddle_dnl.config.reading import read_config, to_yaml
+
+    path = find_config(args.name)
+    lines = [f"# {path.name} of paddle-dnl {paddle_dnl.__version__}, with its bases merged in"]
+    for row in _rows():
+        if row["name"] == path.stem and "source" in row:
+            facts = [f"{title} {row[key]}" for key, title in _COLUMNS.items() if row.get(key) is not None]
+            lines.append(f"# {', '.join(facts)}")
+    text = "\n".join([*lines, to_yaml(read_config(path))])
     if args.action == "show":
         print(text, end="")
         return 0

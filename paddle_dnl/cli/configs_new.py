@@ -21,7 +21,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def write(args: argparse.Namespace) -> int:
     """Writes the configuration and reads it back; returns the exit status."""
-    from paddle_dnl.config import Config
+    from paddle_dnl.config.config import Config
     from paddle_dnl.errors import UsageError
     from paddle_dnl.files.atomic import write_text
     from paddle_dnl.log import logger

@@ -49,15 +49,6 @@ def parse_args(argv=None) -> argparse.Namespace:
     return make_parser().parse_args(argv)
 
 
-def _check_output(path: Path) -> None:
-    from paddle_dnl.errors import UsageError
-
-    if path.suffix not in _PADDLE_FILES:
-        raise UsageError(f"--output {path}: the name must end in {' or '.join(_PADDLE_FILES)}")
-    if path.is_dir():
-        raise UsageError(f"--output {path}: is a folder; give a file name in it")
-
-
 def _report_path(output: Path) -> Path:
     """`NAME.conversion.json`: `NAME.json` may be the graph of an export."""
     return output.with_name(f"{output.stem}.conversion.json")
@@ -98,7 +89,10 @@ def main(argv=None) -> int:
     from paddle_dnl.weights.start_weights import read_any
 
     output = Path(args.output)
-    _check_output(output)
+    if output.suffix not in _PADDLE_FILES:
+        raise UsageError(f"--output {output}: the name must end in {' or '.join(_PADDLE_FILES)}")
+    if output.is_dir():
+        raise UsageError(f"--output {output}: is a folder; give a file name in it")
     config = _arguments.make_config(args)
     spec = args.verify and Path(args.verify).parent / "spec.json"
     check_outputs([output, _report_path(output)], [args.input, *config.files, args.verify, spec])

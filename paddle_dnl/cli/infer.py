@@ -25,13 +25,7 @@ def make_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     switch = partial(add_switch, parser)
     add("--config", required=True, help="deploy.yaml of the exported folder, or the folder")
-    add(
-        "--custom_imports",
-        nargs="+",
-        default=[],
-        metavar="MODULE",
-        help="your .py files and modules with transforms of the model",
-    )
+    _arguments.add_export_imports(parser)
     add("--image_path", required=True, help="image, folder, .txt list, pattern with *, video, or camera number")
     add("--batch_size", type=int, default=1)
     add("--save_dir", default="./output", help="folder of the label pictures")
@@ -103,8 +97,10 @@ def _check(args: argparse.Namespace) -> None:
     elif args.device == "cpu" and args.precision in ("bf16", "fastest"):
         if args.engine not in ("openvino", "auto") and args.precision == "bf16":
             raise UsageError("--precision bf16 on a CPU is run by OpenVINO; add --engine openvino (or auto)")
-    elif args.precision != "fp32" and not args.use_trt and args.engine != "openvino":
-        raise UsageError(f"--precision {args.precision} is for --use_trt True; without TensorRT leave it fp32")
+    elif args.precision != "fp32" and not args.use_trt and args.engine == "paddle":
+        raise UsageError(
+            f"--precision {args.precision} is for --use_trt True, or for --engine onnxruntime or openvino; else leave it fp32"
+        )
     if Path(args.save_dir).exists() and not Path(args.save_dir).is_dir():
         raise UsageError(f"--save_dir {args.save_dir}: is a file; give a folder")
 
@@ -127,8 +123,8 @@ def _make_predictor(args: argparse.Namespace, is_long: bool):
 
     from paddle_dnl.deployment.runtime.backend_factory import resolve_engine
     from paddle_dnl.deployment.runtime.backend_process import EngineProcess
-    from paddle_dnl.deployment.runtime.backends import EngineOptions
     from paddle_dnl.deployment.runtime.deploy_config import read_deploy_config
+    from paddle_dnl.deployment.runtime.options import EngineOptions
     from paddle_dnl.deployment.runtime.predictor import Predictor
 
     limits = {"wrong_size": args.wrong_size, "max_pixels": args.max_pixels}
@@ -136,6 +132,7 @@ def _make_predictor(args: argparse.Namespace, is_long: bool):
     names = (
         "device",
         "cpu_threads",
+        "streams",
         "enable_mkldnn",
         "use_trt",
         "precision",
@@ -155,23 +152,20 @@ def _make_job(args: argparse.Namespace, files, inputs: list):
     from paddle_dnl.data.classes import bit_palette
     from paddle_dnl.data.images.pending_images import Shard
     from paddle_dnl.data.images.video_files import is_video
-    from paddle_dnl.deployment.runtime.outputs import PictureJob, VideoJob
+    from paddle_dnl.deployment.runtime.outputs import PictureJob, Results, VideoJob
 
-    folder = Path(args.save_dir)
     colors = files.classes.colors if files.classes else bit_palette(257)[1:]  # PaddleSeg begins with the second
+    to = Results(Path(args.save_dir), colors, args.print_detail, inputs)
     if is_video(args.image_path):
         for flag in ("save_prob", "shard", "skip_existing", "skip_bad_samples", "no_overlay"):
             if getattr(args, flag):
                 raise UsageError(f"--{flag}: is for pictures, not for videos and cameras")
         as_frames = args.video_output == "frames"
-        return VideoJob(args.image_path, folder, colors, args.print_detail, as_frames, args.max_frames, inputs)
+        return VideoJob(args.image_path, to, as_frames, args.max_frames)
     endings = replace(files.image_format, value_range=args.value_range or files.value_range).endings
     return PictureJob(
         args.image_path,
-        folder,
-        colors,
-        args.print_detail,
-        inputs,
+        to,
         endings,
         args.save_prob,
         with_overlays=not args.no_overlay,
@@ -210,22 +204,6 @@ def _run(args: argparse.Namespace, predictor, job):
         job.close()
 
 
-def _benchmark(predictor, image, timing, args: argparse.Namespace) -> None:
-    from paddle_dnl.log import logger
-
-    found = predictor.benchmark(image, _WARMUP, _REPEATS, args.batch_size)
-    milliseconds = ", ".join(f"{key} {1000 * found[key]:.1f} ms" for key in ("median", "mean", "p90", "p99"))
-    logger.info(
-        f"benchmark {args.model_name or 'model'}: engine {predictor.engine}, {args.device}, batch {args.batch_size}, "
-        f"{_WARMUP} warm-up and {_REPEATS} timed runs: {milliseconds}, {found['ips']:.2f} images/s"
-    )
-    if timing is not None:
-        logger.info(
-            f"pipeline (read, run, write): {timing.rate:.2f} images/s, {timing.rate / found['ips']:.2f} of the engine "
-            f"alone; {timing.pictures} images in {timing.seconds:.2f} s, {timing.engine_seconds:.2f} s in the engine"
-        )
-
-
 def main(argv=None) -> int:
     """Predicts everything; returns the exit status."""
     args = parse_args(argv)
@@ -243,8 +221,7 @@ def main(argv=None) -> int:
     warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
     user_code.import_for_export(args.custom_imports)
     files = read_deploy_config(args.config)
-    names = (files.name, files.model, files.params, files.onnx, files.onnx_int8)
-    inputs = [files.folder / name for name in names if name]
+    inputs = [files.folder / name for name in (files.name, *files.file_names)]
     job = _make_job(args, files, inputs)
     if not is_video(args.image_path) and not len(job):
         logger.info("no image is left to do")
@@ -265,7 +242,19 @@ def main(argv=None) -> int:
                 f"results in {getattr(job, 'target', args.save_dir)}"
             )
         if args.benchmark:
-            _benchmark(predictor, examples[0], timing, args)
+            from paddle_dnl.log import logger
+
+            found = predictor.benchmark(examples[0], _WARMUP, _REPEATS, args.batch_size)
+            milliseconds = ", ".join(f"{key} {1000 * found[key]:.1f} ms" for key in ("median", "mean", "p90", "p99"))
+            logger.info(
+                f"benchmark {args.model_name or 'model'}: engine {predictor.engine}, {args.device}, batch {args.batch_size}, "
+                f"{_WARMUP} warm-up and {_REPEATS} timed runs: {milliseconds}, {found['ips']:.2f} images/s"
+            )
+            if timing is not None:
+                logger.info(
+                    f"pipeline (read, run, write): {timing.rate:.2f} images/s, {timing.rate / found['ips']:.2f} of the engine "
+                    f"alone; {timing.pictures} images in {timing.seconds:.2f} s, {timing.engine_seconds:.2f} s in the engine"
+                )
     finally:
         predictor.close()
     return 0

@@ -75,16 +75,6 @@ def _draw_row(dataset, index: int, predicted, colors, path: Path) -> None:
     save_image(path, np.concatenate([panels[0], gap, panels[1], gap, panels[2]], axis=1))
 
 
-def _summary(metrics, count: int) -> list[tuple[str, str]]:
-    return [
-        ("images", str(count)),
-        ("mIoU", f"{metrics.miou:.4f}"),
-        ("pixel accuracy", f"{metrics.acc:.4f}"),
-        ("Kappa", f"{metrics.kappa:.4f}"),
-        ("Dice", f"{metrics.dice:.4f}"),
-    ]
-
-
 def _more_scores(args: argparse.Namespace) -> list[tuple[str, str]]:
     """What val.py --save_dir wrote of boundaries and calibration."""
     path = Path(args.scores or Path(args.run_dir) / "scores.json")
@@ -154,7 +144,18 @@ def _result_sections(args, config, out: Path) -> list:
     legend = [*zip(info.names, info.colors, strict=True), ("ignored", IGNORED_COLOR)]
     draw = (dataset, scores, predicted, info.colors)
     return [
-        Section("Result", rows=_summary(metrics, len(dataset)) + _more_scores(args), note=said),
+        Section(
+            "Result",
+            rows=[
+                ("images", str(len(dataset))),
+                ("mIoU", f"{metrics.miou:.4f}"),
+                ("pixel accuracy", f"{metrics.acc:.4f}"),
+                ("Kappa", f"{metrics.kappa:.4f}"),
+                ("Dice", f"{metrics.dice:.4f}"),
+            ]
+            + _more_scores(args),
+            note=said,
+        ),
         Section(
             "Image | truth | prediction",
             pictures=_pictures(*draw, even, out / "prediction"),

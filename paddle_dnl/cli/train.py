@@ -118,7 +118,7 @@ def main(argv=None) -> int:
         use_multilabel=args.use_multilabel,
     )
     if args.resume_model is None:
-        from paddle_dnl.models.build import require_start_weights
+        from paddle_dnl.models.start_weights import require_start_weights
 
         require_start_weights(config)  # before data are looked at
     args.to_static_training = args.to_static_training or config.to_static_training

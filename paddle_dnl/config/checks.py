@@ -9,11 +9,13 @@ import inspect
 import math
 import reprlib
 
-from paddle_dnl import optim, registry
+from paddle_dnl import registry
 from paddle_dnl.config import dataset_values, training_keys
 from paddle_dnl.config.choices import AVERAGES
 from paddle_dnl.errors import ConfigError
 from paddle_dnl.optim.groups import number
+from paddle_dnl.optim.optimizers import resolve
+from paddle_dnl.optim.schedules import schedule_class
 
 _REQUIRED = ("batch_size", "iters", "train_dataset", "optimizer", "lr_scheduler", "loss", "model")
 _OPTIONAL = (
@@ -30,17 +32,23 @@ _START_WEIGHT_KEYS = ("file", "from", "source")
 _SECTIONS = {"model": "model", "train_dataset": "dataset", "val_dataset": "dataset", "optimizer": "optimizer"}
 
 
-def check(config: dict, path: str) -> None:
-    """Checks `config` in place; `path` is named in errors."""
+def check(config: dict, path: str, for_training: bool = True) -> None:
+    """Checks `config` in place.
+
+    Args:
+        config: the whole configuration.
+        path: named in errors.
+        for_training: whether the sections that only a training needs must be there; they are checked where they are.
+    """
     try:
-        _check_top_level(config)
+        _check_top_level(config, _REQUIRED if for_training else ("model",))
         for section, kind in _SECTIONS.items():
             if section in config:
                 check_component(config[section], kind, section)
         _check_normalisation(config)
-        _check_scheduler(config["lr_scheduler"])
-        _check_losses(config["loss"])
-        _check_optimizer(config["optimizer"])
+        for section, check_section in _TRAINING_SECTIONS.items():
+            if config.get(section) is not None:
+                check_section(config[section])
         _check_test_config(config.get("test_config") or {})
         _match_datasets(config)
     except ConfigError as error:
@@ -55,10 +63,10 @@ def _refuse_unknown(key: str, known, where: str) -> None:
         )
 
 
-def _check_top_level(config: dict) -> None:
+def _check_top_level(config: dict, required: tuple[str, ...]) -> None:
     for key in config:
         _refuse_unknown(key, (*_REQUIRED, *_OPTIONAL), "")
-    for key in _REQUIRED:
+    for key in required:
         if config.get(key) is None:
             raise ConfigError(f"{key}: missing")
     for key in ("batch_size", "iters", "grad_accum_iters"):
@@ -90,26 +98,11 @@ def check_component(cfg, kind: str, where: str, owner=None) -> None:
     if not isinstance(cfg, dict) or not isinstance(cfg.get("type"), str):
         raise ConfigError(f"{where}: expected a mapping with a `type` key that names the {kind}, got {cfg!r}")
     if kind == "optimizer":
-        cls, arguments = optim.resolve(cfg, where)
+        cls, arguments = resolve(cfg, where)
     else:
         cls = registry.find(cfg["type"], kind, where, owner)
         arguments = {key: value for key, value in cfg.items() if key != "type"}
     _check_arguments(cls, cfg["type"], arguments, where, kind)
-    _check_start_weights(cls, cfg, kind, where)
-    for key in ("transforms", "losses"):
-        items = cfg.get(key)
-        if items is not None and (not isinstance(items, list) or not all(registry.is_component(i) for i in items)):
-            raise ConfigError(f"{where}.{key}: expected a list of mappings with a `type` key")
-    for inner, inner_kind, inner_where in registry.nested(cfg, kind, where):
-        check_component(inner, inner_kind, inner_where, cls)
-
-
-# Whose `pretrained` is read, by our own reader; see `paddle_dnl.models.build`.
-_START_WEIGHTS = ("model", "model.backbone")
-
-
-def _check_start_weights(cls: type, cfg: dict, kind: str, where: str) -> None:
-    """Weights only where we read them, and nothing that paddleseg would take for more than a value."""
     weights = cfg.get("pretrained")
     if weights is not None and where not in _START_WEIGHTS:
         raise ConfigError(
@@ -118,9 +111,19 @@ def _check_start_weights(cls: type, cfg: dict, kind: str, where: str) -> None:
     if weights is not None and not isinstance(weights, str):
         raise ConfigError(f"{where}.pretrained: must be the path or address of a file, got {reprlib.repr(weights)}")
     registry.refuse_harmful(cls, {key: value for key, value in cfg.items() if key != "pretrained"}, kind, where)
+    for key in ("transforms", "losses"):
+        items = cfg.get(key)
+        if items is not None and (not isinstance(items, list) or not all(registry.is_component(i) for i in items)):
+            raise ConfigError(f"{where}.{key}: expected a list of mappings with a `type` key")
+    for inner, inner_kind, inner_where in registry.nested(cfg, kind, where):
+        check_component(inner, inner_kind, inner_where, cls)
 
 
-# What the frame around a component supplies, so that a configuration need not.
+# Whose `pretrained` is read, by our own reader; see `paddle_dnl.models.start_weights`.
+_START_WEIGHTS = ("model", "model.backbone")
+
+
+# Arguments that the program supplies, so that a configuration need not.
 _SUPPLIED = {
     "model": {"num_classes", "pretrained"},
     "backbone": {"pretrained"},
@@ -164,7 +167,7 @@ def _check_scheduler(cfg) -> None:
     where = "lr_scheduler"
     if not isinstance(cfg, dict) or "type" not in cfg:
         raise ConfigError(f"{where}: expected a mapping with a `type` key, got {cfg!r}")
-    parameters = inspect.signature(optim.schedule_class(cfg["type"])).parameters
+    parameters = inspect.signature(schedule_class(cfg["type"])).parameters
     known = [*parameters, "type", "warmup_iters", "warmup_start_lr"]
     for key, value in cfg.items():
         _refuse_unknown(key, known, where)
@@ -181,8 +184,8 @@ def _check_scheduler(cfg) -> None:
 
 
 def _check_optimizer(cfg: dict) -> None:
-    """Values, by building the recipe; the model that it needs comes later."""
-    cls, arguments = optim.resolve(cfg)
+    """Checks values by constructing the recipe, which needs no model yet."""
+    cls, arguments = resolve(cfg)
     if arguments.get("weight_decay") is not None:
         cfg["weight_decay"] = arguments["weight_decay"] = number(arguments["weight_decay"], "optimizer.weight_decay")
     try:
@@ -212,6 +215,9 @@ def _check_losses(cfg: dict) -> None:
         raise ConfigError(f"loss.types: {len(types)} losses for {len(coef)} coef; give one, or one per coef")
 
 
+_TRAINING_SECTIONS = {"lr_scheduler": _check_scheduler, "loss": _check_losses, "optimizer": _check_optimizer}
+
+
 def _check_test_config(cfg: dict, where: str = "test_config") -> None:
     if not isinstance(cfg, dict):
         raise ConfigError(f"{where}: expected a mapping, got {cfg!r}")
@@ -236,7 +242,7 @@ def _check_test_config(cfg: dict, where: str = "test_config") -> None:
 
 
 def _one_value(sources: dict[str, object], what: str):
-    """The value on which all sources that give one agree, or None."""
+    """The value, where all sources that give one give the same; else None."""
     given = {where: value for where, value in sources.items() if value is not None}
     if len(set(given.values())) > 1:
         raise ConfigError(f"{what} disagree: {', '.join(f'{where} = {value}' for where, value in given.items())}")
@@ -266,7 +272,7 @@ def _match_datasets(config: dict) -> None:
     classes = _of_datasets(config, "num_classes", "NUM_CLASSES")
     classes = _one_value({**classes, "model.num_classes": model.get("num_classes")}, "numbers of classes")
     if classes is None:
-        raise ConfigError("train_dataset.num_classes: missing")
+        raise ConfigError(f"{'train_dataset' if config.get('train_dataset') else 'model'}.num_classes: missing")
     if _takes(registry.find(model["type"], "model", "model"), "num_classes"):
         model["num_classes"] = classes
     for section in ("train_dataset", "val_dataset"):
@@ -285,9 +291,10 @@ def _match_datasets(config: dict) -> None:
             raise ConfigError(f"{where}: {holder['type']} has no in_channels, so it takes 3 channels, not {agreed}")
         holder["in_channels"] = agreed
     ignored = _of_datasets(config, "ignore_index", "IGNORE_INDEX")
-    for i, loss in enumerate(config["loss"]["types"]):
+    losses = (config.get("loss") or {}).get("types", [])
+    for i, loss in enumerate(losses):
         _set_ignore_index(loss, ignored, f"loss.types.{i}")
-    training_keys.check_class_weights(config.get("class_weights"), config["loss"]["types"], classes)
+    training_keys.check_class_weights(config.get("class_weights"), losses, classes)
     training_keys.check_freeze(config.get("freeze"))
     dataset_values.carry(config, {where.split(".")[0]: value for where, value in ignored.items()}, classes)
 

@@ -16,7 +16,7 @@ from paddle_dnl.errors import ConfigError
 
 
 def _set_start_weights(model, path: str | None) -> None:
-    """`path`, or null, as the only start weights of a `model` section; a section that is none is for the checks."""
+    """`path`, or null, as the only start weights of a `model` section; a value that is no mapping is left to the checks."""
     if not isinstance(model, dict):
         return
     has_backbone = isinstance(model.get("backbone"), dict)
@@ -34,7 +34,7 @@ class Config:
 
     Args:
         path: a .yml file, a name of the model zoo, or the configuration as a dict.
-        learning_rate, batch_size, iters: replace the values of the file; None keeps them, zero is not ignored.
+        learning_rate, batch_size, iters: replace the values of the file; None keeps them; zero is a value.
         opts: `key=value` strings, see `paddle_dnl.config.overrides`.
         pretrained: file of start weights, in place of the configuration's.
         from_scratch: no start weights, also where the recipe asks for some.
@@ -43,6 +43,8 @@ class Config:
         finetune: weights of a whole model to begin with, in place of the configuration's start weights.
         num_classes: replaces that of the model and of datasets whose number is in the file; other names of classes go.
         use_multilabel: several classes hold for one pixel, as `test_config.use_multilabel` says too.
+        for_training: whether `batch_size`, `iters`, `train_dataset`, `optimizer`, `lr_scheduler` and `loss` must be there.
+            Evaluation, prediction and export need none of them, and PaddleSeg has files without.
 
     Raises:
         ConfigError: names the file, the dotted key and the nearest valid name.
@@ -62,6 +64,7 @@ class Config:
         finetune: str | None = None,
         num_classes: int | None = None,
         use_multilabel: bool = False,
+        for_training: bool = True,
     ):
         self.path = "configuration" if isinstance(path, dict) else str(find_config(path))
         self.files: list[Path] = []
@@ -91,7 +94,7 @@ class Config:
             training_keys.set_num_classes(self.dic, num_classes)
         with self.named_in_errors():
             multilabel.apply(self.dic, use_multilabel)
-        checks.check(self.dic, self.path)
+        checks.check(self.dic, self.path, for_training)
 
     @contextlib.contextmanager
     def named_in_errors(self):

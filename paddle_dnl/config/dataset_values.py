@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a dataset says once and the rest of a configuration follows: its ignored label, and the names of its classes."""
+"""Values that datasets determine for the rest of a configuration: the ignored label and the class names."""
 
 import inspect
 from pathlib import Path
@@ -70,7 +70,14 @@ def _name_classes(cfg: dict, num_classes: int | None, where: str) -> None:
         elif cfg.get("class_colors"):
             raise ConfigError(f"{where}.class_colors: given without class_names")
         elif "class_names" in inspect.signature(registry.find(cfg["type"], "dataset", where)).parameters:
-            source = _classes_file(cfg)
+            folders = [
+                Path(cfg[key]).parent
+                for key in ("train_path", "val_path", "test_path")
+                if isinstance(cfg.get(key), str)
+            ]
+            if isinstance(cfg.get("dataset_root"), str):
+                folders.append(Path(cfg["dataset_root"]))
+            source = next((folder / FILE_NAME for folder in folders if (folder / FILE_NAME).is_file()), None)
             if source is None:
                 return
             classes = read_classes(source)
@@ -86,12 +93,3 @@ def _name_classes(cfg: dict, num_classes: int | None, where: str) -> None:
         return
     cfg["class_names"] = list(classes.names)
     cfg["class_colors"] = [list(color) for color in classes.colors]
-
-
-def _classes_file(cfg: dict) -> Path | None:
-    folders = [
-        Path(cfg[key]).parent for key in ("train_path", "val_path", "test_path") if isinstance(cfg.get(key), str)
-    ]
-    if isinstance(cfg.get("dataset_root"), str):
-        folders.append(Path(cfg["dataset_root"]))
-    return next((folder / FILE_NAME for folder in folders if (folder / FILE_NAME).is_file()), None)

@@ -39,7 +39,7 @@ def zoo_configs() -> dict[str, Path]:
 def find_config(given: str | Path) -> Path:
     """The configuration file that is meant: `given` where it exists, else the zoo's of that name.
 
-    Folders of a name count for nothing, so that `configs/dnlnet_x.yml` finds `configs/dnlnet/dnlnet_x.yml`; what is taken in
+    Folders in a name are ignored, so that `configs/dnlnet_x.yml` finds `configs/dnlnet/dnlnet_x.yml`; what is taken in
     place of a path is logged.
 
     Raises:

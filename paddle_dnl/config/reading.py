@@ -46,17 +46,17 @@ class _Loader(yaml.SafeLoader):
             if not isinstance(key, str | int):
                 raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is not a name", key_node.start_mark)
             if key in seen:
-                self._require_same(key, node, key_node)
+                # A key may be repeated with the same value, as in some files of PaddleSeg; of different values one
+                # would be lost
+                values = [self.construct_object(v, deep=True) for k, v in node.value if self.construct_object(k) == key]
+                if any(value != values[0] for value in values):
+                    raise yaml.constructor.ConstructorError(
+                        None, None, f"key {key!r} is given twice", key_node.start_mark
+                    )
+                line = key_node.start_mark.line + 1
+                logger.warning(f"line {line}: key {key!r} is given twice with the same value; remove one")
             seen.add(key)
         return super().construct_mapping(node, deep)
-
-    def _require_same(self, key, node: yaml.MappingNode, key_node: yaml.Node) -> None:
-        """A key may be repeated with the same value, as in some files of PaddleSeg; of different values one would be lost."""
-        values = [self.construct_object(v, deep=True) for k, v in node.value if self.construct_object(k) == key]
-        if any(value != values[0] for value in values):
-            raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is given twice", key_node.start_mark)
-        line = key_node.start_mark.line + 1
-        logger.warning(f"line {line}: key {key!r} is given twice with the same value; remove one")
 
 
 _Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"^[-+]?[0-9]+$"), list("-+0123456789"))
@@ -191,7 +191,7 @@ def read_config(path: str | Path, files: list[Path] | None = None) -> dict:
 
 
 def _read_with_bases(path: Path, children: tuple[Path, ...], done: list[Path]) -> dict:
-    """`read_config` of a file that stands below `children`, the first of which the user named; `done` were read before."""
+    """`read_config` of a base of `children`, the first of which the user named; `done` were read before."""
     name = shown(path)
     if path.suffix not in SUFFIXES:
         raise ConfigError(f"{name}: a configuration file ends in .yml or .yaml")

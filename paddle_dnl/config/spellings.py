@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Old spellings of PaddleSeg's configurations, written as its newest release writes them.
+"""Old keys and values of PaddleSeg's configurations, rewritten to those of its newest release.
 
-The one place that knows them: it runs before any check, so that everything after it sees one spelling.
+Runs before all checks, so that the rest of the package needs to know the newest spelling only.
 PaddleSeg up to 2.7 reads `optimizer.type: sgd` as Momentum with 0.9 and gives PolynomialDecay its own defaults (`end_lr` 0,
 `power` 0.9); from 2.8 on, `SGD` is plain and the defaults are Paddle's. A file with the lower-case name is of the older kind.
 """
@@ -80,7 +80,7 @@ _IGNORED_KEYS = {
 
 
 def _drop_ignored(config: dict) -> None:
-    """Known slips of PaddleSeg's files, one warning each. Everything else that is unknown stays for the checks to refuse."""
+    """Drops keys that PaddleSeg's files have by mistake, with a warning each; the checks refuse other unknown keys."""
     for key, reason in _IGNORED_KEYS.items():
         if key in config:
             del config[key]

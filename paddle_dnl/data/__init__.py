@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""paddle_dnl.data"""
+"""Datasets, transforms and batches; checks and statistics of datasets; pictures of labels."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What all datasets share: pairs of files in, transformed samples out."""
+"""Base class of datasets: pairs of image and label files to transformed samples."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,7 +7,8 @@ from pathlib import Path
 from paddle_dnl.data.file_list import FileList
 from paddle_dnl.data.images.image_format import ImageFormat
 from paddle_dnl.data.images.reading import exceeds_byte, read_label
-from paddle_dnl.data.transforms import Compose, binary_edges
+from paddle_dnl.data.transforms.compose import Compose
+from paddle_dnl.data.transforms.edges import binary_edges
 from paddle_dnl.errors import DataError
 
 import numpy as np
@@ -18,7 +19,7 @@ class SegmentationDataset(paddle.io.Dataset):
     """Pairs of image and label as samples with PaddleSeg's fields.
 
     A sample is a dict with `img` float32 `[C, H, W]`; `label` `[H, W]` in training and `[1, h, w]` (original size) in
-    validation; `trans_info`, what was done to the size; `edge` in training if asked for.
+    validation; `trans_info`, the sizes before each resize and padding, to reverse them; `edge` in training if asked for.
 
     Args:
         file_list: pairs (image, label or None).
@@ -66,7 +67,7 @@ class SegmentationDataset(paddle.io.Dataset):
 
     @staticmethod
     def map_label(label: np.ndarray) -> np.ndarray:
-        """Stored class numbers to those of the model; the same unless a dataset says otherwise.
+        """Stored class numbers to the model's; a dataset whose files use other numbers overrides it.
 
         Static where the rule is the same for all datasets of the class: it can then be stored with an exported model.
         """
@@ -77,7 +78,7 @@ class SegmentationDataset(paddle.io.Dataset):
 
         Raises:
             DataError: unreadable, or with numbers beyond 8 bits that are no class. Numbers of 8 bits are for the check
-                before training and for the metrics: here, at each sample, a look at every pixel would cost too much.
+                before training and for the metrics: checking every pixel of each sample here would be too slow.
         """
         label = self.map_label(read_label(path))
         problem = (
@@ -86,6 +87,15 @@ class SegmentationDataset(paddle.io.Dataset):
         if problem:
             raise DataError(problem)
         return label
+
+    def stored_label(self, index: int) -> np.ndarray | None:
+        """The label of an image before any transform, `[H, W]`, masks `[K, H, W]`; None where it has none.
+
+        Raises:
+            DataError: see `read_label`.
+        """
+        path = self.file_list[index][1]
+        return None if path is None else self.read_label(path)
 
     def __getitem__(self, index):
         image_path, label_path = self.file_list[index]

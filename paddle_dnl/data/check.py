@@ -29,7 +29,7 @@ _CHUNK = 32  # samples that a process gets at a time
 
 
 def _look(dataset, pair) -> str | SampleCounts | None:
-    """What is wrong with one image and its label, or what they hold; None where there is no label."""
+    """The fault of one image and its label as text, or their counts; None where there is no label."""
     if dataset.multilabel:
         return dataset.look(pair)
     image_path, label_path = pair
@@ -58,6 +58,15 @@ def _raise(name: str, problems: list[str], total: int) -> None:
     )
 
 
+def _is_same(image: str, label: str) -> bool:
+    """Whether two names mean one file."""
+    if any(part in name for part in ("./", "//") for name in (image, label)) or os.path.isabs(image) != os.path.isabs(
+        label
+    ):
+        return os.path.abspath(image) == os.path.abspath(label)
+    return image == label
+
+
 def _compare_entries(pairs: Sequence, name: str) -> None:
     """An image with two labels is a mistake; one that is listed twice may be meant, as it then counts twice.
 
@@ -67,7 +76,7 @@ def _compare_entries(pairs: Sequence, name: str) -> None:
     hashes = np.zeros(len(pairs), np.int64)
     for place, (image, label) in enumerate(pairs):
         hashes[place] = hash(image)
-        if label is not None and (image == label or os.path.abspath(image) == os.path.abspath(label)):
+        if label is not None and _is_same(image, label):
             raise DataError(f"{name}: {image} is listed as its own label; name the label pictures in the list")
     values, counts = np.unique(hashes, return_counts=True)
     labels: dict[str, str | None] = {}
@@ -83,7 +92,7 @@ def _compare_entries(pairs: Sequence, name: str) -> None:
 
 
 def _skip(dataset, name: str, problems: dict[int, str]) -> None:
-    """Takes samples out of the dataset, and says of each why."""
+    """Removes samples from the dataset, with a warning that gives the reason of each."""
     total = len(dataset.file_list)
     if len(problems) == total:
         _raise(name, list(problems.values()), total)
@@ -94,7 +103,7 @@ def _skip(dataset, name: str, problems: dict[int, str]) -> None:
 
 
 def _recall(note: str) -> DatasetStatistics | None:
-    """What an earlier check of the same files counted; None where there was none."""
+    """The stored counts of an earlier check of the same files; None without one."""
     try:
         return DatasetStatistics.from_json(json.loads(Path(note).read_bytes()))
     except (OSError, ValueError, KeyError, TypeError):
@@ -222,7 +231,7 @@ def _read_share(
                 unread[place] = sample
             elif sample is not None:
                 rows_here.add(key, sample)
-        counts[part] = rows_here.statistics(dataset.num_classes)
+        counts[part] = rows_here.statistics(dataset.num_classes, dataset.multilabel)
         table.append(rows_here)
     for _ in looks:  # ends the processes
         pass

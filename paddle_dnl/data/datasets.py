@@ -5,16 +5,13 @@ PaddleSeg's own pair images and labels by position in two sorted listings (one m
 download on their own; these pair by name and refuse what is missing.
 """
 
-import os
-import re
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from paddle_dnl.data import pascal  # noqa: F401  registers PascalVOC and PascalContext
 from paddle_dnl.data.base_dataset import SegmentationDataset, require_folder, require_mode
 from paddle_dnl.data.classes import named_classes
 from paddle_dnl.data.file_list import FileList
 from paddle_dnl.data.images.image_files import in_any_case, walk_files
+from paddle_dnl.data.images.list_files import pairs_of
 from paddle_dnl.data.images.reading import exceeds_byte
 from paddle_dnl.errors import DataError
 from paddle_dnl.log import logger
@@ -22,98 +19,7 @@ from paddle_dnl.registry import DATASETS
 
 import numpy as np
 
-_BLANK = " \t"
-# Names that `pathlib` does not change: parts that do not begin with a dot, no backslashes.
-_PLAIN = re.compile(r"[^/\\.][^/\\]*(/[^/\\.][^/\\]*)*")
 _SET_ROOT = "set train_dataset.dataset_root and val_dataset.dataset_root with --opts"
-
-
-def _split_line(line: str, separator: str, root: Path) -> list[str]:
-    """The one or two file names of a line.
-
-    The configured separator comes first, then comma, tab and blank; where several make two names of the line, the one
-    whose files exist is right (file names may hold blanks).
-    """
-    candidates = []
-    for candidate in dict.fromkeys((separator, ",", "\t", " ")):
-        parts = [part.strip(_BLANK) for part in line.split(candidate)]
-        if len(parts) == 2 and all(parts) and parts not in candidates:
-            candidates.append(parts)
-    if len(candidates) == 1:
-        return candidates[0]
-    for parts in candidates:
-        if all(_is_file(_place(root, part)) for part in parts):
-            return parts
-    return candidates[0] if candidates else [line]
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except OSError:  # a name that is too long
-        return False
-
-
-def _place(root: Path, name: str) -> Path:
-    """The file that a list names; backslashes of lists from Windows are read as what they mean there."""
-    path = root / name
-    if "\\" in name and not _is_file(path) and _is_file(root / name.replace("\\", "/")):
-        return root / name.replace("\\", "/")
-    return path
-
-
-def read_list(path: str | Path, root: str | Path, separator: str = " ", labelled: bool = True) -> FileList:
-    """The pairs of a list file, one `image separator label` per line.
-
-    Args:
-        path: the list; a byte order mark, CRLF and blank lines do no harm.
-        root: the folder that names are relative to.
-        separator: tried first; comma, tab and blank are read too.
-        labelled: refuse lines without a label; otherwise the label is None.
-
-    Raises:
-        DataError: unreadable or empty list, or a line that is no pair (with its number).
-    """
-    try:
-        # Names are bytes on disk; bytes that are not UTF-8 must survive to find them. Line by line: a list may be long.
-        with open(path, encoding="utf-8-sig", errors="surrogateescape") as lines:
-            pairs = FileList(_pairs_of(lines, Path(path), Path(root), separator, labelled))
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
-    if not pairs:
-        raise DataError(f"{path}: lists no files")
-    return pairs
-
-
-def _pairs_of(lines: Iterable[str], path: Path, root: Path, separator: str, labelled: bool) -> Iterator[tuple]:
-    """The pairs of names of the lines; see `read_list`."""
-    others = [other for other in (",", "\t", " ") if other != separator]
-    folder = os.path.join(root, "") if str(root) != "." else ""
-    has_absolute = False
-    # Not `splitlines` and `strip`: to them some letters of file names are line breaks or blanks.
-    for number, line in enumerate(lines, 1):
-        line = line.rstrip("\n").strip(_BLANK)
-        if not line:
-            continue
-        if "\0" in line:
-            raise DataError(f"{path}, line {number}: holds zero bytes; it is no list, or must be saved as UTF-8")
-        names = line.split(separator)
-        if len(names) != 2 or not all(names) or any(other in line for other in others):
-            names = _split_line(line, separator, root)
-        if len(names) == 1 and labelled:
-            raise DataError(
-                f"{path}, line {number}: expected `image{separator}label`, found {line!r}; "
-                "use a comma as separator when file names hold blanks"
-            )
-        if not labelled and len(names) == 2 and _is_file(root / line):
-            names = [line]
-        if not has_absolute and os.path.isabs(names[-1]):
-            has_absolute = True
-            logger.info(
-                f"{path}: holds absolute paths such as {names[-1]}; they are read as they are, without dataset_root"
-            )
-        placed = [folder + name if _PLAIN.fullmatch(name) else os.fspath(_place(root, name)) for name in names]
-        yield placed[0], placed[1] if len(placed) == 2 else None
 
 
 @DATASETS.add_component
@@ -127,7 +33,7 @@ class Dataset(SegmentationDataset):
         num_classes: number of classes.
         img_channels: 3, 1, or the number of bands of .npy files, TIFFs and PNGs.
         train_path, val_path, test_path: list files.
-        separator: between image and label; see `read_list`.
+        separator: between image and label; see `paddle_dnl.data.images.list_files`.
         ignore_index: label that does not count.
         edge: see `SegmentationDataset`.
         class_names: one per class; by default those of a `classes.txt` beside the list or in `dataset_root`.
@@ -162,7 +68,12 @@ class Dataset(SegmentationDataset):
             raise DataError(f"Dataset: num_classes must be at least 1, got {num_classes}")
         if type(img_channels) is not int or img_channels < 1:
             raise DataError(f"Dataset: img_channels must be a whole number from 1, got {img_channels!r}")
-        pairs = read_list(path, root, separator, labelled=mode != "test")
+        pairs = FileList(pairs_of(path, root, separator, labelled=mode != "test"))
+        absolute = next((file for file in pairs[-1] if file is not None and not Path(file).is_relative_to(root)), None)
+        if absolute is not None:
+            logger.info(
+                f"{path}: holds absolute paths such as {absolute}; they are read as they are, without dataset_root"
+            )
         super().__init__(pairs, transforms, mode, num_classes, ignore_index, img_channels, edge, value_range)
         self.dataset_root = dataset_root
         if class_names:
@@ -196,7 +107,7 @@ class Cityscapes(SegmentationDataset):
         if missing:
             raise DataError(
                 f"Cityscapes: {len(missing)} of {len(pairs)} {mode} labels are missing, first {missing[0]}; make them with "
-                f"`python tools/data/convert_cityscapes.py --cityscapes_path {root}`"
+                f"`paddle-dnl data convert-cityscapes --cityscapes_path {root}`"
             )
         super().__init__(pairs, transforms, mode, self.NUM_CLASSES, self.IGNORE_INDEX, edge=edge)
         self.dataset_root = dataset_root

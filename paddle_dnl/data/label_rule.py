@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How label files of a dataset are read, as plain values that an exported model carries."""
+"""The mapping from numbers in label files to classes, as plain values that an exported folder stores."""
 
 import inspect
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Batches from a dataset, in this process or in workers, with errors that arrive.
+"""Batches from a dataset, in this process or in workers, with errors raised where the batch is used.
 
-PaddlePaddle's own loader stands still for ever when a sample raises in its reader thread; here a failing sample becomes a
+PaddlePaddle's own loader hangs when a sample raises in its reader thread; here a failing sample becomes a
 value that crosses threads and processes and is raised where the batch is used.
 """
 
@@ -41,7 +41,7 @@ def _failure(error: BaseException) -> dict:
 
 
 class _Guarded(paddle.io.Dataset):
-    """A dataset whose failing samples are values."""
+    """A dataset that returns the exception of a failing sample as a value."""
 
     def __init__(self, dataset):
         self.dataset = dataset
@@ -57,7 +57,7 @@ class _Guarded(paddle.io.Dataset):
 
 
 class _GuardedCollate:
-    """Collation that passes failures on."""
+    """Collation that returns the first failure in place of the batch."""
 
     def __init__(self, collate: Callable[[list[dict]], dict]):
         self.collate = collate
@@ -79,7 +79,7 @@ def _checked(batch: dict) -> dict:
 
 
 def _obey(parent: int) -> None:
-    """Ends this process when its parent says so; a signal to the whole group is for the parent alone to answer."""
+    """Ends this process when its parent asks for it; signals to the whole process group are answered by the parent alone."""
     while signal.sigwaitinfo({signal.SIGTERM, signal.SIGINT}).si_pid != parent:
         pass
     os._exit(0)
@@ -99,7 +99,7 @@ def _belong_to(parent: int) -> None:
 
 
 def _start_worker(parent: int, worker: int) -> None:
-    """What each data loading process does first."""
+    """Set-up of a data loading process."""
     # One per process is enough: each would start as many threads as the machine has cores, against all the others. 0 is
     # OpenCV's word for it; with 1 it would end the threads that its parent had, which a forked process lacks, and crash.
     cv2.setNumThreads(0)
@@ -152,7 +152,7 @@ def load_batches(
                 raise
             raise WorkerError(_WORKER_KILLED) from error
         finally:
-            # Ends worker processes now; the garbage collector would do it some time later.
+            # Ends worker processes now; the garbage collector would do it later.
             iterator._try_shutdown_all()
     elif read_ahead:
         with ThreadPoolExecutor(1) as thread:

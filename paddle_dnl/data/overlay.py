@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Label maps as pictures."""
+"""Label maps as colour pictures, overlays and palette PNGs."""
 
 import io
 from collections.abc import Sequence
@@ -88,6 +88,13 @@ def overlay(image_bgr: np.ndarray, label: np.ndarray, colors: Colors, weight: fl
     if len(colors) and tuple(colors[0]) == BACKGROUND_COLOR:
         return np.where((label == 0)[..., None], image_bgr, mixed)
     return mixed
+
+
+def overlay_label(image_bgr: np.ndarray, label: np.ndarray, colors: Colors, weight: float = 0.6) -> np.ndarray:
+    """`overlay` for class numbers `[H, W]`, `overlay_masks` for a dataset's masks `[K, H, W]`."""
+    if label.ndim == 3:
+        return overlay_masks(image_bgr, label == 1, colors, weight)
+    return overlay(image_bgr, as_label(label), colors, weight)
 
 
 def encode_image(image_bgr: np.ndarray, suffix: str = ".png") -> bytes:

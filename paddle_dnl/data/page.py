@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pages for people as one HTML file that needs nothing beside it: sections with tables, pictures, bars and legends."""
+"""Reports as one self-contained HTML file: sections with tables, pictures, bars and legends."""
 
 import base64
 import html
@@ -84,7 +84,7 @@ def _section(section: Section) -> str:
 
 
 def write_page(path: str | Path, title: str, subtitle: str, sections: list[Section]) -> None:
-    """Writes the page whole or not at all.
+    """Writes the page atomically.
 
     Args:
         path: of the HTML file.

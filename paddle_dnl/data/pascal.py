@@ -5,21 +5,12 @@ from pathlib import Path
 
 from paddle_dnl.data.base_dataset import SegmentationDataset, require_folder, require_mode
 from paddle_dnl.data.images.image_files import in_any_case
+from paddle_dnl.data.images.list_files import read_image_set
 from paddle_dnl.data.images.reading import exceeds_byte
 from paddle_dnl.errors import DataError
 from paddle_dnl.registry import DATASETS
 
 import numpy as np
-
-
-def _names(path: Path, advice: str) -> list[str]:
-    """The image names in an image-set file."""
-    if not path.is_file():
-        raise DataError(f"{path}: no such image set; {advice}")
-    names = path.read_text().split()
-    if not names:
-        raise DataError(f"{path}: lists no images")
-    return names
 
 
 def _pairs(names: list[str], images: Path, labels: Path) -> list[tuple[Path, Path]]:
@@ -51,14 +42,14 @@ class PascalVOC(SegmentationDataset):
         sets = root / "ImageSets" / "Segmentation"
         first = "train" if mode == "trainaug" else mode
         pairs = _pairs(
-            _names(sets / f"{first}.txt", "is this a VOCdevkit folder?"),
+            read_image_set(sets / f"{first}.txt", "is this a VOCdevkit folder?"),
             root / "JPEGImages",
             root / "SegmentationClass",
         )
         if mode == "trainaug":
-            added = _names(
+            added = read_image_set(
                 sets / "aug.txt",
-                f"make it with `python tools/data/voc_augment.py --voc_path {root.parent} --sbd_path SBD`",
+                f"make it with `paddle-dnl data voc-augment --voc_path {root.parent} --sbd_path SBD`",
             )
             pairs += _pairs(added, root / "JPEGImages", root / "SegmentationClassAug")
         super().__init__(pairs, transforms, mode, self.NUM_CLASSES, self.IGNORE_INDEX, edge=edge)
@@ -75,9 +66,9 @@ class _Context(SegmentationDataset):
         name = type(self).__name__
         mode = require_mode(mode, ("train", "trainval", "val"), name)
         root = require_folder(dataset_root, name, "give the VOC2010 folder as dataset_root")
-        names = _names(
+        names = read_image_set(
             root / "ImageSets" / "Segmentation" / f"{mode}_context.txt",
-            f"make it with `python tools/data/convert_pascal_context.py --voc_path {root}`",
+            f"make it with `paddle-dnl data convert-pascal-context --voc_path {root}`",
         )
         pairs = _pairs(names, root / "JPEGImages", root / "Context")
         super().__init__(pairs, transforms, mode, self.NUM_CLASSES, self.IGNORE_INDEX, edge=edge)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A function over many items in several processes; a killed one ends the work with an error in place of a wait for ever."""
+"""Parallel map in processes; a killed process raises an error instead of blocking for ever."""
 
 import multiprocessing
 import os
@@ -50,7 +50,7 @@ def map_in_processes(
     if num_workers <= 1 or "fork" not in multiprocessing.get_all_start_methods():
         yield from (work(shared, item) for item in items)
         return
-    # multiprocessing.Pool would start another process and wait for ever for what the first was to do.
+    # multiprocessing.Pool would start another process and wait for ever for the result of the killed one.
     context = multiprocessing.get_context("fork")
     pool = ProcessPoolExecutor(num_workers, context, _start, (os.getpid(), shared))
     done = 0

@@ -19,9 +19,9 @@ _COLUMNS = {
     "values": "d",  # least, greatest
     "class_ends": "Q",  # where the classes of each sample end in the next two
     "classes": "H",
-    "pixels": "Q",
+    "pixels": "I",
     "stored_ends": "Q",
-    "stored": "q",
+    "stored": "i",
 }
 # Which columns have a varying number of entries a row.
 _ENDS = {"class_ends": ("classes", "pixels"), "stored_ends": ("stored",)}
@@ -87,10 +87,10 @@ class SampleTable:
     def _column(self, name: str) -> np.ndarray:
         return np.frombuffer(getattr(self, name), getattr(self, name).typecode)
 
-    def statistics(self, num_classes: int) -> DatasetStatistics:
+    def statistics(self, num_classes: int, multilabel: bool) -> DatasetStatistics:
         """The sums over all rows, in their order."""
         if not len(self):
-            return DatasetStatistics(0, [0] * num_classes, [0] * num_classes)
+            return DatasetStatistics(0, [0] * num_classes, [0] * num_classes, multilabel=multilabel)
         classes, pixels = self._column("classes").astype(np.int64), np.zeros(num_classes, np.int64)
         np.add.at(pixels, classes, self._column("pixels").astype(np.int64))
         sizes = self._column("sizes").astype(np.uint64).reshape(-1, 2)
@@ -108,6 +108,7 @@ class SampleTable:
             stored=np.unique(self._column("stored")).tolist(),
             digests=self._column("digests").copy(),
             values=(float(values[:, 0].min()), float(values[:, 1].max())),
+            multilabel=multilabel,
         )
 
     def write(self, path: Path) -> None:
@@ -118,7 +119,7 @@ class SampleTable:
         """
         buffer = io.BytesIO()
         np.savez(buffer, **{name: self._column(name) for name in _COLUMNS})
-        write_bytes(path, buffer.getvalue(), own=True)
+        write_bytes(path, buffer.getbuffer(), own=True)
 
     @classmethod
     def joined(cls, paths: Iterable[Path]) -> "SampleTable":

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a dataset holds: pixels and images per class, ignored share, sizes, duplicates; counted by the check before training."""
+"""Statistics of a dataset, from the check before training: pixels and images per class, ignored share, sizes, duplicates."""
 
 import base64
 import hashlib
@@ -88,6 +88,7 @@ class DatasetStatistics:
         stored: all numbers that occur in the label files.
         digests: of each image in the order of the dataset, uint64 `[N]`.
         values: least and greatest number of all images on the scale 0..255.
+        multilabel: whether several classes may hold for one pixel; shares are then those of the pixels of all images.
     """
 
     images: int
@@ -98,6 +99,7 @@ class DatasetStatistics:
     stored: list[int] = field(default_factory=list)
     digests: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint64))
     values: tuple[float, float] = (0.0, 255.0)
+    multilabel: bool = False
 
     @classmethod
     def joined(cls, shares: list["DatasetStatistics"]) -> "DatasetStatistics":
@@ -114,6 +116,7 @@ class DatasetStatistics:
             stored=sorted({number for share in shares for number in share.stored}),
             digests=np.concatenate([share.digests for share in shares]),
             values=(min(share.values[0] for share in shares), max(share.values[1] for share in shares)),
+            multilabel=shares[0].multilabel,
         )
 
     def to_json(self) -> dict:
@@ -141,13 +144,18 @@ class DatasetStatistics:
         return sum(self.pixels)
 
     @property
+    def _area(self) -> int:
+        return sum(width * height * count for (width, height), count in self.sizes.items())
+
+    @property
     def ignored_share(self) -> float:
-        """Share of the pixels that do not count."""
-        return self.ignored / max(1, self.ignored + self.labelled)
+        """Share of the pixels that do not count; of those of all masks where there are masks."""
+        pixels = self._area * len(self.pixels) if self.multilabel else self.ignored + self.labelled
+        return self.ignored / max(1, pixels)
 
     def shares(self) -> np.ndarray:
-        """Share of the labelled pixels of each class, float64 `[K]`."""
-        return np.asarray(self.pixels, np.float64) / max(1, self.labelled)
+        """Share of each class, float64 `[K]`: of the labelled pixels, or of all pixels where there are masks."""
+        return np.asarray(self.pixels, np.float64) / max(1, self._area if self.multilabel else self.labelled)
 
     def absent(self) -> list[int]:
         """Classes without a pixel."""
@@ -198,7 +206,7 @@ def summary(statistics: DatasetStatistics, names: tuple[str, ...], where: str) -
 
 
 def require_learnable(dataset, where: str, is_training: bool) -> None:
-    """Looks for labels from which nothing is learned, and says what a dataset holds.
+    """Refuses labels from which nothing can be learned, and logs the statistics of a dataset.
 
     Args:
         dataset: one that was checked, so that it has `statistics`; others pass.

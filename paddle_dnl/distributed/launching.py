@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `paddle.distributed.launch` does not say: flags that do not fit, a master that cannot work, ports that are taken.
+"""Checks before `paddle.distributed.launch`: flags that do not fit, an unreachable master, occupied ports.
 
 Its own answers are an endless wait (`--nnodes 2` without `--master`, a `--master` with a host's name, a rank 0 that never
 comes) or a line about a script called `gloo`. It takes the first process on the address of `--master` for the meeting point

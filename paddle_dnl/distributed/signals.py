@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""SIGTERM and SIGINT as a wish to save and end."""
+"""SIGTERM and SIGINT as a request to save and end."""
 
 import signal
 import time
@@ -34,7 +34,7 @@ class StopSignal:
             raise KeyboardInterrupt
 
     def restore(self) -> None:
-        """Puts the handlers back that were there before, when signals that say the same again have come too."""
+        """Restores the previous handlers, after repeated signals of the same request have arrived too."""
         if self._first is not None:
             time.sleep(max(0.0, self._first + _REPEATED_SECONDS - time.monotonic()))
         for number, handler in self._before.items():

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The side of a training process that talks to its watchdog (`distributed/watchdog`)."""
+"""Client of the watchdog (`distributed/watchdog`), in the training process."""
 
 import atexit
 import contextlib
@@ -76,7 +76,7 @@ def _forget_in_child() -> None:
 
 
 def _say_normal_end() -> None:
-    """For a program that ends without `finish`; one that ends by an exception says nothing and is found."""
+    """Reports a normal end of a program that does not call `finish`; an end by an exception is detected by the watchdog."""
     if not hasattr(sys, "last_type"):
         _say("done")
 
@@ -88,7 +88,7 @@ def _say(line: str) -> None:
 
 
 def finish() -> None:
-    """Ends the watch: from here on this process may end before another."""
+    """Ends the monitoring: from here on this process may end before another."""
     global _watchdog
     if _watchdog is not None:
         _say("done")

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an evaluation reads: one rank's share of a dataset, also at several scales, in batches."""
+"""Batches of an evaluation: one rank's share of a dataset, also at several scales."""
 
 import copy
 from collections.abc import Iterator, Sequence
 
-from paddle_dnl.data.transforms import ResizeToFit
+from paddle_dnl.data.transforms.resizing import ResizeToFit
 from paddle_dnl.distributed import collectives
 from paddle_dnl.errors import DataError, UsageError
 from paddle_dnl.evaluation.options import InferenceOptions

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Boundary IoU: the overlap of masks near their contours, which large insides do not hide.
+"""Boundary IoU: IoU of the pixels near contours, which shows errors that large objects hide in IoU.
 
 Source: Cheng et al., Boundary IoU (CVPR 2021), with its distance of 2 % of the image's diagonal; summed over images for each
 class as a confusion matrix is, and without ignored pixels.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Expected calibration error: whether a model that is 80 % sure is right in 80 % of the pixels."""
+"""Expected calibration error: the mean difference between confidence and accuracy."""
 
 import numpy as np
 

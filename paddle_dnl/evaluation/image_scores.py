@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The score of each image of a labelled set by itself, from a model or from label pictures that were stored before."""
+"""Scores of single images of a labelled set, from a model or from stored label pictures."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace

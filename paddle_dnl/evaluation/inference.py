@@ -213,7 +213,7 @@ def infer_pyramid(
 def restore(
     logits: paddle.Tensor, trans_info: Sequence, align_corners: bool = False, cubic: bool = False
 ) -> paddle.Tensor:
-    """Undoes the resizing and padding of transforms, last one first.
+    """Reverse transforms: undoes resizing and padding, last one first.
 
     Args:
         logits: `[B, K, H, W]`.

@@ -156,7 +156,7 @@ class Metrics:
 
 
 class RocCounts:
-    """Areas under ROC curves from histograms of scores, so that nothing but counts is kept or exchanged.
+    """Areas under ROC curves from histograms of scores: constant memory, and sums over ranks are exact.
 
     Bins are 1/65536 wide where scores are ordinary. Within 1/256 of 0 and of 1, where a sure network puts nearly all of
     them, they are 1/256 of the distance wide, so that 1e-12 and 1e-9 are still told apart. Scores in a bin are ties.

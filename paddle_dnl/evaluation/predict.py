@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Label pictures and overlays for images, with the dynamic graph: what predict.py does."""
+"""Prediction with the dynamic graph, as predict.py does: label pictures and overlays of images."""
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -12,7 +12,7 @@ from paddle_dnl.data.images.pending_images import PendingImages, Shard
 from paddle_dnl.data.multilabel import join_masks, summed_numbers
 from paddle_dnl.data.overlay import Colors, as_label, overlay, overlay_masks, save_image, save_label_png
 from paddle_dnl.data.probability_files import probability_file
-from paddle_dnl.data.transforms import Compose
+from paddle_dnl.data.transforms.compose import Compose
 from paddle_dnl.errors import DataError, UsageError
 from paddle_dnl.evaluation.batches import pyramid
 from paddle_dnl.evaluation.inference import infer_pyramid, infer_scores, predicted_masks

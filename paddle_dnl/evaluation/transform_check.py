@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether what a validation does to its pictures can be undone, and is the same each time."""
+"""Checks that validation transforms are deterministic and reversible, and that training transforms keep labels valid."""
 
 import copy
 import random
@@ -26,14 +26,6 @@ def _apply(step, sample: dict, seed: int) -> dict:
     return step(copy.deepcopy(sample))
 
 
-def _is_turned(image: np.ndarray) -> bool:
-    """Whether the picture brightens to the left or to the top; padding and its edge are left out by medians."""
-    grey = image if image.ndim == 2 else image.mean(2)
-    to_the_right = np.median(np.diff(grey[: grey.shape[0] // 2 + 1, : grey.shape[1] // 2 + 1], axis=1))
-    to_the_bottom = np.median(np.diff(grey[: grey.shape[0] // 2 + 1, : grey.shape[1] // 2 + 1], axis=0))
-    return bool(to_the_right < 0 or to_the_bottom < 0)
-
-
 def _look_at(step, sample: dict, place: str) -> dict:
     """The sample after one transform.
 
@@ -51,7 +43,12 @@ def _look_at(step, sample: dict, place: str) -> dict:
             f"{place}: {name} turns a picture of {before[1]}x{before[0]} into {after[1]}x{after[0]} without a way back to the "
             "label's size; remove it from the validation (use Resize or Padding)"
         )
-    if _is_turned(first["img"]):
+    # A turned picture brightens to the left or to the top; medians leave out padding and its edge.
+    image = first["img"]
+    grey = image if image.ndim == 2 else image.mean(2)
+    to_the_right = np.median(np.diff(grey[: grey.shape[0] // 2 + 1, : grey.shape[1] // 2 + 1], axis=1))
+    to_the_bottom = np.median(np.diff(grey[: grey.shape[0] // 2 + 1, : grey.shape[1] // 2 + 1], axis=0))
+    if to_the_right < 0 or to_the_bottom < 0:
         raise ConfigError(
             f"{place}: {name} mirrors or turns pictures, but not their labels; remove it from the validation"
         )
@@ -137,7 +134,7 @@ def require_valid_labels(dataset, where: str = "train_dataset") -> None:
 
 
 def _say_squashed(dataset, steps, channels: int, where: str) -> None:
-    """Warns when the most common size of picture is given another shape; statistics of the check tell that size."""
+    """Warns when validation changes the aspect ratio of the most common image size, known from the dataset check."""
     sizes = getattr(getattr(dataset, "statistics", None), "sizes", None)
     if not sizes:
         return

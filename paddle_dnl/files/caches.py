@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where caches go: below the user's home, and into a temporary folder where that cannot be written, as in a container."""
+"""Cache folders: below the user's home, or a temporary folder where the home cannot be written, as in a container."""
 
 import functools
 import os

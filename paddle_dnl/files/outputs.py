@@ -152,7 +152,7 @@ def require_writable(path: str | Path) -> None:
 def check_outputs(
     outputs: Iterable[str | Path], inputs: Iterable[str | Path | None], *, root: str | Path | None = None
 ) -> None:
-    """What every program calls before its first write.
+    """Checks, before the first write of a program, that no output replaces an input or a file that is not ours.
 
     Args:
         outputs: all files that will be written, as far as they are known.

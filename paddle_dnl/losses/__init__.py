@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Losses on logits `[B, K, H, W]` and labels `[B, H, W]`, in float32, right on every supported Paddle."""
+"""Losses on logits `[B, K, H, W]` and labels `[B, H, W]`, computed in float32."""
 
 from paddle_dnl.losses.build import Losses, build_losses
 from paddle_dnl.losses.cross_entropy import CrossEntropyLoss

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Losses of paddleseg and of users, called so that what they do to a label stays with them."""
+"""Losses of PaddleSeg and of users, which get a copy of the label because some modify it."""
 
 from paddle_dnl.errors import ConfigError, describe
 
 import paddle
 
-# What a loss raises that does not fit the model; running out of memory is another matter.
+# Errors of a loss that does not fit the model; running out of memory is not among them.
 _FAILURES = (AssertionError, ValueError, TypeError, LookupError, AttributeError, NotImplementedError)
 _OWN = __name__.split(".")[0]
 

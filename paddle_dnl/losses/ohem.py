@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Online hard example mining: only pixels that the model finds hard count."""
+"""Online hard example mining: the loss of the pixels with a low probability of their class."""
 
 from collections.abc import Sequence
 

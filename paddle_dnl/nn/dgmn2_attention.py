@@ -42,11 +42,6 @@ class DGMN2Attention(nn.Layer):
         self.pos_emb = RelativePosition(table_rows, self.head_dim)
         self.unfold = DeformableUnfold(self.head_dim, unfold)
 
-    def _offsets(self, x, height, width):
-        """Of the attention's input itself, by one linear layer that all heads share: `[B * h, 18, H, W]`."""
-        offset = self.conv_offset(x.reshape([0, 0, self.num_heads, self.head_dim]))
-        return offset.transpose([0, 2, 3, 1]).reshape([-1, 2 * SAMPLES, height, width])
-
     def _queries_keys_values(self, x, height, width) -> list[paddle.Tensor]:
         """Three maps `[B * h, d, H, W]`."""
         dim = x.shape[2]
@@ -59,7 +54,8 @@ class DGMN2Attention(nn.Layer):
 
     def attention_weights(self, x, height, width):
         """Tokens `[B, N, C]` -> (offsets `[B * h, 18, H, W]`, weights `[B * h, 9, N]`, values `[B * h, d, H, W]`)."""
-        offset = self._offsets(x, height, width)
+        offset = self.conv_offset(x.reshape([0, 0, self.num_heads, self.head_dim]))
+        offset = offset.transpose([0, 2, 3, 1]).reshape([-1, 2 * SAMPLES, height, width])
         q, k, v = self._queries_keys_values(x, height, width)
         logits = (self.scale * q.flatten(2).unsqueeze(2) * self.unfold(k, offset)).sum(1)
         logits = logits + self.pos_emb(q).flatten(2)

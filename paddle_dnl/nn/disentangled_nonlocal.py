@@ -52,29 +52,6 @@ DIALECTS = {
 }
 
 
-def _check_terms(mode, pairwise, unary, unary_key, combine, gamma_gate) -> None:
-    """Refuses combinations of terms that are not defined."""
-    if not (pairwise or unary):
-        raise ValueError("at least one of pairwise and unary must be True")
-    both = pairwise and unary
-    if unary_key == "shared" and not (both and mode == "embedded_gaussian"):
-        raise ValueError("unary_key 'shared' needs pairwise and unary True and mode 'embedded_gaussian'")
-    if combine == "multiply" and not (both and mode in SOFTMAX_MODES):
-        raise ValueError(f"combine 'multiply' needs pairwise and unary True and a mode of {', '.join(SOFTMAX_MODES)}")
-    if combine == "multiply" and gamma_gate:
-        raise ValueError("combine 'multiply' leaves no pairwise term for gamma_gate to multiply")
-
-
-def _check_together(in_channels, value_channels, output, zero_init, temperature) -> None:
-    """Refuses arguments that exclude each other."""
-    if temperature <= 0:
-        raise ValueError(f"temperature must be positive, got {temperature}")
-    if output == "none" and value_channels != in_channels:
-        raise ValueError(f"output 'none' needs value_channels {in_channels} (in_channels), got {value_channels}")
-    if output == "none" and zero_init:
-        raise ValueError("zero_init needs an output branch with a norm: output 'conv_bn' or 'conv_bn_relu'")
-
-
 class DisentangledNonLocal2D(nn.Layer):
     """Disentangled non-local block on a feature map `[B, C, H, W]`; the output has the shape of the input.
 
@@ -151,8 +128,23 @@ class DisentangledNonLocal2D(nn.Layer):
         inner = max(in_channels // reduction, 1)
         if value_channels is None:
             value_channels = in_channels if output == "none" else inner
-        _check_terms(mode, pairwise, unary, unary_key, combine, gamma_gate)
-        _check_together(in_channels, value_channels, output, zero_init, temperature)
+        if not (pairwise or unary):
+            raise ValueError("at least one of pairwise and unary must be True")
+        both = pairwise and unary
+        if unary_key == "shared" and not (both and mode == "embedded_gaussian"):
+            raise ValueError("unary_key 'shared' needs pairwise and unary True and mode 'embedded_gaussian'")
+        if combine == "multiply" and not (both and mode in SOFTMAX_MODES):
+            raise ValueError(
+                f"combine 'multiply' needs pairwise and unary True and a mode of {', '.join(SOFTMAX_MODES)}"
+            )
+        if combine == "multiply" and gamma_gate:
+            raise ValueError("combine 'multiply' leaves no pairwise term for gamma_gate to multiply")
+        if temperature <= 0:
+            raise ValueError(f"temperature must be positive, got {temperature}")
+        if output == "none" and value_channels != in_channels:
+            raise ValueError(f"output 'none' needs value_channels {in_channels} (in_channels), got {value_channels}")
+        if output == "none" and zero_init:
+            raise ValueError("zero_init needs an output branch with a norm: output 'conv_bn' or 'conv_bn_relu'")
         self.mode, self.whitening, self.attention = mode, whitening, attention
         self.pairwise, self.unary = pairwise, unary
         self.unary_key, self.combine = unary_key, combine
@@ -306,16 +298,13 @@ class _ConcatProject(nn.Layer):
             columns = paddle.matmul(key, weight[channels:]).transpose([0, 2, 1])  # [B, 1, M]
             # The division by the number of keys goes to the values: M x e numbers instead of N x M.
             values = values / (key.shape[1] if key.shape[1] > 0 else paddle.shape(key)[1].cast(values.dtype))
-            count, step = rows.shape[1], self._tile_rows(key.shape[1] * max(1, key.shape[0]))
+            # Tiles of 32 MiB in float32, for the keys of a whole batch; none where their number is not known.
+            keys = key.shape[1] * max(1, key.shape[0])
+            count, step = rows.shape[1], max(1, (8 << 20) // keys) if keys > 0 else 0
             if self.training or count <= 0 or step <= 0:
                 return self._part(rows, columns, values).cast(dtype)
             parts = [self._part(rows[:, i : i + step], columns, values) for i in range(0, count, step)]
             return paddle.concat(parts, axis=1).cast(dtype)
-
-    @staticmethod
-    def _tile_rows(keys: int) -> int:
-        """Rows that make a tile of 32 MiB in float32, for the keys of a whole batch; 0 where their number is not known."""
-        return max(1, (8 << 20) // keys) if keys > 0 else 0
 
     def _part(self, rows, columns, values):
         weights = rows + columns

@@ -1,13 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Parameter groups: `custom_cfg` of an optimizer, the groups with their own rate and weight decay."""
+"""Parameter groups (`custom_cfg` of an optimizer): parameters with a learning rate and weight decay of their own."""
 
 import math
 import re
 
 from paddle_dnl.compat.refusals import is_of_paddleseg
-from paddle_dnl.errors import ConfigError
+from paddle_dnl.errors import ConfigError, nearest
 from paddle_dnl.log import logger
-from paddle_dnl.registry import nearest
 
 import paddle
 

@@ -14,7 +14,7 @@ from paddle_dnl.optim.groups import check_rules, number, parameter_groups, split
 import paddle
 
 _CLIPS = ("ClipGradByValue", "ClipGradByNorm", "ClipGradByGlobalNorm")
-# What the recipe supplies, or what is a function and cannot stand in YAML.
+# Arguments that the recipe supplies, or functions, which YAML cannot express.
 _NOT_IN_YAML = (
     "learning_rate", "parameters", "grad_clip", "name", "apply_decay_param_fun", "lr_ratio", "exclude_from_weight_decay_fn",
 )  # fmt: skip

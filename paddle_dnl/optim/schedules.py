@@ -3,8 +3,7 @@
 
 import inspect
 
-from paddle_dnl.errors import ConfigError
-from paddle_dnl.registry import nearest
+from paddle_dnl.errors import ConfigError, nearest
 
 import paddle
 from paddle.optimizer.lr import LinearWarmup, LRScheduler

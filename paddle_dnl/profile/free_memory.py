@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How much memory this process can still get: from the machine, its container, or the GPU."""
+"""Memory available to this process: of the machine, its container, or the GPU."""
 
 from pathlib import Path
 
@@ -18,11 +18,7 @@ def free_bytes(root: Path = Path("/")) -> int | None:
         properties = paddle.device.cuda.get_device_properties()
         return properties.total_memory - paddle.device.cuda.memory_reserved()
     available = _fields(root / "proc/meminfo").get("MemAvailable", 0) * 1024
-    return min([available] * bool(available) + _of_groups(root), default=None)
-
-
-def _of_groups(root: Path) -> list[int]:
-    """What is left to each group that has a limit, from the innermost outwards."""
+    # What is left to each control group that has a limit, from the innermost outwards.
     mount, found = root / "sys/fs/cgroup", []
     for line in _text(root / "proc/self/cgroup").splitlines():
         number, controllers, path = line.split(":", 2)
@@ -37,7 +33,7 @@ def _of_groups(root: Path) -> list[int]:
         # Inside a container the path may be the one outside; the group itself is then mounted at the base.
         for folder in [group, *group.parents[: len(group.relative_to(base).parts)]] if group != base else [base]:
             found.append(_left(folder, *names))
-    return [left for left in found if left is not None]
+    return min([available] * bool(available) + [left for left in found if left is not None], default=None)
 
 
 def _left(folder: Path, limit_name: str, used_name: str, cache_name: str) -> int | None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Decoding in worker processes with limits of time and memory: what a thread cannot be stopped from, a process can."""
+"""Decoding in worker processes with limits of time and memory; a process can be killed, a thread cannot."""
 
 import multiprocessing
 import os
@@ -30,7 +30,7 @@ _STATUS = {UnknownFormat: 415, TooLarge: 413}
 
 
 class DecodePool:
-    """Pictures of strangers, decoded by `workers` processes; a process that takes too long or dies is replaced.
+    """Decodes untrusted pictures in `workers` processes; a process that takes too long or dies is replaced.
 
     Args:
         workers: processes; `decode` blocks while all are busy.
@@ -88,7 +88,14 @@ class _Worker:
     def decode(self, content: bytes) -> np.ndarray:
         seconds = self._settings[0]
         try:
-            self._require_started()
+            if self._process is None or not self._process.is_alive():
+                self._end()
+                self.start()
+            if not self._ready:
+                if not self._connection.poll(_START_SECONDS):
+                    self._process.kill()
+                self._connection.recv_bytes()
+                self._ready = True
             # The process reads its input before it decodes; if it hangs instead, it is killed, which ends the sending.
             with child_processes.killed_after(self._process, seconds):
                 self._connection.send_bytes(content)
@@ -106,16 +113,6 @@ class _Worker:
         if status != 200:
             raise Refusal(status, value)
         return picture
-
-    def _require_started(self) -> None:
-        if self._process is None or not self._process.is_alive():
-            self._end()
-            self.start()
-        if not self._ready:
-            if not self._connection.poll(_START_SECONDS):
-                self._process.kill()
-            self._connection.recv_bytes()
-            self._ready = True
 
     def start(self) -> None:
         """Starts the process; call it once before `decode`, or not at all."""

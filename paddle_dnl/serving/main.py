@@ -67,19 +67,6 @@ class _Server(uvicorn.Server):
         super().handle_exit(sig, frame)
 
 
-def _connection_limits(settings: Settings) -> ConnectionLimits:
-    """As set, but below what the system lets this process open."""
-    total = settings.max_connections
-    try:
-        import resource
-    except ImportError:  # not on Windows
-        pass
-    else:
-        files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-        total = max(1, min(total, files - _OWN_FILES))
-    return ConnectionLimits(total, settings.max_connections_per_client, settings.header_seconds)
-
-
 def _check_access(settings: Settings) -> None:
     """Refuses half of a TLS setting; warns of a service that everybody can use."""
     if (settings.tls_certificate is None) != (settings.tls_key is None):
@@ -114,6 +101,15 @@ def serve(settings: Settings) -> int:
     predictor = load(settings)
     app = create_app(predictor, settings)
     app.state.service.pipeline.decoders.start()
+    # Below what the system lets this process open.
+    total = settings.max_connections
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        pass
+    else:
+        files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        total = max(1, min(total, files - _OWN_FILES))
     config = uvicorn.Config(
         app,
         host=settings.host,
@@ -122,7 +118,7 @@ def serve(settings: Settings) -> int:
         log_level="warning" if not settings.access_log else "info",
         timeout_graceful_shutdown=settings.stop_seconds,
         server_header=False,
-        http=limited_protocol(_connection_limits(settings)),
+        http=limited_protocol(ConnectionLimits(total, settings.max_connections_per_client, settings.header_seconds)),
         ssl_certfile=settings.tls_certificate,
         ssl_keyfile=settings.tls_key,
     )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a program settles before Paddle is imported: threads, allocator, CPU kernels.
+"""Process setup before Paddle is imported: number of threads, allocator, CPU kernels.
 
 Importing `paddle_dnl` changes nothing in the process. Programs of this package, and processes that it starts, call
 `configure_process`; so may anyone who uses it as a library:
@@ -11,11 +11,11 @@ Importing `paddle_dnl` changes nothing in the process. Programs of this package,
 
 
 def configure_process() -> None:
-    """Sets this process up for computing on a CPU; what the user has set in the environment stays.
+    """Sets this process up for computing on a CPU; variables that the user has set are kept.
 
     `OMP_NUM_THREADS` becomes this process's share of the cores (Paddle takes one thread without it), glibc's allocator keeps
     memory from layer to layer, MKL takes its AVX2 kernels on AMD processors, and Paddle's two lines of warning about
-    `OMP_NUM_THREADS` are left out. Threads and kernels have an effect only before Paddle is imported. Children inherit threads
+    `OMP_NUM_THREADS` are suppressed. Threads and kernels have an effect only before Paddle is imported. Children inherit threads
     and kernels, not the allocator's setting.
     """
     from paddle_dnl.startup import allocator, cpu_kernels, omp_warning, threads

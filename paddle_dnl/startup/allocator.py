@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Lets the C library's allocator keep the memory of one layer's maps for the next layer's.
+"""Allocator settings: glibc keeps freed blocks for the next layer instead of returning them to the system.
 
 glibc takes blocks of more than 32 MiB from the system and gives them back one by one. The system hands out every page of
 such a block filled with zeros, at its first touch: a sum of two maps of 64 MiB takes 43 ms, of which 37 are that, and a
@@ -15,10 +15,10 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4
 # Blocks from here on still come from the system. Those of a 512x1024 crop are below; larger pictures' would leave holes that
 # the next scale's do not fit: 4.1 in place of 3.5 GB for one of 2560x1280 and its mirror image.
 _HEAP_BLOCK_BYTES = 96 << 20
-# What may lie free at the heap's end. More made no step faster, and the peak larger.
+# Free memory kept at the end of the heap. Larger values made no step faster, and the peak larger.
 _KEPT_BYTES = 128 << 20
 
-# By these a user chooses for the whole process.
+# Variables by which a user sets the allocator of a whole process.
 VARIABLES = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_MMAP_MAX_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_TOP_PAD_")
 TUNABLES = "GLIBC_TUNABLES"
 

@@ -17,6 +17,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 
 # Linux signals a child at the end of the *thread* that started it. This thread lives as long as the process.
 _starter = ThreadPoolExecutor(1, thread_name_prefix="starts processes")
@@ -25,6 +26,26 @@ _starter = ThreadPoolExecutor(1, thread_name_prefix="starts processes")
 def start(process: BaseProcess) -> None:
     """Starts a process that calls `die_with`, from a thread that does not end before this process."""
     _starter.submit(process.start).result()
+
+
+_RUN_MODULE = """\
+import runpy, sys
+_, root, module, *arguments = sys.argv
+if root not in sys.path:
+    sys.path.insert(0, root)
+sys.argv = [module, *arguments]
+runpy.run_module(module, run_name="__main__", alter_sys=True)
+"""
+
+
+def module_command(module: str, *arguments: str) -> list[str]:
+    """Command line that runs a module of this copy of the package in a new interpreter, from any working folder.
+
+    PYTHONPATH is not used for it: the folder of an installed package holds all libraries, and before the standard library
+    a library's file such as `typing.py`, which cityscapesscripts brings, would replace Python's own.
+    """
+    root = str(Path(__file__).resolve().parents[2])
+    return [sys.executable, "-c", _RUN_MODULE, root, module, *arguments]
 
 
 def signal_on_parent_death(number: int) -> None:

@@ -15,7 +15,7 @@ _NEEDED = {"avx2", "fma"}
 
 
 def processor(path: str = "/proc/cpuinfo") -> dict[str, str]:
-    """What Linux says of the first processor, field by field; empty on other systems."""
+    """Fields of the first processor in /proc/cpuinfo; empty on other systems than Linux."""
     try:
         # Up to its blank line: the system asks every core for the others' lines.
         with open(path) as file:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a run stood on, for its log: versions, machine, device."""
+"""The environment of a run, for its log: versions, machine, device."""
 
 import os
 import platform

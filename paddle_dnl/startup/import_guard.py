@@ -4,7 +4,7 @@
 Paddle 2.6's library holds zlib 1.2.8 and exports its functions. If the system's libz is loaded only as a dependency of it,
 libz's own calls go to those old functions, and whatever compresses next (PNG, gzip, scipy) crashes. Loading zlib before
 Paddle prevents it, which is why `import zlib` is the first line of this package; a program that imported Paddle before
-this package is past saving.
+this package cannot be repaired.
 """
 
 import ctypes

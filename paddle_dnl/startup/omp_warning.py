@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Leaves out the two lines that Paddle prints at its import when `OMP_NUM_THREADS` is above 1.
+"""Suppresses the two warning lines that Paddle prints at its import when `OMP_NUM_THREADS` is above 1.
 
 They warn of data parallel training and of OpenBLAS. `threads.choose` divides the cores among the ranks, and Paddle's wheels
 compute with MKL or oneDNN; the number of threads is in the log of every training.

@@ -101,7 +101,7 @@ def install() -> None:
 
 
 def uninstall() -> None:
-    """For the exit, when all is said and written: a signal now ends the process at once."""
+    """Sets the default handlers again, for the exit: a signal then ends the process at once."""
     if _state["owner"] == os.getpid() and threading.current_thread() is threading.main_thread():
         for number in _numbers():
             signal.signal(number, signal.SIG_DFL)

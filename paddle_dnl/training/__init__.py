@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The training loop and what it stands on: checkpoints, options, sampling, AMP, EMA, logs, NaN guard."""
+"""The training loop with checkpoints, options, sampling, AMP, EMA, logs and the NaN guard."""

@@ -6,13 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from paddle_dnl import registry
-from paddle_dnl.config import Config
+from paddle_dnl.config.config import Config
 from paddle_dnl.data.check import check_dataset
 from paddle_dnl.data.classes import bit_palette
 from paddle_dnl.data.images.image_files import find_images
 from paddle_dnl.data.images.image_format import ImageFormat
-from paddle_dnl.data.overlay import Colors
-from paddle_dnl.data.transforms import Compose
+from paddle_dnl.data.transforms.compose import Compose
 from paddle_dnl.errors import DataError, UsageError
 from paddle_dnl.evaluation import evaluator
 from paddle_dnl.evaluation import predict as prediction
@@ -182,7 +181,13 @@ def predict(
             compose = Compose(transforms)
         else:  # PaddleSeg's Compose, or ours
             compose = Compose(transforms.transforms, transforms.to_rgb, transforms.img_channels)
-        colors = _replaced(bit_palette(257)[1:], custom_color)  # PaddleSeg's begin with that of 1
+        custom = custom_color or []
+        if len(custom) % 3 or not all(isinstance(v, int) and 0 <= v <= 255 for v in custom):
+            raise UsageError(
+                f"predict: custom_color must be red, green and blue of each class, 0 to 255; got {custom!r}"
+            )
+        first = tuple(tuple(custom[i : i + 3]) for i in range(0, len(custom), 3))
+        colors = (*first, *bit_palette(257)[1 + len(first) :])  # PaddleSeg's begin with that of 1
         image_format, inputs = ImageFormat.of({"img_channels": compose.img_channels}), [model_path]
     else:
         _refuse({"transforms": transforms}, "a configuration")
@@ -222,15 +227,6 @@ def _val_dataset(config: Config) -> dict:
 def _load(model: paddle.nn.Layer, model_path: str | Path | None) -> None:
     if model_path is not None:
         load_weights(model, str(model_path), what="weights")
-
-
-def _replaced(colors: Colors, custom: list[int] | None) -> Colors:
-    """Colours whose first ones are those of `custom`, one number after the other."""
-    custom = custom or []
-    if len(custom) % 3 or not all(isinstance(v, int) and 0 <= v <= 255 for v in custom):
-        raise UsageError(f"predict: custom_color must be red, green and blue of each class, 0 to 255; got {custom!r}")
-    first = tuple(tuple(custom[i : i + 3]) for i in range(0, len(custom), 3))
-    return (*first, *colors[len(first) :])
 
 
 def _images(given, image_dir: str | Path | None, image_format: ImageFormat) -> list[tuple[Path, Path]]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Finds tensors with values that are no numbers."""
+"""Finds tensors that hold NaN or infinity."""
 
 from collections.abc import Iterable
 

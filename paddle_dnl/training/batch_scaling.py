@@ -10,8 +10,7 @@ from collections.abc import Mapping
 from paddle_dnl.distributed import collectives
 from paddle_dnl.errors import UsageError
 from paddle_dnl.log import logger
-from paddle_dnl.optim import schedule_class
-from paddle_dnl.training.parts import ObjectParts
+from paddle_dnl.optim.schedules import schedule_class
 from paddle_dnl.training.records import published
 
 # Arguments of the schedules that are learning rates, not factors or steps.
@@ -39,7 +38,7 @@ def scale_rates(config, base: int | None) -> None:
     """
     if base is None:
         return
-    if isinstance(config, ObjectParts):
+    if "lr_scheduler" not in config.dic:
         raise UsageError("scale_lr: only with a configuration; give the optimizer the rate that it should have")
     row = published.row_of(config)
     if base:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`class_weights`: given, or counted from the labels, into the losses that take them."""
+"""`class_weights`: passes given weights, or those computed from the labels, to the losses that take them."""
 
 from paddle_dnl.config.training_keys import weighted_losses
 from paddle_dnl.data.classes import classes_of

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Exponential moving average of a model's weights and statistics."""
+"""Exponential moving average (EMA) of a model's weights and statistics."""
 
 import copy
 

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """`freeze`: layers that neither learn nor change their batch statistics, and stay in evaluation mode (no dropout)."""
 
-from paddle_dnl.errors import ConfigError
+from paddle_dnl.errors import ConfigError, nearest
 from paddle_dnl.log import logger
-from paddle_dnl.registry import nearest
 
 from paddle import nn
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the steps since the last log line found, kept on the device and read by the host at once.
+"""Losses and flags of the steps since the last log line, kept on the device and read in one transfer.
 
 A read waits until the device has done all that was queued, so that a GPU idles until the host has queued more.
 """
@@ -15,7 +15,7 @@ import paddle
 import paddle.distributed as dist
 from paddle import _C_ops
 
-_READ_SECONDS = 5.0  # a wish to stop and bad losses are noticed within about this time
+_READ_SECONDS = 5.0  # a request to stop and non-finite losses are noticed within about this time
 
 
 def all_finite(tensors: Iterable[paddle.Tensor]) -> paddle.Tensor:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""NaN and infinity in training: found before they reach a checkpoint, and named.
+"""NaN guard: stops a training with NaN or infinity before they reach a checkpoint, and names the tensors.
 
 Losses and gradients are checked on the device. The host reads the result where it reads losses: at log lines, before each
 save, and every few seconds (`training/loss_window.py`).

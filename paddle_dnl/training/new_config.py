@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A configuration for a folder of one's own data: flat, commented, with crop and batch for the memory there is."""
+"""`configs new`: a commented configuration for the user's data, with crop and batch chosen for the free memory."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 from paddle_dnl.config.config import to_yaml
 from paddle_dnl.data.classes import FILE_NAME, read_classes
+from paddle_dnl.data.images.list_files import lines, names_of
 from paddle_dnl.data.images.reading import read_as_stored
 from paddle_dnl.data.prepare.describe import suggest_crop
 from paddle_dnl.errors import UsageError
@@ -49,18 +50,9 @@ MODELS = {
 
 
 def choose_batch(free: int | None, crop: list[int], bytes_per_pixel: int, images: int) -> int:
-    """Samples per step: what two thirds of the free memory hold, from 2 to 8, and no more than there are images."""
+    """Samples per step that fit two thirds of the free memory, from 2 to 8, and no more than there are images."""
     fits = 4 if free is None else int(free * 2 / 3 / (crop[0] * crop[1] * bytes_per_pixel))
     return max(2, min(8, fits, images))
-
-
-def _sizes(root: Path, images: list[Path]) -> dict[tuple[int, int], int]:
-    """(width, height) -> how many of at most 50 images."""
-    sizes: dict[tuple[int, int], int] = {}
-    for path in images[:: max(1, len(images) // 50)]:
-        height, width = read_as_stored(root / path).shape[:2]
-        sizes[(width, height)] = sizes.get((width, height), 0) + 1
-    return sizes
 
 
 def _image_format(root: Path, images: list[Path]) -> dict:
@@ -82,7 +74,7 @@ def _image_format(root: Path, images: list[Path]) -> dict:
 def _listed(path: Path) -> list[Path]:
     if not path.is_file():
         raise UsageError(f"{path}: no such list; `paddle-dnl data split {path.parent}` writes it")
-    return [Path(line.split("\t")[0]) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    return [Path(names_of(line, path.parent, "\t", labelled=False)[0]) for _, line in lines(path)]
 
 
 def make_config(root: Path, model: str, free: int | None) -> str:
@@ -105,7 +97,12 @@ def make_config(root: Path, model: str, free: int | None) -> str:
         )
     choice, classes = MODELS[model], read_classes(root / FILE_NAME)
     train, val = _listed(root / "train.txt"), _listed(root / "val.txt")
-    crop = suggest_crop(_sizes(root, train))
+    # (width, height) -> number of images, of at most 50.
+    sizes: dict[tuple[int, int], int] = {}
+    for path in train[:: max(1, len(train) // 50)]:
+        height, width = read_as_stored(root / path).shape[:2]
+        sizes[(width, height)] = sizes.get((width, height), 0) + 1
+    crop = suggest_crop(sizes)
     batch = choose_batch(free, crop, choice.bytes_per_pixel, len(train))
     iters = max(1000, min(40_000, 100 * len(train) // batch // 500 * 500))
     # Class names stay in one place, classes.txt; the configuration finds it beside the lists.

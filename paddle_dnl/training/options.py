@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 @dataclass
 class TrainOptions:
-    """What the command line of train.py decides; the rest is in the configuration."""
+    """Flags of train.py; everything else is in the configuration."""
 
     save_dir: str = "./output"
     do_eval: bool = False

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a training is put together from: components that a configuration describes, or objects that a program made."""
+"""Components of a training: built from a configuration, or given as objects by a program."""
 
 from pathlib import Path
 
@@ -7,8 +7,9 @@ from paddle_dnl import registry
 from paddle_dnl.config.reading import to_yaml
 from paddle_dnl.errors import UsageError
 from paddle_dnl.losses import Losses, build_losses
-from paddle_dnl.models.build import build_model
-from paddle_dnl.optim import build_lr_scheduler, build_optimizer
+from paddle_dnl.models.start_weights import without_start_weights
+from paddle_dnl.optim.optimizers import build_optimizer
+from paddle_dnl.optim.schedules import build_lr_scheduler
 from paddle_dnl.training import class_weighting, freezing, preflight
 
 import paddle
@@ -44,7 +45,7 @@ class ConfiguredParts:
             ConfigError: one that cannot be built.
         """
         config = self.config
-        model = build_model(config)
+        model = registry.build(without_start_weights(config.model_cfg), "model")
         freezing.freeze(model, config.dic.get("freeze"))
         losses = build_losses(class_weighting.weigh(config.loss_cfg, config.dic.get("class_weights"), train_dataset))
         schedule = build_lr_scheduler(config.lr_scheduler_cfg, config.iters)
@@ -92,17 +93,14 @@ class ObjectParts:
         self.test_config = self.test_config_while_training = dict(test_config or {})
         self.files: list[Path] = []
         self.model_cfg: dict = {}
-        self.dic = self._description()
-
-    def _description(self) -> dict:
-        """Names of the objects, which a checkpoint keeps in place of a configuration."""
+        # Names of the objects: a checkpoint keeps them in place of a configuration.
         found = {"iters": self.iters, "batch_size": self.batch_size, "model": {"type": type(self._model).__name__}}
         for section, dataset in zip(("train_dataset", "val_dataset"), self._datasets, strict=True):
             if dataset is not None:
                 found[section] = {"type": type(dataset).__name__, "num_classes": getattr(dataset, "num_classes", None)}
         found["optimizer"] = {"type": type(self._optimizer).__name__}
         names = [{"type": type(loss).__name__} for loss in self._losses.losses]
-        return found | {"loss": {"types": names, "coef": list(self._losses.coef)}, "test_config": self.test_config}
+        self.dic = found | {"loss": {"types": names, "coef": list(self._losses.coef)}, "test_config": self.test_config}
 
     def dump(self) -> str:
         """The description as YAML."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What would make a training useless, found before its first step: refused, or said."""
+"""Preflight checks: faults of configuration, data and model that would make a training useless, before its first step."""
 
 import contextlib
 import copy
@@ -16,7 +16,7 @@ from paddle_dnl.evaluation.evaluator import evaluate
 from paddle_dnl.evaluation.inference import evaluating
 from paddle_dnl.evaluation.transform_check import require_restorable, require_valid_labels
 from paddle_dnl.log import logger
-from paddle_dnl.models.build import require_start_weights
+from paddle_dnl.models.start_weights import require_start_weights
 from paddle_dnl.weights.downloads import resolve_pretrained
 
 import paddle

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`train.py --find_lr`: a short training whose rate grows from step to step, and the curve of its loss.
+"""Learning-rate range test (`train.py --find_lr`): a short training with a growing rate, and its loss curve.
 
 L. N. Smith, "Cyclical Learning Rates for Training Neural Networks" (2017), the range test; the smoothing and the suggestion,
 the rate at the steepest fall, are fastai's.
@@ -18,7 +18,7 @@ from paddle_dnl.distributed.signals import StopSignal
 from paddle_dnl.errors import NonFiniteError, UsageError
 from paddle_dnl.files.atomic import write_text
 from paddle_dnl.log import logger, progress
-from paddle_dnl.optim import build_optimizer
+from paddle_dnl.optim.optimizers import build_optimizer
 from paddle_dnl.training.loss_window import LossWindow
 from paddle_dnl.training.sampling import PositionedDataset
 from paddle_dnl.training.trainer import Trainer
@@ -58,7 +58,7 @@ def suggest(rates: list[float], losses: list[float]) -> float:
 
 
 class _Losses:
-    """Stands in for `TrainLog`: the loss of each step is read and kept."""
+    """Replaces `TrainLog`: reads and keeps the loss of each step."""
 
     def __init__(self):
         self.losses: list[float] = []
@@ -89,7 +89,7 @@ class RateSweep(Trainer):
         super().__init__(config, replace(options, save_dir=folder, log_iters=1, **quiet))
 
     def _build_model(self) -> None:
-        """As a training, with a rate that grows from step to step."""
+        """The model and a schedule that grows from step to step."""
         super()._build_model()
         steps = self.config.iters
         self.factor = (_HIGHEST / _LOWEST) ** (1 / max(1, steps - 1))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which samples a training step sees, and with which random numbers, as a pure function of seed and position.
+"""Sampling: samples and random numbers of a step as a pure function of seed and position.
 
 Nothing here keeps state: the order of an epoch comes from (seed, epoch), and the augmentation of a sample from (seed,
 its position in the run). So a resumed run goes on exactly where it was, worker processes change nothing, and N ranks
@@ -106,7 +106,7 @@ class PositionedDataset(paddle.io.Dataset):
 
 
 def sample_names(dataset, batch: list[tuple[int, int]]) -> list[str]:
-    """How the samples of a batch are called in messages: their files where the dataset knows them, else their numbers."""
+    """Names of the samples of a batch for messages: their files where the dataset knows them, else their indices."""
     files = getattr(dataset, "file_list", None)
     if files:
         return [str(files[index % len(files)][0]) for index, _ in batch]
@@ -114,7 +114,7 @@ def sample_names(dataset, batch: list[tuple[int, int]]) -> list[str]:
 
 
 def dataset_fingerprint(dataset) -> str:
-    """Changes when other files, or the same in another order, make up a dataset; the folder they are in may move."""
+    """A digest of the names of a dataset's files in their order, without the folder that they are in."""
     digest = hashlib.sha256(f"{type(dataset).__name__} {len(dataset)}".encode())
     root = str(getattr(dataset, "dataset_root", "") or "")
     inside = os.path.join(os.path.normpath(root), "") if root else "/"

@@ -9,7 +9,7 @@ from paddle_dnl.distributed import collectives
 from paddle_dnl.distributed.signals import StopSignal
 from paddle_dnl.evaluation.evaluator import evaluate
 from paddle_dnl.log import logger
-from paddle_dnl.models.build import load_start_weights
+from paddle_dnl.models.start_weights import load_start_weights
 from paddle_dnl.profile.memory_plan import announce_evaluation
 from paddle_dnl.startup import allocator
 from paddle_dnl.training import amp, batch_scaling, nan_guard, preflight
@@ -341,7 +341,6 @@ class Trainer:
         if self.log.loggers:
             shown = preview(self.model, self.val_dataset, self.config.test_config_while_training)
             self.log.image("Evaluate/prediction", shown, iteration)
-        self.model.train()
         return scores
 
     # ------------------------------------------------------------------------------------------ save

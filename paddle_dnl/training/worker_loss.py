@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is saved when a data loading process of a training was killed, for want of memory or of shared memory."""
+"""Saves the last complete step when a data loading process was killed, for lack of memory or shared memory."""
 
 import traceback
 

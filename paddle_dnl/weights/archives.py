@@ -62,7 +62,10 @@ def extract_weights(archive: Path, to: Path, max_bytes: int) -> None:
                 with bundle.open(info) as source:
                     _copy(source, to, max_bytes)
         else:
-            with _open_tar(archive) as stream:
+            # Unpacked if it is gzip by its first bytes, whatever its name says.
+            with open(archive, "rb") as file:
+                packed = file.read(2) == b"\x1f\x8b"
+            with gzip.open(archive, "rb") if packed else open(archive, "rb") as stream:
                 found = list(_tar_files(stream, max_bytes))
                 _, start, size = found[_choose([name for name, _, _ in found])]
                 stream.seek(start)
@@ -124,13 +127,6 @@ def _require_small_table(archive: Path) -> None:
 
 
 # ------------------------------------------------------------------------------------------------ tar
-
-
-def _open_tar(archive: Path):
-    """A tar file, unpacked if it is gzip by its first bytes, whatever its name says."""
-    with open(archive, "rb") as file:
-        packed = file.read(2) == b"\x1f\x8b"
-    return gzip.open(archive, "rb") if packed else open(archive, "rb")
 
 
 def _tar_files(stream, max_bytes: int) -> Iterator[tuple[str, int, int]]:

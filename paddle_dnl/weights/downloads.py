@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Start weights that a configuration names by URL: fetched once, checked, cached, never unpacked blindly.
+"""Downloads of start weights: checksums, cache, safe unpacking.
 
 Only train.py calls this. Evaluation, export and prediction take their weights from --model_path and need no network.
 """
@@ -73,7 +73,7 @@ def cached_path(url: str, cache_dir: str | Path | None = None) -> Path:
 
 
 def _download(url: str, to: Path, timeout: float) -> str:
-    """Writes the body to `to`; returns its SHA-256. A server that trickles is given up like one that is silent."""
+    """Writes the body to `to`; returns its SHA-256. Too slow a server is given up like a silent one."""
     digest, size, start = hashlib.sha256(), 0, time.monotonic()
     with urllib.request.urlopen(url, timeout=timeout) as response, open(to, "wb") as file:
         schemes = ("https",) if url.startswith("https:") else ("http", "https")

@@ -128,20 +128,6 @@ def _key(key):
     raise pickle.UnpicklingError(f"a key is a {type(key).__name__}")
 
 
-def _join_big_arrays(state):
-    """Puts together the arrays that PaddlePaddle splits at 1 GiB under pickle protocol 2 and 3."""
-    parts = state.pop("UnpackBigParamInfor@@", None) if isinstance(state, dict) else None
-    for key, info in (parts or {}).items():
-        if not all(type(part) is str for part in info["slices"]):
-            raise pickle.UnpicklingError("the name of a part of an array is no text")
-        arrays = [state.pop(part) for part in info["slices"]]
-        # Lists would become arrays here, and small numbers as large as the largest of them.
-        if not all(isinstance(array, np.ndarray) for array in arrays) or len({array.dtype for array in arrays}) != 1:
-            raise pickle.UnpicklingError("a part of an array is no array, or of another type than the others")
-        state[key] = np.concatenate(arrays).reshape(sizes(info["OriginShape"]))
-    return state
-
-
 def read_pickle(path: str | Path):
     """The content of a PaddlePaddle pickle file, arrays as `numpy.ndarray`.
 
@@ -159,7 +145,21 @@ def read_pickle(path: str | Path):
     try:
         allowance = Allowance(len(data))
         content = RestrictedUnpickler(io.BytesIO(data), _ADMITTED, allowance).load()
-        return _join_big_arrays(_Plainer(allowance)(content))
+        # Joins arrays that PaddlePaddle splits at 1 GiB under pickle protocol 2 and 3.
+        state = _Plainer(allowance)(content)
+        parts = state.pop("UnpackBigParamInfor@@", None) if isinstance(state, dict) else None
+        for key, info in (parts or {}).items():
+            if not all(type(part) is str for part in info["slices"]):
+                raise pickle.UnpicklingError("the name of a part of an array is no text")
+            arrays = [state.pop(part) for part in info["slices"]]
+            # Lists would become arrays here, and small numbers as large as the largest of them.
+            if (
+                not all(isinstance(array, np.ndarray) for array in arrays)
+                or len({array.dtype for array in arrays}) != 1
+            ):
+                raise pickle.UnpicklingError("a part of an array is no array, or of another type than the others")
+            state[key] = np.concatenate(arrays).reshape(sizes(info["OriginShape"]))
+        return state
     except Exception as error:  # a damaged pickle raises almost anything
         reason = f"{type(error).__name__}: {str(error)[:300] or 'it ends too early'}"
         raise CheckpointError(

@@ -7,17 +7,11 @@ from pathlib import Path
 
 from paddle_dnl.errors import CheckpointError
 from paddle_dnl.log import logger
-from paddle_dnl.weights.convert import (
-    ConversionError,
-    ConversionReport,
-    Recognised,
-    backbone_only,
-    convert_with_report,
-    looks_like,
-    read_torch_weights,
-    recognise,
-    strip_module,
-)
+from paddle_dnl.weights.convert.converter import backbone_only, convert_with_report
+from paddle_dnl.weights.convert.describe import looks_like
+from paddle_dnl.weights.convert.mapping import ConversionError, ConversionReport, strip_module
+from paddle_dnl.weights.convert.recognise import Recognised, recognise
+from paddle_dnl.weights.convert.torch_files import read_torch_weights
 from paddle_dnl.weights.loading import NAME_TABLE, load_weights, read_params
 
 import numpy as np

@@ -4,7 +4,7 @@
 from paddle_dnl import build_model
 from paddle_dnl.config import Config
 from paddle_dnl.errors import CheckpointError, ConfigError
-from paddle_dnl.models.build import load_start_weights
+from paddle_dnl.models.start_weights import load_start_weights
 from paddle_dnl.registry import build
 
 import numpy as np

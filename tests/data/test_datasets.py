@@ -4,8 +4,9 @@
 import os
 
 from paddle_dnl.data.check import check_dataset
-from paddle_dnl.data.datasets import ADE20K, Cityscapes, Dataset, read_list
+from paddle_dnl.data.datasets import ADE20K, Cityscapes, Dataset
 from paddle_dnl.data.images.image_files import find_images
+from paddle_dnl.data.images.list_files import read_list
 from paddle_dnl.data.images.reading import read_image, read_label
 from paddle_dnl.data.pascal import PascalContext, PascalContext59, PascalVOC
 from paddle_dnl.data.prepare.file_lists import split_folders, write_lists
@@ -132,7 +133,7 @@ def test_cityscapes_pairs_by_name(tmp_path):
     dataset = Cityscapes([], str(tmp_path), "train")
     assert [int(dataset[i]["label"][0, 0]) for i in range(3)] == [0, 1, 2]
     (tmp_path / "gtFine/train/a/a_000001_000019_gtFine_labelTrainIds.png").unlink()
-    with pytest.raises(DataError, match="1 of 3 train labels.*a_000001.*convert_cityscapes.py --cityscapes_path"):
+    with pytest.raises(DataError, match="1 of 3 train labels.*a_000001.*convert-cityscapes --cityscapes_path"):
         Cityscapes([], str(tmp_path), "train")
     with pytest.raises(DataError, match="no images"):
         Cityscapes([], str(tmp_path), "val")
@@ -157,7 +158,7 @@ def test_pascal_voc(tmp_path):
     sets.mkdir(parents=True)
     (sets / "train.txt").write_text("a\n")
     assert len(PascalVOC([], str(tmp_path), "train")) == 1
-    with pytest.raises(DataError, match="aug.txt.*voc_augment"):
+    with pytest.raises(DataError, match="aug.txt.*voc-augment"):
         PascalVOC([], str(tmp_path), "trainaug")
     (sets / "aug.txt").write_text("b\n")
     assert len(PascalVOC([], str(tmp_path), "trainaug")) == 2

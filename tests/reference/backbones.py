@@ -7,7 +7,6 @@
 Needs the extra `parity`; part of `make parity`.
 """
 
-import argparse
 import json
 import sys
 from pathlib import Path
@@ -19,6 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "helpers"))
 
 import golden_seeds  # noqa: E402
+from check_or_write import make_parser  # noqa: E402
 from originals import import_torchvision  # noqa: E402
 
 FOLDER = ROOT / "tests" / "data" / "golden" / "backbones"
@@ -52,11 +52,7 @@ def _features(source: str, name: str) -> tuple[list, list[np.ndarray]]:
 
 def main() -> int:
     """Exit status 1 when stored features are not those found."""
-    parser = argparse.ArgumentParser(description="Feature maps of the original ResNets.")
-    action = parser.add_mutually_exclusive_group(required=True)
-    action.add_argument("--check", action="store_true", help="compare with the stored features")
-    action.add_argument("--write", action="store_true", help="store them")
-    args = parser.parse_args()
+    args = make_parser("Feature maps of the original ResNets.").parse_args()
     wrong = 0
     for source, names in NAMES.items():
         for name in names:

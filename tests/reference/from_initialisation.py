@@ -9,12 +9,12 @@ tests/golden/test_from_initialisation.py gives to ours. The same seeds give the 
 steps carry apart: the first step is compared closely, the others as a band. Needs the extra `parity`.
 """
 
-import argparse
 import json
 import sys
 
 import numpy as np
 import torch
+from check_or_write import make_parser
 from mmengine.logging import MMLogger
 from trajectories import MMSeg
 from trajectory_cases import (
@@ -49,11 +49,7 @@ def run(seed: int) -> list[list[float]]:
 
 def main() -> int:
     """Exit status 1 when the stored band is not the one found."""
-    parser = argparse.ArgumentParser(description="Losses of mmsegmentation from its own random starts.")
-    action = parser.add_mutually_exclusive_group(required=True)
-    action.add_argument("--check", action="store_true", help="compare with the stored losses")
-    action.add_argument("--write", action="store_true", help="store the losses")
-    args = parser.parse_args()
+    args = make_parser("Losses of mmsegmentation from its own random starts.").parse_args()
     MMLogger.get_instance("mmengine").setLevel("ERROR")  # lists every tensor that it fills
     found = [run(seed) for seed in START_SEEDS]
     totals = np.array(found).sum(2)

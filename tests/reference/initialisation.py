@@ -9,7 +9,6 @@ runner does it (`init_weights`), without start weights. The Semantic FPN is only
 of mmsegmentation 0.16, never calls `init_weights`.
 """
 
-import argparse
 import json
 import logging
 import sys
@@ -18,6 +17,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "helpers"))
 
 import initial_values  # noqa: E402
+from check_or_write import make_parser  # noqa: E402
 from originals import mmseg_configs  # noqa: E402
 
 CASES = {
@@ -67,11 +67,7 @@ def main() -> int:
     """Exit status 1 when stored and live distributions differ."""
     import torch
 
-    parser = argparse.ArgumentParser(description="Distributions of OpenMMLab's initial weights.")
-    action = parser.add_mutually_exclusive_group(required=True)
-    action.add_argument("--check", action="store_true", help="compare with the stored ones")
-    action.add_argument("--write", action="store_true", help="store them")
-    args = parser.parse_args()
+    args = make_parser("Distributions of OpenMMLab's initial weights.").parse_args()
     logging.disable(logging.WARNING)  # a line for every parameter
     torch.manual_seed(0 if args.write else 1)
     live = {name: _from_config(path) for name, path in CASES.items()} | {"mmseg_fpn": _fpn()}

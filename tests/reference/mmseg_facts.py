@@ -5,11 +5,11 @@ python tests/reference/mmseg_facts.py --write     stores tests/recipes/mmsegment
 python tests/reference/mmseg_facts.py --check     compares with it (part of `make parity`)
 """
 
-import argparse
 import json
 import sys
 from pathlib import Path
 
+from check_or_write import make_parser
 from originals import mmseg_configs
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -119,11 +119,7 @@ def _address(name: str) -> str:
 
 def main() -> int:
     """Exit status 1 when the stored table is not what the package says."""
-    parser = argparse.ArgumentParser(description="Facts of OpenMMLab's recipes.")
-    action = parser.add_mutually_exclusive_group(required=True)
-    action.add_argument("--check", action="store_true", help="compare with the stored table")
-    action.add_argument("--write", action="store_true", help="store it")
-    args = parser.parse_args()
+    args = make_parser("Facts of OpenMMLab's recipes.").parse_args()
     folder = mmseg_configs()
     paths = sorted([*(folder / "dnlnet").glob("dnl_*.py"), *(folder / "dmnet").glob("dmnet_*.py")])
     rows = {str(path.relative_to(folder.parent)): facts(path) for path in paths}

@@ -9,7 +9,6 @@ groups, schedule and losses; the authors' DNL runs in tests/reference/official_d
 with the golden outputs of the original. Steps are taken in float64 and, to know the noise, in float32.
 """
 
-import argparse
 import json
 import sys
 from pathlib import Path
@@ -20,6 +19,7 @@ import golden_seeds  # noqa: E402
 import numpy as np  # noqa: E402
 import official_dnl  # noqa: E402
 import torch  # noqa: E402
+from check_or_write import make_parser  # noqa: E402
 from originals import mmseg_configs  # noqa: E402
 from trajectory_cases import (  # noqa: E402
     CASES,
@@ -220,10 +220,7 @@ def _compare(name: str, found: dict) -> str:
 
 def main() -> int:
     """Exit status 1 when a stored trajectory is not the one found."""
-    parser = argparse.ArgumentParser(description="Training trajectories of the original implementations.")
-    action = parser.add_mutually_exclusive_group(required=True)
-    action.add_argument("--check", action="store_true", help="compare with the stored losses")
-    action.add_argument("--write", action="store_true", help="store the losses")
+    parser = make_parser("Training trajectories of the original implementations.")
     parser.add_argument("--case", choices=CASES, nargs="+", default=list(CASES))
     args = parser.parse_args()
     wrong = 0

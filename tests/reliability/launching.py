@@ -3,21 +3,16 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
 import uuid
 from pathlib import Path
 
+from default_signals import default_signals
+
 HERE = Path(__file__).resolve().parent
 _TAG = "PADDLE_DNL_TEST_TAG"
-
-
-def _default_signals():
-    """nohup and background jobs of shells hand down signals that are ignored."""
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_DFL)
 
 
 class Started:
@@ -60,15 +55,16 @@ class Started:
         elif ranks > 1 or launch:
             command = [*prefix, *command, "--nproc_per_node", str(ranks), *launch]
             command += ["--backend", "gloo"] if legacy else []
-            command += ["--log_dir", str(self.logs)]
+            command += ["--log_dir", str(self.logs), str(HERE / program)]
         else:
-            command = [*prefix, sys.executable]
-        command += [] if isinstance(program, list) else [str(HERE / program)]
+            command = [*prefix, sys.executable, str(HERE / program)]
         command += map(str, words)
         # A file, not a pipe: nothing waits for whoever still holds the other end.
         self._output = open(folder / f"output_{self.tag}.txt", "w+")
-        options = {"stdout": self._output, "stderr": subprocess.STDOUT, "preexec_fn": _default_signals} | options
-        self.process = subprocess.Popen(command, env=environment, cwd=folder, **options)
+        options.setdefault("preexec_fn", default_signals)
+        self.process = subprocess.Popen(
+            command, stdout=self._output, stderr=subprocess.STDOUT, env=environment, cwd=folder, **options
+        )
 
     def text(self) -> str:
         """What was written so far, of all ranks."""

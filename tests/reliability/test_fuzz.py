@@ -6,14 +6,13 @@
 
 import copy
 import json
-import os
 import random
 
 from paddle_dnl.config.config import to_yaml
 from paddle_dnl.config.overrides import apply_overrides
 from paddle_dnl.config.reading import merge, read_config
 from paddle_dnl.data import transforms as T
-from paddle_dnl.data.datasets import read_list
+from paddle_dnl.data.images.list_files import read_list
 from paddle_dnl.errors import ConfigError, DataError
 from paddle_dnl.evaluation.inference import restore
 
@@ -117,7 +116,7 @@ def test_a_list_gives_back_its_pairs(tmp_path, examples):
         lines = [f"{blank}{image}{separator}{label}{blank}{end}{blank}{end}" for image, label in pairs]
         (tmp_path / "list.txt").write_bytes((b"\xef\xbb\xbf" if mark else b"") + "".join(lines).encode())
         found = read_list(tmp_path / "list.txt", tmp_path, separator)
-        assert found == [[str(tmp_path / image), str(tmp_path / label)] for image, label in pairs]
+        assert found == [(tmp_path / image, tmp_path / label) for image, label in pairs]
 
     check()
 
@@ -133,7 +132,7 @@ def test_any_bytes_as_a_list_are_read_or_refused(tmp_path, examples):
         (tmp_path / "list.txt").write_bytes(content)
         try:
             for image, label in read_list(tmp_path / "list.txt", tmp_path, labelled=labelled):
-                assert os.path.isabs(image) and (label is not None or not labelled)
+                assert image.is_absolute() and (label is not None or not labelled)
         except DataError as error:
             assert "list.txt" in str(error)
 

@@ -11,7 +11,8 @@ from paddle_dnl.config import Config
 from paddle_dnl.config.reading import read_yaml_mapping
 from paddle_dnl.deployment.runtime.deploy_config import read_deploy_config
 from paddle_dnl.errors import ConfigError
-from paddle_dnl.models.build import build_model, load_start_weights
+from paddle_dnl.models.build import build_model
+from paddle_dnl.models.start_weights import load_start_weights
 
 import hostile_pickles
 import paddle

@@ -9,7 +9,8 @@ from paddle_dnl.config import Config
 from paddle_dnl.errors import CheckpointError, ConfigError, UsageError
 from paddle_dnl.log import logger
 from paddle_dnl.models.backbones.resnet import ResNet, ResNet18
-from paddle_dnl.models.build import build_model, load_start_weights, require_start_weights
+from paddle_dnl.models.build import build_model
+from paddle_dnl.models.start_weights import load_start_weights, require_start_weights
 from paddle_dnl.weights.convert import convert_with_report, recognise
 from paddle_dnl.weights.loading import write_safetensors
 
@@ -156,7 +157,7 @@ def test_a_published_recipe_needs_its_start_weights(config, file, source, tmp_pa
         file,
         "https://drive.google.com/",
         f"--pretrained {file}",
-        "tools/convert_weights.py",
+        "paddle-dnl convert --source",
         "--from_scratch",
     ):
         assert part in text

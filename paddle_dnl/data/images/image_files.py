@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which images a path on the command line means, and the name under which each one's result is stored."""
+"""Image files of a command-line path (image, folder, list or pattern), with the relative names of their results."""
 
 import functools
 import glob
@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from paddle_dnl.data.images import list_files
 from paddle_dnl.errors import DataError
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
@@ -75,44 +76,19 @@ def _spellings(folder: Path, changed: int) -> dict[str, list[str]]:
     return names
 
 
-def _lines(path: Path) -> Iterator[str]:
-    """Those of a text file that are not empty, without blanks around them."""
-    with open(path, "rb") as file:
-        for number, content in enumerate(file, 1):
-            try:
-                line = content.decode("utf-8-sig" if number == 1 else "utf-8").strip()
-            except UnicodeDecodeError as error:
-                raise DataError(f"{path}: not UTF-8 text ({error.reason} in line {number})") from error
-            if line:
-                yield line
-
-
-def _columns(folder: Path, line: str) -> list[str] | None:
-    """A line of a list, divided by comma, tab or space so that its first column is a file; None where it names none.
-
-    A whole line that is a file wins, so that names with spaces need no quoting.
-    """
-    for separator in (None, ",", "\t", " "):
-        names = [line] if separator is None else [part.strip() for part in line.split(separator)]
-        if (folder / names[0]).is_file():
-            return names
-    return None
-
-
 def _from_list(path: Path) -> Iterator[tuple[Path, Path]]:
-    """The first column of a list file; relative names are relative to the list."""
-    for line in _lines(path):
-        names = _columns(path.parent, line)
-        if names is None:
+    """The images of a list file, found while they are used; relative names are relative to the list."""
+    for _, line in list_files.lines(path):
+        name = list_files.names_of(line, path.parent, labelled=False)[0]
+        file = list_files.place(path.parent, name)
+        if not list_files.is_file(file):
             raise DataError(f"{path}: {line!r} names no file below {path.parent}")
-        relative = Path(names[0])
-        yield path.parent / relative, relative if not relative.is_absolute() else Path(relative.name)
+        relative = file.relative_to(path.parent) if not Path(name).is_absolute() else Path(file.name)
+        yield file, relative
 
 
 def find_pairs(path: str | Path) -> list[tuple[Path, Path | None]]:
-    """The (image, label) of each line of a list file; label None where a line names only an image.
-
-    Columns are divided as in dataset lists: by comma, tab or space. Names are relative to the list.
+    """The (image, label) of each line of a list file, which names are relative to; label None where there is only an image.
 
     Raises:
         DataError: no such list, an empty one, or a line that names a file that is not there.
@@ -120,19 +96,13 @@ def find_pairs(path: str | Path) -> list[tuple[Path, Path | None]]:
     path = Path(path)
     if not path.is_file():
         raise DataError(f"{path}: no such list of images")
-    found: list[tuple[Path, Path | None]] = []
-    lines = [line.strip() for line in path.read_bytes().decode("utf-8-sig", "replace").splitlines()]
-    for line in filter(None, lines):
-        names = _columns(path.parent, line)
-        if names is None:
-            raise DataError(f"{path}: {line!r} names no image below {path.parent}")
-        label = path.parent / names[1] if len(names) > 1 and names[1] else None
-        if label is not None and not label.is_file():
+    pairs = list_files.read_list(path, path.parent, labelled=False)
+    for image, label in pairs:
+        if not list_files.is_file(image):
+            raise DataError(f"{path}: {str(image)!r} names no image below {path.parent}")
+        if label is not None and not list_files.is_file(label):
             raise DataError(f"{path}: {label}: no such label picture")
-        found.append((path.parent / names[0], label))
-    if not found:
-        raise DataError(f"{path}: names no images")
-    return found
+    return pairs
 
 
 def iter_images(path: str | Path, endings: tuple[str, ...] = EXTENSIONS) -> Iterator[tuple[Path, Path]]:

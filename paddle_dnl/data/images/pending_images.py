@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The images that one process of several is to do: its shard of them, without those that are done already."""
+"""The images left to one process: its shard of all images, without those whose results exist."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator

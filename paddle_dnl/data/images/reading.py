@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Images and labels from files, with an error that names the file."""
 
+import contextlib
 import importlib.util
 import io
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 from paddle_dnl.data.images import bands
@@ -30,6 +32,8 @@ def read_bytes(path: str | Path) -> np.ndarray:
         content = np.fromfile(str(path), dtype=np.uint8)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+    except ValueError as error:  # a byte 0 in it
+        raise DataError(f"{str(path)!r}: is no name of a file") from error
     if content.size == 0:
         raise DataError(f"{path}: is empty (0 bytes)")
     return content
@@ -41,12 +45,6 @@ def _start_of_scan(data: bytes) -> int:
     while at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] != 0xDA:
         at += 1 if data[at + 1] == 0xFF else 2 + int.from_bytes(data[at + 2 : at + 4], "big")
     return at
-
-
-def _require_end_of_jpeg(path: str | Path, data: bytes) -> None:
-    """A cheap form of `require_whole`: the mark of the end must follow the start of the picture's data."""
-    if data[:2] == b"\xff\xd8" and data.find(b"\xff\xd9", _start_of_scan(data)) < 0:
-        raise DataError(f"{path}: is a damaged JPEG (it ends before the picture does)")
 
 
 def read_image(
@@ -93,7 +91,9 @@ def decode_image(
     data = content.tobytes() if whole or max_pixels is not None else b""
     size = None if max_pixels is None else require_bounded(data, str(path), max_pixels)
     if whole:
-        _require_end_of_jpeg(path, data)
+        # A cheap form of `require_whole`: the mark of the end must follow the start of the picture's data
+        if data[:2] == b"\xff\xd8" and data.find(b"\xff\xd9", _start_of_scan(data)) < 0:
+            raise DataError(f"{path}: is a damaged JPEG (it ends before the picture does)")
     image = _decode(content, path, channels)
     # The orientation in the EXIF header may exchange the sides.
     if size is not None and sorted(image.shape[:2]) != sorted(size):
@@ -147,28 +147,29 @@ _LABEL_FORMATS = ("PNG", "BMP", "TIFF", "GIF", "PPM")
 _LOSSY_TIFF = ("jpeg", "tiff_jpeg", "webp")
 
 
-def _require_lossless(path: str | Path, picture: Image.Image) -> None:
-    """Raises DataError for a TIFF whose content is a JPEG or WebP."""
-    if picture.format == "TIFF" and str(picture.info.get("compression", "raw")).lower() in _LOSSY_TIFF:
-        kind = picture.info["compression"]
-        raise DataError(f"{path}: is compressed by {kind}, which changes class numbers; labels must be stored as PNG")
+@contextlib.contextmanager
+def open_label(path: str | Path, lossy: tuple[str, ...] = ()) -> Iterator[Image.Image]:
+    """A label picture or mask as Pillow's picture, of a format that keeps numbers and colours.
 
-
-def read_label(path: str | Path) -> np.ndarray:
-    """Class numbers of each pixel, `[H, W]` uint8; of a palette picture the indices, not the colours.
-
-    Numbers that do not fit (more than 256 classes in 16 bits) are int32.
+    Args:
+        path: the file.
+        lossy: further formats that are let through, by Pillow's names.
 
     Raises:
-        DataError: missing, empty, damaged, a JPEG, or a picture with several channels or with fractions.
+        DataError: missing, damaged, larger than Pillow reads, or of another format; also for what Pillow stumbles over while
+            the pixels are read in the block.
     """
     content = read_bytes(path)
     try:
         with Image.open(io.BytesIO(content), formats=[*_LABEL_FORMATS, "JPEG"]) as picture:
-            if picture.format in ("JPEG", "MPO"):
+            if picture.format in ("JPEG", "MPO") and "JPEG" not in lossy:
                 raise DataError(f"{path}: is a JPEG, which changes class numbers; labels must be stored as PNG")
-            _require_lossless(path, picture)
-            label = np.array(picture)
+            if picture.format == "TIFF" and str(picture.info.get("compression", "raw")).lower() in _LOSSY_TIFF:
+                kind = picture.info["compression"]
+                raise DataError(
+                    f"{path}: is compressed by {kind}, which changes class numbers; labels must be stored as PNG"
+                )
+            yield picture
     except DataError:
         raise
     except Image.DecompressionBombError as error:
@@ -180,6 +181,18 @@ def read_label(path: str | Path) -> np.ndarray:
         Exception
     ) as error:  # Pillow passes on what its reader stumbled over: struct.error, IndexError, TypeError, ...
         raise DataError(f"{path}: is not a readable label picture; it may be damaged ({_reason(error)})") from error
+
+
+def read_label(path: str | Path) -> np.ndarray:
+    """Class numbers of each pixel, `[H, W]` uint8; of a palette picture the indices, not the colours.
+
+    Numbers that do not fit (more than 256 classes in 16 bits) are int32.
+
+    Raises:
+        DataError: see `open_label`; or a picture with several channels or with fractions.
+    """
+    with open_label(path) as picture:
+        label = np.array(picture)
     if label.ndim != 2:
         raise DataError(
             f"{path}: has {label.shape[2]} channels; a label picture has one, with the class number of each pixel "
@@ -214,7 +227,7 @@ def require_whole(path: str | Path) -> None:
             if file.read(2) != b"\xff\xd8":
                 return
             file.seek(0)
-            with Image.open(file) as picture:
+            with Image.open(file, formats=("JPEG", "MPO")) as picture:
                 picture.load()
     except Exception as error:  # as in `read_label`
         raise DataError(f"{path}: is a damaged JPEG ({_reason(error)})") from error

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bounds on picture files of strangers, read from their headers before anything is decoded.
+"""Limits for untrusted image files, checked in their headers before decoding.
 
 Decoders trust a file's structure: a JPEG of 224 kB with 3,000 progressive scans keeps libjpeg busy for minutes, a PNG of a
 million empty chunks or a TIFF of one enormous tile costs seconds or gigabytes. So the format comes from an allow-list, and
@@ -62,9 +62,23 @@ def require_bounded(content: bytes, name: str, max_pixels: int) -> tuple[int, in
             "make it smaller or raise the limit (--max_pixels)"
         )
     if kind in ("JPEG", "MPO"):
-        _require_few_scans(content, name)
+        # Inside compressed data 0xFF is always followed by 0x00 or a restart marker, so this counts scans (and, at most, bytes of
+        # an embedded thumbnail or profile that look like one).
+        scans = content.count(b"\xff\xda")
+        if scans > MAX_JPEG_SCANS:
+            raise DataError(f"{name}: a JPEG of {scans} scans is not read, {MAX_JPEG_SCANS} are allowed; save it again")
     elif kind == "TIFF":
-        _require_modest_tiles(tags, name, width * height, max_pixels)
+        pixels = width * height
+        samples = tags[_TIFF_SAMPLES] or 1
+        tile = (tags[_TIFF_TILE_WIDTH] or 0) * (tags[_TIFF_TILE_LENGTH] or 0)
+        if tile > max(1 << 20, min(4 * pixels, max_pixels)):
+            raise DataError(
+                f"{name}: a TIFF with tiles of {tile} pixels for a picture of {pixels} is not read; save it again"
+            )
+        if samples * pixels > 4 * max_pixels:
+            raise TooLarge(
+                f"{name}: has {pixels} pixels of {samples} channels, allowed are {4 * max_pixels} values (--max_pixels)"
+            )
     return width, height
 
 
@@ -75,25 +89,3 @@ def _require_few_chunks(content: bytes, name: str) -> None:
             return
         position += 12 + struct.unpack_from(">I", content, position)[0]
     raise DataError(f"{name}: a PNG of more than {limit} chunks in {len(content)} bytes is not read; save it again")
-
-
-def _require_few_scans(content: bytes, name: str) -> None:
-    """A progressive JPEG of many scans takes minutes per megabyte."""
-    # Inside compressed data 0xFF is always followed by 0x00 or a restart marker, so this counts scans (and, at most, bytes of
-    # an embedded thumbnail or profile that look like one).
-    scans = content.count(b"\xff\xda")
-    if scans > MAX_JPEG_SCANS:
-        raise DataError(f"{name}: a JPEG of {scans} scans is not read, {MAX_JPEG_SCANS} are allowed; save it again")
-
-
-def _require_modest_tiles(tags: dict, name: str, pixels: int, max_pixels: int) -> None:
-    samples = tags[_TIFF_SAMPLES] or 1
-    tile = (tags[_TIFF_TILE_WIDTH] or 0) * (tags[_TIFF_TILE_LENGTH] or 0)
-    if tile > max(1 << 20, min(4 * pixels, max_pixels)):
-        raise DataError(
-            f"{name}: a TIFF with tiles of {tile} pixels for a picture of {pixels} is not read; save it again"
-        )
-    if samples * pixels > 4 * max_pixels:
-        raise TooLarge(
-            f"{name}: has {pixels} pixels of {samples} channels, allowed are {4 * max_pixels} values (--max_pixels)"
-        )

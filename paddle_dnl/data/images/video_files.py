@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Videos and cameras as pictures."""
+"""Frames of video files and cameras."""
 
 import math
 import os

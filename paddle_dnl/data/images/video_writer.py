@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures as a video."""
+"""Atomic writing of MP4 videos."""
 
 from pathlib import Path
 

@@ -5,7 +5,6 @@ import io
 from pathlib import Path
 
 from paddle_dnl.data.classes import bit_palette
-from paddle_dnl.errors import DataError
 from paddle_dnl.files.atomic import write_bytes
 
 import numpy as np
@@ -27,21 +26,6 @@ def is_done(source: Path, target: Path) -> bool:
         return False
     made = target.stat()
     return made.st_size > 0 and made.st_mtime_ns >= source.stat().st_mtime_ns
-
-
-def read_names(path: Path) -> list[str]:
-    """Image names of an image set, one per line.
-
-    Raises:
-        DataError: no such file, or an empty one.
-    """
-    try:
-        names = path.read_text(encoding="utf-8").split()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read as an image set ({error})") from error
-    if not names:
-        raise DataError(f"{path}: lists no images")
-    return names
 
 
 def write_names(path: Path, names: list[str]) -> None:

@@ -3,7 +3,8 @@
 
 from pathlib import Path
 
-from paddle_dnl.data.prepare.label_files import is_done, read_names, write_label, write_names
+from paddle_dnl.data.images.list_files import read_image_set
+from paddle_dnl.data.prepare.label_files import is_done, write_label, write_names
 from paddle_dnl.errors import DataError
 from paddle_dnl.files.outputs import check_outputs
 from paddle_dnl.log import logger, progress
@@ -75,8 +76,8 @@ def augment(sbd_path: str | Path, voc_path: str | Path, force: bool = False) -> 
     _loadmat()
     sbd, voc = _sbd_folder(Path(sbd_path)), Path(voc_path) / "VOC2012"
     sets = voc / "ImageSets" / "Segmentation"
-    known = {name for split in ("train", "val") for name in read_names(sets / f"{split}.txt")}
-    offered = {name for split in ("train", "val") for name in read_names(sbd / f"{split}.txt")}
+    known = {name for split in ("train", "val") for name in read_image_set(sets / f"{split}.txt")}
+    offered = {name for split in ("train", "val") for name in read_image_set(sbd / f"{split}.txt")}
     names = sorted(offered - known)
     if not names:
         raise DataError(f"{sbd}: all its images are in {sets}/train.txt or val.txt; nothing to add")

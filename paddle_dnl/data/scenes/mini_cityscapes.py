@@ -39,18 +39,6 @@ def _files(out: Path, split: str, index: int) -> tuple[Path, Path]:
     )
 
 
-def _write_scene(out: Path, split: str, index: int, size: tuple[int, int], seed: int) -> None:
-    """One picture and its polygons; both depend on nothing but the arguments."""
-    width, height = size
-    rng = np.random.default_rng([seed, ("train", "val").index(split), index])
-    picture, objects = draw_scene(rng, width, height)
-    image_path, polygons_path = _files(out, split, index)
-    _, encoded = cv2.imencode(".png", picture[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 3])
-    polygons = {"imgHeight": height, "imgWidth": width, "objects": objects}
-    write_bytes(polygons_path, json.dumps(polygons).encode())
-    write_bytes(image_path, encoded.tobytes())
-
-
 def _checked_settings(train, val, size, seed) -> dict:
     """The settings as they are noted in the folder; refuses unusable ones."""
     try:
@@ -114,7 +102,14 @@ def _generate(out: Path, settings: dict) -> None:
         _refuse_strangers(out, scenes)
     check_outputs([out / SETTINGS], [], root=out)
     for split, index in progress(scenes, "street scenes"):
-        _write_scene(out, split, index, size, settings["seed"])
+        width, height = size
+        rng = np.random.default_rng([settings["seed"], ("train", "val").index(split), index])
+        picture, objects = draw_scene(rng, width, height)
+        image_path, polygons_path = _files(out, split, index)
+        _, encoded = cv2.imencode(".png", picture[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 3])
+        polygons = {"imgHeight": height, "imgWidth": width, "objects": objects}
+        write_bytes(polygons_path, json.dumps(polygons).encode())
+        write_bytes(image_path, encoded.tobytes())
     write_bytes(out / SETTINGS, json.dumps(settings).encode())
     logger.info(f"{out}: {train} training and {val} validation scenes of {size[0]}x{size[1]}")
 

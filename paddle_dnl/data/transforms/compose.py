@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A list of transforms as one callable."""
+"""Composition of transforms."""
 
 from collections.abc import Callable, Sequence
 

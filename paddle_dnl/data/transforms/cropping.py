@@ -30,19 +30,17 @@ class _CategoryCrop:
         left = np.random.randint(0, max(shape[1] - self.width, 0) + 1)
         return top, left
 
-    def _mixed(self, label: np.ndarray) -> bool:
-        """Whether no class covers more than `category_max_ratio` of the labelled pixels."""
-        values, counts = np.unique(label, return_counts=True)
-        counts = counts[values != self.ignore_index]
-        return len(counts) > 1 and counts.max() / counts.sum() < self.category_max_ratio
-
     def crop(self, data: dict) -> dict:
         """Crops to the window size, or to the whole side where the image is smaller."""
         shape = data["img"].shape
         top, left = self._window(shape)
         if self.category_max_ratio < 1:
             for _ in range(self.loop_times):
-                if self._mixed(data["label"][top : top + self.height, left : left + self.width]):
+                # Taken when no class covers more than `category_max_ratio` of the labelled pixels.
+                window = data["label"][top : top + self.height, left : left + self.width]
+                values, counts = np.unique(window, return_counts=True)
+                counts = counts[values != self.ignore_index]
+                if len(counts) > 1 and counts.max() / counts.sum() < self.category_max_ratio:
                     break
                 top, left = self._window(shape)
         return crop(data, top, left, self.height, self.width)

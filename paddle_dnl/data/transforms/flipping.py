@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Random mirror images."""
+"""Random flips."""
 
 import random
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From colours in 0..255 to the numbers that a network takes, float32."""
+"""Normalisation of colours in 0..255 to float32 network inputs."""
 
 from collections.abc import Sequence
 

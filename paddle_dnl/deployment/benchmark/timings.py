@@ -4,9 +4,7 @@
 import json
 import os
 import subprocess
-import sys
 from dataclasses import dataclass
-from pathlib import Path
 
 from paddle_dnl.deployment.runtime.deploy_config import DeployConfig
 from paddle_dnl.deployment.runtime.openvino_backend import has_bf16, openvino_version
@@ -14,6 +12,7 @@ from paddle_dnl.deployment.runtime.verified import mkldnn_obstacle
 from paddle_dnl.errors import ExportError, UsageError
 from paddle_dnl.optional import install_hint
 from paddle_dnl.profile.measuring import load_average
+from paddle_dnl.startup import child_processes
 
 import numpy as np
 
@@ -98,10 +97,8 @@ def measure(files: DeployConfig, name: str, threads: int, shape: list[int], warm
     """
     setting = {**ENGINES[name], "folder": str(files.folder.resolve()), "threads": threads, "shape": shape}
     setting |= {"warmup": warmup, "repeats": repeats}
-    root = str(Path(__file__).resolve().parents[3])
     environment = dict(os.environ, OMP_NUM_THREADS=str(threads))
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
-    command = [sys.executable, "-m", "paddle_dnl.deployment.benchmark.worker", json.dumps(setting)]
+    command = child_processes.module_command("paddle_dnl.deployment.benchmark.worker", json.dumps(setting))
     load = load_average()
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     lines = [line for line in done.stdout.splitlines() if line.startswith("{")]

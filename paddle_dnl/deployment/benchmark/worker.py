@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One engine at one setting, alone in its process; prints a JSON line.
+"""Worker process of the benchmark: measures one engine at one setting and prints a JSON line.
 
 Called as `python -m paddle_dnl.deployment.benchmark.worker SETTING`.
 
@@ -11,8 +11,8 @@ import json
 import sys
 
 from paddle_dnl.deployment.runtime.backend_factory import make_engine
-from paddle_dnl.deployment.runtime.backends import EngineOptions
 from paddle_dnl.deployment.runtime.deploy_config import read_deploy_config
+from paddle_dnl.deployment.runtime.options import EngineOptions
 from paddle_dnl.errors import PaddleDnlError
 from paddle_dnl.log import logger
 from paddle_dnl.profile.measuring import peak_bytes, resident_bytes, seconds_of_runs

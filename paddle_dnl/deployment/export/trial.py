@@ -13,9 +13,10 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from paddle_dnl.deployment.runtime.backends import EngineOptions, OnnxEngine, PaddleEngine
+from paddle_dnl.deployment.runtime.backends import OnnxEngine, PaddleEngine
 from paddle_dnl.deployment.runtime.deploy_config import DeployConfig
 from paddle_dnl.deployment.runtime.openvino_backend import OpenvinoEngine
+from paddle_dnl.deployment.runtime.options import EngineOptions
 from paddle_dnl.errors import PaddleDnlError
 from paddle_dnl.log import logger
 from paddle_dnl.startup import child_processes, configure_process
@@ -25,16 +26,16 @@ import numpy as np
 # A graph that oneDNN compiles for ever is one that it cannot be verified with.
 LIMIT_SECONDS = 900
 # Other names are settings of Paddle Inference.
-_ENGINES = {kind.name: kind for kind in (OnnxEngine, OpenvinoEngine)}
+_ENGINES = {OnnxEngine.name: OnnxEngine, "onnxruntime_fp16": OnnxEngine, OpenvinoEngine.name: OpenvinoEngine}
 
 
 class Trial:
-    """What each graph gave with each engine.
+    """Outputs of each graph in each engine.
 
     Args:
         graphs: name -> graph and weights; they are run in this order.
-        engines: name -> options; `onnxruntime`, `openvino`, or another name for Paddle Inference. The first are run first, so
-            that their results do not depend on the others.
+        engines: name -> options; `onnxruntime`, `onnxruntime_fp16`, `openvino`, or another name for Paddle Inference. The first
+            are run first, so that their results do not depend on the others.
         batches: inputs `[N, C, H, W]`.
         work: an empty folder for the files between the two processes.
         optional: names of engines that are given up after `LIMIT_SECONDS`.
@@ -58,7 +59,7 @@ class Trial:
         jobs = [
             {
                 "key": [engine, graph], "folder": str(files.folder), "model": files.model, "params": files.params,
-                "onnx": files.onnx, "input_shape": files.input_shape,
+                "onnx": files.onnx, "onnx_fp16": files.onnx_fp16, "input_shape": files.input_shape,
                 "options": asdict(options), "count": len(batches),
             }
             for engine, options in engines.items()
@@ -68,13 +69,11 @@ class Trial:
         self._run([tuple(job["key"]) for job in jobs], optional)
 
     def _run(self, keys: list[tuple[str, str]], optional: tuple[str, ...]) -> None:
-        root = str(Path(__file__).resolve().parents[3])
-        environment = dict(os.environ, PYTHONPATH=os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")])))
-        command = [sys.executable, "-m", __name__, str(self._work / "jobs.json"), str(os.getpid())]
+        command = child_processes.module_command(__name__, str(self._work / "jobs.json"), str(os.getpid()))
         late = None
         with (
             open(self._work / "errors.txt", "w+", errors="replace") as said,
-            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=said, text=True, env=environment) as process,
+            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=said, text=True) as process,
         ):
             try:
                 with contextlib.ExitStack() as limit:
@@ -122,7 +121,7 @@ def main() -> None:
     for job in json.loads(path.read_text()):
         error = None
         try:
-            names = ("model", "params", "onnx", "input_shape")
+            names = ("model", "params", "onnx", "onnx_fp16", "input_shape")
             files = DeployConfig(Path(job["folder"]), **{name: job[name] for name in names})
             engine = _ENGINES.get(job["key"][0], PaddleEngine)(files, EngineOptions(**job["options"]))
             for i in range(job["count"]):

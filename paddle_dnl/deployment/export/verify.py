@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Verification of an export: its graphs in every engine against the model, also where the model is random."""
+"""Verification of an export: its graphs in every engine against the model; models that are random in evaluation."""
 
 from pathlib import Path
 
-from paddle_dnl.deployment.export import onnx_export
+from paddle_dnl.deployment.export import fp16, onnx_export
 from paddle_dnl.deployment.export.check import MAX_DISAGREEMENT, Comparison, check_output, compare, worst
 from paddle_dnl.deployment.export.randomness import differing_layer
 from paddle_dnl.deployment.export.shapes import Reference
 from paddle_dnl.deployment.export.trial import Trial
-from paddle_dnl.deployment.runtime.backends import EngineOptions
 from paddle_dnl.deployment.runtime.deploy_config import DeployConfig
 from paddle_dnl.deployment.runtime.openvino_backend import openvino_version
+from paddle_dnl.deployment.runtime.options import EngineOptions
 from paddle_dnl.errors import ExportError
 from paddle_dnl.log import logger
 
@@ -33,6 +33,7 @@ def verify(
     tolerance: float,
     allow_random: bool,
     with_onnx: bool,
+    with_fp16: bool = False,
 ) -> dict[str, Comparison]:
     """Compares logits of the static graph with the dynamic ones, then what the asked-for graph makes of them.
 
@@ -46,9 +47,11 @@ def verify(
         tolerance: see `compare`.
         allow_random: a model that is random in evaluation is compared within twice its own spread.
         with_onnx: also make and compare `model.onnx`.
+        with_fp16: and `model_fp16.onnx`.
 
     Returns:
-        A comparison by `paddle`, `mkldnn` and, where asked for, `onnxruntime` and (where it is installed) `openvino`.
+        A comparison by `paddle`, `mkldnn` and, where asked for, `onnxruntime`, `onnxruntime_fp16` and (where it is installed)
+        `openvino`.
 
     Raises:
         RandomModelError: the model is random in evaluation, and that is not allowed; names the layer.
@@ -68,21 +71,33 @@ def verify(
     if not found["paddle"].ok and ("paddle", "logits") not in trial.errors:
         spread = _spread(model, references[0], tolerance)
     if spread is not None:
-        _refuse_random(model, references[0], spread, allow_random)
+        layer = differing_layer(model, references[0].batch)
+        text = (
+            f"{type(model).__name__} is random in evaluation{f', in {layer}' if layer else ''}: between two passes of one "
+            f"picture {spread.describe()}"
+        )
+        if not allow_random:
+            raise RandomModelError(f"{text}; --allow_random exports it, compared within twice of that")
+        logger.warning(f"{text}; its graph is compared within twice of that")
         share = spread.argmax_disagreement + spread.near_tie_disagreement
         limits = (2 * spread.max_relative_difference, MAX_DISAGREEMENT + 2 * share)
         found = {name: _comparison(trial, name, files.output_op, references, limits) for name in found}
     if with_onnx and found["paddle"].ok:
-        for graph in graphs.values():
-            onnx_export.convert(graph)
+        onnx_export.write_beside(model, list(graphs.values()), work)
         engines = {"onnxruntime": EngineOptions()}
+        if with_fp16:
+            for graph in graphs.values():
+                fp16.convert(graph)
+            engines["onnxruntime_fp16"] = EngineOptions(precision="fp16")
         if openvino_version():
             engines["openvino"] = EngineOptions()
         (work / "onnx_trial").mkdir()
         batches = [reference.batch for reference in references]
         trial = Trial(graphs, engines, batches, work / "onnx_trial", optional=("openvino",))
         limits = (max(limits[0], onnx_export.TOLERANCE), limits[1])
-        found |= {name: _comparison(trial, name, files.output_op, references, limits) for name in engines}
+        lower = (max(limits[0], fp16.TOLERANCE), max(limits[1], fp16.DISAGREEMENT))
+        allowed = {name: lower if name == "onnxruntime_fp16" else limits for name in engines}
+        found |= {name: _comparison(trial, name, files.output_op, references, allowed[name]) for name in engines}
     for comparison in found.values():
         comparison.random_spread = spread and spread.max_relative_difference
     return found
@@ -118,14 +133,3 @@ def _spread(model: paddle.nn.Layer, reference: Reference, tolerance: float) -> C
     for comparison in found:
         comparison.ok = True  # `worst` then gives the largest values
     return worst(found)
-
-
-def _refuse_random(model, reference: Reference, spread: Comparison, allowed: bool) -> None:
-    layer = differing_layer(model, reference.batch)
-    text = (
-        f"{type(model).__name__} is random in evaluation{f', in {layer}' if layer else ''}: between two passes of one picture "
-        f"{spread.describe()}"
-    )
-    if not allowed:
-        raise RandomModelError(f"{text}; --allow_random exports it, compared within twice of that")
-    logger.warning(f"{text}; its graph is compared within twice of that")

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An engine by its name, after its files were checked; `auto` is the fastest verified one."""
+"""Makes the engine of a name after checking its files; `auto` is the fastest verified one."""
 
-from paddle_dnl.deployment.runtime.backends import EngineOptions, OnnxEngine, PaddleEngine, onnx_file
+from paddle_dnl.deployment.runtime.backends import OnnxEngine, PaddleEngine
 from paddle_dnl.deployment.runtime.deploy_config import DeployConfig
 from paddle_dnl.deployment.runtime.openvino_backend import OpenvinoEngine
+from paddle_dnl.deployment.runtime.options import EngineOptions
 from paddle_dnl.deployment.runtime.selection import choose
 from paddle_dnl.deployment.runtime.verified import mkldnn_obstacle
 from paddle_dnl.errors import UsageError
@@ -18,31 +19,28 @@ def _make(name: str, files: DeployConfig, options: EngineOptions):
         if options.streams:
             raise UsageError("streams are the engine openvino's; the engine paddle has none")
         if options.device == "cpu":
-            _require_possible_on_cpu(files, options)
+            if options.precision == "int8":
+                raise UsageError(
+                    "int8 on a CPU is run by the engines onnxruntime and openvino; use one of them, or auto"
+                )
+            if options.precision != "fp32":
+                raise UsageError(
+                    f"{options.precision} on a CPU is run by the engine openvino; use --engine openvino or auto"
+                )
+            obstacle = mkldnn_obstacle(files) if options.enable_mkldnn else None
+            if obstacle:
+                raise UsageError(f"--enable_mkldnn: not verified for {files.folder} ({obstacle}); run without it")
         files.check_files(files.model, files.params)
         return PaddleEngine(files, options)
     kinds = {kind.name: kind for kind in (OnnxEngine, OpenvinoEngine)}
     if name not in kinds:
         raise UsageError(f"engine {name!r} is not one of {', '.join(ENGINES)}")
-    if name == OnnxEngine.name and options.device != "cpu":
-        raise UsageError(f"engine {name} runs on cpu only here; use --device cpu, or the engine paddle")
     if options.streams and name != OpenvinoEngine.name:
         raise UsageError(f"streams are the engine openvino's; the engine {name} has none")
-    file = onnx_file(files, options)
+    file = files.onnx_of(options.precision)
     if file:
         files.check_files(file)
     return kinds[name](files, options)
-
-
-def _require_possible_on_cpu(files: DeployConfig, options: EngineOptions) -> None:
-    """Refuses int8 in Paddle Inference and oneDNN that was not verified."""
-    if options.precision == "int8":
-        raise UsageError("int8 on a CPU is run by the engines onnxruntime and openvino; use one of them, or auto")
-    if options.precision != "fp32":
-        raise UsageError(f"{options.precision} on a CPU is run by the engine openvino; use --engine openvino or auto")
-    obstacle = mkldnn_obstacle(files) if options.enable_mkldnn else None
-    if obstacle:
-        raise UsageError(f"--enable_mkldnn: not verified for {files.folder} ({obstacle}); run without it")
 
 
 def resolve_engine(name: str, files: DeployConfig, options: EngineOptions) -> tuple[str, EngineOptions]:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from paddle_dnl import errors
 from paddle_dnl.deployment.runtime.backend_factory import make_engine
-from paddle_dnl.deployment.runtime.backends import EngineOptions
 from paddle_dnl.deployment.runtime.deploy_config import read_deploy_config
+from paddle_dnl.deployment.runtime.options import EngineOptions
 from paddle_dnl.errors import ExportError, PaddleDnlError
 from paddle_dnl.startup import child_processes, configure_process
 

@@ -1,50 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The programs that run an exported graph: Paddle Inference and ONNX Runtime, each as `run(batch) -> array`."""
+"""Engines for exported graphs: Paddle Inference and ONNX Runtime, each with `run(batch) -> array`."""
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
-from paddle_dnl.deployment.runtime.deploy_config import ONNX_NAME, DeployConfig
+from paddle_dnl.deployment.runtime.deploy_config import DeployConfig
 from paddle_dnl.deployment.runtime.devices import enable_accelerator, require_device
 from paddle_dnl.deployment.runtime.onnx_thread import in_onnx_thread
 from paddle_dnl.deployment.runtime.operators import require_known_operators
+from paddle_dnl.deployment.runtime.options import EngineOptions, default_threads, first_line
 from paddle_dnl.errors import ExportError, UsageError
+from paddle_dnl.files.caches import writable_cache
 from paddle_dnl.optional import install_hint, not_installed
 
 import numpy as np
-
-
-@dataclass
-class EngineOptions:
-    """How an exported model is run.
-
-    Attributes:
-        device: `cpu`, `gpu`, or `xpu`, `npu`, `mlu` where this Paddle is built for it (not run on any machine yet).
-        cpu_threads: None takes OMP_NUM_THREADS.
-        enable_mkldnn: use oneDNN on CPU; only for folders whose export verified it.
-        precision: on CPU `int8` is for the engines onnxruntime and openvino, after tools/quantize.py, `bf16` for openvino;
-            `fp16` and `int8` on GPU are TensorRT's. `fastest`: fp32, or what the folder's images verified.
-        streams: batches that openvino runs at the same time, each with its share of the threads; default 1.
-        use_trt, min_subgraph_size, auto_tuned_shape_file: TensorRT on GPU (not verified on any machine yet).
-        collect_shapes_file: write the shapes that occur in the graph there, for a later run with `auto_tuned_shape_file`.
-    """
-
-    device: str = "cpu"
-    cpu_threads: int | None = None
-    enable_mkldnn: bool = False
-    use_trt: bool = False
-    precision: str = "fp32"
-    streams: int | None = None
-    min_subgraph_size: int = 3
-    auto_tuned_shape_file: str | None = None
-    collect_shapes_file: str | None = None
-
-
-def default_threads() -> int:
-    """OMP_NUM_THREADS, which `import paddle_dnl` sets to the cores where it comes before Paddle; else one per core."""
-    given = os.environ.get("OMP_NUM_THREADS", "")
-    return int(given) if given.isdigit() and int(given) > 0 else os.cpu_count() or 1
 
 
 def _paddle_config(files: DeployConfig, options: EngineOptions):
@@ -160,57 +129,69 @@ class PaddleEngine:
             raise ExportError(f"Paddle Inference failed: {first_line(error)}") from error
 
 
-def first_line(error: Exception) -> str:
-    """The line of a long native message that says what happened."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    for line in reversed(lines):
-        if "Error" in line:
-            return line
-    return lines[0] if lines else type(error).__name__
+def onnx_providers(options: EngineOptions, available: list[str]) -> list:
+    """ONNX Runtime's execution providers for the device, best first, each a name or (name, settings).
 
+    TensorRT and CUDA were not run on any machine yet.
 
-def onnx_file(files: DeployConfig, options: EngineOptions) -> str | None:
-    """The name of the ONNX file of the wanted precision; None where the folder has none."""
-    return files.onnx_int8 if options.precision == "int8" else files.onnx
-
-
-def require_onnx_file(files: DeployConfig, options: EngineOptions, engine: str) -> Path:
-    """The ONNX file of the wanted precision.
+    Args:
+        options: `device`, `use_trt` and `precision`.
+        available: providers that this ONNX Runtime was built with.
 
     Raises:
-        ExportError: the folder has none.
+        UsageError: a device that it has no provider for.
     """
-    name = onnx_file(files, options)
-    if options.precision == "int8" and not name:
-        raise ExportError(f"{files.folder}: has no int8 model; make one with tools/quantize.py")
-    path = files.folder / (name or ONNX_NAME)
-    if not path.is_file():
-        raise ExportError(f"{path}: missing; the engine {engine} needs it (export.py --format onnx makes it)")
-    return path
+    if options.device == "cpu":
+        return ["CPUExecutionProvider"]
+    wanted = {"gpu": ["TensorrtExecutionProvider"] * options.use_trt + ["CUDAExecutionProvider"]}.get(
+        options.device, []
+    )
+    missing = [name for name in wanted if name not in available]
+    if missing or not wanted:
+        raise UsageError(
+            f"engine onnxruntime: this ONNX Runtime has no {missing[0] if missing else f'provider for {options.device}'} (it has "
+            f"{', '.join(available)}); install onnxruntime-gpu in place of onnxruntime, or use --device cpu"
+        )
+    # Under paddle.distributed.launch each rank has a GPU of its own.
+    device_id = int(os.environ.get("FLAGS_selected_gpus", "0").split(",")[0] or 0)
+    cache = writable_cache(Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "paddle-dnl" / "tensorrt")
+    settings = {
+        # The attention's float32 nodes of a float16 file stay so: the file says what is computed in which precision.
+        "TensorrtExecutionProvider": {
+            "device_id": device_id,
+            "trt_fp16_enable": options.precision == "fp16",
+            "trt_engine_cache_enable": True,
+            "trt_engine_cache_path": str(cache),
+        },
+        "CUDAExecutionProvider": {"device_id": device_id},
+    }
+    return [(name, settings[name]) for name in wanted] + ["CPUExecutionProvider"]
 
 
 class OnnxEngine:
-    """ONNX Runtime on CPU, for folders exported with an ONNX file.
+    """ONNX Runtime, for folders exported with an ONNX file. Its GPU providers were not run on any machine yet.
 
     Args:
         files: the exported folder.
-        options: `cpu_threads`, and `precision`: fp32, or int8 for folders that tools/quantize.py has worked on.
+        options: `device`, `use_trt`, `cpu_threads`, and `precision`: fp32, int8 for folders that tools/quantize.py has worked on,
+            fp16 for those of `export.py --fp16` (on a CPU only to compare: it has no such arithmetic and is slow).
 
     Raises:
         ExportError: no ONNX file, or it cannot be loaded.
-        UsageError: onnxruntime is not installed.
+        UsageError: onnxruntime is not installed, or has no such device or precision.
     """
 
     name = "onnxruntime"
 
     def __init__(self, files: DeployConfig, options: EngineOptions):
-        if options.precision not in ("fp32", "int8"):
-            raise UsageError(f"engine onnxruntime has no precision {options.precision}; use fp32 or int8")
-        path = require_onnx_file(files, options, self.name)
+        if options.precision not in ("fp32", "fp16", "int8"):
+            raise UsageError(f"engine onnxruntime has no precision {options.precision}; use fp32, fp16 or int8")
+        path = files.require_onnx(options.precision, self.name)
         try:
             import onnxruntime
         except ImportError as error:
             raise not_installed("engine onnxruntime", error, "onnxruntime") from error
+        providers = onnx_providers(options, onnxruntime.get_available_providers())
         require_known_operators(path)
         settings = onnxruntime.SessionOptions()
         settings.intra_op_num_threads = options.cpu_threads or default_threads()
@@ -219,11 +200,15 @@ class OnnxEngine:
         # 9.0 s with them and 3.0 s without. The caller's arithmetic keeps them: see onnx_thread.
         settings.add_session_config_entry("session.set_denormal_as_zero", "1")
         try:
-            self._session = in_onnx_thread(
-                onnxruntime.InferenceSession, str(path), settings, providers=["CPUExecutionProvider"]
-            )
+            self._session = in_onnx_thread(onnxruntime.InferenceSession, str(path), settings, providers=providers)
         except Exception as error:
             raise ExportError(f"{path}: cannot be loaded: {first_line(error)}") from error
+        # Where a GPU's libraries are missing ONNX Runtime only prints a warning and computes on the CPU.
+        first = providers[0] if isinstance(providers[0], str) else providers[0][0]
+        if self._session.get_providers()[0] != first:
+            raise UsageError(
+                f"engine onnxruntime: {first} cannot be started here (are its driver and libraries installed?); use --device cpu"
+            )
         self._input_name = self._session.get_inputs()[0].name
 
     def run(self, batch: np.ndarray) -> np.ndarray:

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What infer.py reads and writes: pictures with their relative names, or the frames of a video or camera."""
+"""Inputs and results of infer.py: pictures with their relative names, or the frames of a video or camera."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from paddle_dnl.data.images.image_files import EXTENSIONS, iter_images
 from paddle_dnl.data.images.pending_images import PendingImages
 from paddle_dnl.data.images.video_files import Video
 from paddle_dnl.data.images.video_writer import VideoWriter
-from paddle_dnl.data.overlay import overlay, save_image, save_label_png
+from paddle_dnl.data.overlay import Colors, overlay, save_image, save_label_png
 from paddle_dnl.data.probability_files import probability_file
 from paddle_dnl.deployment.runtime.pipeline import Picture, read_ahead
 from paddle_dnl.errors import DataError, UsageError
@@ -24,15 +25,29 @@ OVERLAYS, PROBABILITIES = "added_prediction", "probabilities"
 _FRAMES_AHEAD = 4
 
 
+@dataclass(frozen=True)
+class Results:
+    """Where results of pictures and videos go, and how they look.
+
+    Attributes:
+        folder: of the results.
+        colors: of the classes.
+        details: log each picture that is written.
+        inputs: files that the program reads, which no result may replace.
+    """
+
+    folder: Path
+    colors: Colors
+    details: bool
+    inputs: Sequence[str | Path]
+
+
 class PictureJob:
     """Files: each gives a label picture and an overlay under its name, with its sub-folder where two have the same name.
 
     Args:
         path: an image, a folder, a .txt list or a pattern.
-        folder: of the results.
-        colors: of the classes.
-        details: log each picture.
-        inputs: other files that the program reads.
+        to: the results.
         endings: of pictures in folders.
         save_prob: `float16` or `uint8`: also `probabilities/NAME.npz`.
         with_overlays: whether overlays are written.
@@ -49,19 +64,16 @@ class PictureJob:
     def __init__(
         self,
         path: str,
-        folder: Path,
-        colors,
-        details: bool,
-        inputs: Iterable[str | Path],
+        to: Results,
         endings: tuple[str, ...] = EXTENSIONS,
         save_prob: str | None = None,
         with_overlays: bool = True,
         **which,
     ):
-        self._path, self._folder, self._colors, self._details = path, folder, colors, details
+        self._path, self._to = path, to
         self._save_prob, self._with_overlays = save_prob, with_overlays
         self._is_flat = self._names_differ(endings)
-        self._images = PendingImages(lambda: self._find(endings), self._results, [*inputs, path], folder, **which)
+        self._images = PendingImages(lambda: self._find(endings), self._results, [*to.inputs, path], to.folder, **which)
 
     def _names_differ(self, endings: tuple[str, ...]) -> bool:
         """Whether all results fit into one folder, as PaddleSeg's infer.py writes them: no two pictures share a name."""
@@ -82,9 +94,9 @@ class PictureJob:
         """Probabilities and overlay where they are asked for, and last the label picture, which says that all is there."""
         if name.parts[0] in (OVERLAYS, PROBABILITIES) and len(name.parts) > 1:
             raise UsageError(f"--image_path {self._path}: a folder {name.parts[0]} in it would mix with the results")
-        found = [self._folder / PROBABILITIES / name.with_suffix(".npz")] if self._save_prob else []
-        found += [self._folder / OVERLAYS / name.with_suffix(".png")] if self._with_overlays else []
-        return [*found, self._folder / name.with_suffix(".png")]
+        found = [self._to.folder / PROBABILITIES / name.with_suffix(".npz")] if self._save_prob else []
+        found += [self._to.folder / OVERLAYS / name.with_suffix(".png")] if self._with_overlays else []
+        return [*found, self._to.folder / name.with_suffix(".png")]
 
     def __len__(self) -> int:
         return len(self._images)
@@ -103,9 +115,9 @@ class PictureJob:
         if self._save_prob:
             write_bytes(others[0], probability_file(probabilities, self._save_prob))
         if self._with_overlays:
-            save_image(others[-1], overlay(pixels, label, self._colors))
-        save_label_png(target, label, self._colors)
-        if self._details:
+            save_image(others[-1], overlay(pixels, label, self._to.colors))
+        save_label_png(target, label, self._to.colors)
+        if self._to.details:
             logger.info(f"{picture.title} -> {target}")
 
     def unreadable(self, error: DataError) -> None:
@@ -125,12 +137,9 @@ class VideoJob:
 
     Args:
         path: a video file, or a camera's number.
-        folder: of the results.
-        colors: of the classes.
-        details: log each frame that is written as a picture.
+        to: the results.
         as_frames: numbered pictures in place of a video.
         limit: stop after so many frames.
-        inputs: other files that the program reads.
 
     Raises:
         OutputError: the overlay video would replace an input, or a file that is not ours. Of frames, whose number is not
@@ -141,22 +150,12 @@ class VideoJob:
     # Frames of a video are written in order.
     writers = 1
 
-    def __init__(
-        self,
-        path: str,
-        folder: Path,
-        colors,
-        details: bool,
-        as_frames: bool,
-        limit: int | None,
-        inputs: Iterable[str | Path],
-    ):
-        self._path, self._limit, self._as_frames = path, limit, as_frames
-        self._folder, self._colors, self._details = folder, colors, details
+    def __init__(self, path: str, to: Results, as_frames: bool, limit: int | None):
+        self._path, self._to, self._limit = path, to, limit
         self._video = Video(path)
         self.is_camera = self._video.is_camera
-        self.target = folder / self._video.name if as_frames else folder / OVERLAYS / f"{self._video.name}.mp4"
-        check_outputs([] if as_frames else [self.target], [path, *inputs], root=folder)
+        self.target = to.folder / self._video.name if as_frames else to.folder / OVERLAYS / f"{self._video.name}.mp4"
+        check_outputs([] if as_frames else [self.target], [path, *to.inputs], root=to.folder)
         self._writer = None if as_frames else VideoWriter(self.target, self._video.rate)
 
     def pictures(self) -> Iterator[Picture]:
@@ -174,14 +173,14 @@ class VideoJob:
 
     def write(self, picture: Picture, pixels: np.ndarray, label: np.ndarray, probabilities: None = None) -> None:
         """One frame's results."""
-        mixed = overlay(pixels, label, self._colors)
+        mixed = overlay(pixels, label, self._to.colors)
         if self._writer is not None:
             self._writer.write(mixed)
             return
-        save_label_png(self._folder / picture.name, label, self._colors)
-        save_image(self._folder / OVERLAYS / picture.name, mixed)
-        if self._details:
-            logger.info(f"{picture.title} -> {self._folder / picture.name}")
+        save_label_png(self._to.folder / picture.name, label, self._to.colors)
+        save_image(self._to.folder / OVERLAYS / picture.name, mixed)
+        if self._to.details:
+            logger.info(f"{picture.title} -> {self._to.folder / picture.name}")
 
     def close(self) -> None:
         """Ends the video that is written, with the frames that there are, and gives the source back."""

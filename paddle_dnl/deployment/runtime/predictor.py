@@ -9,10 +9,10 @@ from paddle_dnl import registry
 from paddle_dnl.data.images.image_format import require_value_range
 from paddle_dnl.data.overlay import as_label
 from paddle_dnl.data.tiling import TileGrid
-from paddle_dnl.data.transforms import Compose
+from paddle_dnl.data.transforms.compose import Compose
 from paddle_dnl.deployment.runtime.backend_factory import make_engine
-from paddle_dnl.deployment.runtime.backends import EngineOptions
 from paddle_dnl.deployment.runtime.deploy_config import read_deploy_config
+from paddle_dnl.deployment.runtime.options import EngineOptions
 from paddle_dnl.deployment.runtime.own_components import require_modules
 from paddle_dnl.errors import ConfigError, DataError, UsageError
 from paddle_dnl.log import logger
@@ -52,7 +52,7 @@ class Predictor:
         tile_overlap: share of a tile that it has in common with its neighbour, 0 to 0.5.
         max_pixels: larger picture files are refused before they are decoded; None allows all.
         value_range: (lo, hi), stored numbers of pictures that become 0 and 255; default: what deploy.yaml says.
-        options: of a named engine, fields of `paddle_dnl.deployment.runtime.backends.EngineOptions`, such as `device`.
+        options: of a named engine, fields of `paddle_dnl.deployment.runtime.options.EngineOptions`, such as `device`.
 
     Attributes:
         files: what deploy.yaml says.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The meeting point of the watchdogs of all ranks."""
+"""Hub to which the watchdogs of all ranks connect."""
 
 import contextlib
 import json
@@ -27,7 +27,7 @@ LINGER_SECONDS = 10.0  # how long the hub serves others after the end of its own
 
 
 class Hub(threading.Thread):
-    """The meeting point of all watchdogs, in that of rank 0.
+    """Server in the watchdog of rank 0, to which all watchdogs connect.
 
     Args:
         server: listening socket.
@@ -61,7 +61,15 @@ class Hub(threading.Thread):
                 beat = now
                 self._tell_all({"beat": 1})
             if self.verdict is None:
-                self._watch(now)
+                for rank, member in self.members.items():
+                    if not member["done"] and now - member["heard"] > LOST_SECONDS:
+                        self._end({**report(rank, ""), "how": silence(now - member["heard"])})
+                if self.decide_at is not None and now > self.decide_at:
+                    known = {rank: member for rank, member in self.members.items() if not member["done"]}
+                    found = cause(self.ends, known, now)
+                    member = self.members.get(found["rank"], {"host": "?", "pid": 0})
+                    self.verdict = {**found, "host": member["host"], "pid": member["pid"]}
+                    self._tell_all({"verdict": self.verdict})
 
     def _accept(self) -> None:
         with contextlib.suppress(OSError):
@@ -107,23 +115,12 @@ class Hub(threading.Thread):
         if self.decide_at is None:
             self.decide_at = time.monotonic() + SETTLE_SECONDS
 
-    def _watch(self, now: float) -> None:
-        for rank, member in self.members.items():
-            if not member["done"] and now - member["heard"] > LOST_SECONDS:
-                self._end({**report(rank, ""), "how": silence(now - member["heard"])})
-        if self.decide_at is not None and now > self.decide_at:
-            known = {rank: member for rank, member in self.members.items() if not member["done"]}
-            found = cause(self.ends, known, now)
-            member = self.members.get(found["rank"], {"host": "?", "pid": 0})
-            self.verdict = {**found, "host": member["host"], "pid": member["pid"]}
-            self._tell_all({"verdict": self.verdict})
-
     def _tell_all(self, message: dict) -> None:
         for member in self.members.values():
             send(member["connection"], message)
 
     def _is_there(self, rank: int) -> bool:
-        """Whether a rank is connected and was heard of lately."""
+        """Whether a rank is connected and has sent something recently."""
         member = self.members[rank]
         return member["connection"].fileno() >= 0 and time.monotonic() - member["heard"] < QUIET_SECONDS
 

@@ -30,7 +30,7 @@ CONNECT_SECONDS = 60.0
 
 
 class Watchdog:
-    """Watches the process `pid`, of a rank, and stays in touch with the hub.
+    """Watches the process `pid` of a rank and reports to the hub.
 
     Args:
         rank, pid, host: of the process.
@@ -75,7 +75,13 @@ class Watchdog:
                 send(self.hub, {"done": True, "state": "done"})
                 return True
             if self.hub_lines in ready:
-                self._from_hub()
+                for line in self.hub_lines.read():
+                    self.heard = time.monotonic()
+                    message = json.loads(line) if line is not None else {}
+                    self.hub_said_bye = self.hub_said_bye or "bye" in message
+                    self.verdict = message.get("verdict", self.verdict)
+                    if line is None and not self.hub_said_bye and self.deadline is None:
+                        self.deadline = self.heard + SETTLE_SECONDS
             now = time.monotonic()
             if now - beat > BEAT_SECONDS:
                 beat = now
@@ -85,7 +91,7 @@ class Watchdog:
         return False
 
     def _from_process(self) -> bool:
-        """Whether the process may end from here on."""
+        """Reads messages of the process; whether it may end from here on."""
         for line in self.process.read():
             if line is None:
                 self._report(report(self.rank, self.text, killed_by(self.pid)))
@@ -104,17 +110,8 @@ class Watchdog:
         there = send(self.hub, {"end": end}) and not self.hub_lines.ended
         self.deadline = self.deadline or time.monotonic() + (4 if there else 1) * SETTLE_SECONDS
 
-    def _from_hub(self) -> None:
-        for line in self.hub_lines.read():
-            self.heard = time.monotonic()
-            message = json.loads(line) if line is not None else {}
-            self.hub_said_bye = self.hub_said_bye or "bye" in message
-            self.verdict = message.get("verdict", self.verdict)
-            if line is None and not self.hub_said_bye and self.deadline is None:
-                self.deadline = self.heard + SETTLE_SECONDS
-
     def _without_hub(self, now: float) -> None:
-        """A verdict from what is known here, when the hub is lost."""
+        """A verdict from this rank's own information, when the hub is lost."""
         silent = now - self.heard
         lost = self.hub is not None and not self.hub_said_bye and silent > LOST_SECONDS
         if not lost and (self.deadline is None or now < self.deadline):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is known of a process, how its end is told, and which rank caused the end of all."""
+"""Messages about processes, and the choice of the rank that caused the end of a run."""
 
 import contextlib
 import json
@@ -13,8 +13,8 @@ SETTLE_SECONDS = 0.8  # after the first end, in which reports of the process tha
 GRACE_SECONDS = 20.0  # a checkpoint in the making is finished
 LOST_SECONDS = float(
     os.environ.get("PADDLE_DNL_LOST_SECONDS", "60")
-)  # of silence, after which a machine counts as lost
-QUIET_SECONDS = 5 * BEAT_SECONDS  # of silence that explain why other ranks gave up
+)  # without a message, after which a machine counts as lost
+QUIET_SECONDS = 5 * BEAT_SECONDS  # without a message, which explain why other ranks gave up
 KILLED = "and its watchdog ended at once, as when a machine or container is stopped"
 
 

@@ -7,7 +7,6 @@ from paddle_dnl.nn.cpu.row_strips import Geometry, conv2d, eager_on_cpu, is_watc
 from paddle_dnl.nn.layers import ConvBNReLU
 
 import paddle
-from paddle import nn
 
 
 class ConcatConvBNReLU(ConvBNReLU):
@@ -22,17 +21,13 @@ class ConcatConvBNReLU(ConvBNReLU):
     def forward(self, maps):
         """`maps`: a list or an iterator; from an iterator each map is computed, used and freed in turn."""
         if eager_on_cpu() and not (is_watched(self._conv) or is_watched(self._batch_norm)):
-            return self.finish(_convolve_in_turn(maps, self._conv))
+            # The convolution of a concatenation is the sum of the convolutions of its parts.
+            geometry, total = Geometry.of(self._conv), None
+            for part, weight in _with_weights(maps, self._conv.weight):
+                y = conv2d(part, weight, self._conv.bias if total is None else None, geometry)
+                total = y if total is None else total.add_(y)
+            return self.finish(total)
         return self.finish(self._conv(paddle.concat(list(maps), axis=1)))
-
-
-def _convolve_in_turn(maps: Iterable[paddle.Tensor], conv: nn.Conv2D) -> paddle.Tensor:
-    """The convolution of a concatenation as the sum over its parts, which is never built."""
-    geometry, total = Geometry.of(conv), None
-    for part, weight in _with_weights(maps, conv.weight):
-        y = conv2d(part, weight, conv.bias if total is None else None, geometry)
-        total = y if total is None else total.add_(y)
-    return total
 
 
 def _with_weights(

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a run stores to go on from, and the folder that holds it."""
+"""Checkpoints: writing, verifying and restoring them, and the folder of a run."""

@@ -36,7 +36,7 @@ def _is_the_best(folder: Path, name: str, progress: TrainState) -> bool:
 
 
 def carry_over(resumed_from: Path, save_dir: Path, progress: TrainState) -> None:
-    """Sees to it that a best score which a resumed run knows belongs to a folder in `save_dir`.
+    """Makes sure that the best score of a resumed run belongs to a folder in `save_dir`.
 
     Where there is none of that name, the one of the resumed run is linked; where that is gone too, the score is forgotten,
     so that the next evaluation gives a best model again.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checkpoint folders: written whole or not at all, verified when read, complete enough for an exact resume.
+"""Checkpoint folders: atomic writes, verification by checksums, complete state for an exact resume.
 
     iter_1000/
       model.pdparams   weights, readable by PaddleSeg

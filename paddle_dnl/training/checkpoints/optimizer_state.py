@@ -94,15 +94,6 @@ class _Slots(dict):
         return True
 
 
-def _require_schedule(path: Path, state: Mapping, optimizer) -> None:
-    """Refuses a state that lacks the schedule which the optimizer has."""
-    needed = isinstance(optimizer._learning_rate, LRScheduler) and not isinstance(optimizer._learning_rate, LambdaDecay)
-    if needed and not isinstance(state.get("LR_Scheduler"), Mapping):
-        raise CheckpointError(f"{path}: holds no state of the learning-rate schedule (LR_Scheduler); {_FRESH}")
-    if "LR_Scheduler" in state:
-        require_schedule(path, state["LR_Scheduler"])
-
-
 def move_schedule(optimizer, iteration: int) -> None:
     """Sets the learning rate to that of a step, by taking all steps before it: some schedules are recursions."""
     if isinstance(optimizer._learning_rate, LRScheduler):
@@ -144,7 +135,11 @@ def restore_optimizer(path: Path, state: Mapping, weights: Mapping, model, optim
         require_slot(path, slot, value, parameters[owners[slot]])
     if not is_named:
         _require_known_slots(path, [slot[len(owners[slot]) + 1 :] for slot in slots], optimizer)
-    _require_schedule(path, state, optimizer)
+    needed = isinstance(optimizer._learning_rate, LRScheduler) and not isinstance(optimizer._learning_rate, LambdaDecay)
+    if needed and not isinstance(state.get("LR_Scheduler"), Mapping):
+        raise CheckpointError(f"{path}: holds no state of the learning-rate schedule (LR_Scheduler); {_FRESH}")
+    if "LR_Scheduler" in state:
+        require_schedule(path, state["LR_Scheduler"])
     state["master_weights"] = {k: paddle.to_tensor(v) for k, v in masters.items()}
     if not state["master_weights"]:
         del state["master_weights"]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What PaddleSeg's checkpoint folders say about themselves.
+"""Recognises checkpoint folders of PaddleSeg and their iteration.
 
 Up to 2.8 `iter_N` holds weights and optimizer, and only its name tells the iteration. From 2.9 on there is a `model.pdstates`
 beside them after an evaluation: `{"mIoU": .., "Acc": .., "iter": N}`; with `uniform_output_enabled` also an exported model and

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a checkpoint folder into model, optimizer and average, in two steps so that one process can read for all.
+"""Restores model, optimizer and EMA from a checkpoint folder, in two steps so that one process can read for all.
 
 `read` verifies the files and takes what they hold into host memory; `restore` puts that into the objects of this process.
 """

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a run says and records: log lines, curves, pictures, what differs from the recipe."""
+"""Records of a run: log lines, curves, pictures, differences from the published recipe."""

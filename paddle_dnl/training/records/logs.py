@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a training run tells: log lines as PaddleSeg writes them, and scalars and images under its tags."""
+"""Training log: lines as PaddleSeg writes them, scalars and images under its tags."""
 
 import contextlib
 import time
@@ -32,7 +32,7 @@ def gpu_memory() -> str:
 
 
 class TrainLog:
-    """Averages between log lines, writes them, and passes them on to the loggers that are asked for.
+    """Averages losses and times between log lines, writes the lines, and passes scalars to the chosen loggers.
 
     Args:
         iters: length of the run.
@@ -76,11 +76,11 @@ class TrainLog:
         self._since = time.perf_counter()
 
     def pause(self) -> None:
-        """Stops the clock while something else than training happens, such as evaluation."""
+        """Stops the clock, for instance during an evaluation."""
         self._paused_at = time.perf_counter()
 
     def resume(self) -> None:
-        """Lets the clock run again."""
+        """Starts the clock again."""
         self._since += time.perf_counter() - self._paused_at
 
     @contextlib.contextmanager
@@ -91,7 +91,7 @@ class TrainLog:
         self._reader_seconds += time.perf_counter() - began
 
     def is_due(self, iteration: int) -> bool:
-        """Whether a line belongs behind this step."""
+        """Whether a line is due after this step."""
         return iteration % self.log_iters == 0 or iteration == self.iters
 
     def add(self, losses: dict[str, float], steps: int) -> None:

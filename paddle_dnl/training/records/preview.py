@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A picture of what the model sees during training: image, truth and prediction side by side."""
+"""Preview picture for the loggers: image, truth and prediction side by side."""
 
 from dataclasses import replace
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`--profiler_options` of train.py, on the profiler that today's Paddle has.
+"""`--profiler_options` of train.py, by `paddle.profiler`.
 
 PaddleSeg's form is kept: `"batch_range=[10, 20]; profile_path=model.profile"`. The trace of those steps is written as a
 Chrome trace into the folder `profile_path` below the run's own, and a table of operators is printed at the end.

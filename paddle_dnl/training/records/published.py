@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Says when a run is not the published recipe whose name or base it has, and in which facts it differs."""
+"""Compares a run with the published recipe whose name or base it has, and logs the facts that differ."""
 
 import hashlib
 import inspect
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from paddle_dnl import optim, registry
-from paddle_dnl.config import Config
+from paddle_dnl.config.config import Config
 from paddle_dnl.config.lookup import zoo_configs, zoo_folder
 from paddle_dnl.config.zoo import read_rows
 from paddle_dnl.distributed import collectives

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Resuming with another recipe: the difference to the checkpoint's configuration, said or refused."""
+"""Differences between the configuration of a resumed run and the checkpoint's: logged, or refused."""
 
 from collections.abc import Iterator
 from pathlib import Path

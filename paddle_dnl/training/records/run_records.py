@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`log.txt` and `scalars.csv` in a run's folder: what it said and its curves, without any other library.
+"""`log.txt` and `scalars.csv` in a run's folder: log lines and curves without any other library.
 
 Both are appended to, so that a resumed run goes on in them; a disk that is full or a folder that is gone costs the lines, not
 the training.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which rules turn which project's weights into which of our models, and the conversion itself."""
+"""Conversion of other projects' weights: choice of rules by source and model family, conversion, report."""
 
 import re
 from collections.abc import Mapping
@@ -55,7 +55,7 @@ _CLASSIFIER = {
 _AUXILIARY = {"dnlnet": r"head\.aux\..+", "dmnet": r"fcn_head\..+"}
 
 
-# What a model has to be set up as, so that equal names and shapes also mean the same function.
+# Settings that a model needs, so that equal names and shapes also mean the same function.
 _SETTINGS = {
     "mmseg": {"dialect": "mmseg", "stem": "v1c"},
     "official_dnl": {"dialect": "official", "stem": "3x3"},

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a set of weights looks like, from its names: for error messages only, never for deciding anything."""
+"""Description of a set of weights from its names, for error messages only."""
 
 import re
 from collections.abc import Iterable

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whose backbone weights a file holds, from names and the shape of the first convolution."""
+"""Recognises the source of backbone weights by names and the shape of the first convolution."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -7,7 +7,7 @@
 from collections.abc import Iterable
 
 from paddle_dnl.weights.convert.mapping import Rule
-from paddle_dnl.weights.convert.mmseg import residual_stages, stem_position
+from paddle_dnl.weights.convert.stages import residual_stages, stem_position
 
 
 def backbone_rules(keys: Iterable[str] = ()) -> list[Rule]:

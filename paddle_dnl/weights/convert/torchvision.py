@@ -4,7 +4,7 @@
 from collections.abc import Iterable
 
 from paddle_dnl.weights.convert.mapping import Rule
-from paddle_dnl.weights.convert.mmseg import residual_stages
+from paddle_dnl.weights.convert.stages import residual_stages
 
 
 def backbone_rules(keys: Iterable[str] = ()) -> list[Rule]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compares the logits of a converted model with those that the original computed and somebody stored as .npz."""
+"""Compares the logits of a converted model with stored logits of the original (.npz)."""
 
 import json
 import zipfile

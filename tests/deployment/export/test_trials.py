@@ -10,8 +10,8 @@ from paddle_dnl.deployment.export.randomness import differing_layer
 from paddle_dnl.deployment.export.shapes import FreeSizeError
 from paddle_dnl.deployment.export.verify import RandomModelError
 from paddle_dnl.deployment.runtime.backend_factory import make_engine
-from paddle_dnl.deployment.runtime.backends import EngineOptions
 from paddle_dnl.deployment.runtime.deploy_config import read_deploy_config
+from paddle_dnl.deployment.runtime.options import EngineOptions
 from paddle_dnl.deployment.runtime.predictor import Predictor
 from paddle_dnl.errors import ExportError, UsageError
 from paddle_dnl.registry import MODELS
@@ -122,7 +122,7 @@ def test_the_program_names_the_command_for_one_size(tmp_path):
     given = ["--config", str(config), "--model_path", str(tmp_path / "w.pdparams"), "--save_dir", str(tmp_path / "o")]
     with pytest.raises(ExportError) as refused:
         program.main(given)
-    assert str(refused.value).endswith(f"python export.py {' '.join(given)} --input_shape 1 3 64 96")
+    assert str(refused.value).endswith(f"paddle-dnl export {' '.join(given)} --input_shape 1 3 64 96")
     with pytest.raises(ExportError, match="--input_shape 4 3 64 96$"):
         program.main([*given, "--input_shape", "4", "3", "-1", "-1"])
     channels = [*given, "--input_shape", "1", "4", "64", "96"]

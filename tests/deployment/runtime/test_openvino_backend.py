@@ -4,8 +4,9 @@
 import sys
 
 from paddle_dnl.cli import infer
-from paddle_dnl.deployment.runtime import backend_process, backends, openvino_backend, selection
+from paddle_dnl.deployment.runtime import backend_process, openvino_backend, selection
 from paddle_dnl.deployment.runtime.deploy_config import read_deploy_config
+from paddle_dnl.deployment.runtime.options import EngineOptions
 from paddle_dnl.deployment.runtime.predictor import Predictor
 from paddle_dnl.errors import ExportError, UsageError
 
@@ -98,7 +99,7 @@ def test_what_cannot_be_used(folder, original, monkeypatch):
 def _candidates(folder, precision, precisions=None):
     files = read_deploy_config(folder)
     files.verified |= {"precisions": precisions or {}}
-    return list(selection.candidates(files, backends.EngineOptions(precision=precision)))
+    return list(selection.candidates(files, EngineOptions(precision=precision)))
 
 
 def test_lower_precisions_only_when_asked_for_or_verified(folder, monkeypatch):

@@ -6,8 +6,9 @@ import shutil
 import sys
 import time
 
-from paddle_dnl.deployment.runtime import backends, selection
+from paddle_dnl.deployment.runtime import selection
 from paddle_dnl.deployment.runtime.deploy_config import read_deploy_config
+from paddle_dnl.deployment.runtime.options import EngineOptions
 from paddle_dnl.deployment.runtime.predictor import Predictor
 from paddle_dnl.errors import ExportError, UsageError
 from paddle_dnl.files import caches
@@ -142,19 +143,19 @@ def test_auto_without_onnx_runtime_or_on_other_terms(folder, speeds, monkeypatch
     assert Predictor(folder, engine="auto", enable_mkldnn=False).engine == "onnxruntime"
     files = read_deploy_config(folder)
     for settings in ({"device": "gpu"}, {"enable_mkldnn": True}):
-        options = backends.EngineOptions(**settings)
+        options = EngineOptions(**settings)
         assert list(selection.candidates(files, options)) == ["paddle"]
-    int8 = selection.candidates(files, backends.EngineOptions(precision="int8"))
+    int8 = selection.candidates(files, EngineOptions(precision="int8"))
     assert list(int8) == ["onnxruntime int8", "openvino int8"]
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    assert list(selection.candidates(files, backends.EngineOptions())) == ["paddle", "openvino"]
+    assert list(selection.candidates(files, EngineOptions())) == ["paddle", "openvino"]
     monkeypatch.setattr(selection, "openvino_version", lambda: None)
-    assert list(selection.candidates(files, backends.EngineOptions())) == ["paddle"]
+    assert list(selection.candidates(files, EngineOptions())) == ["paddle"]
 
 
 def test_onednn_takes_part_where_it_was_verified(folder, monkeypatch):
     monkeypatch.setattr(selection, "mkldnn_obstacle", lambda files: None)
-    found = selection.candidates(read_deploy_config(folder), backends.EngineOptions())
+    found = selection.candidates(read_deploy_config(folder), EngineOptions())
     assert list(found) == ["paddle", "paddle with oneDNN", "onnxruntime", "openvino"]
     assert [options.enable_mkldnn for _, options in found.values()] == [False, True, False, False]
 

@@ -14,7 +14,8 @@ from paddle_dnl.cli import convert
 from paddle_dnl.config import Config
 from paddle_dnl.errors import CheckpointError, UsageError
 from paddle_dnl.files.outputs import JOURNAL
-from paddle_dnl.models.build import build_model, load_start_weights
+from paddle_dnl.models.build import build_model
+from paddle_dnl.models.start_weights import load_start_weights
 
 import golden_seeds
 import numpy as np
