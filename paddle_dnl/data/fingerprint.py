@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whether the files of a dataset are those of an earlier check, and of other processes: by name, size and time of change."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -33,13 +34,13 @@ class Fingerprints:
     """What some parts of a list are on this machine; of several processes they can be joined.
 
     Attributes:
-        keys: of each part, a hash per pair of names, sizes and times of change, uint64 `[n]`.
+        files: of each part, a digest of the names, sizes and times of change of its files.
         names: of each part, a digest of the names without folders: the data may lie elsewhere on another machine.
         sizes: of each part, a digest of the sizes of its files.
         problems: place in the list -> what cannot be read.
     """
 
-    keys: dict[int, np.ndarray] = field(default_factory=dict)
+    files: dict[int, bytes] = field(default_factory=dict)
     names: dict[int, bytes] = field(default_factory=dict)
     sizes: dict[int, bytes] = field(default_factory=dict)
     problems: dict[int, str] = field(default_factory=dict)
@@ -53,24 +54,22 @@ class Fingerprints:
         return found
 
     def _look(self, pairs: Sequence, part: int) -> None:
-        keys, names, sizes = [], hashlib.blake2b(digest_size=16), hashlib.blake2b(digest_size=16)
+        files, names, sizes = [], [], []
         for place in range(part * PART, min((part + 1) * PART, len(pairs))):
-            text = []
-            for path in filter(None, pairs[place]):
-                try:
+            try:
+                for path in pairs[place]:
+                    if path is None:
+                        names.append("")
+                        continue
+                    names.append(path[path.rfind("/") + 1 :])
                     status = os.stat(path)
-                except OSError as error:
-                    self.problems[place] = f"{path}: cannot be read ({error.strerror})"
-                    break
-                text.append(f"{path}\0{status.st_size}\0{status.st_mtime_ns}")
-                sizes.update(b"%d\n" % status.st_size)
-            names.update(
-                "\0".join(str(path).rpartition("/")[2] for path in pairs[place]).encode("utf-8", "surrogateescape")
-            )
-            whole = "\n".join(text).encode("utf-8", "surrogateescape")
-            keys.append(int.from_bytes(hashlib.blake2b(whole, digest_size=8).digest(), "little"))
-        self.keys[part] = np.array(keys, np.uint64)
-        self.names[part], self.sizes[part] = names.digest(), sizes.digest()
+                    files.append(f"{path}\0{status.st_size}\0{status.st_mtime_ns}")
+                    sizes.append(str(status.st_size))
+            except OSError as error:
+                self.problems[place] = f"{path}: cannot be read ({error.strerror})"
+        for found, lines in ((self.files, files), (self.names, names), (self.sizes, sizes)):
+            text = "\n".join(lines).encode("utf-8", "surrogateescape")
+            found[part] = hashlib.blake2b(text, digest_size=16).digest()
 
     @classmethod
     def joined(cls, shares: Sequence["Fingerprints"]) -> "Fingerprints":
@@ -84,9 +83,23 @@ class Fingerprints:
     def digest(self, rule: bytes) -> str:
         """Changes when any file, or the rule for labels, changes."""
         digest = hashlib.sha256(rule)
-        for part in sorted(self.keys):
-            digest.update(self.keys[part].tobytes())
+        for part in sorted(self.files):
+            digest.update(self.files[part])
         return digest.hexdigest()
+
+
+def keys_of(pairs: Sequence, part: int) -> np.ndarray:
+    """A hash of the names, sizes and times of change of each pair of a part, uint64 `[n]`."""
+    keys = []
+    for place in range(part * PART, min((part + 1) * PART, len(pairs))):
+        text = ""
+        for path in filter(None, pairs[place]):
+            with contextlib.suppress(OSError):
+                status = os.stat(path)
+                text += f"{path}\0{status.st_size}\0{status.st_mtime_ns}\n"
+        whole = text.encode("utf-8", "surrogateescape")
+        keys.append(int.from_bytes(hashlib.blake2b(whole, digest_size=8).digest(), "little"))
+    return np.array(keys, np.uint64)
 
 
 def agree(pairs: Sequence, name: str, ranks: Ranks) -> Fingerprints:

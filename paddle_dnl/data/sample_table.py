@@ -12,7 +12,7 @@ from paddle_dnl.files.atomic import write_bytes
 import numpy as np
 
 _COLUMNS = {
-    "keys": "Q",  # see `fingerprint.Fingerprints`
+    "keys": "Q",  # see `fingerprint.keys_of`
     "sizes": "I",  # width, height
     "digests": "Q",
     "ignored": "Q",
