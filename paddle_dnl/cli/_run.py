@@ -23,7 +23,9 @@ def run(module: str, argv: list[str] | None = None) -> None:
     0 is success, 2 wrong use of the command line, 1 any other failure; a failure that the user can act on is one line on
     stderr.
     """
-    warnings.filterwarnings("ignore", message="No ccache found")
+    # Paddle's, for those who build operators or write batch norms.
+    for message in ("No ccache found", "When training, we now always track global mean"):
+        warnings.filterwarnings("ignore", message=message)
     _open_streams()
     from paddle_dnl.startup import termination
 

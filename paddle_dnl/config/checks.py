@@ -21,7 +21,7 @@ _REQUIRED = ("batch_size", "iters", "train_dataset", "optimizer", "lr_scheduler"
 _OPTIONAL = (
     "val_dataset", "test_config", "to_static_training", "export", "grad_accum_iters", "ema_decay",
     "pretrained_sha256", "start_weights", "custom_imports", "print_mem_info", "log_ranks",
-    "class_weights", "freeze",
+    "class_weights", "freeze", "find_unused_parameters",
 )  # fmt: skip
 _TEST_KEYS = (
     "aug_eval", "scales", "flip_horizontal", "flip_vertical", "is_slide", "crop_size", "stride", "average", "align_corners",
@@ -76,6 +76,9 @@ def _check_top_level(config: dict, required: tuple[str, ...]) -> None:
     decay = config.get("ema_decay", 0.999)
     if isinstance(decay, bool) or not isinstance(decay, int | float) or not 0 <= decay < 1:
         raise ConfigError(f"ema_decay: must be a number in [0, 1), got {decay!r}")
+    find = config.get("find_unused_parameters", "auto")
+    if not isinstance(find, bool) and find != "auto":
+        raise ConfigError(f"find_unused_parameters: must be true, false or auto, got {find!r}")
     wanted = config.get("start_weights")
     if wanted is not None:
         if not isinstance(wanted, dict) or not all(isinstance(value, str) for value in wanted.values()):

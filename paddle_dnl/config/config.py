@@ -30,7 +30,8 @@ class Config:
     """A configuration file with its bases, the overrides of the command line, and defaults, all checked.
 
     Has the attributes of PaddleSeg's `Config` and `files`, the paths that were read; beyond its keys it knows
-    `grad_accum_iters`, `ema_decay`, `pretrained_sha256` and `start_weights`.
+    `grad_accum_iters`, `ema_decay`, `pretrained_sha256`, `start_weights` and
+    `find_unused_parameters`.
 
     Args:
         path: a .yml file, a name of the model zoo, or the configuration as a dict.

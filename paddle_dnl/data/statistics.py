@@ -264,3 +264,15 @@ def _say_scale(dataset, statistics: DatasetStatistics, where: str) -> None:
 def shared_images(first: DatasetStatistics, second: DatasetStatistics) -> list[int]:
     """Places in `second` of images whose content also is in `first`."""
     return np.flatnonzero(np.isin(second.digests, first.digests)).tolist()
+
+
+def suggest_crop(sizes: dict[tuple[int, int], int], largest: int = 768) -> list[int]:
+    """[width, height] of training crops: the median picture, at most `largest`, in multiples of 32 and at least 64.
+
+    A side shorter than that is padded, so that no picture is enlarged.
+    """
+    sides = []
+    for axis in range(2):
+        values = np.repeat([size[axis] for size in sizes], list(sizes.values()))
+        sides.append(int(max(64, min(largest, np.median(values)) // 32 * 32)))
+    return sides

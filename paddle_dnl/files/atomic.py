@@ -50,7 +50,7 @@ class NewFile:
         path: final name; missing parents are made.
         own: in a folder that only this project uses, such as a cache: not entered into the journal of outputs, and an
             existing file is replaced.
-        replace: the user has asked for an existing file to be replaced, whoever wrote it.
+        replace: the user has asked for an existing file to be replaced, also one of another program.
 
     Attributes:
         temporary: path to write to; an empty file with the suffix of `path`.

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What can be known of a GPU without one, and the check that whoever has one can run."""
+"""Facts about GPUs that need none, and the check to run on a machine that has one."""

@@ -65,7 +65,7 @@ class DNLNet(nn.Layer):
         enable_auxiliary_loss: use the auxiliary head in training. Its parameters exist either way (PaddleSeg's
             checkpoints hold them); without it they are frozen.
         align_corners: convention of the last resize; True for crops such as 769x769.
-        pretrained: kept for whoever builds the model from a configuration; nothing is loaded here.
+        pretrained: start weights; loaded by the programs, not here.
         dialect: `paddleseg`, `mmseg` or `official`: the published implementation whose function and
             initialisation are taken.
         whitening: what is taken off queries and keys, see `paddle_dnl.nn.whitening`.

@@ -127,7 +127,7 @@ class _Worker:
         self._ready = False
 
     def kill(self) -> None:
-        """Kills the process; whoever waits for it finds out. May be called from any thread."""
+        """Kills the process, which ends all waits for it. May be called from any thread."""
         process = self._process
         if process is not None:
             process.kill()

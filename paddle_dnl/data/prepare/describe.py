@@ -12,7 +12,7 @@ from paddle_dnl.data.images.image_format import ImageFormat
 from paddle_dnl.data.overlay import displayed, encode_jpeg, overlay_label
 from paddle_dnl.data.page import Section, write_page
 from paddle_dnl.data.prepare.sources import spread
-from paddle_dnl.data.statistics import class_weights, shared_images
+from paddle_dnl.data.statistics import class_weights, shared_images, suggest_crop
 from paddle_dnl.errors import DataError
 from paddle_dnl.files.atomic import write_bytes
 
@@ -34,18 +34,6 @@ def _channels(dataset) -> dict[str, int]:
         except Exception:  # formats that OpenCV alone reads
             modes["other"] += 1
     return dict(modes.most_common())
-
-
-def suggest_crop(sizes: dict[tuple[int, int], int], largest: int = 768) -> list[int]:
-    """[width, height] of training crops: the median picture, at most `largest`, in multiples of 32 and at least 64.
-
-    A side shorter than that is padded, so that no picture is enlarged.
-    """
-    sides = []
-    for axis in range(2):
-        values = np.repeat([size[axis] for size in sizes], list(sizes.values()))
-        sides.append(int(max(64, min(largest, np.median(values)) // 32 * 32)))
-    return sides
 
 
 def _duplicates(datasets: dict[str, object]) -> list[str]:

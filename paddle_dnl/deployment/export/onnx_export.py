@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """ONNX file of an exported graph, verified against the dynamic model."""
 
+import importlib.util
 import os
 import re
 import subprocess
@@ -9,7 +10,7 @@ from pathlib import Path
 
 from paddle_dnl.deployment.export.graphs import convertible, save_graph
 from paddle_dnl.deployment.runtime.deploy_config import ONNX_NAME, DeployConfig
-from paddle_dnl.errors import ExportError
+from paddle_dnl.errors import ExportError, UsageError
 from paddle_dnl.optional import not_installed
 
 import paddle
@@ -22,10 +23,13 @@ TOLERANCE = 2e-3
 
 def require_converter() -> None:
     """Raises UsageError when paddle2onnx or onnxruntime is not installed."""
-    import importlib.util
-
     for name in ("paddle2onnx", "onnxruntime"):
         if importlib.util.find_spec(name) is None:
+            if name == "paddle2onnx" and sys.version_info >= (3, 13):
+                raise UsageError(
+                    "--format onnx: paddle2onnx has no build for Python 3.13; export with Python 3.10 to 3.12 "
+                    "(the ONNX file runs on 3.13)"
+                )
             raise not_installed("--format onnx (with Paddle 3)", ImportError(name=name), "onnx")
 
 

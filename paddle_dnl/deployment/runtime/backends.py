@@ -47,6 +47,25 @@ def _paddle_config(files: DeployConfig, options: EngineOptions):
     return config
 
 
+def _paddle_predictor(files: DeployConfig, options: EngineOptions):
+    """The graph in Paddle Inference.
+
+    Its constant folding (Paddle 3.3) fails on a batch normalisation of a parameter, as PaddleSeg's GINet has, and the graph
+    cannot be loaded; without that pass it can.
+    """
+    from paddle import inference
+
+    config = _paddle_config(files, options)
+    try:
+        return inference.create_predictor(config)
+    except ValueError:
+        if not files.model.endswith(".json"):
+            raise
+    config = _paddle_config(files, options)
+    config.delete_pass("constant_folding_pass")
+    return inference.create_predictor(config)
+
+
 def _configure_gpu(config, options: EngineOptions, inference) -> None:
     # Under paddle.distributed.launch each rank has a GPU of its own.
     first = os.environ.get("FLAGS_selected_gpus", "0").split(",")[0]
@@ -92,7 +111,7 @@ class PaddleEngine:
     def __init__(self, files: DeployConfig, options: EngineOptions):
         try:
             import paddle
-            from paddle import inference
+            import paddle.inference
         except ModuleNotFoundError as error:
             raise UsageError(
                 f"engine paddle: {error.name} is not installed; {install_hint('paddle')}, or choose the engine onnxruntime"
@@ -104,7 +123,7 @@ class PaddleEngine:
             )
         require_known_operators(files.model_path)
         try:
-            self._predictor = inference.create_predictor(_paddle_config(files, options))
+            self._predictor = _paddle_predictor(files, options)
             self._input = self._predictor.get_input_handle(self._predictor.get_input_names()[0])
             self._output_name = self._predictor.get_output_names()[0]
         except UsageError:

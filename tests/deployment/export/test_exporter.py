@@ -366,3 +366,14 @@ def test_dgmn2_is_converted_from_a_graph_that_samples_by_a_grid(tmp_path, monkey
     assert model.attention.unfold.implementation == "auto"
     _export(model, tmp_path / "out")
     assert b"deformable_conv" in (read_deploy_config(tmp_path / "out").model_path).read_bytes()
+
+
+@pytest.mark.parametrize(
+    "python, advice", [((3, 12), "pip install paddle2onnx"), ((3, 13), "export with Python 3.10 to 3.12")]
+)
+def test_a_missing_converter_is_named_with_what_helps(python, advice, monkeypatch):
+    """On Python 3.13 pip finds a release of paddle2onnx from before Paddle 2.3 only."""
+    monkeypatch.setattr(onnx_export.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(onnx_export.sys, "version_info", python)
+    with pytest.raises(UsageError, match=advice):
+        onnx_export.require_converter()
