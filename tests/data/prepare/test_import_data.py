@@ -2,6 +2,7 @@
 """Annotations of every format become the label pictures that they mean, or an error that names file and shape."""
 
 import json
+import shutil
 from pathlib import Path
 
 from paddle_dnl.cli.data import import_data
@@ -75,6 +76,17 @@ def test_a_second_run_does_what_is_missing(tmp_path, monkeypatch):
         _import(source, tmp_path / "mine", "--format", "labelme")
     with pytest.raises(UsageError, match="inside of the source"):
         _import(source, source / "d", "--format", "labelme")
+
+
+def test_what_a_full_disk_lacks_is_said_in_fitting_units(tmp_path, monkeypatch):
+    source, usage = annotated.write_labelme(tmp_path / "source", 3), shutil.disk_usage(tmp_path)
+    size = sum(path.stat().st_size for path in source.glob("*.jpg"))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=size))
+    _import(source, tmp_path / "a", "--format", "labelme")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=size - 1))
+    with pytest.raises(DataError, match=rf"the images alone take {size / 1000:.2f}kB, only {(size - 1) / 1000:.2f}kB"):
+        _import(source, tmp_path / "b", "--format", "labelme")
+    assert not (tmp_path / "b").exists()
 
 
 def test_coco_with_polygons_and_run_lengths(tmp_path):
