@@ -2,10 +2,12 @@
 """Exported DNLNet-R50 at 512x1024: ours as `export.py --format onnx` leaves it and `--engine auto` runs it, the peer's saved
 plainly with `paddle.jit.save` and run by Paddle Inference. Both give class numbers.
 
-The exports are made once, in a process of their own, and kept in the temporary folder: `python benchmarks/exported.py SIDE`.
+The exports are made once, in a process of their own, and kept in the temporary folder:
+`python benchmarks/exported.py SIDE FOLDER N C H W`.
 """
 
 import hashlib
+import importlib.util
 import subprocess
 import sys
 import tempfile
@@ -14,16 +16,27 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 SHAPE = (1, 3, 512, 1024)
+TEMPORARY = Path(tempfile.gettempdir())
 
 
-def _folder(side: str) -> Path:
-    """Of ours there is one per state of the package."""
+def state(side: str) -> str:
+    """A digest of what a side's export depends on: the package, or the PaddleSeg that is found, and Paddle."""
     import paddle
 
-    state = hashlib.sha256(paddle.__version__.encode() + Path(__file__).read_bytes())
-    for path in sorted((ROOT / "paddle_dnl").rglob("*.py")) if side == "ours" else []:
-        state.update(path.read_bytes())
-    return Path(tempfile.gettempdir()) / f"paddle_dnl_benchmark_export_{side}_{state.hexdigest()[:12]}"
+    found = hashlib.sha256(paddle.__version__.encode() + Path(__file__).read_bytes())
+    theirs = Path(importlib.util.find_spec("paddleseg").origin).parent / "models"
+    for path in sorted((ROOT / "paddle_dnl" if side == "ours" else theirs).rglob("*.py")):
+        found.update(path.read_bytes())
+    return found.hexdigest()[:12]
+
+
+def folder_of(side: str, shape=SHAPE) -> Path:
+    """The export of `ours` or `peer` for an input `[1, 3, H, W]`; made when it is not there, in a process of its own."""
+    folder = TEMPORARY / f"paddle_dnl_benchmark_export_{side}_{state(side)}_{shape[2]}x{shape[3]}"
+    if not (folder / "done").exists():
+        words = [side, str(folder), *map(str, shape)]
+        subprocess.run([sys.executable, __file__, *words], check=True, stdout=sys.stderr)
+    return folder
 
 
 def _settle_norms(model) -> None:
@@ -53,17 +66,15 @@ def _settled(side: str):
     return model
 
 
-def _export_ours(folder: Path) -> None:
+def _export_ours(folder: Path, shape: list[int]) -> None:
     from paddle_dnl.deployment.export.exporter import export_model
 
     from compared_models import alike
 
-    export_model(
-        alike(_settled, "ours"), folder, input_shape=list(SHAPE), transforms=[{"type": "Normalize"}], with_onnx=True
-    )
+    export_model(alike(_settled, "ours"), folder, input_shape=shape, transforms=[{"type": "Normalize"}], with_onnx=True)
 
 
-def _export_peer(folder: Path) -> None:
+def _export_peer(folder: Path, shape: list[int]) -> None:
     """As PaddleSeg's export.py does: the model, argmax, `paddle.jit.save` with a fixed shape."""
     import paddle
     from compared_models import alike
@@ -78,20 +89,18 @@ def _export_peer(folder: Path) -> None:
 
     model = Labels(alike(_settled, "peer"))
     model.eval()
-    traced = paddle.jit.to_static(model, input_spec=[paddle.static.InputSpec(list(SHAPE), "float32")], full_graph=True)
+    traced = paddle.jit.to_static(model, input_spec=[paddle.static.InputSpec(shape, "float32")], full_graph=True)
     paddle.jit.save(traced, str(folder / "model"))
 
 
-def step(side: str) -> Callable[[], object]:
+def step(side: str, shape=SHAPE) -> Callable[[], object]:
     """One picture through the exported model."""
     import os
 
     import numpy as np
 
-    folder = _folder(side)
-    if not (folder / "done").exists():
-        subprocess.run([sys.executable, __file__, side], check=True, stdout=sys.stderr)
-    x = np.random.default_rng(0).normal(size=SHAPE).astype("float32")
+    folder = folder_of(side, shape)
+    x = np.random.default_rng(0).normal(size=shape).astype("float32")
     if side == "ours":
         from paddle_dnl import Predictor
 
@@ -123,10 +132,9 @@ def main() -> None:
     sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
     import paddle_dnl  # noqa: F401  first: zlib before paddle
 
-    side = sys.argv[1]
-    folder = _folder(side)
+    side, folder, shape = sys.argv[1], Path(sys.argv[2]), list(map(int, sys.argv[3:]))
     folder.mkdir(parents=True, exist_ok=True)
-    (_export_ours if side == "ours" else _export_peer)(folder)
+    (_export_ours if side == "ours" else _export_peer)(folder, shape)
     (folder / "done").touch()
 
 

@@ -51,9 +51,11 @@ def engine_alone(model: Path, picture: bytes, batch: int, seconds: float) -> dic
 
 def _engine_worker(model: Path, batch: int, seconds: float) -> None:
     import paddle_dnl
+    from paddle_dnl.startup import configure_process
 
     import numpy as np
 
+    configure_process()  # as the engine of the service does
     predictor = paddle_dnl.Predictor(model)
     tensor, _ = predictor.preprocess(predictor.decode(sys.stdin.buffer.read()))
     inputs = np.stack([tensor] * batch)

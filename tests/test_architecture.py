@@ -38,6 +38,7 @@ ALLOWED = {
     "profile": {"profile", "evaluation"} | CORE,
     "evaluation": {"evaluation", "training", "distributed"} | CORE,
     "training": {"training", "evaluation", "distributed", "profile"} | CORE,
+    "gpu": {"gpu", "training", "evaluation"} | CORE,
     "deployment": {"deployment", "evaluation", "profile"} | CORE,
     "serving": {"serving", "deployment"} | CORE,
     # Looks at finished models, so it stands above training, as the command line does.
@@ -119,7 +120,8 @@ def test_files_are_written_in_one_place():
         "paddle_dnl/weights/manifest.py",
     }
     # Programs beside the package: a file of an environment that is just made, temporary folders, a switch of the kernel.
-    known |= {"tools/check_system.py", "tools/compat_stages.py", "benchmarks/worker.py"}
+    known |= {"tools/check_system.py", "tools/compat_stages.py"}
+    known |= {f"benchmarks/{name}.py" for name in ("worker", "torch_peer", "step_overhead")}
     beside = [path for folder in ("tools", "benchmarks") for path in (ROOT / folder).rglob("*.py")]
     files = [path for path in MODULES if _layer(path) != "files"] + beside
     assert {_name(path) for path in files if direct.search(path.read_text("utf-8"))} == known

@@ -57,11 +57,18 @@ def import_depth(graph: dict[str, set[str]]) -> list[str]:
     return max((chain(name, frozenset()) for name in list(graph)), key=len)
 
 
-def single_caller_helpers(trees: dict[str, ast.Module]) -> tuple[list[str], int]:
-    """Private functions and methods that the package names in exactly one place besides their definition; all functions."""
-    named, defined, total = Counter(), {}, 0
+def single_caller_helpers(trees: dict[str, ast.Module]) -> tuple[list[str], list[str], int]:
+    """Private functions and methods that the package names in one place besides their definition.
+
+    Returns:
+        Their places; those among them that are passed on as values (callbacks, tables) instead of called; the number of all
+        functions.
+    """
+    named, called, defined, total = Counter(), set(), {}, 0
     for module, tree in trees.items():
         for node in ast.walk(tree):
+            if isinstance(node, ast.Call):
+                called.add(getattr(node.func, "id", None) or getattr(node.func, "attr", None))
             if isinstance(node, ast.Name):
                 named[node.id] += 1
             elif isinstance(node, ast.Attribute):
@@ -70,14 +77,17 @@ def single_caller_helpers(trees: dict[str, ast.Module]) -> tuple[list[str], int]
                 total += 1
                 if node.name.startswith("_") and not node.name.startswith("__"):
                     defined[f"{module}:{node.name}"] = node
-    return sorted(place for place, node in defined.items() if named[node.name] == 1), total
+    found = {place: node for place, node in defined.items() if named[node.name] == 1}
+    return sorted(found), sorted(place for place, node in found.items() if node.name not in called), total
 
 
 def main(argv=None) -> int:
     """Prints the figures; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("root", nargs="?", type=Path, default=Path(__file__).resolve().parent.parent)
-    root = parser.parse_args(argv).root
+    parser.add_argument("--list", action="store_true", help="name the single-caller functions")
+    args = parser.parse_args(argv)
+    root = args.root
     trees = parse(root)
     files = [path for path in sorted((root / PACKAGE).rglob("*.py")) if path.read_text(encoding="utf-8").strip()]
     lines = sorted(len(path.read_text(encoding="utf-8").splitlines()) for path in files)
@@ -87,8 +97,13 @@ def main(argv=None) -> int:
     print("files per room:", ", ".join(f"{room} {count}" for room, count in rooms.most_common()))
     longest = import_depth(imports(trees))
     print(f"import depth {len(longest)}: {' -> '.join(name.removeprefix(PACKAGE + '.') for name in longest)}")
-    helpers, total = single_caller_helpers(trees)
-    print(f"single-caller private functions {len(helpers)} of {total} ({len(helpers) / total:.1%})")
+    helpers, passed_on, total = single_caller_helpers(trees)
+    print(
+        f"single-caller private functions {len(helpers)} of {total} ({len(helpers) / total:.1%}); "
+        f"{len(passed_on)} of them are passed on as values, not called"
+    )
+    if args.list:
+        print("\n".join(f"  {place}{' (value)' if place in passed_on else ''}" for place in helpers))
     return 0
 
 

@@ -3,11 +3,13 @@
 
     python tools/compat_report.py --paddleseg ../PaddleSeg                  load and build all of its configurations
     python tools/compat_report.py --paddleseg ../PaddleSeg --chain          train, val, export, infer, one run per model
-    python tools/compat_report.py --paddleseg ../PaddleSeg --json all.json  also all results, to be merged with --merge
+    python tools/compat_report.py --paddleseg ../PaddleSeg --json 2.8.json  also all results
+    python tools/compat_report.py --tables 2.7.json 2.8.json                the tables of several releases, oldest first
 
 Each step runs in a process of its own with a time limit. Where ours fails, PaddleSeg's own code builds the same file, so that
-the table tells files that nobody can build from faults of this project. The tables go to stdout as Markdown, as in
-docs/compatibility.md. The exit status is 1 where a file that PaddleSeg builds is not built here.
+the table tells files that nobody can build from faults of this project. A model is run with the configuration of its
+smallest backbone; where neither this project nor PaddleSeg can train that, with the next one. The tables go to stdout as
+Markdown, as in docs/compatibility.md. The exit status is 1 where a file that PaddleSeg builds is not built here.
 """
 
 import argparse
@@ -38,9 +40,10 @@ def parse_args(argv=None) -> argparse.Namespace:
     add("--seconds", type=float, default=120, help="limit of each step")
     add("--json", type=Path, help="write the results here")
     add("--name", help="of the release in the table; default: name of the checkout's folder")
+    add("--tables", type=Path, nargs="+", metavar="JSON", help="print the tables of stored results, run nothing")
     args = parser.parse_args(argv)
-    if args.paddleseg is None and args.configs is None:
-        parser.error("give --paddleseg, a checkout, or --configs, a folder")
+    if args.paddleseg is None and args.configs is None and not args.tables:
+        parser.error("give --paddleseg, a checkout, or --configs, a folder, or --tables, stored results")
     return args
 
 
@@ -69,16 +72,14 @@ def _model_of(path: Path) -> tuple[str, str] | None:
     return model["type"], backbone["type"] if isinstance(backbone, dict) else ""
 
 
-def representatives(files: list[Path]) -> dict[str, Path]:
-    """One file per model, the one whose backbone has the shortest name: small ones are called so."""
-    chosen: dict[str, tuple] = {}
+def candidates(files: list[Path]) -> dict[str, list[Path]]:
+    """The files of each model, those first whose backbone has the mark of a small one."""
+    found: dict[str, list[tuple]] = {}
     for path in files:
-        found = _model_of(path)
-        if found is not None:
-            rank = (_weight(found[1]), str(path))
-            if found[0] not in chosen or rank < chosen[found[0]][0]:
-                chosen[found[0]] = (rank, path)
-    return {name: path for name, (_, path) in sorted(chosen.items())}
+        model = _model_of(path)
+        if model is not None:
+            found.setdefault(model[0], []).append((_weight(model[1]), str(path), path))
+    return {name: [path for *_, path in sorted(ranked)] for name, ranked in sorted(found.items())}
 
 
 def _weight(backbone: str) -> int:
@@ -107,6 +108,15 @@ def chain(path: Path, size: tuple[int, int], seconds: float) -> dict:
     return found
 
 
+def chain_of_model(files: list[Path], size: tuple[int, int], seconds: float) -> dict:
+    """The chain of a model's first file, or of the next where neither this project nor PaddleSeg can train the first."""
+    for path in files[:2]:
+        found = {"file": path.name, **chain(path, size, seconds)}
+        if not found["train"] or not found["theirs"] or found["theirs"] == stages.late(seconds):
+            break
+    return found
+
+
 def _import_all(paddleseg: Path | None) -> None:
     """Everything that the children need."""
     if paddleseg is not None:
@@ -128,33 +138,47 @@ def _table(head: list[str], rows: list[list[str]]) -> str:
     return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in lines)
 
 
-def describe(results: dict) -> str:
-    """The Markdown of one release."""
-    builds = results["build"]
-    good = [f for f, r in builds.items() if not r["load"] and not r["build"]]
-    bad = {f: r for f, r in builds.items() if f not in good}
-    nobody = {f: r for f, r in bad.items() if r["theirs"]}
-    text = f"{results['name']}: {len(good)} of {len(builds)} configurations load and build; "
-    text += f"of the other {len(bad)}, {len(nobody)} PaddleSeg itself cannot build.\n\n"
-    rows = [[f, r["load"] or r["build"], r["theirs"] or "builds"] for f, r in bad.items()]
-    if rows:
-        text += _table(["configuration", "here", "PaddleSeg itself"], rows) + "\n\n"
-    if results["chain"]:
-        steps = list(stages.CHAIN)
-        counts = {s: sum(r[s] == "" for r in results["chain"].values()) for s in steps}
-        text += f"Chains of {len(results['chain'])} models: {', '.join(f'{s} {n}' for s, n in counts.items())}.\n\n"
-        rows = []
-        for model, result in results["chain"].items():
-            reason = next((result[s] for s in steps if result[s]), "")
-            theirs = {None: "", "": "runs"}.get(result["theirs"], result["theirs"])
-            rows.append([model, *({"": "yes", None: "-"}.get(result[s], "no") for s in steps), reason, theirs])
-        text += _table(["model", *steps, "reason", "PaddleSeg itself"], rows) + "\n"
-    return text
+def describe(releases: list[dict]) -> str:
+    """The Markdown of the results of some releases, oldest first."""
+    rows, failing = [], {}
+    for results in releases:
+        bad = {f: r for f, r in results["build"].items() if r["load"] or r["build"]}
+        count = len(results["build"])
+        nobody = sum(bool(r["theirs"]) for r in bad.values())
+        rows.append([results["name"], f"{count - len(bad)} of {count}", str(nobody)])
+        for f, r in bad.items():
+            names = failing[f][0] if f in failing else []
+            failing[f] = ([*names, results["name"]], r["load"] or r["build"], r["theirs"] or "builds")
+    text = _table(["release", "load and build here", "of the others, not built by PaddleSeg itself"], rows) + "\n\n"
+    if failing:
+        rows = [[f, ", ".join(names), *errors] for f, (names, *errors) in failing.items()]
+        text += _table(["configuration", "releases", "here", "PaddleSeg itself"], rows) + "\n\n"
+    return text + "".join(_describe_chains(results) for results in releases if results["chain"])
+
+
+def _describe_chains(results: dict) -> str:
+    steps = list(stages.CHAIN)
+    counts = {s: sum(r[s] == "" for r in results["chain"].values()) for s in steps}
+    text = f"Chains of {len(results['chain'])} models of {results['name']}: "
+    text += f"{', '.join(f'{s} {n}' for s, n in counts.items())}. "
+    text += f"Pictures of {results['size'][0]} x {results['size'][1]}, limit of {results['seconds']:g} s a step.\n\n"
+    rows = []
+    for model, result in results["chain"].items():
+        reason = next((result[s] for s in steps if result[s]), "")
+        theirs = {None: "", "": "runs"}.get(result["theirs"], result["theirs"])
+        yes = ({"": "yes", None: "-"}.get(result[s], "no") for s in steps)
+        rows.append([model, result["file"], *yes, reason, theirs])
+    return (
+        text + _table(["model", "configuration", *steps, "reason", "PaddleSeg's own run of that step"], rows) + "\n\n"
+    )
 
 
 def main(argv=None) -> int:
     """Runs everything; the exit status tells whether all is built that PaddleSeg builds."""
     args = parse_args(argv)
+    if args.tables:
+        print(describe([json.loads(path.read_text()) for path in args.tables]).rstrip())
+        return 0
     folder = args.configs or args.paddleseg / "configs"
     files = _config_files(folder, args.only)
     if not files:
@@ -162,19 +186,19 @@ def main(argv=None) -> int:
         return 2
     _import_all(args.paddleseg)
     name = args.name or (args.paddleseg or folder).resolve().name
-    results: dict = {"name": name, "build": {}, "chain": {}}
+    results: dict = {"name": name, "size": args.size, "seconds": args.seconds, "build": {}, "chain": {}}
     for i, path in enumerate(files):
         key = str(path.relative_to(folder))
         results["build"][key] = found = load_and_build(path, args.seconds)
         print(f"[{i + 1}/{len(files)}] {key}: {found['load'] or found['build'] or 'ok'}", file=sys.stderr, flush=True)
     if args.chain:
         built = [p for p in files if results["build"][str(p.relative_to(folder))]["build"] == ""]
-        for model, path in representatives(built).items():
-            results["chain"][model] = found = chain(path, tuple(args.size), args.seconds)
-            print(f"{model} ({path.name}): {found}", file=sys.stderr, flush=True)
+        for model, paths in candidates(built).items():
+            results["chain"][model] = found = chain_of_model(paths, tuple(args.size), args.seconds)
+            print(f"{model}: {found}", file=sys.stderr, flush=True)
     if args.json:
         write_text(args.json, json.dumps(results, indent=1) + "\n")
-    print(describe(results))
+    print(describe([results]).rstrip())
     return int(any((r["load"] or r["build"]) and not r["theirs"] for r in results["build"].values()))
 
 

@@ -16,6 +16,11 @@ import numpy as np
 # ---------------------------------------------------------------------------------------------- children
 
 
+def late(seconds: float) -> str:
+    """The result of a step that was stopped."""
+    return f"not done within {seconds:.0f} s"
+
+
 def in_child(work, seconds: float) -> str:
     """Runs `work()` in a forked process of its own with a time limit.
 
@@ -49,7 +54,7 @@ def in_child(work, seconds: float) -> str:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(child, signal.SIGKILL)
                 os.waitpid(child, 0)
-                return f"not done within {seconds:.0f} s"
+                return late(seconds)
             time.sleep(0.02)
         if os.WIFSIGNALED(status):
             return f"ended by {signal.Signals(os.WTERMSIG(status)).name}"
@@ -125,9 +130,8 @@ def build_theirs(path: Path) -> None:
     holder = config if SegBuilder is None else SegBuilder(config)
     assert holder.model is not None
     assert holder.optimizer is not None
+    assert holder.loss is not None
     load_object = getattr(holder, "build_component", None) or holder._load_object
-    for item in config.dic["loss"]["types"]:
-        load_object(copy.deepcopy(item))
     for key in ("train_dataset", "val_dataset"):
         for step in copy.deepcopy((config.dic.get(key) or {}).get("transforms") or []):
             load_object(step)
@@ -136,14 +140,14 @@ def build_theirs(path: Path) -> None:
 # ---------------------------------------------------------------------------------------------- chain
 
 
-def tiny_data(folder: Path, classes: int, channels: int, size: tuple[int, int], edge_free: int = 4) -> dict:
+def tiny_data(folder: Path, classes: int, channels: int, size: tuple[int, int]) -> dict:
     """Four pictures of blobs with labels; returns a `Dataset` section for them."""
     import cv2
 
     rng = np.random.default_rng(0)
     folder.mkdir(parents=True, exist_ok=True)
     lines = []
-    for i in range(edge_free):
+    for i in range(4):
         label = rng.integers(0, classes, (size[1] // 16, size[0] // 16)).repeat(16, 0).repeat(16, 1).astype(np.uint8)
         picture = (label[..., None] * 37 % 200 + rng.integers(0, 50, (*label.shape, 3))).astype(np.uint8)
         if channels == 3:
@@ -154,6 +158,12 @@ def tiny_data(folder: Path, classes: int, channels: int, size: tuple[int, int], 
         lines.append(f"{i}.{'png' if channels == 3 else 'npy'} {i}_label.png\n")
     (folder / "list.txt").write_text("".join(lines))
     return {"type": "Dataset", "dataset_root": str(folder), "num_classes": classes}
+
+
+def _ignored(config) -> int | None:
+    """The ignored label, on which datasets and losses of a checked configuration agree."""
+    losses = [inner for item in config.loss_cfg["types"] for inner in item.get("losses", [item])]
+    return next((loss["ignore_index"] for loss in losses if "ignore_index" in loss), None)
 
 
 # Transforms that make what a model's losses take beside the label.
@@ -171,6 +181,8 @@ def tiny_config(path: Path, folder: Path, size: tuple[int, int], iters: int = 2)
     holder = backbone if isinstance(backbone, dict) else dic["model"]
     channels = holder.get("in_channels", dic["train_dataset"].get("img_channels", 3))
     data = tiny_data(folder / "data", classes, channels if isinstance(channels, int) else 3, size)
+    if _ignored(config) is not None:
+        data["ignore_index"] = _ignored(config)
     for section in (dic["model"], backbone):
         if isinstance(section, dict):
             section.pop("pretrained", None)

@@ -41,6 +41,7 @@ TOP_LEVEL = {
     "log_ranks": "processes that write log lines, as the flag of this name",
     "class_weights": "`auto` (median frequency over frequency of the training labels, within 0.1 to 10) or a number per class",
     "freeze": "`backbone`, `{stages: N}` (the stem and N stages) or names of layers: no learning, fixed batch statistics",
+    "find_unused_parameters": "`auto` (default) tries one batch; `true` where the loss leaves out parameters only at times",
     "_base_": "a file, or a list, whose values this one changes; `_inherited_: false` in a section drops what it would inherit",
 }
 TEST_CONFIG = {

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The inputs of layers during one pass of a model, kept by hooks that are gone afterwards."""
+"""Captures the inputs of layers during one forward pass by temporary hooks."""
 
 import contextlib
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which position of a feature map a pixel of the original image belongs to, and maps back at the image's size."""
+"""Conversion between pixels of the original image and positions of a feature map."""
 
 from collections.abc import Sequence
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Attention weights of a disentangled or plain non-local block, for the queries that are asked for.
+"""Attention weights of a disentangled or plain non-local block for given queries.
 
 Everything is computed from the queries, keys and unary logits of one image, row by row: memory is linear in the number of
 positions, whatever the size of the image.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From attention to files: what tools/visualize_attention.py writes for one image."""
+"""Output files of tools/visualize_attention.py for one image."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

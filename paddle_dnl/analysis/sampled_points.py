@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the pixels of a DGMN2 network look: nine points per head, each with a weight."""
+"""Sampling points of DGMN2: nine per pixel and head, with their attention weights."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One HTML file in which the mouse is the query: the pairwise maps of a grid of points, as bytes, beside the picture."""
+"""Interactive viewer in one HTML file: shows the pairwise attention map of the position under the mouse."""
 
 import base64
 import html

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""paddle_dnl.cli"""
+"""Command lines: argument parsing of all programs."""

@@ -80,6 +80,12 @@ def add_overrides(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--trust_config", action="store_true", help="import also what the configuration's key names")
 
 
+def add_export_imports(parser: argparse.ArgumentParser) -> None:
+    """--custom_imports of programs that run an exported folder; `user_code.import_for_export` follows it."""
+    text = "your .py files and modules with transforms of the model"
+    parser.add_argument("--custom_imports", nargs="+", default=[], metavar="MODULE", help=text)
+
+
 def make_config(args: argparse.Namespace, path=None, **replacements):
     """The `Config` that the flags of `add_config` describe.
 
@@ -110,11 +116,11 @@ def _complete_config(prefix: str, **_) -> list[str]:
     return [name for name in zoo_configs() if name.startswith(prefix)] + list(FilesCompleter(("yml", "yaml"))(prefix))
 
 
-def add_common(parser: argparse.ArgumentParser) -> None:
+def add_common(parser: argparse.ArgumentParser, precisions: tuple[str, ...] = ("fp32", "fp16", "bf16")) -> None:
     """--config, --opts, --device, --precision, --amp_level, --data_format."""
     add_config(parser)
     parser.add_argument("--device", choices=DEVICES, help="default: gpu when Paddle has one, else cpu")
-    parser.add_argument("--precision", choices=("fp32", "fp16", "bf16"), default="fp32")
+    parser.add_argument("--precision", choices=precisions, default="fp32")
     parser.add_argument("--amp_level", choices=("O1", "O2"), default="O1")
     # PaddleSeg's choice of the memory layout, for its command lines.
     parser.add_argument("--data_format", choices=("NCHW",), help="nothing else is supported")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every program does around its `main`: errors to one line and an exit status."""
+"""Wrapper around the `main` of every program: process setup, errors as one line, exit status."""
 
 import errno
 import importlib
@@ -23,7 +23,9 @@ def run(module: str, argv: list[str] | None = None) -> None:
     0 is success, 2 wrong use of the command line, 1 any other failure; a failure that the user can act on is one line on
     stderr.
     """
-    warnings.filterwarnings("ignore", message="No ccache found")
+    # Paddle's, for those who build operators or write batch norms.
+    for message in ("No ccache found", "When training, we now always track global mean"):
+        warnings.filterwarnings("ignore", message=message)
     _open_streams()
     from paddle_dnl.startup import termination
 
@@ -59,8 +61,7 @@ def _status_of(module: str, argv: list[str] | None) -> int:
             traceback.print_exc()
         status = _fail(explained or str(error), 1)
     except BrokenPipeError:
-        # The reader of the output, such as `head`, has seen enough. Nothing more is written at the exit either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _close_output()
         status = 0
     except OSError as error:
         if error.filename is not None:
@@ -75,6 +76,7 @@ def _status_of(module: str, argv: list[str] | None) -> int:
     except SystemExit as error:
         place = exit_of_component(error)
         if place is None:  # argparse: --help, or wrong flags
+            write_out("")
             raise
         status = _fail(f"a component ended the program: {place}", 1)
     except Exception as error:
@@ -85,6 +87,20 @@ def _status_of(module: str, argv: list[str] | None) -> int:
             _end_in_group(1)
         status = _defect(error)
     return status
+
+
+def write_out(text: str) -> None:
+    """Writes to stdout at once; a reader that has gone, such as `head` that has seen enough, is no error."""
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _close_output()
+
+
+def _close_output() -> None:
+    """Lets nothing more be written to a pipe without a reader, at the exit either."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _has_work(under_launch: str) -> bool:

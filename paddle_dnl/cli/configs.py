@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Command line of `paddle-dnl configs`: the model zoo listed, shown and copied."""
+"""Command line of `paddle-dnl configs`: the model zoo listed, shown and copied; a new configuration for own data."""
 
 import argparse
 from pathlib import Path
 
-from paddle_dnl.cli import configs_new
 from paddle_dnl.errors import UsageError
 from paddle_dnl.files.atomic import write_text
 
@@ -32,8 +31,12 @@ def make_parser() -> argparse.ArgumentParser:
     new = actions.add_parser(
         "new", help="write one for your own data", description="Writes a commented configuration for your own data."
     )
-    configs_new.add_flags(new)
     copy.add_argument("folder", type=Path, help="gets NAME.yml; made if it is not there")
+    new.add_argument("--data", required=True, help="folder with train.txt, val.txt and classes.txt")
+    models = "dnlnet_resnet18, _resnet50, _resnet101, dmnet_resnet50 or dmnet_resnet101"
+    # Stored under another name than that of the list's filter, whose default would else be lost.
+    new.add_argument("--model", dest="new_model", default="dnlnet_resnet50", help=models)
+    new.add_argument("--out", required=True, help="the configuration, a .yml file")
     return parser
 
 
@@ -72,11 +75,27 @@ def _list(args: argparse.Namespace) -> str:
     return "\n".join(lines)
 
 
+def _write_new(args: argparse.Namespace) -> int:
+    """`configs new`: writes the configuration and reads it back."""
+    from paddle_dnl.config.config import Config
+    from paddle_dnl.config.new_config import make_config
+    from paddle_dnl.log import logger
+    from paddle_dnl.profile.free_memory import free_bytes
+
+    out = Path(args.out)
+    if out.suffix not in (".yml", ".yaml"):
+        raise UsageError(f"--out {out}: a configuration file ends in .yml")
+    write_text(out, make_config(Path(args.data), args.new_model, free_bytes()))
+    Config(str(out))
+    logger.info(f"{out}: train with `paddle-dnl train --config {out} --do_eval --save_dir output/mine`")
+    return 0
+
+
 def main(argv=None) -> int:
-    """Lists, shows or copies; returns the exit status."""
+    """Lists, shows, copies or writes; returns the exit status."""
     args = make_parser().parse_args(argv)
     if args.action == "new":
-        return configs_new.write(args)
+        return _write_new(args)
     if args.action is None:
         print(_list(args))
         return 0

@@ -27,7 +27,7 @@ def main(argv=None) -> int:
     from paddle_dnl.models.build import build_model
     from paddle_dnl.profile.macs import count_macs, count_parameters
 
-    model = build_model(_arguments.make_config(args))
+    model = build_model(_arguments.make_config(args, for_training=False))
     macs = count_macs(model, args.input_shape)
     shape = "x".join(map(str, args.input_shape))
     print(f"parameters: {count_parameters(model) / 1e6:.2f} M")

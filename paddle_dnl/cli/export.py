@@ -22,6 +22,11 @@ def make_parser() -> argparse.ArgumentParser:
         help="input size, -1 where it is free; default: every batch and size, where the graph then computes the model",
     )
     parser.add_argument("--format", choices=("paddle", "onnx"), default="paddle", help="onnx: model.onnx as well")
+    parser.add_argument(
+        "--fp16",
+        action="store_true",
+        help="with --format onnx: also model_fp16.onnx for GPUs; attention logits in float32",
+    )
     parser.add_argument("--output_op", choices=("argmax", "softmax", "none"), default="argmax")
     parser.add_argument(
         "--allow_random",
@@ -85,7 +90,7 @@ def main(argv=None) -> int:
     args = parse_args(argv)
     model_path = _arguments.require_model_path(args)
     _arguments.select_device("cpu")
-    config = _arguments.make_config(args)
+    config = _arguments.make_config(args, for_training=False)
     from paddle_dnl.data.classes import classes_of_config
     from paddle_dnl.data.images.image_files import find_pairs
     from paddle_dnl.data.images.image_format import ImageFormat
@@ -108,6 +113,7 @@ def main(argv=None) -> int:
             class_info=classes_of_config(config),
             allow_random=args.allow_random,
             with_onnx=args.format == "onnx",
+            with_fp16=args.fp16,
             for_fd=args.for_fd,
             inputs=[*config.files, model_path, args.verify_images, *(path for pair in pairs for path in pair)],
             verify_images=pairs,

@@ -25,13 +25,7 @@ def make_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     switch = partial(add_switch, parser)
     add("--config", required=True, help="deploy.yaml of the exported folder, or the folder")
-    add(
-        "--custom_imports",
-        nargs="+",
-        default=[],
-        metavar="MODULE",
-        help="your .py files and modules with transforms of the model",
-    )
+    _arguments.add_export_imports(parser)
     add("--image_path", required=True, help="image, folder, .txt list, pattern with *, video, or camera number")
     add("--batch_size", type=int, default=1)
     add("--save_dir", default="./output", help="folder of the label pictures")
@@ -103,8 +97,10 @@ def _check(args: argparse.Namespace) -> None:
     elif args.device == "cpu" and args.precision in ("bf16", "fastest"):
         if args.engine not in ("openvino", "auto") and args.precision == "bf16":
             raise UsageError("--precision bf16 on a CPU is run by OpenVINO; add --engine openvino (or auto)")
-    elif args.precision != "fp32" and not args.use_trt and args.engine != "openvino":
-        raise UsageError(f"--precision {args.precision} is for --use_trt True; without TensorRT leave it fp32")
+    elif args.precision != "fp32" and not args.use_trt and args.engine == "paddle":
+        raise UsageError(
+            f"--precision {args.precision} is for --use_trt True, or for --engine onnxruntime or openvino; else leave it fp32"
+        )
     if Path(args.save_dir).exists() and not Path(args.save_dir).is_dir():
         raise UsageError(f"--save_dir {args.save_dir}: is a file; give a folder")
 
@@ -136,6 +132,7 @@ def _make_predictor(args: argparse.Namespace, is_long: bool):
     names = (
         "device",
         "cpu_threads",
+        "streams",
         "enable_mkldnn",
         "use_trt",
         "precision",
@@ -224,8 +221,7 @@ def main(argv=None) -> int:
     warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
     user_code.import_for_export(args.custom_imports)
     files = read_deploy_config(args.config)
-    names = (files.name, files.model, files.params, files.onnx, files.onnx_int8)
-    inputs = [files.folder / name for name in names if name]
+    inputs = [files.folder / name for name in (files.name, *files.file_names)]
     job = _make_job(args, files, inputs)
     if not is_video(args.image_path) and not len(job):
         logger.info("no image is left to do")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Command line of `paddle-dnl info`: what a bug report needs."""
+"""Command line of `paddle-dnl info`: versions and devices for bug reports."""
 
 import argparse
 import importlib.metadata

@@ -5,7 +5,7 @@ import os
 import sys
 
 import paddle_dnl
-from paddle_dnl.cli._run import run
+from paddle_dnl.cli._run import run, write_out
 from paddle_dnl.cli.programs import PROGRAMS, split_command
 
 COMMAND = "paddle-dnl"
@@ -47,13 +47,17 @@ def main(argv: list[str] | None = None) -> None:
         sys.argv = [f"{COMMAND} {name}", *rest]
         run(PROGRAMS[name].module)
     if words[:1] in (["--version"], ["-V"]):
-        print(f"{COMMAND} {paddle_dnl.__version__}")
+        write_out(f"{COMMAND} {paddle_dnl.__version__}\n")
         sys.exit(0)
     rest = [word for word in words if word not in ("-h", "--help", "help")]
     is_group = len(rest) == 1 and any(name.startswith(f"{rest[0]} ") for name in PROGRAMS)
     if not rest or is_group:
         # Asked for it is a result; without it, the answer to an incomplete command.
         asked = len(rest) < len(words)
-        print(_help(rest[0] if rest else ""), file=sys.stdout if asked else sys.stderr)
-        sys.exit(0 if asked else 2)
+        text = _help(rest[0] if rest else "")
+        if asked:
+            write_out(f"{text}\n")
+            sys.exit(0)
+        print(text, file=sys.stderr)
+        sys.exit(2)
     sys.exit(_refuse(rest))

@@ -43,7 +43,7 @@ def main(argv=None) -> int:
 
         # Without a number Paddle takes the GPU that the launcher gave this rank, else the first.
         paddle.set_device("gpu" if args.device_id is None else f"gpu:{args.device_id}")
-    config = _arguments.make_config(args, use_multilabel=args.use_multilabel)
+    config = _arguments.make_config(args, use_multilabel=args.use_multilabel, for_training=False)
     if not config.val_dataset_cfg:
         raise UsageError(f"{args.config} has no val_dataset, whose transforms prepare the images")
     settings = _arguments.test_settings(args, config, "aug_pred")

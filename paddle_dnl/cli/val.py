@@ -5,22 +5,40 @@ import argparse
 from pathlib import Path
 
 from paddle_dnl.cli import _arguments
+from paddle_dnl.errors import UsageError
+
+# Of exported folders; a checkpoint has no such forms.
+_EXPORTED_PRECISIONS = ("int8", "fastest")
 
 UNDER_LAUNCH = "group"
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The flags of val.py, those of PaddleSeg, bf16 and --average."""
-    parser = argparse.ArgumentParser(description="Evaluates a model on the val_dataset of its configuration.")
-    _arguments.add_common(parser)
+    """The flags of val.py: those of PaddleSeg, bf16, --average, files of scores, and exported models."""
+    parser = argparse.ArgumentParser(
+        description="Evaluates a model, or an exported folder, on the val_dataset of a configuration."
+    )
+    _arguments.add_common(parser, ("fp32", "fp16", "bf16", *_EXPORTED_PRECISIONS))
     parser.add_argument("--model_path", help=".pdparams or .safetensors file of trained weights")
+    parser.add_argument(
+        "--exported", metavar="DIR", help="in place of --model_path: a folder of export.py, as deployed"
+    )
+    parser.add_argument(
+        "--backend",
+        "--engine",
+        dest="engine",
+        choices=("paddle", "onnxruntime", "openvino", "auto"),
+        help="what runs --exported; default: paddle",
+    )
     parser.add_argument("--num_workers", type=int, default=0, help="processes that load data")
     parser.add_argument("--batch_size", type=int, help="images at once, of equal size; default: test_config's, else 1")
     _arguments.add_switch(parser, "--auc_roc", None, "also the area under the ROC curve; default: test_config's")
     _arguments.add_multilabel(parser)
     _arguments.add_augmented(parser, "aug_eval")
     parser.add_argument("--save_dir", help="write scores.json, classes.csv, confusion.csv and .png, images.csv there")
-    parser.add_argument("--save_pred", action="store_true", help="with --save_dir: label pictures, pred/NAME.png")
+    parser.add_argument(
+        "--save_pred", action="store_true", help="with --save_dir: label pictures or masks, pred/NAME.png"
+    )
     parser.add_argument(
         "--save_prob",
         nargs="?",
@@ -45,6 +63,10 @@ def _outputs(args: argparse.Namespace, dataset):
     """The writer of files that the flags ask for, or None."""
     if not args.save_dir:
         return None
+    if getattr(dataset, "multilabel", False):
+        from paddle_dnl.evaluation.mask_outputs import MaskOutputs
+
+        return MaskOutputs(dataset, Path(args.save_dir), args.save_pred)
     from paddle_dnl.evaluation.outputs import EvalOutputs, OutputOptions
 
     return EvalOutputs(
@@ -52,15 +74,47 @@ def _outputs(args: argparse.Namespace, dataset):
     )
 
 
+def _require_model(args: argparse.Namespace) -> None:
+    """Refuses a command line without a model, with two, or with flags of the other kind.
+
+    Raises:
+        UsageError: names the flags.
+    """
+    if args.exported is None:
+        if args.engine is not None:
+            raise UsageError(f"--backend {args.engine}: is for --exported")
+        if args.precision in _EXPORTED_PRECISIONS:
+            raise UsageError(f"--precision {args.precision}: is for --exported")
+        _arguments.require_model_path(args)
+    elif args.model_path is not None:
+        raise UsageError("--model_path and --exported: give one of them")
+
+
+def _exported(args: argparse.Namespace, settings: dict, dataset_cfg: dict) -> tuple:
+    """The exported folder as a model, and the dataset's settings with its preprocessing."""
+    from paddle_dnl.deployment.exported_model import ExportedModel
+    from paddle_dnl.deployment.runtime.devices import default_device
+    from paddle_dnl.log import logger
+
+    engine = args.engine or "paddle"
+    device = args.device or default_device(engine)
+    model = ExportedModel(args.exported, engine, device=device, precision=args.precision)
+    model.require_settings(settings | {"save_prob": args.save_prob})
+    if list(dataset_cfg.get("transforms") or []) != model.files.transforms:
+        logger.warning(
+            f"val_dataset.transforms differ from those of {args.exported}, which are what is deployed and are used here"
+        )
+    return model, dataset_cfg | {"transforms": model.files.transforms}
+
+
 def main(argv=None) -> int:
     """Evaluates and logs the metrics; returns the exit status."""
     args = parse_args(argv)
-    model_path = _arguments.require_model_path(args)
+    _require_model(args)
     from paddle_dnl import registry
-    from paddle_dnl.errors import UsageError
 
     _arguments.check_common(args)
-    config = _arguments.make_config(args, use_multilabel=args.use_multilabel)
+    config = _arguments.make_config(args, use_multilabel=args.use_multilabel, for_training=False)
     if not config.val_dataset_cfg:
         raise UsageError(f"{args.config} has no val_dataset")
     settings = _arguments.test_settings(args, config, "aug_eval")
@@ -73,8 +127,8 @@ def main(argv=None) -> int:
     for name in ("save_pred", "save_prob", "cityscapes_submission"):
         if getattr(args, name) and not args.save_dir:
             raise UsageError(f"--{name} needs --save_dir")
-    if args.save_dir and settings.get("use_multilabel"):
-        raise UsageError("--save_dir: its files are for one class per pixel; with --use_multilabel leave it out")
+        if getattr(args, name) and name != "save_pred" and settings.get("use_multilabel"):
+            raise UsageError(f"--{name} is for one class per pixel; with --use_multilabel leave it out")
     from paddle_dnl.data.check import check_dataset
     from paddle_dnl.distributed import collectives
     from paddle_dnl.evaluation.evaluator import evaluate
@@ -83,16 +137,25 @@ def main(argv=None) -> int:
     from paddle_dnl.profile.memory_plan import announce_evaluation
 
     collectives.initialise()
-    dataset = registry.build(config.val_dataset_cfg, "dataset", "val_dataset")
+    dataset_cfg, model = config.val_dataset_cfg, None
+    if args.exported:
+        model, dataset_cfg = _exported(args, settings, dataset_cfg)
+    dataset = registry.build(dataset_cfg, "dataset", "val_dataset")
     check_dataset(dataset, "val_dataset", num_workers=args.num_workers, gather=collectives.all_gather_object)
     require_restorable(dataset)
-    model = build_model(config, pretrained=model_path)
-    announce_evaluation(model, dataset, settings)
-    outputs = _outputs(args, dataset)
     settings |= {"num_workers": args.num_workers, "precision": args.precision, "amp_level": args.amp_level}
+    if model is not None:
+        model.require_dataset(dataset)
+        about = {"exported": args.exported, "engine": model.predictor.engine, "engine_precision": args.precision}
+        settings["precision"] = "fp32"  # the engine has its own
+    else:
+        model = build_model(config, pretrained=args.model_path)
+        announce_evaluation(model, dataset, settings)
+        about = {"model_path": args.model_path}
+    outputs = _outputs(args, dataset)
     result = evaluate(model, dataset, observe=outputs and outputs.observe, **settings)
     if outputs is not None:
-        outputs.finish(result, {"config": args.config, "model_path": model_path, "settings": settings})
+        outputs.finish(result, {"config": args.config, **about, "settings": settings})
     collectives.finish()
     return 0
 

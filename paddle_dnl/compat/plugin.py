@@ -7,7 +7,7 @@ asked for:
     from paddle_dnl import paddleseg_plugin
     paddleseg_plugin.replace("DNLNet", "CrossEntropyLoss")
 
-In PaddleSeg a model reads its start weights (`pretrained`) itself, here whoever builds it does; so what is registered
+In PaddleSeg a model reads its start weights (`pretrained`) itself, here the programs load them; so what is registered
 there builds our component and then gives it its weights, URLs included.
 """
 

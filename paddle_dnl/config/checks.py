@@ -21,7 +21,7 @@ _REQUIRED = ("batch_size", "iters", "train_dataset", "optimizer", "lr_scheduler"
 _OPTIONAL = (
     "val_dataset", "test_config", "to_static_training", "export", "grad_accum_iters", "ema_decay",
     "pretrained_sha256", "start_weights", "custom_imports", "print_mem_info", "log_ranks",
-    "class_weights", "freeze",
+    "class_weights", "freeze", "find_unused_parameters",
 )  # fmt: skip
 _TEST_KEYS = (
     "aug_eval", "scales", "flip_horizontal", "flip_vertical", "is_slide", "crop_size", "stride", "average", "align_corners",
@@ -32,17 +32,23 @@ _START_WEIGHT_KEYS = ("file", "from", "source")
 _SECTIONS = {"model": "model", "train_dataset": "dataset", "val_dataset": "dataset", "optimizer": "optimizer"}
 
 
-def check(config: dict, path: str) -> None:
-    """Checks `config` in place; `path` is named in errors."""
+def check(config: dict, path: str, for_training: bool = True) -> None:
+    """Checks `config` in place.
+
+    Args:
+        config: the whole configuration.
+        path: named in errors.
+        for_training: whether the sections that only a training needs must be there; they are checked where they are.
+    """
     try:
-        _check_top_level(config)
+        _check_top_level(config, _REQUIRED if for_training else ("model",))
         for section, kind in _SECTIONS.items():
             if section in config:
                 check_component(config[section], kind, section)
         _check_normalisation(config)
-        _check_scheduler(config["lr_scheduler"])
-        _check_losses(config["loss"])
-        _check_optimizer(config["optimizer"])
+        for section, check_section in _TRAINING_SECTIONS.items():
+            if config.get(section) is not None:
+                check_section(config[section])
         _check_test_config(config.get("test_config") or {})
         _match_datasets(config)
     except ConfigError as error:
@@ -57,10 +63,10 @@ def _refuse_unknown(key: str, known, where: str) -> None:
         )
 
 
-def _check_top_level(config: dict) -> None:
+def _check_top_level(config: dict, required: tuple[str, ...]) -> None:
     for key in config:
         _refuse_unknown(key, (*_REQUIRED, *_OPTIONAL), "")
-    for key in _REQUIRED:
+    for key in required:
         if config.get(key) is None:
             raise ConfigError(f"{key}: missing")
     for key in ("batch_size", "iters", "grad_accum_iters"):
@@ -70,6 +76,9 @@ def _check_top_level(config: dict) -> None:
     decay = config.get("ema_decay", 0.999)
     if isinstance(decay, bool) or not isinstance(decay, int | float) or not 0 <= decay < 1:
         raise ConfigError(f"ema_decay: must be a number in [0, 1), got {decay!r}")
+    find = config.get("find_unused_parameters", "auto")
+    if not isinstance(find, bool) and find != "auto":
+        raise ConfigError(f"find_unused_parameters: must be true, false or auto, got {find!r}")
     wanted = config.get("start_weights")
     if wanted is not None:
         if not isinstance(wanted, dict) or not all(isinstance(value, str) for value in wanted.values()):
@@ -209,6 +218,9 @@ def _check_losses(cfg: dict) -> None:
         raise ConfigError(f"loss.types: {len(types)} losses for {len(coef)} coef; give one, or one per coef")
 
 
+_TRAINING_SECTIONS = {"lr_scheduler": _check_scheduler, "loss": _check_losses, "optimizer": _check_optimizer}
+
+
 def _check_test_config(cfg: dict, where: str = "test_config") -> None:
     if not isinstance(cfg, dict):
         raise ConfigError(f"{where}: expected a mapping, got {cfg!r}")
@@ -263,7 +275,7 @@ def _match_datasets(config: dict) -> None:
     classes = _of_datasets(config, "num_classes", "NUM_CLASSES")
     classes = _one_value({**classes, "model.num_classes": model.get("num_classes")}, "numbers of classes")
     if classes is None:
-        raise ConfigError("train_dataset.num_classes: missing")
+        raise ConfigError(f"{'train_dataset' if config.get('train_dataset') else 'model'}.num_classes: missing")
     if _takes(registry.find(model["type"], "model", "model"), "num_classes"):
         model["num_classes"] = classes
     for section in ("train_dataset", "val_dataset"):
@@ -282,9 +294,10 @@ def _match_datasets(config: dict) -> None:
             raise ConfigError(f"{where}: {holder['type']} has no in_channels, so it takes 3 channels, not {agreed}")
         holder["in_channels"] = agreed
     ignored = _of_datasets(config, "ignore_index", "IGNORE_INDEX")
-    for i, loss in enumerate(config["loss"]["types"]):
+    losses = (config.get("loss") or {}).get("types", [])
+    for i, loss in enumerate(losses):
         _set_ignore_index(loss, ignored, f"loss.types.{i}")
-    training_keys.check_class_weights(config.get("class_weights"), config["loss"]["types"], classes)
+    training_keys.check_class_weights(config.get("class_weights"), losses, classes)
     training_keys.check_freeze(config.get("freeze"))
     dataset_values.carry(config, {where.split(".")[0]: value for where, value in ignored.items()}, classes)
 

@@ -30,7 +30,8 @@ class Config:
     """A configuration file with its bases, the overrides of the command line, and defaults, all checked.
 
     Has the attributes of PaddleSeg's `Config` and `files`, the paths that were read; beyond its keys it knows
-    `grad_accum_iters`, `ema_decay`, `pretrained_sha256` and `start_weights`.
+    `grad_accum_iters`, `ema_decay`, `pretrained_sha256`, `start_weights` and
+    `find_unused_parameters`.
 
     Args:
         path: a .yml file, a name of the model zoo, or the configuration as a dict.
@@ -43,6 +44,8 @@ class Config:
         finetune: weights of a whole model to begin with, in place of the configuration's start weights.
         num_classes: replaces that of the model and of datasets whose number is in the file; other names of classes go.
         use_multilabel: several classes hold for one pixel, as `test_config.use_multilabel` says too.
+        for_training: whether `batch_size`, `iters`, `train_dataset`, `optimizer`, `lr_scheduler` and `loss` must be there.
+            Evaluation, prediction and export need none of them, and PaddleSeg has files without.
 
     Raises:
         ConfigError: names the file, the dotted key and the nearest valid name.
@@ -62,6 +65,7 @@ class Config:
         finetune: str | None = None,
         num_classes: int | None = None,
         use_multilabel: bool = False,
+        for_training: bool = True,
     ):
         self.path = "configuration" if isinstance(path, dict) else str(find_config(path))
         self.files: list[Path] = []
@@ -91,7 +95,7 @@ class Config:
             training_keys.set_num_classes(self.dic, num_classes)
         with self.named_in_errors():
             multilabel.apply(self.dic, use_multilabel)
-        checks.check(self.dic, self.path)
+        checks.check(self.dic, self.path, for_training)
 
     @contextlib.contextmanager
     def named_in_errors(self):

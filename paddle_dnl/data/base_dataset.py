@@ -107,6 +107,15 @@ class SegmentationDataset(paddle.io.Dataset):
             raise DataError(problem)
         return SampleCounts.of(read_bytes(image_path), image, stored, label, self.num_classes, self.ignore_index)
 
+    def stored_label(self, index: int) -> np.ndarray | None:
+        """The label of an image before any transform, `[H, W]`, masks `[K, H, W]`; None where it has none.
+
+        Raises:
+            DataError: see `read_label`.
+        """
+        path = self.file_list[index][1]
+        return None if path is None else self.read_label(path)
+
     def __getitem__(self, index):
         image_path, label_path = self.file_list[index]
         data = {"img": self.image_format.read(image_path), "trans_info": [], "gt_fields": []}

@@ -151,7 +151,7 @@ def check_dataset(
         found = _read_all(dataset, [pairs[index] for index in there], name, num_workers)
         problems |= {index: text for index, text in zip(there, found, strict=True) if isinstance(text, str)}
         counts = [sample for sample in found if isinstance(sample, SampleCounts)]
-        statistics = DatasetStatistics.merge(counts, dataset.num_classes)
+        statistics = DatasetStatistics.merge(counts, dataset.num_classes, dataset.multilabel)
         if not problems:
             _remember(note, statistics)
     dataset.statistics = statistics

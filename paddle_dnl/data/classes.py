@@ -113,10 +113,14 @@ def named_classes(names: Sequence[str], colors: Sequence[Sequence[int]] | None =
     """Names and colours given by a user; colours are chosen where there are none.
 
     Raises:
-        DataError: names that are empty or occur twice, or colours that are not one [red, green, blue] per name.
+        DataError: names that are empty, hold a line break or tab, or occur twice, or colours that are not one
+            [red, green, blue] per name.
     """
     if isinstance(names, str) or not all(isinstance(name, str) and name.strip() for name in names):
         raise DataError(f"class_names: expected a list of names, got {names!r}")
+    broken = next((name for name in names if len(name.splitlines()) > 1 or "\t" in name), None)
+    if broken is not None:
+        raise DataError(f"class_names: {broken!r} holds a line break or tab")
     twice = next((name for i, name in enumerate(names) if name in names[:i]), None)
     if twice is not None:
         raise DataError(f"class_names: {twice!r} is given twice")

@@ -9,8 +9,9 @@ import os
 import signal
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 
 from paddle_dnl.errors import DataError, PaddleDnlError, describe
@@ -21,6 +22,7 @@ import numpy as np
 import paddle
 
 _FAILURE = "failure"
+_AHEAD = 2  # batches that a thread holds ready, or reads
 _WORKER_KILLED = (
     "a data loading process was killed, as the system does when memory or shared memory (/dev/shm) runs out; give fewer "
     "--num_workers, or a container more shared memory (docker run --shm-size)"
@@ -120,7 +122,8 @@ def load_batches(
         batches: lists of indices; with workers it must have a length.
         collate: samples to a dict of NumPy arrays and plain values.
         num_workers: processes that load; 0 loads here.
-        read_ahead: without workers, load the next batch in a thread; only where loading draws no random numbers.
+        read_ahead: without workers, load the next batches in a thread; only where loading draws nothing from the random
+            generators of the process.
 
     Raises:
         DataError: a sample could not be read or does not fit its batch; names what is wrong.
@@ -155,15 +158,17 @@ def load_batches(
             # Ends worker processes now; the garbage collector would do it later.
             iterator._try_shutdown_all()
     elif read_ahead:
-        with ThreadPoolExecutor(1) as thread:
-            pending = None
+        thread = ThreadPoolExecutor(1, thread_name_prefix="read")
+        try:
+            coming: deque[Future] = deque()
             for indices in batches:
-                coming = thread.submit(load, indices)
-                if pending is not None:
-                    yield _checked(pending.result())
-                pending = coming
-            if pending is not None:
-                yield _checked(pending.result())
+                coming.append(thread.submit(load, indices))
+                if len(coming) > _AHEAD:
+                    yield _checked(coming.popleft().result())
+            while coming:
+                yield _checked(coming.popleft().result())
+        finally:
+            thread.shutdown(wait=True, cancel_futures=True)
     else:
         for indices in batches:
             yield _checked(load(indices))

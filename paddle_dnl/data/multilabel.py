@@ -72,6 +72,19 @@ class MultilabelDataset(Dataset):
             )
         return masks
 
+    def _with_first(self, masks: np.ndarray) -> np.ndarray:
+        """`[H, W, K]` with the mask of what belongs to no class in front, where a transform adds one."""
+        none = (masks == 0).all(2, keepdims=True).astype(masks.dtype)
+        return np.concatenate([none, masks], axis=2) if masks.shape[2] < self.num_classes else masks
+
+    def stored_label(self, index: int) -> np.ndarray | None:
+        """The masks `[K, H, W]` of an image before any transform; None where it has none."""
+        image_path, path = self.file_list[index]
+        if path is None:
+            return None
+        masks = self.read_masks(path, self.image_format.read(image_path), image_path)
+        return self._with_first(masks).transpose(2, 0, 1)
+
     def __getitem__(self, index):
         image_path, label_path = self.file_list[index]
         data = {"img": self.image_format.read(image_path), "trans_info": [], "gt_fields": []}
@@ -94,10 +107,6 @@ class MultilabelDataset(Dataset):
             raise DataError(
                 f"{label_path}: holds {', '.join(bad[:5])}; masks must be 0 and 1, or {self.ignore_index} for ignored"
             )
-        first = self.num_classes - masks.shape[2]
-        pixels = np.zeros(self.num_classes, np.int64)
-        pixels[first:] = (masks == 1).sum((0, 1))
-        if first:
-            pixels[:first] = (masks == 0).all(2).sum()
+        pixels = (self._with_first(masks) == 1).sum((0, 1), dtype=np.int64)
         ignored = int((masks == self.ignore_index).sum())
         return SampleCounts.of_pixels(read_bytes(image_path), image, numbers, pixels, ignored)

@@ -90,6 +90,13 @@ def overlay(image_bgr: np.ndarray, label: np.ndarray, colors: Colors, weight: fl
     return mixed
 
 
+def overlay_label(image_bgr: np.ndarray, label: np.ndarray, colors: Colors, weight: float = 0.6) -> np.ndarray:
+    """`overlay` for class numbers `[H, W]`, `overlay_masks` for a dataset's masks `[K, H, W]`."""
+    if label.ndim == 3:
+        return overlay_masks(image_bgr, label == 1, colors, weight)
+    return overlay(image_bgr, as_label(label), colors, weight)
+
+
 def encode_image(image_bgr: np.ndarray, suffix: str = ".png") -> bytes:
     """A BGR or grey picture as the content of a file whose name ends in `suffix`."""
     _, content = cv2.imencode(suffix, image_bgr)

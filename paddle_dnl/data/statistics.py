@@ -87,6 +87,7 @@ class DatasetStatistics:
         stored: all numbers that occur in the label files.
         digests: of each image in the order of the dataset.
         values: least and greatest number of all images on the scale 0..255.
+        multilabel: whether several classes may hold for one pixel; shares are then those of the pixels of all images.
     """
 
     images: int
@@ -97,9 +98,10 @@ class DatasetStatistics:
     stored: list[int] = field(default_factory=list)
     digests: list[str] = field(default_factory=list)
     values: tuple[float, float] = (0.0, 255.0)
+    multilabel: bool = False
 
     @classmethod
-    def merge(cls, samples: list[SampleCounts], num_classes: int) -> "DatasetStatistics":
+    def merge(cls, samples: list[SampleCounts], num_classes: int, multilabel: bool = False) -> "DatasetStatistics":
         """The sums of samples."""
         pixels, present = np.zeros(num_classes, np.int64), np.zeros(num_classes, np.int64)
         for sample in samples:
@@ -114,6 +116,7 @@ class DatasetStatistics:
             stored=sorted({number for sample in samples for number in sample.stored}),
             digests=[sample.digest for sample in samples],
             values=(min((s.values[0] for s in samples), default=0), max((s.values[1] for s in samples), default=255)),
+            multilabel=multilabel,
         )
 
     def to_json(self) -> dict:
@@ -136,13 +139,18 @@ class DatasetStatistics:
         return sum(self.pixels)
 
     @property
+    def _area(self) -> int:
+        return sum(width * height * count for (width, height), count in self.sizes.items())
+
+    @property
     def ignored_share(self) -> float:
-        """Share of the pixels that do not count."""
-        return self.ignored / max(1, self.ignored + self.labelled)
+        """Share of the pixels that do not count; of those of all masks where there are masks."""
+        pixels = self._area * len(self.pixels) if self.multilabel else self.ignored + self.labelled
+        return self.ignored / max(1, pixels)
 
     def shares(self) -> np.ndarray:
-        """Share of the labelled pixels of each class, float64 `[K]`."""
-        return np.asarray(self.pixels, np.float64) / max(1, self.labelled)
+        """Share of each class, float64 `[K]`: of the labelled pixels, or of all pixels where there are masks."""
+        return np.asarray(self.pixels, np.float64) / max(1, self._area if self.multilabel else self.labelled)
 
     def absent(self) -> list[int]:
         """Classes without a pixel."""
@@ -252,3 +260,15 @@ def shared_images(first: DatasetStatistics, second: DatasetStatistics) -> list[i
     """Places in `second` of images whose content also is in `first`."""
     known = set(first.digests)
     return [i for i, digest in enumerate(second.digests) if digest in known]
+
+
+def suggest_crop(sizes: dict[tuple[int, int], int], largest: int = 768) -> list[int]:
+    """[width, height] of training crops: the median picture, at most `largest`, in multiples of 32 and at least 64.
+
+    A side shorter than that is padded, so that no picture is enlarged.
+    """
+    sides = []
+    for axis in range(2):
+        values = np.repeat([size[axis] for size in sizes], list(sizes.values()))
+        sides.append(int(max(64, min(largest, np.median(values)) // 32 * 32)))
+    return sides

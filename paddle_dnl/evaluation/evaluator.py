@@ -65,7 +65,8 @@ def evaluate(
     """Evaluates and logs the scores in PaddleSeg's lines.
 
     Args:
-        model: maps `[B, 3, H, W]` to a list of logits; its layers are left in the modes they were in.
+        model: maps `[B, 3, H, W]` to a list of logits; its layers are left in the modes they were in. One whose attribute
+            `gives_classes` is true has `predict_classes(images, trans_info)` in place of that, which gives `[B, h, w]`.
         dataset: of dicts with `img [3, H, W]`, `label [h, w]` and `trans_info`; has `num_classes` and `ignore_index`.
         batch_size, num_workers: of the loader; images of one batch must agree in size.
         precision, amp_level: see `paddle_dnl.training.amp`.
@@ -74,8 +75,9 @@ def evaluate(
             sigmoid of its logit is above 0.5.
         print_detail: write log lines.
         stop: asked before each batch; a rank on which it is true counts no further.
-        observe: called for each image of this rank with its index, probabilities or logits `[K, h, w]` (a tensor), whether
-            these are probabilities, prediction `[h, w]` and label `[h, w]` (masks `[K, h, w]` with `use_multilabel`).
+        observe: called for each image of this rank with its index, probabilities or logits `[K, h, w]` (a tensor; None of
+            a model that gives classes), whether these are probabilities, prediction `[h, w]` and label `[h, w]` (masks
+            `[K, h, w]` with `use_multilabel`).
         scored: False runs this rank's images without scores, to see whether model, pictures and settings go together.
         inference: fields of `InferenceOptions`, such as `is_slide`, `scales` and `flip_horizontal`. With the average `softmax`
             and a dataset that has `ResizeToFit`, each scale is made from the original picture, as published; otherwise
@@ -98,6 +100,8 @@ def evaluate(
     batches = Batches(len(share), batch_size)
     if print_detail:
         logger.info(f"Start evaluating (total_samples: {len(dataset)}, total_iters: {len(batches)})...")
+    if getattr(model, "gives_classes", False) and (options.is_slide or options.aug_eval or auc_roc or use_multilabel):
+        raise UsageError("windows, scales, flips, several classes and auc_roc need logits, and the model gives classes")
     if use_multilabel and (auc_roc or options.gives_probabilities):
         raise UsageError("use_multilabel goes with neither auc_roc nor the average softmax: its scores are no softmax")
     kind = _MaskCount if use_multilabel else _Count
@@ -139,8 +143,13 @@ def _tensor(array) -> paddle.Tensor:
 
 
 def _scores(model, data: dict, label: np.ndarray, options: InferenceOptions) -> Iterator:
-    """(logits, or probabilities for the softmax rule, `[B, K, h, w]`; label `[B, h, w]`), of some images at a time."""
-    if not options.aug_eval:
+    """(logits, or probabilities for the softmax rule, `[B, K, h, w]`; label `[B, h, w]`), of some images at a time.
+
+    Of a model that gives classes these `[B, h, w]` are in the place of the logits.
+    """
+    if getattr(model, "gives_classes", False):
+        yield model.predict_classes(np.asarray(data["img"]), data["trans_info"]), label
+    elif not options.aug_eval:
         logits = infer(model, _tensor(data["img"]), options)
         # Images are enlarged one by one: the logits of one at full size are the largest array of an evaluation.
         parts = [slice(i, i + 1) for i in range(len(label))] if len(label) > 1 else [slice(None)]
@@ -171,9 +180,10 @@ class _Count:
         self.observe: Callable | None = None
         self.indices: Iterator[int] = iter(())  # of the images that come
 
-    def add(self, scores: paddle.Tensor, label: np.ndarray) -> None:
-        """Counts `[B, K, h, w]` against `[B, h, w]`."""
-        pred = paddle.argmax(scores, axis=1, dtype="int32").numpy()
+    def add(self, scores: paddle.Tensor | np.ndarray, label: np.ndarray) -> None:
+        """Counts `[B, K, h, w]`, or classes `[B, h, w]`, against `[B, h, w]`."""
+        is_classes = scores.ndim == 3
+        pred = scores if is_classes else paddle.argmax(scores, axis=1, dtype="int32").numpy()
         self.confusion += confusion_matrix(pred, label, self.num_classes, self.ignore_index)
         if self.curves is not None:
             probabilities = (scores if self.is_probability else F.softmax(scores, axis=1)).numpy()
@@ -181,7 +191,8 @@ class _Count:
                 self.curves.add(one, truth, self.ignore_index)
         if self.observe is not None:
             for i in range(len(label)):
-                self.observe(next(self.indices), scores[i], self.is_probability, pred[i], label[i])
+                one = None if is_classes else scores[i]
+                self.observe(next(self.indices), one, self.is_probability, pred[i], label[i])
 
 
 class _MaskCount(_Count):

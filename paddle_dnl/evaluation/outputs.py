@@ -17,7 +17,7 @@ from paddle_dnl.errors import DataError, UsageError
 from paddle_dnl.evaluation import class_table
 from paddle_dnl.evaluation.boundary import BoundaryCounts
 from paddle_dnl.evaluation.calibration import CalibrationCounts
-from paddle_dnl.evaluation.metrics import Metrics, confusion_matrix
+from paddle_dnl.evaluation.metrics import Areas, Metrics, confusion_matrix
 from paddle_dnl.files.atomic import new_file, write_bytes
 from paddle_dnl.log import logger
 
@@ -69,19 +69,29 @@ class EvalOutputs:
                     + (f", got {odd}" if odd else "")
                 )
         self.dataset, self.options, self.classes = dataset, options, classes_of(dataset)
-        self._names = _names_of(images)
+        self._names = names_of(images)
         self._boundary = BoundaryCounts(dataset.num_classes, dataset.ignore_index)
         self._calibration = CalibrationCounts()
         self._rows: list[dict] = []
         options.save_dir.mkdir(parents=True, exist_ok=True)
 
     def observe(self, index: int, scores, is_probability: bool, pred: np.ndarray, label: np.ndarray) -> None:
-        """Takes in one image; see `evaluate`."""
-        probabilities = (scores if is_probability else F.softmax(scores.astype("float32"), axis=0)).numpy()
-        valid = label != self.dataset.ignore_index
+        """Takes in one image; see `evaluate`. Without scores nothing is known of the calibration.
+
+        Raises:
+            UsageError: probabilities are to be written, and there are no scores.
+        """
         self._boundary.add(pred, label)
-        self._calibration.add(probabilities.max(0)[valid], (pred == label)[valid])
-        self._rows.append(self._row(index, pred, label))
+        if scores is not None:
+            probabilities = (scores if is_probability else F.softmax(scores.astype("float32"), axis=0)).numpy()
+            valid = label != self.dataset.ignore_index
+            self._calibration.add(probabilities.max(0)[valid], (pred == label)[valid])
+        elif self.options.save_prob:
+            raise UsageError(
+                "--save_prob: the exported model gives classes; export it with --output_op none or softmax"
+            )
+        confusion = confusion_matrix(pred, label, self.dataset.num_classes, self.dataset.ignore_index)
+        self._rows.append(image_row(self.dataset.file_list[index][0], Areas.of(confusion), self.classes.names))
         name, folder = self._names[index], self.options.save_dir
         if self.options.save_pred:
             write_bytes(folder / "pred" / f"{name}.png", encode_label_png(pred, self.classes.colors))
@@ -91,22 +101,6 @@ class EvalOutputs:
             content = io.BytesIO()
             Image.fromarray(np.asarray(CITYSCAPES_LABEL_IDS, np.uint8)[pred]).save(content, "PNG")
             write_bytes(folder / ".submission" / f"{index}.png", content.getvalue(), own=True)
-
-    def _row(self, index: int, pred: np.ndarray, label: np.ndarray) -> dict:
-        confusion = confusion_matrix(pred, label, self.dataset.num_classes, self.dataset.ignore_index)
-        row = {
-            "image": self.dataset.file_list[index][0],
-            "miou": None,
-            "acc": None,
-            "worst_class": None,
-            "worst_iou": None,
-        }
-        if confusion.any():
-            metrics = Metrics.from_confusion(confusion)
-            worst = int(np.nanargmin(metrics.class_iou))
-            row |= {"miou": metrics.miou, "acc": metrics.acc, "worst_class": self.classes.names[worst]}
-            row["worst_iou"] = float(metrics.class_iou[worst])
-        return row
 
     def finish(self, result, about: dict) -> dict:
         """Writes scores.json, classes.csv, confusion.csv, confusion.png, images.csv and the submission; returns the scores.
@@ -120,18 +114,17 @@ class EvalOutputs:
         rows = [row for rows in collectives.all_gather_object(self._rows) for row in rows]
         boundary = self._boundary.iou()
         table = class_table.class_rows(self.classes.names, result.confusion, boundary)
-        metrics = result.metrics
-        scores = {
-            "miou": metrics.miou, "acc": metrics.acc, "kappa": metrics.kappa, "dice": metrics.dice,
-            "boundary_iou": float(np.nanmean(boundary)), "expected_calibration_error": self._calibration.error(),
-            "auc_roc": result.auc_roc, "images": result.num_images, "seconds": round(result.seconds, 3),
-        }  # fmt: skip
-        scores = {key: None if isinstance(v, float) and math.isnan(v) else v for key, v in scores.items()}
+        scores = main_scores(
+            result, boundary_iou=float(np.nanmean(boundary)), expected_calibration_error=self._calibration.error()
+        )
         if collectives.is_main():
             self._write(scores | {"classes": table} | about, result, rows)
+        boundary, calibration = (
+            "unknown" if scores[name] is None else f"{scores[name]:.4f}"
+            for name in ("boundary_iou", "expected_calibration_error")
+        )
         logger.info(
-            f"[EVAL] Boundary IoU: {scores['boundary_iou']:.4f} Expected calibration error: "
-            f"{scores['expected_calibration_error']:.4f}; files are in {self.options.save_dir}"
+            f"[EVAL] Boundary IoU: {boundary} Expected calibration error: {calibration}; files are in {self.options.save_dir}"
         )
         collectives.barrier("writing the scores")
         return scores
@@ -144,10 +137,7 @@ class EvalOutputs:
             "scores.json": json.dumps(scores, indent=2, ensure_ascii=False) + "\n",
             "classes.csv": class_table.to_csv(scores["classes"]),
             "confusion.csv": class_table.confusion_csv(names, result.confusion),
-            # Images without a labelled pixel have no score; they come last.
-            "images.csv": class_table.to_csv(
-                sorted(rows, key=lambda row: math.inf if row["miou"] is None else row["miou"])
-            ),
+            "images.csv": sorted_csv(rows),
         }
         for name, text in texts.items():
             write_bytes(folder / name, text.encode("utf-8", "surrogateescape"))
@@ -165,7 +155,38 @@ class EvalOutputs:
         parts.rmdir()
 
 
-def _names_of(images: list[Path]) -> list[str]:
+def main_scores(result, **more: float) -> dict:
+    """The scores of a whole dataset as plain values; None for those that are not defined.
+
+    Args:
+        result: an `EvalResult`.
+        more: further scores.
+    """
+    metrics = result.metrics
+    scores = {
+        "miou": metrics.miou, "acc": metrics.acc, "kappa": metrics.kappa, "dice": metrics.dice, **more,
+        "auc_roc": result.auc_roc, "images": result.num_images, "seconds": round(result.seconds, 3),
+    }  # fmt: skip
+    return {key: None if isinstance(v, float) and math.isnan(v) else v for key, v in scores.items()}
+
+
+def image_row(image: str, areas: Areas, names: tuple[str, ...]) -> dict:
+    """The line of one image in `images.csv`; None where it has no labelled pixel."""
+    row = {"image": image, "miou": None, "acc": None, "worst_class": None, "worst_iou": None}
+    if areas.labelled.any():
+        metrics = Metrics.from_areas(areas)
+        worst = int(np.nanargmin(metrics.class_iou))
+        row |= {"miou": metrics.miou, "acc": metrics.acc, "worst_class": names[worst]}
+        row["worst_iou"] = float(metrics.class_iou[worst])
+    return row
+
+
+def sorted_csv(rows: list[dict]) -> str:
+    """`images.csv`: the worst image first, those without a score last."""
+    return class_table.to_csv(sorted(rows, key=lambda row: math.inf if row["miou"] is None else row["miou"]))
+
+
+def names_of(images: list[Path]) -> list[str]:
     """A name without ending for each image: its path below the folder that all share.
 
     Raises:

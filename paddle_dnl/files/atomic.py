@@ -10,6 +10,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterable, Iterator
@@ -21,6 +22,7 @@ TEMPORARY = ".tmp-"
 # In the folders that `new_folder` makes: proves that they are ours, and holds the final name.
 MARKER = ".paddle_dnl"
 _NEW, _OLD = "new", "old"
+_WORKSPACE = re.compile(rf"{re.escape(TEMPORARY)}[0-9a-f]{{12}}")
 _LONGEST_SUFFIX = 16
 
 
@@ -48,7 +50,7 @@ class NewFile:
         path: final name; missing parents are made.
         own: in a folder that only this project uses, such as a cache: not entered into the journal of outputs, and an
             existing file is replaced.
-        replace: the user has asked for an existing file to be replaced, whoever wrote it.
+        replace: the user has asked for an existing file to be replaced, also one of another program.
 
     Attributes:
         temporary: path to write to; an empty file with the suffix of `path`.
@@ -69,15 +71,8 @@ class NewFile:
             # Not mkstemp: that one's files are private, whatever the umask says.
             os.close(os.open(self.temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
 
-    @contextlib.contextmanager
-    def _naming_errors(self) -> Iterator[None]:
-        """Errors name the file that the user knows, not the temporary one."""
-        try:
-            yield
-        except OSError as error:
-            if error.filename not in (None, str(self.temporary), self.temporary):
-                raise
-            raise type(error)(error.errno, error.strerror or str(error), str(self.path)) from error
+    def _naming_errors(self) -> contextlib.AbstractContextManager:
+        return problems.naming(self.path, self.temporary)
 
     def commit(self, digest: str | None = None) -> None:
         """Flushes the file, enters it into the journal and gives it its name; removes it when that fails.
@@ -153,8 +148,14 @@ def write_text(path: str | Path, text: str, *, own: bool = False, replace: bool 
 
 def _workspace(final: Path, members: Iterable[str]) -> Path:
     workspace = final.parent / f"{TEMPORARY}{secrets.token_hex(6)}"
-    os.mkdir(workspace)
-    (workspace / MARKER).write_text(json.dumps([final.name, *members]), encoding="ascii")
+    with problems.naming(final, workspace):
+        os.mkdir(workspace)
+    try:
+        with problems.naming(final, workspace / MARKER):
+            (workspace / MARKER).write_text(json.dumps([final.name, *members]), encoding="ascii")
+    except OSError:
+        _remove_workspace(workspace)
+        raise
     return workspace
 
 
@@ -236,6 +237,8 @@ def recover(folder: str | Path) -> None:
     """
     folder = Path(folder)
     for workspace in folder.glob(f"{TEMPORARY}*"):
+        if not _WORKSPACE.fullmatch(workspace.name):
+            continue
         if workspace.is_symlink() or not (workspace / MARKER).is_file():
             with contextlib.suppress(OSError):  # killed before the marker was written: empty
                 os.rmdir(workspace)

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reasons of failed writes; a full disk is named by its mount point."""
 
+import contextlib
 import errno
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -28,6 +30,17 @@ def is_full(path: str | Path) -> bool:
     except (AttributeError, OSError):  # not on every system
         return False
     return found.f_bavail * found.f_frsize < _ALMOST_FULL
+
+
+@contextlib.contextmanager
+def naming(path: str | Path, *temporary: Path) -> Iterator[None]:
+    """Gives an OSError the name of the file that the user knows: one without a name, as of a failed write, or of `temporary`."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None and error.filename not in {*temporary, *map(str, temporary)}:
+            raise
+        raise type(error)(error.errno, error.strerror or str(error), str(path)) from error
 
 
 def reason(error: Exception, path: str | Path) -> str:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a configuration to a model. Nothing here uses the network."""
+"""Builds the model of a configuration. Never downloads."""
 
 from pathlib import Path
 

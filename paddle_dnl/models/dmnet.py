@@ -28,7 +28,7 @@ class DMNet(nn.Layer):
         mid_channels: width of the dynamic convolutions and of the head.
         filter_sizes: one dynamic convolution each; any positive integers.
         fusion: a 1x1 convolution after each dynamic convolution.
-        pretrained: weights of the whole network; loaded by whoever builds the model.
+        pretrained: weights of the whole network; loaded by the programs, not here.
         aux_channels: width of the auxiliary head on stage 3; None: `mid_channels`.
         dropout_ratio: channel dropout before both classifiers.
         align_corners: how logits are enlarged; True in PaddleSeg and for 769x769, else False in mmsegmentation.

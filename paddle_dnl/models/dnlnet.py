@@ -11,6 +11,7 @@ Arguments and parameter names are those of PaddleSeg's `DNLNet`. `dialect` choos
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from paddle_dnl.errors import ConfigError
 from paddle_dnl.nn.cpu.concat_conv import ConcatConvBNReLU
 from paddle_dnl.nn.disentangled_nonlocal import DIALECTS as BLOCK_DIALECTS
 from paddle_dnl.nn.disentangled_nonlocal import DisentangledNonLocal2D
@@ -64,7 +65,7 @@ class DNLNet(nn.Layer):
         enable_auxiliary_loss: use the auxiliary head in training. Its parameters exist either way (PaddleSeg's
             checkpoints hold them); without it they are frozen.
         align_corners: convention of the last resize; True for crops such as 769x769.
-        pretrained: kept for whoever builds the model from a configuration; nothing is loaded here.
+        pretrained: start weights; loaded by the programs, not here.
         dialect: `paddleseg`, `mmseg` or `official`: the published implementation whose function and
             initialisation are taken.
         whitening: what is taken off queries and keys, see `paddle_dnl.nn.whitening`.
@@ -111,9 +112,16 @@ class DNLNet(nn.Layer):
         )  # fmt: skip
         self.backbone = backbone
         self.backbone_indices = tuple(backbone_indices)
+        channels = getattr(backbone, "feat_channels", ())
+        if not all(-len(channels) <= i < len(channels) for i in self.backbone_indices):
+            raise ConfigError(
+                f"DNLNet.backbone: {type(backbone).__module__}.{type(backbone).__name__} names the channels of "
+                f"{len(channels)} feature maps (`feat_channels`), and backbone_indices {list(self.backbone_indices)} do not "
+                "fit them; use a ResNet of paddle_dnl"
+            )
         self.head = DNLHead(
             num_classes,
-            [backbone.feat_channels[i] for i in self.backbone_indices],
+            [channels[i] for i in self.backbone_indices],
             block=block,
             concat_input=concat_input,
             enable_auxiliary_loss=enable_auxiliary_loss,

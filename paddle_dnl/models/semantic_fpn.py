@@ -112,7 +112,7 @@ class SemanticFPN(nn.Layer):
         head_channels: width of the head.
         dropout_ratio: channel dropout before the classifier.
         align_corners: in every bilinear resize; True as published.
-        pretrained: weights of the whole network; loaded by whoever builds the model.
+        pretrained: weights of the whole network; loaded by the programs, not here.
 
     Raises:
         ConfigError: the backbone does not give such maps.

@@ -125,7 +125,7 @@ class DGMN2SETR(nn.Layer):
         image_size: side of the square to which `naive` and `mla` resize their logits, the training crop in pixels.
         square_upsample: True: square maps as published; False: the form that follows the image's shape. The two are
             equal only for `pup` on square images.
-        pretrained: weights of the whole network; loaded by whoever builds the model.
+        pretrained: weights of the whole network; loaded by the programs, not here.
 
     Raises:
         ConfigError: unknown decoder, a backbone with another output, or a crop that the backbone cannot take.

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The ideas, one per file: attention, the disentangled non-local block, resizing. Knows only Paddle."""
+"""Layers, one idea per file: attention, the disentangled non-local block, resizing. Depends on Paddle only."""

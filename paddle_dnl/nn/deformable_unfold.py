@@ -6,6 +6,7 @@ step of a deformable convolution (kernel 3, padding 1), left without its matrix 
 """
 
 from paddle_dnl.errors import ConfigError
+from paddle_dnl.nn.attention import in_full_precision
 from paddle_dnl.nn.shapes import is_known, size_of
 
 import paddle
@@ -87,11 +88,13 @@ class DeformableUnfold(nn.Layer):
         return self.implementation == "grid"
 
     def forward(self, x, offset):
-        """`x [B, C, H, W]`, `offset [B, 18, H, W]` -> samples `[B, C, 9, H * W]`."""
+        """`x [B, C, H, W]`, `offset [B, 18, H, W]` -> samples `[B, C, 9, H * W]`, float32 for half-precision inputs."""
         height, width = size_of(x, 2), size_of(x, 3)
         if is_known(height) and is_known(width) and min(height, width) < MINIMUM_SIDE:
             raise ConfigError(f"DGMN2 samples 3x3 neighbourhoods and needs a map of 3x3 or more, got {height}x{width}")
+        # Paddle has no half-precision kernels for either, and float16 would place a sample by 1/20 of a pixel wrongly.
+        x, offset, kernels = in_full_precision(x, offset, self.kernels)
         # NaN and whatever is beyond all maps become a point outside: both kernels read wrong memory for such numbers.
         offset = paddle.where(paddle.isnan(offset), paddle.full_like(offset, _FAR), offset)
         offset = offset.clip(-_FAR, _FAR)
-        return _by_grid_sample(x, offset) if self._uses_grid() else _by_deformable_convolution(x, offset, self.kernels)
+        return _by_grid_sample(x, offset) if self._uses_grid() else _by_deformable_convolution(x, offset, kernels)

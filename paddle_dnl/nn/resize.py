@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one place where feature maps and logits are resized."""
+"""Resizing of feature maps and logits; all of the package uses this function."""
 
 import paddle
 import paddle.nn.functional as F

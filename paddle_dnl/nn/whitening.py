@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the disentangled non-local block takes off its queries and keys.
+"""Whitening of queries and keys in the disentangled non-local block: subtracted means and divisors.
 
 | name       | subtracted mean over      | std | official name, temp / nowd block | used by          |
 |------------|---------------------------|-----|----------------------------------|------------------|

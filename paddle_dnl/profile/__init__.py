@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""MACs, memory plan, measuring."""
+"""MACs, memory estimates and measurements."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How much memory this process can still get: from the machine, its container, or the GPU."""
+"""Memory available to this process: of the machine, its container, or the GPU."""
 
 from pathlib import Path
 

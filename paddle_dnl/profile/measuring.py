@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every measurement needs: seconds of repeated runs, this process's memory, the machine's name."""
+"""Helpers of measurements: seconds of repeated runs, memory of this process, name of the machine."""
 
 import importlib.util
 import os

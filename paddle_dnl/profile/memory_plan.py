@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How much memory evaluating an image will take, said before it is tried.
+"""Estimate of the memory that the evaluation of an image takes, logged before it starts.
 
 The estimate comes from shapes: a small image goes through the model, each layer's sizes are scaled by the area, and the
 largest moment is taken, with the copies that Paddle's CPU convolution unfolds and the attention map, or the tile of it, of
@@ -75,7 +75,7 @@ def _elements(tensors) -> int:
 
 @dataclass
 class _Probe:
-    """What a small image needed."""
+    """Memory that a small image needed."""
 
     moments: list[_Moment] = field(default_factory=list)
     logits: int = 0

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An exported model as an HTTP service: settings, uploads, pictures, batches, answers, and one page for people."""
+"""HTTP service of an exported model: settings, uploads, decoding, batching, results, and a web page."""

@@ -33,7 +33,7 @@ from .results import Masks, Shares, as_json, masks, shares
 from .settings import Settings
 from .uploads import FIELD, Upload
 
-# How often a request looks whether its client is still there.
+# Interval at which a request checks whether its client is connected.
 _LOOK_SECONDS = 0.5
 CONTENT_TYPES = ("image/png", "image/jpeg", "image/bmp", "image/tiff", "image/webp")
 
@@ -110,13 +110,13 @@ _PNG = {200: {"content": {"image/png": _binary}, "description": "A PNG of the pi
 
 
 async def _until_gone(request: Request) -> None:
-    """Returns when the client has left."""
+    """Returns when the client has disconnected."""
     while not await request.is_disconnected():
         await asyncio.sleep(_LOOK_SECONDS)
 
 
 async def _unless_gone(request: Request, work) -> bytes:
-    """The result of `work`, which is cancelled when nobody waits for it any more."""
+    """The result of `work`, which is cancelled when the client disconnects."""
     tasks = [asyncio.ensure_future(work), asyncio.ensure_future(_until_gone(request))]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

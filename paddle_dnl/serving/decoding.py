@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Decoding in worker processes with limits of time and memory: what a thread cannot be stopped from, a process can."""
+"""Decoding in worker processes with limits of time and memory; a process can be killed, a thread cannot."""
 
 import multiprocessing
 import os
@@ -30,7 +30,7 @@ _STATUS = {UnknownFormat: 415, TooLarge: 413}
 
 
 class DecodePool:
-    """Pictures of strangers, decoded by `workers` processes; a process that takes too long or dies is replaced.
+    """Decodes untrusted pictures in `workers` processes; a process that takes too long or dies is replaced.
 
     Args:
         workers: processes; `decode` blocks while all are busy.
@@ -127,7 +127,7 @@ class _Worker:
         self._ready = False
 
     def kill(self) -> None:
-        """Kills the process; whoever waits for it finds out. May be called from any thread."""
+        """Kills the process, which ends all waits for it. May be called from any thread."""
         process = self._process
         if process is not None:
             process.kill()

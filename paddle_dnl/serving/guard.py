@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who may ask: host names, origins and the bearer token; and headers that every answer carries."""
+"""Access checks: host names, origins and the bearer token; security headers of all responses."""
 
 import hmac
 import ipaddress

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What Prometheus reads at /metrics."""
+"""Prometheus metrics, served at /metrics."""
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
@@ -33,7 +33,7 @@ class Metrics:
         )
 
     def gauge(self, name: str, text: str, read) -> None:
-        """A value that is asked for when Prometheus comes."""
+        """A value that is read at each scrape."""
         Gauge(f"segmentation_{name}", text, registry=self.registry).set_function(read)
 
     def answered(self, endpoint: str, status: int, seconds: float) -> None:

@@ -21,6 +21,9 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid")
 
     model: Path = Field(description="exported folder, or its deploy.yaml")
+    custom_imports: list[str] = Field(
+        [], description='your .py files and modules with transforms of the model, as a JSON list such as ["mine.py"]'
+    )
     host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 for all")
     allowed_hosts: list[str] = Field(
         [], description="host names that requests may use, as a JSON list; empty: on loopback its own names, else any"
@@ -37,8 +40,8 @@ class Settings(BaseSettings):
     engine: Literal["paddle", "onnxruntime", "openvino", "auto"] = Field("paddle", description="what runs the model")
     device: Literal["cpu", "gpu"] = Field("cpu", description="where it runs")
     cpu_threads: int | None = Field(None, ge=1, description="of the engine; default OMP_NUM_THREADS, else one per core")
-    precision: Literal["fp32", "bf16", "int8", "fastest"] = Field(
-        "fp32", description="on CPU; int8 after tools/quantize.py; fastest: what the folder's images verified"
+    precision: Literal["fp32", "fp16", "bf16", "int8", "fastest"] = Field(
+        "fp32", description="int8 after tools/quantize.py; fp16 for GPUs; fastest: what the folder's images verified"
     )
     streams: int | None = Field(
         None, ge=1, description="openvino: batches or tiles at the same time, each with its share of the threads"

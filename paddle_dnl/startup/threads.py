@@ -18,7 +18,7 @@ def choose() -> None:
 
     Paddle pins itself to one thread at import when the variable is missing: half the speed of matrix products on two cores.
     """
-    if "paddle" in sys.modules or (VARIABLE in os.environ and not _is_of_launcher()):
+    if "paddle" in sys.modules or (os.environ.get(VARIABLE) and not _is_of_launcher()):
         return
     # Processes of this run on this machine, as Paddle's launcher says.
     given = os.environ.get("PADDLE_LOCAL_SIZE") or os.environ.get("PADDLE_TRAINERS_NUM") or ""

@@ -7,6 +7,7 @@ from paddle_dnl.errors import UsageError
 from paddle_dnl.log import logger
 
 import paddle
+from paddle.base import core
 
 PRECISIONS = ("fp32", "fp16", "bf16")
 _DTYPES = {"fp16": "float16", "bf16": "bfloat16"}
@@ -45,7 +46,19 @@ def autocast(precision: str, amp_level: str = "O1"):
 
 
 def decorate(model: paddle.nn.Layer, optimizer, precision: str) -> tuple:
-    """Model and optimizer of level O2: weights in half precision, master weights in float32."""
+    """Model and optimizer of level O2: weights in half precision, master weights in float32.
+
+    Raises:
+        UsageError: this build of Paddle has no kernel with which the optimizer could update such weights.
+    """
+    # "(GPU, Undefined(AnyLayout), float16)"; Paddle 2.6.2 has none of `momentum` for bfloat16.
+    kernels = core._get_registered_phi_kernels("all").get(type(optimizer).__name__.lower(), ())
+    on_gpu = [kernel for kernel in kernels if kernel.startswith("(GPU")]
+    if on_gpu and not any(_DTYPES[precision] in kernel for kernel in on_gpu):
+        raise UsageError(
+            f"--precision {precision} --amp_level O2: Paddle {paddle.__version__} cannot update {_DTYPES[precision]} weights "
+            f"with {type(optimizer).__name__}; use --amp_level O1, which keeps the weights in float32"
+        )
     return paddle.amp.decorate(model, optimizer, level="O2", dtype=_DTYPES[precision], save_dtype="float32")
 
 

@@ -129,6 +129,8 @@ def require_finite(trainer, found: Found) -> None:
         NonFiniteError: losses of any rank, or gradients.
     """
     iteration, problem = trainer.state.iteration, ""
+    if not (found.finite_gradients and np.isfinite(list(found.losses.values())).all()):
+        trainer.writer.wait()  # so that all ranks name the same checkpoint
     if not np.isfinite(list(found.losses.values())).all():
         bad = trainer.window.first_bad()
         if bad is not None:

@@ -104,7 +104,7 @@ class RateSweep(Trainer):
         """
         self.log, self.window, self.stop = _Losses(), LossWindow(self.accumulate), StopSignal()
         dataset = PositionedDataset(self.train_dataset, self.seed)
-        batches = load_batches(dataset, self.sampler, stack_training, self.options.num_workers)
+        batches = load_batches(dataset, self.sampler, stack_training, self.options.num_workers, dataset.may_read_ahead)
         lowest = math.inf
         try:
             self.model.train()

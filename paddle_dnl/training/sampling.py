@@ -8,9 +8,9 @@ with B images each see what one process with N x B images sees.
 
 import hashlib
 import os
-import random
 from collections.abc import Iterator
 
+from paddle_dnl.data.transforms.randomness import own_generators, process_generators, uses_own_generators
 from paddle_dnl.errors import DataError
 
 import numpy as np
@@ -71,8 +71,11 @@ class PositionSampler:
 class PositionedDataset(paddle.io.Dataset):
     """A dataset whose item `(index, position)` is augmented with random numbers that depend on seed and position only.
 
-    PaddleSeg's transforms draw from `random` and `numpy.random`; both are set before each sample and put back after, so
-    that nothing else in the process is disturbed when samples are read in it.
+    Ours draw from generators of their thread, so that another thread may read samples ahead. Where a dataset or a transform is
+    of PaddleSeg or the user's, `random` and `numpy.random` are set before each sample and put back after it.
+
+    Attributes:
+        may_read_ahead: whether a thread may read samples while others draw random numbers.
 
     Raises:
         DataError: a sample whose image holds NaN or infinity. A ReLU can swallow them, so that the loss would not tell,
@@ -82,27 +85,22 @@ class PositionedDataset(paddle.io.Dataset):
     def __init__(self, dataset: paddle.io.Dataset, seed: int):
         super().__init__()
         self.dataset, self.seed = dataset, seed
+        self.may_read_ahead = uses_own_generators(dataset)
 
     def __len__(self) -> int:
         return len(self.dataset)
 
     def __getitem__(self, item: tuple[int, int]):
         index, position = item
-        before = random.getstate(), np.random.get_state()
         words = np.random.SeedSequence((self.seed, position)).generate_state(4)
-        random.seed(words.tobytes())
-        np.random.seed(words)
-        try:
+        with own_generators(words) if self.may_read_ahead else process_generators(words):
             sample = self.dataset[index % len(self.dataset)]  # --repeats counts indices further
-            if not np.isfinite(np.sum(sample["img"])):
-                name = sample_names(self.dataset, [item])[0]
-                raise DataError(
-                    f"{name}: the network's input made from it holds NaN or infinity (train_dataset.transforms)"
-                )
-            return sample
-        finally:
-            random.setstate(before[0])
-            np.random.set_state(before[1])
+        if not np.isfinite(np.sum(sample["img"])):
+            name = sample_names(self.dataset, [item])[0]
+            raise DataError(
+                f"{name}: the network's input made from it holds NaN or infinity (train_dataset.transforms)"
+            )
+        return sample
 
 
 def sample_names(dataset, batch: list[tuple[int, int]]) -> list[str]:

@@ -14,7 +14,10 @@ from paddle_dnl.profile.memory_plan import announce_evaluation
 from paddle_dnl.startup import allocator
 from paddle_dnl.training import amp, batch_scaling, nan_guard, preflight
 from paddle_dnl.training.checkpoints import best_models, checkpoint, restoring
+from paddle_dnl.training.checkpoints.background import CheckpointWriter
 from paddle_dnl.training.checkpoints.run_folder import RunFolder
+from paddle_dnl.training.checkpoints.snapshot import take_snapshot
+from paddle_dnl.training.data_parallel import data_parallel
 from paddle_dnl.training.ema import ModelEMA
 from paddle_dnl.training.loss_window import Found, LossWindow, all_finite
 from paddle_dnl.training.options import TrainOptions, TrainState
@@ -55,6 +58,7 @@ class Trainer:
         self._build_data()
         self._build_model()
         self.folder, self.has_other_schedule = None, False
+        self.writer = CheckpointWriter(options.keep_checkpoint_max)
         try:
             self._open_folder()
             self._load_start_weights()
@@ -106,9 +110,7 @@ class Trainer:
         if options.to_static_training:
             self.forward = paddle.jit.to_static(self.model)
         if collectives.world_size() > 1:
-            collectives.barrier("the first step")
-            # A head may leave parameters unused (auxiliary branch switched off); their gradients are then zero.
-            self.forward = paddle.DataParallel(self.forward, find_unused_parameters=True)
+            self.forward = data_parallel(self.forward, self)
 
     def _open_folder(self) -> None:
         """Tidies the folder first, so that what is resumed can be found by its name."""
@@ -117,6 +119,7 @@ class Trainer:
         chosen = None
         if collectives.is_main():
             self.folder = RunFolder(self.save_dir)
+            self.writer.folder = self.folder
             self.config_text = self.config.dump()
             chosen = checkpoint.find_resume(options.resume_model, self.save_dir)
             checkpoint.require_free_names(self.save_dir, chosen, best_models.NAMES if options.do_eval else ())
@@ -133,6 +136,7 @@ class Trainer:
 
     def _close_folder(self) -> None:
         if self.folder is not None:
+            self.writer.close()
             self.folder.close()
 
     def _load_start_weights(self) -> None:
@@ -215,7 +219,7 @@ class Trainer:
             announce_evaluation(self.model, self.val_dataset, self.config.test_config_while_training)
         # One loader for the whole run: its workers are started once and read ahead across epochs.
         dataset = PositionedDataset(self.train_dataset, self.seed)
-        batches = load_batches(dataset, self.sampler, stack_training, options.num_workers)
+        batches = load_batches(dataset, self.sampler, stack_training, options.num_workers, dataset.may_read_ahead)
         self.window = LossWindow(self.accumulate)
         self.stop = StopSignal()
         profiler = make_profiler(options.profiler_options, self.save_dir)
@@ -226,9 +230,11 @@ class Trainer:
                 state.iteration += 1
                 found = self._step(batches)
                 profiler.step()
+                self.writer.check()
                 interrupted = found is not None and found.stop
                 if interrupted or self._is_save_point():
                     interrupted = self._evaluate_and_save(interrupted)
+            self.writer.wait()
             if interrupted:
                 logger.warning(f"stopped by signal at iter {state.iteration}; --resume_model auto goes on")
             collectives.finish()
@@ -346,28 +352,33 @@ class Trainer:
     # ------------------------------------------------------------------------------------------ save
 
     def _save(self, scores: dict[str, float] | None, is_written: bool = False) -> None:
-        """Writes `iter_N`, or with `is_written` only its states; names it `best_model` when it is the best so far."""
-        state, iteration = self.state, self.state.iteration
+        """Writes `iter_N`, or with `is_written` only its states; names it `best_model` when it is the best so far.
+
+        Rank 0 copies the whole state and writes it in a thread, see `CheckpointWriter`.
+        """
+        state, folder = self.state, self.save_dir / f"iter_{self.state.iteration}"
         scores = scores or {}
-        if collectives.broadcast_object(self.folder.ensure() if collectives.is_main() else None):
+        if collectives.broadcast_object(self.writer.folder_was_deleted() if collectives.is_main() else None):
             best_models.forget_all(state)
-        better, better_ema = state.take_scores(scores)
-        folder = self.save_dir / f"iter_{iteration}"
+            is_written = False
+        better = zip(best_models.NAMES, state.take_scores(scores), strict=True)
+        names = [name for name, is_better in better if is_better]
         if collectives.is_main():
             state.scaler, state.layout = self.scaler.state_dict(), self._layout()
             source = folder if is_written else self.resumed_from
-            if source is not None:  # when resumed, before its first step Paddle's optimizer does not give its slots
-                checkpoint.link_checkpoint(source, folder, vars(state))
-            else:
+            if source is None:
                 ema = self.ema.model if self.ema else None
                 given = {"model": self.model, "optimizer": self.optimizer, "ema": ema, "config_text": self.config_text}
-                checkpoint.save_checkpoint(folder, states=vars(state), **given)
-            if better:
-                checkpoint.link_checkpoint(folder, self.save_dir / best_models.BEST)
-            if better_ema:
-                checkpoint.link_checkpoint(folder, self.save_dir / best_models.EMA_BEST)
-            checkpoint.remove_old(self.save_dir, self.options.keep_checkpoint_max, newest=folder)
-        if not is_written:
+                self.writer.submit(folder, take_snapshot(states=vars(state), **given), self.saved)
+            else:  # when resumed, before its first step Paddle's optimizer does not give its slots
+                checkpoint.link_checkpoint(source, folder, vars(state))
+                checkpoint.remove_old(self.save_dir, self.options.keep_checkpoint_max, newest=folder)
+                self.saved += [folder] if folder not in self.saved else []
+            if names:
+                self.writer.wait()
+            for name in names:
+                checkpoint.link_checkpoint(folder, self.save_dir / name)
+        elif not is_written:
             self.saved.append(folder)
         if scores:
             logger.info(

@@ -22,6 +22,7 @@ def save_and_explain(trainer, error: WorkerError) -> WorkerError:
         return error
     if any(frame.name == "_step" for frame in traceback.extract_tb(error.__traceback__)):
         trainer.state.iteration -= 1  # counted before its data came
+    trainer.writer.wait()
     iteration = trainer.state.iteration
     folder = trainer.save_dir / f"iter_{iteration}"
     if iteration > 0 and folder not in trainer.saved:
@@ -29,6 +30,7 @@ def save_and_explain(trainer, error: WorkerError) -> WorkerError:
             trainer.val_dataset is not None and iteration % trainer.options.save_interval == 0
         )
         trainer._save(None)
+        trainer.writer.wait()
         logger.info(f"saved {folder}")
     if iteration == 0:
         return error

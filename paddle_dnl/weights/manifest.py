@@ -5,8 +5,11 @@ Both hold the SHA-256 of files, and a checksum of themselves: a flipped bit in a
 mean of a normalisation is noticed like one in the weights. They prove that nothing was damaged, not who wrote it.
 """
 
+import copy
 import hashlib
 import json
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 from paddle_dnl.errors import CheckpointError, ConfigError
@@ -15,6 +18,32 @@ from paddle_dnl.files.outputs import file_digest
 MANIFEST = "manifest.json"
 FORMAT = 2  # 1 had no checksum of its own
 _SEAL = "checksum: "
+# A change this soon after another one may leave a file's times as they were: the system's clock for files has ticks.
+_TICK_SECONDS = 0.1
+
+_known: dict[tuple, object] = {}  # what was read from a file in a certain state
+
+
+def _once(path: Path, read: Callable[[Path], object]):
+    """`read(path)`, or what it gave before for the same state of the file: place on the disk, size and times of change."""
+    found = path.stat()
+    key = (read.__name__, found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+    if key not in _known:
+        is_settled = time.time() - max(found.st_mtime, found.st_ctime) > _TICK_SECONDS
+        value = read(path)
+        if not is_settled:
+            return value
+        _known[key] = value
+    return _known[key]
+
+
+def _digest(path: Path) -> str:
+    return file_digest(path)
+
+
+def is_as_written(path: Path, entry: dict) -> bool:
+    """Whether a file is that of its entry in a manifest; as long as it does not change, its digest is computed once."""
+    return path.stat().st_size == entry["bytes"] and _once(path, _digest) == entry["sha256"]
 
 
 def _checksum(manifest: dict) -> str:
@@ -30,11 +59,18 @@ def write_manifest(path: Path, manifest: dict) -> None:
 
 
 def read_manifest(path: Path) -> dict:
-    """A manifest; `iteration` is an int and `files` maps names to `bytes` and `sha256`.
+    """A manifest; `iteration` is an int and `files` maps names to `bytes` and `sha256`. Read once while it does not change.
 
     Raises:
         CheckpointError: it is damaged.
     """
+    try:
+        return copy.deepcopy(_once(path, _parse))
+    except OSError as error:
+        raise CheckpointError(f"{path}: damaged ({error}); use another checkpoint") from error
+
+
+def _parse(path: Path) -> dict:
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
         if manifest["format"] not in (1, FORMAT):
@@ -61,7 +97,7 @@ def require_as_written(path: Path) -> None:
     if not beside.is_file():
         return
     entry = read_manifest(beside)["files"].get(path.name)
-    if entry and (path.stat().st_size != entry["bytes"] or file_digest(path) != entry["sha256"]):
+    if entry and not is_as_written(path, entry):
         raise CheckpointError(
             f"{path}: damaged, it differs from what was written ({beside.name} beside it has its SHA-256); use another "
             f"checkpoint, or remove {beside.name} if you replaced the file yourself"

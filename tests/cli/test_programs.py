@@ -9,10 +9,11 @@ from pathlib import Path
 from paddle_dnl.cli import export, predict, train, val
 from paddle_dnl.data.prepare.convert_cityscapes import convert_tree
 from paddle_dnl.data.scenes.mini_cityscapes import generate
-from paddle_dnl.errors import UsageError
+from paddle_dnl.errors import ConfigError, UsageError
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -227,3 +228,25 @@ def test_all_of_paddlesegs_flags(module, flags):
 def test_early_stop_needs_evaluation():
     with pytest.raises(UsageError, match="--do_eval"):
         train.parse_args(["--config", "c", "--early_stop_intervals", "3"])
+
+
+def test_a_file_without_a_training_serves_all_but_train(work, tmp_path, capsys):
+    """As PaddleSeg's pp_humanseg_lite_export_398x224.yml: a model and a val_dataset."""
+    whole = yaml.safe_load((work / "small.yml").read_text())
+    config = tmp_path / "small.yml"
+    config.write_text(yaml.safe_dump({key: whole[key] for key in ("model", "val_dataset")}))
+    flags = ["--config", str(config), "--model_path", str(work / "out/iter_4/model.pdparams")]
+    picture = next((work / "data").rglob("*_leftImg8bit.png"))
+    val.main([*flags, "--device", "cpu"])
+    val.main(["--config", str(work / "small.yml"), *flags[2:], "--device", "cpu"])
+    first, second = re.findall(r"\[EVAL\] #Images: .*", capsys.readouterr().out)
+    assert first == second
+    predict.main([*flags, "--device", "cpu", "--image_path", str(picture), "--save_dir", str(tmp_path / "p")])
+    assert list((tmp_path / "p").rglob("*.png"))
+    export.main([*flags, "--input_shape", "1", "3", "64", "128", "--save_dir", str(tmp_path / "e")])
+    assert (tmp_path / "e/deploy.yaml").is_file()
+    with pytest.raises(ConfigError, match="small.yml: batch_size: missing"):
+        train.main(["--config", str(config)])
+    config.write_text(yaml.safe_dump({key: whole[key] for key in ("model", "val_dataset")} | {"los": 1}))
+    with pytest.raises(ConfigError, match="los: unknown key. Did you mean 'loss'"):
+        val.main([*flags, "--device", "cpu"])

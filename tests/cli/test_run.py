@@ -11,14 +11,9 @@ from pathlib import Path
 from paddle_dnl.files.shown import printable
 
 import pytest
+from default_signals import default_signals
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-def _default_signals():
-    """nohup and background jobs of shells hand down signals that are ignored."""
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_DFL)
 
 
 def _start(folder, body, **options):
@@ -27,7 +22,7 @@ def _start(folder, body, **options):
     (folder / "program.py").write_text(f"import os, sys, time, signal\n\n\ndef main(argv=None):\n{lines}")
     code = "from paddle_dnl.cli._run import run; run('program')"
     environment = dict(os.environ, PYTHONPATH=f"{ROOT}{os.pathsep}{folder}", **options.pop("environment", {}))
-    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "preexec_fn": _default_signals} | options
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "preexec_fn": default_signals} | options
     return subprocess.Popen([sys.executable, "-c", code], env=environment, cwd=folder, **options)
 
 
@@ -142,3 +137,14 @@ return 7
 """
     assert _run(tmp_path, body, preexec_fn=close, stdout=None, stderr=None)[0] == 7
     assert (tmp_path / "result").read_text() == "whole"
+
+
+@pytest.mark.parametrize("words", ["--version", "--help", "data --help", "train --help", "configs --dataset ade20k"])
+def test_a_reader_of_the_output_that_has_gone_is_no_error(words):
+    """As in `paddle-dnl --help | head -1`."""
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "paddle_dnl", *words.split()]
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, cwd=ROOT, timeout=120, check=False)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (0, b"")

@@ -17,6 +17,7 @@ train_dataset:
   dataset_root: data
   train_path: data/train.txt
   num_classes: 3
+  ignore_index: 100
   mode: train
   transforms: [{{type: ResizeStepScaling}}, {{type: RandomPaddingCrop, crop_size: [64, 64]}}, {{type: Normalize}}]
 val_dataset:
@@ -24,11 +25,12 @@ val_dataset:
   dataset_root: data
   val_path: data/val.txt
   num_classes: 3
+  ignore_index: 100
   mode: val
   transforms: [{{type: Normalize}}]
 optimizer: {optimizer}
 lr_scheduler: {{type: PolynomialDecay, learning_rate: 0.01, end_lr: 0, power: 0.9}}
-loss: {{types: [{{type: CrossEntropyLoss}}], coef: [1]}}
+loss: {{types: [{{type: CrossEntropyLoss, ignore_index: 100}}], coef: [1]}}
 model: {{type: {model}, num_classes: 3}}
 """
 
@@ -63,6 +65,16 @@ def test_a_sample(tmp_path):
     assert found["build"]["enet.yml"] == {"load": "", "build": "", "theirs": None}
     nobody = found["build"]["nobody.yml"]
     assert "there is no model named 'NoSuchNet'" in nobody["load"] and "NoSuchNet" in nobody["theirs"]
-    assert found["chain"] == {"ENet": {"train": "", "val": "", "export": "", "infer": "", "theirs": None}}
-    assert "1 of 2 configurations load and build; of the other 1, 1 PaddleSeg itself cannot build" in done.stdout
-    assert "Chains of 1 models: train 1, val 1, export 1, infer 1." in done.stdout
+    chain = {"file": "enet.yml", "train": "", "val": "", "export": "", "infer": "", "theirs": None}
+    assert found["chain"] == {"ENet": chain}
+    assert "| sample | 1 of 2 | 1 |" in done.stdout
+    assert (
+        "Chains of 1 models of sample: train 1, val 1, export 1, infer 1. Pictures of 64 x 64, limit of 120 s"
+        in done.stdout
+    )
+    stored = [str(tmp_path / "all.json")] * 2
+    again = subprocess.run(
+        [sys.executable, str(ROOT / "tools/compat_report.py"), "--tables", *stored], capture_output=True, text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)}, timeout=100,
+    )  # fmt: skip
+    assert again.stdout.count("| sample | 1 of 2 | 1 |") == 2 and "| nobody.yml | sample, sample |" in again.stdout

@@ -22,7 +22,7 @@ try:
     raise SystemExit("PaddleSeg's own DNLNet has no dialect")
 except RuntimeError as error:
     assert "dialect" in str(error)
-plugin.replace("DNLNet")
+plugin.replace("DNLNet", "ResNet18")  # newer releases have a ResNet18 for other models
 model = builder.build_component({**cfg, "dialect": "mmseg"})
 assert type(model).__module__ == "paddle_dnl.models.dnlnet"
 try:
@@ -47,7 +47,7 @@ from paddleseg.cvlibs import Config, SegBuilder, manager
 
 folder = Path(sys.argv[1])
 theirs = manager.MODELS["DNLNet"], manager.MODELS["DMNet"]
-paddleseg_plugin.replace("DNLNet", "DMNet")
+paddleseg_plugin.replace("DNLNet", "DMNet", "ResNet18")
 assert theirs != (manager.MODELS["DNLNet"], manager.MODELS["DMNet"])
 models = {}
 for name, text in (

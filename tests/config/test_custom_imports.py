@@ -126,6 +126,21 @@ def test_every_program_that_reads_a_configuration_takes_the_flags():
     assert {"train", "val", "predict", "export", "convert", "report", "attention maps", "macs"} & without == set()
 
 
+@pytest.mark.parametrize("name", ["infer", "quantize", "benchmark", "serve"])
+def test_every_program_that_runs_an_exported_folder_imports_modules(name, tmp_path):
+    """Before it looks at the folder, whose transforms they may be; in use: tests/deployment, tests/serving."""
+    words = {
+        "infer": ["--config", "out", "--image_path", "a.png"],
+        "quantize": ["--config", "out", "--image_list", str(tmp_path / "list.txt")],
+        "benchmark": ["--config", "out"],
+        "serve": ["--model", "out"],
+    }
+    (tmp_path / "list.txt").write_text("a.png\n")
+    program = importlib.import_module(PROGRAMS[name].module)
+    with pytest.raises(ConfigError, match="--custom_imports: .*nowhere.py: no such file"):
+        program.main([*words[name], "--custom_imports", "nowhere.py"])
+
+
 def _run(*words, cwd, status=0, **environment):
     given = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
     done = subprocess.run([sys.executable, *map(str, words)], cwd=cwd, env=given, capture_output=True, text=True)

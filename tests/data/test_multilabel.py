@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """`--use_multilabel`: masks as labels through train.py, val.py and predict.py, scores by definition and PaddleSeg's code."""
 
+import json
 import re
 
 from paddle_dnl.cli import predict, train, val
+from paddle_dnl.cli.data import describe_data, preview_data
 from paddle_dnl.config import Config
 from paddle_dnl.data.multilabel import MultilabelDataset, join_masks, split_masks
 from paddle_dnl.data.transforms import RandomPaddingCrop, Resize
@@ -190,6 +192,43 @@ def test_what_does_not_fit_is_one_line(tmp_path):
     )  # fmt: skip
     with pytest.raises(UsageError, match="neither auc_roc nor"):
         evaluate(TinyNet(3), dataset, use_multilabel=True, auc_roc=True)
-    with pytest.raises(UsageError, match="--save_dir: its files are for one class per pixel"):
-        write(tmp_path)
-        val.main([*flags, "--model_path", "m", "--use_multilabel", "--save_dir", str(tmp_path / "s")])
+    write(tmp_path)
+    for flag in ("--save_prob", "--cityscapes_submission"):
+        with pytest.raises(UsageError, match=f"{flag} is for one class per pixel"):
+            val.main([*flags, "--model_path", "m", "--use_multilabel", "--save_dir", str(tmp_path / "s"), flag])
+
+
+@pytest.mark.parametrize("auxiliary", [False, True])
+def test_described_and_previewed(tmp_path, capsys, auxiliary):
+    """`data describe` counts each mask for itself, from a configuration or a folder; both pages draw the masks."""
+    masks = make_masks(tmp_path / "data")
+    counted_masks = np.concatenate([~masks.any(1, keepdims=True), masks], 1) if auxiliary else masks
+    changes = [("num_classes: 3", f"num_classes: {counted_masks.shape[1]}")]
+    if auxiliary:
+        changes += [("- {type: RandomHorizontalFlip}", "- {type: AddMultiLabelAuxiliaryCategory}"),
+                    ("transforms: [{type: N", "transforms: [{type: AddMultiLabelAuxiliaryCategory}, {type: N")]  # fmt: skip
+    write(tmp_path, changes)
+    config, out = str(tmp_path / "config.yml"), tmp_path / "out"
+    assert describe_data.main([config, "--use_multilabel", "--save_dir", str(out)]) == 0
+    found = json.loads((out / "describe.json").read_text())
+    area = 4 * SIDE * SIDE
+    for row, mask in zip(found["classes"], counted_masks.transpose(1, 0, 2, 3), strict=True):
+        assert row["pixels"]["train"] == mask.sum() and row["images"]["train"] == mask.any((1, 2)).sum()
+        assert row["share"]["train"] == pytest.approx(mask.sum() / area)
+    assert found["suggested_class_weights"] is None and "class weights" not in capsys.readouterr().out
+    assert (out / "describe.html").read_text().count("<img") == 8
+    preview_data.main([config, "--use_multilabel", "--out", str(tmp_path / "p.html"), "--samples", "1"])
+    assert (tmp_path / "p.html").read_text().count("<img") == 4
+    dataset = build(Config(config, use_multilabel=True).val_dataset_cfg, "dataset", "dataset")
+    np.testing.assert_array_equal(dataset.stored_label(2), counted_masks[2])
+    if not auxiliary:
+        folder = tmp_path / "data"
+        for name in ("train.txt", "val.txt"):
+            (folder / name).write_text((folder / name).read_text().replace(" ", "\t"))
+        with pytest.raises(UsageError, match="with --use_multilabel a classes.txt must say"):
+            describe_data.main([str(folder), "--use_multilabel"])
+        (folder / "classes.txt").write_text("red\ngreen\nblue\n")
+        describe_data.main([str(folder), "--use_multilabel", "--save_dir", str(tmp_path / "again")])
+        again = json.loads((tmp_path / "again/describe.json").read_text())
+        assert [row["name"] for row in again["classes"]] == ["red", "green", "blue"]
+        assert [row["pixels"] for row in again["classes"]] == [row["pixels"] for row in found["classes"]]

@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 import paddle
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
 COUNT = 5  # odd: one rank has a picture less, and the sampler repeats one
@@ -37,14 +38,13 @@ loss: {{types: [{{type: CrossEntropyLoss}}], coef: [1, 0.4]}}
 """
 
 
-def _val(folder: Path, ranks: int) -> Path:
+def _val(folder: Path, ranks: int, *words: str) -> Path:
     out = folder / f"out{ranks}"
     command = [sys.executable]
     if ranks > 1:
         command += ["-m", "paddle.distributed.launch", "--nproc_per_node", str(ranks), "--log_dir", str(folder / "log")]
     command += [str(ROOT / "val.py"), "--config", str(folder / "c.yml"), "--model_path", str(folder / "w.pdparams")]
-    command += ["--save_dir", str(out), "--device", "cpu"]
-    command += ["--save_pred", "--save_prob", "uint8", "--cityscapes_submission"]
+    command += ["--save_dir", str(out), "--device", "cpu", "--save_pred", *words]
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("PADDLE_", "CUDA_VISIBLE"))}
     environment |= {"PYTHONPATH": str(ROOT), "SEG_HOME": str(folder / "home")}
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
@@ -69,7 +69,8 @@ def test_two_ranks_write_what_one_writes(tmp_path):
     (tmp_path / "c.yml").write_text(CONFIG.format(root=tmp_path))
     paddle.seed(0)
     paddle.save(build_model(str(tmp_path / "c.yml")).state_dict(), str(tmp_path / "w.pdparams"))
-    one, two = (_files(_val(tmp_path, ranks)) for ranks in (1, 2))
+    words = ("--save_prob", "uint8", "--cityscapes_submission")
+    one, two = (_files(_val(tmp_path, ranks, *words)) for ranks in (1, 2))
     assert set(one) == set(two)
     assert {f"pred/aachen_{i}_leftImg8bit.png" for i in range(COUNT)} <= set(two)
     for name in set(one) - {"scores.json", "cityscapes_submission.zip", "images.csv", "confusion.png"}:
@@ -88,3 +89,37 @@ def test_two_ranks_write_what_one_writes(tmp_path):
     archives = [zipfile.ZipFile(tmp_path / f"out{ranks}" / "cityscapes_submission.zip") for ranks in (1, 2)]
     contents = [{name: archive.read(name) for name in archive.namelist()} for archive in archives]
     assert contents[0] == contents[1] and len(archives[1].namelist()) == COUNT
+
+
+def test_two_ranks_score_masks_as_one_does(tmp_path):
+    """`--use_multilabel`: counts are summed over ranks, and each image counts once."""
+    rng = np.random.default_rng(0)
+    for i in range(COUNT):
+        cv2.imwrite(str(tmp_path / f"{i}.png"), rng.integers(0, 256, (40, 48, 3)).astype(np.uint8))
+        masks = np.kron(rng.integers(0, 2, (5, 6 * 19)), np.ones((8, 8))).astype(np.uint8)
+        masks[:, :3] = 255
+        cv2.imwrite(str(tmp_path / f"l{i}.png"), masks)
+    (tmp_path / "list.txt").write_text("\n".join(f"{i}.png l{i}.png" for i in range(COUNT)))
+    text = CONFIG.format(root=tmp_path).replace("CrossEntropyLoss", "BCELoss")
+    (tmp_path / "c.yml").write_text(text)
+    paddle.seed(0)
+    paddle.save(build_model(str(tmp_path / "c.yml")).state_dict(), str(tmp_path / "w.pdparams"))
+    one, two = (_files(_val(tmp_path, ranks, "--use_multilabel")) for ranks in (1, 2))
+    names = {"scores.json", "classes.csv", "images.csv", *(f"pred/{i}.png" for i in range(COUNT))}
+    assert names <= set(two) and set(one) == set(two) and "confusion.csv" not in two
+    for name in names - {"scores.json", "images.csv"}:
+        assert one[name] == two[name], name
+    scores = [json.loads(files["scores.json"]) for files in (one, two)]
+    for found in scores:
+        del found["seconds"]
+    assert scores[0]["images"] == COUNT and json.dumps(scores[0]) == json.dumps(scores[1])
+    rows = [sorted(map(str, csv.DictReader(files["images.csv"].decode().splitlines()))) for files in (one, two)]
+    assert len(rows[1]) == COUNT and rows[0] == rows[1]
+    # The scores are those of the written masks, by plain counting.
+    found, truth = (
+        np.stack([np.asarray(Image.open(tmp_path / name.format(i))) for i in range(COUNT)]).reshape(COUNT, 40, 19, 48)
+        for name in ("out2/pred/{}.png", "l{}.png")
+    )
+    both, either = (found == 1) & (truth == 1), ((found == 1) & (truth != 255)) | (truth == 1)
+    iou = both.sum((0, 1, 3)) / either.sum((0, 1, 3))
+    assert scores[1]["miou"] == pytest.approx(iou.mean(), rel=1e-9)

@@ -4,6 +4,7 @@
 import errno
 import json
 import os
+from pathlib import Path
 
 from paddle_dnl.errors import OutputError
 from paddle_dnl.files import atomic
@@ -65,6 +66,7 @@ def test_the_longest_name_that_the_system_takes(tmp_path):
 
 
 def test_only_our_own_folders_are_tidied(tmp_path):
+    (tmp_path / ".tmp-empty").mkdir()
     for name in (".tmp-theirs", ".old-iter_5", ".tmp-0123456789ab"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "thesis.txt").write_text("years of work")
@@ -72,7 +74,21 @@ def test_only_our_own_folders_are_tidied(tmp_path):
     (make_temporary(tmp_path / "iter_7") / "model.pdparams").write_bytes(b"half")
     before = {path for path in tmp_path.iterdir() if not (path / MARKER).is_file()}
     recover(tmp_path)
-    assert set(tmp_path.iterdir()) == before and len(before) == 4
+    assert set(tmp_path.iterdir()) == before and len(before) == 5
+
+
+def test_a_folder_that_a_full_disk_does_not_take_is_named_and_leaves_nothing(tmp_path, monkeypatch):
+    """A failed write says no name by itself."""
+
+    def full(path, *_, **__):
+        path.touch()
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(OSError) as raised:
+        make_temporary(tmp_path / "iter_5")
+    assert raised.value.errno == errno.ENOSPC and raised.value.filename == str(tmp_path / "iter_5")
+    assert not list(tmp_path.iterdir())
 
 
 def test_other_files_in_a_replaced_or_removed_folder_stay(tmp_path):

@@ -3,7 +3,7 @@
 
 import paddle_dnl
 from paddle_dnl import registry
-from paddle_dnl.errors import CheckpointError
+from paddle_dnl.errors import CheckpointError, ConfigError
 from paddle_dnl.models.backbones.resnet import ResNet18, ResNet50_vd
 from paddle_dnl.models.dnlnet import DNLNet
 from paddle_dnl.weights.loading import load_weights
@@ -124,5 +124,8 @@ def test_build_model_from_dict_never_downloads(tmp_path):
 def test_refusals():
     with pytest.raises(ValueError, match="dialect"):
         _small(dialect="torch")
+    headless = paddle.nn.Layer()  # as a ResNet of PaddleSeg for other models
+    with pytest.raises(ConfigError, match="Layer names the channels of 0 feature maps"):
+        DNLNet(5, headless)
     with pytest.raises(ValueError, match="backbone_indices"):
         _small(backbone_indices=(3,))

@@ -38,6 +38,22 @@ def test_equals_the_original_kernel(case, implementation):
     np.testing.assert_allclose(offset.grad.numpy(), stored[f"{key}/grad_offset"], rtol=0, atol=1e-9)
 
 
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("implementation", BOTH)
+def test_half_precision_inputs_are_sampled_in_float32(implementation, dtype):
+    """Positions near 90 have steps of 1/16 pixel in float16; AMP at level O2 makes the constant kernels half too."""
+    paddle.set_default_dtype("float32")
+    rng = np.random.default_rng(1)
+    x = paddle.to_tensor(rng.normal(size=(1, 2, 3, 97)).astype("float32")).astype(dtype)
+    offset = paddle.to_tensor(rng.normal(0, 2, (1, 18, 3, 97)).astype("float32")).astype(dtype)
+    layer = DeformableUnfold(2, implementation)
+    expected = layer(x.astype("float32"), offset.astype("float32"))
+    layer.to(dtype=dtype)
+    found = layer(x, offset)
+    assert found.dtype == paddle.float32
+    np.testing.assert_array_equal(found.numpy(), expected.numpy())
+
+
 def np_unfold(x, offset):
     """Bilinear look-ups one by one; a neighbour outside the map counts as zero."""
     b, c, h, w = x.shape

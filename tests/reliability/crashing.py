@@ -63,6 +63,7 @@ class _ReportingTrainer(Trainer):
             kill_at_event(self.event, self.save_dir)
         # Each is the best so far, so that every save replaces `best_model` too.
         super()._save({name: self.state.iteration / 10_000 for name in ("mIoU", "Ema_mIoU")})
+        self.writer.wait()
         self.saves += 1
         self.report(self.state.iteration)
         if self.saves == 2 and self.event is not None:

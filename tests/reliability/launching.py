@@ -9,6 +9,8 @@ import time
 import uuid
 from pathlib import Path
 
+from default_signals import default_signals
+
 HERE = Path(__file__).resolve().parent
 _TAG = "PADDLE_DNL_TEST_TAG"
 
@@ -54,6 +56,7 @@ class Started:
         command += [str(HERE / program), *map(str, words)]
         # A file, not a pipe: nothing waits for whoever still holds the other end.
         self._output = open(folder / f"output_{self.tag}.txt", "w+")
+        options.setdefault("preexec_fn", default_signals)
         self.process = subprocess.Popen(
             command, stdout=self._output, stderr=subprocess.STDOUT, env=environment, cwd=folder, **options
         )

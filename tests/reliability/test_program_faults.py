@@ -28,6 +28,7 @@ import paddle
 import pytest
 import tiny_export
 import tiny_onnx
+from default_signals import default_signals
 from PIL import Image
 from scipy.io import savemat
 
@@ -334,6 +335,7 @@ class TestProgramsMeetFaults:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             start_new_session=True,
+            preexec_fn=default_signals,
         )
         time.sleep(PROGRAMS[program].seconds)
         process.terminate()

@@ -14,6 +14,7 @@ from paddle_dnl.deployment.export.exporter import export_model
 import cv2
 import httpx
 import numpy as np
+from default_signals import default_signals
 from fastapi.testclient import TestClient
 from PIL import Image
 from tiny_export import CLASSES, NORMALIZE, ColorNet
@@ -53,7 +54,13 @@ class Running:
         command = [sys.executable, str(PROGRAM), "--model", str(folder), "--port", "0", *map(str, flags)]
         environment = dict(os.environ, OMP_NUM_THREADS="1", PYTHONUNBUFFERED="1")
         self.process = subprocess.Popen(
-            command, cwd="/", env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+            command,
+            cwd="/",
+            env=environment,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            preexec_fn=default_signals,
         )
         self.lines = []
         for line in self.process.stdout:

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.slow
 
 EXAMPLES = 150
 GETS = {"/v1/model", "/healthz", "/metrics", "/"}
-PATHS = GETS | {"/v1/label", "/v1/overlay", "/v1/shares", "/v1/rle"}
+PATHS = GETS | {"/v1/label", "/v1/overlay", "/v1/shares", "/v1/rle", "/v1/probabilities"}
 
 
 @st.composite

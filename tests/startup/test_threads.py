@@ -26,6 +26,7 @@ def test_all_cores_unless_the_user_says_otherwise():
     configure = "from paddle_dnl import startup; startup.configure_process()"
     assert _after(configure) == str(CORES)
     assert _after(configure, OMP_NUM_THREADS="7") == "7"
+    assert _after(configure, OMP_NUM_THREADS="") == str(CORES), "an empty value is none"
 
 
 def test_programs_configure_their_process():

@@ -2,8 +2,10 @@
 """Mixed precision without a graphics card: what is asked of Paddle, the fall-back, and the loss scaler's arithmetic."""
 
 import contextlib
+import json
 import logging
 import pickle
+from pathlib import Path
 from types import SimpleNamespace
 
 from paddle_dnl.errors import UsageError
@@ -146,3 +148,23 @@ def test_fp16_run_may_resume_a_run_in_float32(on_gpu):
     scaler = amp.make_scaler("fp16")
     scaler.load_state_dict(amp.make_scaler("fp32").state_dict())
     assert float(scaler.scale(paddle.ones([]))) == 2.0**15
+
+
+@pytest.mark.parametrize("optimizer, precision, refused", [
+    ("Momentum", "bf16", True), ("Momentum", "fp16", False), ("AdamW", "bf16", False),
+])  # fmt: skip
+def test_half_precision_weights_need_an_optimizer_that_can_update_them(optimizer, precision, refused, monkeypatch):
+    """With the kernels that paddlepaddle-gpu 2.6.2 registers."""
+    stored = json.loads((Path(__file__).parents[1] / "data/gpu_kernels.json").read_text())["kernels"]
+    registered = {n: [f"(GPU, Undefined(AnyLayout), {dtype})" for dtype in dtypes] for n, dtypes in stored.items()}
+    monkeypatch.setattr(amp, "core", SimpleNamespace(_get_registered_phi_kernels=lambda _: registered))
+    monkeypatch.setattr(paddle.amp, "decorate", lambda *given, **options: given)
+    model = paddle.nn.Linear(1, 1)
+    chosen = getattr(paddle.optimizer, optimizer)(parameters=model.parameters())
+    if refused:
+        with pytest.raises(
+            UsageError, match=r"bf16 --amp_level O2: Paddle \S+ cannot update bfloat16 weights with Momentum"
+        ):
+            amp.decorate(model, chosen, precision)
+    else:
+        assert amp.decorate(model, chosen, precision) == (model, chosen)

@@ -1,49 +1,74 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Between two log lines a float32 step reads nothing from the device and reduces no scalars over the ranks."""
+"""Between two log lines a float32 step reads nothing from the device and exchanges nothing but gradients."""
 
-from paddle_dnl.config import Config
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 from paddle_dnl.training import loss_window
-from paddle_dnl.training.trainer import Trainer, TrainOptions
+from paddle_dnl.training.data_parallel import unused_parameters
 
+import counted_training
 import numpy as np
 import paddle
 import pytest
 import tiny_training
 
 
-@pytest.fixture
-def reads(monkeypatch):
-    """How often the host read a tensor, by counting stubs."""
-    found = []
-    for name in ("numpy", "item", "__float__", "__bool__", "__int__", "__array__", "tolist"):
-        original = getattr(paddle.Tensor, name)
-
-        def counting(self, *args, _original=original, _name=name, **kwargs):
-            found.append(_name)
-            return _original(self, *args, **kwargs)
-
-        monkeypatch.setattr(paddle.Tensor, name, counting)
-    return found
-
-
-def test_no_reads_between_log_lines(tmp_path, monkeypatch, reads):
-    tiny_training.write_config(tmp_path)
-    monkeypatch.setattr(loss_window, "_READ_SECONDS", 1e6)  # however slow the machine is
-    per_step = []
-
-    class Counting(Trainer):
-        def _step(self, batches):
-            before = len(reads)
-            found = super()._step(batches)
-            per_step.append((len(reads) - before, found is not None))
-            return found
-
-    options = TrainOptions(save_dir=str(tmp_path / "output"), seed=7, log_iters=5, save_interval=100, use_ema=True)
-    Counting(Config(str(tmp_path / "config.yml")), options).run()
+def _require_nothing_between_lines(steps: list[dict]) -> None:
     # The first step reads too, to learn how long a step takes.
-    assert [is_read for _, is_read in per_step] == [i in (1, 5, 10) for i in range(1, 11)]
-    assert [count for count, is_read in per_step if not is_read] == [0] * 7
-    assert all(count > 0 for count, is_read in per_step if is_read)
+    assert [step["read"] for step in steps] == [i in (1, 5, 10) for i in range(1, 11)]
+    assert [step["counted"] for step in steps if not step["read"]] == [[]] * 7
+    assert all(step["counted"] for step in steps if step["read"])
+
+
+def test_no_reads_between_log_lines(tmp_path, monkeypatch):
+    tiny_training.write_config(tmp_path)
+    _require_nothing_between_lines(counted_training.run(tmp_path, monkeypatch.setattr, use_ema=True)[1])
+
+
+@pytest.mark.parametrize("net", ["TinyNet", "HalfUsedNet"])
+def test_two_processes_exchange_only_gradients(tmp_path, net):
+    """And Paddle looks for unused parameters only where there are some."""
+    tiny_training.write_config(tmp_path)
+    program = Path(counted_training.__file__)
+    words = [
+        "-m",
+        "paddle.distributed.launch",
+        "--nproc_per_node",
+        "2",
+        "--backend",
+        "gloo",
+        "--log_dir",
+        tmp_path / "log",
+    ]
+    words += [program, tmp_path, json.dumps({}), f"model.type={net}"]
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PADDLE_")}
+    done = subprocess.run(
+        [sys.executable, *map(str, words)], env=environment, capture_output=True, text=True, timeout=240
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    for rank in range(2):
+        found = json.loads((tmp_path / f"counted_{rank}.json").read_text())
+        _require_nothing_between_lines(found["steps"])
+        assert found["find_unused"] is (net == "HalfUsedNet")
+
+
+def test_unused_parameters():
+    """They are found without a trace in the model: neither gradients nor statistics change."""
+    model = counted_training.HalfUsedNet(3)
+    model.norm = paddle.nn.BatchNorm2D(3)
+    for name, parameter in model.named_parameters():
+        parameter.stop_gradient = name == "aux.bias" or "mean" in name or "variance" in name
+    before = {key: value.numpy().copy() for key, value in model.state_dict().items()}
+    x = paddle.randn([2, 3, 8, 8])
+    found = unused_parameters(model, lambda trial: sum(y.sum() for y in trial(trial.norm(x))).backward())
+    assert found == ["left_out.bias", "left_out.weight"]
+    assert all(parameter.grad is None for parameter in model.parameters())
+    for key, value in model.state_dict().items():
+        np.testing.assert_array_equal(value.numpy(), before[key], err_msg=key)
 
 
 def test_finite_flag():

@@ -8,7 +8,7 @@ import types
 
 import paddle_dnl  # noqa: F401
 from paddle_dnl.cli import train as train_program
-from paddle_dnl.errors import UsageError
+from paddle_dnl.errors import DataError, UsageError
 from paddle_dnl.training.records import loggers
 
 import numpy as np
@@ -85,6 +85,15 @@ def test_all_loggers_hold_the_numbers_of_the_table(tmp_path, monkeypatch):
     train(tmp_path, ["iters=6"], resume_model="auto", **given)  # goes on in the same run
     assert wandb.inits[1]["id"] == "run7" and ("Train/loss", 6) in wandb.logged
     assert ("Train/loss", 6) in _events(folder / "tensorboard")[0]
+
+
+def test_the_number_of_a_run_leads_to_no_other_folder(tmp_path, monkeypatch):
+    """It is a part of the name of wandb's folder, and a stranger's run may bring one."""
+    monkeypatch.setitem(sys.modules, "wandb", _Wandb())
+    for number in ("../../elsewhere", "a/b", ""):
+        (tmp_path / "wandb_run.txt").write_text(number)
+        with pytest.raises(DataError, match="wandb_run.txt: .* is not the number of a wandb run"):
+            loggers.WeightsAndBiases(tmp_path, 2, {})
 
 
 def test_a_logger_that_fails_is_left_out(tmp_path, monkeypatch, caplog):

@@ -1,12 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checkpoints as PaddleSeg's releases write them: resumed, or refused in one line with what to do."""
 
+import shutil
+
+from paddle_dnl.cli import train
 from paddle_dnl.errors import CheckpointError
 from paddle_dnl.training.checkpoints import checkpoint, restoring
 
 import numpy as np
 import paddle
 import pytest
+import tiny_training
 
 
 def _build():
@@ -100,6 +104,62 @@ def test_what_an_optimizer_file_lacks_and_the_way_on(tmp_path, trained, change, 
         (net(x) ** 2).mean().backward()
         rule.step()
     np.testing.assert_array_equal(model[1].weight.numpy(), fresh[1].weight.numpy())
+
+
+def _program(folder, name, *words):
+    """train.py up to step 4; returns its last checkpoint."""
+    fixed = ["--device", "cpu", "--seed", "7", "--iters", "4", "--save_interval", "1"]
+    train.main(["--config", str(folder / "config.yml"), "--save_dir", str(folder / name), *fixed, *words])
+    return folder / name / "iter_4"
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A folder with a run `whole` of four steps."""
+    tiny_training.write_config(tmp_path)
+    _program(tmp_path, "whole")
+    return tmp_path
+
+
+def _differences(left, right):
+    left, right = tiny_training.weights(left), tiny_training.weights(right)
+    assert left.keys() == right.keys()
+    return [key for key, value in left.items() if not np.array_equal(value, right[key])]
+
+
+def test_fresh_optimizer_of_train_py_reads_no_optimizer(run):
+    """With the flag the slots start at zero, whether a .pdopt is there or not, or is of another optimizer."""
+    start = run / "whole" / "iter_2"
+    kept = _program(run, "kept", "--resume_model", str(start))
+    assert not _differences(run / "whole" / "iter_4", kept)
+    fresh = _program(run, "fresh", "--resume_model", str(start), "--fresh_optimizer")
+    assert len(_differences(run / "whole" / "iter_4", fresh)) > 5
+    bare = run / "theirs" / "iter_2"
+    bare.mkdir(parents=True)
+    shutil.copy(start / "model.pdparams", bare)
+    with pytest.raises(CheckpointError, match="there is no model.pdopt.*--fresh_optimizer"):
+        _program(run, "bare", "--resume_model", str(bare))
+    assert not _differences(fresh, _program(run, "bare", "--resume_model", str(bare), "--fresh_optimizer"))
+    text = (run / "config.yml").read_text().replace("type: SGD, momentum: 0.9", "type: Adam")
+    (run / "config.yml").write_text(text)
+    with pytest.raises(CheckpointError, match="of another optimizer, Momentum instead of Adam"):
+        _program(run, "adam", "--resume_model", str(start))
+    found = tiny_training.weights(_program(run, "adam", "--resume_model", str(start), "--fresh_optimizer"))
+    assert any("moment2" in key for key in found)
+
+
+def test_a_folder_of_a_run_is_resumed_from_its_newest_whole_checkpoint(run, caplog, monkeypatch):
+    """Through train.py: damaged ones are passed over, and neither older ones nor a folder's highest number are taken."""
+    monkeypatch.setattr(train.logger, "propagate", True)
+    whole = run / "whole"
+    shutil.copytree(whole / "iter_4", run / "end")
+    shutil.rmtree(whole / "iter_4")
+    (whole / "iter_3" / "model.pdopt").write_bytes(b"cut off")
+    shutil.copytree(whole / "iter_1", whole / "iter_9")  # saved before iter_2
+    caplog.set_level("INFO")
+    found = _program(run, "on", "--resume_model", str(whole))
+    assert not _differences(run / "end", found)
+    assert "training 2 -> 4 iters" in caplog.text and "model.pdopt: damaged" in caplog.text
 
 
 def test_folder_of_a_run(tmp_path, trained):

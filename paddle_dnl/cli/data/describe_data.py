@@ -18,6 +18,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--samples", type=int, default=6, help="pictures of each split on the page")
     add("--num_workers", type=int, default=0, help="processes that read")
     add("--skip_bad_samples", action="store_true", help="go on without samples that cannot be used; lists them")
+    _arguments.add_multilabel(parser)
     _arguments.add_overrides(parser)
     return parser
 
@@ -27,8 +28,8 @@ def datasets_of(args: argparse.Namespace) -> dict:
     from paddle_dnl.data.prepare import sources
 
     if Path(args.source).is_dir():
-        return sources.of_folder(Path(args.source))
-    return sources.of_config(_arguments.make_config(args, args.source))
+        return sources.of_folder(Path(args.source), args.use_multilabel)
+    return sources.of_config(_arguments.make_config(args, args.source, use_multilabel=args.use_multilabel))
 
 
 def main(argv=None) -> int:

@@ -19,6 +19,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--samples", type=int, default=6, help="pictures of each dataset")
     add("--times", type=int, default=4, help="augmented versions of each training picture")
     add("--seed", type=int, default=0, help="of the augmentation")
+    _arguments.add_multilabel(parser)
     _arguments.add_overrides(parser)
     return parser
 
@@ -32,7 +33,7 @@ def main(argv=None) -> int:
     from paddle_dnl.data.prepare.sources import of_config
     from paddle_dnl.log import logger
 
-    config = _arguments.make_config(args)
+    config = _arguments.make_config(args, use_multilabel=args.use_multilabel)
     title = f"Preview of {Path(args.config).name}"
     write_preview(of_config(config), args.out, title, args.samples, args.times, args.seed)
     logger.info(f"page: {args.out}")

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Command lines of what runs exported models beside `infer`."""
+"""Command lines for exported models: benchmark, quantize, serve."""

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Command line of tools/benchmark.py: what each engine makes of an exported folder on this machine."""
+"""Command line of tools/benchmark.py: speed and memory of an exported folder in each engine."""
 
 import argparse
 import json
 import re
 from pathlib import Path
 
+from paddle_dnl import user_code
+from paddle_dnl.cli._arguments import add_export_imports
 from paddle_dnl.errors import UsageError
 
 _ENGINES = ("paddle", "onednn", "onnxruntime", "int8", "openvino", "openvino_bf16", "openvino_int8")
@@ -26,6 +28,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--config", required=True, help="deploy.yaml of the exported folder, or the folder")
+    add_export_imports(parser)
     add("--engines", nargs="+", choices=_ENGINES, help="default: all that the folder has and its export verified")
     add("--threads", nargs="+", type=int, help="default: one per core")
     add("--batch_sizes", nargs="+", type=int, help="for exports with a free batch; default 1")
@@ -64,6 +67,7 @@ def main(argv=None) -> int:
     from paddle_dnl.profile.measuring import machine
     from paddle_dnl.startup.threads import available_cores
 
+    user_code.import_for_export(args.custom_imports)
     files = read_deploy_config(args.config)
     folder = Path(args.save_dir)
     check_outputs([folder / f"results.{ending}" for ending in ("md", "json", "png")], [], root=folder)

@@ -5,6 +5,8 @@ import argparse
 import shutil
 from pathlib import Path
 
+from paddle_dnl import user_code
+from paddle_dnl.cli._arguments import add_export_imports
 from paddle_dnl.errors import UsageError
 
 
@@ -16,6 +18,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--config", required=True, help="deploy.yaml of the exported folder (export.py --format onnx), or the folder")
+    add_export_imports(parser)
     add(
         "--image_list", required=True, help="list file: image per line, as for training; activations are measured on it"
     )
@@ -58,11 +61,13 @@ def main(argv=None) -> int:
     from paddle_dnl.log import logger
     from paddle_dnl.weights.manifest import file_digest
 
+    user_code.import_for_export(args.custom_imports)
     calibration = [image for image, _ in spread(find_pairs(args.image_list), args.num_calibration)]
     evaluation = spread(find_pairs(args.eval_list or args.image_list), args.num_eval)
     files = read_deploy_config(args.config)
     read = [args.image_list, args.eval_list, *calibration, *(path for pair in evaluation for path in pair)]
-    copied = list(filter(None, (files.model, files.params, files.onnx)))
+    others = [name for name in files.file_names if name != INT8_NAME]
+    copied = others
     if Path(args.save_dir or files.folder).resolve() == files.folder.resolve():
         copied, names = [], [INT8_NAME]  # deploy.yaml is read and completed
     else:
@@ -87,11 +92,11 @@ def main(argv=None) -> int:
         classes = len(files.classes.names) if files.classes else 256
         images = ScoredImages(plain, evaluation, files, classes)
         report = int8.compare(images, plain, small, len(calibration), threads)
-        made.sha256 = {name: file_digest(files.folder / name) for name in (files.model, files.params, files.onnx)}
+        made.sha256 = {name: file_digest(files.folder / name) for name in others}
         made.sha256[INT8_NAME] = file_digest(export / INT8_NAME)
         made.write()
         # Whole, since OpenVINO reads it in a process of its own.
-        for name in (files.model, files.params, files.onnx):
+        for name in others:
             (export / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(files.folder / name, export / name)
         scores = {"onnxruntime int8": ImageScore(report.images, report.agreement, report.miou_int8)}
@@ -102,7 +107,7 @@ def main(argv=None) -> int:
         precisions = files.verified.get("precisions", {}) | {name: asdict(score) for name, score in scores.items()}
         made.verified = {**files.verified, "int8": asdict(report), "precisions": precisions}
         made.write()
-        for name in {files.model, files.params, files.onnx} - set(copied):
+        for name in set(others) - set(copied):
             (export / name).unlink()
         install.install(export, place, names)
     finally:

@@ -4,6 +4,7 @@
 import argparse
 import sys
 
+from paddle_dnl import user_code
 from paddle_dnl.optional import not_installed
 
 
@@ -30,6 +31,7 @@ def main(argv=None) -> int:
         from paddle_dnl.serving.main import serve
     except ImportError as error:
         raise not_installed("serve", error, "serving") from error
+    user_code.import_for_export(settings.custom_imports)
     return serve(settings)
 
 

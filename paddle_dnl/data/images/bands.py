@@ -2,6 +2,7 @@
 """Pictures beyond 8 bits and three colours: .npy and TIFF with any number of bands, and the scale of their numbers."""
 
 import io
+import logging
 import math
 import threading
 from pathlib import Path
@@ -17,6 +18,9 @@ import numpy as np
 NPY_MAGIC = b"\x93NUMPY"
 # Little and big endian, classic and BigTIFF.
 TIFF_MAGICS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_TIFF_KINDS = {"shaped", "imagej", "uniform", "geotiff", "gdal", "multipage"}
+# More than any camera has bands.
+_MAX_TIFF_PAGES = 4096
 _ALPHA = (1, 2)  # values of TIFF's ExtraSamples
 _said = threading.Event()
 
@@ -151,8 +155,14 @@ def _read_tiff(content: np.ndarray, path, channels: int | None, max_pixels: int 
         import tifffile
     except ImportError as error:
         raise not_installed(f"{path}: TIFF of more than 8 bits or three bands", error, "bands") from error
+    # It logs a line for every damaged page; what matters of them is raised.
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)
     try:
-        with tifffile.TiffFile(io.BytesIO(content.tobytes())) as file:
+        # Of the formats inside TIFF only those that keep all pixels in this file, without XML of other programs.
+        others = {f"is_{kind}": False for kind in tifffile.TIFF.FILE_FLAGS - _TIFF_KINDS}
+        with tifffile.TiffFile(io.BytesIO(content.tobytes()), **others) as file:
+            if len(file.pages) > _MAX_TIFF_PAGES:  # each costs tifffile 0.1 ms, and may be of 18 bytes
+                raise DataError(f"{path}: a TIFF of {len(file.pages)} pages is not read, {_MAX_TIFF_PAGES} are allowed")
             series = file.series[0]
             page, axes, shape = series.keyframe, series.axes, series.shape
             if {"Y", "X"} - set(axes):

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Images and labels from files, with an error that names the file."""
 
+import contextlib
 import importlib.util
 import io
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 from paddle_dnl.data.images import bands
@@ -30,6 +32,8 @@ def read_bytes(path: str | Path) -> np.ndarray:
         content = np.fromfile(str(path), dtype=np.uint8)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+    except ValueError as error:  # a byte 0 in it
+        raise DataError(f"{str(path)!r}: is no name of a file") from error
     if content.size == 0:
         raise DataError(f"{path}: is empty (0 bytes)")
     return content
@@ -143,25 +147,29 @@ _LABEL_FORMATS = ("PNG", "BMP", "TIFF", "GIF", "PPM")
 _LOSSY_TIFF = ("jpeg", "tiff_jpeg", "webp")
 
 
-def read_label(path: str | Path) -> np.ndarray:
-    """Class numbers of each pixel, `[H, W]` uint8; of a palette picture the indices, not the colours.
+@contextlib.contextmanager
+def open_label(path: str | Path, lossy: tuple[str, ...] = ()) -> Iterator[Image.Image]:
+    """A label picture or mask as Pillow's picture, of a format that keeps numbers and colours.
 
-    Numbers that do not fit (more than 256 classes in 16 bits) are int32.
+    Args:
+        path: the file.
+        lossy: further formats that are let through, by Pillow's names.
 
     Raises:
-        DataError: missing, empty, damaged, a JPEG, or a picture with several channels or with fractions.
+        DataError: missing, damaged, larger than Pillow reads, or of another format; also for what Pillow stumbles over while
+            the pixels are read in the block.
     """
     content = read_bytes(path)
     try:
         with Image.open(io.BytesIO(content), formats=[*_LABEL_FORMATS, "JPEG"]) as picture:
-            if picture.format in ("JPEG", "MPO"):
+            if picture.format in ("JPEG", "MPO") and "JPEG" not in lossy:
                 raise DataError(f"{path}: is a JPEG, which changes class numbers; labels must be stored as PNG")
             if picture.format == "TIFF" and str(picture.info.get("compression", "raw")).lower() in _LOSSY_TIFF:
                 kind = picture.info["compression"]
                 raise DataError(
                     f"{path}: is compressed by {kind}, which changes class numbers; labels must be stored as PNG"
                 )
-            label = np.array(picture)
+            yield picture
     except DataError:
         raise
     except Image.DecompressionBombError as error:
@@ -173,6 +181,18 @@ def read_label(path: str | Path) -> np.ndarray:
         Exception
     ) as error:  # Pillow passes on what its reader stumbled over: struct.error, IndexError, TypeError, ...
         raise DataError(f"{path}: is not a readable label picture; it may be damaged ({_reason(error)})") from error
+
+
+def read_label(path: str | Path) -> np.ndarray:
+    """Class numbers of each pixel, `[H, W]` uint8; of a palette picture the indices, not the colours.
+
+    Numbers that do not fit (more than 256 classes in 16 bits) are int32.
+
+    Raises:
+        DataError: see `open_label`; or a picture with several channels or with fractions.
+    """
+    with open_label(path) as picture:
+        label = np.array(picture)
     if label.ndim != 2:
         raise DataError(
             f"{path}: has {label.shape[2]} channels; a label picture has one, with the class number of each pixel "
@@ -207,7 +227,7 @@ def require_whole(path: str | Path) -> None:
             if file.read(2) != b"\xff\xd8":
                 return
             file.seek(0)
-            with Image.open(file) as picture:
+            with Image.open(file, formats=("JPEG", "MPO")) as picture:
                 picture.load()
     except Exception as error:  # as in `read_label`
         raise DataError(f"{path}: is a damaged JPEG ({_reason(error)})") from error

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Annotated pictures as polygons and masks, whatever the file format, and how they become label pictures."""
+"""Annotations of pictures as polygons and masks, independent of the file format, and their rasterisation to label pictures."""
 
+import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -26,14 +27,15 @@ class Shape:
         label: class name.
         where: for errors, such as `shape 3`.
         rings: polygons, float `[n, 2]` of x and y each; overlapping parts of one shape are all inside.
-        mask: in place of polygons, a function that gives a mask; it is called where the label is painted.
+        mask: in place of polygons, a function of the picture's height and width that gives a mask; it is called where the
+            label is painted, and refuses a mask that is larger than the picture before it is decoded.
         corner: (x, y) of the mask's first pixel.
     """
 
     label: str
     where: str
     rings: tuple[np.ndarray, ...] = ()
-    mask: Callable[[], np.ndarray] | None = None
+    mask: Callable[[int, int], np.ndarray] | None = None
     corner: tuple[int, int] = (0, 0)
 
 
@@ -60,6 +62,29 @@ class Sample:
     problem: str | None = None
 
 
+def read_json(source: Path):
+    """The content of a JSON file.
+
+    Raises:
+        DataError: unreadable, no JSON, or nested too deeply.
+    """
+    try:
+        return json.loads(source.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"{source}: cannot be read as JSON ({error})") from error
+
+
+def require_inside(name: str, source: Path, what: str) -> None:
+    """Refuses names of pictures that lead out of their folder.
+
+    Raises:
+        DataError: an absolute name, one with `..` or without any part.
+    """
+    parts = Path(name).parts
+    if not parts or ".." in parts or Path(name).is_absolute():
+        raise DataError(f"{source}: {what} {name!r} leads out of the folder of pictures")
+
+
 def ring(points, source: Path, where: str) -> np.ndarray:
     """Points of a polygon, checked.
 
@@ -68,7 +93,7 @@ def ring(points, source: Path, where: str) -> np.ndarray:
     """
     try:
         array = np.asarray(points, np.float64).reshape(-1, 2)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise DataError(f"{source}: {where}: its points are not (x, y) pairs") from error
     if len(array) < 3:
         raise DataError(f"{source}: {where}: a polygon needs three points, this one has {len(array)}")
@@ -97,7 +122,7 @@ def _shape_mask(shape: Shape, height: int, width: int, source: Path) -> np.ndarr
             # A pixel reaches from i to i + 1, and OpenCV's integers are its middle. As labelme, contours are inside.
             cv2.fillPoly(mask, [np.floor(points).astype(np.int32)], 1)
         return mask.astype(bool)
-    part = np.asarray(shape.mask())
+    part = np.asarray(shape.mask(height, width))
     x, y = shape.corner
     if x < 0 or y < 0 or x + part.shape[1] > width or y + part.shape[0] > height:
         raise DataError(

@@ -7,12 +7,12 @@ or `id`, `name`: the published trainval_merged.json has the longer keys, COCO th
 list or as COCO's text).
 """
 
-import json
 from collections import defaultdict
 from pathlib import Path
 
 from paddle_dnl.data.classes import PASCAL_CONTEXT_59
 from paddle_dnl.data.images.list_files import read_image_set
+from paddle_dnl.data.prepare.annotations import read_json
 from paddle_dnl.data.prepare.label_files import is_done, write_label, write_names
 from paddle_dnl.errors import DataError
 from paddle_dnl.files.outputs import check_outputs
@@ -66,10 +66,8 @@ def decode_mask(segmentation, height: int, width: int) -> np.ndarray:
 
 
 def _read(path: Path) -> dict:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read as JSON ({error})") from error
+    """The lists `images`, `categories` and `annotations` of the file of annotations, whatever it calls the last one."""
+    content = read_json(path)
     annotations = content.get("annos_segmentation", content.get("annotations")) if isinstance(content, dict) else None
     if annotations is None or not content.get("images") or "categories" not in content:
         raise DataError(f"{path}: needs images, categories and annos_segmentation (or annotations)")

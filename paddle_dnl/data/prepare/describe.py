@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A dataset in numbers: classes, sizes, duplicates, suggestions; as text, JSON and an HTML page."""
+"""Description of a dataset: classes, sizes, duplicates, suggestions; as text, JSON and an HTML page."""
 
 import json
 import math
@@ -9,10 +9,10 @@ from pathlib import Path
 from paddle_dnl.data.check import check_dataset
 from paddle_dnl.data.classes import IGNORED_COLOR, classes_of
 from paddle_dnl.data.images.image_format import ImageFormat
-from paddle_dnl.data.overlay import as_label, displayed, encode_jpeg, overlay
+from paddle_dnl.data.overlay import displayed, encode_jpeg, overlay_label
 from paddle_dnl.data.page import Section, write_page
 from paddle_dnl.data.prepare.sources import spread
-from paddle_dnl.data.statistics import class_weights, shared_images
+from paddle_dnl.data.statistics import class_weights, shared_images, suggest_crop
 from paddle_dnl.errors import DataError
 from paddle_dnl.files.atomic import write_bytes
 
@@ -34,18 +34,6 @@ def _channels(dataset) -> dict[str, int]:
         except Exception:  # formats that OpenCV alone reads
             modes["other"] += 1
     return dict(modes.most_common())
-
-
-def suggest_crop(sizes: dict[tuple[int, int], int], largest: int = 768) -> list[int]:
-    """[width, height] of training crops: the median picture, at most `largest`, in multiples of 32 and at least 64.
-
-    A side shorter than that is padded, so that no picture is enlarged.
-    """
-    sides = []
-    for axis in range(2):
-        values = np.repeat([size[axis] for size in sizes], list(sizes.values()))
-        sides.append(int(max(64, min(largest, np.median(values)) // 32 * 32)))
-    return sides
 
 
 def _duplicates(datasets: dict[str, object]) -> list[str]:
@@ -107,7 +95,9 @@ def describe(datasets: dict[str, object], num_workers: int = 0, skip_bad: bool =
             for split, s in statistics.items()
         },
         "duplicates": _duplicates(datasets),
-        "suggested_class_weights": class_weights(training),
+        "multilabel": training.multilabel,
+        # The formula is for labels of one class per pixel.
+        "suggested_class_weights": None if training.multilabel else class_weights(training),
         "suggested_crop_size": suggest_crop(training.sizes),
     }
 
@@ -124,7 +114,7 @@ def _size_text(sizes: list[dict]) -> str:
 
 
 def class_table(found: dict) -> list[list[str]]:
-    """Share of the labelled pixels and images of each class and split, as cells with a head."""
+    """Share of the pixels (see `DatasetStatistics.shares`) and images of each class and split, as cells with a head."""
     splits = list(found["splits"])
     lines = [["class", *(f"{split} {what}" for split in splits for what in ("pixels", "images"))]]
     for row in found["classes"]:
@@ -146,7 +136,8 @@ def facts(found: dict) -> list[tuple[str, str]]:
             if s[key]:
                 rows.append((f"{split}: {title}", ", ".join(s[key])))
     rows.append(("duplicates", str(len(found["duplicates"])) if found["duplicates"] else "none"))
-    rows.append(("suggested class weights", str(found["suggested_class_weights"])))
+    if found["suggested_class_weights"]:
+        rows.append(("suggested class weights", str(found["suggested_class_weights"])))
     rows.append(("suggested crop_size", str(found["suggested_crop_size"])))
     return rows
 
@@ -174,11 +165,10 @@ def _bar(share: float) -> float:
 
 def labelled_jpeg(dataset, index: int, width: int = _SAMPLE_WIDTH) -> bytes:
     """One picture beside itself with its label drawn over it, as a JPEG's content."""
-    image_path, label_path = dataset.file_list[index]
-    image, classes = displayed(ImageFormat.of(dataset).read(image_path)), classes_of(dataset)
-    panels = [image]
-    if label_path is not None:
-        panels.append(overlay(image, as_label(dataset.read_label(label_path)), classes.colors, 0.45))
+    image = displayed(ImageFormat.of(dataset).read(dataset.file_list[index][0]))
+    panels, label = [image], dataset.stored_label(index)
+    if label is not None:
+        panels.append(overlay_label(image, label, classes_of(dataset).colors, 0.45))
     height = max(1, round(image.shape[0] * width / image.shape[1]))
     panels = [cv2.resize(panel, (width, height), interpolation=cv2.INTER_AREA) for panel in panels]
     gap = np.full((height, 6, 3), 255, np.uint8)
@@ -206,7 +196,8 @@ def write_outputs(found: dict, datasets: dict[str, object], folder: str | Path, 
             (name, f"{100 * share:.3f} %", _bar(share), color)
             for name, share, color in zip(classes.names, shares, classes.colors, strict=True)
         ]
-        note = "Share of the labelled pixels, on a logarithmic scale from 0.001 % to 100 %."
+        of = "all pixels; a pixel may belong to several classes" if found["multilabel"] else "the labelled pixels"
+        note = f"Share of {of}, on a logarithmic scale from 0.001 % to 100 %."
         sections.append(Section(f"Pixels of each class: {split}", bars=bars, note=note))
     if found["duplicates"]:
         sections.append(Section("Duplicates", table=[["picture"], *([line] for line in found["duplicates"][:100])]))

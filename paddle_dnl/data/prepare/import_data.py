@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Annotations of any known format to pictures, label pictures and `classes.txt` that train as they are.
+"""Imports annotations of any known format as pictures, label pictures and `classes.txt`, ready for training.
 
 DIR/images/NAME.jpg   copies of the pictures
 DIR/labels/NAME.png   class numbers with a palette; 255 (65535 above 255 classes) does not count
@@ -10,6 +10,7 @@ DIR/import.json       what was imported how; a second run of the same import doe
 
 import json
 import multiprocessing
+import re
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -231,9 +232,11 @@ def _require_own_folder(root: Path, settings: dict) -> bool:
     if not note.is_file():
         raise UsageError(f"--to {root}: holds files that no import wrote; give another folder")
     try:
-        before = json.loads(note.read_text(encoding="utf-8"))
-    except ValueError as error:
+        before = annotations.read_json(note)
+    except DataError as error:
         raise UsageError(f"--to {root}: {note} is damaged; give another folder") from error
+    if not isinstance(before, dict):
+        raise UsageError(f"--to {root}: {note} was not written by an import; give another folder")
     if before.get("source") != settings["source"] or before.get("format") != settings["format"]:
         raise UsageError(f"--to {root}: holds an import of {before.get('source')}; give another folder")
     return before != settings
@@ -304,9 +307,11 @@ def import_data(source: str | Path, to: str | Path, options: ImportOptions) -> I
 
 
 def _require_names(plan: Plan) -> None:
-    """Raises DataError when two samples would be written to one file."""
+    """Raises DataError for two samples that would be written to one file, and for names that a list of files cannot hold."""
     seen: dict[str, Sample] = {}
     for sample in plan.samples:
+        if re.search(r"[\0-\x1f\x7f]", sample.name + sample.image.suffix):
+            raise DataError(f"{sample.source}: the picture's name {sample.name!r} holds control characters; rename it")
         other = seen.setdefault(sample.name, sample)
         if other is not sample:
             raise DataError(f"{other.source} and {sample.source} would both become {sample.name}; rename one")

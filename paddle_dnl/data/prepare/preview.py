@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the network will see: pictures before and after the transforms, with their labels drawn over, as one page."""
+"""Preview of the training input: pictures before and after the transforms, with their labels, as one HTML page."""
 
 import random
 from pathlib import Path
 
 from paddle_dnl.data.classes import IGNORED_COLOR, classes_of
-from paddle_dnl.data.overlay import as_label, displayed, encode_jpeg, overlay
+from paddle_dnl.data.overlay import displayed, encode_jpeg, overlay_label
 from paddle_dnl.data.page import Section, write_page
 from paddle_dnl.data.prepare.describe import labelled_jpeg
 from paddle_dnl.data.prepare.sources import spread
@@ -41,9 +41,11 @@ def _panel(dataset, index: int, colors) -> tuple[np.ndarray, str]:
     sample = dataset[index]
     image = visible(sample["img"], getattr(dataset.transforms, "transforms", []))
     height, width = image.shape[:2]
-    label = np.squeeze(np.asarray(sample["label"])) if "label" in sample else None
-    if label is not None and label.shape == (height, width):
-        mixed = overlay(image, as_label(label), colors, 0.45)
+    label = np.asarray(sample["label"]) if "label" in sample else None
+    if label is not None and not getattr(dataset, "multilabel", False):
+        label = np.squeeze(label)
+    if label is not None and label.shape[-2:] == (height, width):
+        mixed = overlay_label(image, label, colors, 0.45)
         image = np.concatenate([image, mixed], axis=0)
     size = (_WIDTH, max(1, round(image.shape[0] * _WIDTH / width)))
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA), f"{width}x{height}"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The datasets that a configuration or a folder of data means, for looking at them."""
+"""Datasets of a configuration or of a folder of data, for description and preview."""
 
 from pathlib import Path
 
@@ -7,6 +7,7 @@ from paddle_dnl import registry
 from paddle_dnl.data.classes import FILE_NAME, ClassInfo, class_info, read_classes
 from paddle_dnl.data.datasets import Dataset
 from paddle_dnl.data.images.reading import read_label
+from paddle_dnl.data.multilabel import MultilabelDataset
 from paddle_dnl.errors import UsageError
 
 import numpy as np
@@ -26,13 +27,17 @@ def _largest_class(path: Path, root: Path) -> int:
     return largest
 
 
-def of_folder(root: Path) -> dict[str, Dataset]:
+def of_folder(root: Path, multilabel: bool = False) -> dict[str, Dataset]:
     """The lists `train.txt`, `val.txt`, `test.txt` of a folder as datasets; `all.txt` where there are no others.
 
     Classes are those of `classes.txt`; without it as many as the largest number in the labels tells.
 
+    Args:
+        root: the folder.
+        multilabel: label pictures hold masks, see `MultilabelDataset`.
+
     Raises:
-        UsageError: no lists.
+        UsageError: no lists, or masks without a classes.txt.
         DataError: a list or label that cannot be read.
     """
     lists = {split: root / f"{split}.txt" for split in SPLITS if (root / f"{split}.txt").is_file()}
@@ -42,11 +47,14 @@ def of_folder(root: Path) -> dict[str, Dataset]:
         raise UsageError(f"{root}: no train.txt, val.txt or all.txt there; `paddle-dnl data split {root}` writes them")
     if (root / FILE_NAME).is_file():
         classes: ClassInfo = read_classes(root / FILE_NAME)
+    elif multilabel:
+        raise UsageError(f"{root}: with --use_multilabel a {FILE_NAME} must say which masks a label picture holds")
     else:
         classes = class_info("Dataset", 1 + max(_largest_class(path, root) for path in lists.values()))
     made = {}
     for split, path in lists.items():
-        dataset = Dataset("val", str(root), [], len(classes.names), val_path=str(path), separator="\t")
+        kind = MultilabelDataset if multilabel else Dataset
+        dataset = kind("val", str(root), [], len(classes.names), val_path=str(path), separator="\t")
         dataset.classes = classes
         made[split] = dataset
     return made

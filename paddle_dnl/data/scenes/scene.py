@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One street: who stands where, drawn from far to near, in some light."""
+"""Composition of a street scene, drawn from far to near."""
 
 from collections.abc import Callable
 

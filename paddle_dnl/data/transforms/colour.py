@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Random changes of colour. The image is rounded to 8 bits inside and keeps the type that it came with."""
 
-import random
 from collections.abc import Sequence
 from functools import partial
 
+from paddle_dnl.data.transforms.randomness import numpy_random, python_random
 from paddle_dnl.data.transforms.sample import keeps_type
 from paddle_dnl.registry import TRANSFORMS
 
@@ -60,11 +60,11 @@ class RandomDistort:
 
     def __call__(self, data: dict) -> dict:
         steps = list(self.steps if data["img"].ndim == 3 else self.steps[:-1])
-        random.shuffle(steps)
+        python_random().shuffle(steps)
         image = Image.fromarray(np.clip(data["img"], 0, 255).astype(np.uint8))
         for change, middle, extent, probability in steps:
-            if np.random.uniform(0, 1) < probability:
-                image = change(image, np.random.uniform(middle - extent, middle + extent))
+            if numpy_random().uniform(0, 1) < probability:
+                image = change(image, numpy_random().uniform(middle - extent, middle + extent))
         data["img"] = keeps_type(data["img"], np.asarray(image))
         return data
 
@@ -82,8 +82,8 @@ class RandomBrightnessShift:
         self.delta, self.prob = delta, prob
 
     def __call__(self, data: dict) -> dict:
-        if random.random() < self.prob:
-            shift = random.randint(-self.delta, self.delta)
+        if python_random().random() < self.prob:
+            shift = python_random().randint(-self.delta, self.delta)
             image = data["img"]
             data["img"] = keeps_type(image, np.clip(image.astype(np.float32) + np.float32(shift), 0, 255))
         return data
@@ -121,9 +121,9 @@ class PhotoMetricDistortion:
 
     def __call__(self, data: dict) -> dict:
         image = np.clip(data["img"], 0, 255).astype(np.uint8)
-        if np.random.randint(2):
-            image = _adjust(image, shift=np.random.uniform(-self.brightness_delta, self.brightness_delta))
-        contrast_first = np.random.randint(2) == 1
+        if numpy_random().randint(2):
+            image = _adjust(image, shift=numpy_random().uniform(-self.brightness_delta, self.brightness_delta))
+        contrast_first = numpy_random().randint(2) == 1
         if contrast_first:
             image = self._contrast(image)
         image = self._colour(image)
@@ -133,15 +133,15 @@ class PhotoMetricDistortion:
         return data
 
     def _contrast(self, image):
-        return _adjust(image, np.random.uniform(*self.contrast_range)) if np.random.randint(2) else image
+        return _adjust(image, numpy_random().uniform(*self.contrast_range)) if numpy_random().randint(2) else image
 
     def _colour(self, image):
-        if np.random.randint(2):
+        if numpy_random().randint(2):
             hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
-            hsv[..., 1] = _adjust(hsv[..., 1], np.random.uniform(*self.saturation_range))
+            hsv[..., 1] = _adjust(hsv[..., 1], numpy_random().uniform(*self.saturation_range))
             image = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
-        if np.random.randint(2):
-            turn = np.random.randint(-self.hue_delta, self.hue_delta)
+        if numpy_random().randint(2):
+            turn = numpy_random().randint(-self.hue_delta, self.hue_delta)
             hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
             hsv[..., 0] = (hsv[..., 0].astype(int) + turn) % 180
             image = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)

@@ -3,6 +3,7 @@
 
 from collections.abc import Sequence
 
+from paddle_dnl.data.transforms.randomness import numpy_random
 from paddle_dnl.data.transforms.sample import crop, pad, size_pair
 from paddle_dnl.registry import TRANSFORMS
 
@@ -26,8 +27,8 @@ class _CategoryCrop:
         self.loop_times = loop_times
 
     def _window(self, shape) -> tuple[int, int]:
-        top = np.random.randint(0, max(shape[0] - self.height, 0) + 1)
-        left = np.random.randint(0, max(shape[1] - self.width, 0) + 1)
+        top = numpy_random().randint(0, max(shape[0] - self.height, 0) + 1)
+        left = numpy_random().randint(0, max(shape[1] - self.width, 0) + 1)
         return top, left
 
     def crop(self, data: dict) -> dict:

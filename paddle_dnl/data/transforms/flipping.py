@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Random flips."""
 
-import random
-
+from paddle_dnl.data.transforms.randomness import python_random
 from paddle_dnl.registry import TRANSFORMS
 
 
@@ -18,7 +17,7 @@ class RandomHorizontalFlip:
         self.prob = prob
 
     def __call__(self, data: dict) -> dict:
-        if random.random() < self.prob:
+        if python_random().random() < self.prob:
             for key in ("img", *data.get("gt_fields", [])):
                 data[key] = data[key][:, ::-1]
         return data
@@ -36,7 +35,7 @@ class RandomVerticalFlip:
         self.prob = prob
 
     def __call__(self, data: dict) -> dict:
-        if random.random() < self.prob:
+        if python_random().random() < self.prob:
             for key in ("img", *data.get("gt_fields", [])):
                 data[key] = data[key][::-1]
         return data

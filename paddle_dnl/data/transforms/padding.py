@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Padding to a size or shape."""
 
-import random
 from collections.abc import Sequence
 
+from paddle_dnl.data.transforms.randomness import python_random
 from paddle_dnl.data.transforms.sample import pad, size_pair
 from paddle_dnl.registry import TRANSFORMS
 
@@ -48,7 +48,7 @@ class Padding:
             return pad(data, down, right, self.im_padding_value, self.label_padding_value)
         # No prediction can be taken back through this: restoring refuses the name.
         data["trans_info"].append(("padding at a random offset", (rows, columns)))
-        left, up = random.randint(0, right), random.randint(0, down)
+        left, up = python_random().randint(0, right), python_random().randint(0, down)
         return pad(data, down - up, right - left, self.im_padding_value, self.label_padding_value, up, left)
 
 

@@ -2,14 +2,13 @@
 """Resizing to a size that is given or follows from the image's."""
 
 import math
-import random
 from collections.abc import Sequence
 
+from paddle_dnl.data.transforms.randomness import numpy_random, python_random
 from paddle_dnl.data.transforms.sample import length, require_range, resize, size_pair
 from paddle_dnl.registry import TRANSFORMS
 
 import cv2
-import numpy as np
 
 _INTERPOLATIONS = {
     "NEAREST": cv2.INTER_NEAREST,
@@ -47,7 +46,7 @@ class Resize:
         self.keep_ratio, self.size_divisor, self.interp = keep_ratio, size_divisor, interp
 
     def __call__(self, data: dict) -> dict:
-        name = random.choice(list(_INTERPOLATIONS)) if self.interp == "RANDOM" else self.interp
+        name = python_random().choice(list(_INTERPOLATIONS)) if self.interp == "RANDOM" else self.interp
         width, height = self.target_size
         if self.keep_ratio:
             rows, columns = data["img"].shape[:2]
@@ -125,7 +124,7 @@ class ResizeByShort:
 
     def __call__(self, data: dict) -> dict:
         rows, columns = data["img"].shape[:2]
-        short = random.choice(self.short_sizes) if len(self.short_sizes) > 1 else self.short_sizes[0]
+        short = python_random().choice(self.short_sizes) if len(self.short_sizes) > 1 else self.short_sizes[0]
         factor = min(short / min(rows, columns), self.max_size / max(rows, columns))
         return resize(data, int(round(columns * factor)), int(round(rows * factor)))
 
@@ -153,6 +152,6 @@ class ResizeToFit:
         width, height = self.frame
         if self.ratio_range is not None:
             low, high = self.ratio_range
-            ratio = np.random.random_sample() * (high - low) + low
+            ratio = numpy_random().random_sample() * (high - low) + low
             width, height = int(width * ratio), int(height * ratio)
         return resize(data, *fit_size(*data["img"].shape[:2], width, height))

@@ -2,9 +2,9 @@
 """Random scale and shape for training."""
 
 import math
-import random
 from collections.abc import Sequence
 
+from paddle_dnl.data.transforms.randomness import numpy_random, python_random
 from paddle_dnl.data.transforms.sample import crop, require_range, resize, resize_arrays
 from paddle_dnl.registry import TRANSFORMS
 
@@ -34,11 +34,11 @@ class ResizeStepScaling:
         if self.low == self.high:
             factor = self.low
         elif self.steps is None:
-            factor = np.random.uniform(self.low, self.high)
+            factor = numpy_random().uniform(self.low, self.high)
         else:
             # A shuffle, where a draw would do: with equal seeds the factors are PaddleSeg's.
             factors = list(self.steps)
-            np.random.shuffle(factors)
+            numpy_random().shuffle(factors)
             factor = factors[0]
         rows, columns = data["img"].shape[:2]
         return resize_arrays(data, round(factor * columns), round(factor * rows))
@@ -56,7 +56,7 @@ class ResizeRangeScaling:
         self.low, self.high = require_range((min_value, max_value), "[min_value, max_value]")
 
     def __call__(self, data: dict) -> dict:
-        length = self.high if self.low == self.high else int(np.random.uniform(self.low, self.high) + 0.5)
+        length = self.high if self.low == self.high else int(numpy_random().uniform(self.low, self.high) + 0.5)
         rows, columns = data["img"].shape[:2]
         factor = length / max(rows, columns)
         return resize_arrays(data, round(columns * factor), round(rows * factor))
@@ -95,7 +95,7 @@ class RandomScaleAspect:
     def __call__(self, data: dict) -> dict:
         rows, columns = data["img"].shape[:2]
         if self.resizes:
-            scale, aspect = random.uniform(*self.scale_range), random.uniform(*self.aspect_range)
+            scale, aspect = python_random().uniform(*self.scale_range), python_random().uniform(*self.aspect_range)
             return resize(data, int(columns * scale * math.sqrt(aspect)), int(rows * scale / math.sqrt(aspect)))
         if self.min_scale and self.aspect_ratio:
             return self._resized_part(data, rows, columns)
@@ -104,13 +104,13 @@ class RandomScaleAspect:
     def _resized_part(self, data: dict, rows: int, columns: int) -> dict:
         """A random part, resized to the size of the whole; the whole where ten draws do not fit in it."""
         for _ in range(10):
-            area = rows * columns * np.random.uniform(self.min_scale, 1.0)
-            aspect = np.random.uniform(self.aspect_ratio, 1.0 / self.aspect_ratio)
+            area = rows * columns * numpy_random().uniform(self.min_scale, 1.0)
+            aspect = numpy_random().uniform(self.aspect_ratio, 1.0 / self.aspect_ratio)
             width, height = int(math.sqrt(area * aspect)), int(math.sqrt(area / aspect))
-            if np.random.randint(10) < 5:
+            if numpy_random().randint(10) < 5:
                 width, height = height, width
             if height < rows and width < columns:
-                top = np.random.randint(0, rows - height)
-                left = np.random.randint(0, columns - width)
+                top = numpy_random().randint(0, rows - height)
+                left = numpy_random().randint(0, columns - width)
                 return resize_arrays(crop(data, top, left, height, width), columns, rows)
         return data

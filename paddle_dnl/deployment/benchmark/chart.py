@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bars of latency, throughput and memory."""
+"""Bar chart of latency, throughput and memory."""
 
 from pathlib import Path
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One engine at one setting, alone in its process; prints a JSON line.
+"""Worker process of the benchmark: measures one engine at one setting and prints a JSON line.
 
 Called as `python -m paddle_dnl.deployment.benchmark.worker SETTING`.
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The proof that an exported graph computes what the model computes: both on one picture, logits and classes compared."""
+"""Comparison of an exported graph with its model: logits and classes of the same input."""
 
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ MAX_DISAGREEMENT = 1e-4
 
 @dataclass
 class Comparison:
-    """What a static graph gave beside the dynamic one.
+    """Differences between the outputs of a static graph and of the dynamic one.
 
     Attributes:
         ok: close enough.

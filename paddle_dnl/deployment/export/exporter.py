@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Export to a static graph that is compared with the dynamic one before anything is written to its place."""
+"""Export to a static graph, which is verified against the dynamic one before the folder is written."""
 
 import errno
 import os
@@ -9,15 +9,16 @@ from pathlib import Path
 
 from paddle_dnl.data.classes import ClassInfo
 from paddle_dnl.data.images.image_format import ImageFormat
-from paddle_dnl.deployment.export import fastdeploy, onnx_export
-from paddle_dnl.deployment.export.check import Comparison
+from paddle_dnl.deployment.export import fastdeploy, fp16, onnx_export
+from paddle_dnl.deployment.export.check import MAX_DISAGREEMENT, Comparison
+from paddle_dnl.deployment.export.graphs import ExportWrapper, save_graphs
 from paddle_dnl.deployment.export.image_check import verify_on_images
 from paddle_dnl.deployment.export.install import install, prepare_folder, temporary_folder
 from paddle_dnl.deployment.export.shapes import FreeSizeError, check_shape, reference_runs
 from paddle_dnl.deployment.export.verify import RandomModelError, verify
-from paddle_dnl.deployment.runtime.deploy_config import OUTPUT_OPS, DeployConfig
+from paddle_dnl.deployment.runtime.deploy_config import OUTPUT_OPS
 from paddle_dnl.deployment.runtime.own_components import modules_of
-from paddle_dnl.errors import ExportError, PaddleDnlError, UsageError
+from paddle_dnl.errors import ExportError, UsageError
 from paddle_dnl.evaluation.inference import evaluating
 from paddle_dnl.files.atomic import discard
 from paddle_dnl.files.problems import is_full
@@ -25,73 +26,16 @@ from paddle_dnl.log import logger
 from paddle_dnl.profile.memory_plan import announce_export
 
 import paddle
-import paddle.nn.functional as F
-
-
-class ExportWrapper(paddle.nn.Layer):
-    """A model as it is deployed: only the main output, turned into what the user asked for.
-
-    Args:
-        model: maps `[B, C, H, W]` to a list of logits.
-        output_op: `argmax` gives int32 `[B, H, W]`; `softmax` and `none` give float32 `[B, K, H, W]`.
-    """
-
-    def __init__(self, model: paddle.nn.Layer, output_op: str):
-        super().__init__()
-        self.model = model
-        self.output_op = output_op
-
-    def forward(self, x):
-        logits = self.model(x)[0]
-        if self.output_op == "argmax":
-            return paddle.argmax(logits, axis=1, dtype="int32")
-        return F.softmax(logits, axis=1) if self.output_op == "softmax" else logits
 
 
 @dataclass
 class ExportReport:
-    """Where the export is and how close it is."""
+    """Folder of the export and result of its verification."""
 
     folder: Path
     comparison: Comparison
     mkldnn: Comparison
     onnx: Comparison | None = None
-
-
-def _graphs(model, output_op: str, shape: list[int], work: Path) -> tuple[DeployConfig, DeployConfig]:
-    """The graph that was asked for, in `work/export`, and the one that gives logits; the same where these were asked for."""
-    (work / "export").mkdir()
-    files = _save_graph(model, output_op, shape, work / "export")
-    if output_op == "none":
-        return files, files
-    (work / "logits").mkdir()
-    return files, _save_graph(model, "none", shape, work / "logits")
-
-
-def _save_graph(model, output_op: str, shape: list, folder: Path) -> DeployConfig:
-    """Writes the graph into `folder`; returns the names of the files that came to be."""
-    spec = paddle.static.InputSpec([None if v == -1 else v for v in shape], "float32", name="x")
-    wrapper = ExportWrapper(model, output_op)
-    wrapper.eval()
-    try:
-        static = paddle.jit.to_static(wrapper, input_spec=[spec], full_graph=True)
-        paddle.jit.save(static, str(folder / "model"))
-    except (PaddleDnlError, OSError):
-        raise
-    except Exception as error:
-        lines = [line for line in str(error).splitlines() if line.strip()]
-        raise ExportError(
-            f"{type(model).__name__} cannot be turned into a static graph: {lines[-1].strip() if lines else error!r}"
-        ) from error
-    graph = next((name for name in ("model.json", "model.pdmodel") if (folder / name).exists()), None)
-    if graph is None:
-        raise ExportError(f"{folder}: Paddle wrote neither model.json nor model.pdmodel")
-    if not (folder / "model.pdiparams").exists():
-        raise ExportError(
-            f"{type(model).__name__} has no weights that its output depends on; there is nothing to export"
-        )
-    dtype = "int32" if output_op == "argmax" else "float32"
-    return DeployConfig(folder, graph, "model.pdiparams", [], shape, output_op, dtype)
 
 
 def export_model(
@@ -106,6 +50,7 @@ def export_model(
     image_format: ImageFormat | None = None,
     tolerance: float = 1e-4,
     with_onnx: bool = False,
+    with_fp16: bool = False,
     allow_random: bool = False,
     for_fd: bool = False,
     inputs: Iterable[str | Path | None] = (),
@@ -129,6 +74,7 @@ def export_model(
             passes of the model differ by.
         for_fd: `inference.yml` in place of `deploy.yaml`, and `inference` in place of `model` in the names of graph and weights.
         with_onnx: also write model.onnx, compared in ONNX Runtime (see `paddle_dnl.deployment.export.onnx_export`).
+        with_fp16: and model_fp16.onnx, for GPUs, compared in ONNX Runtime on the CPU (see `paddle_dnl.deployment.export.fp16`).
         verify_images: (picture, label file or None) on which every engine and precision is compared with the model, see
             `paddle_dnl.deployment.export.image_check.verify_on_images`; recorded, not required to agree.
 
@@ -141,6 +87,8 @@ def export_model(
     """
     if output_op not in OUTPUT_OPS:
         raise UsageError(f"--output_op must be one of {', '.join(OUTPUT_OPS)}; got {output_op!r}")
+    if with_fp16 and not with_onnx:
+        raise UsageError("--fp16 is made of the ONNX file; add --format onnx")
     if with_onnx:
         onnx_export.require_converter()
     image_format = image_format or ImageFormat(input_shape[1] if input_shape else 3)
@@ -154,18 +102,19 @@ def export_model(
         with evaluating(model):
             references = reference_runs(model, shape, transforms)
             try:
-                files, plain = _graphs(model, output_op, shape, work)
-                found = verify(model, files, plain, references, work, tolerance, allow_random, with_onnx)
+                files, plain = save_graphs(model, output_op, shape, work)
+                found = verify(model, files, plain, references, work, tolerance, allow_random, with_onnx, with_fp16)
                 if not found["paddle"].ok and is_full(work):  # Paddle cuts off its files without a word
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(save_dir))
-                for what, engine, allowed in (
-                    ("the static graph", "paddle", tolerance),
-                    ("the ONNX graph", "onnxruntime", onnx_export.TOLERANCE),
+                for what, engine, allowed, share in (
+                    ("the static graph", "paddle", tolerance, MAX_DISAGREEMENT),
+                    ("the ONNX graph", "onnxruntime", onnx_export.TOLERANCE, MAX_DISAGREEMENT),
+                    ("the ONNX graph in float16", "onnxruntime_fp16", fp16.TOLERANCE, fp16.DISAGREEMENT),
                 ):
                     if engine in found and not found[engine].ok:
                         raise ExportError(
                             f"{what} of {type(model).__name__} does not compute what the model computes: "
-                            f"{found[engine].describe()} (allowed are {allowed:g} and 0.01 %); nothing was written"
+                            f"{found[engine].describe()} (allowed are {allowed:g} and {100 * share:g} %); nothing was written"
                         )
             except RandomModelError:
                 raise
@@ -196,6 +145,8 @@ def export_model(
     )
     if with_onnx:
         logger.info(f"model.onnx verified in ONNX Runtime: {found['onnxruntime'].describe()}")
+    if with_fp16:
+        logger.info(f"model_fp16.onnx compared in ONNX Runtime: {found['onnxruntime_fp16'].describe()}")
     if "openvino" in found:
         logger.info(
             f"model.onnx {'verified' if found['openvino'].ok else 'NOT verified'} in OpenVINO: {found['openvino'].describe()}"

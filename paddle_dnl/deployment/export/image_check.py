@@ -19,13 +19,13 @@ from paddle_dnl.log import logger
 import numpy as np
 import paddle
 
-# Of a longer list so many are taken, at even distances.
+# Number of pictures taken of a longer list, at even distances.
 MAX_IMAGES = 100
 
 
 @dataclass
 class ImageScore:
-    """What one engine gave on the pictures.
+    """Agreement and mIoU of one engine on the pictures.
 
     Attributes:
         images: how many pictures were compared.
@@ -113,7 +113,7 @@ def _read_label(path, files: DeployConfig) -> np.ndarray:
 
 
 class _ModelEngine:
-    """The dynamic graph in the place of an exported one.
+    """The dynamic graph with the interface of an engine.
 
     Args:
         model: in evaluation mode; maps a batch `[N, C, H, W]` to what the exported graph gives.
@@ -191,6 +191,8 @@ def _trials(found: dict[str, Comparison]) -> dict[str, tuple[str, dict]]:
         trials["onednn fp32"] = (PaddleEngine.name, {"enable_mkldnn": True})
     if "onnxruntime" in found:
         trials[f"{OnnxEngine.name} fp32"] = (OnnxEngine.name, {})
+    if "onnxruntime_fp16" in found:
+        trials[f"{OnnxEngine.name} fp16"] = (OnnxEngine.name, {"precision": "fp16"})
     if "openvino" in found and found["openvino"].ok:
         trials[f"{OpenvinoEngine.name} fp32"] = (OpenvinoEngine.name, {})
         if has_bf16():

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Moves a finished export into its folder: all of its files or none, and never over files of other programs."""
+"""Installs a finished export into its folder atomically; files of other programs are never replaced."""
 
 import os
 from collections.abc import Iterable
 from pathlib import Path
 
 from paddle_dnl.deployment.export import fastdeploy
-from paddle_dnl.deployment.runtime.deploy_config import FILE_NAME, INT8_NAME, ONNX_NAME
+from paddle_dnl.deployment.runtime.deploy_config import FILE_NAME, FP16_NAME, INT8_NAME, ONNX_NAME
 from paddle_dnl.errors import UsageError
 from paddle_dnl.files import outputs
 from paddle_dnl.files.atomic import make_temporary
@@ -19,6 +19,7 @@ EXPORT_FILES = (
     "model.pdiparams.info",
     ONNX_NAME,
     INT8_NAME,
+    FP16_NAME,
     FILE_NAME,
     *fastdeploy.EXPORT_FILES,
 )

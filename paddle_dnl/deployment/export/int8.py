@@ -4,20 +4,26 @@
 Weights (per output channel) and activations of convolutions and constant matrix products become 8 bits; ranges of activations
 are the least and largest values seen on calibration images. In float stay what rounding hurts most:
 
-* everything from the queries and keys up to each softmax: DNL divides its logits by a temperature of 0.05, so that an
-  error there counts twenty times;
+* attention logits and positions of samples (`onnx_nodes.sensitive_nodes`);
 * products of two computed matrices (the attention itself);
 * the classifier and all after it.
 """
 
 import logging
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from paddle_dnl.deployment.export.image_check import ScoredImages
+from paddle_dnl.deployment.export.onnx_nodes import (
+    LEARNED_OPS,
+    back_to_weights,
+    constants_of,
+    has_weights,
+    sensitive_nodes,
+)
 from paddle_dnl.deployment.runtime.deploy_config import DeployConfig
 from paddle_dnl.errors import ExportError, UsageError
 from paddle_dnl.optional import not_installed
@@ -25,41 +31,16 @@ from paddle_dnl.profile.measuring import seconds_of_runs
 
 import numpy as np
 
-# The others keep their neighbours' numbers in 8 bits, so that nothing is converted to float and back in between.
+# The other operators work on 8-bit values directly, without conversion to float and back.
 _QUANTISED_OPS = ("Conv", "MatMul", "Gemm", "Add", "Relu", "MaxPool", "AveragePool", "Concat")
-_LEARNED_OPS = ("Conv", "MatMul", "Gemm")
-
-
-def _has_weights(node, constants: set[str]) -> bool:
-    return node.op_type in _LEARNED_OPS and len(node.input) > 1 and node.input[1] in constants
-
-
-def _back_to_weights(model, starts: Iterable[str]) -> set[str]:
-    """Names of the nodes that compute the tensors `starts`, back to and with the first layers that have weights."""
-    constants = {tensor.name for tensor in model.graph.initializer}
-    producers = {name: node for node in model.graph.node for name in node.output}
-    found: set[str] = set()
-    waiting = list(starts)
-    while waiting:
-        node = producers.get(waiting.pop())
-        if node is None or node.name in found:
-            continue
-        found.add(node.name)
-        if not _has_weights(node, constants):
-            waiting += node.input
-    return found
 
 
 def float_nodes(model) -> set[str]:
     """Names of the nodes of an ONNX model that stay in float, see above."""
-    constants = {tensor.name for tensor in model.graph.initializer}
-    found = _back_to_weights(model, [output.name for output in model.graph.output])
-    for node in model.graph.node:
-        if node.op_type == "Softmax":
-            found |= _back_to_weights(model, node.input) | {node.name}
-        if node.op_type in _LEARNED_OPS and not _has_weights(node, constants):
-            found.add(node.name)
-    return found
+    constants = constants_of(model)
+    found = back_to_weights(model, [output.name for output in model.graph.output]) | sensitive_nodes(model)
+    products = (node for node in model.graph.node if node.op_type in LEARNED_OPS)
+    return found | {node.name for node in products if not has_weights(node, constants)}
 
 
 def require_quantiser() -> None:

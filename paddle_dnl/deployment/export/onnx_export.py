@@ -1,15 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""ONNX beside an exported graph, compared with the dynamic model before it counts."""
+"""ONNX file of an exported graph, verified against the dynamic model."""
 
+import importlib.util
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+from paddle_dnl.deployment.export.graphs import convertible, save_graph
 from paddle_dnl.deployment.runtime.deploy_config import ONNX_NAME, DeployConfig
-from paddle_dnl.errors import ExportError
+from paddle_dnl.errors import ExportError, UsageError
 from paddle_dnl.optional import not_installed
+
+import paddle
 
 OPSET = 13
 
@@ -19,11 +23,38 @@ TOLERANCE = 2e-3
 
 def require_converter() -> None:
     """Raises UsageError when paddle2onnx or onnxruntime is not installed."""
-    import importlib.util
-
     for name in ("paddle2onnx", "onnxruntime"):
         if importlib.util.find_spec(name) is None:
+            if name == "paddle2onnx" and sys.version_info >= (3, 13):
+                raise UsageError(
+                    "--format onnx: paddle2onnx has no build for Python 3.13; export with Python 3.10 to 3.12 "
+                    "(the ONNX file runs on 3.13)"
+                )
             raise not_installed("--format onnx (with Paddle 3)", ImportError(name=name), "onnx")
+
+
+def write_beside(model: paddle.nn.Layer, graphs: list[DeployConfig], work: Path) -> None:
+    """Writes `model.onnx` beside each graph of a model.
+
+    Where the model has operators that the converter does not know, it is converted from graphs of their own.
+
+    Args:
+        model: in evaluation mode.
+        graphs: what was saved of it.
+        work: a folder for temporary files.
+
+    Raises:
+        ExportError: there is no ONNX form.
+    """
+    with convertible(model) as changed:
+        for i, files in enumerate(graphs):
+            if not changed:
+                convert(files)
+                continue
+            source = save_graph(model, files.output_op, files.input_shape, work / f"convertible{i}")
+            convert(source)
+            (source.folder / ONNX_NAME).rename(files.folder / ONNX_NAME)
+            files.onnx = ONNX_NAME
 
 
 def convert(files: DeployConfig) -> Path:
@@ -44,9 +75,7 @@ def convert(files: DeployConfig) -> Path:
     environment = dict(os.environ, PIP_NO_INDEX="1")
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if done.returncode or not target.is_file():
-        raise ExportError(
-            f"{files.model_path}: cannot be converted to ONNX: {_reason(done.stderr + done.stdout)}{_hint(files)}"
-        )
+        raise ExportError(f"{files.model_path}: cannot be converted to ONNX: {_reason(done.stderr + done.stdout)}")
     files.onnx = ONNX_NAME
     return target
 
@@ -57,10 +86,3 @@ def _reason(output: str) -> str:
     lines = [line for line in lines if any(sign.isalnum() for sign in line)]
     named = [line for line in lines if "error" in line.lower()]
     return ((named or lines or ["the converter gave no reason"])[-1])[:300]
-
-
-def _hint(files: DeployConfig) -> str:
-    """What to do about a graph of a known kind."""
-    if b"deformable_conv" not in files.model_path.read_bytes():
-        return ""
-    return ". It holds deformable convolutions; export DGMN2 for ONNX with --opts model.backbone.unfold=grid"

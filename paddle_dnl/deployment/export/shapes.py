@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The input shape of an export: what was asked for, and the batches with which the graph is tried."""
+"""Input shape of an export, and the batches on which the graph is verified."""
 
 from dataclasses import dataclass
 
@@ -18,7 +18,7 @@ _BATCHES = (2, 1)
 
 
 class FreeSizeError(ExportError):
-    """A graph for every size is not to be had; the model may be exported for one."""
+    """The model has no graph for free sizes; it may be exported for a fixed one."""
 
 
 def check_shape(input_shape, channels: int) -> list[int]:

@@ -26,16 +26,16 @@ import numpy as np
 # A graph that oneDNN compiles for ever is one that it cannot be verified with.
 LIMIT_SECONDS = 900
 # Other names are settings of Paddle Inference.
-_ENGINES = {kind.name: kind for kind in (OnnxEngine, OpenvinoEngine)}
+_ENGINES = {OnnxEngine.name: OnnxEngine, "onnxruntime_fp16": OnnxEngine, OpenvinoEngine.name: OpenvinoEngine}
 
 
 class Trial:
-    """What each graph gave with each engine.
+    """Outputs of each graph in each engine.
 
     Args:
         graphs: name -> graph and weights; they are run in this order.
-        engines: name -> options; `onnxruntime`, `openvino`, or another name for Paddle Inference. The first are run first, so
-            that their results do not depend on the others.
+        engines: name -> options; `onnxruntime`, `onnxruntime_fp16`, `openvino`, or another name for Paddle Inference. The first
+            are run first, so that their results do not depend on the others.
         batches: inputs `[N, C, H, W]`.
         work: an empty folder for the files between the two processes.
         optional: names of engines that are given up after `LIMIT_SECONDS`.
@@ -59,7 +59,7 @@ class Trial:
         jobs = [
             {
                 "key": [engine, graph], "folder": str(files.folder), "model": files.model, "params": files.params,
-                "onnx": files.onnx, "input_shape": files.input_shape,
+                "onnx": files.onnx, "onnx_fp16": files.onnx_fp16, "input_shape": files.input_shape,
                 "options": asdict(options), "count": len(batches),
             }
             for engine, options in engines.items()
@@ -121,7 +121,7 @@ def main() -> None:
     for job in json.loads(path.read_text()):
         error = None
         try:
-            names = ("model", "params", "onnx", "input_shape")
+            names = ("model", "params", "onnx", "onnx_fp16", "input_shape")
             files = DeployConfig(Path(job["folder"]), **{name: job[name] for name in names})
             engine = _ENGINES.get(job["key"][0], PaddleEngine)(files, EngineOptions(**job["options"]))
             for i in range(job["count"]):

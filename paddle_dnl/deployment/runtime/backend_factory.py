@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An engine by its name, after its files were checked; `auto` is the fastest verified one."""
+"""Makes the engine of a name after checking its files; `auto` is the fastest verified one."""
 
 from paddle_dnl.deployment.runtime.backends import OnnxEngine, PaddleEngine
 from paddle_dnl.deployment.runtime.deploy_config import DeployConfig
@@ -35,8 +35,6 @@ def _make(name: str, files: DeployConfig, options: EngineOptions):
     kinds = {kind.name: kind for kind in (OnnxEngine, OpenvinoEngine)}
     if name not in kinds:
         raise UsageError(f"engine {name!r} is not one of {', '.join(ENGINES)}")
-    if name == OnnxEngine.name and options.device != "cpu":
-        raise UsageError(f"engine {name} runs on cpu only here; use --device cpu, or the engine paddle")
     if options.streams and name != OpenvinoEngine.name:
         raise UsageError(f"streams are the engine openvino's; the engine {name} has none")
     file = files.onnx_of(options.precision)

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The programs that run an exported graph: Paddle Inference and ONNX Runtime, each as `run(batch) -> array`."""
+"""Engines for exported graphs: Paddle Inference and ONNX Runtime, each with `run(batch) -> array`."""
 
 import os
+from pathlib import Path
 
 from paddle_dnl.deployment.runtime.deploy_config import DeployConfig
 from paddle_dnl.deployment.runtime.devices import enable_accelerator, require_device
@@ -9,6 +10,7 @@ from paddle_dnl.deployment.runtime.onnx_thread import in_onnx_thread
 from paddle_dnl.deployment.runtime.operators import require_known_operators
 from paddle_dnl.deployment.runtime.options import EngineOptions, default_threads, first_line
 from paddle_dnl.errors import ExportError, UsageError
+from paddle_dnl.files.caches import writable_cache
 from paddle_dnl.optional import install_hint, not_installed
 
 import numpy as np
@@ -43,6 +45,25 @@ def _paddle_config(files: DeployConfig, options: EngineOptions):
         # On a .json graph this pass does not exist.
         config.enable_memory_optim()
     return config
+
+
+def _paddle_predictor(files: DeployConfig, options: EngineOptions):
+    """The graph in Paddle Inference.
+
+    Its constant folding (Paddle 3.3) fails on a batch normalisation of a parameter, as PaddleSeg's GINet has, and the graph
+    cannot be loaded; without that pass it can.
+    """
+    from paddle import inference
+
+    config = _paddle_config(files, options)
+    try:
+        return inference.create_predictor(config)
+    except ValueError:
+        if not files.model.endswith(".json"):
+            raise
+    config = _paddle_config(files, options)
+    config.delete_pass("constant_folding_pass")
+    return inference.create_predictor(config)
 
 
 def _configure_gpu(config, options: EngineOptions, inference) -> None:
@@ -90,7 +111,7 @@ class PaddleEngine:
     def __init__(self, files: DeployConfig, options: EngineOptions):
         try:
             import paddle
-            from paddle import inference
+            import paddle.inference
         except ModuleNotFoundError as error:
             raise UsageError(
                 f"engine paddle: {error.name} is not installed; {install_hint('paddle')}, or choose the engine onnxruntime"
@@ -102,7 +123,7 @@ class PaddleEngine:
             )
         require_known_operators(files.model_path)
         try:
-            self._predictor = inference.create_predictor(_paddle_config(files, options))
+            self._predictor = _paddle_predictor(files, options)
             self._input = self._predictor.get_input_handle(self._predictor.get_input_names()[0])
             self._output_name = self._predictor.get_output_names()[0]
         except UsageError:
@@ -127,28 +148,69 @@ class PaddleEngine:
             raise ExportError(f"Paddle Inference failed: {first_line(error)}") from error
 
 
+def onnx_providers(options: EngineOptions, available: list[str]) -> list:
+    """ONNX Runtime's execution providers for the device, best first, each a name or (name, settings).
+
+    TensorRT and CUDA were not run on any machine yet.
+
+    Args:
+        options: `device`, `use_trt` and `precision`.
+        available: providers that this ONNX Runtime was built with.
+
+    Raises:
+        UsageError: a device that it has no provider for.
+    """
+    if options.device == "cpu":
+        return ["CPUExecutionProvider"]
+    wanted = {"gpu": ["TensorrtExecutionProvider"] * options.use_trt + ["CUDAExecutionProvider"]}.get(
+        options.device, []
+    )
+    missing = [name for name in wanted if name not in available]
+    if missing or not wanted:
+        raise UsageError(
+            f"engine onnxruntime: this ONNX Runtime has no {missing[0] if missing else f'provider for {options.device}'} (it has "
+            f"{', '.join(available)}); install onnxruntime-gpu in place of onnxruntime, or use --device cpu"
+        )
+    # Under paddle.distributed.launch each rank has a GPU of its own.
+    device_id = int(os.environ.get("FLAGS_selected_gpus", "0").split(",")[0] or 0)
+    cache = writable_cache(Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "paddle-dnl" / "tensorrt")
+    settings = {
+        # The attention's float32 nodes of a float16 file stay so: the file says what is computed in which precision.
+        "TensorrtExecutionProvider": {
+            "device_id": device_id,
+            "trt_fp16_enable": options.precision == "fp16",
+            "trt_engine_cache_enable": True,
+            "trt_engine_cache_path": str(cache),
+        },
+        "CUDAExecutionProvider": {"device_id": device_id},
+    }
+    return [(name, settings[name]) for name in wanted] + ["CPUExecutionProvider"]
+
+
 class OnnxEngine:
-    """ONNX Runtime on CPU, for folders exported with an ONNX file.
+    """ONNX Runtime, for folders exported with an ONNX file. Its GPU providers were not run on any machine yet.
 
     Args:
         files: the exported folder.
-        options: `cpu_threads`, and `precision`: fp32, or int8 for folders that tools/quantize.py has worked on.
+        options: `device`, `use_trt`, `cpu_threads`, and `precision`: fp32, int8 for folders that tools/quantize.py has worked on,
+            fp16 for those of `export.py --fp16` (on a CPU only to compare: it has no such arithmetic and is slow).
 
     Raises:
         ExportError: no ONNX file, or it cannot be loaded.
-        UsageError: onnxruntime is not installed.
+        UsageError: onnxruntime is not installed, or has no such device or precision.
     """
 
     name = "onnxruntime"
 
     def __init__(self, files: DeployConfig, options: EngineOptions):
-        if options.precision not in ("fp32", "int8"):
-            raise UsageError(f"engine onnxruntime has no precision {options.precision}; use fp32 or int8")
+        if options.precision not in ("fp32", "fp16", "int8"):
+            raise UsageError(f"engine onnxruntime has no precision {options.precision}; use fp32, fp16 or int8")
         path = files.require_onnx(options.precision, self.name)
         try:
             import onnxruntime
         except ImportError as error:
             raise not_installed("engine onnxruntime", error, "onnxruntime") from error
+        providers = onnx_providers(options, onnxruntime.get_available_providers())
         require_known_operators(path)
         settings = onnxruntime.SessionOptions()
         settings.intra_op_num_threads = options.cpu_threads or default_threads()
@@ -157,11 +219,15 @@ class OnnxEngine:
         # 9.0 s with them and 3.0 s without. The caller's arithmetic keeps them: see onnx_thread.
         settings.add_session_config_entry("session.set_denormal_as_zero", "1")
         try:
-            self._session = in_onnx_thread(
-                onnxruntime.InferenceSession, str(path), settings, providers=["CPUExecutionProvider"]
-            )
+            self._session = in_onnx_thread(onnxruntime.InferenceSession, str(path), settings, providers=providers)
         except Exception as error:
             raise ExportError(f"{path}: cannot be loaded: {first_line(error)}") from error
+        # Where a GPU's libraries are missing ONNX Runtime only prints a warning and computes on the CPU.
+        first = providers[0] if isinstance(providers[0], str) else providers[0][0]
+        if self._session.get_providers()[0] != first:
+            raise UsageError(
+                f"engine onnxruntime: {first} cannot be started here (are its driver and libraries installed?); use --device cpu"
+            )
         self._input_name = self._session.get_inputs()[0].name
 
     def run(self, batch: np.ndarray) -> np.ndarray:

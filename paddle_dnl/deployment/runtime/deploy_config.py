@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""deploy.yaml: what an exported folder says about itself, written and read with care.
+"""deploy.yaml, the description of an exported folder: reading with checks, and writing.
 
 Its keys are PaddleSeg's (`model`, `params`, `transforms`, `input_shape`, `output_op`, `output_dtype` below `Deploy`), and
 `class_names`, `class_colors`, `verified` (what the export compared) and `sha256` (of the files it compared).
@@ -23,6 +23,9 @@ _NAMES = (FILE_NAME, "inference.yml")
 _OF_PADDLEX = ("Global", "Hpi")
 ONNX_NAME = "model.onnx"
 INT8_NAME = "model_int8.onnx"
+FP16_NAME = "model_fp16.onnx"
+_ONNX_KEYS = ("onnx", "onnx_int8", "onnx_fp16")
+_ENDINGS = {"model": (".pdmodel", ".json"), **{key: (".onnx",) for key in _ONNX_KEYS}}
 _MAX_CHANNELS = 1024
 OUTPUT_OPS = ("argmax", "softmax", "none")
 
@@ -41,7 +44,7 @@ class DeployConfig:
         verified: engine setting -> what the comparison with the dynamic graph found.
         sha256: file name -> digest; empty in folders that PaddleSeg exported.
         onnx: file name of an ONNX form of the same model, if there is one.
-        onnx_int8: file name of its quantised form, if there is one.
+        onnx_int8, onnx_fp16: file names of its forms in 8 bits and in float16, if there are such.
         ignore_index: label that does not count when the model is scored.
         label_map: class, or `ignore_index`, of each number that label files hold; None where they hold the classes.
         name: of the file that says all this.
@@ -61,6 +64,7 @@ class DeployConfig:
     sha256: dict = field(default_factory=dict)
     onnx: str | None = None
     onnx_int8: str | None = None
+    onnx_fp16: str | None = None
     ignore_index: int = 255
     label_map: list[int] | None = None
     value_range: tuple[float, float] | None = None
@@ -76,6 +80,11 @@ class DeployConfig:
     def params_path(self) -> Path:
         """The weights' file."""
         return self.folder / self.params
+
+    @property
+    def file_names(self) -> list[str]:
+        """Names of graph, weights, and the ONNX forms that there are."""
+        return [name for name in (self.model, self.params, *(getattr(self, key) for key in _ONNX_KEYS)) if name]
 
     @property
     def fixed_size(self) -> tuple[int, int] | None:
@@ -98,7 +107,7 @@ class DeployConfig:
 
     def onnx_of(self, precision: str) -> str | None:
         """The name of the ONNX file for a precision; None where the folder has none."""
-        return self.onnx_int8 if precision == "int8" else self.onnx
+        return {"int8": self.onnx_int8, "fp16": self.onnx_fp16}.get(precision, self.onnx)
 
     def require_onnx(self, precision: str, engine: str) -> Path:
         """The ONNX file for a precision.
@@ -109,6 +118,8 @@ class DeployConfig:
         name = self.onnx_of(precision)
         if precision == "int8" and not name:
             raise ExportError(f"{self.folder}: has no int8 model; make one with tools/quantize.py")
+        if precision == "fp16" and not name:
+            raise ExportError(f"{self.folder}: has no float16 model; export it with --format onnx --fp16")
         path = self.folder / (name or ONNX_NAME)
         if not path.is_file():
             raise ExportError(f"{path}: missing; the engine {engine} needs it (export.py --format onnx makes it)")
@@ -116,8 +127,7 @@ class DeployConfig:
 
     def hash_files(self) -> None:
         """Records what graph and weights look like now."""
-        names = filter(None, (self.model, self.params, self.onnx, self.onnx_int8))
-        self.sha256 = {name: file_digest(self.folder / name) for name in names}
+        self.sha256 = {name: file_digest(self.folder / name) for name in self.file_names}
 
     def check_files(self, *names: str) -> None:
         """Compares files with their recorded digests; a damaged graph can crash the native reader.
@@ -145,10 +155,9 @@ class DeployConfig:
             "output_op": self.output_op,
             "output_dtype": self.output_dtype,
         }
-        if self.onnx:
-            section["onnx"] = self.onnx
-        if self.onnx_int8:
-            section["onnx_int8"] = self.onnx_int8
+        for key in _ONNX_KEYS:
+            if getattr(self, key):
+                section[key] = getattr(self, key)
         if self.classes:
             section["class_names"] = list(self.classes.names)
             section["class_colors"] = [list(color) for color in self.classes.colors]
@@ -177,6 +186,10 @@ def _inside(folder: Path, name, key: str, path: Path) -> str:
         raise ConfigError(f"{path}: Deploy.{key}: {reprlib.repr(name)} leads out of the exported folder")
     if not pure.name:
         raise ConfigError(f"{path}: Deploy.{key}: {name!r} is the folder itself, expected the name of a file in it")
+    # Engines and the check of operators (`operators.py`) must take a graph for the same format.
+    endings = _ENDINGS.get(key, ("",))
+    if not name.endswith(endings) or (endings != ("",) and ".json" in name.removesuffix(".json")):
+        raise ConfigError(f"{path}: Deploy.{key}: {reprlib.repr(name)} must end with {' or '.join(endings)}")
     try:
         (folder / name).exists()  # refuses names that are too long, which `resolve` does not
         inside = (folder / name).resolve().is_relative_to(folder.resolve())
@@ -290,7 +303,8 @@ def read_deploy_config(path: str | Path) -> DeployConfig:
         raise ConfigError(f"{path}: Deploy.ignore_index: expected a whole number, got {ignore_index!r}")
     if label_map is not None and (not isinstance(label_map, list) or not all(type(v) is int for v in label_map)):
         raise ConfigError(f"{path}: Deploy.label_map: expected a list of whole numbers, got {reprlib.repr(label_map)}")
-    onnx_name = section.get("onnx") or (ONNX_NAME if (folder / ONNX_NAME).is_file() else None)
+    onnx_names = {key: section.get(key) for key in _ONNX_KEYS}
+    onnx_names["onnx"] = onnx_names["onnx"] or (ONNX_NAME if (folder / ONNX_NAME).is_file() else None)
     return DeployConfig(
         folder=folder,
         model=_existing(folder, names["model"], path, "model"),
@@ -302,8 +316,7 @@ def read_deploy_config(path: str | Path) -> DeployConfig:
         classes=_classes(section, path),
         verified=_mapping(section, "verified", dict, path),
         sha256=_mapping(section, "sha256", str, path),
-        onnx=_inside(folder, onnx_name, "onnx", path) if onnx_name else None,
-        onnx_int8=_inside(folder, section["onnx_int8"], "onnx_int8", path) if section.get("onnx_int8") else None,
+        **{key: _inside(folder, name, key, path) if name else None for key, name in onnx_names.items()},
         ignore_index=ignore_index,
         label_map=label_map,
         value_range=_value_range(section, path),

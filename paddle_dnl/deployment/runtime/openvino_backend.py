@@ -15,8 +15,14 @@ from paddle_dnl.optional import not_installed
 
 import numpy as np
 
-# What OpenVINO calls each. An int8 file says itself what is computed in 8 bits; the rest stays in float32.
-_HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16", "int8": "f32"}
+# What it is told for each. An int8 file says itself what is computed in 8 bits; the rest stays in float32. A float16 file has
+# its attention in float32, which `ACCURACY` keeps.
+_HINTS = {
+    "fp32": {"INFERENCE_PRECISION_HINT": "f32"},
+    "bf16": {"INFERENCE_PRECISION_HINT": "bf16"},
+    "int8": {"INFERENCE_PRECISION_HINT": "f32"},
+    "fp16": {"EXECUTION_MODE_HINT": "ACCURACY"},
+}
 _DEVICES = {"cpu": "CPU", "gpu": "GPU"}
 # OPTIMIZATION_CAPABILITIES of a device that computes in a precision.
 _CAPABILITIES = {"bf16": "BF16", "fp16": "FP16"}
@@ -72,8 +78,8 @@ class OpenvinoEngine:
 
     Args:
         files: the exported folder.
-        options: `device`, `cpu_threads`, `streams`, and `precision`: fp32, bf16 or fp16 where the device has it, int8 for
-            folders that tools/quantize.py has worked on.
+        options: `device`, `cpu_threads`, `streams`, and `precision`: fp32, bf16 or fp16 where the device has it (fp16 for
+            folders of `export.py --fp16`), int8 for folders that tools/quantize.py has worked on.
 
     Attributes:
         parallel: batches that run at the same time.
@@ -96,10 +102,7 @@ class OpenvinoEngine:
         core = _core()
         device = _require_device(core, options.device, options.precision)
         require_known_operators(path)
-        settings = {
-            "INFERENCE_PRECISION_HINT": _HINTS[options.precision],
-            "NUM_STREAMS": self.parallel,
-        }
+        settings = {**_HINTS[options.precision], "NUM_STREAMS": self.parallel}
         cache = writable_cache(Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "paddle-dnl" / "openvino")
         if cache.is_dir():  # else it was replaced while this process ran
             settings["CACHE_DIR"] = str(cache)

@@ -2,13 +2,14 @@
 """Which operators an exported graph may hold: checked before an engine loads it, since engines run whatever is in it.
 
 A graph of a stranger may hold `save_combine` or `print`, which write files, `load`, `read_file`, `py_func`, custom operators
-and communication. Only operators that compute from tensors are let through, by name. Of ONNX the standard operators, and
-those of ONNX Runtime's quantiser, do nothing else; there other domains are refused, and weights in other files.
+and communication. Only operators that compute from tensors are let through, by name. ONNX's standard operators do nothing
+else; of ONNX Runtime's own those of its quantiser and optimiser are let through, not for instance `EPContext`, which reads a
+file that it names. Other domains are refused, and weights in other files.
 """
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from paddle_dnl.errors import ExportError
@@ -67,7 +68,16 @@ _STRUCTURE = frozenset(
     "p 0.parameter 0.constant 0.combine 0.split 0.slice 0.set_parameter 0.shadow_output 2.yield 2.stack_create 2.tuple_push "
     "2.tuple_pop".split()
 )
-_ONNX_DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft")
+_ONNX_DOMAINS = ("", "ai.onnx", "ai.onnx.ml")
+# Beside all whose names start with QLinear.
+_ONNX_RUNTIME = frozenset(
+    """
+    Attention BiasGelu BiasSplitGelu DequantizeLinear DynamicQuantizeLSTM DynamicQuantizeMatMul FastGelu FusedConv FusedGemm
+    FusedMatMul FusedMatMulActivation Gelu GroupNorm Inverse MatMulInteger16 MatMulIntegerToFloat MatMulNBits
+    MultiHeadAttention NhwcConv NhwcFusedConv NhwcMaxPool QAttention QGemm QMoE QuantizeLinear QuickGelu SkipGroupNorm
+    SkipLayerNormalization
+    """.split()
+)
 _MAX_BYTES, _MAX_DEPTH = 512 << 20, 64
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
@@ -146,7 +156,7 @@ def _of_onnx_graph(graph: memoryview, depth: int = 0) -> Iterator[str]:
     """Domain and name of each node (GraphProto.node, 1), also in graphs that are attributes, and tensors in other files."""
     if depth > _MAX_DEPTH:
         raise ValueError("nested too deeply")
-    for tensor in _message(graph, 5):
+    for tensor in (*_message(graph, 5), *_sparse(_message(graph, 15))):
         yield from _external(tensor)
     for node in _message(graph, 1):
         yield from _of_onnx_node(node, depth)
@@ -155,13 +165,22 @@ def _of_onnx_graph(graph: memoryview, depth: int = 0) -> Iterator[str]:
 def _of_onnx_node(node: memoryview, depth: int) -> Iterator[str]:
     name = b"".join(bytes(part) for part in _message(node, 4)).decode()
     domain = b"".join(bytes(part) for part in _message(node, 7)).decode()
-    if domain not in _ONNX_DOMAINS:
+    is_optimiser = domain == "com.microsoft" and (name.startswith("QLinear") or name in _ONNX_RUNTIME)
+    if domain not in _ONNX_DOMAINS and not is_optimiser:
         yield f"{domain}::{name}"
     for attribute in _message(node, 5):
-        for tensor in (*_message(attribute, 5), *_message(attribute, 10)):
+        sparse = _sparse((*_message(attribute, 22), *_message(attribute, 23)))
+        for tensor in (*_message(attribute, 5), *_message(attribute, 10), *sparse):
             yield from _external(tensor)
         for graph in (*_message(attribute, 6), *_message(attribute, 11)):
             yield from _of_onnx_graph(graph, depth + 1)
+
+
+def _sparse(tensors: Iterable[memoryview]) -> Iterator[memoryview]:
+    """The tensors of which SparseTensorProtos are made: values (1) and indices (2)."""
+    for tensor in tensors:
+        yield from _message(tensor, 1)
+        yield from _message(tensor, 2)
 
 
 def _external(tensor: memoryview) -> Iterator[str]:
@@ -170,10 +189,21 @@ def _external(tensor: memoryview) -> Iterator[str]:
         yield "weights in another file"
 
 
+def _unique_keys(pairs: list[tuple]) -> dict:
+    """A JSON mapping; one with a key twice may mean something else to another reader."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a mapping has a key twice")
+    return found
+
+
 def _not_allowed(path: Path) -> set[str]:
     content = path.read_bytes()
     if path.suffix == ".json":
-        names = {name.removeprefix("pd_op.").removeprefix("1.") for name in _of_pir(json.loads(content))}
+        names = {
+            name.removeprefix("pd_op.").removeprefix("1.")
+            for name in _of_pir(json.loads(content, object_pairs_hook=_unique_keys))
+        }
         return {name for name in names if name not in _STRUCTURE and name.removesuffix("_") not in _PADDLE}
     view = memoryview(content)
     if path.suffix == ".onnx":
@@ -183,6 +213,9 @@ def _not_allowed(path: Path) -> set[str]:
         for function in _message(view, 25):  # FunctionProto.node is 7
             for node in _message(function, 7):
                 found |= set(_of_onnx_node(node, 0))
+        for training in _message(view, 20):  # TrainingInfoProto: initialization and algorithm
+            for graph in (*_message(training, 1), *_message(training, 2)):
+                found |= set(_of_onnx_graph(graph))
         return found
     return {name for name in _of_program(view) if name.removesuffix("_") not in _PADDLE}
 

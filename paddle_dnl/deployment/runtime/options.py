@@ -13,10 +13,12 @@ class EngineOptions:
         device: `cpu`, `gpu`, or `xpu`, `npu`, `mlu` where this Paddle is built for it (not run on any machine yet).
         cpu_threads: None takes OMP_NUM_THREADS.
         enable_mkldnn: use oneDNN on CPU; only for folders whose export verified it.
-        precision: on CPU `int8` is for the engines onnxruntime and openvino, after tools/quantize.py, `bf16` for openvino;
-            `fp16` and `int8` on GPU are TensorRT's. `fastest`: fp32, or what the folder's images verified.
+        precision: `int8` on a CPU is for the engines onnxruntime and openvino, after tools/quantize.py, `bf16` for openvino;
+            `fp16` is for GPUs: of onnxruntime and openvino with an export that has it, and TensorRT's of Paddle Inference.
+            `fastest`: fp32, or what the folder's images verified.
         streams: batches that openvino runs at the same time, each with its share of the threads; default 1.
-        use_trt, min_subgraph_size, auto_tuned_shape_file: TensorRT on GPU (not verified on any machine yet).
+        use_trt: TensorRT on GPU, of Paddle Inference and ONNX Runtime (not verified on any machine yet).
+        min_subgraph_size, auto_tuned_shape_file: of TensorRT in Paddle Inference.
         collect_shapes_file: write the shapes that occur in the graph there, for a later run with `auto_tuned_shape_file`.
     """
 

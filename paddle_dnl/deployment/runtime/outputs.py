@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What infer.py reads and writes: pictures with their relative names, or the frames of a video or camera."""
+"""Inputs and results of infer.py: pictures with their relative names, or the frames of a video or camera."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

@@ -45,10 +45,12 @@ def require_modules(files: DeployConfig) -> None:
     Raises:
         ConfigError: says which module to import, and how.
     """
+    if not files.components:  # the list of names imports PaddleSeg, which takes seconds
+        return
     known = registry.names("transform")
     for name, module in files.components.items():
         if name not in known:
             raise ConfigError(
                 f"{files.folder / files.name}: Deploy.transforms needs {name} of the module {module}, which is not part of the "
-                f"folder: import it before the model is loaded, for infer.py by --custom_imports {module} (or {module}.py)"
+                f"folder: import it before the model is loaded, for programs by --custom_imports {module} (or {module}.py)"
             )

@@ -24,7 +24,7 @@ from paddle_dnl.startup.threads import available_cores
 
 import numpy as np
 
-# What stands for a free size and a free batch.
+# Size and batch to measure with where they are free.
 _FREE = (1, 3, 256, 512)
 _TIMED_RUNS = 2
 # Share of pixels in which a lower precision must give the model's class for `--precision fastest` to take it.
@@ -43,6 +43,8 @@ def candidates(
     """
     plain = replace(options, precision="fp32" if options.precision == "fastest" else options.precision)
     paddle_only = {PaddleEngine.name: (PaddleEngine.name, plain)}
+    if options.device == "gpu":
+        return _on_gpu(files, options, only)
     if options.device != "cpu" or options.enable_mkldnn:
         return paddle_only
     if options.precision == "bf16":
@@ -71,11 +73,28 @@ def candidates(
                 logger.info(f"engine auto: not {label}: {obstacle}")
     if options.precision == "fastest":
         for engine, precision in verified_precisions(files):
-            found[f"{engine} {precision}"] = (engine, replace(options, precision=precision))
+            if precision != "fp16":  # no processor gains by it here
+                found[f"{engine} {precision}"] = (engine, replace(options, precision=precision))
     found = {label: chosen for label, chosen in found.items() if only in (None, chosen[0])}
     if only and not found:
         raise UsageError(f"--precision {options.precision}: {files.folder} has nothing that is verified for {only}")
     return found or paddle_only  # whose start says what to install
+
+
+def _on_gpu(files: DeployConfig, options: EngineOptions, only: str | None) -> dict[str, tuple[str, EngineOptions]]:
+    """Paddle Inference, and ONNX Runtime where it is built for GPUs; not run on any machine yet."""
+    found = {}
+    if options.precision in ("fp32", "fastest") or options.use_trt:
+        precision = "fp32" if options.precision == "fastest" else options.precision
+        found[PaddleEngine.name] = (PaddleEngine.name, replace(options, precision=precision))
+    if _onnxruntime_version() and "CUDAExecutionProvider" in _onnxruntime_providers():
+        if options.precision in ("fp32", "fastest") and onnx_obstacle(OnnxEngine.name, files) is None:
+            found[OnnxEngine.name] = (OnnxEngine.name, replace(options, precision="fp32"))
+        is_verified = (OnnxEngine.name, "fp16") in verified_precisions(files)
+        if files.onnx_fp16 and (options.precision == "fp16" or (options.precision == "fastest" and is_verified)):
+            found[f"{OnnxEngine.name} fp16"] = (OnnxEngine.name, replace(options, precision="fp16"))
+    found = {label: chosen for label, chosen in found.items() if only in (None, chosen[0])}
+    return found or {PaddleEngine.name: (PaddleEngine.name, options)}  # whose start says what is wrong
 
 
 def onnx_obstacle(engine: str, files: DeployConfig) -> str | None:
@@ -163,13 +182,30 @@ def _onnxruntime_version() -> str | None:
     return onnxruntime.__version__
 
 
+def _onnxruntime_providers() -> list[str]:
+    """Names of the devices' providers that the installed ONNX Runtime was built with."""
+    import onnxruntime
+
+    return onnxruntime.get_available_providers()
+
+
 def _key(files: DeployConfig, options: EngineOptions, shape: list[int], labels: list[str]) -> str | None:
     """What the measurement depends on, as a digest; None for folders that do not say what their files are."""
     if not files.sha256:
         return None
     threads = options.cpu_threads or default_threads()
     versions = [paddle_version(), _onnxruntime_version(), openvino_version()]
-    content = [files.sha256, shape, labels, threads, available_cores(), processor_name(), platform.node(), versions]
+    content = [
+        files.sha256,
+        options.device,
+        shape,
+        labels,
+        threads,
+        available_cores(),
+        processor_name(),
+        platform.node(),
+        versions,
+    ]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
@@ -203,7 +239,7 @@ def _remembered(key: str | None, labels: list[str]) -> dict[str, float] | None:
 
 
 def _remember(key: str | None, seconds: dict[str, float], load: float | None) -> None:
-    """Keeps a measurement for the next start; a home that cannot be written to only costs that."""
+    """Stores a measurement for the next start; nothing is stored where the home cannot be written."""
     if key is None:
         return
     path = _memory()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an exported folder's record of comparisons allows, and which Paddle is there to run it."""
+"""Reads the verification record of an exported folder: whether oneDNN may be used with the installed Paddle."""
 
 import importlib.util
 

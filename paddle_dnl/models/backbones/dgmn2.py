@@ -124,7 +124,7 @@ class DGMN2(nn.Layer):
         unfold: `auto`, `deform` or `grid`, see `paddle_dnl.nn.deformable_unfold`.
         recompute: keep only the input of each block in training and compute it again in the backward pass. The
             gradients are the same; the large network keeps 8.1 GB per 769x769 image otherwise.
-        pretrained: weights of the backbone; loaded by whoever builds the model.
+        pretrained: weights of the backbone; loaded by the programs, not here.
 
     Raises:
         ConfigError: unknown names, a rate outside [0, 1), or (in `forward`) an image that is too small.

@@ -46,7 +46,7 @@ class ResNet(nn.Layer):
         in_channels: image channels.
         project_first: for `vd` with 18 or 34 layers: whether the very first block projects its input although the shapes
             agree, as PaddleSeg's does; timm's `resnet18d` and `resnet34d` do not.
-        pretrained: kept for whoever builds the model from a configuration; nothing is loaded here.
+        pretrained: start weights; loaded by the programs, not here.
 
     Attributes:
         feat_channels: channels of the four outputs.

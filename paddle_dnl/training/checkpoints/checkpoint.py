@@ -24,13 +24,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import paddle_dnl
-from paddle_dnl.errors import CheckpointError, NonFiniteError
+from paddle_dnl.errors import CheckpointError
 from paddle_dnl.files.atomic import discard, flush, make_temporary, put_in_place, remove_folder
 from paddle_dnl.files.problems import reason
 from paddle_dnl.log import logger
-from paddle_dnl.training.bad_values import bad_names
 from paddle_dnl.training.checkpoints.paddleseg_checkpoint import is_of_paddleseg
-from paddle_dnl.weights.manifest import MANIFEST, file_digest, read_manifest, write_manifest
+from paddle_dnl.training.checkpoints.snapshot import Snapshot, take_snapshot
+from paddle_dnl.weights.manifest import MANIFEST, file_digest, is_as_written, read_manifest, write_manifest
 
 import numpy as np
 import paddle
@@ -61,22 +61,10 @@ def require_ours(folder: Path) -> None:
         )
 
 
-def _refuse_non_finite(model: paddle.nn.Layer, optimizer, ema: paddle.nn.Layer | None, iteration: int) -> None:
-    keys = {tensor.name: key for key, tensor in model.state_dict().items()}
-    state = optimizer.state_dict()
-    slots = {**state, **state.get("master_weights", {})}
-    named = list(model.state_dict().items())
-    for slot, tensor in slots.items():
-        owner = max((name for name in keys if slot.startswith(name)), key=len, default="")
-        named.append((f"optimizer slot {keys.get(owner, '')}{slot[len(owner) :]}", tensor))
-    if ema is not None:
-        named += [(f"average of {key}", tensor) for key, tensor in ema.state_dict().items()]
-    bad = bad_names((name, tensor) for name, tensor in named if isinstance(tensor, paddle.Tensor))
-    if bad:
-        raise NonFiniteError(f"iter {iteration}: {bad[0]} holds NaN or infinity; this checkpoint was not written")
-
-
-def _write_manifest(folder: Path, save_dir: Path, iteration: int, optimizer: str | None) -> None:
+def _write_manifest(
+    folder: Path, save_dir: Path, iteration: int, optimizer: str | None, known: Mapping[str, dict]
+) -> None:
+    """Args: `known` has the entries of files that were written before; the others' digests are computed."""
     files = sorted(path for path in folder.iterdir() if path.name != MANIFEST)
     # A clock may be set back; the order of saving is the order of these numbers all the same.
     others = [_saved_at(other) for other in iteration_folders(save_dir)]
@@ -85,47 +73,36 @@ def _write_manifest(folder: Path, save_dir: Path, iteration: int, optimizer: str
         **({"optimizer": optimizer} if optimizer else {}),
         "saved_at": max([time.time(), *(other + 1e-3 for other in others)]),
         "versions": {"paddle_dnl": paddle_dnl.__version__, "paddle": paddle.__version__, "numpy": np.__version__},
-        "files": {path.name: {"bytes": path.stat().st_size, "sha256": file_digest(path)} for path in files},
+        "files": {
+            path.name: known.get(path.name) or {"bytes": path.stat().st_size, "sha256": file_digest(path)}
+            for path in files
+        },
     }
     write_manifest(folder / MANIFEST, manifest)
 
 
-def save_checkpoint(
-    folder: str | Path,
-    *,
-    model: paddle.nn.Layer,
-    optimizer,
-    states: Mapping,
-    ema: paddle.nn.Layer | None = None,
-    config_text: str = "",
-) -> Path:
+def write_snapshot(folder: str | Path, snapshot: Snapshot) -> Path:
     """Writes a complete checkpoint; after a crash at any moment `folder` is either absent, the old one or the new one.
 
     Args:
         folder: final name, for instance `output/iter_1000`; its parent must exist.
-        model: its `state_dict` is written.
-        optimizer: a Paddle optimizer.
-        states: plain values; must hold `iteration`.
-        ema: a model that holds the moving average.
-        config_text: resolved YAML.
+        snapshot: what to write.
 
     Raises:
         CheckpointError: the disk is full or the folder cannot be written; nothing is left behind.
-        NonFiniteError: a weight, optimizer slot or average is NaN or infinite; nothing is written.
     """
     folder = Path(folder)
-    _refuse_non_finite(model, optimizer, ema, states["iteration"])
     temporary = None
     try:
         require_ours(folder)
         temporary = make_temporary(folder, MEMBERS)
-        paddle.save(model.state_dict(), str(temporary / PARAMS))
-        paddle.save(optimizer.state_dict(), str(temporary / OPTIMIZER))
-        if ema is not None:
-            paddle.save(ema.state_dict(), str(temporary / EMA))
-        (temporary / STATES).write_bytes(pickle.dumps(dict(states), protocol=4))
-        (temporary / CONFIG).write_text(config_text, encoding="utf-8")
-        _write_manifest(temporary, folder.parent, states["iteration"], type(optimizer).__name__)
+        paddle.save(snapshot.model, str(temporary / PARAMS))
+        paddle.save(snapshot.optimizer, str(temporary / OPTIMIZER))
+        if snapshot.ema is not None:
+            paddle.save(snapshot.ema, str(temporary / EMA))
+        (temporary / STATES).write_bytes(pickle.dumps(snapshot.states, protocol=4))
+        (temporary / CONFIG).write_text(snapshot.config_text, encoding="utf-8")
+        _write_manifest(temporary, folder.parent, snapshot.states["iteration"], snapshot.optimizer_name, {})
         for path in temporary.iterdir():
             flush(path)
         flush(temporary)
@@ -136,6 +113,19 @@ def save_checkpoint(
         if temporary is not None:
             discard(temporary)
     return folder
+
+
+def save_checkpoint(folder: str | Path, **state) -> Path:
+    """Writes a complete checkpoint at once.
+
+    Args:
+        folder: see `write_snapshot`.
+        state: arguments of `take_snapshot`.
+
+    Raises:
+        CheckpointError, NonFiniteError: see there; nothing is written.
+    """
+    return write_snapshot(folder, take_snapshot(**state))
 
 
 def link_checkpoint(source: str | Path, target: str | Path, states: Mapping | None = None) -> Path:
@@ -157,9 +147,10 @@ def link_checkpoint(source: str | Path, target: str | Path, states: Mapping | No
                 flush(temporary / path.name)
         if states is not None:
             (temporary / STATES).write_bytes(pickle.dumps(dict(states), protocol=4))
-            # Manifests of older versions do not say which optimizer it was.
-            optimizer = read_manifest(source / MANIFEST).get("optimizer")
-            _write_manifest(temporary, target.parent, states["iteration"], optimizer)
+            # A folder of PaddleSeg has no manifest, and those of older versions do not say which optimizer it was.
+            before = read_manifest(source / MANIFEST) if (source / MANIFEST).exists() else {"files": {}}
+            known = {name: entry for name, entry in before["files"].items() if name != STATES}
+            _write_manifest(temporary, target.parent, states["iteration"], before.get("optimizer"), known)
             for name in (STATES, MANIFEST):
                 flush(temporary / name)
         flush(temporary)
@@ -231,7 +222,7 @@ def verify(folder: str | Path) -> dict | None:
         path = folder / name
         if not path.is_file():
             raise CheckpointError(f"{path}: missing from this checkpoint; use another one")
-        if path.stat().st_size != entry["bytes"] or file_digest(path) != entry["sha256"]:
+        if not is_as_written(path, entry):
             raise CheckpointError(f"{path}: damaged, it differs from what was written; use another checkpoint")
     return manifest
 

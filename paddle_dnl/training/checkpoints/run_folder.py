@@ -56,7 +56,7 @@ class RunFolder:
             recover(self.path)
         except OSError as error:
             self.close()
-            raise CheckpointError(f"--save_dir {self.path}: cannot be written ({error.strerror})") from error
+            raise CheckpointError(f"--save_dir {self.path}: cannot be written ({reason(error, self.path)})") from error
 
     def _take(self) -> TextIO:
         try:
@@ -67,7 +67,7 @@ class RunFolder:
         except NotADirectoryError as error:
             raise CheckpointError(f"--save_dir {self.path}: a part of this path is a file; give a folder") from error
         except OSError as error:
-            raise CheckpointError(f"--save_dir {self.path}: cannot be written ({error.strerror})") from error
+            raise CheckpointError(f"--save_dir {self.path}: cannot be written ({reason(error, self.path)})") from error
         try:
             file_lock.lock(lock)
         except OSError as error:
@@ -80,9 +80,14 @@ class RunFolder:
             logger.warning(
                 f"--save_dir {self.path}: cannot be locked here ({error.strerror}); see to it that no other run trains in it"
             )
-        lock.truncate(0)
-        lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-        lock.flush()
+        try:
+            lock.truncate(0)
+            lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+            lock.flush()
+        except OSError as error:
+            with contextlib.suppress(OSError):  # closing writes what is left again
+                lock.close()
+            raise CheckpointError(f"--save_dir {self.path}: cannot be written ({reason(error, self.path)})") from error
         return lock
 
     def write_config(self, text: str, read: Iterable[str | Path]) -> None:

@@ -7,9 +7,11 @@ scalars.csv (`paddle_dnl.training.records.run_records`) need none of them.
 
 import importlib.util
 import os
+import re
 from pathlib import Path
 from typing import Protocol
 
+from paddle_dnl.errors import DataError
 from paddle_dnl.files.atomic import write_text
 from paddle_dnl.log import logger
 from paddle_dnl.optional import not_installed
@@ -90,6 +92,12 @@ class WeightsAndBiases:
 
         kept = Path(folder) / self.RUN_FILE
         number = kept.read_text(encoding="utf-8").strip() if first_iteration > 1 and kept.is_file() else None
+        if number is not None and not re.fullmatch(
+            r"[A-Za-z0-9_-]{1,64}", number
+        ):  # wandb makes it part of a folder's name
+            raise DataError(
+                f"{kept}: {number[:80]!r} is not the number of a wandb run; remove the file to begin a new one"
+            )
         self._wandb = wandb
         self._run = wandb.init(
             project=os.environ.get("WANDB_PROJECT", "paddle-dnl"),

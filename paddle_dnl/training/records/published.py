@@ -20,6 +20,7 @@ from paddle_dnl.log import logger
 _NO_FACTS = (
     "batch_size", "grad_accum_iters", "start_weights", "pretrained", "pretrained_sha256", "dataset_root", "train_path",
     "val_path", "test_path", "class_names", "class_colors", "custom_imports", "export", "to_static_training", "ema_decay",
+    "find_unused_parameters",
 )  # fmt: skip
 # Kinds of the components in the sections that are not called after theirs.
 _KINDS = {"train_dataset": "dataset", "val_dataset": "dataset"}

@@ -2,6 +2,8 @@
 """Pictures of any depth and number of bands: what is read, on which scale, and what is refused."""
 
 import logging
+import struct
+import time
 
 import paddle_dnl  # noqa: F401
 from paddle_dnl.data.images import bands
@@ -137,6 +139,29 @@ def test_limits_of_strangers_files(tmp_path):
         assert ImageFormat(5).read(tmp_path / name, max_pixels=1200).shape == (30, 40, 5)
         with pytest.raises(TooLarge, match="40x30"):
             ImageFormat(5).read(tmp_path / name, max_pixels=1199)
+
+
+def test_a_tiff_of_a_stranger_reads_no_other_file_and_costs_no_minutes(tmp_path, capfd):
+    """OME's XML may name other files, whose pixels tifffile would read; each of a million pages may be of 18 bytes."""
+    tifffile.imwrite(tmp_path / "secret.tif", np.full((2, 8, 8), 77, np.uint16), ome=True, metadata={"axes": "CYX"})
+    numbers = [f"urn:uuid:00000000-0000-0000-0000-00000000000{i}" for i in (1, 2)]
+    planes = "".join(
+        f'<TiffData IFD="0" FirstC="{i}" PlaneCount="1"><UUID FileName="{name}">{numbers[i]}</UUID></TiffData>'
+        for i, name in enumerate(("a.tif", "secret.tif"))
+    )
+    xml = (
+        f'<?xml version="1.0"?><OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" UUID="{numbers[0]}">'
+        '<Image ID="Image:0"><Pixels ID="Pixels:0" DimensionOrder="XYCZT" Type="uint16" SizeX="8" SizeY="8" SizeC="2" '
+        f'SizeZ="1" SizeT="1">{planes}</Pixels></Image></OME>'
+    )
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((8, 8), np.uint16), description=xml, metadata=None)
+    assert ImageFormat(1, (0, 255)).read(tmp_path / "a.tif").max() == 0
+    pages = b"".join(struct.pack("<HHHIII", 1, 256, 3, 1, 1, 26 + 18 * i) for i in range(100_000))
+    (tmp_path / "b.tif").write_bytes(b"II*\0\x08\0\0\0" + pages)
+    began = time.monotonic()
+    with pytest.raises(DataError, match="b.tif: a TIFF of 100000 pages"):
+        ImageFormat(5, (0, 1)).read(tmp_path / "b.tif")
+    assert time.monotonic() - began < 5 and capfd.readouterr().err.count("\n") < 5
 
 
 def test_colour_and_float_tiff_without_a_range_is_refused_not_clipped(tmp_path):

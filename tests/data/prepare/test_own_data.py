@@ -8,10 +8,9 @@ import paddle_dnl
 from paddle_dnl.cli import configs, export
 from paddle_dnl.cli.data import describe_data, import_data, preview_data, split_data
 from paddle_dnl.config import Config
-from paddle_dnl.data.prepare.describe import suggest_crop
-from paddle_dnl.data.statistics import class_weights
+from paddle_dnl.config.new_config import MODELS, choose_batch
+from paddle_dnl.data.statistics import class_weights, suggest_crop
 from paddle_dnl.errors import UsageError
-from paddle_dnl.training.new_config import MODELS, choose_batch
 
 import annotated
 import numpy as np

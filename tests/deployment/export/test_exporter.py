@@ -4,7 +4,7 @@
 import os
 from pathlib import Path
 
-from paddle_dnl.deployment.export import exporter
+from paddle_dnl.deployment.export import graphs, onnx_export
 from paddle_dnl.deployment.export.check import check_output, compare, example_batch
 from paddle_dnl.deployment.export.exporter import export_model
 from paddle_dnl.deployment.runtime.backends import PaddleEngine
@@ -13,6 +13,7 @@ from paddle_dnl.deployment.runtime.options import EngineOptions
 from paddle_dnl.errors import ExportError, UsageError
 from paddle_dnl.files.atomic import write_bytes
 from paddle_dnl.files.outputs import JOURNAL
+from paddle_dnl.nn.dgmn2_attention import DGMN2Attention
 
 import numpy as np
 import paddle
@@ -100,7 +101,7 @@ def test_a_graph_that_computes_something_else_is_refused(tmp_path, output_op):
     assert _files(tmp_path) == before, "the earlier export is as it was, and nothing lies beside it"
 
 
-class _WrongStep(exporter.ExportWrapper):
+class _WrongStep(graphs.ExportWrapper):
     """Good logits, and a last step that is another one than asked for."""
 
     def forward(self, x):
@@ -109,7 +110,7 @@ class _WrongStep(exporter.ExportWrapper):
 
 
 def test_a_wrong_last_step_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(exporter, "ExportWrapper", _WrongStep)
+    monkeypatch.setattr(graphs, "ExportWrapper", _WrongStep)
     with pytest.raises(ExportError, match="argmax in the graph gives other classes"):
         _export(ColorNet(), tmp_path / "out")
     assert os.listdir(tmp_path) == []
@@ -281,8 +282,6 @@ def test_the_example_is_like_a_picture():
 
 def test_onnx_is_compared_in_both_engines(tmp_path, monkeypatch):
     """With the converter's process replaced, since not every environment has it: a wrong answer is refused."""
-    from paddle_dnl.deployment.export import onnx_export
-
     monkeypatch.setattr(onnx_export, "require_converter", lambda: None)
     settings = {"input_shape": [1, 3, 16, 16], "transforms": [dict(NORMALIZE)], "with_onnx": True}
     for factor in (1.0, 1.1):
@@ -313,22 +312,68 @@ def test_onnx_is_compared_in_both_engines(tmp_path, monkeypatch):
     ],
 )
 def test_why_a_graph_has_no_onnx_form(output, reason):
-    from paddle_dnl.deployment.export.onnx_export import _reason
-
-    assert reason in _reason(output) and "\x1b" not in _reason(output)
+    assert reason in onnx_export._reason(output) and "\x1b" not in onnx_export._reason(output)
 
 
-def test_what_to_do_about_deformable_convolutions(tmp_path, monkeypatch):
-    import subprocess
-    import types
+class _Sampling(paddle.nn.Layer):
+    """DGMN2's attention on features of a picture, with offsets of many pixels, as after training."""
 
-    from paddle_dnl.deployment.export import onnx_export
-    from paddle_dnl.deployment.runtime.deploy_config import DeployConfig
+    def __init__(self):
+        super().__init__()
+        paddle.seed(3)
+        self.features = paddle.nn.Conv2D(3, 8, 3, padding=1)
+        self.attention = DGMN2Attention(8, 2, (12, 20))
+        self.classifier = paddle.nn.Conv2D(8, 4, 1)
+        for linear in (self.attention.qkv, self.attention.proj):
+            linear.weight.set_value(paddle.randn(linear.weight.shape))
+        self.attention.conv_offset.weight.set_value(6 * paddle.randn([4, 18]))
 
-    failed = types.SimpleNamespace(returncode=255, stdout="[ERROR] no index", stderr="")
-    monkeypatch.setattr(subprocess, "run", lambda *a, **k: failed)
-    for graph, has_hint in ((b"pd_op.conv2d", False), (b"pd_op.deformable_conv", True)):
-        (tmp_path / "model.json").write_bytes(graph)
-        with pytest.raises(ExportError, match="cannot be converted to ONNX: .*no index") as caught:
-            onnx_export.convert(DeployConfig(tmp_path, "model.json", "model.pdiparams"))
-        assert ("--opts model.backbone.unfold=grid" in str(caught.value)) == has_hint
+    def forward(self, x):
+        features = self.features(x)
+        tokens = features.flatten(2).transpose([0, 2, 1])
+        y = self.attention(tokens, 12, 20).reshape([-1, 8, 12, 20])
+        return [self.classifier(features + y)]
+
+
+def test_dgmn2_is_converted_from_a_graph_that_samples_by_a_grid(tmp_path, monkeypatch):
+    """Its values are those of the deformable convolution, also at offsets beyond the map; Paddle's own graph keeps the latter."""
+    model, sources = _Sampling(), []
+
+    def convert(files):
+        found = PaddleEngine(files, EngineOptions()).run(batch)
+        sources.append((files.output_op, files.model_path.read_bytes(), found))
+        (files.folder / "model.onnx").write_bytes(b"")
+        if len(sources) == 2:
+            raise ExportError("enough")
+
+    batch = example_batch([1, 3, 12, 20], [dict(NORMALIZE)])
+    model.eval()
+    features = model.features(paddle.to_tensor(batch)).flatten(2).transpose([0, 2, 1])
+    offsets = model.attention.attention_weights(features, 12, 20)[0].numpy()
+    assert (np.abs(offsets) > 5).mean() > 0.2 and np.abs(offsets).max() > 20, "far samples, some outside of the map"
+    wanted = model(paddle.to_tensor(batch))[0].numpy()
+    monkeypatch.setattr(onnx_export, "require_converter", lambda: None)
+    monkeypatch.setattr(onnx_export, "convert", convert)
+    with pytest.raises(ExportError, match="enough"):
+        _export(model, tmp_path / "out", with_onnx=True, output_op="argmax")
+    for output_op, graph, found in sources:
+        assert b"deformable_conv" not in graph and b"grid_sample" in graph
+        if output_op == "none":
+            np.testing.assert_allclose(found, wanted, atol=1e-4 * np.abs(wanted).max())
+        else:
+            np.testing.assert_array_equal(found, wanted.argmax(1))
+    assert {op for op, _, _ in sources} == {"argmax", "none"}
+    assert model.attention.unfold.implementation == "auto"
+    _export(model, tmp_path / "out")
+    assert b"deformable_conv" in (read_deploy_config(tmp_path / "out").model_path).read_bytes()
+
+
+@pytest.mark.parametrize(
+    "python, advice", [((3, 12), "pip install paddle2onnx"), ((3, 13), "export with Python 3.10 to 3.12")]
+)
+def test_a_missing_converter_is_named_with_what_helps(python, advice, monkeypatch):
+    """On Python 3.13 pip finds a release of paddle2onnx from before Paddle 2.3 only."""
+    monkeypatch.setattr(onnx_export.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(onnx_export.sys, "version_info", python)
+    with pytest.raises(UsageError, match=advice):
+        onnx_export.require_converter()

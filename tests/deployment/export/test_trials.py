@@ -14,6 +14,7 @@ from paddle_dnl.deployment.runtime.deploy_config import read_deploy_config
 from paddle_dnl.deployment.runtime.options import EngineOptions
 from paddle_dnl.deployment.runtime.predictor import Predictor
 from paddle_dnl.errors import ExportError, UsageError
+from paddle_dnl.log import logger
 from paddle_dnl.registry import MODELS
 
 import numpy as np
@@ -172,6 +173,50 @@ def test_a_model_that_is_random_in_evaluation_is_named(tmp_path):
     with pytest.raises(ExportError, match="does not compute what the model computes"):
         _export(RandomAndWrong(size=0.01), tmp_path / "wrong", allow_random=True)
     assert not (tmp_path / "wrong").exists()
+
+
+class Amplifying(nn.Layer):
+    """A change of rounding in the static graph, `shift`, and a step that makes it large, as a choice of the maximum does."""
+
+    def __init__(self, shift, amplitude=0.05):
+        super().__init__()
+        self.conv, self.shift, self.amplitude = nn.Conv2D(3, 3, 1), shift, amplitude
+
+    def forward(self, x):
+        y = self.conv(x)
+        y = y if paddle.in_dynamic_mode() else y * (1 + self.shift)
+        return [y + self.amplitude * paddle.sin(1e6 * y)]
+
+
+def test_a_model_that_amplifies_rounding_is_compared_within_it(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(logger, "propagate", True)
+    report = _export(Amplifying(1e-6), tmp_path / "out")
+    assert report.comparison.ok and report.comparison.max_relative_difference > 1e-3
+    assert "Amplifying amplifies rounding: where a picture changes by 1e-05" in caplog.text
+    with pytest.raises(ExportError, match="does not compute what the model computes"):
+        _export(Amplifying(0.5), tmp_path / "wrong")
+    with pytest.raises(ExportError, match="does not compute what the model computes"):
+        _export(Amplifying(1e-3, amplitude=0), tmp_path / "wrong")
+    assert not (tmp_path / "wrong").exists()
+
+
+class NormalisedParameter(nn.Layer):
+    """As PaddleSeg's GINet: Paddle Inference cannot fold the constants of this graph (3.3.1)."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2D(3, 4, 1), nn.BatchNorm1D(4)
+        self.nodes = self.create_parameter([8, 4])
+
+    def forward(self, x):
+        return [self.conv(x) + self.norm(self.nodes).sum(0).reshape([1, 4, 1, 1])]
+
+
+def test_a_graph_whose_constants_cannot_be_folded_runs(tmp_path):
+    model = NormalisedParameter()
+    model.eval()
+    report = _export(model, tmp_path / "out", output_op="none")
+    assert report.comparison.ok and report.comparison.max_relative_difference < 1e-5
 
 
 def test_the_flag_reaches_the_export(tmp_path):

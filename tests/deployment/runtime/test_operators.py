@@ -103,7 +103,9 @@ def test_the_engine_does_not_load_it(exported, tmp_path):
         Predictor(tmp_path / "export")
 
 
-@pytest.mark.parametrize("kind", ["domain", "nested", "external", "function", "cut", "junk"])
+@pytest.mark.parametrize(
+    "kind", ["domain", "nested", "external", "sparse", "sparse attribute", "reads a file", "function", "cut", "junk"]
+)
 def test_onnx(tmp_path, kind):
     from onnx import TensorProto, helper, numpy_helper
 
@@ -121,16 +123,35 @@ def test_onnx(tmp_path, kind):
     elif kind == "external":
         weights.data_location = TensorProto.EXTERNAL
         weights.external_data.add(key="location", value="../../secret")
+    elif kind == "reads a file":
+        nodes.append(helper.make_node("EPContext", ["x"], ["z"], domain="com.microsoft", ep_cache_context="../secret"))
+    elif kind == "sparse attribute":
+        values = helper.make_tensor("v", TensorProto.FLOAT, [1], [1.0])
+        values.external_data.add(key="location", value="../../secret")
+        index = helper.make_tensor("i", TensorProto.INT64, [1], [0])
+        nodes.append(
+            helper.make_node("Constant", [], ["z"], sparse_value=helper.make_sparse_tensor(values, index, [4]))
+        )
     elif kind == "function":
         functions = [helper.make_function("ai.onnx", "Own", ["x"], ["y"], [bad], opsets)]
     model = helper.make_model(
         helper.make_graph(nodes, "g", [x], [y], [weights]), opset_imports=opsets, functions=functions
     )
+    if kind == "sparse":
+        values = model.graph.sparse_initializer.add().values
+        values.external_data.add(key="location", value="../../secret")
     content = model.SerializeToString()
     content = {"cut": content[:-3], "junk": b"\xff" * 90}.get(kind, content)
     (tmp_path / "model.onnx").write_bytes(content)
-    with pytest.raises(ExportError, match="evil::Evil|another file|cannot be read as a graph"):
+    with pytest.raises(ExportError, match="evil::Evil|another file|EPContext|cannot be read as a graph"):
         require_known_operators(tmp_path / "model.onnx")
+
+
+def test_a_key_twice_hides_no_operator(tmp_path):
+    """Readers of JSON differ in which one counts."""
+    (tmp_path / "model.json").write_text('{"ops": [{"#": "1.save_combine"}], "ops": [{"#": "1.relu"}]}')
+    with pytest.raises(ExportError, match="a key twice"):
+        require_known_operators(tmp_path / "model.json")
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\x0a", b'{"ops": [1]}', b"[" * 5000])

@@ -244,5 +244,3 @@ def test_gpu_on_a_cpu_build(tmp_path, monkeypatch):
     monkeypatch.setattr(paddle, "is_compiled_with_cuda", lambda: False)
     with pytest.raises(UsageError, match="--device gpu"):
         Predictor(_export(tmp_path), device="gpu")
-    with pytest.raises(UsageError, match="runs on cpu only"):
-        Predictor(tmp_path, device="gpu", engine="onnxruntime")

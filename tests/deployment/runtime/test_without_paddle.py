@@ -95,3 +95,19 @@ def test_predictor_and_infer_without_paddle(folder, tmp_path, python):
     np.testing.assert_array_equal(np.load(tmp_path / "labels.npy"), label)
     written = [cv2.imread(str(path)) for path in (tmp_path / "inferred").rglob("*.png")]
     assert written and all(picture.shape[:2] == label.shape for picture in written)
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_infer_imports_neither_paddle_nor_paddleseg_where_both_are_installed(folder, tmp_path, engine):
+    """Their import takes three times as long as all else up to the first picture."""
+    cv2.imwrite(str(tmp_path / "photo.png"), blocks(4, 8, 8)[0])
+    words = ["--config", str(folder), "--image_path", str(tmp_path / "photo.png"), "--save_dir", str(tmp_path / "out")]
+    program = (
+        "import sys\nfrom paddle_dnl.cli import infer\ninfer.main(sys.argv[1:])\n"
+        "print('imported:', *{name.split('.')[0] for name in sys.modules} & {'paddle', 'paddleseg', 'scipy', 'sklearn', 'torch'})"
+    )
+    environment = dict(os.environ, PYTHONPATH=str(ROOT), OMP_NUM_THREADS="1")
+    command = [sys.executable, "-c", program, *words, "--engine", engine]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+    assert done.stdout.splitlines()[-1].strip() == "imported:"
+    assert (tmp_path / "out/photo.png").is_file()

@@ -1,24 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
 """COCO: one JSON file with polygons or run lengths for all pictures."""
 
-import json
 from functools import partial
 from pathlib import Path
 
 from paddle_dnl.data.images.image_files import walk_files
-from paddle_dnl.data.prepare.annotations import Sample, Shape, ring
+from paddle_dnl.data.prepare.annotations import Sample, Shape, read_json, require_inside, ring
 from paddle_dnl.errors import DataError
 from paddle_dnl.optional import not_installed
 
 import numpy as np
 
 
-def _decode(segmentation: dict, size: list, source: Path, where: str) -> np.ndarray:
-    """A mask from run lengths, compressed or not, by pycocotools."""
+def _decode(height: int, width: int, segmentation: dict, size: list, source: Path, where: str) -> np.ndarray:
+    """A mask from run lengths, compressed or not, by pycocotools, which allocates whatever `size` says."""
     try:
         from pycocotools import mask as coco_mask
     except ImportError as error:
         raise not_installed("COCO's run lengths", error, "data") from error
+    if size != [height, width]:
+        raise DataError(
+            f"{source}: {where}: its run lengths are for [height, width] {size}, the picture has {[height, width]}"
+        )
     try:
         if isinstance(segmentation["counts"], list):
             segmentation = coco_mask.frPyObjects(segmentation, *size)
@@ -29,28 +32,40 @@ def _decode(segmentation: dict, size: list, source: Path, where: str) -> np.ndar
 
 def _shape(entry: dict, categories: dict, source: Path) -> Shape:
     where = f"annotation {entry.get('id')}"
-    if entry.get("category_id") not in categories:
-        raise DataError(f"{source}: {where}: category_id {entry.get('category_id')!r} is not among the categories")
-    name, segmentation = categories[entry["category_id"]], entry.get("segmentation")
+    category = entry.get("category_id")
+    if not isinstance(category, int | str) or category not in categories:
+        raise DataError(f"{source}: {where}: category_id {category!r} is not among the categories")
+    name, segmentation = categories[category], entry.get("segmentation")
     if isinstance(segmentation, dict):
         size = segmentation.get("size")
         if not isinstance(size, list) or len(size) != 2 or "counts" not in segmentation:
             raise DataError(f"{source}: {where}: run lengths need `size` and `counts`")
-        return Shape(name, where, mask=partial(_decode, segmentation, size, source, where))
+        return Shape(
+            name, where, mask=partial(_decode, segmentation=segmentation, size=size, source=source, where=where)
+        )
     if not isinstance(segmentation, list) or not segmentation:
         raise DataError(f"{source}: {where}: has no segmentation, only a box; boxes are no labels of pixels")
     return Shape(name, where, tuple(ring(points, source, where) for points in segmentation))
 
 
 def _content(source: Path) -> dict:
-    try:
-        content = json.loads(source.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{source}: cannot be read as JSON ({error})") from error
-    for key in ("images", "annotations", "categories"):
+    content = read_json(source)
+    for key, identified in (("images", True), ("annotations", False), ("categories", True)):
         if not isinstance(content, dict) or not isinstance(content.get(key), list):
             raise DataError(f"{source}: no list `{key}`; is it a COCO file of instances?")
+        for i, entry in enumerate(content[key]):
+            if not isinstance(entry, dict) or (identified and type(entry.get("id")) not in (int, str)):
+                raise DataError(f"{source}: {key}.{i}: is no mapping with an `id`")
     return content
+
+
+def _categories(content: dict, source: Path) -> dict:
+    """Number -> name."""
+    found = {entry["id"]: entry.get("name") for entry in content["categories"]}
+    for number, name in found.items():
+        if not isinstance(name, str):
+            raise DataError(f"{source}: category {number!r}: has no name")
+    return dict(sorted(found.items(), key=lambda item: (isinstance(item[0], str), item[0])))
 
 
 def read(source: Path, images: Path | None) -> tuple[list[Sample], list[str]]:
@@ -67,14 +82,11 @@ def read(source: Path, images: Path | None) -> tuple[list[Sample], list[str]]:
             raise DataError(f"{source}: {len(found)} .json files there; name the one to read")
         source = found[0]
     content = _content(source)
-    categories = {c["id"]: str(c["name"]) for c in sorted(content["categories"], key=lambda c: c["id"])}
+    categories = _categories(content, source)
     samples = {}
     for entry in content["images"]:
         file_name = str(entry.get("file_name", ""))
-        if ".." in Path(file_name).parts or Path(file_name).is_absolute() or not file_name:
-            raise DataError(
-                f"{source}: image {entry.get('id')}: file_name {file_name!r} leads out of the folder of pictures"
-            )
+        require_inside(file_name, source, f"image {entry['id']}: file_name")
         # Beside the annotations or in a usual folder.
         here, above = source.parent, source.parent.parent
         folders = [images] if images else [here, here / "images", above, above / "images"]
@@ -85,11 +97,10 @@ def read(source: Path, images: Path | None) -> tuple[list[Sample], list[str]]:
             sample.size = (entry["width"], entry["height"])
         samples[entry["id"]] = sample
     for entry in content["annotations"]:
-        sample = samples.get(entry.get("image_id"))
+        image_id = entry.get("image_id")
+        sample = samples.get(image_id) if isinstance(image_id, int | str) else None
         if sample is None:
-            raise DataError(
-                f"{source}: annotation {entry.get('id')}: image_id {entry.get('image_id')!r} is not among the images"
-            )
+            raise DataError(f"{source}: annotation {entry.get('id')}: image_id {image_id!r} is not among the images")
         try:
             sample.shapes.append(_shape(entry, categories, source))
         except DataError as error:

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """CVAT for images 1.1: one annotations.xml with polygons, boxes and masks."""
 
+import re
 from functools import partial
 from pathlib import Path
 from xml.etree import ElementTree
+from xml.parsers import expat
 
 from paddle_dnl.data.classes import ClassInfo, named_classes
-from paddle_dnl.data.prepare.annotations import Sample, Shape, rectangle, ring
+from paddle_dnl.data.prepare.annotations import Sample, Shape, rectangle, require_inside, ring
 from paddle_dnl.errors import DataError
 
 import numpy as np
@@ -14,12 +16,17 @@ import numpy as np
 _NO_AREA = ("polyline", "points", "cuboid", "skeleton", "tag")
 
 
-def _mask(counts: list[int], height: int, width: int, source: Path, where: str) -> np.ndarray:
+def _mask(
+    picture_height: int, picture_width: int, counts: list[int], height: int, width: int, source: Path, where: str
+) -> np.ndarray:
     """Run lengths, first of background, over the rows of the mask's box."""
-    flat = np.repeat(np.arange(len(counts)) % 2, counts)
-    if flat.size != height * width:
-        raise DataError(f"{source}: {where}: its run lengths have {flat.size} pixels, its box {height * width}")
-    return flat.reshape(height, width)
+    if not (0 < height <= picture_height and 0 < width <= picture_width):
+        raise DataError(
+            f"{source}: {where}: its box of {width}x{height} does not fit a picture of {picture_width}x{picture_height}"
+        )
+    if min(counts, default=0) < 0 or sum(counts) != height * width:
+        raise DataError(f"{source}: {where}: its run lengths have {sum(counts)} pixels, its box {height * width}")
+    return np.repeat(np.arange(len(counts)) % 2, counts).reshape(height, width)
 
 
 def _shape(entry: ElementTree.Element, number: int, source: Path, image: str) -> Shape:
@@ -32,25 +39,43 @@ def _shape(entry: ElementTree.Element, number: int, source: Path, image: str) ->
             points = [[float(v) for v in pair.split(",")] for pair in entry.get("points", "").split(";")]
             return Shape(label, where, (ring(points, source, where),))
         if entry.tag == "box":
-            return Shape(
-                label, where, (rectangle(*(float(entry.attrib[key]) for key in ("xtl", "ytl", "xbr", "ybr"))),)
-            )
+            corners = rectangle(*(float(entry.attrib[key]) for key in ("xtl", "ytl", "xbr", "ybr")))
+            return Shape(label, where, (ring(corners, source, where),))
         left, top, width, height = (int(entry.attrib[key]) for key in ("left", "top", "width", "height"))
         counts = [int(value) for value in entry.attrib["rle"].replace(",", " ").split()]
-        return Shape(label, where, mask=partial(_mask, counts, height, width, source, where), corner=(left, top))
+        mask = partial(_mask, counts=counts, height=height, width=width, source=source, where=where)
+        return Shape(label, where, mask=mask, corner=(left, top))
     except (KeyError, ValueError) as error:
         raise DataError(f"{source}: {where}: cannot be read ({type(error).__name__}: {error})") from error
 
 
-def _classes(root: ElementTree.Element) -> ClassInfo | None:
+def _classes(root: ElementTree.Element, source: Path) -> ClassInfo | None:
     names, colors = [], []
     for label in root.iterfind(".//labels/label"):
         names.append(label.findtext("name", ""))
         text = (label.findtext("color") or "").lstrip("#")
-        colors.append([int(text[i : i + 2], 16) for i in (0, 2, 4)] if len(text) == 6 else None)
+        if text and not re.fullmatch("[0-9a-fA-F]{6}", text):
+            raise DataError(f"{source}: label {names[-1]!r}: its color {text!r} is not of the form #rrggbb")
+        colors.append([int(text[i : i + 2], 16) for i in (0, 2, 4)] if text else None)
     if not names:
         return None
     return named_classes(names, None if None in colors else colors)
+
+
+def _refuse_doctype(*_) -> None:
+    raise ValueError("it has a DOCTYPE, which may define entities; CVAT writes none")
+
+
+def _root(source: Path) -> ElementTree.Element:
+    """The XML file's root; entities, which may name other files or grow without bounds, are refused with their DOCTYPE."""
+    try:
+        content = source.read_bytes()
+        scan = expat.ParserCreate()
+        scan.StartDoctypeDeclHandler = _refuse_doctype
+        scan.Parse(content, True)
+        return ElementTree.fromstring(content)
+    except (OSError, ValueError, expat.ExpatError, ElementTree.ParseError, RecursionError) as error:
+        raise DataError(f"{source}: cannot be read as XML ({error})") from error
 
 
 def read(source: Path, images: Path | None) -> tuple[list[Sample], ClassInfo | None]:
@@ -61,15 +86,11 @@ def read(source: Path, images: Path | None) -> tuple[list[Sample], ClassInfo | N
         images: folder of the pictures; by default `images` beside the file, or its own folder.
     """
     source = source / "annotations.xml" if source.is_dir() else source
-    try:
-        root = ElementTree.parse(source).getroot()
-    except (OSError, ElementTree.ParseError) as error:
-        raise DataError(f"{source}: cannot be read as XML ({error})") from error
+    root = _root(source)
     samples = []
     for entry in root.iterfind("image"):
         name = entry.get("name") or ""
-        if ".." in Path(name).parts or Path(name).is_absolute() or not name:
-            raise DataError(f"{source}: image name {name!r} leads out of the folder of pictures")
+        require_inside(name, source, "image name")
         folders = [images] if images else [source.parent / "images", source.parent]
         path = next((folder / name for folder in folders if (folder / name).is_file()), folders[0] / name)
         sample = Sample(Path(name).with_suffix("").as_posix(), path, source)
@@ -92,4 +113,4 @@ def read(source: Path, images: Path | None) -> tuple[list[Sample], ClassInfo | N
             sample.problem = str(error)
     if not samples:
         raise DataError(f"{source}: lists no images; export as `CVAT for images 1.1`")
-    return samples, _classes(root)
+    return samples, _classes(root, source)

@@ -3,11 +3,12 @@
 
 import base64
 import io
-import json
+import reprlib
+from functools import partial
 from pathlib import Path, PureWindowsPath
 
 from paddle_dnl.data.images.image_files import walk_files
-from paddle_dnl.data.prepare.annotations import Sample, Shape, circle, rectangle, ring
+from paddle_dnl.data.prepare.annotations import Sample, Shape, circle, read_json, rectangle, ring
 from paddle_dnl.errors import DataError
 
 import numpy as np
@@ -16,12 +17,22 @@ from PIL import Image
 _NO_AREA = ("point", "points", "line", "linestrip")
 
 
-def _mask(text: str, source: Path, where: str) -> np.ndarray:
+def _mask(height: int, width: int, text: str, source: Path, where: str) -> np.ndarray:
     """A mask that labelme stores as a PNG in base64, `[h, w]` bool."""
     try:
-        return np.array(Image.open(io.BytesIO(base64.b64decode(text)))) != 0
+        with Image.open(io.BytesIO(base64.b64decode(text)), formats=["PNG"]) as picture:
+            if picture.width > width or picture.height > height:
+                raise DataError(
+                    f"{source}: {where}: its mask of {picture.width}x{picture.height} leaves the picture of {width}x{height}"
+                )
+            mask = np.array(picture) != 0
+    except DataError:
+        raise
     except Exception as error:  # whatever Pillow stumbles over
         raise DataError(f"{source}: {where}: its mask cannot be read ({error})") from error
+    if mask.ndim != 2:
+        raise DataError(f"{source}: {where}: its mask has colours, expected one channel")
+    return mask
 
 
 def _shape(entry, number: int, source: Path) -> Shape:
@@ -38,12 +49,12 @@ def _shape(entry, number: int, source: Path) -> Shape:
         return Shape(entry["label"], where, (ring(points, source, where),))
     try:
         (x0, y0), (x1, y1) = np.asarray(points, np.float64)[:2]
-    except (TypeError, ValueError, IndexError) as error:
-        raise DataError(f"{source}: {where}: a {kind} has two points, got {points!r}") from error
+        corner = (round(min(x0, x1)), round(min(y0, y1)))
+    except (TypeError, ValueError, IndexError, OverflowError) as error:
+        raise DataError(f"{source}: {where}: a {kind} has two points, got {reprlib.repr(points)}") from error
     if kind == "mask":
         text = entry.get("mask")
-        corner = (round(min(x0, x1)), round(min(y0, y1)))
-        return Shape(entry["label"], where, mask=lambda: _mask(text, source, where), corner=corner)
+        return Shape(entry["label"], where, mask=partial(_mask, text=text, source=source, where=where), corner=corner)
     made = circle((x0, y0), (x1, y1)) if kind == "circle" else rectangle(x0, y0, x1, y1)
     return Shape(entry["label"], where, (ring(made, source, where),))
 
@@ -70,7 +81,7 @@ def read(root: Path) -> list[Sample]:
         sample = Sample(name, source, source)
         samples.append(sample)
         try:
-            content = json.loads(source.read_text(encoding="utf-8-sig"))
+            content = read_json(source)
             if not isinstance(content, dict) or not isinstance(content.get("shapes"), list):
                 raise DataError(f"{source}: has no list of shapes; is it labelme's?")
             sample.image = _image_of(content, source)
@@ -78,8 +89,6 @@ def read(root: Path) -> list[Sample]:
             if isinstance(width, int) and isinstance(height, int):
                 sample.size = (width, height)
             sample.shapes = [_shape(entry, i, source) for i, entry in enumerate(content["shapes"])]
-        except (OSError, ValueError) as error:
-            sample.problem = f"{source}: cannot be read ({error})"
         except DataError as error:
             sample.problem = str(error)
     if not samples:

@@ -6,12 +6,11 @@ from pathlib import Path
 
 from paddle_dnl.data.classes import PASCAL_VOC, ClassInfo, bit_palette, named_classes
 from paddle_dnl.data.images.image_files import EXTENSIONS, walk_files
-from paddle_dnl.data.images.reading import read_label
+from paddle_dnl.data.images.reading import open_label, read_label
 from paddle_dnl.data.prepare.annotations import Sample
 from paddle_dnl.errors import DataError
 
 import numpy as np
-from PIL import Image
 
 _IMAGE_FOLDERS = ("images", "JPEGImages", "image", "imgs", "img")
 _LABEL_FOLDERS = ("masks", "labels", "annotations", "SegmentationClass", "mask", "label", "gt")
@@ -81,15 +80,8 @@ def color_array(path: Path) -> np.ndarray:
     Raises:
         DataError: unreadable, or a JPEG, which changes colours.
     """
-    try:
-        with Image.open(path) as picture:
-            if picture.format in ("JPEG", "MPO"):
-                raise DataError(f"{path}: is a JPEG, which changes colours; masks must be stored as PNG")
-            rgb = np.array(picture.convert("RGB")).astype(np.int64)
-    except DataError:
-        raise
-    except Exception as error:  # whatever Pillow stumbles over
-        raise DataError(f"{path}: is not a readable mask ({error})") from error
+    with open_label(path) as picture:
+        rgb = np.array(picture.convert("RGB")).astype(np.int64)
     return rgb[..., 0] << 16 | rgb[..., 1] << 8 | rgb[..., 2]
 
 
@@ -161,11 +153,8 @@ def from_binary(path: Path, threshold: int | None) -> np.ndarray:
     Raises:
         DataError: more than two values and no threshold.
     """
-    try:
-        with Image.open(path) as picture:
-            values = np.array(picture if picture.mode in ("1", "P", "I", "I;16", "L") else picture.convert("L"))
-    except Exception as error:  # whatever Pillow stumbles over
-        raise DataError(f"{path}: is not a readable mask ({error})") from error
+    with open_label(path, lossy=("JPEG",)) as picture:  # whose soft edges a threshold removes
+        values = np.array(picture if picture.mode in ("1", "P", "I", "I;16", "L") else picture.convert("L"))
     if threshold is not None:
         return (values >= threshold).astype(np.uint8)
     found = np.unique(values)

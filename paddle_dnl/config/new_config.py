@@ -4,11 +4,11 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from paddle_dnl.config.config import to_yaml
+from paddle_dnl.config.reading import to_yaml
 from paddle_dnl.data.classes import FILE_NAME, read_classes
 from paddle_dnl.data.images.list_files import lines, names_of
 from paddle_dnl.data.images.reading import read_as_stored
-from paddle_dnl.data.prepare.describe import suggest_crop
+from paddle_dnl.data.statistics import suggest_crop
 from paddle_dnl.errors import UsageError
 
 import numpy as np

@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""mmsegmentation's DNLNet-R50 in PyTorch: the program that `backends.py` runs with an interpreter of `make parity`'s environment.
+
+PYTHON benchmarks/torch_peer.py prepare dnl.pth check.npz    random weights as after training, and logits of a small picture
+PYTHON benchmarks/torch_peer.py time dnl.pth HEIGHT WIDTH REPEATS THREADS    prints a JSON line
+"""
+
+import json
+import logging
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tests" / "reference"))
+
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+from originals import mmseg_configs  # noqa: E402
+
+CONFIG = "dnlnet/dnl_r50-d8_4xb2-40k_cityscapes-512x1024.py"
+
+
+def build():
+    """The segmentor of mmsegmentation's own configuration, with batch norms of one process, in evaluation mode."""
+    from mmengine.config import Config
+    from mmseg.registry import MODELS
+
+    logging.disable(logging.WARNING)
+    config = Config.fromfile(mmseg_configs() / CONFIG).model
+    config.pretrained = config.data_preprocessor = None
+    for part in (config.backbone, config.decode_head, config.auxiliary_head):
+        part.norm_cfg = {"type": "BN", "requires_grad": True}
+    return MODELS.build(config).eval()
+
+
+@torch.no_grad()
+def settle(model) -> None:
+    """As after training: batch statistics in every norm, residual branches smaller than what they are added to (else rounding
+    grows from block to block), and a softmax that leaves no denormal numbers, which would slow PyTorch down."""
+    for block in model.backbone.modules():
+        if hasattr(block, "norm3"):
+            block.norm3.weight.mul_(0.2)
+    norms = [layer for layer in model.modules() if isinstance(layer, torch.nn.BatchNorm2d)]
+    for norm in norms:
+        norm.momentum = 1.0
+    model.train()
+    features = model.extract_feat(torch.randn(2, 3, 128, 256))
+    for head in (model.decode_head, model.auxiliary_head):
+        head.forward(features)
+    for parameter in model.decode_head.dnl_block.theta.parameters():
+        parameter.mul_(0.01)
+    model.eval()
+
+
+def logits_of(model, x):
+    """`[1, 3, H, W]` to logits of that size."""
+    return model.encode_decode(x, [{"img_shape": tuple(x.shape[2:])}])
+
+
+@torch.no_grad()
+def prepare(weights: str, check: str) -> None:
+    """Writes weights as mmsegmentation stores them, and a picture with its logits."""
+    torch.manual_seed(0)
+    model = build()
+    settle(model)
+    x = torch.randn(1, 3, 128, 256)
+    torch.save({"state_dict": model.state_dict(), "meta": {}}, weights)
+    np.savez(check, input=x.numpy(), logits=logits_of(model, x).numpy())
+
+
+@torch.no_grad()
+def measure(weights: str, height: int, width: int, repeats: int, threads: int) -> dict:
+    """Seconds of each of `repeats` passes, from the network's input to classes, after one that is not timed; bytes of memory."""
+    torch.set_num_threads(threads)
+    model = build()
+    model.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True)["state_dict"])
+    x = torch.from_numpy(np.random.default_rng(0).normal(size=(1, 3, height, width)).astype(np.float32))
+    seconds = []
+    for _ in range(1 + repeats):
+        began = time.perf_counter()
+        logits_of(model, x).argmax(1).numpy()
+        seconds.append(time.perf_counter() - began)
+    status = Path("/proc/self/status").read_text().splitlines()
+    peak = next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM"))
+    return {"seconds": seconds[1:], "peak": peak, "engine": f"PyTorch {torch.__version__}"}
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "prepare":
+        prepare(*sys.argv[2:])
+    else:
+        print(json.dumps(measure(sys.argv[2], *map(int, sys.argv[3:]))))

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Writes checkpoints in a thread while the training goes on."""
+
+import threading
+from pathlib import Path
+
+from paddle_dnl.errors import CheckpointError
+from paddle_dnl.log import logger
+from paddle_dnl.training.checkpoints import checkpoint
+from paddle_dnl.training.checkpoints.run_folder import RunFolder
+from paddle_dnl.training.checkpoints.snapshot import Snapshot
+
+_ATTEMPTS = 3
+
+
+class CheckpointWriter:
+    """Writes one checkpoint at a time; the next one waits for it.
+
+    Where somebody deletes the run's folder during a write, it is made again and the checkpoint written anew.
+
+    Args:
+        keep: see `checkpoint.remove_old`.
+
+    Attributes:
+        folder: of the run; None in processes that write nothing.
+    """
+
+    def __init__(self, keep: int):
+        self.keep = keep
+        self.folder: RunFolder | None = None
+        self._was_deleted = False
+        self._thread: threading.Thread | None = None
+        self._error: BaseException | None = None
+
+    def submit(self, folder: Path, snapshot: Snapshot, written: list[Path]) -> None:
+        """Starts to write a checkpoint.
+
+        Args:
+            folder: of the checkpoint, in the folder of the run.
+            snapshot: what to write.
+            written: gets the path of the checkpoint when it is complete.
+
+        Raises:
+            CheckpointError: the one before could not be written.
+        """
+        self.wait()
+        self._thread = threading.Thread(target=self._run, args=(folder, snapshot, written), name="save")
+        self._thread.start()
+
+    def _run(self, folder: Path, snapshot: Snapshot, written: list[Path]) -> None:
+        try:
+            self._write(folder, snapshot)
+            written.append(folder)
+        except BaseException as error:
+            self._error = error
+
+    def _write(self, folder: Path, snapshot: Snapshot) -> None:
+        for attempt in range(_ATTEMPTS):
+            error = None
+            try:
+                checkpoint.write_snapshot(folder, snapshot)
+                checkpoint.remove_old(folder.parent, self.keep, newest=folder)
+            except CheckpointError as caught:
+                error = caught
+            if not self.folder.ensure():
+                break
+            self._was_deleted = True
+            error = error or CheckpointError(f"{folder}: was deleted {attempt + 1} times while it was written")
+        if error is not None:
+            raise error
+
+    def check(self) -> None:
+        """Raises the error of a write that has failed, once."""
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
+
+    def wait(self) -> None:
+        """Until all is written.
+
+        Raises:
+            CheckpointError: it could not be written.
+        """
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        self.check()
+
+    def folder_was_deleted(self) -> bool:
+        """Waits for the write; whether the folder was deleted since the last call. It is there again."""
+        self.wait()
+        during, self._was_deleted = self._was_deleted, False
+        return self.folder.ensure() or during
+
+    def close(self) -> None:
+        """Waits; an error that was not raised, since another one ends the training, is logged."""
+        try:
+            self.wait()
+        except Exception as error:
+            logger.error(str(error))

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a checkpoint holds, copied at one moment into the host's memory."""
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from paddle_dnl.errors import NonFiniteError
+from paddle_dnl.training.bad_values import bad_names
+
+import paddle
+
+
+def _refuse_non_finite(model: paddle.nn.Layer, optimizer, ema: paddle.nn.Layer | None, iteration: int) -> None:
+    keys = {tensor.name: key for key, tensor in model.state_dict().items()}
+    state = optimizer.state_dict()
+    slots = {**state, **state.get("master_weights", {})}
+    named = list(model.state_dict().items())
+    for slot, tensor in slots.items():
+        owner = max((name for name in keys if slot.startswith(name)), key=len, default="")
+        named.append((f"optimizer slot {keys.get(owner, '')}{slot[len(owner) :]}", tensor))
+    if ema is not None:
+        named += [(f"average of {key}", tensor) for key, tensor in ema.state_dict().items()]
+    bad = bad_names((name, tensor) for name, tensor in named if isinstance(tensor, paddle.Tensor))
+    if bad:
+        raise NonFiniteError(f"iter {iteration}: {bad[0]} holds NaN or infinity; this checkpoint was not written")
+
+
+def _on_host(value):
+    """A copy in the host's memory; tensors keep the names under which Paddle writes them."""
+    if isinstance(value, paddle.Tensor):
+        found = value.detach().clone() if value.place.is_cpu_place() else value.detach().cpu()
+        found.name = value.name
+        return found
+    if isinstance(value, Mapping):
+        return {key: _on_host(item) for key, item in value.items()}
+    return copy.deepcopy(value)
+
+
+@dataclass
+class Snapshot:
+    """All that a checkpoint holds, at one moment, in the host's memory."""
+
+    model: dict
+    optimizer: dict
+    optimizer_name: str
+    ema: dict | None
+    states: dict
+    config_text: str
+
+
+@paddle.no_grad()
+def take_snapshot(
+    *,
+    model: paddle.nn.Layer,
+    optimizer,
+    states: Mapping,
+    ema: paddle.nn.Layer | None = None,
+    config_text: str = "",
+) -> Snapshot:
+    """Copies the state of a training.
+
+    Args:
+        model: its `state_dict` is saved.
+        optimizer: a Paddle optimizer.
+        states: plain values; must hold `iteration`.
+        ema: a model that holds the moving average.
+        config_text: resolved YAML.
+
+    Raises:
+        NonFiniteError: a weight, optimizer slot or average is NaN or infinite.
+    """
+    _refuse_non_finite(model, optimizer, ema, states["iteration"])
+    return Snapshot(
+        model=_on_host(model.state_dict()),
+        optimizer=_on_host(optimizer.state_dict()),
+        optimizer_name=type(optimizer).__name__,
+        ema=None if ema is None else _on_host(ema.state_dict()),
+        states=copy.deepcopy(dict(states)),
+        config_text=config_text,
+    )
