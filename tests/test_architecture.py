@@ -38,7 +38,7 @@ ALLOWED = {
     "profile": {"profile", "evaluation"} | CORE,
     "evaluation": {"evaluation", "training", "distributed"} | CORE,
     "training": {"training", "evaluation", "distributed", "profile"} | CORE,
-    "gpu": {"gpu", "training", "evaluation"} | CORE,
+    "gpu": {"gpu", "training", "evaluation", "deployment", "compat"} | CORE,
     "deployment": {"deployment", "evaluation", "profile"} | CORE,
     "serving": {"serving", "deployment"} | CORE,
     # Looks at finished models, so it stands above training, as the command line does.

@@ -30,6 +30,7 @@ PROGRAMS = {
     "configs": Program(
         "paddle_dnl.cli.configs", "list, show, copy the model zoo's configurations; make one for your data"
     ),
+    "check-gpu": Program("paddle_dnl.cli.check_gpu", "check everything that a GPU is used for, on this machine"),
     "info": Program("paddle_dnl.cli.info", "show versions, devices and optional libraries"),
     "completion": Program("paddle_dnl.cli.completion", "print the completion code for a shell"),
     "data import": Program("paddle_dnl.cli.data.import_data", "labelme, COCO, VOC, CVAT or masks to training data"),

@@ -94,6 +94,7 @@ PROGRAMS = {
     "configs": Row("", writes=False, seconds=0.1),
     "configs copy": Row("dnlnet_resnet50_os8_cityscapes_1024x512_80k {out}", again=2, seconds=0.2),
     "configs new": Row("--data {work}/own --out {out}/mine.yml", again=0, seconds=0.2),
+    "check-gpu": Row("--device cpu --steps 4 --crop 64 --only export --save_dir {out}", again=2, lasts=True, seconds=3),
     "info": Row("--no_device", writes=False, seconds=0.2),
     "completion": Row("bash", writes=False, seconds=0.1),
     "data import": Row("{work}/masks --to {out} --format masks --num_workers 2", seconds=0.3),
@@ -120,6 +121,8 @@ ENDING = [name for name, row in PROGRAMS.items() if not row.lasts]
 # What is no program, or one whose output is a part of this repository or environment.
 NO_ROW = {
     "tools/check_system.py": "a step of `make venv`: writes into the environment that is being made",
+    "tools/gpu_kernels.py": "writes a page of this repository; tests/gpu compares it",
+    "tools/half_precision.py": "writes a page of this repository, which takes half an hour",
     "tools/model_zoo.py": "writes pages of this repository; tests/config/test_zoo.py compares them",
     "tools/compat_stages.py": "a module of compat_report.py",
     "tools/docs_hooks.py": "a module of mkdocs",

@@ -19,6 +19,7 @@ CASES = {
     "CR alone": (b"a.png l.png\rb.png m.png\r", [(b"a.png", b"l.png"), (b"b.png", b"m.png")]),
     "blanks in names": (IMAGE + b"\t" + LABEL + b"\n", [(IMAGE, LABEL)]),
     "a comma, and blanks in names": (IMAGE + b", " + LABEL + b"\n", [(IMAGE, LABEL)]),
+    "two separators that each make two names": (b"a b.png\tl.png\n", [(b"a b.png", b"l.png")]),
     "not UTF-8": (LATIN + b" l.png\n", [(LATIN, b"l.png")]),
     "backslashes of Windows": (b"sub\\c.png sub\\d.png\n", [(b"sub/c.png", b"sub/d.png")]),
 }  # fmt: skip

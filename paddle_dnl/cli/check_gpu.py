@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Command line of `paddle-dnl check-gpu`: whether everything that a GPU is used for works on this machine."""
+
+import argparse
+from pathlib import Path
+
+from paddle_dnl.errors import UsageError, nearest
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The flags of `paddle-dnl check-gpu`."""
+    parser = argparse.ArgumentParser(
+        description="Trains in every precision, on one card and on all, resumes, exports, measures each stage beside plain "
+        "PaddleSeg, and compares. Ends with a table, results.json and a line that begins with PASS or FAIL."
+    )
+    add = parser.add_argument
+    add(
+        "--device",
+        choices=("gpu", "cpu"),
+        help="default: gpu when Paddle has one, else cpu, which tries the program itself",
+    )
+    add("--steps", type=int, default=50, help="of each training")
+    add("--crop", type=int, default=256, help="side of the images in pixels")
+    add("--save_dir", default="output/check_gpu", help="folder of results and logs; must be new or empty")
+    add("--only", nargs="+", metavar="CHECK", help="only these checks, and what they are compared with")
+    add("--time_limit", type=float, default=1800.0, metavar="SECONDS", help="for each program that is run")
+    return parser
+
+
+def main(argv=None) -> int:
+    """Runs the checks; returns the exit status, 1 when one failed."""
+    args = make_parser().parse_args(argv)
+    if args.steps < 4:
+        raise UsageError(f"--steps must be at least 4, got {args.steps}")
+    if args.crop < 64 or args.crop % 32:
+        raise UsageError(f"--crop must be a multiple of 32 from 64, got {args.crop}")
+    folder = Path(args.save_dir).resolve()
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(f"--save_dir {args.save_dir}: is not an empty folder; give a new one")
+    from paddle_dnl.cli._arguments import select_device
+    from paddle_dnl.gpu.check import Bench, Checks, table, verdict, write_report
+
+    bench = Bench(folder, select_device(args.device), args.steps, args.crop, args.time_limit)
+    checks = Checks(bench)
+    for name in args.only or ():
+        if name not in checks.all:
+            raise UsageError(f"--only {name!r} is none of {', '.join(checks.all)}.{nearest(name, checks.all)}")
+    bench.prepare()
+    outcomes = checks.run(args.only)
+    write_report(folder, outcomes)
+    print(f"\n{table(outcomes)}", flush=True)
+    return 1 if verdict(outcomes).startswith("FAIL") else 0
+
+
+if __name__ == "__main__":
+    from paddle_dnl.cli._run import run
+
+    run("paddle_dnl.cli.check_gpu")
