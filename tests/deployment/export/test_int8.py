@@ -230,7 +230,7 @@ def test_refusals(folder, lists, tmp_path):
         assert (folder / "deploy.yaml").read_bytes() == before
         assert not list(folder.glob("*int8*")) and not list(folder.glob(".tmp*"))
 
-    fails(DataError, "names no images", "\n")
+    fails(DataError, "lists no files", "\n")
     fails(DataError, "names no image below", "nowhere.png\n")
     fails(DataError, "no such label picture", "1.png,nowhere.png\n")
     (tmp_path / "bad.png").write_bytes(b"no picture")
