@@ -41,7 +41,7 @@ def scores(predictions: Path, images: Path) -> dict[str, float]:
     """mIoU over classes that occur, pixel accuracy, Cohen's kappa and the number of pictures.
 
     Args:
-        predictions: folder of label pictures, laid out like `images`.
+        predictions: folder of label pictures, as infer.py lays them out.
         images: the folder that inference read.
 
     Raises:
@@ -54,8 +54,11 @@ def scores(predictions: Path, images: Path) -> dict[str, float]:
         image, label = (listing.parent / part for part in line.split(","))
         if not image.is_relative_to(images):
             continue
-        file = (predictions / image.relative_to(images)).with_suffix(".png")
-        if not file.is_file():
+        # Below the picture's own sub-folder where names of pictures collide, else flat.
+        places = [predictions / image.relative_to(images), predictions / image.name]
+        file = next((p.with_suffix(".png") for p in places if p.with_suffix(".png").is_file()), None)
+        if file is None:
+            file = places[1].with_suffix(".png")
             raise TipcError(f"{file}: inference has not written this label picture")
         truth, found = np.asarray(Image.open(label)), np.asarray(Image.open(file))
         if truth.shape != found.shape:

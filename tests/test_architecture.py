@@ -110,6 +110,7 @@ def test_files_are_written_in_one_place():
     )
     # Files in temporary folders, the lock of a run, and its records, which are appended to.
     known = {
+        "paddle_dnl/data/sample_table.py",
         "paddle_dnl/deployment/export/install.py",
         "paddle_dnl/deployment/export/trial.py",
         "paddle_dnl/training/checkpoints/checkpoint.py",
@@ -121,7 +122,7 @@ def test_files_are_written_in_one_place():
     }
     # Programs beside the package: a file of an environment that is just made, temporary folders, a switch of the kernel.
     known |= {"tools/check_system.py", "tools/compat_stages.py"}
-    known |= {f"benchmarks/{name}.py" for name in ("worker", "torch_peer", "step_overhead")}
+    known |= {f"benchmarks/{name}.py" for name in ("worker", "torch_peer", "step_overhead", "million_pairs")}
     beside = [path for folder in ("tools", "benchmarks") for path in (ROOT / folder).rglob("*.py")]
     files = [path for path in MODULES if _layer(path) != "files"] + beside
     assert {_name(path) for path in files if direct.search(path.read_text("utf-8"))} == known

@@ -26,8 +26,19 @@ SOURCES = [
     for folder in ("paddle_dnl", "tools", "deploy", "benchmarks", "test_tipc")
     for path in (ROOT / folder).rglob("*.py")
 ]
-# Of programs that are not ours (Paddle's launcher, VisualDL), and the word that stands for any flag.
-FOREIGN_FLAGS = {"nproc_per_node", "backend", "devices", "logdir", "flag", "help"}
+# Of programs that are not ours (Paddle's launcher, VisualDL, SLURM, Docker), and the word that stands for any flag.
+FOREIGN_FLAGS = {
+    "nproc_per_node",
+    "backend",
+    "devices",
+    "logdir",
+    "flag",
+    "help",
+    "nodes",
+    "requeue",
+    "signal",
+    "network",
+}
 
 
 def _name(value) -> str:

@@ -130,6 +130,7 @@ def main(argv=None) -> int:
         if getattr(args, name) and name != "save_pred" and settings.get("use_multilabel"):
             raise UsageError(f"--{name} is for one class per pixel; with --use_multilabel leave it out")
     from paddle_dnl.data.check import check_dataset
+    from paddle_dnl.data.ranks import Ranks
     from paddle_dnl.distributed import collectives
     from paddle_dnl.evaluation.evaluator import evaluate
     from paddle_dnl.evaluation.transform_check import require_restorable
@@ -141,7 +142,8 @@ def main(argv=None) -> int:
     if args.exported:
         model, dataset_cfg = _exported(args, settings, dataset_cfg)
     dataset = registry.build(dataset_cfg, "dataset", "val_dataset")
-    check_dataset(dataset, "val_dataset", num_workers=args.num_workers, gather=collectives.all_gather_object)
+    ranks = Ranks(collectives.all_gather_object, *collectives.place_on_machine())
+    check_dataset(dataset, "val_dataset", num_workers=args.num_workers, ranks=ranks)
     require_restorable(dataset)
     settings |= {"num_workers": args.num_workers, "precision": args.precision, "amp_level": args.amp_level}
     if model is not None:

@@ -4,6 +4,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from paddle_dnl.data.file_list import FileList
 from paddle_dnl.data.images.image_format import ImageFormat
 from paddle_dnl.data.images.reading import exceeds_byte, read_bytes, read_label
 from paddle_dnl.data.statistics import SampleCounts
@@ -53,7 +54,7 @@ class SegmentationDataset(paddle.io.Dataset):
         value_range: Sequence[float] | None = None,
     ):
         super().__init__()
-        self.file_list = [[str(image), None if label is None else str(label)] for image, label in file_list]
+        self.file_list = file_list if isinstance(file_list, FileList) else FileList(file_list)
         self.transforms = Compose(list(transforms or []), img_channels=img_channels)
         self.mode = mode
         self.num_classes = num_classes

@@ -1,23 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
 """The check of a dataset before training: every file is there, readable, of its image's size, with labels in range."""
 
+import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 
+from paddle_dnl.data import fingerprint
 from paddle_dnl.data.base_dataset import SegmentationDataset
+from paddle_dnl.data.file_list import FileList
+from paddle_dnl.data.fingerprint import Fingerprints
 from paddle_dnl.data.images.reading import require_whole
 from paddle_dnl.data.processes import map_in_processes
+from paddle_dnl.data.ranks import Ranks
+from paddle_dnl.data.sample_table import SampleTable
 from paddle_dnl.data.statistics import DatasetStatistics, SampleCounts
 from paddle_dnl.errors import DataError
 from paddle_dnl.files.atomic import write_text
 from paddle_dnl.files.caches import writable_cache
 from paddle_dnl.log import logger, progress
 
+import numpy as np
+
 _SHOWN = 5
-_CHUNK = 16  # samples that a process gets at a time
+_CHUNK = 32  # samples that a process gets at a time
 
 
 def _look(dataset, pair) -> str | SampleCounts | None:
@@ -38,26 +46,35 @@ def _raise(name: str, problems: list[str], total: int) -> None:
     )
 
 
-def _fingerprint(dataset) -> tuple[str, dict[int, str]]:
-    """A digest of names, sizes and times of all files and of the label rule; and the samples whose files are missing."""
-    rule = [
-        dataset.num_classes,
-        dataset.ignore_index,
-        dataset.img_channels,
-        dataset.value_range,
-        type(dataset).__name__,
-        dataset.mode,
-    ]
-    digest = hashlib.sha256(json.dumps(rule).encode())
-    problems = {}
-    for index, pair in enumerate(dataset.file_list):
-        try:
-            for path in filter(None, pair):
-                found = os.stat(path)
-                digest.update(f"{path}\0{found.st_size}\0{found.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
-        except OSError as error:
-            problems[index] = f"{path}: cannot be read ({error.strerror})"
-    return digest.hexdigest(), problems
+def _compare_entries(pairs: Sequence, name: str) -> None:
+    """An image with two labels is a mistake; one that is listed twice may be meant, as it then counts twice.
+
+    Raises:
+        DataError: an image is listed with different labels, or as its own label.
+    """
+    hashes = np.zeros(len(pairs), np.int64)
+    for place, (image, label) in enumerate(pairs):
+        hashes[place] = hash(image)
+        if label is None:
+            continue
+        is_plain = not ("./" in image or "./" in label or "//" in image or "//" in label)
+        if (
+            image == label
+            or not (is_plain and image[:1] == label[:1])
+            and os.path.abspath(image) == os.path.abspath(label)
+        ):
+            raise DataError(f"{name}: {image} is listed as its own label; name the label pictures in the list")
+    values, counts = np.unique(hashes, return_counts=True)
+    labels: dict[str, str | None] = {}
+    twice: list[str] = []
+    for place in np.flatnonzero(np.isin(hashes, values[counts > 1])).tolist():
+        image, label = pairs[place]
+        if image in labels:
+            twice.append(image)
+        if labels.setdefault(image, label) != label:
+            raise DataError(f"{name}: {image} is listed with two labels, {labels[image]} and {label}; remove one")
+    if twice:
+        logger.warning(f"{name}: {len(twice)} entries are listed more than once, first {twice[0]}; they count as often")
 
 
 def _skip(dataset, name: str, problems: dict[int, str]) -> None:
@@ -68,7 +85,7 @@ def _skip(dataset, name: str, problems: dict[int, str]) -> None:
     for text in problems.values():
         logger.warning(f"{name}: skipped: {text}")
     logger.warning(f"{name}: skipped {len(problems)} of {total} samples that cannot be used (--skip_bad_samples)")
-    dataset.file_list = [pair for index, pair in enumerate(dataset.file_list) if index not in problems]
+    dataset.file_list = FileList(pair for index, pair in enumerate(dataset.file_list) if index not in problems)
 
 
 def _recall(note: str) -> DatasetStatistics | None:
@@ -95,9 +112,9 @@ def check_dataset(
     cache_dir: str | Path | None = None,
     num_workers: int = 0,
     skip_bad: bool = False,
-    gather: Callable[[object], list] | None = None,
+    ranks: Ranks | None = None,
 ) -> int:
-    """Reads every image and label once and counts what they hold; an unchanged dataset is not read again.
+    """Reads every image and label once and counts what they hold; unchanged files are not read again.
 
     The counts become `dataset.statistics`.
 
@@ -108,8 +125,8 @@ def check_dataset(
             written only costs the next check its time.
         num_workers: processes that read.
         skip_bad: take samples that cannot be used out of the dataset, with a warning for each, instead of refusing it.
-        gather: with several processes that train together, the operation that gives each of them the values of all. A
-            sample that one of them cannot read is then left out, or refused, by all; it is called once by each.
+        ranks: that train together. Those of one machine read a share each. A sample that one of them cannot read is left
+            out, or refused, by all.
 
     Returns:
         How many samples were taken out.
@@ -120,73 +137,103 @@ def check_dataset(
     """
     if not isinstance(dataset, SegmentationDataset):
         return 0
-    pairs = dataset.file_list
+    pairs, ranks = dataset.file_list, ranks or Ranks()
     if not pairs:
         raise DataError(f"{name}: has no images")
-    # An image with two labels is a mistake; one that is listed twice may be meant: it then counts twice.
-    own = next(
-        (image for image, label in pairs if label is not None and os.path.abspath(image) == os.path.abspath(label)),
-        None,
-    )
-    if own is not None:
-        raise DataError(f"{name}: {own} is listed as its own label; name the label pictures in the list")
-    labels: dict = {}
-    for image, label in pairs:
-        if labels.setdefault(image, label) != label:
-            raise DataError(f"{name}: {image} is listed with two labels, {labels[image]} and {label}; remove one")
-    if len(labels) < len(pairs):
-        seen = set()
-        twice = [image for image, _ in pairs if image in seen or seen.add(image)]
-        logger.warning(f"{name}: {len(twice)} entries are listed more than once, first {twice[0]}; they count as often")
-    fingerprint, problems = _fingerprint(dataset)
+    _compare_entries(pairs, name)
+    found = fingerprint.agree(pairs, name, ranks)
+    problems = dict(sorted(found.problems.items()))
     if problems and not skip_bad:
         _raise(name, list(problems.values()), len(pairs))
     if not cache_dir:
         cache_dir = writable_cache(Path(os.environ.get("SEG_HOME", "~/.paddleseg")) / "tmp" / "checked_datasets")
-    note = os.path.join(cache_dir, fingerprint)
+    rule = fingerprint.rule_of(dataset)
+    note = os.path.join(cache_dir, f"{found.digest(rule)}.json")
     statistics = None if problems else _recall(note)
-    if statistics is None:
-        there = [index for index in range(len(pairs)) if index not in problems]
-        logger.info(f"checking {len(there)} files of {name} (once; an unchanged dataset is not read again)")
-        found = _read_all(dataset, [pairs[index] for index in there], name, num_workers)
-        problems |= {index: text for index, text in zip(there, found, strict=True) if isinstance(text, str)}
-        counts = [sample for sample in found if isinstance(sample, SampleCounts)]
-        statistics = DatasetStatistics.merge(counts, dataset.num_classes, dataset.multilabel)
-        if not problems:
-            _remember(note, statistics)
+    own, machines = ranks.by_machine(statistics is not None)
+    if not all(is_known for known in machines.values() for is_known in known):
+        share = _read_share(dataset, name, found, Path(cache_dir), ranks, num_workers) if not all(own) else ({}, {})
+        shares, machines = ranks.by_machine(share)
+        for _, unread in reversed([share for everyone in machines.values() for share in everyone]):
+            problems |= unread
+        problems = dict(sorted(problems.items()))
+        if not all(own):
+            parts = {part: counts for counts, _ in shares for part, counts in counts.items()}
+            statistics = DatasetStatistics.joined([parts[part] for part in sorted(parts)])
+            if not problems and ranks.place == 0:
+                _remember(note, statistics)
     dataset.statistics = statistics
-    if gather is not None:
-        problems = _agree(pairs, name, problems, gather)
     if problems and skip_bad:
-        _skip(dataset, name, dict(sorted(problems.items())))
+        _skip(dataset, name, problems)
     elif problems:
         _raise(name, list(problems.values()), len(pairs))
     return len(problems)
 
 
-def _agree(pairs: list, name: str, problems: dict[int, str], gather: Callable[[object], list]) -> dict[int, str]:
-    """The problems that any of several processes found, the same in each of them.
+def _read_share(
+    dataset, name: str, found: Fingerprints, cache: Path, ranks: Ranks, num_workers: int
+) -> tuple[dict[int, DatasetStatistics], dict[int, str]]:
+    """Reads this process's share of the files, but for those that were read before.
 
-    Raises:
-        DataError: the processes do not see the same files, so that a position does not mean the same sample.
+    Returns:
+        Counts of each part of the list; place -> what is wrong with a sample.
     """
-    # Names without folders: the data may lie elsewhere on another machine.
-    names = [[path and os.path.basename(path) for path in pair] for pair in pairs]
-    digest = hashlib.sha256(json.dumps(names).encode()).hexdigest()
-    everywhere = gather((len(pairs), digest, problems))
-    if len({(count, digest) for count, digest, _ in everywhere}) > 1:
-        counts = ", ".join(str(count) for count, _, _ in everywhere)
-        raise DataError(
-            f"{name}: the processes do not see the same files ({counts} samples); give all of them the same data"
-        )
-    merged: dict[int, str] = {}
-    for _, _, found in reversed(everywhere):
-        merged |= found
-    return dict(sorted(merged.items()))
+    pairs = dataset.file_list
+    parts = sorted(found.files)[ranks.place :: ranks.count]
+    keys = {part: fingerprint.keys_of(pairs, part) for part in parts}
+    identity = hashlib.sha256(fingerprint.rule_of(dataset) + os.fsencode(os.path.dirname(pairs[0][0]))).hexdigest()[:32]
+    before = SampleTable.joined(sorted(cache.glob(f"samples_{identity}_*.npz")))
+    rows = {part: before.rows_of(keys[part]) for part in parts}
+    places = [
+        part * fingerprint.PART + i
+        for part in parts
+        for i in np.flatnonzero(rows[part] < 0).tolist()
+        if part * fingerprint.PART + i not in found.problems
+    ]
+    if places:
+        again = "once; an unchanged dataset is not read again"
+        logger.info(f"checking {len(places)} files of {name} ({again})")
+    looks = map_in_processes(
+        _look_at,
+        dataset,
+        places,
+        num_workers,
+        what="that checks the files",
+        chunk=_CHUNK,
+        name=lambda place: pairs[place][0],
+    )
+    looks = progress(looks, f"check {name}", len(places))
+    counts, unread, table = {}, {}, SampleTable()
+    for part in parts:
+        rows_here = SampleTable()
+        for i, (key, row) in enumerate(zip(keys[part].tolist(), rows[part].tolist(), strict=True)):
+            place = part * fingerprint.PART + i
+            if place in found.problems:
+                continue
+            if row >= 0:
+                rows_here.extend(before, row)
+                continue
+            sample = next(looks)
+            if isinstance(sample, str):
+                unread[place] = sample
+            elif sample is not None:
+                rows_here.add(key, sample)
+        counts[part] = rows_here.statistics(dataset.num_classes, dataset.multilabel)
+        table.append(rows_here)
+    for _ in looks:  # ends the processes
+        pass
+    if places and len(table):
+        _keep(cache / f"samples_{identity}_{ranks.place}of{ranks.count}.npz", table)
+    return counts, unread
 
 
-def _read_all(dataset, pairs: list, name: str, num_workers: int) -> list[str | SampleCounts | None]:
-    """`_look` at each pair."""
-    what = "that checks the files"
-    found = map_in_processes(_look, dataset, pairs, num_workers, what=what, chunk=_CHUNK)
-    return list(progress(found, f"check {name}", len(pairs)))
+def _look_at(dataset, place: int) -> str | SampleCounts | None:
+    """`_look` at the pair in a place of the list."""
+    return _look(dataset, dataset.file_list[place])
+
+
+def _keep(path: Path, table: SampleTable) -> None:
+    """Stores what was read; a folder that cannot be written is said by `_remember`."""
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        table.write(path)

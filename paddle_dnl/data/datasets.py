@@ -9,8 +9,9 @@ from pathlib import Path
 
 from paddle_dnl.data.base_dataset import SegmentationDataset, require_folder, require_mode
 from paddle_dnl.data.classes import named_classes
+from paddle_dnl.data.file_list import FileList
 from paddle_dnl.data.images.image_files import in_any_case, walk_files
-from paddle_dnl.data.images.list_files import read_list
+from paddle_dnl.data.images.list_files import pairs_of
 from paddle_dnl.data.images.reading import exceeds_byte
 from paddle_dnl.errors import DataError
 from paddle_dnl.log import logger
@@ -67,8 +68,8 @@ class Dataset(SegmentationDataset):
             raise DataError(f"Dataset: num_classes must be at least 1, got {num_classes}")
         if type(img_channels) is not int or img_channels < 1:
             raise DataError(f"Dataset: img_channels must be a whole number from 1, got {img_channels!r}")
-        pairs = read_list(path, root, separator, labelled=mode != "test")
-        absolute = next((file for file in pairs[-1] if file is not None and not file.is_relative_to(root)), None)
+        pairs = FileList(pairs_of(path, root, separator, labelled=mode != "test"))
+        absolute = next((file for file in pairs[-1] if file is not None and not Path(file).is_relative_to(root)), None)
         if absolute is not None:
             logger.info(
                 f"{path}: holds absolute paths such as {absolute}; they are read as they are, without dataset_root"

@@ -31,7 +31,7 @@ class _Bound:
 
 
 def map_in_processes(
-    work: Callable, shared, items: Sequence, num_workers: int, *, what: str, chunk: int = 8
+    work: Callable, shared, items: Sequence, num_workers: int, *, what: str, chunk: int = 8, name: Callable = str
 ) -> Iterator:
     """Yields `work(shared, item)` for each item, in order; here when there is one process or the system cannot fork.
 
@@ -42,6 +42,7 @@ def map_in_processes(
         num_workers: processes.
         what: the process, for the error, for instance "that checks the files".
         chunk: items that a process gets at a time.
+        name: how an item is called, for the error.
 
     Raises:
         DataError: a process was killed.
@@ -58,10 +59,9 @@ def map_in_processes(
             yield result
             done += 1
     except BrokenProcessPool as error:
-        following = items[done][0] if isinstance(items[done], list | tuple) else items[done]
         raise DataError(
             f"a process {what} was killed, as the system does when memory runs out ({done} of {len(items)} are done, "
-            f"next {following}); give fewer --num_workers"
+            f"next {name(items[done])}); give fewer --num_workers"
         ) from error
     except BaseException:
         # Also for a signal: what was handed out is not waited for.

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Statistics of a dataset, from the check before training: pixels and images per class, ignored share, sizes, duplicates."""
 
+import base64
 import hashlib
 from collections import Counter
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ class SampleCounts:
 
     Attributes:
         size: (width, height).
-        digest: of the image file's content, to find duplicates.
+        digest: of the image file's content, to find duplicates, 64 bits.
         pixels: of each class, int64 `[K]`.
         ignored: pixels that do not count.
         stored: the numbers in the label file, at most 257 of them.
@@ -29,7 +30,7 @@ class SampleCounts:
     """
 
     size: tuple[int, int]
-    digest: str
+    digest: int
     pixels: np.ndarray
     ignored: int
     stored: tuple[int, ...]
@@ -69,7 +70,7 @@ class SampleCounts:
             pixels: of each class, int64 `[K]`.
             ignored: pixels that do not count.
         """
-        digest = hashlib.blake2b(content, digest_size=12).hexdigest()
+        digest = int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little")
         size, values = (image.shape[1], image.shape[0]), (float(image.min()), float(image.max()))
         return cls(size, digest, pixels, ignored, tuple(numbers[:257].tolist()), values)
 
@@ -85,7 +86,7 @@ class DatasetStatistics:
         ignored: pixels that do not count.
         sizes: (width, height) -> images.
         stored: all numbers that occur in the label files.
-        digests: of each image in the order of the dataset.
+        digests: of each image in the order of the dataset, uint64 `[N]`.
         values: least and greatest number of all images on the scale 0..255.
         multilabel: whether several classes may hold for one pixel; shares are then those of the pixels of all images.
     """
@@ -96,32 +97,33 @@ class DatasetStatistics:
     ignored: int = 0
     sizes: dict[tuple[int, int], int] = field(default_factory=dict)
     stored: list[int] = field(default_factory=list)
-    digests: list[str] = field(default_factory=list)
+    digests: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint64))
     values: tuple[float, float] = (0.0, 255.0)
     multilabel: bool = False
 
     @classmethod
-    def merge(cls, samples: list[SampleCounts], num_classes: int, multilabel: bool = False) -> "DatasetStatistics":
-        """The sums of samples."""
-        pixels, present = np.zeros(num_classes, np.int64), np.zeros(num_classes, np.int64)
-        for sample in samples:
-            pixels += sample.pixels
-            present += sample.pixels > 0
+    def joined(cls, shares: list["DatasetStatistics"]) -> "DatasetStatistics":
+        """The sums over shares of a dataset."""
+        sizes: Counter = Counter()
+        for share in shares:
+            sizes.update(share.sizes)
         return cls(
-            images=len(samples),
-            pixels=pixels.tolist(),
-            images_with=present.tolist(),
-            ignored=sum(sample.ignored for sample in samples),
-            sizes=dict(Counter(sample.size for sample in samples).most_common()),
-            stored=sorted({number for sample in samples for number in sample.stored}),
-            digests=[sample.digest for sample in samples],
-            values=(min((s.values[0] for s in samples), default=0), max((s.values[1] for s in samples), default=255)),
-            multilabel=multilabel,
+            images=sum(share.images for share in shares),
+            pixels=np.sum([share.pixels for share in shares], 0).tolist(),
+            images_with=np.sum([share.images_with for share in shares], 0).tolist(),
+            ignored=sum(share.ignored for share in shares),
+            sizes=dict(sizes.most_common()),
+            stored=sorted({number for share in shares for number in share.stored}),
+            digests=np.concatenate([share.digests for share in shares]),
+            values=(min(share.values[0] for share in shares), max(share.values[1] for share in shares)),
+            multilabel=shares[0].multilabel,
         )
 
     def to_json(self) -> dict:
         """Plain values."""
-        return {**vars(self), "sizes": [[*size, count] for size, count in self.sizes.items()]}
+        sizes = [[*size, count] for size, count in self.sizes.items()]
+        digests = base64.b64encode(self.digests.astype("<u8").tobytes()).decode()
+        return {**vars(self), "sizes": sizes, "digests": digests}
 
     @classmethod
     def from_json(cls, values: dict) -> "DatasetStatistics":
@@ -131,7 +133,10 @@ class DatasetStatistics:
             KeyError, TypeError, ValueError: it is something else.
         """
         sizes = {(width, height): count for width, height, count in values["sizes"]}
-        return cls(**{**values, "sizes": sizes})
+        digests = np.frombuffer(base64.b64decode(values["digests"], validate=True), "<u8")
+        if len(digests) != values["images"]:
+            raise ValueError("digests")
+        return cls(**{**values, "sizes": sizes, "digests": digests})
 
     @property
     def labelled(self) -> int:
@@ -258,8 +263,7 @@ def _say_scale(dataset, statistics: DatasetStatistics, where: str) -> None:
 
 def shared_images(first: DatasetStatistics, second: DatasetStatistics) -> list[int]:
     """Places in `second` of images whose content also is in `first`."""
-    known = set(first.digests)
-    return [i for i, digest in enumerate(second.digests) if digest in known]
+    return np.flatnonzero(np.isin(second.digests, first.digests)).tolist()
 
 
 def suggest_crop(sizes: dict[tuple[int, int], int], largest: int = 768) -> list[int]:

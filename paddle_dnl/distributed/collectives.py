@@ -39,6 +39,16 @@ def world_size() -> int:
     return int(os.environ.get("PADDLE_TRAINERS_NUM", "1"))
 
 
+def place_on_machine() -> tuple[str, int, int]:
+    """This machine, empty for a process that is alone on it, this process's place among those on it, and their number."""
+    given = [os.environ.get(name, "") for name in ("PADDLE_LOCAL_RANK", "PADDLE_LOCAL_SIZE")]
+    if not all(text.isdigit() for text in given) or int(given[1]) < 2 or world_size() == 1:
+        return socket.gethostname() if world_size() > 1 else "", 0, 1
+    place, count = map(int, given)
+    first = rank() - place  # two containers may have the same name
+    return f"{socket.gethostname()} (ranks {first} to {first + count - 1})", place, count
+
+
 def is_main() -> bool:
     """Whether this process writes files and log lines."""
     return rank() == 0

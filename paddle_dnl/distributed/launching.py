@@ -18,6 +18,7 @@ from paddle_dnl.log import logger
 
 ETCD = "etcd://"
 _NOTICE_SECONDS = 60.0
+_NAME_SECONDS = 60.0  # until the name of a machine is known
 
 
 @dataclass
@@ -91,12 +92,17 @@ def settle(nodes: Nodes) -> Nodes:
 
 
 def _resolve(name: str, master: str) -> str:
-    try:
-        return socket.getaddrinfo(name, None, socket.AF_INET)[0][4][0]
-    except OSError as error:
-        raise DistributedError(
-            f"--master {master}: {name} has no address here ({error.strerror}); give an IP address or mend the name"
-        ) from error
+    """The address of a machine; its name may appear a little later, as that of a pod does."""
+    until = time.monotonic() + min(_NAME_SECONDS, wait_seconds())
+    while True:
+        try:
+            return socket.getaddrinfo(name, None, socket.AF_INET)[0][4][0]
+        except OSError as error:
+            if time.monotonic() > until:
+                raise DistributedError(
+                    f"--master {master}: {name} has no address here ({error.strerror}); give an IP address or mend the name"
+                ) from error
+            time.sleep(min(1.0, wait_seconds()))
 
 
 def _address_towards(ip: str, port: int) -> str:

@@ -8,6 +8,7 @@ from functools import partial
 
 from paddle_dnl.data.check import check_dataset
 from paddle_dnl.data.classes import classes_of
+from paddle_dnl.data.ranks import Ranks
 from paddle_dnl.data.statistics import require_learnable, shared_images
 from paddle_dnl.distributed import collectives
 from paddle_dnl.errors import ConfigError, DataError, PaddleDnlError
@@ -107,7 +108,7 @@ def check_data(train_dataset, val_dataset, options) -> None:
                 name,
                 num_workers=options.num_workers,
                 skip_bad=options.skip_bad_samples,
-                gather=collectives.all_gather_object,
+                ranks=Ranks(collectives.all_gather_object, *collectives.place_on_machine()),
             )
     require_learnable(train_dataset, "train_dataset", is_training=True)
     require_valid_labels(train_dataset)

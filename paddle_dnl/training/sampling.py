@@ -115,9 +115,12 @@ def dataset_fingerprint(dataset) -> str:
     """A digest of the names of a dataset's files in their order, without the folder that they are in."""
     digest = hashlib.sha256(f"{type(dataset).__name__} {len(dataset)}".encode())
     root = str(getattr(dataset, "dataset_root", "") or "")
+    inside = os.path.join(os.path.normpath(root), "") if root else "/"
     for pair in getattr(dataset, "file_list", None) or ():
         for path in filter(None, pair):
-            name = os.path.relpath(path, root) if root and str(path).startswith(root) else str(path)
+            name = str(path)
+            if root and name.startswith(root):
+                name = name[len(inside) :] if name.startswith(inside) else os.path.relpath(name, root)
             digest.update(name.encode("utf-8", "surrogateescape") + b"\0")
     return digest.hexdigest()[:16]
 

@@ -49,11 +49,27 @@ def free_port():
         ("trian --config x.yml", "trian is no program of paddle-dnl and no file. Did you mean 'train'?"),
     ],
 )
-def test_what_does_not_fit_is_one_line(flags, message):
+def test_what_does_not_fit_is_one_line(monkeypatch, flags, message):
+    monkeypatch.setenv(WAIT_VARIABLE, "0.2")
     with pytest.raises(PaddleDnlError) as caught:
         launch.command(flags.split())
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_name_that_is_known_a_little_later(monkeypatch, free_port):
+    """The pods of a job start one after the other."""
+    answers = [OSError(-2, "Name or service not known"), [(2, 1, 6, "", ("127.0.0.1", 0))]]
+
+    def answer(*_):
+        found = answers.pop(0)
+        if isinstance(found, OSError):
+            raise found
+        return found
+
+    monkeypatch.setattr(socket, "getaddrinfo", answer)
+    words = launch.command(f"--nnodes 2 --rank 0 --master localhost:{free_port} train".split())
+    assert f"127.0.0.1:{free_port}" in words
 
 
 def test_a_name_that_means_this_machine_only(monkeypatch):

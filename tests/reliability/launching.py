@@ -19,13 +19,14 @@ class Started:
     """A process and everything that it started, known by a mark in their environment.
 
     Args:
-        program: a file of this folder.
+        program: a file of this folder; or the words of a whole command.
         words: its arguments.
         ranks: more than one for a launch.
         legacy: by the launcher that `--backend` selects, in place of the one that users get.
         folder: working folder, and of the launcher's logs.
         launch: more words for the launcher, which then starts one rank too.
         prefix: words before the command.
+        command: of the launcher, Paddle's by default.
         logs: folder of the launcher's logs.
         environment: more variables.
         options: of `subprocess.Popen`.
@@ -33,13 +34,14 @@ class Started:
 
     def __init__(
         self,
-        program: str,
+        program: str | list,
         words,
         folder: Path,
         ranks: int = 1,
         legacy: bool = False,
         launch=(),
         prefix=(),
+        command=(sys.executable, "-m", "paddle.distributed.launch"),
         logs: Path | None = None,
         environment=None,
         **options,
@@ -48,12 +50,15 @@ class Started:
         more = environment or {}
         environment = {k: v for k, v in os.environ.items() if not k.startswith(("PADDLE_", "CUDA_VISIBLE"))}
         environment |= {_TAG: self.tag, "SEG_HOME": str(folder / "home"), **more}
-        command = [*prefix, sys.executable]
-        if ranks > 1 or launch:
-            command += ["-m", "paddle.distributed.launch", "--nproc_per_node", str(ranks), *launch]
+        if isinstance(program, list):
+            command = [*prefix, *map(str, program)]
+        elif ranks > 1 or launch:
+            command = [*prefix, *command, "--nproc_per_node", str(ranks), *launch]
             command += ["--backend", "gloo"] if legacy else []
-            command += ["--log_dir", str(self.logs)]
-        command += [str(HERE / program), *map(str, words)]
+            command += ["--log_dir", str(self.logs), str(HERE / program)]
+        else:
+            command = [*prefix, sys.executable, str(HERE / program)]
+        command += map(str, words)
         # A file, not a pipe: nothing waits for whoever still holds the other end.
         self._output = open(folder / f"output_{self.tag}.txt", "w+")
         options.setdefault("preexec_fn", default_signals)

@@ -3,11 +3,14 @@
 
 import logging
 import os
+import shutil
 import signal
 import threading
 
+from paddle_dnl.data import check, fingerprint
 from paddle_dnl.data.check import check_dataset
 from paddle_dnl.data.datasets import Dataset
+from paddle_dnl.data.ranks import Ranks
 from paddle_dnl.errors import DataError
 
 import numpy as np
@@ -77,6 +80,8 @@ def test_readers_in_processes_find_what_one_finds(root):
 class _Ranks:
     """Two checks in two threads that meet in `gather`, as two processes do."""
 
+    place = threading.local()
+
     def __init__(self, monkeypatch):
         self._meeting, self._given = threading.Barrier(2, timeout=30), [None, None]
         self._read = threading.local()
@@ -91,7 +96,7 @@ class _Ranks:
 
         monkeypatch.setattr(ImageFormat, "read", fail_here)
 
-    def check(self, datasets, unreadable, cache, **more) -> list:
+    def check(self, datasets, unreadable, cache, on_one_machine=False, **more) -> list:
         """What each check returned or raised."""
         results: list = [None, None]
 
@@ -99,11 +104,14 @@ class _Ranks:
             def gather(value):
                 self._given[rank] = value
                 self._meeting.wait()
-                return list(self._given)
+                given = list(self._given)
+                self._meeting.wait()
+                return given
 
-            self._read.unreadable = unreadable[rank]
+            self._read.unreadable, _Ranks.place.rank = unreadable[rank], rank
+            ranks = Ranks(gather, "node0", rank, 2) if on_one_machine else Ranks(gather)
             try:
-                results[rank] = check_dataset(datasets[rank], "train_dataset", cache / str(rank), gather=gather, **more)
+                results[rank] = check_dataset(datasets[rank], "train_dataset", cache / str(rank), ranks=ranks, **more)
             except DataError as error:
                 results[rank] = error
 
@@ -145,3 +153,74 @@ def test_ranks_that_see_other_files_are_refused(root, monkeypatch):
     datasets[1].file_list = datasets[1].file_list[:-1]
     found = _Ranks(monkeypatch).check(datasets, [[], []], root.parent / "cache", skip_bad=True)
     assert all("do not see the same files (40, 39 samples)" in str(error) for error in found), found
+
+
+def test_ranks_with_a_file_of_another_size_are_refused(root, tmp_path, monkeypatch):
+    """Copies of a dataset that differ: the first file that does is named."""
+    shutil.copytree(root, tmp_path / "other" / "data")
+    with open(tmp_path / "other" / "data" / "b7.png", "ab") as file:
+        file.write(b"more")
+    datasets = [_dataset(root), _dataset(tmp_path / "other" / "data")]
+    found = _Ranks(monkeypatch).check(datasets, [[], []], tmp_path / "cache", skip_bad=True)
+    size = (root / "b7.png").stat().st_size
+    says = f"{root}/b7.png has {size} bytes on rank 0 and {size + 4} on rank 1; give all of them the same data"
+    assert all(says in str(error) for error in found), found
+
+
+@pytest.mark.parametrize("unreadable", [[], ["a5.png"]])
+def test_ranks_of_one_machine_read_a_share_each(root, monkeypatch, unreadable):
+    """Each file once, and each rank has the counts of all, as one process has them."""
+    monkeypatch.setattr(fingerprint, "PART", 3)  # 14 parts
+    read, look = [], check._look
+    monkeypatch.setattr(
+        check, "_look", lambda dataset, pair: read.append((_Ranks.place.rank, pair[0])) or look(dataset, pair)
+    )
+    alone = _dataset(root)
+    _Ranks.place.rank = -1
+    check_dataset(alone, "train_dataset", root.parent / "alone")
+    datasets = [_dataset(root), _dataset(root)]
+    read.clear()
+    found = _Ranks(monkeypatch).check(
+        datasets, [unreadable] * 2, root.parent / "cache", on_one_machine=True, skip_bad=True
+    )
+    assert found == [len(unreadable)] * 2
+    assert len(read) == len({path for _, path in read}) == COUNT
+    assert min(sum(rank == place for rank, _ in read) for place in (0, 1)) > 15
+    assert datasets[0].file_list == datasets[1].file_list
+    if not unreadable:
+        for dataset in datasets:
+            np.testing.assert_array_equal(dataset.statistics.digests, alone.statistics.digests)
+            assert {**vars(dataset.statistics), "digests": 0} == {**vars(alone.statistics), "digests": 0}
+
+
+def test_only_what_has_changed_is_read_again(root, monkeypatch):
+    """Also in a list with another entry in front; the counts are those of reading everything."""
+    cache = root.parent / "cache"
+    check_dataset(_dataset(root), "train_dataset", cache)
+    Image.fromarray(np.full((6, 8), 1, np.uint8)).save(root / "b2.png")
+    for kind in "ab":
+        (root / f"{kind}_new.png").write_bytes((root / f"{kind}0.png").read_bytes())
+    text = (root / "train.txt").read_text()
+    (root / "train.txt").write_text(f"a_new.png b_new.png\n{text}")
+    read, look = [], check._look
+    monkeypatch.setattr(
+        check, "_look", lambda dataset, pair: read.append(os.path.basename(pair[0])) or look(dataset, pair)
+    )
+    dataset, fresh = _dataset(root), _dataset(root)
+    check_dataset(dataset, "train_dataset", cache)
+    assert read == ["a_new.png", "a2.png"]
+    check_dataset(fresh, "train_dataset", root.parent / "other")
+    assert len(read) == 2 + COUNT + 1
+    np.testing.assert_array_equal(dataset.statistics.digests, fresh.statistics.digests)
+    assert {**vars(dataset.statistics), "digests": 0} == {**vars(fresh.statistics), "digests": 0}
+
+
+@pytest.mark.parametrize("content", [b"", b"PK broken", "cut"])
+def test_damaged_notes_only_cost_a_new_check(root, content):
+    cache = root.parent / "cache"
+    check_dataset(_dataset(root), "train_dataset", cache)
+    for path in cache.iterdir():
+        path.write_bytes(path.read_bytes()[:-40] if content == "cut" else content)
+    dataset = _dataset(root)
+    check_dataset(dataset, "train_dataset", cache)
+    assert dataset.statistics.images == COUNT

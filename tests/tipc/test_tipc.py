@@ -240,9 +240,12 @@ def test_unknown_trainer(sandbox):
 # ------------------------------------------------------------------------------------------------ scores and speed
 
 
-@pytest.fixture
-def pictures(tmp_path):
-    """Two label pictures, one of them found wrong at 2 of its 8 pixels, with one pixel that does not count."""
+@pytest.fixture(params=["town/", ""], ids=["sub-folders", "flat"])
+def pictures(tmp_path, request):
+    """Two label pictures, one of them found wrong at 2 of its 8 pixels, with one pixel that does not count.
+
+    infer.py writes them flat; into sub-folders where names collide.
+    """
     data, mode = tmp_path / "test_tipc/data/mini_cityscapes", tmp_path / OUT / "lite_train_lite_infer"
     truth = [np.array([[0, 0, 1, 1], [2, 2, 255, 1]], np.uint8), np.zeros((2, 4), np.uint8)]
     found = [np.array([[0, 1, 1, 1], [2, 0, 7, 1]], np.uint8), np.zeros((2, 4), np.uint8)]
@@ -250,17 +253,17 @@ def pictures(tmp_path):
     lines = []
     for number in range(2):
         image, label = f"leftImg8bit/val/town/{number}.png", f"gtFine/val/town/{number}.png"
-        for path, array in ((data / label, truth[number]), (results / f"town/{number}.png", found[number])):
+        for path, array in ((data / label, truth[number]), (results / f"{request.param}{number}.png", found[number])):
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(array).save(path)
         lines.append(f"{image},{label}\n")
     (data / "val.txt").write_text("".join(lines))
     (tmp_path / "file.txt").write_text((TIPC / "configs/dnlnet_small/train_infer_python.txt").read_text())
-    return tmp_path, results
+    return tmp_path, results, results / f"{request.param}1.png"
 
 
 def test_compare_results(pictures):
-    folder, results = pictures
+    folder, results, picture = pictures
     call = ("compare_results.py", "file.txt", "lite_train_lite_infer")
     done = tipc(*call, cwd=folder)
     assert done.returncode == 2 and "no stored scores" in done.stderr
@@ -284,7 +287,7 @@ def test_compare_results(pictures):
     assert tipc(*call, cwd=folder).returncode == 0
     tipc(*call, "--update", cwd=folder)
     assert file.read_text().startswith("# threads change sums\natol:0.01\nimages:2\n")
-    (results / "town/1.png").unlink()
+    picture.unlink()
     done = tipc(*call, cwd=folder)
     assert done.returncode == 2 and "has not written this label picture" in done.stderr
 

@@ -5,6 +5,7 @@ The only parser of both: names are bytes on disk, so a byte order mark, CRLF, bl
 are not UTF-8 do no harm anywhere.
 """
 
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,8 @@ from pathlib import Path
 from paddle_dnl.errors import DataError
 
 _BLANK = " \t"
+# Names that `pathlib` does not change: parts that do not begin with a dot, no backslashes.
+_PLAIN = re.compile(r"[^/\\.][^/\\]*(/[^/\\.][^/\\]*)*")
 
 
 def lines(path: str | Path) -> Iterator[tuple[int, str]]:
@@ -27,7 +30,8 @@ def lines(path: str | Path) -> Iterator[tuple[int, str]]:
                 # Bytes that are not UTF-8 must survive to find their file.
                 text = content.decode("utf-8" if number else "utf-8-sig", "surrogateescape")
                 # Not `splitlines` and `strip`: to them some letters of file names are line breaks or blanks.
-                for line in re.split("\r\n|\r|\n", text.removesuffix("\n").removesuffix("\r")):
+                text = text.removesuffix("\n").removesuffix("\r")
+                for line in re.split("\r\n|\r|\n", text) if "\r" in text else (text,):
                     number += 1
                     if "\0" in line:
                         raise DataError(
@@ -81,8 +85,8 @@ def names_of(line: str, root: Path, separator: str = " ", labelled: bool = True)
     return candidates[best]
 
 
-def read_list(path: str | Path, root: str | Path, separator: str = " ", labelled: bool = True) -> list[tuple]:
-    """The (image, label) pairs of a list file, one `image separator label` per line.
+def pairs_of(path: str | Path, root: str | Path, separator: str = " ", labelled: bool = True) -> Iterator[tuple]:
+    """The (image, label) file names of a list file, one `image separator label` per line; one line at a time is in memory.
 
     Args:
         path: the list.
@@ -93,18 +97,29 @@ def read_list(path: str | Path, root: str | Path, separator: str = " ", labelled
     Raises:
         DataError: unreadable or empty list, or a line that is no pair (with its number).
     """
-    root, pairs = Path(root), []
+    root, found = Path(root), False
+    folder = "" if str(root) == "." else os.path.join(root, "")
+    others = [other for other in (",", "\t", " ") if other != separator]
     for number, line in lines(path):
-        names = names_of(line, root, separator, labelled)
+        names = line.split(separator) if labelled else []
+        if len(names) != 2 or not all(names) or any(other in line for other in others):
+            names = names_of(line, root, separator, labelled)
         if len(names) == 1 and labelled:
             raise DataError(
                 f"{path}, line {number}: expected `image{separator}label`, found {line!r}; "
                 "use a comma as separator when file names hold blanks"
             )
-        pairs.append((place(root, names[0]), place(root, names[1]) if len(names) == 2 else None))
-    if not pairs:
+        placed = [folder + name if _PLAIN.fullmatch(name) else os.fspath(place(root, name)) for name in names]
+        yield placed[0], placed[1] if len(placed) == 2 else None
+        found = True
+    if not found:
         raise DataError(f"{path}: lists no files")
-    return pairs
+
+
+def read_list(path: str | Path, root: str | Path, separator: str = " ", labelled: bool = True) -> list[tuple]:
+    """The pairs of `pairs_of` as paths."""
+    found = pairs_of(path, root, separator, labelled)
+    return [(Path(image), None if label is None else Path(label)) for image, label in found]
 
 
 def read_image_set(path: Path, advice: str = "") -> list[str]:

@@ -40,8 +40,8 @@ def _duplicates(datasets: dict[str, object]) -> list[str]:
     """Lines on pictures that occur twice, in one split or in two."""
     lines = []
     for name, dataset in datasets.items():
-        seen: dict[str, str] = {}
-        for (image, _), digest in zip(dataset.file_list, dataset.statistics.digests, strict=False):
+        seen: dict[int, str] = {}
+        for (image, _), digest in zip(dataset.file_list, dataset.statistics.digests.tolist(), strict=False):
             if digest in seen and seen[digest] != image:
                 lines.append(f"{name}: {image} is the same picture as {seen[digest]}")
             seen.setdefault(digest, image)

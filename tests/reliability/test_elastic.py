@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An elastic job of one to two machines that meet at an etcd server: one is lost, the other goes on, it comes back.
+
+Needs the program `etcd` (Debian: etcd-server) and the Python package etcd3, which the test environment does not have.
+"""
+
+import contextlib
+import importlib.util
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import unittest
+
+import pytest
+from launching import Started, training_words
+from recording import make_config
+from two_hosts import two_hosts
+
+ITERS = 240  # of half a second
+
+
+@pytest.fixture
+def hosts(tmp_path):
+    if shutil.which("etcd") is None or importlib.util.find_spec("etcd3") is None:
+        raise unittest.SkipTest("needs the program etcd and the Python package etcd3")
+    with two_hosts(tmp_path) as found:
+        url = f"http://{found.addresses[0]}:2379"
+        words = [
+            "etcd",
+            "--listen-client-urls",
+            url,
+            "--advertise-client-urls",
+            url,
+            "--data-dir",
+            str(tmp_path / "etcd"),
+        ]
+        with open(tmp_path / "etcd.log", "w") as log:
+            server = subprocess.Popen([*found.prefix(0), *words], stdout=log, stderr=subprocess.STDOUT)
+        yield found
+        server.kill()
+        server.wait()
+
+
+def _node(hosts, host):
+    slow = {"kind": "slow", "seconds": 0.5}
+    words = training_words(hosts.folder, [slow], iters=ITERS, save_interval=3, resume_model="auto")
+    flags = ["--nnodes", "1:2", "--master", "etcd://node0:2379", "--job_id", "test"]
+    return Started(
+        "faulty_training.py",
+        words,
+        hosts.folder,
+        command=[sys.executable, "-m", "paddle_dnl", "launch"],
+        launch=[*flags, "--elastic_level", "1", "--elastic_timeout", "10"],
+        prefix=hosts.prefix(host),
+        logs=hosts.folder / f"log_{host}",
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_a_machine_leaves_and_comes_back(hosts):
+    make_config(hosts.folder)
+    nodes = [_node(hosts, host) for host in (0, 1)]
+    nodes[0].wait_for("iter: 4/", 90)
+    for pid in nodes[1].alive():
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    nodes[0].wait_for("world_size 2 -> 1", 120)
+    nodes[1] = _node(hosts, 1)
+    nodes[0].wait_for("world_size 1 -> 2", 120)
+    until = time.monotonic() + 200
+    for node in nodes:
+        assert node.wait(max(1, until - time.monotonic())) == 0, node.text()[-3000:]
+    assert (hosts.folder / "output" / f"iter_{ITERS}" / "manifest.json").exists()
