@@ -11,6 +11,7 @@ LIBRARIES = {
     "completion": ("argcomplete",),
     "data": ("pycocotools",),
     "bands": ("tifffile", "imagecodecs"),
+    "geo": ("rasterio",),
     "scipy": ("scipy",),
     "train": ("visualdl", "matplotlib"),
     "tensorboard": ("tensorboardX", "tensorboard"),

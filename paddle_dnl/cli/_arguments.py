@@ -144,6 +144,15 @@ def add_augmented(parser: argparse.ArgumentParser, switch: str) -> None:
     )
 
 
+def add_geotiff(parser: argparse.ArgumentParser) -> None:
+    """Label maps that lie where their pictures lie."""
+    parser.add_argument(
+        "--geotiff",
+        action="store_true",
+        help="of GeoTIFFs: also geotiff/NAME.tif with the picture's transform and reference system",
+    )
+
+
 def check_common(args: argparse.Namespace) -> None:
     """Refuses values that cannot work and selects the device.
 

@@ -4,6 +4,7 @@
 import errno
 import importlib
 import os
+import re
 import signal
 import sys
 import traceback
@@ -85,7 +86,11 @@ def _status_of(module: str, argv: list[str] | None) -> int:
         text = str(error).lower()
         if watch is not None and any(word in text for word in watch.COMMUNICATION) and watch.others_ended(seconds=5):
             _end_in_group(1)
-        status = _defect(error)
+        # What `Path.resolve` says of a link that leads to itself before Python 3.13, and no OSError.
+        link = (
+            re.match(r"Symlink loop from '(.*)'$", str(error), re.DOTALL) if isinstance(error, RuntimeError) else None
+        )
+        status = _fail(f"{link[1]}: {os.strerror(errno.ELOOP)}", 1) if link else _defect(error)
     return status
 
 

@@ -27,7 +27,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--config", required=True, help="deploy.yaml of the exported folder, or the folder")
     _arguments.add_export_imports(parser)
     add("--image_path", required=True, help="image, folder, .txt list, pattern with *, video, or camera number")
-    add("--batch_size", type=int, default=1)
+    add("--batch_size", type=int, default=1, help="images, or tiles of an image, per run")
     add("--save_dir", default="./output", help="folder of the label pictures")
     add("--device", choices=DEVICES, help="default: gpu where Paddle Inference has one, else cpu")
     add("--engine", choices=("paddle", "onnxruntime", "openvino", "auto"), default="paddle")
@@ -63,9 +63,12 @@ def make_parser() -> argparse.ArgumentParser:
     add("--max_pixels", type=int, default=80_000_000, help="larger images are refused before they are decoded")
     add("--value_range", **_arguments.VALUE_RANGE)
     add("--save_prob", **_arguments.SAVE_PROB)
+    _arguments.add_geotiff(parser)
     _arguments.add_shares(parser)
     add("--video_output", choices=("video", "frames"), default="video", help="overlay video, or numbered pictures")
     add("--max_frames", type=int, help="of a video or camera; default all, of a camera until Ctrl-C")
+    add("--stride", type=int, default=1, help="of a video or camera: use every N-th frame; the playing time stays")
+    add("--preview", type=int, metavar="PORT", help="of a video or camera: live overlays for a browser, on 127.0.0.1")
     return parser
 
 
@@ -83,7 +86,7 @@ def parse_args(argv=None) -> argparse.Namespace:
 
 
 def _check(args: argparse.Namespace) -> None:
-    for name in ("batch_size", "cpu_threads", "min_subgraph_size", "max_pixels", "max_frames", "streams"):
+    for name in ("batch_size", "cpu_threads", "min_subgraph_size", "max_pixels", "max_frames", "streams", "stride"):
         value = getattr(args, name)
         if value is not None and value < 1:
             raise UsageError(f"--{name} must be at least 1, got {value}")
@@ -129,6 +132,7 @@ def _make_predictor(args: argparse.Namespace, is_long: bool):
 
     limits = {"wrong_size": args.wrong_size, "max_pixels": args.max_pixels}
     limits |= {"tile": args.tile, "tile_overlap": args.tile_overlap, "value_range": args.value_range}
+    limits |= {"tile_batch": args.batch_size}
     names = (
         "device",
         "cpu_threads",
@@ -157,11 +161,14 @@ def _make_job(args: argparse.Namespace, files, inputs: list):
     colors = files.classes.colors if files.classes else bit_palette(257)[1:]  # PaddleSeg begins with the second
     to = Results(Path(args.save_dir), colors, args.print_detail, inputs)
     if is_video(args.image_path):
-        for flag in ("save_prob", "shard", "skip_existing", "skip_bad_samples", "no_overlay"):
+        for flag in ("save_prob", "geotiff", "shard", "skip_existing", "skip_bad_samples", "no_overlay"):
             if getattr(args, flag):
                 raise UsageError(f"--{flag}: is for pictures, not for videos and cameras")
-        as_frames = args.video_output == "frames"
-        return VideoJob(args.image_path, to, as_frames, args.max_frames)
+        frames = {"as_frames": args.video_output == "frames", "limit": args.max_frames, "stride": args.stride}
+        return VideoJob(args.image_path, to, **frames, preview=args.preview)
+    for flag, default in (("stride", 1), ("preview", None)):
+        if getattr(args, flag) != default:
+            raise UsageError(f"--{flag}: is for videos and cameras, {args.image_path} is neither")
     endings = replace(files.image_format, value_range=args.value_range or files.value_range).endings
     return PictureJob(
         args.image_path,
@@ -169,6 +176,7 @@ def _make_job(args: argparse.Namespace, files, inputs: list):
         endings,
         args.save_prob,
         with_overlays=not args.no_overlay,
+        with_geotiff=args.geotiff,
         shard=Shard.of(args.shard),
         skip_existing=args.skip_existing,
     )
@@ -188,6 +196,7 @@ def _run(args: argparse.Namespace, predictor, job):
             job.write,
             batch_size=args.batch_size,
             writers=job.writers,
+            write_strips=getattr(job, "write_strips", None),
             with_scores=args.save_prob is not None,
             unreadable=job.unreadable if args.skip_bad_samples else None,
         )

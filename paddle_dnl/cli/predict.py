@@ -2,6 +2,7 @@
 """Command line of predict.py."""
 
 import argparse
+import functools
 
 from paddle_dnl.cli import _arguments
 
@@ -21,6 +22,7 @@ def make_parser() -> argparse.ArgumentParser:
     _arguments.add_augmented(parser, "aug_pred")
     parser.add_argument("--save_prob", **_arguments.SAVE_PROB)
     parser.add_argument("--value_range", **_arguments.VALUE_RANGE)
+    _arguments.add_geotiff(parser)
     _arguments.add_shares(parser)
     return parser
 
@@ -48,11 +50,20 @@ def main(argv=None) -> int:
         raise UsageError(f"{args.config} has no val_dataset, whose transforms prepare the images")
     settings = _arguments.test_settings(args, config, "aug_pred")
     settings = {key: value for key, value in settings.items() if key not in ("auc_roc", "batch_size")}
+    from paddle_dnl.evaluation.options import InferenceOptions
     from paddle_dnl.evaluation.predict import predict
     from paddle_dnl.models.build import build_model
+    from paddle_dnl.profile.memory_plan import announce_picture
+
+    model = build_model(config, pretrained=model_path)
+    channels, options = config.val_dataset_cfg.get("img_channels", 3), InferenceOptions.of(settings)
+
+    @functools.cache  # once for each size
+    def announce(image: tuple[int, int], original: tuple[int, int]) -> None:
+        announce_picture(model, image, original, channels, options)
 
     predict(
-        build_model(config, pretrained=model_path),
+        model,
         config,
         args.image_path,
         args.save_dir,
@@ -66,6 +77,8 @@ def main(argv=None) -> int:
         skip_existing=args.skip_existing,
         skip_bad_samples=args.skip_bad_samples,
         no_overlay=args.no_overlay,
+        geotiff=args.geotiff,
+        announce=announce,
         **settings,
     )
     return 0

@@ -88,7 +88,7 @@ def _more_scores(args: argparse.Namespace) -> list[tuple[str, str]]:
         return [
             (f"{text} ({path.name})", f"{found[key]:.4f}") for key, text in names.items() if found.get(key) is not None
         ]
-    except (ValueError, AttributeError, TypeError) as error:
+    except (OSError, ValueError, AttributeError, TypeError, RecursionError) as error:
         raise DataError(f"{path}: is no scores.json of val.py ({error})") from error
 
 

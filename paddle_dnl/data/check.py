@@ -92,7 +92,7 @@ def _recall(note: str) -> DatasetStatistics | None:
     """The stored counts of an earlier check of the same files; None without one."""
     try:
         return DatasetStatistics.from_json(json.loads(Path(note).read_bytes()))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 

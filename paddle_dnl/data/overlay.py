@@ -20,7 +20,7 @@ def as_label(numbers: np.ndarray) -> np.ndarray:
     return numbers.astype(np.uint16 if numbers.size and numbers.max() > 255 else np.uint8)
 
 
-def _palette(colors: Colors, rows: int = 256) -> np.ndarray:
+def label_palette(colors: Colors, rows: int = 256) -> np.ndarray:
     """RGB of the first `rows` numbers; those without a colour, such as 255 for ignored pixels, have one that no class has."""
     table = np.full((rows, 3), IGNORED_COLOR, np.uint8)
     known = np.asarray(colors[:rows], np.uint8).reshape(-1, 3)
@@ -35,7 +35,7 @@ def colorize(label: np.ndarray, colors: Colors) -> np.ndarray:
         label: class numbers, uint8 or uint16.
         colors: (red, green, blue) of each class.
     """
-    return _palette(colors, 256 if label.dtype == np.uint8 else 1 << 16)[label]
+    return label_palette(colors, 256 if label.dtype == np.uint8 else 1 << 16)[label]
 
 
 def displayed(image: np.ndarray) -> np.ndarray:
@@ -118,7 +118,7 @@ def encode_label_png(label: np.ndarray, colors: Colors) -> bytes:
         _, content = cv2.imencode(".png", label.astype(np.uint16))
         return content.tobytes()
     picture = Image.fromarray(label.astype(np.uint8))
-    picture.putpalette(_palette(colors).tobytes())
+    picture.putpalette(label_palette(colors).tobytes())
     buffer = io.BytesIO()
     picture.save(buffer, format="PNG")
     return buffer.getvalue()

@@ -141,9 +141,11 @@ def _store_address() -> str:
 
 def _agree(value):
     """Rank 0's value through the store, before there is a watchdog."""
+    # In a second training of the same processes the first one's value is still there: a key of its own for each.
+    key = f"paddle_dnl/hub/{_meetings}"
     if is_main():
-        _store().set("paddle_dnl/hub", json.dumps(value))
-    return json.loads(bytes(_store().get("paddle_dnl/hub")).decode())
+        _store().set(key, json.dumps(value))
+    return json.loads(bytes(_store().get(key)).decode())
 
 
 def _compare_machines(host: str) -> None:

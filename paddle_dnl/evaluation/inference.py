@@ -2,14 +2,16 @@
 """From images to logits: whole, by sliding window, at several scales and flipped. Plain functions on a model."""
 
 import contextlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 
+from paddle_dnl.data.tiling import tile_starts
 from paddle_dnl.errors import UsageError
 from paddle_dnl.evaluation.options import InferenceOptions
 from paddle_dnl.nn.cpu.window_mean import WindowMean
 from paddle_dnl.nn.resize import resize
 
+import numpy as np
 import paddle
 import paddle.nn.functional as F
 
@@ -30,14 +32,6 @@ def evaluating(model: paddle.nn.Layer) -> Iterator[None]:
             layer.training = training
 
 
-def window_starts(length: int, window: int, stride: int) -> list[int]:
-    """Where windows begin along one side; the last one is moved back to end at the border."""
-    if length <= window:
-        return [0]
-    count = -(-(length - window) // stride) + 1
-    return [min(i * stride, length - window) for i in range(count)]
-
-
 def _main_logits(model, image: paddle.Tensor) -> paddle.Tensor:
     outputs = model(image)
     if not isinstance(outputs, list | tuple):
@@ -45,27 +39,67 @@ def _main_logits(model, image: paddle.Tensor) -> paddle.Tensor:
     return outputs[0].astype("float32")
 
 
-def _slide(model, image, options: InferenceOptions) -> paddle.Tensor:
-    """Mean logits of overlapping windows, `[B, K, H, W]` in float32."""
+def _window_starts(size: tuple[int, int], options: InferenceOptions) -> tuple[list[int], list[int]]:
+    """Top rows and left columns of the windows of an image of `size` (height, width).
+
+    Raises:
+        UsageError: windows that leave pixels out.
+    """
     (width, height), (stride_x, stride_y) = options.crop_size, options.stride
-    rows, columns = image.shape[2:]
-    tops, lefts = window_starts(rows, height, stride_y), window_starts(columns, width, stride_x)
+    tops, lefts = tile_starts(size[0], height, stride_y), tile_starts(size[1], width, stride_x)
     for starts, window in ((tops, height), (lefts, width)):
         if any(after - before > window for before, after in pairwise(starts)):
             raise UsageError(
                 f"stride {list(options.stride)} is larger than crop_size {list(options.crop_size)}: pixels would be skipped"
             )
+    return tops, lefts
+
+
+def _add_row(mean: WindowMean, model, band: paddle.Tensor, top: int, lefts: list[int], width: int) -> None:
+    """Adds the windows of one row, whose pixels are `band` `[B, C, rows, W]`, at row `top` of `mean`."""
+    rows, columns = band.shape[2:]
+    for left in lefts:
+        right = min(left + width, columns)
+        logits = _main_logits(model, band[:, :, :, left:right])
+        # A model that pads its input may return more than the window.
+        mean.add(logits[:, :, :rows, : right - left], slice(top, top + rows), slice(left, right))
+
+
+def _slide(model, image, options: InferenceOptions) -> paddle.Tensor:
+    """Mean logits of overlapping windows, `[B, K, H, W]` in float32."""
+    width, height = options.crop_size
+    tops, lefts = _window_starts(image.shape[2:], options)
     if len(tops) * len(lefts) == 1:
         return _main_logits(model, image)
-    mean = None
+    mean = WindowMean(*image.shape[2:])
     for top in tops:
-        for left in lefts:
-            ys, xs = slice(top, min(top + height, rows)), slice(left, min(left + width, columns))
-            logits = _main_logits(model, image[:, :, ys, xs])
-            mean = mean or WindowMean([*logits.shape[:2], rows, columns], image.place)
-            # A model that pads its input may return more than the window.
-            mean.add(logits[:, :, : ys.stop - top, : xs.stop - left], ys, xs)
+        _add_row(mean, model, image[:, :, top : top + height], top, lefts, width)
     return mean.value()
+
+
+@paddle.no_grad()
+def slide_strips(
+    model: paddle.nn.Layer, size: tuple[int, int], read: Callable[[int, int], paddle.Tensor], options: InferenceOptions
+) -> Iterator[np.ndarray]:
+    """What `infer` gives with sliding windows, in strips `[B, K, rows, W]` from top to bottom, which together are the image.
+
+    Held at a time: the logits of one row of windows, so that memory follows the width and not the height.
+
+    Args:
+        model: maps `[B, C, H, W]` to a list of logits.
+        size: height and width of the image.
+        read: (top, bottom) to these rows `[B, C, rows, W]`; is asked from top to bottom, with overlaps.
+        options: of these the windows are used.
+
+    Raises:
+        UsageError: as `infer`.
+    """
+    width, height = options.crop_size
+    tops, lefts = _window_starts(size, options)
+    mean = WindowMean(min(height, size[0]), size[1])
+    for top, below in zip(tops, [*tops[1:], size[0]], strict=True):
+        _add_row(mean, model, read(top, min(top + height, size[0])), 0, lefts, width)
+        yield from mean.roll(below - top)
 
 
 @paddle.no_grad()

@@ -64,3 +64,10 @@ class InferenceOptions:
     def gives_probabilities(self) -> bool:
         """Whether scores are probabilities, not logits."""
         return self.aug_eval and self.average == "softmax"
+
+    @property
+    def with_less_memory(self) -> str:
+        """What to change so that the same image takes less memory; never what is set already."""
+        if self.is_slide:
+            return "a smaller --crop_size"
+        return "--is_slide --crop_size 1024 512 --stride 768 384"

@@ -1,14 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """Prediction with the dynamic graph, as predict.py does: label pictures and overlays of images."""
 
+import contextlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from paddle_dnl import registry
 from paddle_dnl.data.classes import BACKGROUND_COLOR, classes_of_config
+from paddle_dnl.data.images.block_rows import open_rows
+from paddle_dnl.data.images.geo_files import Place, save_geotiff
 from paddle_dnl.data.images.image_files import iter_images
 from paddle_dnl.data.images.image_format import ImageFormat
 from paddle_dnl.data.images.pending_images import PendingImages, Shard
+from paddle_dnl.data.images.strip_results import StripResults
 from paddle_dnl.data.multilabel import join_masks, summed_numbers
 from paddle_dnl.data.overlay import Colors, as_label, overlay, overlay_masks, save_image, save_label_png
 from paddle_dnl.data.probability_files import probability_file
@@ -17,6 +21,7 @@ from paddle_dnl.errors import DataError, UsageError
 from paddle_dnl.evaluation.batches import pyramid
 from paddle_dnl.evaluation.inference import infer_pyramid, infer_scores, predicted_masks
 from paddle_dnl.evaluation.options import InferenceOptions
+from paddle_dnl.evaluation.strips import Announce, label_strips
 from paddle_dnl.files.atomic import write_bytes
 from paddle_dnl.log import logger, progress
 from paddle_dnl.training import amp
@@ -54,13 +59,17 @@ def preparation(config, value_range: list[float] | None = None) -> tuple[Compose
 
 # Overlays keep the ending of their picture, as PaddleSeg's; others are PNGs.
 _OVERLAY_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
-# Label pictures, overlays, with `save_prob` probabilities, with `use_multilabel` masks.
-FOLDERS = ("pseudo_color_prediction", "added_prediction", "probabilities", "masks")
+# From so many pixels on scores exist by strips only; 19 classes of 8 million pixels are 600 MB.
+STRIPS_FROM = 8_000_000
+# Label pictures, overlays, with `save_prob` probabilities, with `use_multilabel` masks, with `geotiff` those.
+FOLDERS = ("pseudo_color_prediction", "added_prediction", "probabilities", "masks", "geotiff")
 
 
-def _write(files: dict[str, Path], picture, scores, colors, save_prob: str | None, is_probability: bool) -> None:
+def _write(
+    files: dict[str, Path], picture, scores, colors, save_prob: str | None, is_probability: bool, place: Place | None
+) -> None:
     """The files of one picture, by folder, from its scores `[K, h, w]`; labels last, which say that all is there."""
-    labels, overlays, probabilities, stored_masks = (files.get(folder) for folder in FOLDERS)
+    labels, overlays, probabilities, stored_masks, geotiff = (files.get(folder) for folder in FOLDERS)
     if stored_masks:
         return _write_masks(files, picture, scores, colors)
     label = as_label(paddle.argmax(scores, axis=0).numpy())
@@ -69,12 +78,14 @@ def _write(files: dict[str, Path], picture, scores, colors, save_prob: str | Non
         write_bytes(probabilities, probability_file(found, save_prob))
     if overlays:
         save_image(overlays, overlay(picture, label, colors))
+    if geotiff:
+        save_geotiff(geotiff, label, colors, place)
     save_label_png(labels, label, colors)
 
 
 def _write_masks(files: dict[str, Path], picture, logits, colors) -> None:
     """The files of one picture whose pixels may belong to several classes, from its logits `[K, h, w]`."""
-    labels, overlays, _, stored = (files.get(folder) for folder in FOLDERS)
+    labels, overlays, _, stored = (files.get(folder) for folder in FOLDERS[:4])
     masks = predicted_masks(logits).numpy().astype("uint8")
     save_label_png(stored, join_masks(masks), (BACKGROUND_COLOR, (255, 255, 255)))
     if overlays:
@@ -147,6 +158,8 @@ def predict_images(
     skip_existing: bool = False,
     skip_bad_samples: bool = False,
     no_overlay: bool = False,
+    geotiff: bool = False,
+    announce: Announce = None,
     **inference,
 ) -> int:
     """Predicts images and writes `pseudo_color_prediction/NAME.png` and `added_prediction/NAME` with the image's ending.
@@ -164,6 +177,8 @@ def predict_images(
         shard, skip_existing: see `paddle_dnl.data.images.pending_images.PendingImages`.
         skip_bad_samples: leave out images that cannot be read, with a line for each.
         no_overlay: leave `added_prediction` out.
+        geotiff: also `geotiff/NAME.tif`, class numbers with the transform and reference system of the image, a GeoTIFF.
+        announce: see `paddle_dnl.evaluation.strips.label_strips`; called for large pictures.
 
     With `use_multilabel` several classes may hold for one pixel: `masks/NAME.png` has them side by side, as label pictures for
     training do, and the label picture the sum of their numbers, as PaddleSeg's.
@@ -177,7 +192,13 @@ def predict_images(
             is not ours; nothing was written.
     """
 
-    wanted = (".png", not no_overlay and ".png", save_prob and ".npz", use_multilabel and ".png")
+    wanted = (
+        ".png",
+        not no_overlay and ".png",
+        save_prob and ".npz",
+        use_multilabel and ".png",
+        geotiff and ".tif",
+    )
     endings = {folder: end for folder, end in zip(FOLDERS, wanted, strict=True) if end}
 
     def results(name: Path) -> dict[str, Path]:
@@ -187,6 +208,8 @@ def predict_images(
 
     images = PendingImages(find, lambda name: list(results(name).values()), inputs, save_dir, shard, skip_existing)
     options = InferenceOptions(**inference)
+    if use_multilabel and geotiff:
+        raise UsageError("use_multilabel and geotiff do not go together: masks have several classes for a pixel")
     if use_multilabel and (save_prob or options.gives_probabilities):
         raise UsageError(
             "use_multilabel goes with neither save_prob nor the average softmax: its scores are no softmax"
@@ -196,22 +219,37 @@ def predict_images(
     logger.info(f"Start to predict {len(images)} images...")
     model.eval()
     count = 0
+    # Other scores are averaged or stored for the whole picture.
+    in_strips = not (options.aug_eval or save_prob or use_multilabel)
+
+    def do(path: Path, rows, name: Path, place: Place | None) -> None:
+        files = results(name)
+        if in_strips and rows.size[0] * rows.size[1] >= STRIPS_FROM:
+            names = (files.get(FOLDERS[i]) for i in (0, 1, 4))
+            with StripResults(rows.size, colors, *names, place) as written:
+                for labels in label_strips(model, compose, rows, path, options, announce):
+                    written.write(rows, labels)
+                written.commit()
+            return
+        picture = rows.read(0, rows.size[0])
+        inputs_of_it = (_input(one, picture, path) for one in scaled or [compose])
+        scores = (
+            infer_pyramid(model, inputs_of_it, options) if scaled else infer_scores(model, *next(inputs_of_it), options)
+        )
+        _write(files, picture, scores[0], colors, save_prob, options.gives_probabilities, place)
+
     for path, name in progress(images, "predict"):
         try:
-            picture = image_format.read(path)
+            place = Place.of(path) if geotiff else None
+            with contextlib.closing(open_rows(path, image_format)) as rows, amp.autocast(precision, amp_level):
+                do(path, rows, name, place)
         except DataError as error:
             if not skip_bad_samples:
                 raise
             images.skip(error)
             continue
-        inputs_of_it = (_input(one, picture, path) for one in scaled or [compose])
-        with amp.autocast(precision, amp_level):
-            scores = (
-                infer_pyramid(model, inputs_of_it, options)
-                if scaled
-                else infer_scores(model, *next(inputs_of_it), options)
-            )
-        _write(results(name), picture, scores[0], colors, save_prob, options.gives_probabilities)
+        except MemoryError as error:
+            raise UsageError(f"{path}: out of memory; use {options.with_less_memory}") from error
         count += 1
     images.require_some()
     kept = FOLDERS[:1] if no_overlay else FOLDERS[1::-1]

@@ -182,11 +182,37 @@ def announce_evaluation(model: nn.Layer, dataset, settings: dict) -> None:
         sizes.copies += 1  # the sum over passes
     if settings.get("auc_roc"):
         sizes.copies += 2  # probabilities, and those of one class after another
-    advice = "--is_slide --crop_size 1024 512 --stride 768 384"
-    if options.is_slide:
-        columns, rows = options.crop_size
-        sizes.window, advice = (min(sizes.image[0], rows), min(sizes.image[1], columns)), "a smaller --crop_size"
-    announce(model, sizes, advice)
+    sizes.window = _window(sizes.image, options)
+    announce(model, sizes, options.with_less_memory)
+
+
+def _window(image: tuple[int, int], options: InferenceOptions) -> tuple[int, int] | None:
+    """Height and width of the windows in an image; None without windows."""
+    if not options.is_slide:
+        return None
+    columns, rows = options.crop_size
+    return min(image[0], rows), min(image[1], columns)
+
+
+def announce_picture(
+    model: nn.Layer, image: tuple[int, int], original: tuple[int, int], channels: int, options: InferenceOptions
+) -> None:
+    """Announces what one large picture takes whose classes are found in strips, see `paddle_dnl.evaluation.strips`.
+
+    Args:
+        image: height and width of the network's input.
+        original: those of the picture.
+        channels: of the network's input.
+        options: without `aug_eval`.
+    """
+    sizes = Sizes(image, window=_window(image, options), channels=channels)
+    if sizes.window:
+        # Scores of one row of windows, and the strip of it that is divided and compared.
+        sizes.original = sizes.image = (sizes.window[0], max(image[1], original[1]))
+        sizes.copies = 1
+    else:
+        sizes.original = image  # scores are restored by strips
+    announce(model, sizes, options.with_less_memory)
 
 
 def announce_export(model: nn.Layer, input_shape: list[int]) -> None:

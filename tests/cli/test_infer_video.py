@@ -232,3 +232,29 @@ def test_files_that_would_have_others_read(tmp_path, film, name):
     # Also where the first bytes pass: FFmpeg is told the containers and the one protocol.
     opened = video_files._open_file(str(tmp_path / name))
     assert not opened.isOpened() and video_files._FFMPEG_VARIABLE not in os.environ
+
+
+@pytest.mark.parametrize("stride", [2, 5, 30])
+def test_stride_keeps_the_playing_time(tmp_path, exported, film, stride):
+    path, _ = film
+    assert _infer(exported, path, tmp_path, "--stride", str(stride)) == 0
+    found, rate = _frames(tmp_path / "added_prediction" / "street.mp4")
+    assert len(found) == -(-FRAMES // stride) and rate == pytest.approx(10 / stride)
+    assert _infer(exported, path, tmp_path / "f", "--stride", str(stride), "--video_output", "frames") == 0
+    names = sorted(p.name for p in (tmp_path / "f" / "street").iterdir())
+    assert names == [f"{i:06d}.png" for i in range(0, FRAMES, stride)]
+    video = Video(str(path))
+    every = list(_frames(path)[0])[::stride]
+    for one, wanted in zip(video.frames(stride=stride), every, strict=True):
+        np.testing.assert_array_equal(one, wanted)
+    limited = list(Video(str(path)).frames(2, stride))
+    assert len(limited) == min(2, len(every))
+
+
+def test_flags_of_videos_are_refused_for_pictures(tmp_path, exported):
+    cv2.imwrite(str(tmp_path / "a.png"), blocks(2, 4, 32)[0])
+    for flags in (["--stride", "2"], ["--preview", "0"]):
+        with pytest.raises(UsageError, match=f"{flags[0]}: is for videos"):
+            _infer(exported, tmp_path / "a.png", tmp_path / "out", *flags)
+    with pytest.raises(UsageError, match="--stride must be at least 1"):
+        _infer(exported, tmp_path / "a.png", tmp_path / "out", "--stride", "0")

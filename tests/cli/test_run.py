@@ -85,6 +85,10 @@ def test_a_library_that_turns_the_signal_into_its_own_error(tmp_path):
         ("open('missing/file')", "missing/file: No such file or directory"),
         ("os.symlink('loop', 'loop')\nopen('loop')", "loop: Too many levels of symbolic links"),
         ("os.symlink('nowhere', 'dangling')\nopen('dangling')", "dangling: No such file or directory"),
+        (
+            "os.symlink('loop', 'loop')\n__import__('pathlib').Path('loop').resolve()",
+            "loop: Too many levels of symbolic links",
+        ),
         ("os.mkdir('folder')\nopen('folder', 'w')", "folder: Is a directory"),
         ("open('/dev/full', 'w').write('x' * 99999)", "No space left on device"),
         (

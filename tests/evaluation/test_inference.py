@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whole, sliding, multi-scale and flipped inference against NumPy and against paddleseg's own functions."""
 
+from paddle_dnl.data.tiling import tile_starts
 from paddle_dnl.errors import UsageError
-from paddle_dnl.evaluation.inference import infer, infer_augmented, infer_pyramid, restore, window_starts
+from paddle_dnl.evaluation.inference import infer, infer_augmented, infer_pyramid, restore
 from paddle_dnl.evaluation.options import InferenceOptions
 
 import numpy as np
@@ -38,7 +39,7 @@ IMAGE = np.random.default_rng(0).normal(size=(1, 3, 21, 34)).astype("float32")
     (10, 10, 3, [0]), (8, 10, 3, [0]), (11, 10, 3, [0, 1]), (20, 8, 5, [0, 5, 10, 12]), (18, 8, 5, [0, 5, 10]),
 ])  # fmt: skip
 def test_window_starts(length, window, stride, starts):
-    assert window_starts(length, window, stride) == starts
+    assert tile_starts(length, window, stride) == starts
 
 
 def test_slide_is_the_mean_of_windows(net):
@@ -265,7 +266,7 @@ def test_sizes_of_scales_follow_the_rule():
 @pytest.mark.parametrize("length, starts", [(512, [0]), (768, [0]), (1024, [0, 255]), (1536, [0, 513, 767]),
     (1025, [0, 256]), (2049, [0, 513, 1026, 1280]), (1281, [0, 512]), (1537, [0, 513, 768]), (3585, 7)])  # fmt: skip
 def test_published_windows(length, starts):
-    found = window_starts(length, 769, 513)
+    found = tile_starts(length, 769, 513)
     assert len(found) == starts if isinstance(starts, int) else found == starts
 
 

@@ -13,12 +13,16 @@ from paddle_dnl.cli import train as train_program
 from paddle_dnl.cli.data import create_list
 from paddle_dnl.errors import CheckpointError, OutputError
 from paddle_dnl.files.outputs import JOURNAL
+from paddle_dnl.models.build import build_model
 
 import cv2
 import numpy as np
+import paddle
 import pytest
 import tiny_export
 import tiny_training
+
+QUICKSTART = Path(__file__).resolve().parents[2] / "configs/quickstart/dnlnet_resnet18_mini_cityscapes.yml"
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -129,6 +133,17 @@ def test_convert_does_not_write_over_its_input(work, name):
     with pytest.raises(OutputError, match=f"{name}: would be overwritten, and is an input"):
         convert.main([*words, "--output", str(output)])
     assert contents(work) == before
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "deploy.safetensors", "model.pdparams"])
+def test_convert_beside_an_export_leaves_it_whole(work, name):
+    """Its report once was model.json, which is the graph."""
+    before = contents(work / "export")
+    config, weights = str(QUICKSTART), str(work / "weights.pdparams")
+    paddle.save(build_model(config).state_dict(), weights)
+    words = ["--source", "paddleseg", "--input", weights, "--config", config]
+    assert convert.main([*words, "--output", str(work / "export" / name)]) == 0
+    _kept(work / "export", before)
 
 
 # ---------------------------------------------------------------------------------- files of other programs

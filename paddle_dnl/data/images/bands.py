@@ -22,7 +22,9 @@ _TIFF_KINDS = {"shaped", "imagej", "uniform", "geotiff", "gdal", "multipage"}
 # More than any camera has bands.
 _MAX_TIFF_PAGES = 4096
 _ALPHA = (1, 2)  # values of TIFF's ExtraSamples
-_said = threading.Event()
+# Numbers of 14 bits or fewer have 64 levels or fewer on the scale of 16 bits.
+_FEW_LEVELS = 1 << 14
+_said, _said_few = threading.Event(), threading.Event()
 
 
 def is_npy(content: np.ndarray) -> bool:
@@ -33,6 +35,11 @@ def is_npy(content: np.ndarray) -> bool:
 def is_tiff(content: np.ndarray) -> bool:
     """Whether a file's content, uint8, is a TIFF."""
     return content[:4].tobytes() in TIFF_MAGICS
+
+
+def is_bigtiff(content: np.ndarray) -> bool:
+    """Whether a file's content, uint8, is a TIFF with offsets of 64 bits."""
+    return content[:4].tobytes() in TIFF_MAGICS[2:]
 
 
 def scale(image: np.ndarray, value_range: tuple[float, float] | None, path: str | Path) -> np.ndarray:
@@ -54,7 +61,7 @@ def scale(image: np.ndarray, value_range: tuple[float, float] | None, path: str 
     if image.dtype == np.uint8:
         return image
     if image.dtype == np.uint16:
-        say_sixteen_bits(path)
+        say_sixteen_bits(path, image)
         return image.astype(np.float32) / np.float32(257)
     raise DataError(
         f"{path}: holds {image.dtype} numbers, whose scale is not known; say which become black and white with value_range "
@@ -62,9 +69,23 @@ def scale(image: np.ndarray, value_range: tuple[float, float] | None, path: str 
     )
 
 
-def say_sixteen_bits(path: str | Path) -> None:
-    """Says once per process on which scale pictures of 16 bits are read."""
-    if not _said.is_set():
+def say_sixteen_bits(path: str | Path, image: np.ndarray) -> None:
+    """Says once per process on which scale pictures of 16 bits are read, and once where that leaves few grey levels.
+
+    Args:
+        path: of the picture.
+        image: its numbers, uint16.
+    """
+    largest = int(image.max(initial=0))
+    if 0 < largest < _FEW_LEVELS:
+        if not _said_few.is_set():
+            _said_few.set()
+            bits = largest.bit_length()
+            logger.warning(
+                f"{path}: has 16 bits but no number above {largest}, which fill {largest // 256 + 1} of 256 grey levels. "
+                f"Set the scale: value_range [LO, HI] in the dataset (--value_range 0 {(1 << bits) - 1} for {bits} bits)"
+            )
+    elif not _said.is_set():
         _said.set()
         logger.warning(
             f"{path}: has 16 bits; its 0 to 65535 are read as 0 to 255. For another scale, such as that of a 12-bit camera, "

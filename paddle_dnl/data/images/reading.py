@@ -10,13 +10,31 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from paddle_dnl.data.images import bands
-from paddle_dnl.data.images.bands import is_npy, is_tiff, read_array, say_sixteen_bits, scale
-from paddle_dnl.data.images.untrusted import require_bounded
+from paddle_dnl.data.images.bands import is_bigtiff, is_npy, is_tiff, read_array, say_sixteen_bits, scale
+from paddle_dnl.data.images.untrusted import UnknownFormat, require_bounded
 from paddle_dnl.errors import DataError
 
 import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
+
+_NO_PLAIN_TIFF = (
+    "is not a TIFF of 8 or 16 bits with one, three or four bands, or it is damaged; others are read with value_range [LO, HI] "
+    "and img_channels in the dataset (--value_range LO HI)"
+)
+
+
+def require_file(path: str | Path) -> None:
+    """Refuses what is no file: a pipe would be waited for, a device read without end.
+
+    Raises:
+        DataError: not there, or a folder, pipe or device.
+    """
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise DataError(f"{path}: is a folder, pipe or device, no file")
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
 
 
 def read_bytes(path: str | Path) -> np.ndarray:
@@ -26,9 +44,7 @@ def read_bytes(path: str | Path) -> np.ndarray:
         DataError: missing, unreadable or empty.
     """
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            # A pipe would be waited for, a device read without end.
-            raise DataError(f"{path}: is a folder, pipe or device, no file")
+        require_file(path)
         content = np.fromfile(str(path), dtype=np.uint8)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
@@ -89,11 +105,25 @@ def decode_image(
         image = scale(read_array(content, path, channels, max_pixels), value_range, path)
         return np.ascontiguousarray(image[..., ::-1]) if channels == 3 else image
     data = content.tobytes() if whole or max_pixels is not None else b""
-    size = None if max_pixels is None else require_bounded(data, str(path), max_pixels)
+    try:
+        size = None if max_pixels is None else require_bounded(data, str(path), max_pixels)
+    except UnknownFormat as error:
+        # Pillow, which reads the header, knows no TIFF of floats with several bands.
+        if is_tiff(content):
+            raise DataError(f"{path}: {_NO_PLAIN_TIFF}") from error
+        raise
     if whole:
         # A cheap form of `require_whole`: the mark of the end must follow the start of the picture's data
         if data[:2] == b"\xff\xd8" and data.find(b"\xff\xd9", _start_of_scan(data)) < 0:
             raise DataError(f"{path}: is a damaged JPEG (it ends before the picture does)")
+    if is_bigtiff(content):  # which OpenCV does not read
+        image = read_array(content, path, channels, max_pixels)
+        if channels == 3:
+            image = image[..., ::-1]
+        if image.dtype == np.uint16:
+            say_sixteen_bits(path, image)
+            image = ((image.astype(np.uint32) + 128) // 257).astype(np.uint8)
+        return np.ascontiguousarray(scale(image, None, path))
     image = _decode(content, path, channels)
     # The orientation in the EXIF header may exchange the sides.
     if size is not None and sorted(image.shape[:2]) != sorted(size):
@@ -101,7 +131,7 @@ def decode_image(
             f"{path}: is {image.shape[1]}x{image.shape[0]} after decoding, its header says {size[0]}x{size[1]}"
         )
     if plain and image.dtype == np.uint16:
-        say_sixteen_bits(path)
+        say_sixteen_bits(path, image)
         return _decode(content, path, channels, cv2.IMREAD_COLOR if channels == 3 else cv2.IMREAD_GRAYSCALE)
     return scale(image, value_range, path)
 
@@ -116,10 +146,7 @@ def _decode(content: np.ndarray, path: str | Path, channels: int, flag: int | No
     except cv2.error as error:
         raise DataError(f"{path}: cannot be decoded ({str(error).strip().splitlines()[-1]})") from error
     if image is None and is_tiff(content):
-        raise DataError(
-            f"{path}: is not a TIFF of 8 or 16 bits with one, three or four bands, or it is damaged; others are read with "
-            "value_range [LO, HI] and img_channels in the dataset (--value_range LO HI)"
-        )
+        raise DataError(f"{path}: {_NO_PLAIN_TIFF}")
     if image is None:
         raise DataError(f"{path}: is not a readable image; it may be damaged or of an unknown format")
     found = 1 if image.ndim == 2 else image.shape[2]

@@ -97,20 +97,24 @@ class Video:
         rate = self._capture.get(cv2.CAP_PROP_FPS)
         self.rate = rate if math.isfinite(rate) and 0 < rate <= 1000 else _DEFAULT_RATE
 
-    def frames(self, limit: int | None = None) -> Iterator[np.ndarray]:
-        """BGR `[H, W, 3]`, upright, at most `limit` of them.
+    def frames(self, limit: int | None = None, stride: int = 1) -> Iterator[np.ndarray]:
+        """BGR `[H, W, 3]`, upright, every `stride`-th from the first on, at most `limit` of them.
 
         Raises:
             DataError: no frame at all, or the end comes before what the file announces.
         """
         announced = 0 if self.is_camera else int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))
         count = 0
-        while limit is None or count < limit:
-            is_there, frame = self._capture.read()
-            if not is_there:
+        while limit is None or count < limit * stride:
+            if count % stride and not self._capture.grab():
                 break
+            if count % stride == 0:
+                is_there, frame = self._capture.read()
+                if not is_there:
+                    break
             count += 1
-            yield frame
+            if count % stride == 1 or stride == 1:
+                yield frame
         else:
             return
         if count == 0:

@@ -18,6 +18,8 @@ class ToUint8:
     resize and distort. PaddleSeg works on float32, so that resizing does not round.
     """
 
+    POINTWISE = True
+
     def __call__(self, data: dict) -> dict:
         image = data["img"]
         if image.dtype != np.uint8:
@@ -78,6 +80,11 @@ class Compose:
         image = image[np.newaxis] if image.ndim == 2 else image.transpose(2, 0, 1)
         data["img"] = image.astype(np.float32, copy=False)
         return data
+
+    @property
+    def is_pointwise(self) -> bool:
+        """Whether every transform looks at each pixel alone, so that parts of a picture give parts of the result."""
+        return all(getattr(transform, "POINTWISE", False) for transform in self.transforms)
 
     def picture(self, pixels: np.ndarray, name, where: str) -> dict:
         """The sample of a picture without labels.

@@ -16,6 +16,8 @@ class Normalize:
         mean, std: one number, or one per channel, for colours in 0..1.
     """
 
+    POINTWISE = True
+
     def __init__(self, mean: Sequence[float] = (0.5,), std: Sequence[float] = (0.5,)):
         for name, value in (("mean", mean), ("std", std)):
             if not isinstance(value, list | tuple) or not value:
@@ -47,6 +49,7 @@ class SubtractMeanBGR:
     """
 
     CHANNELS = (3,)
+    POINTWISE = True
 
     def __init__(self, mean: Sequence[float] = (102.9801, 115.9465, 122.7717)):
         if len(mean) != 3:

@@ -3,16 +3,19 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 
+from paddle_dnl.data.images.geo_files import save_geotiff
 from paddle_dnl.data.images.image_files import EXTENSIONS, iter_images
 from paddle_dnl.data.images.pending_images import PendingImages
+from paddle_dnl.data.images.strip_results import StripResults
 from paddle_dnl.data.images.video_files import Video
 from paddle_dnl.data.images.video_writer import VideoWriter
 from paddle_dnl.data.overlay import Colors, overlay, save_image, save_label_png
 from paddle_dnl.data.probability_files import probability_file
 from paddle_dnl.deployment.runtime.pipeline import Picture, read_ahead
+from paddle_dnl.deployment.runtime.preview import Preview
 from paddle_dnl.errors import DataError, UsageError
 from paddle_dnl.files.atomic import write_bytes
 from paddle_dnl.files.outputs import check_outputs
@@ -20,7 +23,7 @@ from paddle_dnl.log import logger
 
 import numpy as np
 
-OVERLAYS, PROBABILITIES = "added_prediction", "probabilities"
+OVERLAYS, PROBABILITIES, GEOTIFFS = "added_prediction", "probabilities", "geotiff"
 # Frames that are decoded before they are asked for.
 _FRAMES_AHEAD = 4
 
@@ -51,6 +54,7 @@ class PictureJob:
         endings: of pictures in folders.
         save_prob: `float16` or `uint8`: also `probabilities/NAME.npz`.
         with_overlays: whether overlays are written.
+        with_geotiff: also `geotiff/NAME.tif`, class numbers where the picture, a GeoTIFF, lies.
         which: `shard` and `skip_existing` of `PendingImages`.
 
     Raises:
@@ -68,12 +72,13 @@ class PictureJob:
         endings: tuple[str, ...] = EXTENSIONS,
         save_prob: str | None = None,
         with_overlays: bool = True,
+        with_geotiff: bool = False,
         **which,
     ):
         self._path, self._to = path, to
-        self._save_prob, self._with_overlays = save_prob, with_overlays
+        self._save_prob, self._with_overlays, self._with_geotiff = save_prob, with_overlays, with_geotiff
         self._is_flat = self._names_differ(endings)
-        self._images = PendingImages(lambda: self._find(endings), self._results, [*to.inputs, path], to.folder, **which)
+        self._images = PendingImages(lambda: self._find(endings), self._files, [*to.inputs, path], to.folder, **which)
 
     def _names_differ(self, endings: tuple[str, ...]) -> bool:
         """Whether all results fit into one folder, as PaddleSeg's infer.py writes them: no two pictures share a name."""
@@ -90,20 +95,24 @@ class PictureJob:
         for path, name in iter_images(self._path, endings):
             yield path, Path(name.name) if self._is_flat else name
 
-    def _results(self, name: Path) -> list[Path]:
-        """Probabilities and overlay where they are asked for, and last the label picture, which says that all is there."""
-        if name.parts[0] in (OVERLAYS, PROBABILITIES) and len(name.parts) > 1:
+    def _results(self, name: Path) -> dict[str, Path]:
+        """By folder what is asked for, and last, in none, the label picture, which says that all is there."""
+        if name.parts[0] in (OVERLAYS, PROBABILITIES, GEOTIFFS) and len(name.parts) > 1:
             raise UsageError(f"--image_path {self._path}: a folder {name.parts[0]} in it would mix with the results")
-        found = [self._to.folder / PROBABILITIES / name.with_suffix(".npz")] if self._save_prob else []
-        found += [self._to.folder / OVERLAYS / name.with_suffix(".png")] if self._with_overlays else []
-        return [*found, self._to.folder / name.with_suffix(".png")]
+        endings = {PROBABILITIES: self._save_prob and ".npz", OVERLAYS: self._with_overlays and ".png"}
+        endings |= {GEOTIFFS: self._with_geotiff and ".tif", "": ".png"}
+        return {folder: self._to.folder / folder / name.with_suffix(end) for folder, end in endings.items() if end}
+
+    def _files(self, name: Path) -> list[Path]:
+        return list(self._results(name).values())
 
     def __len__(self) -> int:
         return len(self._images)
 
     def pictures(self) -> Iterator[Picture]:
         """All of them, in order."""
-        return (Picture(str(path), path, name.with_suffix(".png")) for path, name in self._images)
+        wants = self._with_geotiff
+        return (Picture(str(path), path, name.with_suffix(".png"), wants) for path, name in self._images)
 
     def examples(self, count: int) -> list:
         """The first few, as `Predictor.predict` takes them."""
@@ -111,12 +120,27 @@ class PictureJob:
 
     def write(self, picture: Picture, pixels: np.ndarray, label: np.ndarray, probabilities: np.ndarray | None) -> None:
         """One picture's results."""
-        *others, target = self._results(picture.name)
-        if self._save_prob:
-            write_bytes(others[0], probability_file(probabilities, self._save_prob))
-        if self._with_overlays:
-            save_image(others[-1], overlay(pixels, label, self._to.colors))
-        save_label_png(target, label, self._to.colors)
+        files = self._results(picture.name)
+        if PROBABILITIES in files:
+            write_bytes(files[PROBABILITIES], probability_file(probabilities, self._save_prob))
+        if OVERLAYS in files:
+            save_image(files[OVERLAYS], overlay(pixels, label, self._to.colors))
+        if GEOTIFFS in files:
+            save_geotiff(files[GEOTIFFS], label, self._to.colors, picture.place)
+        save_label_png(files[""], label, self._to.colors)
+        self._tell(picture, files[""])
+
+    def write_strips(self, picture: Picture, rows, strips: Iterator[np.ndarray]) -> None:
+        """The results of a picture that is too large to hold, while its classes come in strips."""
+        files = self._results(picture.name)
+        names = files[""], files.get(OVERLAYS), files.get(GEOTIFFS)
+        with StripResults(rows.size, self._to.colors, *names, picture.place) as written:
+            for labels in strips:
+                written.write(rows, labels)
+            written.commit()
+        self._tell(picture, files[""])
+
+    def _tell(self, picture: Picture, target: Path) -> None:
         if self._to.details:
             logger.info(f"{picture.title} -> {target}")
 
@@ -140,6 +164,8 @@ class VideoJob:
         to: the results.
         as_frames: numbered pictures in place of a video.
         limit: stop after so many frames.
+        stride: every so many frames one is used; the video that is written plays as long as the source.
+        preview: port of a live preview, see `paddle_dnl.deployment.runtime.preview`; None without.
 
     Raises:
         OutputError: the overlay video would replace an input, or a file that is not ours. Of frames, whose number is not
@@ -150,17 +176,21 @@ class VideoJob:
     # Frames of a video are written in order.
     writers = 1
 
-    def __init__(self, path: str, to: Results, as_frames: bool, limit: int | None):
-        self._path, self._to, self._limit = path, to, limit
+    def __init__(
+        self, path: str, to: Results, as_frames: bool, limit: int | None, stride: int = 1, preview: int | None = None
+    ):
+        self._path, self._to, self._limit, self._stride = path, to, limit, stride
         self._video = Video(path)
         self.is_camera = self._video.is_camera
         self.target = to.folder / self._video.name if as_frames else to.folder / OVERLAYS / f"{self._video.name}.mp4"
         check_outputs([] if as_frames else [self.target], [path, *to.inputs], root=to.folder)
-        self._writer = None if as_frames else VideoWriter(self.target, self._video.rate)
+        self._writer = None if as_frames else VideoWriter(self.target, self._video.rate / stride)
+        self._preview = None if preview is None else Preview(preview)
 
     def pictures(self) -> Iterator[Picture]:
         """The frames, some of them decoded ahead."""
-        for number, frame in enumerate(read_ahead(self._video.frames(self._limit), _FRAMES_AHEAD)):
+        frames = read_ahead(self._video.frames(self._limit, self._stride), _FRAMES_AHEAD)
+        for number, frame in zip(count(0, self._stride), frames, strict=False):
             yield Picture(f"{self._video.title} frame {number}", frame, Path(self._video.name) / f"{number:06d}.png")
 
     def examples(self, count: int) -> list:
@@ -174,6 +204,8 @@ class VideoJob:
     def write(self, picture: Picture, pixels: np.ndarray, label: np.ndarray, probabilities: None = None) -> None:
         """One frame's results."""
         mixed = overlay(pixels, label, self._to.colors)
+        if self._preview is not None:
+            self._preview.show(mixed)
         if self._writer is not None:
             self._writer.write(mixed)
             return
@@ -185,5 +217,7 @@ class VideoJob:
     def close(self) -> None:
         """Ends the video that is written, with the frames that there are, and gives the source back."""
         self._video.close()
+        if self._preview is not None:
+            self._preview.close()
         if self._writer is not None:
             self._writer.close()

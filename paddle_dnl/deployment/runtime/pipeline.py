@@ -6,14 +6,18 @@
 Both sides hold a bounded number of pictures, so that memory does not grow with the number of pictures. Order is kept.
 """
 
+import contextlib
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from paddle_dnl.data.images.geo_files import Place
 from paddle_dnl.data.overlay import as_label
+from paddle_dnl.deployment.runtime.predictor import Tiled
 from paddle_dnl.errors import DataError, PaddleDnlError
 
 import numpy as np
@@ -27,11 +31,14 @@ class Picture:
         title: what messages call it.
         source: a file, or BGR pixels `[H, W, 3]`.
         name: relative name of its results.
+        place: where a GeoTIFF lies; found when the file is read, if `wants_place`.
     """
 
     title: str
     source: Path | np.ndarray
     name: Path
+    wants_place: bool = False
+    place: Place | None = None
 
 
 @dataclass
@@ -63,12 +70,18 @@ def _prepare(predictor, picture: Picture) -> tuple:
     if isinstance(picture.source, np.ndarray):
         pixels = predictor.image_format.of_array(picture.source, picture.title)
     else:
-        pixels = predictor.read(picture.source)
+        if picture.wants_place:
+            picture.place = Place.of(picture.source)
+        pixels = predictor.open(picture.source)
+        if isinstance(pixels, Tiled):
+            return picture, pixels, pixels, []
     tensor, info = predictor.prepare(pixels, picture.title)
     return picture, pixels, tensor, info
 
 
 def _finish(predictor, write: Callable, picture: Picture, pixels, output, info, with_scores: bool) -> None:
+    if isinstance(pixels, Tiled):
+        pixels = pixels.rows.read(0, pixels.rows.size[0])
     if not with_scores:
         write(picture, pixels, predictor.postprocess(output, info), None)
         return
@@ -86,6 +99,7 @@ def run_pipeline(
     writers: int = 2,
     with_scores: bool = False,
     unreadable: Callable[[DataError], None] | None = None,
+    write_strips: Callable[[Picture, Any, Iterator[np.ndarray]], None] | None = None,
 ) -> Timing:
     """Predicts all pictures.
 
@@ -99,6 +113,8 @@ def run_pipeline(
         workers: threads that read.
         writers: threads that write; 1 keeps the calls of `write` in order.
         with_scores: give `write` the probabilities too.
+        write_strips: gets a picture that is too large to hold, its rows, and its classes in strips `[rows, W]`, in place of
+            `write`; called from this thread. Not with `with_scores`.
         unreadable: called in place of raising when a picture cannot be read or prepared; it is then left out.
 
     Raises:
@@ -126,7 +142,15 @@ def run_pipeline(
             batch = []
             while ahead and len(batch) < batch_size:
                 try:
-                    batch.append(ahead.popleft().result())
+                    one = ahead.popleft().result()
+                    if write_strips and not with_scores and isinstance(one[2], Tiled) and one[2].is_stream:
+                        start = time.perf_counter()
+                        with contextlib.closing(one[2].rows):
+                            write_strips(one[0], one[2].rows, predictor.tiled_strips(one[2]))
+                        in_engine += time.perf_counter() - start
+                        count += 1
+                    else:
+                        batch.append(one)
                 except DataError as error:
                     if unreadable is None:
                         raise

@@ -1,12 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """`Predictor`: an exported folder as an object that turns pictures into label maps."""
 
+import contextlib
 import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from paddle_dnl import registry
+from paddle_dnl.data.images.block_rows import BLOCKS_FROM, BlockRows, open_rows
 from paddle_dnl.data.images.image_format import require_value_range
+from paddle_dnl.data.images.picture_rows import ArrayRows
 from paddle_dnl.data.overlay import as_label
 from paddle_dnl.data.tiling import TileGrid
 from paddle_dnl.data.transforms.compose import Compose
@@ -33,7 +37,12 @@ MAX_PIXELS = 80_000_000
 class Tiled:
     """A picture, as from `Predictor.read`, that is too large for the model and is worked through in tiles."""
 
-    pixels: np.ndarray
+    rows: ArrayRows | BlockRows
+
+    @property
+    def is_stream(self) -> bool:
+        """Whether it is so large that its results are better written in strips."""
+        return isinstance(self.rows, BlockRows) or self.rows.size[0] * self.rows.size[1] >= BLOCKS_FROM
 
 
 class Predictor:
@@ -50,6 +59,7 @@ class Predictor:
         tile: `auto`: such pictures are worked through in overlapping tiles of the model's size, at their own resolution;
             needs Deploy.transforms that keep the size. `never`: they are resized, which loses their details.
         tile_overlap: share of a tile that it has in common with its neighbour, 0 to 0.5.
+        tile_batch: tiles per run where the export leaves the batch free.
         max_pixels: larger picture files are refused before they are decoded; None allows all.
         value_range: (lo, hi), stored numbers of pictures that become 0 and 255; default: what deploy.yaml says.
         options: of a named engine, fields of `paddle_dnl.deployment.runtime.options.EngineOptions`, such as `device`.
@@ -73,6 +83,7 @@ class Predictor:
         wrong_size: str | None = None,
         tile: str = "auto",
         tile_overlap: float = 0.25,
+        tile_batch: int = 1,
         max_pixels: int | None = MAX_PIXELS,
         value_range: tuple[float, float] | None = None,
         **options,
@@ -84,7 +95,9 @@ class Predictor:
         if not 0 <= tile_overlap <= 0.5:
             raise UsageError(f"tile_overlap must be from 0 to 0.5, got {tile_overlap}")
         self._wrong_size, self._max_pixels = wrong_size, max_pixels
-        self._tile_overlap = tile_overlap
+        if tile_batch < 1:
+            raise UsageError(f"tile_batch must be at least 1, got {tile_batch}")
+        self._tile_overlap, self._tile_batch = tile_overlap, tile_batch
         self.files = read_deploy_config(folder)
         self.classes = self.files.classes
         self.image_format = self.files.image_format
@@ -106,6 +119,20 @@ class Predictor:
             DataError: missing, empty, damaged, cut off, no picture, or larger than `max_pixels`.
         """
         return self.image_format.read(path, max_pixels=self._max_pixels, whole=True)
+
+    def open(self, path: str | Path) -> np.ndarray | Tiled:
+        """`read`, or a file that is worked through in tiles as `Tiled`: rasterio reads it by blocks, else it is read whole.
+
+        Raises:
+            DataError: see `read`.
+        """
+        if not self._tiles:
+            return self.read(path)
+        rows = open_rows(path, self.image_format, max_pixels=self._max_pixels, whole=True)
+        if self._is_large(*rows.size):
+            return Tiled(rows)
+        with contextlib.closing(rows):
+            return rows.read(0, rows.size[0])
 
     def decode(self, content: bytes, name: str = "picture") -> np.ndarray:
         """`read` for the content of a file, at least one byte, which errors call `name`."""
@@ -135,7 +162,8 @@ class Predictor:
         if isinstance(image, np.ndarray):
             name = name or "image array"
             return self.prepare(self.image_format.of_array(image, name), name)
-        return self.prepare(self.read(image), name or image)
+        found = self.open(image)
+        return (found, []) if isinstance(found, Tiled) else self.prepare(found, name or image)
 
     def prepare(self, pixels: np.ndarray, name: str | Path) -> tuple["np.ndarray | Tiled", list]:
         """Pixels, as from `read`, to network input `[C, H, W]` and the sizes they went through.
@@ -143,7 +171,7 @@ class Predictor:
         A picture that will be worked through in tiles becomes a `Tiled`, for `run_each` or `run_tiled`.
         """
         if self._tiles and self._is_large(*pixels.shape[:2]):
-            return Tiled(pixels), []
+            return Tiled(ArrayRows(pixels)), []
         data = self._compose.picture(pixels, name, "Deploy.transforms")
         tensor, info = data["img"], list(data["trans_info"])
         size = self.files.fixed_size
@@ -269,25 +297,36 @@ class Predictor:
     def run_tiled(self, picture: "Tiled", run=None, with_scores: bool = False) -> np.ndarray:
         """Classes `[H, W]` of a picture that is worked through in overlapping tiles.
 
-        Memory beyond the picture and its classes: scores of one row of tiles, which grow with the picture's width.
-
         Args:
             picture: from `prepare`.
             run: in place of `run`: batch `[N, C, h, w]` to output.
             with_scores: give the blended scores `[K, H, W]` in place of the classes; they are held for the whole picture.
         """
-        size, pixels, run = self.files.fixed_size, picture.pixels, run or self.run
-        grid = TileGrid(pixels.shape[:2], size, tuple(int(self._tile_overlap * side) for side in size))
-        batch_size = (self.files.fixed_batch or 1) * self.parallel
-
-        def results(top: int):
-            tensors = (self._compose({"img": tile})["img"] for tile in grid.row(top, lambda a, b: pixels[a:b]))
-            while batch := list(itertools.islice(tensors, batch_size)):
-                yield from run(np.stack(batch).astype(np.float32, copy=False))
-
+        grid, results = self._tile_results(picture, run or self.run)
         if with_scores:
             return np.concatenate(list(grid.blend(results)), axis=1)
         return np.concatenate(list(grid.labels(results)))
+
+    def tiled_strips(self, picture: "Tiled") -> Iterator[np.ndarray]:
+        """`run_tiled` in strips `[rows, W]` from top to bottom.
+
+        Memory: scores and pixels of one row of tiles, which grow with the picture's width.
+        """
+        grid, results = self._tile_results(picture, self.run)
+        yield from grid.labels(results)
+
+    def _tile_results(self, picture: "Tiled", run):
+        """The tiles of a picture, and a function from the top of a row of tiles to their outputs."""
+        size, rows = self.files.fixed_size, picture.rows
+        grid = TileGrid(rows.size, size, tuple(int(self._tile_overlap * side) for side in size))
+        batch_size = (self.files.fixed_batch or self._tile_batch) * getattr(self._engine, "parallel", 1)
+
+        def results(top: int):
+            tensors = (self._compose({"img": tile})["img"] for tile in grid.row(top, rows.read))
+            while batch := list(itertools.islice(tensors, batch_size)):
+                yield from run(np.stack(batch).astype(np.float32, copy=False))
+
+        return grid, results
 
     def run_each(self, tensors: list, with_scores: bool = False) -> list[np.ndarray]:
         """The graph's output for each input `[C, H, W]`, inputs of one size as one batch; `run_tiled` of a `Tiled`."""
@@ -318,7 +357,7 @@ class Predictor:
         tensor, _ = self.preprocess(image)
         if isinstance(tensor, Tiled):
             height, width = self.files.fixed_size
-            tensor, _ = self.prepare(tensor.pixels[:height, :width], "part of the image")
+            tensor, _ = self.prepare(tensor.rows.read(0, height)[:, :width], "part of the image")
         batch = np.stack([tensor] * batch_size)
         seconds = seconds_of_runs(lambda: self.run(batch), warmup=warmup, repeats=repeats)
         median = float(np.median(seconds))

@@ -21,7 +21,7 @@ class Clockwork:
         self.lock = threading.Lock()
         self.image_format = self
 
-    def read(self, path):
+    def open(self, path):
         time.sleep(self.read_seconds)
         with self.lock:
             self.live += 1

@@ -81,7 +81,10 @@ def test_transforms_that_change_the_size_keep_their_meaning(tmp_path):
     assert isinstance(Predictor(tmp_path).preprocess(PICTURE)[0], np.ndarray)
 
 
-@pytest.mark.parametrize(("options", "text"), [({"tile": "always"}, "tile 'always'"), ({"tile_overlap": 0.6}, "0.6")])
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [({"tile": "always"}, "tile 'always'"), ({"tile_overlap": 0.6}, "0.6"), ({"tile_batch": 0}, "tile_batch")],
+)
 def test_wrong_settings(exported, options, text):
     with pytest.raises(UsageError, match=text):
         Predictor(exported, **options)
@@ -93,3 +96,13 @@ def test_the_program(exported, tmp_path):
     for name, more, equal in (("tiled", [], True), ("squeezed", ["--tile", "never"], False)):
         assert infer.main([*flags, "--save_dir", str(tmp_path / name), *more]) == 0
         assert (np.array(Image.open(tmp_path / name / "a.png")) == LABEL).all() == equal
+
+
+@pytest.mark.parametrize("batch", [1, 3, 100])
+def test_tiles_in_batches(tmp_path, batch, monkeypatch):
+    export_model(ColorNet(), tmp_path, input_shape=[-1, 3, 32, 64], transforms=[dict(NORMALIZE)], class_info=CLASSES)
+    predictor = Predictor(tmp_path, tile_batch=batch)
+    sizes, real = [], predictor._engine.run
+    monkeypatch.setattr(predictor._engine, "run", lambda batch: (sizes.append(len(batch)), real(batch))[1])
+    np.testing.assert_array_equal(predictor.predict([PICTURE])[0], LABEL)
+    assert max(sizes) == min(batch, 4)  # a row has four tiles

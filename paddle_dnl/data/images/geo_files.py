@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""GeoTIFF: where a picture lies on the earth, and label maps that lie there too."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from paddle_dnl.data.images.block_rows import OPTIONS, open_dataset
+from paddle_dnl.data.images.reading import require_file
+from paddle_dnl.data.images.untrusted import ANY_SIZE, read_header
+from paddle_dnl.data.overlay import Colors, label_palette
+from paddle_dnl.errors import DataError
+from paddle_dnl.files.atomic import NewFile
+from paddle_dnl.optional import not_installed
+
+import numpy as np
+
+# Side of the tiles of a label map; TIFF wants multiples of 16.
+_TILE = 256
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the pixels of a GeoTIFF are.
+
+    Attributes:
+        crs: coordinate reference system (`rasterio.crs.CRS`), None where the file names none.
+        transform: (column, row) to its coordinates (`affine.Affine`).
+    """
+
+    crs: Any
+    transform: Any
+
+    @classmethod
+    def of(cls, path: str | Path) -> "Place":
+        """What the file itself says; files beside it (.tfw, .aux.xml) are not read.
+
+        Raises:
+            DataError: no TIFF, or one without a transform.
+            UsageError: rasterio is not installed.
+        """
+        rasterio = _rasterio(path)
+        require_file(path)
+        with open(path, "rb") as file:
+            kind = read_header(file, str(path), ANY_SIZE).kind
+        if kind != "TIFF":
+            raise DataError(f"{path}: --geotiff needs GeoTIFFs, this is a {kind}; leave --geotiff out")
+        try:
+            with rasterio.Env(**OPTIONS), open_dataset(path, "TIFF") as file:
+                if file.transform.is_identity:
+                    raise DataError(
+                        f"{path}: is a TIFF without a transform (ModelPixelScale and ModelTiepoint), so that a label map could "
+                        "not be placed; leave --geotiff out, or set one with gdal_edit or rio edit-info"
+                    )
+                return cls(file.crs, file.transform)
+        except rasterio.errors.RasterioError as error:
+            raise DataError(f"{path}: is not a readable TIFF ({' '.join(str(error).split())[:200]})") from error
+
+
+def _rasterio(what):
+    try:
+        import rasterio
+        import rasterio.errors
+    except ImportError as error:
+        raise not_installed(f"{what}: --geotiff", error, "geo") from error
+    return rasterio
+
+
+class GeoTiffFile:
+    """A label map as GeoTIFF, written from top to bottom: tiled, deflated, with the classes' colours, BigTIFF from 4 GB on.
+
+    Args:
+        path: final name.
+        size: height and width.
+        colors: red, green, blue of each class; from 257 on numbers have 16 bits and no colours.
+        place: of the picture.
+
+    Raises:
+        OutputError: a file of such a name is not ours.
+    """
+
+    def __init__(self, path: Path, size: tuple[int, int], colors: Colors, place: Place):
+        rasterio = _rasterio(path)
+        self._file = NewFile(path)
+        self._environment, self._waiting, self._done = rasterio.Env(GDAL_PAM_ENABLED="NO"), [], 0
+        is_wide = len(colors) > 256
+        self._size = size
+        try:
+            with self._environment:
+                self._dataset = rasterio.open(
+                    self._file.temporary, "w", driver="GTiff", height=size[0], width=size[1], count=1,
+                    dtype="uint16" if is_wide else "uint8", crs=place.crs, transform=place.transform, tiled=True,
+                    blockxsize=_TILE, blockysize=_TILE, compress="deflate", BIGTIFF="IF_SAFER",
+                )  # fmt: skip
+                if not is_wide:
+                    self._dataset.write_colormap(
+                        1, {i: tuple(map(int, c)) for i, c in enumerate(label_palette(colors))}
+                    )
+        except BaseException:
+            self._file.discard()
+            raise
+
+    def write(self, labels: np.ndarray) -> None:
+        """Adds rows; whole rows of tiles reach the file, of which each is compressed once."""
+        self._waiting.append(labels)
+        if sum(map(len, self._waiting)) >= _TILE:
+            rows = np.concatenate(self._waiting)
+            whole = len(rows) // _TILE * _TILE
+            self._put(rows[:whole])
+            self._waiting = [rows[whole:]]
+
+    def _put(self, rows: np.ndarray) -> None:
+        if len(rows):
+            with self._environment:
+                window = ((self._done, self._done + len(rows)), (0, self._size[1]))
+                self._dataset.write(rows.astype(self._dataset.dtypes[0], copy=False), 1, window=window)
+            self._done += len(rows)
+
+    def finish(self) -> None:
+        """Writes what waits and closes the file."""
+        self._put(np.concatenate(self._waiting))
+        self._dataset.close()
+
+    def commit(self) -> None:
+        """Gives the file its name."""
+        self._file.commit()
+
+    def discard(self) -> None:
+        """Closes and drops what has no name yet."""
+        self._dataset.close()
+        self._file.discard()
+
+
+def save_geotiff(path: Path, label: np.ndarray, colors: Colors, place: Place) -> None:
+    """Writes a label map `[H, W]` of which all is there."""
+    file = GeoTiffFile(path, label.shape, colors, place)
+    try:
+        file.write(label)
+        file.finish()
+        file.commit()
+    finally:
+        file.discard()

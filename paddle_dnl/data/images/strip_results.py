@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The files of one large picture, label picture, overlay and GeoTIFF, written in strips of rows while they are found."""
+
+from pathlib import Path
+
+from paddle_dnl.data.images.geo_files import GeoTiffFile, Place
+from paddle_dnl.data.images.png_strips import PngStrips
+from paddle_dnl.data.overlay import Colors, encode_image, label_palette, overlay
+from paddle_dnl.errors import DataError
+from paddle_dnl.files.atomic import NewFile
+
+import numpy as np
+
+
+class _PngFile:
+    """A PNG, see `PngStrips`."""
+
+    def __init__(self, path: Path, size: tuple[int, int], **kind):
+        self._file = NewFile(path)
+        self._stream = open(self._file.temporary, "r+b")
+        self._png = PngStrips(self._stream, size, **kind)
+        self.write = self._png.write
+
+    def finish(self) -> None:
+        self._png.close()
+        self._stream.close()
+
+    def commit(self) -> None:
+        self._file.commit()
+
+    def discard(self) -> None:
+        self._stream.close()
+        self._file.discard()
+
+
+class _HeldFile:
+    """A colour picture in a format that is written whole only: three bytes per pixel are held until the end."""
+
+    def __init__(self, path: Path, size: tuple[int, int]):
+        self._file, self._pixels, self._done = NewFile(path), np.zeros((*size, 3), np.uint8), 0
+
+    def write(self, rows: np.ndarray) -> None:
+        self._pixels[self._done : self._done + len(rows)] = rows
+        self._done += len(rows)
+
+    def finish(self) -> None:
+        np.asarray(encode_image(self._pixels[..., ::-1], self._file.path.suffix)).tofile(self._file.temporary)
+
+    def commit(self) -> None:
+        self._file.commit()
+
+    def discard(self) -> None:
+        self._file.discard()
+
+
+class StripResults:
+    """Label picture and overlay of one picture. All files appear at `commit`, the label picture last.
+
+    Args:
+        size: height and width.
+        colors: red, green, blue of each class.
+        labels: name of the label picture, which is as from `paddle_dnl.data.overlay.encode_label_png`.
+        overlays: name of the overlay, None without; a PNG is written in strips, other formats are held whole.
+        geotiff: name of a label map with the `place` of the picture, None without.
+
+    Raises:
+        OutputError: a file of such a name is not ours.
+    """
+
+    def __init__(
+        self,
+        size: tuple[int, int],
+        colors: Colors,
+        labels: Path,
+        overlays: Path | None = None,
+        geotiff: Path | None = None,
+        place: Place | None = None,
+    ):
+        self._colors, self._done = colors, 0
+        self._label_path, self._is_wide = labels, len(colors) > 256
+        self._files: list = []
+        self._overlay = None
+        kind = {"dtype": np.uint16} if self._is_wide else {"palette": label_palette(colors)}
+        try:
+            if overlays is not None:
+                is_png = overlays.suffix.lower() == ".png"
+                self._overlay = _PngFile(overlays, size, is_rgb=True) if is_png else _HeldFile(overlays, size)
+                self._files.append(self._overlay)
+            if geotiff is not None:
+                self._files.append(GeoTiffFile(geotiff, size, colors, place))
+            self._files.append(_PngFile(labels, size, **kind))
+        except BaseException:
+            self.__exit__()
+            raise
+
+    def __enter__(self) -> "StripResults":
+        return self
+
+    def __exit__(self, *error) -> None:
+        for file in self._files:
+            file.discard()
+
+    def write(self, rows, labels: np.ndarray) -> None:
+        """Adds the classes `[rows, W]` of the next rows of the picture.
+
+        Args:
+            rows: the picture, see `paddle_dnl.data.images.picture_rows`.
+            labels: uint8 or uint16.
+
+        Raises:
+            DataError: classes without a colour that a palette has no place for.
+        """
+        if labels.dtype != np.uint8 and not self._is_wide:
+            raise DataError(
+                f"{self._label_path}: more than 256 classes need a colour each, {len(self._colors)} are given"
+            )
+        for file in self._files:
+            if file is not self._overlay:
+                file.write(labels)
+        bottom = self._done + len(labels)
+        if self._overlay is not None:
+            self._overlay.write(overlay(rows.read(self._done, bottom), labels, self._colors)[..., ::-1])
+        rows.release(bottom)
+        self._done = bottom
+
+    def commit(self) -> None:
+        """Ends all files and gives them their names."""
+        for file in self._files:
+            file.finish()
+        for file in self._files:
+            file.commit()
