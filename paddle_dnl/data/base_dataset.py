@@ -6,7 +6,8 @@ from pathlib import Path
 
 from paddle_dnl.data.file_list import FileList
 from paddle_dnl.data.images.image_format import ImageFormat
-from paddle_dnl.data.images.reading import exceeds_byte, read_label
+from paddle_dnl.data.images.reading import exceeds_byte, read_bytes, read_label
+from paddle_dnl.data.statistics import SampleCounts
 from paddle_dnl.data.transforms.compose import Compose
 from paddle_dnl.data.transforms.edges import binary_edges
 from paddle_dnl.errors import DataError
@@ -87,6 +88,25 @@ class SegmentationDataset(paddle.io.Dataset):
         if problem:
             raise DataError(problem)
         return label
+
+    def count(self, image: np.ndarray, image_path: str, label_path: str) -> SampleCounts:
+        """What one sample holds, for the check before training; a dataset whose label files are of another kind overrides it.
+
+        Args:
+            image: `[H, W, C]`, as read.
+            image_path, label_path: its file and that of its label.
+
+        Raises:
+            DataError: the label is unreadable, of another size than the image, or holds what is no class.
+        """
+        stored = read_label(label_path)
+        label = self.map_label(stored)
+        if label.shape != image.shape[:2]:
+            raise DataError(f"{label_path}: is {size_text(label)}, its image {image_path} is {size_text(image)}")
+        problem = label_problem(label_path, stored, label, self.num_classes, self.ignore_index)
+        if problem:
+            raise DataError(problem)
+        return SampleCounts.of(read_bytes(image_path), image, stored, label, self.num_classes, self.ignore_index)
 
     def stored_label(self, index: int) -> np.ndarray | None:
         """The label of an image before any transform, `[H, W]`, masks `[K, H, W]`; None where it has none.

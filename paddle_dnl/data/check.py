@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from paddle_dnl.data import fingerprint
-from paddle_dnl.data.base_dataset import SegmentationDataset, label_problem, size_text
+from paddle_dnl.data.base_dataset import SegmentationDataset
 from paddle_dnl.data.file_list import FileList
 from paddle_dnl.data.fingerprint import Fingerprints
-from paddle_dnl.data.images.reading import read_bytes, read_label, require_whole
+from paddle_dnl.data.images.reading import require_whole
 from paddle_dnl.data.processes import map_in_processes
 from paddle_dnl.data.ranks import Ranks
 from paddle_dnl.data.sample_table import SampleTable
@@ -30,25 +30,13 @@ _CHUNK = 32  # samples that a process gets at a time
 
 def _look(dataset, pair) -> str | SampleCounts | None:
     """The fault of one image and its label as text, or their counts; None where there is no label."""
-    if dataset.multilabel:
-        return dataset.look(pair)
     image_path, label_path = pair
     try:
         image = dataset.image_format.read(image_path)
         require_whole(image_path)
-        if label_path is None:
-            return None
-        stored = read_label(label_path)
-        label = dataset.map_label(stored)
-        content = read_bytes(image_path)
+        return None if label_path is None else dataset.count(image, image_path, label_path)
     except DataError as error:
         return str(error)
-    if label.shape != image.shape[:2]:
-        return f"{label_path}: is {size_text(label)}, its image {image_path} is {size_text(image)}"
-    problem = label_problem(label_path, stored, label, dataset.num_classes, dataset.ignore_index)
-    if problem:
-        return problem
-    return SampleCounts.of(content, image, stored, label, dataset.num_classes, dataset.ignore_index)
 
 
 def _raise(name: str, problems: list[str], total: int) -> None:

@@ -7,7 +7,7 @@ is there, 0 where it is not, `ignore_index` where nobody knows.
 
 from paddle_dnl.data.base_dataset import size_text
 from paddle_dnl.data.datasets import Dataset
-from paddle_dnl.data.images.reading import read_bytes, read_label, require_whole
+from paddle_dnl.data.images.reading import read_bytes, read_label
 from paddle_dnl.data.statistics import SampleCounts
 from paddle_dnl.data.transforms.multilabel import AddMultiLabelAuxiliaryCategory
 from paddle_dnl.errors import DataError
@@ -98,23 +98,15 @@ class MultilabelDataset(Dataset):
         data["label"] = np.ascontiguousarray(masks.transpose(2, 0, 1))
         return data
 
-    def look(self, pair) -> str | SampleCounts | None:
-        """The fault of one image and its masks as text, or their counts; None where there is no label."""
-        image_path, label_path = pair
-        try:
-            image = self.image_format.read(image_path)
-            require_whole(image_path)
-            if label_path is None:
-                return None
-            masks = self.read_masks(label_path, image, image_path)
-            content = read_bytes(image_path)
-        except DataError as error:
-            return str(error)
+    def count(self, image: np.ndarray, image_path: str, label_path: str) -> SampleCounts:
+        """See `SegmentationDataset.count`; the pixels of a class are those of its mask."""
+        masks = self.read_masks(label_path, image, image_path)
         numbers = np.unique(masks)
         bad = [str(n) for n in numbers if n not in (0, 1, self.ignore_index)]
         if bad:
-            return (
+            raise DataError(
                 f"{label_path}: holds {', '.join(bad[:5])}; masks must be 0 and 1, or {self.ignore_index} for ignored"
             )
         pixels = (self._with_first(masks) == 1).sum((0, 1), dtype=np.int64)
-        return SampleCounts.of_pixels(content, image, numbers, pixels, int((masks == self.ignore_index).sum()))
+        ignored = int((masks == self.ignore_index).sum())
+        return SampleCounts.of_pixels(read_bytes(image_path), image, numbers, pixels, ignored)

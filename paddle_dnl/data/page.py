@@ -14,8 +14,10 @@ h1 { margin-bottom: 0; } h2 { margin-top: 2rem; border-bottom: 1px solid #d5dbe1
 img { max-width: 100%; height: auto; } table { border-collapse: collapse; }
 td, th { padding: .25rem .9rem .25rem 0; text-align: left; border-bottom: 1px solid #e6eaee; }
 figure { margin: 0 0 1rem; } figcaption, .note { color: #5b6873; font-size: 13px; }
-td.number { text-align: right; font-variant-numeric: tabular-nums; }
+.wide { overflow-x: auto; }
+td.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 .bars td { padding: .1rem .6rem .1rem 0; border: 0; font-size: 13px; } .bars .track { width: 26rem; }
+.bars td:last-child { white-space: nowrap; }
 .bars b { display: block; height: .7em; border-radius: 2px; }
 .legend span { display: inline-block; margin: 0 .9rem .2rem 0; font-size: 13px; white-space: nowrap; }
 .legend i { display: inline-block; width: .9em; height: .9em; margin-right: .35em; vertical-align: -1px; }
@@ -56,7 +58,7 @@ def _section(section: Section) -> str:
     parts = [f"<h2>{html.escape(section.title)}</h2>"]
     if section.rows:
         cells = "".join(f"<tr><th>{html.escape(a)}</th><td>{html.escape(b)}</td></tr>" for a, b in section.rows)
-        parts.append(f"<table>{cells}</table>")
+        parts.append(f'<div class="wide"><table>{cells}</table></div>')
     if section.table:
         head, *lines = section.table
         cells = "<tr>" + "".join(f"<th>{html.escape(cell)}</th>" for cell in head) + "</tr>"
@@ -64,7 +66,7 @@ def _section(section: Section) -> str:
             kinds = (' class="number"' if cell[:1].isdigit() or cell == "-" else "" for cell in line)
             parts_of_line = (f"<td{kind}>{html.escape(cell)}</td>" for kind, cell in zip(kinds, line, strict=True))
             cells += "<tr>" + "".join(parts_of_line) + "</tr>"
-        parts.append(f"<table>{cells}</table>")
+        parts.append(f'<div class="wide"><table>{cells}</table></div>')
     if section.bars:
         lines = (
             f'<tr><td>{html.escape(name)}</td><td class="track">'
@@ -93,7 +95,9 @@ def write_page(path: str | Path, title: str, subtitle: str, sections: list[Secti
     """
     body = "\n".join(_section(section) for section in sections)
     page = (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{html.escape(title)}</title>"
         f"<style>{_STYLE}</style></head><body><h1>{html.escape(title)}</h1><p>{html.escape(subtitle)}</p>{body}</body></html>\n"
     )
     write_bytes(path, page.encode("utf-8", "replace"))

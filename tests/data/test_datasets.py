@@ -324,7 +324,7 @@ def test_second_check_reads_nothing(tmp_path, monkeypatch):
     _label(tmp_path / "b.png")
     dataset = _dataset(tmp_path, "a.png b.png\n")
     check_dataset(dataset, "train_dataset", tmp_path / "cache")
-    monkeypatch.setattr("paddle_dnl.data.check.read_label", lambda *a: pytest.fail("read again"))
+    monkeypatch.setattr("paddle_dnl.data.base_dataset.read_label", lambda *a: pytest.fail("read again"))
     check_dataset(dataset, "train_dataset", tmp_path / "cache")
 
 

@@ -163,7 +163,8 @@ def test_a_mask_for_none_of_the_others(tmp_path):
     for cfg in (config.val_dataset_cfg, config.train_dataset_cfg):
         dataset = build(cfg, "dataset", "dataset")
         np.testing.assert_array_equal(dataset[1]["label"], [~masks[1].any(0), *masks[1]])
-        counts = dataset.look(dataset.file_list[1])
+        image, label = dataset.file_list[1]
+        counts = dataset.count(dataset.image_format.read(image), image, label)
         assert counts.pixels.tolist() == dataset[1]["label"].sum((1, 2)).tolist()
     result = evaluate(TinyNet(4), build(config.val_dataset_cfg, "dataset", "dataset"), use_multilabel=True)
     assert len(result.metrics.class_iou) == 4 and result.confusion is None

@@ -87,3 +87,15 @@ def _nine(tile):
 def test_wrong_settings(overlap, blend):
     with pytest.raises(ValueError, match="overlap|blend"):
         TileGrid((64, 64), (16, 16), overlap, blend)
+
+
+@pytest.mark.parametrize("kind", ["scores", "classes"])
+def test_more_than_256_classes_are_not_wrapped(kind):
+    label = np.random.default_rng(0).integers(0, 300, (20, 30))
+    grid = TileGrid(label.shape, (8, 12), (2, 4))
+
+    def results(top):
+        tiles = grid.row(top, lambda a, b: label[a:b])
+        yield from tiles if kind == "classes" else (np.moveaxis(np.eye(300, dtype=np.float32)[t], -1, 0) for t in tiles)
+
+    np.testing.assert_array_equal(np.concatenate(list(grid.labels(results))), label)

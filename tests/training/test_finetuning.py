@@ -14,6 +14,7 @@ from paddle_dnl.weights.loading import NAME_TABLE, read_params
 
 import cv2
 import numpy as np
+import paddle
 import pytest
 import tiny_training
 
@@ -51,6 +52,12 @@ def test_frozen_layers_keep_weights_and_statistics(tmp_path, freeze, frozen):
     assert len(moving - changed) <= 2, sorted(moving - changed)[:5]
 
 
+def test_frozen_layers_of_a_static_graph(tmp_path):
+    before, after, _ = _trained(tmp_path, [SMALL_DNL, "freeze=backbone"], to_static_training=True)
+    changed = {key for key, value in before.items() if not np.array_equal(value, after[key])}
+    assert changed and not any(key.startswith("backbone.") for key in changed), sorted(changed)
+
+
 def test_stages_of_dgmn2_and_no_dropped_paths(tmp_path):
     steps = "[{type: Resize, target_size: [72, 72]}, {type: Normalize}]"
     sizes = [f"train_dataset.transforms={steps}", f"val_dataset.transforms={steps}"]
@@ -60,8 +67,6 @@ def test_stages_of_dgmn2_and_no_dropped_paths(tmp_path):
     assert not all(key in same for key in before if key.startswith("backbone.patch_embed2."))
     trainer.model.train()
     image = trainer.train_dataset[0]["img"][None]
-    import paddle
-
     trainer.model(paddle.to_tensor(image))
     training = {name: layer.training for name, layer in trainer.model.named_sublayers()}
     assert not training["backbone.block1"] and training["backbone.block2"]

@@ -3,6 +3,7 @@
 
 import functools
 import glob
+import itertools
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -122,7 +123,8 @@ def iter_images(path: str | Path, endings: tuple[str, ...] = EXTENSIONS) -> Iter
         found = _from_list(path) if path.suffix.lower() == ".txt" else iter([(path, Path(path.name))])
     elif any(sign in str(path) for sign in "*?["):
         files = sorted(Path(p) for p in glob.glob(str(path), recursive=True))
-        files = [p for p in files if p.suffix.lower() in endings and not is_hidden(p.name)]
+        fixed = sum(1 for _ in itertools.takewhile(lambda part: not any(sign in part for sign in "*?["), path.parts))
+        files = [p for p in files if p.suffix.lower() in endings and not any(map(is_hidden, p.parts[fixed:]))]
         parents = {p.parent for p in files}
         found = ((p, Path(p.name) if len(parents) == 1 else Path(*p.parts[-2:])) for p in files)
     else:

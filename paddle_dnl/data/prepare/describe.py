@@ -171,7 +171,8 @@ def labelled_jpeg(dataset, index: int, width: int = _SAMPLE_WIDTH) -> bytes:
         panels.append(overlay_label(image, label, classes_of(dataset).colors, 0.45))
     height = max(1, round(image.shape[0] * width / image.shape[1]))
     panels = [cv2.resize(panel, (width, height), interpolation=cv2.INTER_AREA) for panel in panels]
-    return encode_jpeg(np.concatenate(panels, axis=1))
+    gap = np.full((height, 6, 3), 255, np.uint8)
+    return encode_jpeg(np.concatenate([panels[0], *(part for panel in panels[1:] for part in (gap, panel))], axis=1))
 
 
 def write_outputs(found: dict, datasets: dict[str, object], folder: str | Path, title: str, samples: int = 6) -> Path:

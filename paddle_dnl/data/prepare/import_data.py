@@ -30,6 +30,7 @@ from paddle_dnl.files.atomic import write_bytes
 from paddle_dnl.log import logger, progress
 
 import numpy as np
+from tqdm import tqdm
 
 FORMATS = ("labelme", "coco", "voc", "cvat", "masks", "color-masks", "binary-masks")
 NOTE, LIST, CLASSES = "import.json", "all.txt", "classes.txt"
@@ -269,7 +270,8 @@ def import_data(source: str | Path, to: str | Path, options: ImportOptions) -> I
         needed = sum(sample.image.stat().st_size for sample in plan.samples if sample.image.is_file())
         free = shutil.disk_usage(place).free
         if needed > free:
-            raise DataError(f"--to {root}: {needed / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB are free")
+            needed, free = (tqdm.format_sizeof(size, "B") for size in (needed, free))
+            raise DataError(f"--to {root}: the images alone take {needed}, only {free} are free")
     root.mkdir(parents=True, exist_ok=True)
     logger.info(
         "\n".join(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import paddle_dnl
 from paddle_dnl.data.datasets import ADE20K, Cityscapes
-from paddle_dnl.data.images.image_files import in_any_case, walk_files
+from paddle_dnl.data.images.image_files import find_images, in_any_case, walk_files
 from paddle_dnl.data.pascal import PascalVOC
 from paddle_dnl.data.prepare.formats import coco
 
@@ -83,9 +83,25 @@ def test_depth_and_spelling(tmp_path):
     assert in_any_case(tmp_path / "none" / "A.png") == tmp_path / "none" / "A.png"
 
 
+def test_what_is_left_out_and_what_is_followed(tmp_path):
+    for name in ("a.png", "sub/b.PNG", ".git/x.png", "__MACOSX/x.png", "sub/.ipynb_checkpoints/x.png", "sub/._b.png"):
+        _write(tmp_path / "real" / name)
+    _write(tmp_path / "elsewhere/c.png")
+    (tmp_path / "real/linked").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    back = tmp_path / "real/sub/back"
+    back.symlink_to(tmp_path / "real", target_is_directory=True)
+    wanted = [tmp_path / "real" / name for name in ("a.png", "linked/c.png", "sub/b.PNG")]
+    assert list(walk_files(tmp_path / "real")) == wanted
+    assert [file for file, _ in find_images(tmp_path / "real")] == wanted
+    back.unlink()
+    _write(tmp_path / "real/d.JPG")
+    found = find_images(tmp_path / "real" / "**" / "*")
+    assert {file.name for file, _ in found} == {"a.png", "b.PNG", "c.png", "d.JPG"}
+
+
 def test_no_other_walk_in_the_room_of_data():
     """Everything else that lists a folder there reads its own output, or asks whether there is anything."""
-    own = {"image_files.py", "mini_cityscapes.py", "import_data.py", "masks.py"}
+    own = {"image_files.py", "mini_cityscapes.py", "import_data.py", "masks.py", "check.py"}
     for path in (Path(paddle_dnl.__file__).parent / "data").rglob("*.py"):
         calls = {node.attr for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)}
         found = calls & {"glob", "rglob", "iglob", "walk", "listdir", "scandir", "iterdir"}

@@ -2,6 +2,7 @@
 """Annotations of every format become the label pictures that they mean, or an error that names file and shape."""
 
 import json
+import shutil
 from pathlib import Path
 
 from paddle_dnl.cli.data import import_data
@@ -75,6 +76,17 @@ def test_a_second_run_does_what_is_missing(tmp_path, monkeypatch):
         _import(source, tmp_path / "mine", "--format", "labelme")
     with pytest.raises(UsageError, match="inside of the source"):
         _import(source, source / "d", "--format", "labelme")
+
+
+def test_what_a_full_disk_lacks_is_said_in_fitting_units(tmp_path, monkeypatch):
+    source, usage = annotated.write_labelme(tmp_path / "source", 3), shutil.disk_usage(tmp_path)
+    size = sum(path.stat().st_size for path in source.glob("*.jpg"))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=size))
+    _import(source, tmp_path / "a", "--format", "labelme")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=size - 1))
+    with pytest.raises(DataError, match=rf"the images alone take {size / 1000:.2f}kB, only {(size - 1) / 1000:.2f}kB"):
+        _import(source, tmp_path / "b", "--format", "labelme")
+    assert not (tmp_path / "b").exists()
 
 
 def test_coco_with_polygons_and_run_lengths(tmp_path):
@@ -196,3 +208,31 @@ def test_ignored_and_unlabelled_regions(tmp_path):
     assert _agree(_label(tmp_path / "d", "scene_00"), truth) > 0.99
     _import(source, tmp_path / "e", "--format", "labelme", "--classes", "box")
     assert set(np.unique(_label(tmp_path / "e", "scene_00"))) == {0, 255}, "without background nothing else is labelled"
+
+
+def test_more_than_256_classes_are_not_wrapped(tmp_path):
+    names = [f"c{i}" for i in range(300)]
+    colors = np.array([(i % 256, i // 256, 9) for i in range(300)], np.uint8)
+    text = "".join(f"{name} {r} {g} {b}\n" for name, (r, g, b) in zip(names, colors.tolist(), strict=True))
+    (tmp_path / "classes.txt").write_text(text)
+    wanted = annotated.truth(0).astype(np.uint16) + 297
+    numbers = _masks(tmp_path / "numbers", lambda t: t.astype(np.uint16) + 297)
+    shapes = annotated.write_labelme(tmp_path / "labelme", 2)
+    for path in shapes.glob("*.json"):
+        content = json.loads(path.read_text())
+        for shape in content["shapes"]:
+            shape["label"] = f"c{annotated.NAMES.index(shape['label']) + 297}"
+        path.write_text(json.dumps(content))
+    for source, kind, name in ((numbers, "masks", "0"), (shapes, "labelme", "scene_00")):
+        root = tmp_path / f"{kind}_done"
+        _import(source, root, "--format", kind, "--classes", tmp_path / "classes.txt")
+        label, shown = _label(root, name), annotated.truth(0) > 0
+        assert label.dtype == np.uint16, kind
+        assert _agree(label[shown], wanted[shown]) > 0.95, kind
+        assert kind == "labelme" or (label == wanted).all(), kind
+        assert kind != "labelme" or set(label[~shown]) <= {65535, 298, 299}, (
+            "without a class called background: ignored"
+        )
+    colored = _masks(tmp_path / "colors", lambda t: colors[t.astype(int) + 297])
+    with pytest.raises(UsageError, match="300 classes of colours are too many; 255 are possible"):
+        _import(colored, tmp_path / "none", "--format", "color-masks", "--classes", tmp_path / "classes.txt")

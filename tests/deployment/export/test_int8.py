@@ -3,6 +3,7 @@
 
 from paddle_dnl.cli import infer
 from paddle_dnl.cli.deploy.quantize import main, parse_args
+from paddle_dnl.data.images.image_format import ImageFormat
 from paddle_dnl.deployment.export import int8
 from paddle_dnl.deployment.export.exporter import export_model
 from paddle_dnl.deployment.export.image_check import ScoredImages
@@ -13,7 +14,10 @@ from paddle_dnl.errors import DataError, ExportError, UsageError
 import cv2
 import numpy as np
 import onnx
+import paddle
 import pytest
+import tiny_onnx
+import tiny_training
 import yaml
 from onnx import TensorProto, numpy_helper
 from PIL import Image
@@ -119,6 +123,35 @@ def test_one_command(folder, lists, capsys):
     assert scores[0]._model_path != scores[1]._model_path
 
 
+def test_pictures_of_five_bands_and_twelve_bits(tmp_path):
+    """Labels are the model's own classes of the bands scaled by NumPy, so that mIoU 1 says that they were read on that scale."""
+    paddle.seed(0)
+    folder, model = tmp_path / "export", tiny_training.TinyNet(4, in_channels=5, dropout=0)
+    steps = [{"type": "Normalize", "mean": [0.5] * 5, "std": [0.5] * 5}]
+    image_format = ImageFormat(5, (0.0, 4095.0))
+    export_model(model, folder, input_shape=None, transforms=steps, class_info=CLASSES, image_format=image_format)
+    tiny_onnx.tiny_net_file(read_deploy_config(folder), model)
+    tiny_onnx.record(folder)
+    model.eval()
+    rng, lines, images = np.random.default_rng(0), [], []
+    for i in range(6):
+        coarse = rng.integers(0, 4096, (4, 6, 5)).astype(np.uint16)
+        bands = np.kron(coarse, np.ones((8, 8, 1), np.uint16))
+        network = (bands.transpose(2, 0, 1).astype(np.float32) / 4095 - 0.5) / 0.5
+        label = model(paddle.to_tensor(network[None]))[0].numpy()[0].argmax(0).astype(np.uint8)
+        np.save(tmp_path / f"{i}.npy", bands)
+        cv2.imwrite(str(tmp_path / f"{i}.png"), label)
+        lines.append(f"{i}.npy {i}.png\n")
+        images.append((tmp_path / f"{i}.npy", label))
+    (tmp_path / "list.txt").write_text("".join(lines))
+    main(["--config", str(folder), "--image_list", str(tmp_path / "list.txt")])
+    found = read_deploy_config(folder).verified["int8"]
+    assert found["images"] == 6 and found["miou_float"] == pytest.approx(1) and found["agreement"] > 0.97
+    predictor = Predictor(folder, engine="onnxruntime", precision="int8")
+    for path, label in images:
+        assert (predictor.predict([path])[0] == label).mean() > 0.95
+
+
 def test_infer_runs_it(folder, lists, tmp_path, capsys):
     _quantize(folder, lists)
     image, label = blocks(2, 4, 16, 3)
@@ -197,7 +230,7 @@ def test_refusals(folder, lists, tmp_path):
         assert (folder / "deploy.yaml").read_bytes() == before
         assert not list(folder.glob("*int8*")) and not list(folder.glob(".tmp*"))
 
-    fails(DataError, "names no images", "\n")
+    fails(DataError, "lists no files", "\n")
     fails(DataError, "names no image below", "nowhere.png\n")
     fails(DataError, "no such label picture", "1.png,nowhere.png\n")
     (tmp_path / "bad.png").write_bytes(b"no picture")

@@ -244,3 +244,30 @@ def test_gpu_on_a_cpu_build(tmp_path, monkeypatch):
     monkeypatch.setattr(paddle, "is_compiled_with_cuda", lambda: False)
     with pytest.raises(UsageError, match="--device gpu"):
         Predictor(_export(tmp_path), device="gpu")
+
+
+class _Grey300(paddle.nn.Layer):
+    """Class round(299 * red / 255) of 300: the logits are -(299 * x - k)^2 without the square of x."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = paddle.nn.Conv2D(3, 300, 1)
+        k = np.arange(300, dtype=np.float32)
+        weight = np.zeros((300, 3, 1, 1), np.float32)
+        weight[:, 0, 0, 0] = 2 * 299 * k
+        self.conv.weight.set_value(weight)
+        self.conv.bias.set_value(-(k**2))
+
+    def forward(self, x):
+        return [self.conv(x)]
+
+
+@pytest.mark.parametrize("output_op", ["argmax", "none"])
+def test_more_than_256_classes(tmp_path, output_op):
+    steps = [{"type": "Normalize", "mean": [0, 0, 0], "std": [1, 1, 1]}]
+    export_model(_Grey300(), tmp_path, input_shape=[1, 3, 16, 24], output_op=output_op, transforms=steps)
+    grey = np.kron(np.random.default_rng(0).integers(0, 6, (4, 6)) * 51, np.ones((4, 4), int))
+    image = np.repeat(grey[..., None], 3, axis=2).astype(np.uint8)
+    label = Predictor(tmp_path).predict([image])[0]
+    np.testing.assert_array_equal(label, np.rint(grey * 299 / 255))
+    assert label.max() == 299

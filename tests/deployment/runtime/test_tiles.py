@@ -10,6 +10,7 @@ from paddle_dnl.errors import DataError, UsageError
 
 import cv2
 import numpy as np
+import paddle
 import pytest
 from PIL import Image
 from tiny_export import CLASSES, NORMALIZE, ColorNet, blocks, export_color_net
@@ -44,6 +45,24 @@ def test_scores_are_blended(tmp_path):
     np.testing.assert_array_equal(predictor.predict([PICTURE, PICTURE[:32, :64]])[0], LABEL)
     tall = np.ascontiguousarray(np.rot90(PICTURE))
     np.testing.assert_array_equal(predictor.predict([tall[:, :20]])[0], np.rot90(LABEL)[:, :20])
+
+
+@pytest.mark.parametrize("output_op", ["softmax", "none"])
+def test_probabilities_in_tiles_are_those_of_the_whole_picture(tmp_path, output_op):
+    """The model sees four pixels around each, a quarter of the overlap of tiles 32 high."""
+    model = ColorNet()
+    model.conv = paddle.nn.Conv2D(3, 4, 9, padding=4)
+    weight = np.random.default_rng(0).normal(0, 0.3, model.conv.weight.shape)
+    model.conv.weight.set_value(weight.astype(np.float32))
+    export_model(model, tmp_path, input_shape=[1, 3, 32, 64], output_op=output_op, transforms=[dict(NORMALIZE)])
+    predictor = Predictor(tmp_path, tile_overlap=0.5)
+    assert not isinstance(predictor.preprocess(PICTURE)[0], np.ndarray), "in tiles"
+    (found,) = predictor.predict_probabilities([PICTURE])
+    pixels = PICTURE[..., ::-1].transpose(2, 0, 1).astype(np.float32) / 127.5 - 1
+    model.eval()
+    (whole,) = paddle.nn.functional.softmax(model(paddle.to_tensor(pixels[None]))[0], axis=1).numpy()
+    assert found.shape == whole.shape == (4, *LABEL.shape) and whole.max(0).std() > 0.05
+    np.testing.assert_allclose(found, whole, atol=1e-5)
 
 
 def test_what_is_a_little_larger_is_resized(exported):
