@@ -138,7 +138,7 @@ BAD = {
     "cut off png": (png(_IMAGE)[:-40], 422, "damaged"),
     "cut off jpeg": (png(_IMAGE, ".jpg")[:-60], 422, "damaged JPEG"),
     "100 megapixels": (_giant(10_000, 10_000), 413, "10000x10000 = 100000000 pixels, allowed are 25000000"),
-    "bomb": (_giant(60_000, 60_000), 413, "too large"),
+    "bomb": (_giant(60_000, 60_000), 413, "60000x60000 = 3600000000 pixels, allowed are 25000000"),
     "many bytes": (bytes(300_001), 413, "more than the 300000 bytes"),
 }
 

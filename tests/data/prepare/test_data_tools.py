@@ -150,3 +150,5 @@ def test_the_second_folder_may_be_the_first_itself(tmp_path):
     _picture(tmp_path / "annotations/a.png")
     assert list_program.main([str(tmp_path), "--second_folder", "."]) == 0
     assert (tmp_path / "all.txt").read_text() == "images/a.jpg annotations/a.png\n"
+    assert list_program.main([str(tmp_path), "--second_folder", ".", "--format", "JPG", "png"]) == 0
+    assert (tmp_path / "all.txt").read_text() == "images/a.jpg annotations/a.png\n", "endings match in any case"
