@@ -239,7 +239,7 @@ def test_stride_keeps_the_playing_time(tmp_path, exported, film, stride):
     path, _ = film
     assert _infer(exported, path, tmp_path, "--stride", str(stride)) == 0
     found, rate = _frames(tmp_path / "added_prediction" / "street.mp4")
-    assert len(found) == -(-FRAMES // stride) and rate == pytest.approx(10 / stride)
+    assert len(found) == -(-FRAMES // stride) and rate == pytest.approx(10 / stride, abs=1e-3)  # as MP4 rounds
     assert _infer(exported, path, tmp_path / "f", "--stride", str(stride), "--video_output", "frames") == 0
     names = sorted(p.name for p in (tmp_path / "f" / "street").iterdir())
     assert names == [f"{i:06d}.png" for i in range(0, FRAMES, stride)]
