@@ -53,16 +53,29 @@ def _load(dataset, **options):
 
 
 def test_batches_are_the_same_and_so_are_the_process_draws(folder):
-    dataset = _dataset(folder)
-    expected = list(_load(dataset))
+    """Though the process draws in the middle of a sample, between its seeding and its transforms."""
+    expected = list(_load(_dataset(folder)))
+    dataset, inside, drawn = _dataset(folder), threading.Event(), threading.Event()
+    load, calls = type(dataset.dataset).__getitem__, []
+
+    class Interrupted(type(dataset.dataset)):
+        def __getitem__(self, index):
+            calls.append(index)
+            if len(calls) > 2:  # not of the first batch, for which the training waits
+                inside.set()
+                assert drawn.wait(20)
+            return load(self, index)
+
+    dataset.dataset.__class__ = Interrupted
     random.seed(1), np.random.seed(1)
-    wanted = [(random.random(), np.random.uniform()) for _ in range(100 * STEPS)]
+    wanted = [(random.random(), np.random.uniform()) for _ in range(3)]
     random.seed(1), np.random.seed(1)
-    drawn, found = [], []
-    for batch in _load(dataset, read_ahead=dataset.may_read_ahead):
-        found.append(batch)
-        drawn += [(random.random(), np.random.uniform()) for _ in range(100)]
-    assert drawn == wanted
+    batches = _load(dataset, read_ahead=dataset.may_read_ahead)
+    found = [next(batches)]
+    assert inside.wait(20)
+    assert [(random.random(), np.random.uniform()) for _ in range(3)] == wanted
+    drawn.set()
+    found += list(batches)
     for ours, theirs in zip(found, expected, strict=True):
         for key, value in theirs.items():
             np.testing.assert_array_equal(ours[key], value)
