@@ -5,7 +5,7 @@ import random
 import threading
 
 from paddle_dnl.data.datasets import Dataset
-from paddle_dnl.data.loading import load_batches, stack_training
+from paddle_dnl.data.loading import as_tensors, load_batches, stack_training
 from paddle_dnl.data.transforms import (
     Normalize,
     RandomDistort,
@@ -17,6 +17,7 @@ from paddle_dnl.training.sampling import PositionedDataset, PositionSampler
 
 import cv2
 import numpy as np
+import paddle
 import pytest
 
 STEPS = 12
@@ -116,3 +117,15 @@ def test_the_next_batches_are_read_during_a_step(folder):
     assert more.wait(20), "nothing was read during a step"
     batches.close()
     assert len(read) == 6
+
+
+@pytest.mark.filterwarnings("error:To copy construct")
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_arrays_become_tensors_once(folder, monkeypatch, num_workers):
+    """Those of workers are tensors when they come."""
+    made, to_tensor = [], paddle.to_tensor
+    batch = next(iter(_load(_dataset(folder), num_workers=num_workers)))
+    monkeypatch.setattr(paddle, "to_tensor", lambda value: made.append(value) or to_tensor(value))
+    tensors = as_tensors(batch)
+    assert len(made) == (0 if num_workers else 2)
+    assert tensors["img"].shape == [2, 3, 32, 32] and tensors["label"].dtype == paddle.int64
