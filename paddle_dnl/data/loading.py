@@ -196,6 +196,6 @@ def stack_training(samples: list[dict]) -> dict:
 
 
 def as_tensors(batch: dict) -> dict:
-    """A batch of `stack_training` on the current device; labels and edges as int64."""
-    batch = paddle.utils.map_structure(paddle.to_tensor, batch)
+    """A batch of `stack_training` on the current device; labels and edges as int64. What workers have put there is not copied."""
+    batch = paddle.utils.map_structure(lambda v: v if isinstance(v, paddle.Tensor) else paddle.to_tensor(v), batch)
     return batch | {key: batch[key].astype("int64") for key in ("label", "edge") if key in batch}

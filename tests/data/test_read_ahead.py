@@ -5,7 +5,7 @@ import random
 import threading
 
 from paddle_dnl.data.datasets import Dataset
-from paddle_dnl.data.loading import load_batches, stack_training
+from paddle_dnl.data.loading import as_tensors, load_batches, stack_training
 from paddle_dnl.data.transforms import (
     Normalize,
     RandomDistort,
@@ -17,6 +17,7 @@ from paddle_dnl.training.sampling import PositionedDataset, PositionSampler
 
 import cv2
 import numpy as np
+import paddle
 import pytest
 
 STEPS = 12
@@ -53,16 +54,29 @@ def _load(dataset, **options):
 
 
 def test_batches_are_the_same_and_so_are_the_process_draws(folder):
-    dataset = _dataset(folder)
-    expected = list(_load(dataset))
+    """Though the process draws in the middle of a sample, between its seeding and its transforms."""
+    expected = list(_load(_dataset(folder)))
+    dataset, inside, drawn = _dataset(folder), threading.Event(), threading.Event()
+    load, calls = type(dataset.dataset).__getitem__, []
+
+    class Interrupted(type(dataset.dataset)):
+        def __getitem__(self, index):
+            calls.append(index)
+            if len(calls) > 2:  # not of the first batch, for which the training waits
+                inside.set()
+                assert drawn.wait(20)
+            return load(self, index)
+
+    dataset.dataset.__class__ = Interrupted
     random.seed(1), np.random.seed(1)
-    wanted = [(random.random(), np.random.uniform()) for _ in range(100 * STEPS)]
+    wanted = [(random.random(), np.random.uniform()) for _ in range(3)]
     random.seed(1), np.random.seed(1)
-    drawn, found = [], []
-    for batch in _load(dataset, read_ahead=dataset.may_read_ahead):
-        found.append(batch)
-        drawn += [(random.random(), np.random.uniform()) for _ in range(100)]
-    assert drawn == wanted
+    batches = _load(dataset, read_ahead=dataset.may_read_ahead)
+    found = [next(batches)]
+    assert inside.wait(20)
+    assert [(random.random(), np.random.uniform()) for _ in range(3)] == wanted
+    drawn.set()
+    found += list(batches)
     for ours, theirs in zip(found, expected, strict=True):
         for key, value in theirs.items():
             np.testing.assert_array_equal(ours[key], value)
@@ -103,3 +117,15 @@ def test_the_next_batches_are_read_during_a_step(folder):
     assert more.wait(20), "nothing was read during a step"
     batches.close()
     assert len(read) == 6
+
+
+@pytest.mark.filterwarnings("error:To copy construct")
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_arrays_become_tensors_once(folder, monkeypatch, num_workers):
+    """Those of workers are tensors when they come."""
+    made, to_tensor = [], paddle.to_tensor
+    batch = next(iter(_load(_dataset(folder), num_workers=num_workers)))
+    monkeypatch.setattr(paddle, "to_tensor", lambda value: made.append(value) or to_tensor(value))
+    tensors = as_tensors(batch)
+    assert len(made) == (0 if num_workers else 2)
+    assert tensors["img"].shape == [2, 3, 32, 32] and tensors["label"].dtype == paddle.int64

@@ -8,6 +8,7 @@ import re
 from paddle_dnl.errors import CheckpointError, DataError, NonFiniteError
 from paddle_dnl.training.checkpoints import checkpoint
 from paddle_dnl.training.sampling import PositionSampler
+from paddle_dnl.weights.safe_pickle import read_pickle
 
 import numpy as np
 import paddle
@@ -148,7 +149,7 @@ def test_loss_scaling_skips_a_bad_gradient(tmp_path, monkeypatch, value):
     monkeypatch.setattr("recording.RecordingTrainer", Faulty)
     steps = record(make_config(tmp_path), tmp_path / "output", precision="fp16", do_eval=False)
     assert len(steps) == 10
-    states = checkpoint.read_pickle(tmp_path / "output" / "iter_10" / "model.pdstates")
+    states = read_pickle(tmp_path / "output" / "iter_10" / "model.pdstates")
     assert states["scaler"]["scale"] == [2.0**14]
 
 
