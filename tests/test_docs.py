@@ -28,6 +28,7 @@ SOURCES = [
 ]
 # Of programs that are not ours (Paddle's launcher, VisualDL, SLURM, Docker), and the word that stands for any flag.
 FOREIGN_FLAGS = {
+    "isolation",  # buildah
     "nproc_per_node",
     "backend",
     "devices",
