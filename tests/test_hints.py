@@ -20,6 +20,10 @@ ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
 
+# Tried in an environment of its own (0.12.0), since it wants the protobuf of 2022; docs/many_machines.md says so.
+UNPINNED = {"etcd3"}
+
+
 def _requirements(lines) -> list[Requirement]:
     return [Requirement(line) for line in lines if line.strip() and not line.startswith("#")]
 
@@ -53,7 +57,7 @@ def _is_pinned_within(hint: Requirement) -> bool:
 def test_hints_in_the_sources_name_pinned_packages():
     hints = _hints()
     assert {"paddleseg"} <= {hint.name for hint in hints}, "the search finds nothing"
-    wrong = [str(hint) for hint in hints if not _is_pinned_within(hint)]
+    wrong = [str(hint) for hint in hints if hint.name not in UNPINNED and not _is_pinned_within(hint)]
     assert not wrong
 
 

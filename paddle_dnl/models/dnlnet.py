@@ -115,7 +115,7 @@ class DNLNet(nn.Layer):
         channels = getattr(backbone, "feat_channels", ())
         if not all(-len(channels) <= i < len(channels) for i in self.backbone_indices):
             raise ConfigError(
-                f"DNLNet.backbone: {type(backbone).__module__}.{type(backbone).__name__} names the channels of "
+                f"DNLNet: model.backbone: {type(backbone).__module__}.{type(backbone).__name__} names the channels of "
                 f"{len(channels)} feature maps (`feat_channels`), and backbone_indices {list(self.backbone_indices)} do not "
                 "fit them; use a ResNet of paddle_dnl"
             )

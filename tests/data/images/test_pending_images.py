@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Shards of the pictures of a command line, and what is left of them to do; through predict.py and infer.py."""
 
+import gc
 import os
 import subprocess
 import sys
@@ -185,8 +186,12 @@ def test_memory_does_not_grow_with_the_number_of_pictures(tmp_path):
             (tmp_path / f"{folder:03d}" / f"a_rather_long_name_of_a_picture_{number}.png").touch()
     peaks = []
     for count in (lambda: sum(1 for _ in iter_images(tmp_path)), lambda: len(find_images(tmp_path))):
-        tracemalloc.start()
-        assert count() == 40_000
-        peaks.append(tracemalloc.get_traced_memory()[1])
-        tracemalloc.stop()
+        runs = []
+        for _ in range(2):  # what else the process does in the meantime counts too
+            gc.collect()
+            tracemalloc.start()
+            assert count() == 40_000
+            runs.append(tracemalloc.get_traced_memory()[1])
+            tracemalloc.stop()
+        peaks.append(min(runs))
     assert peaks[0] < peaks[1] / 4

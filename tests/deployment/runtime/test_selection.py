@@ -74,7 +74,7 @@ def test_onnx_files_that_cannot_be_used(folder, original, monkeypatch):
     _change(folder, sha256={})
     with pytest.raises(ExportError, match="model.onnx: cannot be loaded"):
         Predictor(folder, engine="onnxruntime")
-    with pytest.raises(UsageError, match="no precision fp16"):
+    with pytest.raises(ExportError, match="has no float16 model"):
         Predictor(folder, engine="onnxruntime", precision="fp16")
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(UsageError, match="pip install onnxruntime"):
