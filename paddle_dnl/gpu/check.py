@@ -5,7 +5,6 @@ Everything runs through the programs that users type (`paddle-dnl train`, `launc
 a time limit, so that one failure or crash leaves the other checks.
 """
 
-import csv
 import json
 import math
 import os
@@ -20,6 +19,7 @@ from paddle_dnl.errors import PaddleDnlError
 from paddle_dnl.files.atomic import write_text
 from paddle_dnl.log import logger
 from paddle_dnl.startup.child_processes import module_command
+from paddle_dnl.training.records.run_records import SCALARS, read_table
 
 import numpy as np
 
@@ -122,9 +122,7 @@ class Bench:
         if "--save_interval" not in flags:
             words += ["--save_interval", str(self.steps)]
         self.program(name, "paddle_dnl", *launch, "train", *words)
-        with open(to / "scalars.csv", newline="", encoding="utf-8") as file:
-            rows = [row for row in csv.reader(file) if len(row) == 3 and row[1] == "Train/loss"]
-        losses = list({int(step): float(value) for step, _, value in rows}.values())
+        losses = list(read_table(to / SCALARS).get("Train/loss", {}).values())
         if not losses or not all(map(math.isfinite, losses)):
             raise _Failed(f"{name}: losses {losses[-3:]} are not finite")
         return losses
