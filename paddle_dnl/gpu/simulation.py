@@ -13,13 +13,13 @@ from paddle_dnl.gpu.rounding import LargestMagnitudes, rounded_like_autocast
 from paddle_dnl.losses import build_losses
 from paddle_dnl.models.build import build_model
 from paddle_dnl.optim import build_lr_scheduler, build_optimizer
+from paddle_dnl.training import amp
 from paddle_dnl.training.sampling import PositionedDataset, PositionSampler, seed_step
 
 import numpy as np
 import paddle
 
 LARGEST_FLOAT16 = 65504.0
-_FIRST_SCALE = 2.0**15  # as `training.amp.make_scaler`
 _SEED = 1
 
 
@@ -82,7 +82,7 @@ def train_in(config: Config, precision: str) -> Curve:
     sampler = PositionSampler(len(dataset), config.batch_size, config.iters, seed=_SEED, rank=0, world_size=1)
     batches = load_batches(PositionedDataset(dataset, _SEED), sampler, stack_training, 0)
     dtype = {"fp16": "float16", "bf16": "bfloat16"}.get(precision)
-    scale = _FIRST_SCALE if precision == "fp16" else 1.0
+    scale = amp.FIRST_SCALE if precision == "fp16" else 1.0
     found, skipped, magnitudes = [], 0, LargestMagnitudes(model)
     model.train()
     for step in range(config.iters):

@@ -12,6 +12,7 @@ from paddle.base import core
 
 PRECISIONS = ("fp32", "fp16", "bf16")
 _DTYPES = {"fp16": "float16", "bf16": "bfloat16"}
+FIRST_SCALE = 2.0**15  # of the loss in fp16
 
 # Bilinear resizing and losses lose too much in half precision; attention keeps itself in float32 (nn/attention.py).
 _KEEP_FLOAT32 = {"bilinear_interp_v2", "softmax_with_cross_entropy", "cross_entropy_with_softmax"}
@@ -130,4 +131,4 @@ def make_scaler(precision: str):
     """Dynamic loss scaling for fp16; bf16 has float32's range and fp32 needs none."""
     if precision != "fp16":
         return _PassThrough()
-    return _LossScaler(init_loss_scaling=2.0**15, incr_every_n_steps=2000)
+    return _LossScaler(init_loss_scaling=FIRST_SCALE, incr_every_n_steps=2000)
