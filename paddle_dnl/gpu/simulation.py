@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from paddle_dnl import registry
 from paddle_dnl.config import Config
 from paddle_dnl.data.loading import as_tensors, load_batches, stack_training
-from paddle_dnl.gpu.coverage import FAMILIES
+from paddle_dnl.gpu.coverage import small_family
 from paddle_dnl.gpu.rounding import LargestMagnitudes, rounded_like_autocast
 from paddle_dnl.losses import build_losses
 from paddle_dnl.models.build import build_model
@@ -50,15 +50,11 @@ class Curve:
 
 def small_config(family: str, data: str, steps: int, crop: int = 128) -> Config:
     """The quick start's training with the network of a family (ResNet18 or DGMN2-tiny) in place of its own."""
-    config = Config("dnlnet_resnet18_mini_cityscapes")
-    model = Config(FAMILIES[family]).dic["model"]
-    model.get("backbone", {}).pop("pretrained", None)
-    if model["backbone"]["type"].startswith("ResNet"):
-        model["backbone"]["type"] = "ResNet18"
+    config, network = Config("dnlnet_resnet18_mini_cityscapes"), small_family(family)
     dic = config.dic | {
-        "model": model | {"num_classes": 19},
+        "model": network.dic["model"] | {"num_classes": 19},
         "iters": steps,
-        "loss": Config(FAMILIES[family]).dic["loss"],
+        "loss": network.dic["loss"],
     }
     dic["train_dataset"] = dic["train_dataset"] | {"dataset_root": data}
     dic["train_dataset"]["transforms"] = [
