@@ -9,6 +9,7 @@ from paddle_dnl import registry
 from paddle_dnl.config import Config
 from paddle_dnl.data.loading import as_tensors, load_batches, stack_training
 from paddle_dnl.gpu.coverage import small_family
+from paddle_dnl.gpu.limits import end_of
 from paddle_dnl.gpu.rounding import LargestMagnitudes, rounded_like_autocast
 from paddle_dnl.losses import build_losses
 from paddle_dnl.models.build import build_model
@@ -16,10 +17,8 @@ from paddle_dnl.optim import build_lr_scheduler, build_optimizer
 from paddle_dnl.training import amp
 from paddle_dnl.training.sampling import PositionedDataset, PositionSampler, seed_step
 
-import numpy as np
 import paddle
 
-LARGEST_FLOAT16 = 65504.0
 _SEED = 1
 
 
@@ -40,7 +39,7 @@ class Curve:
     @property
     def end(self) -> float:
         """Mean loss of the last fifth of the steps."""
-        return float(np.mean(self.losses[-max(1, len(self.losses) // 5) :]))
+        return end_of(self.losses)
 
     @property
     def is_finite(self) -> bool:
