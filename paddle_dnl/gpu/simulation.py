@@ -5,16 +5,13 @@ import contextlib
 import math
 from dataclasses import dataclass
 
-from paddle_dnl import registry
 from paddle_dnl.config import Config
 from paddle_dnl.data.loading import as_tensors, load_batches, stack_training
 from paddle_dnl.gpu.coverage import small_family
 from paddle_dnl.gpu.limits import end_of
 from paddle_dnl.gpu.rounding import LargestMagnitudes, rounded_like_autocast
-from paddle_dnl.losses import build_losses
-from paddle_dnl.models.build import build_model
-from paddle_dnl.optim import build_lr_scheduler, build_optimizer
 from paddle_dnl.training import amp
+from paddle_dnl.training.parts import ConfiguredParts
 from paddle_dnl.training.sampling import PositionedDataset, PositionSampler, seed_step
 
 import paddle
@@ -70,10 +67,9 @@ def train_in(config: Config, precision: str) -> Curve:
     are not finite is skipped and halves the factor.
     """
     paddle.seed(_SEED)
-    model, losses = build_model(config), build_losses(config.loss_cfg)
-    schedule = build_lr_scheduler(config.lr_scheduler_cfg, config.iters)
-    optimizer = build_optimizer(config.optimizer_cfg, model, schedule)
-    dataset = registry.build(config.train_dataset_cfg, "dataset", "train_dataset")
+    parts = ConfiguredParts(config)
+    dataset, _ = parts.datasets(do_eval=False)
+    model, losses, schedule, optimizer = parts.network(dataset)
     sampler = PositionSampler(len(dataset), config.batch_size, config.iters, seed=_SEED, rank=0, world_size=1)
     batches = load_batches(PositionedDataset(dataset, _SEED), sampler, stack_training, 0)
     dtype = {"fp16": "float16", "bf16": "bfloat16"}.get(precision)
