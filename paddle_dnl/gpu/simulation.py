@@ -11,6 +11,7 @@ from paddle_dnl.gpu.coverage import small_family
 from paddle_dnl.gpu.limits import end_of
 from paddle_dnl.gpu.rounding import LargestMagnitudes, rounded_like_autocast
 from paddle_dnl.training import amp
+from paddle_dnl.training.loss_window import all_finite
 from paddle_dnl.training.parts import ConfiguredParts
 from paddle_dnl.training.sampling import PositionedDataset, PositionSampler, seed_step
 
@@ -83,7 +84,7 @@ def train_in(config: Config, precision: str) -> Curve:
             loss = sum(value for _, value in losses(model(data["img"]), data["label"], None, model, data))
         (loss * scale).backward()
         gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
-        if all(bool(gradient.isfinite().all()) for gradient in gradients):
+        if all_finite(gradients):
             with paddle.no_grad():
                 for gradient in gradients:
                     gradient.scale_(1 / scale)
