@@ -21,7 +21,7 @@ from paddle_dnl.errors import DataError, UsageError
 from paddle_dnl.evaluation.batches import pyramid
 from paddle_dnl.evaluation.inference import infer_pyramid, infer_scores, predicted_masks
 from paddle_dnl.evaluation.options import InferenceOptions
-from paddle_dnl.evaluation.strips import Announce, label_strips
+from paddle_dnl.evaluation.strips import Announce, label_strips, network_input
 from paddle_dnl.files.atomic import write_bytes
 from paddle_dnl.log import logger, progress
 from paddle_dnl.training import amp
@@ -91,12 +91,6 @@ def _write_masks(files: dict[str, Path], picture, logits, colors) -> None:
     if overlays:
         save_image(overlays, overlay_masks(picture, masks, colors))
     save_label_png(labels, as_label(summed_numbers(masks)), (BACKGROUND_COLOR, *colors))
-
-
-def _input(compose: Compose, picture, path: Path) -> tuple[paddle.Tensor, list]:
-    """`[1, C, H, W]` for the network, and what `restore` undoes."""
-    data = compose.picture(picture, path, "val_dataset.transforms")
-    return paddle.to_tensor(data["img"][None]), data["trans_info"]
 
 
 def predict(
@@ -232,7 +226,7 @@ def predict_images(
                 written.commit()
             return
         picture = rows.read(0, rows.size[0])
-        inputs_of_it = (_input(one, picture, path) for one in scaled or [compose])
+        inputs_of_it = (network_input(one, picture, path) for one in scaled or [compose])
         scores = (
             infer_pyramid(model, inputs_of_it, options) if scaled else infer_scores(model, *next(inputs_of_it), options)
         )

@@ -45,11 +45,11 @@ def label_strips(
         announce(rows.size, rows.size)
 
         def read(top: int, bottom: int) -> paddle.Tensor:
-            return _input(compose, rows.read(top, bottom), name)[0]
+            return network_input(compose, rows.read(top, bottom), name)[0]
 
         strips, size, info = slide_strips(model, rows.size, read, options), rows.size, []
     else:
-        image, info = _input(compose, rows.read(0, height), name)
+        image, info = network_input(compose, rows.read(0, height), name)
         size = tuple(image.shape[2:])
         announce(size, rows.size)
         if options.is_slide:
@@ -66,7 +66,7 @@ def label_strips(
         yield strip.argmax(0).astype(np.uint8 if len(strip) <= 256 else np.uint16)
 
 
-def _input(compose: Compose, pixels: np.ndarray, name) -> tuple[paddle.Tensor, Sequence]:
+def network_input(compose: Compose, pixels: np.ndarray, name) -> tuple[paddle.Tensor, Sequence]:
     """`[1, C, H, W]` for the network, and the sizes before the transforms, see `inference.restore`."""
     data = compose.picture(pixels, name, "val_dataset.transforms")
     return paddle.to_tensor(data["img"][None]), data["trans_info"]
