@@ -6,8 +6,9 @@ import os
 from paddle_dnl.data.check import check_dataset
 from paddle_dnl.data.datasets import ADE20K, Cityscapes, Dataset
 from paddle_dnl.data.images.image_files import find_images
+from paddle_dnl.data.images.image_format import ImageFormat
 from paddle_dnl.data.images.list_files import read_list
-from paddle_dnl.data.images.reading import read_image, read_label
+from paddle_dnl.data.images.reading import read_label
 from paddle_dnl.data.pascal import PascalContext, PascalContext59, PascalVOC
 from paddle_dnl.data.prepare.file_lists import split_folders, write_lists
 from paddle_dnl.errors import DataError
@@ -191,14 +192,14 @@ def test_images_of_all_kinds(tmp_path):
     }
     for name, picture in cases.items():
         picture.save(tmp_path / name)
-        found = read_image(tmp_path / name)
+        found = ImageFormat().read(tmp_path / name)
         assert found.shape == (6, 8, 3) and found.dtype == np.uint8, name
-    np.testing.assert_array_equal(read_image(tmp_path / "wide.bmp"), rgb[..., ::-1])
+    np.testing.assert_array_equal(ImageFormat().read(tmp_path / "wide.bmp"), rgb[..., ::-1])
     turned = Image.fromarray(rgb)
     exif = turned.getexif()
     exif[0x0112] = 6
     turned.save(tmp_path / "turned.jpg", exif=exif)
-    assert read_image(tmp_path / "turned.jpg").shape == (8, 6, 3)
+    assert ImageFormat().read(tmp_path / "turned.jpg").shape == (8, 6, 3)
 
 
 @pytest.mark.parametrize("content, message", [
@@ -207,11 +208,11 @@ def test_images_of_all_kinds(tmp_path):
 def test_broken_files_are_named(tmp_path, content, message):
     path = tmp_path / "broken.png"
     path.write_bytes(content)
-    for read in (read_image, read_label):
+    for read in (ImageFormat().read, read_label):
         with pytest.raises(DataError, match=f"broken.png.*{message}"):
             read(path)
     with pytest.raises(DataError, match="none.png: cannot be read"):
-        read_image(tmp_path / "none.png")
+        ImageFormat().read(tmp_path / "none.png")
 
 
 def test_truncated_label_is_named(tmp_path):

@@ -9,7 +9,8 @@ import random
 import struct
 import zlib
 
-from paddle_dnl.data.images.reading import decode_image, read_image, read_label, require_whole
+from paddle_dnl.data.images.image_format import ImageFormat
+from paddle_dnl.data.images.reading import decode_image, read_label, require_whole
 from paddle_dnl.errors import DataError
 
 import numpy as np
@@ -77,7 +78,7 @@ def _read_or_refused(path) -> int:
     content, refused = np.fromfile(path, np.uint8), 0
     for read in (
         read_label,
-        read_image,
+        ImageFormat().read,
         require_whole,
         lambda name: decode_image(content, name, max_pixels=10**6, whole=True),
     ):

@@ -44,7 +44,7 @@ def open_rows(path: str | Path, image_format: ImageFormat, max_pixels: int | Non
     Args:
         path: the file.
         image_format: how it becomes an array; rows are as those of `image_format.read`.
-        max_pixels, whole: see `paddle_dnl.data.images.reading.read_image`.
+        max_pixels, whole: see `paddle_dnl.data.images.reading.decode_image`.
 
     Returns:
         `BlockRows` or `ArrayRows`.

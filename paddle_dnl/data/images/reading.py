@@ -63,7 +63,8 @@ def _start_of_scan(data: bytes) -> int:
     return at
 
 
-def read_image(
+def decode_image(
+    content: np.ndarray,
     path: str | Path,
     channels: int = 3,
     *,
@@ -77,7 +78,8 @@ def read_image(
     255, which is said once; with `value_range`, or with other numbers of bands than 1 and 3, no bits are lost.
 
     Args:
-        path: the file.
+        content: of the file, uint8 with at least one byte.
+        path: how errors call it.
         channels: 3, 1, or another number of bands, of a .npy file, TIFF or PNG.
         value_range: stored numbers that become 0 and 255; the image is then float32, see `paddle_dnl.data.images.bands.scale`.
         max_pixels: for pictures of strangers: only the formats and structures that `paddle_dnl.data.images.untrusted` allows, and
@@ -85,21 +87,8 @@ def read_image(
         whole: refuse JPEGs that are cut off, of which OpenCV makes a picture with a grey rest.
 
     Raises:
-        DataError: missing, empty, damaged, too large, no image, or with numbers whose scale is not known.
+        DataError: damaged, too large, no image, or with numbers whose scale is not known.
     """
-    return decode_image(read_bytes(path), path, channels, value_range=value_range, max_pixels=max_pixels, whole=whole)
-
-
-def decode_image(
-    content: np.ndarray,
-    path: str | Path,
-    channels: int = 3,
-    *,
-    value_range: tuple[float, float] | None = None,
-    max_pixels: int | None = None,
-    whole: bool = False,
-) -> np.ndarray:
-    """`read_image` for the content of a file, uint8 with at least one byte, which errors call `path`."""
     plain = channels in (1, 3) and value_range is None
     if is_npy(content) or (is_tiff(content) and not plain):
         image = scale(read_array(content, path, channels, max_pixels), value_range, path)

@@ -8,7 +8,6 @@ import time
 import paddle_dnl  # noqa: F401
 from paddle_dnl.data.images import bands
 from paddle_dnl.data.images.image_format import ImageFormat
-from paddle_dnl.data.images.reading import read_image
 from paddle_dnl.data.images.untrusted import TooLarge
 from paddle_dnl.data.overlay import displayed, overlay
 from paddle_dnl.data.transforms import Compose
@@ -89,7 +88,7 @@ def test_sixteen_bits_without_a_range_are_said_once(tmp_path, monkeypatch, caplo
     grey = RNG.integers(0, 65536, (5, 7)).astype(np.uint16)
     path = _write(tmp_path / "a.png", grey)
     with caplog.at_level(logging.WARNING, "paddle_dnl"):
-        found = [read_image(path, 1) for _ in range(3)][0]
+        found = [ImageFormat(1).read(path) for _ in range(3)][0]
     assert found.dtype == np.uint8 and np.abs(found - grey / 257.0).max() <= 1
     assert [r.getMessage() for r in caplog.records if "0 to 65535 are read as 0 to 255" in r.getMessage()] and len(
         caplog.records
@@ -167,7 +166,7 @@ def test_a_tiff_of_a_stranger_reads_no_other_file_and_costs_no_minutes(tmp_path,
 def test_colour_and_float_tiff_without_a_range_is_refused_not_clipped(tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", RNG.uniform(0, 9000, (5, 7, 3)).astype(np.float32), photometric="rgb")
     with pytest.raises(DataError, match="a.tif: .*value_range"):
-        read_image(tmp_path / "a.tif")
+        ImageFormat().read(tmp_path / "a.tif")
 
 
 def test_arrays_are_read_like_files(tmp_path):
