@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """infer.py on pictures that are read and written in strips, GeoTIFFs, and TIFFs of 12 bits and floats, in tiles."""
 
-import logging
-
 from paddle_dnl.cli import infer
 from paddle_dnl.data.images import bands, block_rows
 from paddle_dnl.data.images.block_rows import BlockRows
@@ -23,14 +21,6 @@ PICTURE, LABEL = blocks(50, 60, 3)
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
     return export_color_net(tmp_path_factory.mktemp("export"))
-
-
-@pytest.fixture
-def warnings(monkeypatch, caplog):
-    monkeypatch.setattr(logging.getLogger("paddle_dnl"), "propagate", True)
-    for name in ("_said", "_said_few"):  # once per process
-        monkeypatch.setattr(bands, name, type(bands._said)())
-    return caplog
 
 
 @pytest.fixture
@@ -73,17 +63,19 @@ def test_a_tiff_without_a_transform_is_one_line(exported, tmp_path):
     assert infer.main(flags) == 0
 
 
-def test_twelve_bits_through_tiles(exported, tmp_path, warnings):
+def test_twelve_bits_through_tiles(exported, tmp_path, monkeypatch, caplog):
     """0..4095 in 16 bits: with its scale as in 8 bits; without, it is said how few grey levels are left."""
+    for name in ("_said", "_said_few"):  # once per process
+        monkeypatch.setattr(bands, name, type(bands._said)())
     twelve = (PICTURE.astype(np.uint16) * 16) + 8
     cv2.imwrite(str(tmp_path / "a.tif"), twelve)
     tifffile.imwrite(tmp_path / "floats.tif", PICTURE[..., ::-1].astype(np.float32) / 255, photometric="rgb")
     flags = ["--config", str(exported), "--image_path", str(tmp_path / "a.tif")]
     assert infer.main([*flags, "--save_dir", str(tmp_path / "o"), "--value_range", "0", "4095"]) == 0
     np.testing.assert_array_equal(np.array(Image.open(tmp_path / "o/a.png")), LABEL)
-    assert "of 256 grey levels" not in warnings.text
+    assert "of 256 grey levels" not in caplog.text
     infer.main([*flags, "--save_dir", str(tmp_path / "p")])
-    assert "a.tif: has 16 bits but no number above 3528" in warnings.text and "--value_range 0 4095" in warnings.text
+    assert "a.tif: has 16 bits but no number above 3528" in caplog.text and "--value_range 0 4095" in caplog.text
     flags[3] = str(tmp_path / "floats.tif")
     with pytest.raises(DataError, match="floats.tif: .*--value_range LO HI"):
         infer.main([*flags, "--save_dir", str(tmp_path / "q")])

@@ -167,7 +167,6 @@ def test_memory_holds_no_scores_of_the_whole_picture(tmp_path):
 def test_the_estimate_is_said_before(tmp_path, monkeypatch, caplog):
     from paddle_dnl.profile.memory_plan import announce_picture
 
-    monkeypatch.setattr(logging.getLogger("paddle_dnl"), "propagate", True)
     monkeypatch.setattr("paddle_dnl.profile.memory_plan.free_bytes", lambda: 2 * 10**9)
     with caplog.at_level(logging.INFO, "paddle_dnl"):
         windows = InferenceOptions(is_slide=True, crop_size=(512, 256), stride=(512, 256))

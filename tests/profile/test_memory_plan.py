@@ -100,7 +100,6 @@ def test_a_concatenation_that_is_not_made_does_not_count(monkeypatch):
 @pytest.fixture
 def said(monkeypatch, caplog):
     """The log, on a machine with 1 GB free."""
-    monkeypatch.setattr(logging.getLogger("paddle_dnl"), "propagate", True)
     monkeypatch.setattr(memory_plan, "free_bytes", lambda: 10**9)
     with caplog.at_level(logging.INFO, "paddle_dnl"):
         yield caplog

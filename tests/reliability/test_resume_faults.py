@@ -29,9 +29,8 @@ from recording import make_config, record
 
 
 @pytest.fixture
-def said(caplog, monkeypatch):
+def said(caplog):
     """Lines of the package's logger."""
-    monkeypatch.setattr(trainer.logger, "propagate", True)
     caplog.set_level("INFO")
     return lambda: "\n".join(caplog.messages)
 

@@ -148,9 +148,8 @@ def test_fresh_optimizer_of_train_py_reads_no_optimizer(run):
     assert any("moment2" in key for key in found)
 
 
-def test_a_folder_of_a_run_is_resumed_from_its_newest_whole_checkpoint(run, caplog, monkeypatch):
+def test_a_folder_of_a_run_is_resumed_from_its_newest_whole_checkpoint(run, caplog):
     """Through train.py: damaged ones are passed over, and neither older ones nor a folder's highest number are taken."""
-    monkeypatch.setattr(train.logger, "propagate", True)
     whole = run / "whole"
     shutil.copytree(whole / "iter_4", run / "end")
     shutil.rmtree(whole / "iter_4")

@@ -14,7 +14,6 @@ from paddle_dnl.deployment.runtime.deploy_config import read_deploy_config
 from paddle_dnl.deployment.runtime.options import EngineOptions
 from paddle_dnl.deployment.runtime.predictor import Predictor
 from paddle_dnl.errors import ExportError, UsageError
-from paddle_dnl.log import logger
 from paddle_dnl.registry import MODELS
 
 import numpy as np
@@ -188,8 +187,7 @@ class Amplifying(nn.Layer):
         return [y + self.amplitude * paddle.sin(1e6 * y)]
 
 
-def test_a_model_that_amplifies_rounding_is_compared_within_it(tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr(logger, "propagate", True)
+def test_a_model_that_amplifies_rounding_is_compared_within_it(tmp_path, caplog):
     report = _export(Amplifying(1e-6), tmp_path / "out")
     assert report.comparison.ok and report.comparison.max_relative_difference > 1e-3
     assert "Amplifying amplifies rounding: where a picture changes by 1e-05" in caplog.text
