@@ -63,3 +63,11 @@ def _denormal_numbers_survive():
     """No code under test may leave the processor in the mode that takes denormal numbers as zero."""
     yield
     assert sys.float_info.min / 2 > 0
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """The exported folder of `tiny_export.ColorNet`, once for each file of tests."""
+    from tiny_export import export_color_net
+
+    return export_color_net(tmp_path_factory.mktemp("export"))

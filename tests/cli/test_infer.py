@@ -15,14 +15,15 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_export import CLASSES, blocks, export_color_net
+from tiny_export import CLASSES, blocks
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory):
-    return export_color_net(tmp_path_factory.mktemp("export")) / "deploy.yaml"
+def exported(exported):
+    """Its deploy.yaml."""
+    return exported / "deploy.yaml"
 
 
 @pytest.fixture

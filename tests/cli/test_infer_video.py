@@ -17,14 +17,9 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_export import CLASSES, blocks, export_color_net
+from tiny_export import CLASSES, blocks
 
 FRAMES = 12
-
-
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory):
-    return export_color_net(tmp_path_factory.mktemp("export"))
 
 
 @pytest.fixture(scope="module")

@@ -13,14 +13,9 @@ import pytest
 import rasterio
 import tifffile
 from PIL import Image
-from tiny_export import blocks, export_color_net
+from tiny_export import blocks
 
 PICTURE, LABEL = blocks(50, 60, 3)
-
-
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory):
-    return export_color_net(tmp_path_factory.mktemp("export"))
 
 
 @pytest.fixture

@@ -71,11 +71,6 @@ def test_transforms_of_a_training(tmp_path, name, section):
     _refused(lambda: tiny_training.train(tmp_path, do_eval=True), says)
 
 
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory):
-    return tiny_export.export_color_net(tmp_path_factory.mktemp("huge") / "export")
-
-
 @pytest.mark.parametrize("name", STEPS)
 def test_transforms_of_a_deploy_yaml(exported, tmp_path, name):
     step, says = _step(name, STEPS)

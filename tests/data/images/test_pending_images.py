@@ -16,7 +16,7 @@ from paddle_dnl.files.outputs import JOURNAL
 
 import cv2
 import pytest
-from tiny_export import blocks, export_color_net
+from tiny_export import blocks
 
 ROOT = Path(__file__).resolve().parents[3]
 LAUNCH = ("PADDLE_TRAINERS_NUM", "PADDLE_TRAINER_ID")
@@ -31,8 +31,9 @@ def alone(monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory):
-    return export_color_net(tmp_path_factory.mktemp("export")) / "deploy.yaml"
+def exported(exported):
+    """Its deploy.yaml."""
+    return exported / "deploy.yaml"
 
 
 @pytest.fixture

@@ -2,22 +2,16 @@
 """An exported folder with an ONNX file, for the tests of engines."""
 
 import pytest
-from tiny_export import export_color_net
 from tiny_onnx import color_net
 
 
-@pytest.fixture(scope="module")
-def original(tmp_path_factory):
-    return export_color_net(tmp_path_factory.mktemp("export"))
-
-
 @pytest.fixture
-def folder(original, tmp_path, monkeypatch):
+def folder(exported, tmp_path, monkeypatch):
     """A copy with a verified ONNX file that gives classes, and caches of its own."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     copy = tmp_path / "export"
     copy.mkdir()
-    for path in original.iterdir():
+    for path in exported.iterdir():
         (copy / path.name).write_bytes(path.read_bytes())
     color_net(copy)
     return copy

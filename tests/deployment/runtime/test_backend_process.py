@@ -14,12 +14,7 @@ from paddle_dnl.errors import ConfigError, ExportError, UsageError
 
 import numpy as np
 import pytest
-from tiny_export import blocks, export_color_net
-
-
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory):
-    return export_color_net(tmp_path_factory.mktemp("export"))
+from tiny_export import blocks
 
 
 @pytest.fixture(scope="module")

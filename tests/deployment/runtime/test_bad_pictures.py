@@ -13,17 +13,12 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_export import blocks, export_color_net, logits_of
+from tiny_export import blocks, logits_of
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return export_color_net(tmp_path_factory.mktemp("export"))
-
-
-@pytest.fixture(scope="module")
-def predictor(folder):
-    return Predictor(folder)
+def predictor(exported):
+    return Predictor(exported)
 
 
 def _encoded(image, suffix):
@@ -147,7 +142,7 @@ def _huge_png(width, height):
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
 
 
-def test_a_hundred_megapixels_are_refused_before_they_are_decoded(tmp_path, folder, predictor, monkeypatch):
+def test_a_hundred_megapixels_are_refused_before_they_are_decoded(tmp_path, exported, predictor, monkeypatch):
     path = tmp_path / "huge.png"
     path.write_bytes(_huge_png(10_000, 10_000))
     assert path.stat().st_size < 200_000
@@ -160,7 +155,7 @@ def test_a_hundred_megapixels_are_refused_before_they_are_decoded(tmp_path, fold
         DataError, match=r"huge.png: has 10000x10000 = 100000000 pixels, allowed are 80000000.*--max_pixels"
     ):
         predictor.predict([path])
-    flags = ["--config", str(folder), "--image_path", str(path), "--save_dir", str(tmp_path / "out")]
+    flags = ["--config", str(exported), "--image_path", str(path), "--save_dir", str(tmp_path / "out")]
     with pytest.raises(DataError, match="huge.png"):
         main(flags)
     assert not (tmp_path / "out").exists()
@@ -170,10 +165,10 @@ def test_a_hundred_megapixels_are_refused_before_they_are_decoded(tmp_path, fold
         predictor.predict([path])
 
 
-def test_the_pixel_limit_is_a_flag(tmp_path, folder):
+def test_the_pixel_limit_is_a_flag(tmp_path, exported):
     image, label = blocks(4, 8, 16)
     cv2.imwrite(str(tmp_path / "a.png"), image)
-    flags = ["--config", str(folder), "--image_path", str(tmp_path / "a.png"), "--save_dir", str(tmp_path / "out")]
+    flags = ["--config", str(exported), "--image_path", str(tmp_path / "a.png"), "--save_dir", str(tmp_path / "out")]
     with pytest.raises(DataError, match="has 128x64 = 8192 pixels, allowed are 8191"):
         main([*flags, "--max_pixels", "8191"])
     assert main([*flags, "--max_pixels", "8192"]) == 0
@@ -181,17 +176,17 @@ def test_the_pixel_limit_is_a_flag(tmp_path, folder):
         np.testing.assert_array_equal(np.array(found), label)
     with pytest.raises(UsageError, match="--max_pixels must be at least 1"):
         parse_args([*flags, "--max_pixels", "0"])
-    np.testing.assert_array_equal(Predictor(folder, max_pixels=None).predict([tmp_path / "a.png"])[0], label)
+    np.testing.assert_array_equal(Predictor(exported, max_pixels=None).predict([tmp_path / "a.png"])[0], label)
 
 
-def test_other_sizes_are_refused_when_asked_for(tmp_path, folder):
+def test_other_sizes_are_refused_when_asked_for(tmp_path, exported):
     for name, size in (("right.png", 8), ("wrong.png", 16)):
         cv2.imwrite(str(tmp_path / name), blocks(4, 8, size)[0])
-    flags = ["--config", str(folder), "--save_dir", str(tmp_path / "out"), "--wrong_size", "refuse", "--image_path"]
+    flags = ["--config", str(exported), "--save_dir", str(tmp_path / "out"), "--wrong_size", "refuse", "--image_path"]
     assert main([*flags, str(tmp_path / "right.png")]) == 0
     with pytest.raises(DataError, match=r"wrong.png: is 128x64 after Deploy.transforms, this model takes 64x32"):
         main([*flags, str(tmp_path / "wrong.png")])
     with pytest.raises(DataError, match="wrong.png"):
-        Predictor(folder, wrong_size="refuse").predict([tmp_path / "wrong.png"])
+        Predictor(exported, wrong_size="refuse").predict([tmp_path / "wrong.png"])
     with pytest.raises(UsageError, match="wrong_size 'crop' is not one of resize, refuse"):
-        Predictor(folder, wrong_size="crop")
+        Predictor(exported, wrong_size="crop")

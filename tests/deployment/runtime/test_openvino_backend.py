@@ -75,9 +75,9 @@ def test_in_a_process_of_its_own_and_through_infer(folder, tmp_path):
     np.testing.assert_array_equal(np.array(Image.open(tmp_path / "out/photo.png")), label)
 
 
-def test_what_cannot_be_used(folder, original, monkeypatch):
+def test_what_cannot_be_used(folder, exported, monkeypatch):
     with pytest.raises(ExportError, match="model.onnx: missing; the engine openvino needs it"):
-        Predictor(original, engine="openvino")
+        Predictor(exported, engine="openvino")
     with pytest.raises(UsageError, match="no device gpu; OpenVINO found cpu"):
         Predictor(folder, engine="openvino", device="gpu")
     with pytest.raises(UsageError, match="has no precision int4"):

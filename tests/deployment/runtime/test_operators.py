@@ -11,14 +11,8 @@ from paddle_dnl.errors import ExportError
 import numpy as np
 import paddle
 import pytest
-import tiny_export
 
 GRAPH = "model.json" if paddle.__version__.startswith("3") else "model.pdmodel"
-
-
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory):
-    return tiny_export.export_color_net(tmp_path_factory.mktemp("operators") / "export")
 
 
 def _field(number: int, content: bytes) -> bytes:

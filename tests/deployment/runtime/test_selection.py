@@ -63,9 +63,9 @@ def test_onnx_runtime_gives_the_classes(folder):
         predictor.run(np.zeros((1, 5, 32, 64), np.float32))
 
 
-def test_onnx_files_that_cannot_be_used(folder, original, monkeypatch):
+def test_onnx_files_that_cannot_be_used(folder, exported, monkeypatch):
     with pytest.raises(ExportError, match="model.onnx: missing"):
-        Predictor(original, engine="onnxruntime")
+        Predictor(exported, engine="onnxruntime")
     (folder / "model.onnx").write_bytes(b"else")
     with pytest.raises(ExportError, match="model.onnx: damaged or replaced"):
         Predictor(folder, engine="onnxruntime")

@@ -11,15 +11,10 @@ import numpy as np
 import paddle
 import pytest
 from PIL import Image
-from tiny_export import CLASSES, NORMALIZE, ColorNet, blocks, export_color_net
+from tiny_export import CLASSES, NORMALIZE, ColorNet, blocks
 
 # Squares of three pixels: squeezed into the model's 64x32 nothing of them is left.
 PICTURE, LABEL = blocks(50, 60, 3)
-
-
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory):
-    return export_color_net(tmp_path_factory.mktemp("export"))
 
 
 def test_a_large_picture_keeps_its_details(exported, caplog):
