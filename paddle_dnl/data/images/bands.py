@@ -93,6 +93,18 @@ def say_sixteen_bits(path: str | Path, image: np.ndarray) -> None:
         )
 
 
+def as_eight_bits(image: np.ndarray, path: str | Path, cut: bool = False) -> np.ndarray:
+    """Numbers of 16 bits as uint8, 65535 as 255, which is said as in `say_sixteen_bits`: rounded as by libtiff.
+
+    Args:
+        image: uint16.
+        path: of the picture.
+        cut: leave out the lower bits, as libpng does.
+    """
+    say_sixteen_bits(path, image)
+    return (image >> 8 if cut else (image.astype(np.uint32) + 128) // 257).astype(np.uint8)
+
+
 def read_array(content: np.ndarray, path: str | Path, channels: int, max_pixels: int | None) -> np.ndarray:
     """A .npy file or TIFF in its own numbers, `[H, W, C]` or `[H, W]` for one band; colours in the order red, green, blue.
 

@@ -10,7 +10,7 @@ import os
 import warnings
 from pathlib import Path
 
-from paddle_dnl.data.images.bands import TIFF_MAGICS, say_sixteen_bits, scale
+from paddle_dnl.data.images.bands import TIFF_MAGICS, as_eight_bits, scale
 from paddle_dnl.data.images.image_format import ImageFormat
 from paddle_dnl.data.images.picture_rows import ArrayRows
 from paddle_dnl.data.images.reading import require_file
@@ -211,10 +211,7 @@ class BlockRows:
         elif channels == 3:
             rows = rows[..., ::-1]
         if channels in (1, 3) and self._format.value_range is None and rows.dtype == np.uint16:
-            say_sixteen_bits(self._path, rows)
-            # libpng cuts, libtiff rounds.
-            eight = rows >> 8 if self._file.driver == "PNG" else (rows.astype(np.uint32) + 128) // 257
-            rows = eight.astype(np.uint8)
+            rows = as_eight_bits(rows, self._path, cut=self._file.driver == "PNG")
         return np.ascontiguousarray(scale(rows, self._format.value_range, self._path))
 
     def read(self, top: int, bottom: int) -> np.ndarray:

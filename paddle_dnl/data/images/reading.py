@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from paddle_dnl.data.images import bands
-from paddle_dnl.data.images.bands import is_bigtiff, is_npy, is_tiff, read_array, say_sixteen_bits, scale
+from paddle_dnl.data.images.bands import as_eight_bits, is_bigtiff, is_npy, is_tiff, read_array, say_sixteen_bits, scale
 from paddle_dnl.data.images.untrusted import UnknownFormat, require_bounded
 from paddle_dnl.errors import DataError
 
@@ -110,8 +110,7 @@ def decode_image(
         if channels == 3:
             image = image[..., ::-1]
         if image.dtype == np.uint16:
-            say_sixteen_bits(path, image)
-            image = ((image.astype(np.uint32) + 128) // 257).astype(np.uint8)
+            image = as_eight_bits(image, path)
         return np.ascontiguousarray(scale(image, None, path))
     image = _decode(content, path, channels)
     # The orientation in the EXIF header may exchange the sides.
