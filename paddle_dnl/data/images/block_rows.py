@@ -150,12 +150,12 @@ class BlockRows:
         with self._reading():
             self._file = open_dataset(path, header.kind)
         try:
-            self._alpha = self._has_alpha()
-            self._require_known()
+            self._bands = self._known_bands()
         except BaseException:
             self._file.close()
             raise
-        row_of_blocks = self._file.block_shapes[0][0] * self.size[1] * self._file.count * self._bytes
+        itemsize = np.dtype(self._file.dtypes[0]).itemsize
+        row_of_blocks = self._file.block_shapes[0][0] * self.size[1] * self._file.count * itemsize
         # A row of tiles is decoded once only if it stays in GDAL's cache.
         self._environment = rasterio.Env(**OPTIONS, GDAL_CACHEMAX=max(_CACHE, 2 * row_of_blocks))
         self._first, self._held = 0, self._decode(0, 0)
@@ -171,21 +171,19 @@ class BlockRows:
             text = " ".join(str(error.__cause__ or error).split())[:200]
             raise DataError(f"{self._path}: is not a readable picture; it may be damaged ({text})") from error
 
-    def _has_alpha(self) -> bool:
-        """Whether the last band is opacity, which is left out of grey and colour pictures."""
-        from rasterio.enums import ColorInterp
+    def _known_bands(self) -> int:
+        """How many bands make the rows; opacity, the last one, is left out of grey and colour pictures.
 
-        return self._file.count in (2, 4) and self._file.colorinterp[-1] == ColorInterp.alpha
-
-    def _require_known(self) -> None:
-        """Raises NotByBlocks."""
+        Raises:
+            NotByBlocks: bands or numbers that only the other reader knows or refuses.
+        """
         from rasterio.enums import ColorInterp
 
         channels, range_ = self._format.channels, self._format.value_range
         names, structure = self._file.colorinterp, self._file.tags(ns="IMAGE_STRUCTURE")
-        bands = self._file.count - (self._alpha and channels in (1, 3))
+        has_alpha = self._file.count in (2, 4) and names[-1] == ColorInterp.alpha
+        bands = self._file.count - (has_alpha and channels in (1, 3))
         dtypes = set(self._file.dtypes)
-        self._bytes = np.dtype(self._file.dtypes[0]).itemsize
         plain = channels in (1, 3) and range_ is None
         is_colour = names[:3] == (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
         known = len(dtypes) == 1 and not structure.get("MINISWHITE") and int(structure.get("NBITS", 16)) in (8, 16, 32)
@@ -196,17 +194,17 @@ class BlockRows:
             known = False
         if not known or bands not in {1: (1,), 3: (1, 3)}.get(channels, (channels,)):
             raise NotByBlocks
+        return bands
 
     def _decode(self, top: int, bottom: int) -> np.ndarray:
         """Rows as `ImageFormat.read` gives them."""
         if top == bottom:
             return np.zeros((0, self.size[1]), np.uint8)
         channels = self._format.channels
-        count = self._file.count - (self._alpha and channels in (1, 3))
         with self._reading():
-            stored = self._file.read(list(range(1, count + 1)), window=((top, bottom), (0, self.size[1])))
+            stored = self._file.read(list(range(1, self._bands + 1)), window=((top, bottom), (0, self.size[1])))
         rows = np.moveaxis(stored, 0, -1)
-        if count == 1:
+        if self._bands == 1:
             rows = rows[..., 0] if channels == 1 else np.repeat(rows, channels, axis=2)
         elif channels == 3:
             rows = rows[..., ::-1]
