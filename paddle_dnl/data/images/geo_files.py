@@ -66,7 +66,7 @@ def _rasterio(what):
     return rasterio
 
 
-class GeoTiffFile:
+class GeoTiffFile(NewFile):
     """A label map as GeoTIFF, written from top to bottom: tiled, deflated, with the classes' colours, BigTIFF from 4 GB on.
 
     Args:
@@ -81,14 +81,14 @@ class GeoTiffFile:
 
     def __init__(self, path: Path, size: tuple[int, int], colors: Colors, place: Place):
         rasterio = _rasterio(path)
-        self._file = NewFile(path)
+        super().__init__(path)
         self._environment, self._waiting, self._done = rasterio.Env(GDAL_PAM_ENABLED="NO"), [], 0
         is_wide = len(colors) > 256
         self._size = size
         try:
             with self._environment:
                 self._dataset = rasterio.open(
-                    self._file.temporary, "w", driver="GTiff", height=size[0], width=size[1], count=1,
+                    self.temporary, "w", driver="GTiff", height=size[0], width=size[1], count=1,
                     dtype="uint16" if is_wide else "uint8", crs=place.crs, transform=place.transform, tiled=True,
                     blockxsize=_TILE, blockysize=_TILE, compress="deflate", BIGTIFF="IF_SAFER",
                 )  # fmt: skip
@@ -97,7 +97,7 @@ class GeoTiffFile:
                         1, {i: tuple(map(int, c)) for i, c in enumerate(label_palette(colors))}
                     )
         except BaseException:
-            self._file.discard()
+            super().discard()
             raise
 
     def write(self, labels: np.ndarray) -> None:
@@ -121,14 +121,10 @@ class GeoTiffFile:
         self._put(np.concatenate(self._waiting))
         self._dataset.close()
 
-    def commit(self) -> None:
-        """Gives the file its name."""
-        self._file.commit()
-
     def discard(self) -> None:
         """Closes and drops what has no name yet."""
         self._dataset.close()
-        self._file.discard()
+        super().discard()
 
 
 def save_geotiff(path: Path, label: np.ndarray, colors: Colors, place: Place) -> None:

@@ -12,12 +12,12 @@ from paddle_dnl.files.atomic import NewFile
 import numpy as np
 
 
-class _PngFile:
+class _PngFile(NewFile):
     """A PNG, see `PngStrips`."""
 
     def __init__(self, path: Path, size: tuple[int, int], **kind):
-        self._file = NewFile(path)
-        self._stream = open(self._file.temporary, "r+b")
+        super().__init__(path)
+        self._stream = open(self.temporary, "r+b")
         self._png = PngStrips(self._stream, size, **kind)
         self.write = self._png.write
 
@@ -25,32 +25,24 @@ class _PngFile:
         self._png.close()
         self._stream.close()
 
-    def commit(self) -> None:
-        self._file.commit()
-
     def discard(self) -> None:
         self._stream.close()
-        self._file.discard()
+        super().discard()
 
 
-class _HeldFile:
+class _HeldFile(NewFile):
     """A colour picture in a format that is written whole only: three bytes per pixel are held until the end."""
 
     def __init__(self, path: Path, size: tuple[int, int]):
-        self._file, self._pixels, self._done = NewFile(path), np.zeros((*size, 3), np.uint8), 0
+        super().__init__(path)
+        self._pixels, self._done = np.zeros((*size, 3), np.uint8), 0
 
     def write(self, rows: np.ndarray) -> None:
         self._pixels[self._done : self._done + len(rows)] = rows
         self._done += len(rows)
 
     def finish(self) -> None:
-        np.asarray(encode_image(self._pixels[..., ::-1], self._file.path.suffix)).tofile(self._file.temporary)
-
-    def commit(self) -> None:
-        self._file.commit()
-
-    def discard(self) -> None:
-        self._file.discard()
+        np.asarray(encode_image(self._pixels[..., ::-1], self.path.suffix)).tofile(self.temporary)
 
 
 class StripResults:
