@@ -106,14 +106,12 @@ class Video:
         announced = 0 if self.is_camera else int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))
         count = 0
         while limit is None or count < limit * stride:
-            if count % stride and not self._capture.grab():
+            is_wanted = count % stride == 0
+            is_there, frame = self._capture.read() if is_wanted else (self._capture.grab(), None)
+            if not is_there:
                 break
-            if count % stride == 0:
-                is_there, frame = self._capture.read()
-                if not is_there:
-                    break
             count += 1
-            if count % stride == 1 or stride == 1:
+            if is_wanted:
                 yield frame
         else:
             return
