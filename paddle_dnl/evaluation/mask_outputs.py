@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What `val.py --use_multilabel --save_dir` writes: scores as JSON and CSV, predicted masks."""
 
-import json
 from pathlib import Path
 
 from paddle_dnl.data.classes import BACKGROUND_COLOR, classes_of
@@ -11,7 +10,7 @@ from paddle_dnl.distributed import collectives
 from paddle_dnl.errors import UsageError
 from paddle_dnl.evaluation import class_table
 from paddle_dnl.evaluation.metrics import Areas, mask_counts
-from paddle_dnl.evaluation.outputs import image_row, main_scores, names_of, sorted_csv
+from paddle_dnl.evaluation.outputs import image_row, main_scores, names_of, write_scores
 from paddle_dnl.files.atomic import write_bytes
 from paddle_dnl.log import logger
 
@@ -59,14 +58,7 @@ class MaskOutputs:
         table = class_table.class_rows(self._class_names, result.areas)
         scores = main_scores(result)
         if collectives.is_main():
-            stored = scores | {"classes": table} | about
-            texts = {
-                "scores.json": json.dumps(stored, indent=2, ensure_ascii=False) + "\n",
-                "classes.csv": class_table.to_csv(table),
-                "images.csv": sorted_csv(rows),
-            }
-            for name, text in texts.items():
-                write_bytes(self.save_dir / name, text.encode("utf-8", "surrogateescape"))
+            write_scores(self.save_dir, scores | {"classes": table} | about, rows)
         logger.info(f"[EVAL] files are in {self.save_dir}")
         collectives.barrier("writing the scores")
         return scores

@@ -18,7 +18,7 @@ from paddle_dnl.evaluation import class_table
 from paddle_dnl.evaluation.boundary import BoundaryCounts
 from paddle_dnl.evaluation.calibration import CalibrationCounts
 from paddle_dnl.evaluation.metrics import Areas, Metrics, confusion_matrix
-from paddle_dnl.files.atomic import new_file, write_bytes
+from paddle_dnl.files.atomic import new_file, write_bytes, write_text
 from paddle_dnl.log import logger
 
 import numpy as np
@@ -133,14 +133,8 @@ class EvalOutputs:
         from paddle_dnl.evaluation import curves  # matplotlib, which takes a second
 
         folder, names = self.options.save_dir, self.classes.names
-        texts = {
-            "scores.json": json.dumps(scores, indent=2, ensure_ascii=False) + "\n",
-            "classes.csv": class_table.to_csv(scores["classes"]),
-            "confusion.csv": class_table.confusion_csv(names, result.confusion),
-            "images.csv": sorted_csv(rows),
-        }
-        for name, text in texts.items():
-            write_bytes(folder / name, text.encode("utf-8", "surrogateescape"))
+        write_scores(folder, scores, rows)
+        write_text(folder / "confusion.csv", class_table.confusion_csv(names, result.confusion))
         curves.draw_confusion(names, result.confusion, folder / "confusion.png")
         if self.options.cityscapes_submission:
             self._zip_submission()
@@ -181,9 +175,18 @@ def image_row(image: str, areas: Areas, names: tuple[str, ...]) -> dict:
     return row
 
 
-def sorted_csv(rows: list[dict]) -> str:
-    """`images.csv`: the worst image first, those without a score last."""
-    return class_table.to_csv(sorted(rows, key=lambda row: math.inf if row["miou"] is None else row["miou"]))
+def write_scores(folder: Path, scores: dict, rows: list[dict]) -> None:
+    """Writes scores.json, classes.csv and images.csv.
+
+    Args:
+        folder: of the files.
+        scores: with the rows of `class_table.class_rows` as `classes`.
+        rows: of `image_row`; the worst image comes first, those without a score last.
+    """
+    rows = sorted(rows, key=lambda row: math.inf if row["miou"] is None else row["miou"])
+    write_text(folder / "scores.json", json.dumps(scores, indent=2, ensure_ascii=False) + "\n")
+    write_text(folder / "classes.csv", class_table.to_csv(scores["classes"]))
+    write_text(folder / "images.csv", class_table.to_csv(rows))
 
 
 def names_of(images: list[Path]) -> list[str]:

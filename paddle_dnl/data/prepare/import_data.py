@@ -26,7 +26,7 @@ from paddle_dnl.data.prepare.annotations import Sample
 from paddle_dnl.data.prepare.formats import coco, cvat, labelme, masks
 from paddle_dnl.data.prepare.label_files import is_done
 from paddle_dnl.errors import DataError, UsageError
-from paddle_dnl.files.atomic import write_bytes
+from paddle_dnl.files.atomic import write_bytes, write_text
 from paddle_dnl.log import logger, progress
 
 import numpy as np
@@ -297,7 +297,7 @@ def import_data(source: str | Path, to: str | Path, options: ImportOptions) -> I
     for problem in result.problems:
         logger.warning(f"skipped: {problem}")
     write_bytes(root / CLASSES, classes_text(plan.classes).encode())
-    write_bytes(root / LIST, "".join(f"{line}\n" for line in lines).encode("utf-8", "surrogateescape"))
+    write_text(root / LIST, "".join(f"{line}\n" for line in lines))
     write_bytes(root / NOTE, json.dumps(settings, indent=2).encode())
     logger.info(
         f"{root}: {result.written} pairs written, {result.kept} were there, {len(result.problems)} skipped; "

@@ -9,7 +9,7 @@ from paddle_dnl.data.images.image_files import walk_files
 from paddle_dnl.data.images.reading import read_label
 from paddle_dnl.data.prepare.formats import masks
 from paddle_dnl.errors import UsageError
-from paddle_dnl.files.atomic import write_bytes
+from paddle_dnl.files.atomic import write_text
 from paddle_dnl.log import logger, progress
 
 import numpy as np
@@ -146,7 +146,7 @@ def split_folder(
         ]
         if not lines:
             continue
-        write_bytes(root / f"{split}.txt", "".join(f"{line}\n" for line in lines).encode("utf-8", "surrogateescape"))
+        write_text(root / f"{split}.txt", "".join(f"{line}\n" for line in lines))
         counts[split] = len(lines)
         logger.info(f"{root / f'{split}.txt'}: {len(lines)} pairs")
     return counts
