@@ -3,7 +3,7 @@
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -74,15 +74,22 @@ def read_json(source: Path):
         raise DataError(f"{source}: cannot be read as JSON ({error})") from error
 
 
-def require_inside(name: str, source: Path, what: str) -> None:
-    """Refuses names of pictures that lead out of their folder.
+def picture_path(name: str, folders: Sequence[Path], source: Path, what: str) -> Path:
+    """Where a picture lies that annotations name: in the first folder that has it; in the first where none has.
+
+    Args:
+        name: relative to the folders.
+        folders: that are looked through.
+        source, what: the file of annotations and what `name` is in it, for errors.
 
     Raises:
-        DataError: an absolute name, one with `..` or without any part.
+        DataError: a name that leads out of its folder: absolute, with `..` or without any part.
     """
     parts = Path(name).parts
     if not parts or ".." in parts or Path(name).is_absolute():
         raise DataError(f"{source}: {what} {name!r} leads out of the folder of pictures")
+    places = [folder / name for folder in folders]
+    return next(filter(Path.is_file, places), places[0])
 
 
 def ring(points, source: Path, where: str) -> np.ndarray:

@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 
 from paddle_dnl.data.images.image_files import walk_files
-from paddle_dnl.data.prepare.annotations import Sample, Shape, read_json, require_inside, ring
+from paddle_dnl.data.prepare.annotations import Sample, Shape, picture_path, read_json, ring
 from paddle_dnl.errors import DataError
 from paddle_dnl.optional import not_installed
 
@@ -86,12 +86,10 @@ def read(source: Path, images: Path | None) -> tuple[list[Sample], list[str]]:
     samples = {}
     for entry in content["images"]:
         file_name = str(entry.get("file_name", ""))
-        require_inside(file_name, source, f"image {entry['id']}: file_name")
         # Beside the annotations or in a usual folder.
         here, above = source.parent, source.parent.parent
         folders = [images] if images else [here, here / "images", above, above / "images"]
-        places = [folder / file_name for folder in folders]
-        image = next(filter(Path.is_file, places), places[0])
+        image = picture_path(file_name, folders, source, f"image {entry['id']}: file_name")
         sample = Sample(Path(file_name).with_suffix("").as_posix(), image, source)
         if isinstance(entry.get("width"), int) and isinstance(entry.get("height"), int):
             sample.size = (entry["width"], entry["height"])

@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 from xml.parsers import expat
 
 from paddle_dnl.data.classes import ClassInfo, named_classes
-from paddle_dnl.data.prepare.annotations import Sample, Shape, rectangle, require_inside, ring
+from paddle_dnl.data.prepare.annotations import Sample, Shape, picture_path, rectangle, ring
 from paddle_dnl.errors import DataError
 
 import numpy as np
@@ -90,9 +90,8 @@ def read(source: Path, images: Path | None) -> tuple[list[Sample], ClassInfo | N
     samples = []
     for entry in root.iterfind("image"):
         name = entry.get("name") or ""
-        require_inside(name, source, "image name")
         folders = [images] if images else [source.parent / "images", source.parent]
-        path = next((folder / name for folder in folders if (folder / name).is_file()), folders[0] / name)
+        path = picture_path(name, folders, source, "image name")
         sample = Sample(Path(name).with_suffix("").as_posix(), path, source)
         samples.append(sample)
         try:
