@@ -63,7 +63,7 @@ class Fingerprints:
                         continue
                     names.append(path[path.rfind("/") + 1 :])
                     status = os.stat(path)
-                    files.append(f"{path}\0{status.st_size}\0{status.st_mtime_ns}")
+                    files.append(_state(path, status))
                     sizes.append(str(status.st_size))
             except OSError as error:
                 self.problems[place] = f"{path}: cannot be read ({error.strerror})"
@@ -88,6 +88,11 @@ class Fingerprints:
         return digest.hexdigest()
 
 
+def _state(path: str, status: os.stat_result) -> str:
+    """What changes when a file does."""
+    return f"{path}\0{status.st_size}\0{status.st_mtime_ns}"
+
+
 def keys_of(pairs: Sequence, part: int) -> np.ndarray:
     """A hash of the names, sizes and times of change of each pair of a part, uint64 `[n]`."""
     keys = []
@@ -95,8 +100,7 @@ def keys_of(pairs: Sequence, part: int) -> np.ndarray:
         text = ""
         for path in filter(None, pairs[place]):
             with contextlib.suppress(OSError):
-                status = os.stat(path)
-                text += f"{path}\0{status.st_size}\0{status.st_mtime_ns}\n"
+                text += _state(path, os.stat(path)) + "\n"
         whole = text.encode("utf-8", "surrogateescape")
         keys.append(int.from_bytes(hashlib.blake2b(whole, digest_size=8).digest(), "little"))
     return np.array(keys, np.uint64)
