@@ -3,7 +3,6 @@
 
 import hashlib
 import json
-import os
 import platform
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,7 +15,7 @@ from paddle_dnl.deployment.runtime.options import EngineOptions, default_threads
 from paddle_dnl.deployment.runtime.verified import mkldnn_obstacle, paddle_version
 from paddle_dnl.errors import UsageError
 from paddle_dnl.files.atomic import write_text
-from paddle_dnl.files.caches import writable_cache
+from paddle_dnl.files.caches import package_cache
 from paddle_dnl.log import logger
 from paddle_dnl.optional import install_hint
 from paddle_dnl.profile.measuring import load_average, processor_name, seconds_of_runs
@@ -211,7 +210,7 @@ def _key(files: DeployConfig, options: EngineOptions, shape: list[int], labels: 
 
 def _memory() -> Path:
     """The file of earlier measurements."""
-    return writable_cache(Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "paddle-dnl") / "engines.json"
+    return package_cache() / "engines.json"
 
 
 def _all_remembered(path: Path) -> dict:
