@@ -89,8 +89,10 @@ def _on_gpu(files: DeployConfig, options: EngineOptions, only: str | None) -> di
     if _onnxruntime_version() and "CUDAExecutionProvider" in _onnxruntime_providers():
         if options.precision in ("fp32", "fastest") and onnx_obstacle(OnnxEngine.name, files) is None:
             found[OnnxEngine.name] = (OnnxEngine.name, replace(options, precision="fp32"))
-        is_verified = (OnnxEngine.name, "fp16") in verified_precisions(files)
-        if files.onnx_fp16 and (options.precision == "fp16" or (options.precision == "fastest" and is_verified)):
+        is_wanted = options.precision == "fp16" or (
+            options.precision == "fastest" and (OnnxEngine.name, "fp16") in verified_precisions(files)
+        )
+        if files.onnx_fp16 and is_wanted:
             found[f"{OnnxEngine.name} fp16"] = (OnnxEngine.name, replace(options, precision="fp16"))
     found = {label: chosen for label, chosen in found.items() if only in (None, chosen[0])}
     return found or {PaddleEngine.name: (PaddleEngine.name, options)}  # whose start says what is wrong
