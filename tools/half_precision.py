@@ -24,7 +24,8 @@ def main(argv=None) -> int:
     parser.add_argument("--steps", type=int, default=100)
     args = parser.parse_args(argv)
     from paddle_dnl.gpu.coverage import FAMILIES
-    from paddle_dnl.gpu.simulation import LARGEST_FLOAT16, small_config, train_in
+    from paddle_dnl.gpu.limits import LARGEST_FLOAT16
+    from paddle_dnl.gpu.simulation import small_config, train_in
 
     import paddle
 

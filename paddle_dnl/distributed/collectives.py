@@ -15,6 +15,7 @@ import time
 
 import paddle_dnl
 from paddle_dnl.distributed import watch
+from paddle_dnl.distributed.ports import opening_error
 from paddle_dnl.distributed.waiting import WAIT_VARIABLE, wait_seconds
 from paddle_dnl.errors import DistributedError
 from paddle_dnl.log import logger
@@ -121,15 +122,12 @@ def _require_free_port() -> None:
     port = _store_address().rpartition(":")[2]
     if not is_main() or not port.isdigit():
         return
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("", int(port)))
-        except OSError as error:
-            raise DistributedError(
-                f"rank 0 cannot open port {port}, at which the ranks are to meet ({error.strerror}): end the program that has it "
-                "(ss -ltnp), or start again, which takes another one"
-            ) from error
+    error = opening_error(int(port))
+    if error is not None:
+        raise DistributedError(
+            f"rank 0 cannot open port {port}, at which the ranks are to meet ({error.strerror}): end the program that has it "
+            "(ss -ltnp), or start again, which takes another one"
+        ) from error
 
 
 def _store_address() -> str:

@@ -12,6 +12,7 @@ import socket
 import time
 from dataclasses import dataclass
 
+from paddle_dnl.distributed.ports import opening_error
 from paddle_dnl.distributed.waiting import WAIT_VARIABLE, wait_seconds
 from paddle_dnl.errors import DistributedError, UsageError
 from paddle_dnl.log import logger
@@ -129,15 +130,12 @@ def _require_free(ip: str, port: int, nodes: Nodes) -> None:
                     f"--master {nodes.master}: {ip} is no address of this machine, where rank 0 runs; give one of its "
                     "addresses, or --host where others reach it by an address that it does not know"
                 ) from error
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("", port))
-        except OSError as error:
-            raise DistributedError(
-                f"--master {nodes.master}: port {port} of this machine cannot be opened ({error.strerror}); choose another one "
-                "on all machines, or end the program that has it (ss -ltnp)"
-            ) from error
+    error = opening_error(port)
+    if error is not None:
+        raise DistributedError(
+            f"--master {nodes.master}: port {port} of this machine cannot be opened ({error.strerror}); choose another one "
+            "on all machines, or end the program that has it (ss -ltnp)"
+        ) from error
 
 
 def _require_etcd3() -> None:

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Charts of a training run, drawn from the VisualDL files that it wrote."""
 
-import contextlib
 from pathlib import Path
 
 import matplotlib
@@ -9,6 +8,7 @@ import matplotlib
 matplotlib.use("Agg")
 from paddle_dnl.errors import DataError  # noqa: E402
 from paddle_dnl.files.atomic import new_file  # noqa: E402
+from paddle_dnl.training.records.run_records import SCALARS, read_table  # noqa: E402
 
 import matplotlib.pyplot as plt  # noqa: E402
 import numpy as np  # noqa: E402
@@ -28,9 +28,9 @@ def read_scalars(run_dir: str | Path) -> dict[str, tuple[list[int], list[float]]
     Raises:
         DataError: neither is there.
     """
-    table = Path(run_dir) / "scalars.csv"
+    table = Path(run_dir) / SCALARS
     if table.is_file():
-        return _of_table(table)
+        return _complete(read_table(table), table)
     try:
         from visualdl import LogReader
     except ImportError as error:
@@ -59,16 +59,6 @@ def _complete(points: dict[str, dict[int, float]], source: str | Path) -> dict[s
     if "Train/loss" not in points:
         raise DataError(f"{source}: holds no training loss; was the run ended before its first log line?")
     return {tag: (sorted(values), [values[step] for step in sorted(values)]) for tag, values in points.items()}
-
-
-def _of_table(path: Path) -> dict[str, tuple[list[int], list[float]]]:
-    points: dict[str, dict[int, float]] = {}
-    for row in path.read_text(encoding="utf-8", errors="replace").splitlines()[1:]:
-        parts = row.split(",")
-        with contextlib.suppress(ValueError):  # the last line of a killed run may be cut
-            step, tag, value = parts
-            points.setdefault(tag, {})[int(step)] = float(value)
-    return _complete(points, path)
 
 
 def _axes(width: float, height: float):

@@ -5,7 +5,6 @@ Everything runs through the programs that users type (`paddle-dnl train`, `launc
 a time limit, so that one failure or crash leaves the other checks.
 """
 
-import csv
 import json
 import math
 import os
@@ -18,14 +17,13 @@ from paddle_dnl.data.prepare.convert_cityscapes import convert_tree
 from paddle_dnl.data.scenes.mini_cityscapes import generate
 from paddle_dnl.errors import PaddleDnlError
 from paddle_dnl.files.atomic import write_text
+from paddle_dnl.gpu.limits import LARGEST_FLOAT16, end_of
 from paddle_dnl.log import logger
 from paddle_dnl.startup.child_processes import module_command
-
-import numpy as np
+from paddle_dnl.training.records.run_records import SCALARS, read_table
 
 # How far the mean loss of the last fifth of a training may be from float32's: half precision, and other summation orders.
 PRECISION_LIMIT, ORDER_LIMIT = 0.10, 0.02
-_LARGEST_FLOAT16 = 65504.0
 
 
 class _Failed(Exception):
@@ -122,9 +120,7 @@ class Bench:
         if "--save_interval" not in flags:
             words += ["--save_interval", str(self.steps)]
         self.program(name, "paddle_dnl", *launch, "train", *words)
-        with open(to / "scalars.csv", newline="", encoding="utf-8") as file:
-            rows = [row for row in csv.reader(file) if len(row) == 3 and row[1] == "Train/loss"]
-        losses = list({int(step): float(value) for step, _, value in rows}.values())
+        losses = list(read_table(to / SCALARS).get("Train/loss", {}).values())
         if not losses or not all(map(math.isfinite, losses)):
             raise _Failed(f"{name}: losses {losses[-3:]} are not finite")
         return losses
@@ -154,21 +150,19 @@ def _end_process(process: subprocess.Popen) -> None:
             process.wait()
 
 
-def _end(losses: list[float]) -> float:
-    return float(np.mean(losses[-max(1, len(losses) // 5) :]))
-
-
 def _near(losses: list[float], reference: list[float], limit: float) -> tuple[str, dict]:
     """One line and the figures; the end of both curves must agree.
 
     Raises:
         _Failed: it does not.
     """
-    distance = _end(losses) / _end(reference) - 1
+    distance = end_of(losses) / end_of(reference) - 1
     figures = {"losses": losses, "distance": distance}
     if abs(distance) > limit:
-        raise _Failed(f"the loss ends at {_end(losses):.4f} and must be within {limit:.0%} of {_end(reference):.4f}")
-    return f"ends at {_end(losses):.4f}, {distance:+.2%} (limit {limit:.0%})", figures
+        raise _Failed(
+            f"the loss ends at {end_of(losses):.4f} and must be within {limit:.0%} of {end_of(reference):.4f}"
+        )
+    return f"ends at {end_of(losses):.4f}, {distance:+.2%} (limit {limit:.0%})", figures
 
 
 class Checks:
@@ -219,7 +213,7 @@ class Checks:
 
     def _fp32(self) -> tuple[str, dict]:
         losses = self.bench.train("fp32")
-        first, last = losses[0], _end(losses)
+        first, last = losses[0], end_of(losses)
         if last >= first:
             raise _Failed(f"the loss does not fall: {first:.4f} at first, {last:.4f} at the end")
         self._reference = losses
@@ -255,7 +249,7 @@ class Checks:
         found = self.bench.probe("logits", precision="fp16", **settings)
         if found["same_class"] < 0.99:
             raise _Failed(f"under autocast only {found['same_class']:.2%} of pixels keep their class")
-        margin = _LARGEST_FLOAT16 / found["largest_logit"]
+        margin = LARGEST_FLOAT16 / found["largest_logit"]
         return (
             f"largest {found['largest_logit']:.3g}, 1/{margin:.0f} of float16's range; {found['same_class']:.3%} same class",
             found,
@@ -270,7 +264,7 @@ class Checks:
         together = self.bench.train("cards", *batch, launch=flags)
         if self.bench.place == "cpu":
             return (
-                f"2 processes, loss ends at {_end(together):.4f}; not compared, since batch statistics are of each process",
+                f"2 processes, loss ends at {end_of(together):.4f}; not compared, since batch statistics are of each process",
                 {},
             )
         alone = self.bench.train("one_card", "--batch_size", str(2 * cards), "--num_workers", "0")

@@ -6,13 +6,14 @@ import re
 from collections.abc import Callable, Iterator
 from unittest import mock
 
+from paddle_dnl.training.amp import gpu_dtypes
+
 import paddle
 from paddle import profiler
 from paddle.base import core
 
 # How Paddle's profiler names the launch of a kernel: 2.6 and 3.x.
 _LAUNCH = re.compile(r"(\w+) (?:compute|kernel launch)")
-_KERNEL = re.compile(r"\((\w+), [^,]*, (\w+)\)")
 
 
 @contextlib.contextmanager
@@ -52,8 +53,7 @@ def gpu_kernels() -> dict[str, list[str]]:
         )
     found = {}
     for name, kernels in core._get_registered_phi_kernels("all").items():
-        parts = [_KERNEL.fullmatch(kernel).groups() for kernel in kernels]
-        on_gpu = {dtype for backend, dtype in parts if backend.startswith("GPU")}
+        on_gpu = gpu_dtypes(kernels)
         if on_gpu and not name.endswith(
             ("_coo", "_csr", "_coo_grad", "_csr_grad", "_sr")
         ):  # sparse tensors do not occur

@@ -4,10 +4,12 @@
 Called as `python -m paddle_dnl.gpu.probes NAME SETTINGS`; prints one line of JSON, also for an error that is to be reported.
 """
 
+import contextlib
 import json
 import statistics
 import sys
 import time
+from collections.abc import Iterator
 from unittest import mock
 
 from paddle_dnl.compat import paddleseg
@@ -166,19 +168,14 @@ def _stages(model, config: Config, crop: int, batch: int, precision: str) -> dic
     return result
 
 
-class _timed:  # noqa: N801  reads as a statement
+@contextlib.contextmanager
+def _timed(to: list[float]) -> Iterator[None]:
     """Context that appends its seconds to a list, with all work on the device done."""
-
-    def __init__(self, to: list[float]):
-        self._to = to
-
-    def __enter__(self):
-        _synchronise()
-        self._began = time.perf_counter()
-
-    def __exit__(self, *_):
-        _synchronise()
-        self._to.append(time.perf_counter() - self._began)
+    _synchronise()
+    began = time.perf_counter()
+    yield
+    _synchronise()
+    to.append(time.perf_counter() - began)
 
 
 def _seconds(function) -> float:

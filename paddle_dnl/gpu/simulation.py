@@ -5,21 +5,18 @@ import contextlib
 import math
 from dataclasses import dataclass
 
-from paddle_dnl import registry
 from paddle_dnl.config import Config
 from paddle_dnl.data.loading import as_tensors, load_batches, stack_training
-from paddle_dnl.gpu.coverage import FAMILIES
+from paddle_dnl.gpu.coverage import small_family
+from paddle_dnl.gpu.limits import end_of
 from paddle_dnl.gpu.rounding import LargestMagnitudes, rounded_like_autocast
-from paddle_dnl.losses import build_losses
-from paddle_dnl.models.build import build_model
-from paddle_dnl.optim import build_lr_scheduler, build_optimizer
+from paddle_dnl.training import amp
+from paddle_dnl.training.loss_window import all_finite
+from paddle_dnl.training.parts import ConfiguredParts
 from paddle_dnl.training.sampling import PositionedDataset, PositionSampler, seed_step
 
-import numpy as np
 import paddle
 
-LARGEST_FLOAT16 = 65504.0
-_FIRST_SCALE = 2.0**15  # as `training.amp.make_scaler`
 _SEED = 1
 
 
@@ -40,7 +37,7 @@ class Curve:
     @property
     def end(self) -> float:
         """Mean loss of the last fifth of the steps."""
-        return float(np.mean(self.losses[-max(1, len(self.losses) // 5) :]))
+        return end_of(self.losses)
 
     @property
     def is_finite(self) -> bool:
@@ -50,15 +47,11 @@ class Curve:
 
 def small_config(family: str, data: str, steps: int, crop: int = 128) -> Config:
     """The quick start's training with the network of a family (ResNet18 or DGMN2-tiny) in place of its own."""
-    config = Config("dnlnet_resnet18_mini_cityscapes")
-    model = Config(FAMILIES[family]).dic["model"]
-    model.get("backbone", {}).pop("pretrained", None)
-    if model["backbone"]["type"].startswith("ResNet"):
-        model["backbone"]["type"] = "ResNet18"
+    config, network = Config("dnlnet_resnet18_mini_cityscapes"), small_family(family)
     dic = config.dic | {
-        "model": model | {"num_classes": 19},
+        "model": network.dic["model"] | {"num_classes": 19},
         "iters": steps,
-        "loss": Config(FAMILIES[family]).dic["loss"],
+        "loss": network.dic["loss"],
     }
     dic["train_dataset"] = dic["train_dataset"] | {"dataset_root": data}
     dic["train_dataset"]["transforms"] = [
@@ -75,14 +68,13 @@ def train_in(config: Config, precision: str) -> Curve:
     are not finite is skipped and halves the factor.
     """
     paddle.seed(_SEED)
-    model, losses = build_model(config), build_losses(config.loss_cfg)
-    schedule = build_lr_scheduler(config.lr_scheduler_cfg, config.iters)
-    optimizer = build_optimizer(config.optimizer_cfg, model, schedule)
-    dataset = registry.build(config.train_dataset_cfg, "dataset", "train_dataset")
+    parts = ConfiguredParts(config)
+    dataset, _ = parts.datasets(do_eval=False)
+    model, losses, schedule, optimizer = parts.network(dataset)
     sampler = PositionSampler(len(dataset), config.batch_size, config.iters, seed=_SEED, rank=0, world_size=1)
     batches = load_batches(PositionedDataset(dataset, _SEED), sampler, stack_training, 0)
     dtype = {"fp16": "float16", "bf16": "bfloat16"}.get(precision)
-    scale = _FIRST_SCALE if precision == "fp16" else 1.0
+    scale = amp.FIRST_SCALE if precision == "fp16" else 1.0
     found, skipped, magnitudes = [], 0, LargestMagnitudes(model)
     model.train()
     for step in range(config.iters):
@@ -92,7 +84,7 @@ def train_in(config: Config, precision: str) -> Curve:
             loss = sum(value for _, value in losses(model(data["img"]), data["label"], None, model, data))
         (loss * scale).backward()
         gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
-        if all(bool(gradient.isfinite().all()) for gradient in gradients):
+        if all_finite(gradients):
             with paddle.no_grad():
                 for gradient in gradients:
                     gradient.scale_(1 / scale)

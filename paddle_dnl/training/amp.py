@@ -2,6 +2,7 @@
 """Mixed precision (AMP): one code path of training and evaluation for fp32, fp16 and bf16."""
 
 import contextlib
+from collections.abc import Iterable
 
 from paddle_dnl.errors import UsageError
 from paddle_dnl.log import logger
@@ -11,6 +12,7 @@ from paddle.base import core
 
 PRECISIONS = ("fp32", "fp16", "bf16")
 _DTYPES = {"fp16": "float16", "bf16": "bfloat16"}
+FIRST_SCALE = 2.0**15  # of the loss in fp16
 
 # Bilinear resizing and losses lose too much in half precision; attention keeps itself in float32 (nn/attention.py).
 _KEEP_FLOAT32 = {"bilinear_interp_v2", "softmax_with_cross_entropy", "cross_entropy_with_softmax"}
@@ -45,16 +47,20 @@ def autocast(precision: str, amp_level: str = "O1"):
     return paddle.amp.auto_cast(level=amp_level, dtype=_DTYPES[precision], custom_black_list=_KEEP_FLOAT32)
 
 
+def gpu_dtypes(kernels: Iterable[str]) -> set[str]:
+    """Dtypes for GPUs among registrations of a kernel, which Paddle gives as `(GPU, Undefined(AnyLayout), float16)`."""
+    return {kernel.removesuffix(")").rpartition(", ")[2] for kernel in kernels if kernel.startswith("(GPU")}
+
+
 def decorate(model: paddle.nn.Layer, optimizer, precision: str) -> tuple:
     """Model and optimizer of level O2: weights in half precision, master weights in float32.
 
     Raises:
         UsageError: this build of Paddle has no kernel with which the optimizer could update such weights.
     """
-    # "(GPU, Undefined(AnyLayout), float16)"; Paddle 2.6.2 has none of `momentum` for bfloat16.
-    kernels = core._get_registered_phi_kernels("all").get(type(optimizer).__name__.lower(), ())
-    on_gpu = [kernel for kernel in kernels if kernel.startswith("(GPU")]
-    if on_gpu and not any(_DTYPES[precision] in kernel for kernel in on_gpu):
+    # Paddle 2.6.2 has no kernel of `momentum` for bfloat16.
+    on_gpu = gpu_dtypes(core._get_registered_phi_kernels("all").get(type(optimizer).__name__.lower(), ()))
+    if on_gpu and _DTYPES[precision] not in on_gpu:
         raise UsageError(
             f"--precision {precision} --amp_level O2: Paddle {paddle.__version__} cannot update {_DTYPES[precision]} weights "
             f"with {type(optimizer).__name__}; use --amp_level O1, which keeps the weights in float32"
@@ -125,4 +131,4 @@ def make_scaler(precision: str):
     """Dynamic loss scaling for fp16; bf16 has float32's range and fp32 needs none."""
     if precision != "fp16":
         return _PassThrough()
-    return _LossScaler(init_loss_scaling=2.0**15, incr_every_n_steps=2000)
+    return _LossScaler(init_loss_scaling=FIRST_SCALE, incr_every_n_steps=2000)

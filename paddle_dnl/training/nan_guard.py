@@ -129,9 +129,11 @@ def require_finite(trainer, found: Found) -> None:
         NonFiniteError: losses of any rank, or gradients.
     """
     iteration, problem = trainer.state.iteration, ""
-    if not (found.finite_gradients and np.isfinite(list(found.losses.values())).all()):
-        trainer.writer.wait()  # so that all ranks name the same checkpoint
-    if not np.isfinite(list(found.losses.values())).all():
+    has_finite_losses = np.isfinite(list(found.losses.values())).all()
+    if has_finite_losses and found.finite_gradients:
+        return
+    trainer.writer.wait()  # so that all ranks name the same checkpoint
+    if not has_finite_losses:
         bad = trainer.window.first_bad()
         if bad is not None:
             index, losses = bad

@@ -7,7 +7,7 @@ from paddle_dnl import registry
 from paddle_dnl.config.reading import to_yaml
 from paddle_dnl.errors import UsageError
 from paddle_dnl.losses import Losses, build_losses
-from paddle_dnl.models.start_weights import without_start_weights
+from paddle_dnl.models.build import build_model
 from paddle_dnl.optim.optimizers import build_optimizer
 from paddle_dnl.optim.schedules import build_lr_scheduler
 from paddle_dnl.training import class_weighting, freezing, preflight
@@ -45,7 +45,7 @@ class ConfiguredParts:
             ConfigError: one that cannot be built.
         """
         config = self.config
-        model = registry.build(without_start_weights(config.model_cfg), "model")
+        model = build_model(config)
         freezing.freeze(model, config.dic.get("freeze"))
         losses = build_losses(class_weighting.weigh(config.loss_cfg, config.dic.get("class_weights"), train_dataset))
         schedule = build_lr_scheduler(config.lr_scheduler_cfg, config.iters)

@@ -27,7 +27,7 @@ _known: dict[tuple, object] = {}  # what was read from a file in a certain state
 def _once(path: Path, read: Callable[[Path], object]):
     """`read(path)`, or what it gave before for the same state of the file: place on the disk, size and times of change."""
     found = path.stat()
-    key = (read.__name__, found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+    key = (read, found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
     if key not in _known:
         is_settled = time.time() - max(found.st_mtime, found.st_ctime) > _TICK_SECONDS
         value = read(path)
@@ -37,13 +37,9 @@ def _once(path: Path, read: Callable[[Path], object]):
     return _known[key]
 
 
-def _digest(path: Path) -> str:
-    return file_digest(path)
-
-
 def is_as_written(path: Path, entry: dict) -> bool:
     """Whether a file is that of its entry in a manifest; as long as it does not change, its digest is computed once."""
-    return path.stat().st_size == entry["bytes"] and _once(path, _digest) == entry["sha256"]
+    return path.stat().st_size == entry["bytes"] and _once(path, file_digest) == entry["sha256"]
 
 
 def _checksum(manifest: dict) -> str:

@@ -96,8 +96,7 @@ def test_a_folder_that_holds_something_is_left_alone(tmp_path):
         check_gpu.main(["--device", "cpu", "--save_dir", str(tmp_path)])
 
 
-def test_a_program_that_fails_is_named_with_its_last_line(tmp_path, capsys, monkeypatch):
-    """Real programs: a training, and one that is refused, since the limit of time is too short for the next."""
+def test_results_of_real_trainings_one_of_them_beyond_its_limit(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(check, "PRECISION_LIMIT", -1.0)
     status = check_gpu.main(["--device", "cpu", "--steps", "4", "--crop", "64", "--save_dir", str(tmp_path / "out"),
                              "--only", "train fp16 O1"])  # fmt: skip

@@ -5,6 +5,7 @@ Both are appended to, so that a resumed run goes on in them; a disk that is full
 the training.
 """
 
+import contextlib
 import csv
 import logging
 from logging.handlers import WatchedFileHandler
@@ -14,6 +15,16 @@ from paddle_dnl.log import logger
 
 LOG, SCALARS = "log.txt", "scalars.csv"
 _HEAD = ("iteration", "tag", "value")
+
+
+def read_table(path: Path) -> dict[str, dict[int, float]]:
+    """The values of each tag in a `scalars.csv` by iteration; what a resumed run repeats wins."""
+    points: dict[str, dict[int, float]] = {}
+    for row in path.read_text(encoding="utf-8", errors="replace").splitlines()[1:]:
+        with contextlib.suppress(ValueError):  # the last line of a killed run may be cut
+            step, tag, value = row.split(",")
+            points.setdefault(tag, {})[int(step)] = float(value)
+    return points
 
 
 class _LogFile(WatchedFileHandler):
