@@ -43,7 +43,7 @@ def candidates(
     plain = replace(options, precision="fp32" if options.precision == "fastest" else options.precision)
     paddle_only = {PaddleEngine.name: (PaddleEngine.name, plain)}
     if options.device == "gpu":
-        return _on_gpu(files, options, only)
+        return _on_gpu(files, options, plain, only)
     if options.device != "cpu" or options.enable_mkldnn:
         return paddle_only
     if options.precision == "bf16":
@@ -80,22 +80,28 @@ def candidates(
     return found or paddle_only  # whose start says what to install
 
 
-def _on_gpu(files: DeployConfig, options: EngineOptions, only: str | None) -> dict[str, tuple[str, EngineOptions]]:
-    """Paddle Inference, and ONNX Runtime where it is built for GPUs; not run on any machine yet."""
+def _on_gpu(
+    files: DeployConfig, options: EngineOptions, plain: EngineOptions, only: str | None
+) -> dict[str, tuple[str, EngineOptions]]:
+    """Paddle Inference, and ONNX Runtime where it is built for GPUs; not run on any machine yet.
+
+    Args:
+        plain: `options` with fp32 in place of `fastest`.
+    """
     found = {}
     if options.precision in ("fp32", "fastest") or options.use_trt:
-        precision = "fp32" if options.precision == "fastest" else options.precision
-        found[PaddleEngine.name] = (PaddleEngine.name, replace(options, precision=precision))
+        found[PaddleEngine.name] = (PaddleEngine.name, plain)
     if _onnxruntime_version() and "CUDAExecutionProvider" in _onnxruntime_providers():
         if options.precision in ("fp32", "fastest") and onnx_obstacle(OnnxEngine.name, files) is None:
-            found[OnnxEngine.name] = (OnnxEngine.name, replace(options, precision="fp32"))
+            found[OnnxEngine.name] = (OnnxEngine.name, plain)
         is_wanted = options.precision == "fp16" or (
             options.precision == "fastest" and (OnnxEngine.name, "fp16") in verified_precisions(files)
         )
         if files.onnx_fp16 and is_wanted:
             found[f"{OnnxEngine.name} fp16"] = (OnnxEngine.name, replace(options, precision="fp16"))
     found = {label: chosen for label, chosen in found.items() if only in (None, chosen[0])}
-    return found or {PaddleEngine.name: (PaddleEngine.name, options)}  # whose start says what is wrong
+    name = only or PaddleEngine.name
+    return found or {name: (name, plain)}  # whose start says what is wrong
 
 
 def onnx_obstacle(engine: str, files: DeployConfig) -> str | None:
