@@ -13,7 +13,6 @@ openvino (`make bench`); mmsegmentation has an environment of its own (`make par
 import argparse
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 from statistics import median
@@ -22,11 +21,11 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
 from paddle_dnl.files.atomic import write_text  # noqa: E402
-from paddle_dnl.profile.measuring import load_average, peak_bytes, seconds_of_runs  # noqa: E402
+from paddle_dnl.profile.measuring import load_average, machine, peak_bytes, seconds_of_runs  # noqa: E402
 from paddle_dnl.startup import configure_process  # noqa: E402
 
 import exported  # noqa: E402
-from run import checkout, version_of  # noqa: E402
+from run import checkout, output_of, version_of  # noqa: E402
 
 # Side -> (precision or None of a peer, the peer beside whose net it is).
 SIDES = {
@@ -42,30 +41,20 @@ TARGETS = {"ours_f32": 0.40, "ours_bf16": 0.20, "ours_mmseg_f32": 0.75, "ours_mm
 CONFIG = ROOT / "configs/dnlnet/mmseg/dnl_r50-d8_512x1024_40k_cityscapes.yml"
 
 
-def run(command: list, environment: dict | None = None) -> str:
-    """Output of a command; raises with what it said when it fails."""
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, env=environment)
-    if done.returncode:
-        raise SystemExit(
-            f"{' '.join(map(str, command))} failed with {done.returncode}:\n{done.stderr[-2000:]}{done.stdout[-500:]}"
-        )
-    return done.stdout
-
-
 def mmseg_folder(work: Path, torch_python: Path, shape: tuple[int, ...]) -> Path:
     """OpenMMLab's variant with the weights of `torch_peer.py`, converted and exported; made once per state of the package."""
     folder = work / f"mmseg_{exported.state('ours')}_{shape[2]}x{shape[3]}"
     weights, check = work / "dnl.pth", work / "check.npz"
     if not check.exists():
         work.mkdir(parents=True, exist_ok=True)
-        run([torch_python, ROOT / "benchmarks/torch_peer.py", "prepare", weights, check])
+        output_of([torch_python, ROOT / "benchmarks/torch_peer.py", "prepare", weights, check])
     if not (folder / "deploy.yaml").exists():
         converted = work / "dnl.safetensors"
         given = ["--config", CONFIG, "--opts", "model.backbone.pretrained=null"]
-        run([sys.executable, ROOT / "tools/convert_weights.py", "--source", "mmseg", "--input", weights, *given,
-             "--output", converted, "--verify", check])  # fmt: skip
-        run([sys.executable, ROOT / "export.py", *given, "--model_path", converted, "--format", "onnx", "--save_dir", folder,
-             "--input_shape", *shape])  # fmt: skip
+        output_of([sys.executable, ROOT / "tools/convert_weights.py", "--source", "mmseg", "--input", weights, *given,
+                   "--output", converted, "--verify", check])  # fmt: skip
+        output_of([sys.executable, ROOT / "export.py", *given, "--model_path", converted, "--format", "onnx",
+                   "--save_dir", folder, "--input_shape", *shape])  # fmt: skip
     return folder
 
 
@@ -93,24 +82,14 @@ def run_side(side: str, args: argparse.Namespace, folder: Path | None, shape: tu
     environment = dict(os.environ, OMP_NUM_THREADS=str(args.threads))
     load = load_average()
     if side == "mmseg":
-        weights = args.work / "dnl.pth"
-        command = [
-            args.torch_python,
-            ROOT / "benchmarks/torch_peer.py",
-            "time",
-            weights,
-            *shape[2:],
-            args.repeats,
-            args.threads,
-        ]
+        given = [args.work / "dnl.pth", *shape[2:], args.repeats, args.threads]
+        command = [args.torch_python, ROOT / "benchmarks/torch_peer.py", "time", *given]
     else:
-        if side == "paddleseg" and args.peer:
-            environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(args.peer), os.environ.get("PYTHONPATH"))))
         size = f"{shape[3]}x{shape[2]}"
         command = [sys.executable, __file__, "--measure", side, "--size", size, "--repeats", args.repeats]
         command += ["--folder", folder] if folder else []
-    answer = json.loads(run(command, environment).strip().splitlines()[-1])
-    return answer | {"load": load}
+    answer = output_of(command, environment, args.peer if side == "paddleseg" else None)
+    return json.loads(answer.strip().splitlines()[-1]) | {"load": load}
 
 
 def table(rows: dict[str, dict]) -> str:
@@ -160,8 +139,6 @@ def main() -> None:
     if args.measure:
         print(json.dumps(measure(args.measure, args.folder, args.size, args.repeats)))
         return
-    from paddle_dnl.profile.measuring import machine
-
     needs_torch = any(SIDES[side][1] == "mmseg" for side in args.sides)
     if needs_torch and args.torch_python is None:
         parser.error("the sides of mmseg need --torch_python, such as .venv-parity/bin/python; make parity makes it")

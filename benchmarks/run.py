@@ -28,15 +28,30 @@ from paddle_dnl.startup import allocator, cpu_kernels  # noqa: E402
 UNCHANGED = "glibc.malloc.tcache_count=7"
 
 
+def output_of(command: list, environment: dict | None = None, peer: Path | None = None) -> str:
+    """What a command prints; raises with what it said when it fails.
+
+    Args:
+        command: the words.
+        environment: in place of this process's.
+        peer: a checkout of PaddleSeg that the command imports in place of the installed one.
+    """
+    words = list(map(str, command))
+    environment = dict(os.environ if environment is None else environment)
+    if peer is not None:
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(peer), environment.get("PYTHONPATH"))))
+    done = subprocess.run(words, capture_output=True, text=True, env=environment)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(words)} failed with {done.returncode}:\n{done.stderr[-2000:]}{done.stdout[-500:]}")
+    return done.stdout
+
+
 def run_side(case: str, side: str, repeats: int, threads: int | None, our_allocator: bool, peer: Path | None) -> dict:
     """One process; raises with its output when it fails.
 
     Without `threads` Paddle starts as it does by itself. `peer` is a checkout of PaddleSeg in place of the installed one.
     """
-    command = [sys.executable, str(ROOT / "benchmarks/worker.py"), case, side, str(repeats)]
     environment = dict(os.environ)
-    if peer is not None:
-        environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(peer), os.environ.get("PYTHONPATH"))))
     if not our_allocator:
         environment[allocator.TUNABLES] = UNCHANGED
     if threads is None:
@@ -44,10 +59,8 @@ def run_side(case: str, side: str, repeats: int, threads: int | None, our_alloca
         environment[cpu_kernels.VARIABLE] = ""
     else:
         environment["OMP_NUM_THREADS"] = str(threads)
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
-    if done.returncode:
-        raise SystemExit(f"{case} {side} failed with {done.returncode}:\n{done.stderr[-2000:]}")
-    return json.loads(done.stdout.strip().splitlines()[-1])
+    command = [sys.executable, ROOT / "benchmarks/worker.py", case, side, repeats]
+    return json.loads(output_of(command, environment, peer).strip().splitlines()[-1])
 
 
 def compare(name: str, case, rounds: int, repeats: int, threads: int, same_allocator: bool, peer: Path | None) -> dict:

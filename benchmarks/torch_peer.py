@@ -8,11 +8,12 @@ PYTHON benchmarks/torch_peer.py time dnl.pth HEIGHT WIDTH REPEATS THREADS    pri
 import json
 import logging
 import sys
-import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "tests" / "reference"))
+sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "reference")]
+
+from paddle_dnl.profile.measuring import peak_bytes, seconds_of_runs  # noqa: E402
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
@@ -76,14 +77,8 @@ def measure(weights: str, height: int, width: int, repeats: int, threads: int) -
     model = build()
     model.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True)["state_dict"])
     x = torch.from_numpy(np.random.default_rng(0).normal(size=(1, 3, height, width)).astype(np.float32))
-    seconds = []
-    for _ in range(1 + repeats):
-        began = time.perf_counter()
-        logits_of(model, x).argmax(1).numpy()
-        seconds.append(time.perf_counter() - began)
-    status = Path("/proc/self/status").read_text().splitlines()
-    peak = next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM"))
-    return {"seconds": seconds[1:], "peak": peak, "engine": f"PyTorch {torch.__version__}"}
+    seconds = seconds_of_runs(lambda: logits_of(model, x).argmax(1).numpy(), warmup=1, repeats=repeats)
+    return {"seconds": seconds, "peak": peak_bytes(), "engine": f"PyTorch {torch.__version__}"}
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@
 import json
 import os
 import sys
-import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -27,19 +26,14 @@ def main() -> None:
     name, side, repeats = sys.argv[1], sys.argv[2], int(sys.argv[3])
     if "OMP_NUM_THREADS" in os.environ:  # else Paddle is measured as it starts by itself
         configure_process()
-    from paddle_dnl.profile.measuring import peak_bytes, resident_bytes
+    from paddle_dnl.profile.measuring import peak_bytes, resident_bytes, seconds_of_runs
 
     from cases import CASES
 
     step = CASES[name].make(side)
     reset_peak()
     base = resident_bytes()
-    step()
-    seconds = []
-    for _ in range(repeats):
-        began = time.perf_counter()
-        step()
-        seconds.append(time.perf_counter() - began)
+    seconds = seconds_of_runs(step, warmup=1, repeats=repeats)
     print(json.dumps({"seconds": seconds, "base": base, "peak": peak_bytes()}))
 
 

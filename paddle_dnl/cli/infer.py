@@ -251,8 +251,6 @@ def main(argv=None) -> int:
                 f"results in {getattr(job, 'target', args.save_dir)}"
             )
         if args.benchmark:
-            from paddle_dnl.log import logger
-
             found = predictor.benchmark(examples[0], _WARMUP, _REPEATS, args.batch_size)
             milliseconds = ", ".join(f"{key} {1000 * found[key]:.1f} ms" for key in ("median", "mean", "p90", "p99"))
             logger.info(

@@ -43,6 +43,8 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--host", metavar="IP", help="address of this machine; default: the one that reaches --master")
     for flag, metavar, text in _PASSED:
         parser.add_argument(flag, metavar=metavar, help=text)
+    # Refused with a reason, see `command`; behind the program's name it is val's.
+    parser.add_argument("--backend", help=argparse.SUPPRESS)
     parser.add_argument("program", help="train, val, predict, ... as `paddle-dnl` lists them, or a .py file")
     parser.add_argument("words", nargs=argparse.REMAINDER, metavar="...", help="flags of the program")
     return parser
@@ -55,13 +57,12 @@ def command(argv: list[str] | None = None) -> list[str]:
         UsageError: flags that do not fit.
         DistributedError: the machines cannot meet.
     """
-    argv = sys.argv[1:] if argv is None else argv
-    if "--backend" in argv or any(word.startswith("--backend=") for word in argv):
+    args = make_parser().parse_args(argv)
+    if args.backend is not None:
         raise UsageError(
             "--backend: selects Paddle's former launcher, which knows one machine only; leave it out. Without GPUs "
             "(CUDA_VISIBLE_DEVICES= hides them) processes use gloo"
         )
-    args = make_parser().parse_args(argv)
     for variable, name in _VARIABLES.items():
         if variable in os.environ:
             value = os.environ[variable]

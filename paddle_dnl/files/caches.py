@@ -28,6 +28,11 @@ def writable_cache(folder: Path) -> Path:
     return _checked(folder)
 
 
+def package_cache(*names: str) -> Path:
+    """This package's cache folder, or one in it: below XDG_CACHE_HOME, by default `~/.cache`; see `writable_cache`."""
+    return writable_cache(Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").joinpath("paddle-dnl", *names))
+
+
 @functools.cache
 def _checked(folder: Path) -> Path:
     try:

@@ -108,6 +108,13 @@ def test_a_rank_0_that_comes_late(free_port):
     assert words[-6:] == ["-u", "-m", "paddle_dnl", "train", "--iters", "3"]
 
 
+def test_flags_behind_the_program_are_the_programs():
+    """`--backend` before it would be the launcher's."""
+    words = launch.command("--nproc_per_node 2 val --exported out --backend openvino --rank 7".split())
+    assert words[-7:] == ["val", "--exported", "out", "--backend", "openvino", "--rank", "7"]
+    assert words[words.index("--nproc_per_node") + 1] == "2" and words[words.index("--rank") + 1] != "7"
+
+
 def test_variables_of_the_launcher_count(monkeypatch):
     """It lets them win over its flags; they are not handed on beside the checked flags."""
     monkeypatch.setenv("PADDLE_NNODES", "2")

@@ -2,12 +2,19 @@
 """Models and pictures small enough to export in a test, with classes that NumPy can tell."""
 
 import paddle_dnl  # noqa: F401,I001  first: it loads zlib before paddle
+import contextlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
 import numpy as np
 import paddle
 from paddle import nn
 
+from paddle_dnl import user_code
 from paddle_dnl.data.classes import ClassInfo
 from paddle_dnl.deployment.export.exporter import export_model
+from paddle_dnl.registry import TRANSFORMS
 
 # Class of a pixel: which of these (red, green, blue) it is closest in direction to.
 COLORS = ((220, 30, 30), (30, 220, 30), (30, 30, 220), (200, 200, 20))
@@ -16,6 +23,17 @@ NORMALIZE = {"type": "Normalize", "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5
 # Rows: weights of red, green, blue for each class, for pixels in [-1, 1].
 WEIGHT = np.array([[4, -4, -1], [-4, 4, -1], [-1, -1, 4], [2, 2, -4]], np.float64)
 BIAS = np.array([0.0, 0.0, 0.0, -1.0])
+# A user's module; red becomes blue and blue red.
+_SWAP = """
+from paddle_dnl.registry import TRANSFORMS
+
+
+@TRANSFORMS.add_component
+class SwapRedAndBlue:
+    def __call__(self, data):
+        data["img"] = data["img"][..., ::-1].copy()
+        return data
+"""
 
 
 class ColorNet(nn.Layer):
@@ -43,6 +61,18 @@ def export_color_net(folder):
     """`ColorNet` exported for one image of 64x32 pixels; returns the folder."""
     export_model(ColorNet(), folder, input_shape=[1, 3, 32, 64], transforms=[dict(NORMALIZE)], class_info=CLASSES)
     return folder
+
+
+@contextlib.contextmanager
+def own_transform(folder: Path) -> Iterator[Path]:
+    """Within it there is a user's transform `SwapRedAndBlue`; yields the file of its module `my_swap`, in `folder`."""
+    module = folder / "my_swap.py"
+    module.write_text(_SWAP)
+    user_code.import_for_export([str(module)])
+    try:
+        yield module
+    finally:
+        del TRANSFORMS.components_dict["SwapRedAndBlue"], sys.modules["my_swap"]
 
 
 class TwoFaced(ColorNet):

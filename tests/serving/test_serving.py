@@ -4,16 +4,13 @@
 import io
 import re
 import struct
-import sys
 import zlib
 
-from paddle_dnl import user_code
 from paddle_dnl.data.images.reading import decode_image
 from paddle_dnl.data.images.untrusted import TooLarge
 from paddle_dnl.data.overlay import overlay
 from paddle_dnl.deployment.runtime.predictor import Predictor
 from paddle_dnl.errors import ConfigError, UsageError
-from paddle_dnl.registry import TRANSFORMS
 from paddle_dnl.serving.app import create_app
 from paddle_dnl.serving.main import load
 from paddle_dnl.serving.results import ClassNames, masks
@@ -25,7 +22,7 @@ import pytest
 import serving_tools
 from PIL import Image
 from serving_tools import client_of, label_of, png
-from tiny_export import CLASSES, COLORS, NORMALIZE, blocks
+from tiny_export import CLASSES, COLORS, NORMALIZE, blocks, own_transform
 
 POSTS = ("/v1/label", "/v1/overlay", "/v1/shares", "/v1/rle")
 
@@ -267,28 +264,10 @@ def test_large_pictures_are_worked_through_in_tiles(client):
     np.testing.assert_array_equal(label_of(client.post("/v1/label", content=png(image))), label)
 
 
-SWAP = """
-from paddle_dnl.registry import TRANSFORMS
-
-
-@TRANSFORMS.add_component
-class SwapForTheService:
-    def __call__(self, data):
-        data["img"] = data["img"][..., ::-1].copy()
-        return data
-"""
-
-
 def test_a_users_transform_comes_by_custom_imports(tmp_path):
-    module = tmp_path / "swap_for_the_service.py"
-    module.write_text(SWAP)
-    user_code.import_for_export([str(module)])
-    steps = [{"type": "SwapForTheService"}, dict(NORMALIZE)]
-    try:
-        serving_tools.export(tmp_path / "out", transforms=steps)
-    finally:
-        del TRANSFORMS.components_dict["SwapForTheService"], sys.modules[module.stem]
-    with pytest.raises(ConfigError, match="SwapForTheService of the module swap_for_the_service"):
+    with own_transform(tmp_path) as module:
+        serving_tools.export(tmp_path / "out", transforms=[{"type": "SwapRedAndBlue"}, dict(NORMALIZE)])
+    with pytest.raises(ConfigError, match="SwapRedAndBlue of the module my_swap"):
         load(Settings(model=tmp_path / "out"))
     image, label = blocks(2, 4, 16)
     with serving_tools.Running(tmp_path / "out", "--custom_imports", str(module)) as service:

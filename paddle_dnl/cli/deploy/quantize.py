@@ -59,7 +59,6 @@ def main(argv=None) -> int:
     from paddle_dnl.deployment.runtime.predictor import Predictor
     from paddle_dnl.files.atomic import discard
     from paddle_dnl.log import logger
-    from paddle_dnl.weights.manifest import file_digest
 
     user_code.import_for_export(args.custom_imports)
     calibration = [image for image, _ in spread(find_pairs(args.image_list), args.num_calibration)]
@@ -92,13 +91,12 @@ def main(argv=None) -> int:
         classes = len(files.classes.names) if files.classes else 256
         images = ScoredImages(plain, evaluation, files, classes)
         report = int8.compare(images, plain, small, len(calibration), threads)
-        made.sha256 = {name: file_digest(files.folder / name) for name in others}
-        made.sha256[INT8_NAME] = file_digest(export / INT8_NAME)
-        made.write()
         # Whole, since OpenVINO reads it in a process of its own.
         for name in others:
             (export / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(files.folder / name, export / name)
+        made.hash_files()
+        made.write()
         scores = {"onnxruntime int8": ImageScore(report.images, report.agreement, report.miou_int8)}
         if openvino_version():
             found = score_in_process(images, made, "openvino", precision="int8", cpu_threads=threads)

@@ -2,15 +2,14 @@
 """Engines for exported graphs: Paddle Inference and ONNX Runtime, each with `run(batch) -> array`."""
 
 import os
-from pathlib import Path
 
 from paddle_dnl.deployment.runtime.deploy_config import DeployConfig
-from paddle_dnl.deployment.runtime.devices import enable_accelerator, require_device
+from paddle_dnl.deployment.runtime.devices import enable_accelerator, gpu_of_process, require_device
 from paddle_dnl.deployment.runtime.onnx_thread import in_onnx_thread
 from paddle_dnl.deployment.runtime.operators import require_known_operators
 from paddle_dnl.deployment.runtime.options import EngineOptions, default_threads, first_line
 from paddle_dnl.errors import ExportError, UsageError
-from paddle_dnl.files.caches import writable_cache
+from paddle_dnl.files.caches import package_cache
 from paddle_dnl.optional import install_hint, not_installed
 
 import numpy as np
@@ -67,9 +66,7 @@ def _paddle_predictor(files: DeployConfig, options: EngineOptions):
 
 
 def _configure_gpu(config, options: EngineOptions, inference) -> None:
-    # Under paddle.distributed.launch each rank has a GPU of its own.
-    first = os.environ.get("FLAGS_selected_gpus", "0").split(",")[0]
-    config.enable_use_gpu(100, int(first or 0))
+    config.enable_use_gpu(100, gpu_of_process())
     if options.collect_shapes_file:
         config.collect_shape_range_info(options.collect_shapes_file)
         return
@@ -171,20 +168,18 @@ def onnx_providers(options: EngineOptions, available: list[str]) -> list:
             f"engine onnxruntime: this ONNX Runtime has no {missing[0] if missing else f'provider for {options.device}'} (it has "
             f"{', '.join(available)}); install onnxruntime-gpu in place of onnxruntime, or use --device cpu"
         )
-    # Under paddle.distributed.launch each rank has a GPU of its own.
-    device_id = int(os.environ.get("FLAGS_selected_gpus", "0").split(",")[0] or 0)
-    cache = writable_cache(Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "paddle-dnl" / "tensorrt")
-    settings = {
-        # The attention's float32 nodes of a float16 file stay so: the file says what is computed in which precision.
-        "TensorrtExecutionProvider": {
+    device_id = gpu_of_process()
+    providers: list = [("CUDAExecutionProvider", {"device_id": device_id}), "CPUExecutionProvider"]
+    if options.use_trt:
+        settings = {
             "device_id": device_id,
+            # The attention's float32 nodes of a float16 file stay so: the file says what is computed in which precision.
             "trt_fp16_enable": options.precision == "fp16",
             "trt_engine_cache_enable": True,
-            "trt_engine_cache_path": str(cache),
-        },
-        "CUDAExecutionProvider": {"device_id": device_id},
-    }
-    return [(name, settings[name]) for name in wanted] + ["CPUExecutionProvider"]
+            "trt_engine_cache_path": str(package_cache("tensorrt")),
+        }
+        providers.insert(0, ("TensorrtExecutionProvider", settings))
+    return providers
 
 
 class OnnxEngine:

@@ -48,6 +48,11 @@ def require_device(device: str) -> None:
         raise UsageError(f"--device {device}: this PaddlePaddle is built {built}; use --device cpu")
 
 
+def gpu_of_process() -> int:
+    """Number of the GPU that this process is to use: under paddle.distributed.launch each rank has one of its own."""
+    return int(os.environ.get("FLAGS_selected_gpus", "0").split(",")[0] or 0)
+
+
 def enable_accelerator(config, device: str) -> None:
     """Sets an accelerator that is neither CPU nor NVIDIA GPU. Not run on any machine yet.
 

@@ -2,15 +2,13 @@
 """OpenVINO as an engine: the verified ONNX file in float32, bfloat16 or 8 bits."""
 
 import importlib.util
-import os
-from pathlib import Path
 
 from paddle_dnl.deployment.runtime.deploy_config import DeployConfig
 from paddle_dnl.deployment.runtime.onnx_thread import in_onnx_thread
 from paddle_dnl.deployment.runtime.operators import require_known_operators
 from paddle_dnl.deployment.runtime.options import EngineOptions, default_threads, first_line
 from paddle_dnl.errors import ExportError, UsageError
-from paddle_dnl.files.caches import writable_cache
+from paddle_dnl.files.caches import package_cache
 from paddle_dnl.optional import not_installed
 
 import numpy as np
@@ -103,7 +101,7 @@ class OpenvinoEngine:
         device = _require_device(core, options.device, options.precision)
         require_known_operators(path)
         settings = {**_HINTS[options.precision], "NUM_STREAMS": self.parallel}
-        cache = writable_cache(Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "paddle-dnl" / "openvino")
+        cache = package_cache("openvino")
         if cache.is_dir():  # else it was replaced while this process ran
             settings["CACHE_DIR"] = str(cache)
         if device == "CPU":

@@ -207,17 +207,17 @@ class Predictor:
             self._engine.close()
 
     def run(self, batch: np.ndarray) -> np.ndarray:
-        """The graph's output for a batch `[N, C, H, W]`; a smaller batch than the fixed one is filled up and cut back."""
+        """The graph's output for a batch `[N, C, H, W]`; what is no multiple of the fixed batch is filled up and cut back."""
         fixed = self.files.fixed_batch
-        if fixed is None or len(batch) == fixed:
+        if fixed is None:
             return self._engine.run(batch)
-        parallel = self.parallel
-        if len(batch) <= fixed * parallel and len(batch) % fixed == 0:
+        most = fixed * self.parallel
+        if len(batch) > most:
+            return np.concatenate([self.run(batch[i : i + most]) for i in range(0, len(batch), most)])
+        missing = -len(batch) % fixed
+        if missing == 0:
             return self._engine.run(batch)
-        if len(batch) > fixed:
-            fixed *= parallel
-            return np.concatenate([self.run(batch[i : i + fixed]) for i in range(0, len(batch), fixed)])
-        filled = np.concatenate([batch, np.repeat(batch[-1:], fixed - len(batch), axis=0)])
+        filled = np.concatenate([batch, np.repeat(batch[-1:], missing, axis=0)])
         return self._engine.run(filled)[: len(batch)]
 
     def postprocess(self, output: np.ndarray, info: list) -> np.ndarray:
@@ -319,7 +319,7 @@ class Predictor:
         """The tiles of a picture, and a function from the top of a row of tiles to their outputs."""
         size, rows = self.files.fixed_size, picture.rows
         grid = TileGrid(rows.size, size, tuple(int(self._tile_overlap * side) for side in size))
-        batch_size = (self.files.fixed_batch or self._tile_batch) * getattr(self._engine, "parallel", 1)
+        batch_size = (self.files.fixed_batch or self._tile_batch) * self.parallel
 
         def results(top: int):
             tensors = (self._compose({"img": tile})["img"] for tile in grid.row(top, rows.read))

@@ -3,7 +3,6 @@
 
 import hashlib
 import json
-import os
 import platform
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,7 +15,7 @@ from paddle_dnl.deployment.runtime.options import EngineOptions, default_threads
 from paddle_dnl.deployment.runtime.verified import mkldnn_obstacle, paddle_version
 from paddle_dnl.errors import UsageError
 from paddle_dnl.files.atomic import write_text
-from paddle_dnl.files.caches import writable_cache
+from paddle_dnl.files.caches import package_cache
 from paddle_dnl.log import logger
 from paddle_dnl.optional import install_hint
 from paddle_dnl.profile.measuring import load_average, processor_name, seconds_of_runs
@@ -44,7 +43,7 @@ def candidates(
     plain = replace(options, precision="fp32" if options.precision == "fastest" else options.precision)
     paddle_only = {PaddleEngine.name: (PaddleEngine.name, plain)}
     if options.device == "gpu":
-        return _on_gpu(files, options, only)
+        return _on_gpu(files, options, plain, only)
     if options.device != "cpu" or options.enable_mkldnn:
         return paddle_only
     if options.precision == "bf16":
@@ -81,20 +80,28 @@ def candidates(
     return found or paddle_only  # whose start says what to install
 
 
-def _on_gpu(files: DeployConfig, options: EngineOptions, only: str | None) -> dict[str, tuple[str, EngineOptions]]:
-    """Paddle Inference, and ONNX Runtime where it is built for GPUs; not run on any machine yet."""
+def _on_gpu(
+    files: DeployConfig, options: EngineOptions, plain: EngineOptions, only: str | None
+) -> dict[str, tuple[str, EngineOptions]]:
+    """Paddle Inference, and ONNX Runtime where it is built for GPUs; not run on any machine yet.
+
+    Args:
+        plain: `options` with fp32 in place of `fastest`.
+    """
     found = {}
     if options.precision in ("fp32", "fastest") or options.use_trt:
-        precision = "fp32" if options.precision == "fastest" else options.precision
-        found[PaddleEngine.name] = (PaddleEngine.name, replace(options, precision=precision))
+        found[PaddleEngine.name] = (PaddleEngine.name, plain)
     if _onnxruntime_version() and "CUDAExecutionProvider" in _onnxruntime_providers():
         if options.precision in ("fp32", "fastest") and onnx_obstacle(OnnxEngine.name, files) is None:
-            found[OnnxEngine.name] = (OnnxEngine.name, replace(options, precision="fp32"))
-        is_verified = (OnnxEngine.name, "fp16") in verified_precisions(files)
-        if files.onnx_fp16 and (options.precision == "fp16" or (options.precision == "fastest" and is_verified)):
+            found[OnnxEngine.name] = (OnnxEngine.name, plain)
+        is_wanted = options.precision == "fp16" or (
+            options.precision == "fastest" and (OnnxEngine.name, "fp16") in verified_precisions(files)
+        )
+        if files.onnx_fp16 and is_wanted:
             found[f"{OnnxEngine.name} fp16"] = (OnnxEngine.name, replace(options, precision="fp16"))
     found = {label: chosen for label, chosen in found.items() if only in (None, chosen[0])}
-    return found or {PaddleEngine.name: (PaddleEngine.name, options)}  # whose start says what is wrong
+    name = only or PaddleEngine.name
+    return found or {name: (name, plain)}  # whose start says what is wrong
 
 
 def onnx_obstacle(engine: str, files: DeployConfig) -> str | None:
@@ -211,7 +218,7 @@ def _key(files: DeployConfig, options: EngineOptions, shape: list[int], labels: 
 
 def _memory() -> Path:
     """The file of earlier measurements."""
-    return writable_cache(Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "paddle-dnl") / "engines.json"
+    return package_cache() / "engines.json"
 
 
 def _all_remembered(path: Path) -> dict:

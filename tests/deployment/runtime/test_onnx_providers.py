@@ -78,6 +78,9 @@ def test_auto_on_a_gpu(folder, monkeypatch):
         return list(selection.candidates(files, EngineOptions(device="gpu", **options)))
 
     assert labels() == ["paddle"], "this ONNX Runtime is built for CPUs"
+    for name in ("onnxruntime", "openvino"):
+        found = selection.candidates(files, EngineOptions(device="gpu", precision="fastest"), name)
+        assert found == {name: (name, EngineOptions(device="gpu"))}, "not another engine than the one that was named"
     monkeypatch.setattr(selection, "_onnxruntime_providers", lambda: BUILT)
     assert labels() == ["paddle", "onnxruntime"]
     files.onnx_fp16 = "model_fp16.onnx"

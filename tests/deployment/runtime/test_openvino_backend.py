@@ -13,7 +13,7 @@ from paddle_dnl.errors import ExportError, UsageError
 import cv2
 import numpy as np
 import pytest
-from tiny_export import blocks, logits_of
+from tiny_export import NORMALIZE, ColorNet, blocks, export_model, logits_of
 from tiny_onnx import color_net
 
 
@@ -59,6 +59,20 @@ def test_streams_run_parts_of_a_batch_in_order(folder):
         Predictor(folder, engine="openvino", cpu_threads=2, streams=3)
     with pytest.raises(UsageError, match="streams are the engine openvino's"):
         Predictor(folder, engine="onnxruntime", streams=2)
+
+
+def test_streams_with_a_fixed_batch_are_filled_up(tmp_path, monkeypatch):
+    """Three pictures are more than one batch of two, less than two streams take, and no multiple."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    shape = [2, 3, 32, 64]
+    export_model(ColorNet(), tmp_path / "out", input_shape=shape, transforms=[dict(NORMALIZE)])
+    color_net(tmp_path / "out", shape)
+    predictor = Predictor(tmp_path / "out", engine="openvino", cpu_threads=2, streams=2)
+    pictures = [blocks(4, 8, 8, seed) for seed in range(7)]
+    for count in (1, 3, 4, 7):
+        labels = predictor.predict([image for image, _ in pictures[:count]], batch_size=count)
+        for found, (_, label) in zip(labels, pictures[:count], strict=True):
+            np.testing.assert_array_equal(found, label)
 
 
 def test_in_a_process_of_its_own_and_through_infer(folder, tmp_path):

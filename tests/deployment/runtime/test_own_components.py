@@ -9,38 +9,22 @@ from pathlib import Path
 from paddle_dnl import registry
 from paddle_dnl.deployment.runtime.deploy_config import read_deploy_config
 from paddle_dnl.errors import ExportError
-from paddle_dnl.registry import TRANSFORMS
 
 import cv2
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_export import NORMALIZE, ColorNet, blocks, export_model
+from tiny_export import NORMALIZE, ColorNet, blocks, export_model, own_transform
 
 ROOT = Path(__file__).resolve().parents[3]
-# Red becomes blue and blue red.
-MODULE = """
-from paddle_dnl.registry import TRANSFORMS
-
-
-@TRANSFORMS.add_component
-class SwapRedAndBlue:
-    def __call__(self, data):
-        data["img"] = data["img"][..., ::-1].copy()
-        return data
-"""
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch):
-    (tmp_path / "my_swap.py").write_text(MODULE)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    import my_swap  # noqa: F401
-
+def folder(tmp_path):
     steps = [{"type": "SwapRedAndBlue"}, dict(NORMALIZE)]
-    export_model(ColorNet(), tmp_path / "out", input_shape=[1, 3, 32, 64], transforms=steps)
-    yield tmp_path
-    del TRANSFORMS.components_dict["SwapRedAndBlue"], sys.modules["my_swap"]
+    with own_transform(tmp_path):
+        export_model(ColorNet(), tmp_path / "out", input_shape=[1, 3, 32, 64], transforms=steps)
+        yield tmp_path
 
 
 def _infer(folder, *words):
