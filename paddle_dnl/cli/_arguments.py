@@ -38,6 +38,13 @@ def add_switch(parser: argparse.ArgumentParser, name: str, default: bool | None,
     )
 
 
+def add_renamed(parser: argparse.ArgumentParser, name: str, former: str, **options) -> None:
+    """A flag that is also read under its former name, which --help does not show."""
+    parser.add_argument(name, **options)
+    hidden = {"dest": name.lstrip("-"), "default": argparse.SUPPRESS, "help": argparse.SUPPRESS}
+    parser.add_argument(former, **options | hidden)
+
+
 def add_shares(parser: argparse.ArgumentParser) -> None:
     """Flags of predict.py and infer.py for many pictures and several processes."""
     parser.add_argument(

@@ -23,10 +23,10 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--exported", metavar="DIR", help="in place of --model_path: a folder of export.py, as deployed"
     )
-    parser.add_argument(
+    _arguments.add_renamed(
+        parser,
         "--backend",
         "--engine",
-        dest="engine",
         choices=("paddle", "onnxruntime", "openvino", "auto"),
         help="what runs --exported; default: paddle",
     )
@@ -81,8 +81,8 @@ def _require_model(args: argparse.Namespace) -> None:
         UsageError: names the flags.
     """
     if args.exported is None:
-        if args.engine is not None:
-            raise UsageError(f"--backend {args.engine}: is for --exported")
+        if args.backend is not None:
+            raise UsageError(f"--backend {args.backend}: is for --exported")
         if args.precision in _EXPORTED_PRECISIONS:
             raise UsageError(f"--precision {args.precision}: is for --exported")
         _arguments.require_model_path(args)
@@ -96,9 +96,9 @@ def _exported(args: argparse.Namespace, settings: dict, dataset_cfg: dict) -> tu
     from paddle_dnl.deployment.runtime.devices import default_device
     from paddle_dnl.log import logger
 
-    engine = args.engine or "paddle"
-    device = args.device or default_device(engine)
-    model = ExportedModel(args.exported, engine, device=device, precision=args.precision)
+    backend = args.backend or "paddle"
+    device = args.device or default_device(backend)
+    model = ExportedModel(args.exported, backend, device=device, precision=args.precision)
     model.require_settings(settings | {"save_prob": args.save_prob})
     if list(dataset_cfg.get("transforms") or []) != model.files.transforms:
         logger.warning(
@@ -148,8 +148,8 @@ def main(argv=None) -> int:
     settings |= {"num_workers": args.num_workers, "precision": args.precision, "amp_level": args.amp_level}
     if model is not None:
         model.require_dataset(dataset)
-        about = {"exported": args.exported, "engine": model.predictor.engine, "engine_precision": args.precision}
-        settings["precision"] = "fp32"  # the engine has its own
+        about = {"exported": args.exported, "backend": model.predictor.backend, "backend_precision": args.precision}
+        settings["precision"] = "fp32"  # the backend has its own
     else:
         model = build_model(config, pretrained=args.model_path)
         announce_evaluation(model, dataset, settings)

@@ -52,10 +52,10 @@ def main(argv=None) -> int:
     from paddle_dnl.data.images.image_files import find_pairs
     from paddle_dnl.deployment.export import install, int8
     from paddle_dnl.deployment.export.image_check import ImageScore, ScoredImages, score_in_process, spread
-    from paddle_dnl.deployment.runtime.backends import OnnxEngine
+    from paddle_dnl.deployment.runtime.backends import OnnxBackend
     from paddle_dnl.deployment.runtime.deploy_config import FILE_NAME, INT8_NAME, read_deploy_config
     from paddle_dnl.deployment.runtime.openvino_backend import openvino_version
-    from paddle_dnl.deployment.runtime.options import EngineOptions, default_threads
+    from paddle_dnl.deployment.runtime.options import BackendOptions, default_threads
     from paddle_dnl.deployment.runtime.predictor import Predictor
     from paddle_dnl.files.atomic import discard
     from paddle_dnl.log import logger
@@ -75,7 +75,7 @@ def main(argv=None) -> int:
         names = [*copied, *install.EXPORT_FILES]
     place = install.prepare_folder(args.save_dir or files.folder, read, names)
     threads = args.cpu_threads or default_threads()
-    plain = Predictor(files.folder, engine="onnxruntime", cpu_threads=threads)
+    plain = Predictor(files.folder, backend="onnxruntime", cpu_threads=threads)
     logger.info(f"calibrating on {len(calibration)} images of {args.image_list}")
     work = install.temporary_folder(place)
     try:
@@ -83,8 +83,8 @@ def main(argv=None) -> int:
         export.mkdir()
         int8.quantize(files, calibration, plain.preprocess, export / INT8_NAME)
         made = replace(files, folder=export, onnx_int8=INT8_NAME)
-        options = EngineOptions(precision="int8", cpu_threads=threads)
-        small = Predictor(files.folder, engine=OnnxEngine(made, options))
+        options = BackendOptions(precision="int8", cpu_threads=threads)
+        small = Predictor(files.folder, backend=OnnxBackend(made, options))
         shared = len({image for image, _ in evaluation} & set(calibration))
         note = f", {shared} of them were calibrated on" if shared else ""
         logger.info(f"comparing on {len(evaluation)} images{note}")

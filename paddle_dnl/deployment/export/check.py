@@ -93,7 +93,7 @@ def _near_ties(logits: np.ndarray, distance: float) -> np.ndarray:
 def compare(
     reference: np.ndarray, found: np.ndarray, tolerance: float, disagreement: float = MAX_DISAGREEMENT
 ) -> Comparison:
-    """Compares logits `[B, K, H, W]` of two engines.
+    """Compares logits `[B, K, H, W]` of two backends.
 
     Good when the largest difference is within `tolerance` of the largest logit, and the classes differ in at most
     `disagreement` (0.01 %) of pixels; a pixel whose two best logits are closer than the tolerance may go either way.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which operators an exported graph may hold: checked before an engine loads it, since engines run whatever is in it.
+"""Which operators an exported graph may hold: checked before a backend loads it, since backends run whatever is in it.
 
 A graph of a stranger may hold `save_combine` or `print`, which write files, `load`, `read_file`, `py_func`, custom operators
 and communication. Only operators that compute from tensors are let through, by name. ONNX's standard operators do nothing
