@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Installs a finished export into its folder atomically; files of other programs are never replaced."""
 
+import contextlib
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -90,3 +91,7 @@ def install(export: Path, save_dir: Path, replaced: Iterable[str] = EXPORT_FILES
             if (aside / name).exists():
                 os.replace(aside / name, save_dir / name)
         raise
+    for name in earlier:
+        for folder in [save_dir / above for above in Path(name).parents if above.name]:
+            with contextlib.suppress(OSError):  # one that has files, or is not there
+                folder.rmdir()
