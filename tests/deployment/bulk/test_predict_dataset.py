@@ -61,7 +61,9 @@ def test_what_is_wrong_is_told_before_ray_is_started(tmp_path):
     ):
         done = _predict_dataset(*flags, *more)
         assert done.returncode and text in done.stderr and done.stderr.count("\n") == 1, done.stderr
-    hidden = "import sys; sys.modules['ray'] = None; sys.argv[1:1] = ['predict-dataset']; import paddle_dnl.__main__ as m"
+    hidden = (
+        "import sys; sys.modules['ray'] = None; sys.argv[1:1] = ['predict-dataset']; import paddle_dnl.__main__ as m"
+    )
     command = [sys.executable, "-c", hidden + "; m.main()", *map(str, flags)]
     done = subprocess.run(command, capture_output=True, text=True, env=_environment(), timeout=100)
     assert "predict-dataset: ray is not installed; pip install ray pyarrow" in done.stderr, done.stderr
