@@ -79,13 +79,12 @@ class ChunkWorker:
 
     def _run(self, chunk: Chunk, report: dict) -> None:
         folder, names = Path(self._settings.save_dir), chunk.names
-        if self._settings.format == "parquet":
-            shard = folder / f"part-{chunk.number:06d}.parquet"
+        in_shards = self._settings.format == "parquet"
+        shard = folder / f"part-{chunk.number:06d}.parquet"
+        if in_shards:
             wanted = set() if shard.exists() else set(names)
-            written = _shard(shard, self._colors) if wanted else contextlib.nullcontext()
         else:
             wanted = {name for name in names if not (folder / f"{name}.png").exists()}
-            written = _pictures(folder, self._colors)
         report["there"] = len(names) - len(wanted)
         if not wanted:
             return
@@ -95,14 +94,14 @@ class ChunkWorker:
             if len(report["messages"]) < _MOST_MESSAGES:
                 report["messages"].append(str(error))
 
-        with written as write:
+        with _shard(shard, self._colors) if in_shards else _pictures(folder, self._colors) as write:
             timing = run_pipeline(
                 self._model,
                 chunk.pictures(wanted),
                 lambda picture, pixels, label, probabilities: write(picture.name.as_posix(), label),
                 batch_size=self._settings.batch_size,
                 # Rows of a shard stay in order.
-                writers=1 if self._settings.format == "parquet" else 2,
+                writers=1 if in_shards else 2,
                 unreadable=unreadable if self._settings.skip_bad else None,
             )
         report["done"] = timing.pictures
