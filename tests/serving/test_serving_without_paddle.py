@@ -11,7 +11,7 @@ from tiny_export import blocks
 from tiny_onnx import color_net
 
 # Imported by every Python of the service when it starts, its backends' too: these names cannot be imported.
-HIDDEN = "import sys\nsys.modules.update(dict.fromkeys(['paddle', 'paddleseg', 'visualdl', 'scipy', 'sklearn', 'torch', 'onnx']))\n"
+HIDDEN = "import sys\nsys.modules.update(dict.fromkeys(['paddle', 'paddleseg', 'scipy', 'sklearn', 'torch', 'onnx']))\n"
 
 
 @pytest.mark.parametrize("backend", ["openvino", "onnxruntime", "auto"])
