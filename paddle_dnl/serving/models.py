@@ -48,6 +48,6 @@ def _exported(path: Path) -> list[Path]:
 
 def _name_of(path: Path) -> str:
     """The folder's name, with what a name may not have replaced."""
-    folder = path.resolve() if path.is_dir() else path.resolve().parent
+    folder = path.resolve().parent if path.suffix in (".yaml", ".yml") else path.resolve()
     name = re.sub(r"[^A-Za-z0-9_.-]", "_", folder.name)[:100]
     return name if re.fullmatch(_NAME, name) else f"model{name}"[:100]
