@@ -161,7 +161,7 @@ def _end_in_group(status: int) -> None:
 
 
 def _in_group() -> bool:
-    return int(os.environ.get("PADDLE_TRAINERS_NUM", "1")) > 1
+    return os.environ.get("PADDLE_TRAINERS_NUM", "1") != "1"
 
 
 def _fail(text: str, status: int) -> int:

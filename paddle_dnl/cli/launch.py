@@ -77,6 +77,8 @@ def command(argv: list[str] | None = None) -> list[str]:
     else:
         hint = nearest(args.program, PROGRAMS)
         raise UsageError(f"launch: {args.program} is no program of paddle-dnl and no file.{hint}")
+    if (nodes.master or "").startswith(launching.ETCD):
+        program = [sys.executable, "-m", "paddle_dnl.distributed.elastic_rank", *_started(program)]
     nodes = launching.settle(nodes)
     words = ["--nnodes", args.nnodes, "--rank", str(nodes.rank)]
     for flag, value in (("--master", nodes.master), ("--host", nodes.host)):
@@ -85,6 +87,11 @@ def command(argv: list[str] | None = None) -> list[str]:
         value = getattr(args, flag.removeprefix("--"))
         words += [flag, value] if value is not None else []
     return [sys.executable, "-m", "paddle.distributed.launch", *words, *program, *args.words]
+
+
+def _started(program: list[str]) -> list[str]:
+    """The command that Paddle's launcher makes of a program."""
+    return [sys.executable, "-u", *program] if program[0].endswith(".py") else program
 
 
 def main(argv=None) -> int:

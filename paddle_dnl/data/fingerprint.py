@@ -93,10 +93,10 @@ def _state(path: str, status: os.stat_result) -> str:
     return f"{path}\0{status.st_size}\0{status.st_mtime_ns}"
 
 
-def keys_of(pairs: Sequence, part: int) -> np.ndarray:
-    """A hash of the names, sizes and times of change of each pair of a part, uint64 `[n]`."""
+def keys_of(pairs: Sequence, places: range) -> np.ndarray:
+    """A hash of the names, sizes and times of change of the pairs in some places, uint64 `[n]`."""
     keys = []
-    for place in range(part * PART, min((part + 1) * PART, len(pairs))):
+    for place in places:
         text = ""
         for path in filter(None, pairs[place]):
             with contextlib.suppress(OSError):
