@@ -8,6 +8,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from paddle_dnl.data.file_list import FileList
 from paddle_dnl.data.ranks import Ranks
 from paddle_dnl.errors import DataError
 
@@ -55,9 +56,13 @@ class Fingerprints:
 
     def _look(self, pairs: Sequence, part: int) -> None:
         files, names, sizes = [], [], []
-        for place in range(part * PART, min((part + 1) * PART, len(pairs))):
+        places = range(part * PART, min((part + 1) * PART, len(pairs)))
+        listed = (
+            pairs.between(places.start, places.stop) if isinstance(pairs, FileList) else map(pairs.__getitem__, places)
+        )
+        for place, pair in zip(places, listed, strict=True):
             try:
-                for path in pairs[place]:
+                for path in pair:
                     if path is None:
                         names.append("")
                         continue

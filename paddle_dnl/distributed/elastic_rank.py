@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 
+from paddle_dnl.distributed.signals import ELASTIC
 from paddle_dnl.startup import child_processes, threads
 
 HOLD_SECONDS = 45.0  # a lease of 10 s, renewed every 5 s, and the launcher looks every 2 s
@@ -25,7 +26,7 @@ def run(words: list[str], hold_seconds: float = HOLD_SECONDS) -> int:
         words: the command.
         hold_seconds: how long a failure is kept back, unless a signal comes.
     """
-    environment = dict(os.environ)
+    environment = {**os.environ, ELASTIC: "1"}
     if threads.is_of_launcher():  # the child asks its parent, which this process is
         del environment[threads.VARIABLE]
     own = os.getpid()
