@@ -33,7 +33,7 @@ def require_sound(variables: Mapping[str, str] = os.environ) -> None:
     twice = [address for address, times in Counter(addresses).items() if times > 1]
     if twice:
         raise DistributedError(
-            f"{_ADDRESSES} names {twice[0]} twice: two machines have the same --host (or POD_IP); give each its own address"
+            f"{_ADDRESSES} names {twice[0]} twice; give each process its own address (--host or POD_IP of each machine)"
         )
     _require_reachable(variables, addresses)
 

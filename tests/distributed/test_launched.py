@@ -44,7 +44,7 @@ def test_sound_starts_pass(changed):
         ({"PADDLE_TRAINER_ID": "-1"}, "PADDLE_TRAINER_ID=-1: expected a whole number"),
         ({"PADDLE_TRAINER_ID": "2"}, "PADDLE_TRAINER_ID=2: ranks are counted from 0, and there are 2"),
         ({"PADDLE_TRAINERS_NUM": "4"}, "PADDLE_TRAINER_ENDPOINTS names 2 processes .*, and PADDLE_TRAINERS_NUM is 4; start all"),
-        ({"PADDLE_TRAINER_ENDPOINTS": "10.0.0.1:4000,10.0.0.1:4000"}, "names 10.0.0.1:4000 twice: two machines have the same"),
+        ({"PADDLE_TRAINER_ENDPOINTS": "10.0.0.1:4000,10.0.0.1:4000"}, "names 10.0.0.1:4000 twice; give each process"),
         ({"PADDLE_MASTER": "127.0.1.1:5000"}, "PADDLE_MASTER: the ranks are to meet at 127.0.1.1, .* give the machine of rank 0"),
         ({"MASTER_ADDR": "localhost", "MASTER_PORT": "1"}, "MASTER_ADDR: the ranks are to meet at localhost, .*; unset it"),
     ],
