@@ -113,6 +113,9 @@ def _has_work(under_launch: str) -> bool:
     rank = os.environ.get("PADDLE_TRAINER_ID", "0")
     if not _in_group():
         return True
+    from paddle_dnl.distributed import launched
+
+    launched.require_sound()  # before Paddle is imported, which reads the same variables
     if under_launch == "group":  # before all else, so that the others hear of whatever goes wrong from here on
         from paddle_dnl.distributed import collectives
 

@@ -6,7 +6,6 @@ names the ranks which have not arrived.
 """
 
 import json
-import math
 import os
 import pickle
 import platform
@@ -16,7 +15,7 @@ import time
 
 import paddle_dnl
 from paddle_dnl.distributed import launched, watch
-from paddle_dnl.distributed.ports import opening_error
+from paddle_dnl.distributed.ports import opening_error, wait_until_open
 from paddle_dnl.distributed.waiting import WAIT_VARIABLE, wait_seconds
 from paddle_dnl.errors import DistributedError
 from paddle_dnl.log import logger
@@ -73,11 +72,11 @@ def initialise() -> None:
     launched.require_sound()
     if world_size() == 1:
         return
-    limit = wait_seconds()
+    wait_seconds()
     _require_gpus()
     if not dist.is_initialized():
         _require_free_port()
-        os.environ.setdefault("FLAGS_stop_check_timeout", str(math.ceil(limit)))  # of Paddle's own wait for rank 0
+        _wait_for_rank_0()
         try:
             dist.init_parallel_env()
         except (RuntimeError, ValueError) as error:
@@ -133,6 +132,17 @@ def _require_free_port() -> None:
             f"rank 0 cannot open port {port}, at which the ranks are to meet ({error.strerror}): end the program that has it "
             "(ss -ltnp), or start again, which takes another one"
         ) from error
+
+
+def _wait_for_rank_0() -> None:
+    """Waits until the store in rank 0 is there, for which Paddle itself waits for ever.
+
+    Raises:
+        DistributedError: the time limit has passed.
+    """
+    host, _, port = _store_address().rpartition(":")
+    if not is_main() and port.isdigit():
+        wait_until_open(host, int(port), f"rank 0 at {host}:{port}")
 
 
 def _store_address() -> str:
