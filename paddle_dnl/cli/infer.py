@@ -9,6 +9,7 @@ from paddle_dnl.cli import _arguments
 from paddle_dnl.cli._arguments import DEVICES, add_switch
 from paddle_dnl.deployment.runtime.devices import default_device
 from paddle_dnl.errors import UsageError
+from paddle_dnl.files.outputs import require_folder
 
 _WARMUP, _REPEATS = 5, 20
 # PaddleSeg tunes on this many images too.
@@ -111,8 +112,7 @@ def _check(args: argparse.Namespace) -> None:
         raise UsageError(
             f"--precision {args.precision} is for --use_trt True, or for --backend onnxruntime or openvino; else leave it fp32"
         )
-    if Path(args.save_dir).exists() and not Path(args.save_dir).is_dir():
-        raise UsageError(f"--save_dir {args.save_dir}: is a file; give a folder")
+    require_folder(args.save_dir)
 
 
 def _collect_shapes(args: argparse.Namespace, images: list) -> None:

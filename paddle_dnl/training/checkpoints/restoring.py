@@ -126,16 +126,6 @@ def restore(contents: Contents, *, model, optimizer, ema=None) -> dict:
     return states
 
 
-def load_checkpoint(folder: str | Path, *, model, optimizer, ema=None, fresh_optimizer: bool = False) -> dict:
-    """`read` and `restore` in one process; returns the plain states.
-
-    Raises:
-        CheckpointError: as these.
-    """
-    contents = read(folder, optimizer=optimizer, with_average=ema is not None, fresh_optimizer=fresh_optimizer)
-    return restore(contents, model=model, optimizer=optimizer, ema=ema)
-
-
 def compare_hosts(chosen: Path | None, save_dir: Path) -> None:
     """Looks for checkpoints that another machine has and rank 0, which chooses for all, has not.
 

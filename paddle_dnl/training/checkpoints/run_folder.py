@@ -5,11 +5,11 @@ import contextlib
 import os
 import socket
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TextIO
 
-from paddle_dnl.errors import CheckpointError, OutputError
+from paddle_dnl.errors import CheckpointError, OutputError, UsageError
 from paddle_dnl.files import outputs
 from paddle_dnl.files.atomic import recover, write_bytes, write_text
 from paddle_dnl.files.problems import reason
@@ -53,21 +53,26 @@ class RunFolder:
         self._lock = self._take()
         _close_in_children(weakref.ref(self))  # these calls are never taken back, so they must not keep the folder
         try:
-            recover(self.path)
-        except OSError as error:
+            with self._naming_errors():
+                recover(self.path)
+        except CheckpointError:
             self.close()
+            raise
+
+    @contextlib.contextmanager
+    def _naming_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except UsageError as error:
+            raise CheckpointError(str(error)) from error
+        except OSError as error:
             raise CheckpointError(f"--save_dir {self.path}: cannot be written ({reason(error, self.path)})") from error
 
     def _take(self) -> TextIO:
-        try:
+        with self._naming_errors():
+            outputs.require_folder(self.path)
             self.path.mkdir(parents=True, exist_ok=True)
             lock = open(self.path / LOCK, "a+")
-        except FileExistsError as error:
-            raise CheckpointError(f"--save_dir {self.path}: is a file; give a folder") from error
-        except NotADirectoryError as error:
-            raise CheckpointError(f"--save_dir {self.path}: a part of this path is a file; give a folder") from error
-        except OSError as error:
-            raise CheckpointError(f"--save_dir {self.path}: cannot be written ({reason(error, self.path)})") from error
         try:
             file_lock.lock(lock)
         except OSError as error:
@@ -81,13 +86,14 @@ class RunFolder:
                 f"--save_dir {self.path}: cannot be locked here ({error.strerror}); see to it that no other run trains in it"
             )
         try:
-            lock.truncate(0)
-            lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-            lock.flush()
-        except OSError as error:
+            with self._naming_errors():
+                lock.truncate(0)
+                lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+                lock.flush()
+        except CheckpointError:
             with contextlib.suppress(OSError):  # closing writes what is left again
                 lock.close()
-            raise CheckpointError(f"--save_dir {self.path}: cannot be written ({reason(error, self.path)})") from error
+            raise
         return lock
 
     def write_config(self, text: str, read: Iterable[str | Path]) -> None:
