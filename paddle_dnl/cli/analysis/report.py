@@ -236,4 +236,4 @@ def main(argv=None) -> int:
 if __name__ == "__main__":
     from paddle_dnl.cli._run import run
 
-    run("paddle_dnl.cli.report")
+    run("paddle_dnl.cli.analysis.report")

@@ -130,4 +130,4 @@ def main(argv=None) -> int:
 if __name__ == "__main__":
     from paddle_dnl.cli._run import run
 
-    run("paddle_dnl.cli.attention.draw_maps")
+    run("paddle_dnl.cli.analysis.draw_maps")

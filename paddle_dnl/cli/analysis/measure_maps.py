@@ -109,4 +109,4 @@ def main(argv=None) -> int:
 if __name__ == "__main__":
     from paddle_dnl.cli._run import run
 
-    run("paddle_dnl.cli.attention.measure_maps")
+    run("paddle_dnl.cli.analysis.measure_maps")
