@@ -31,14 +31,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--batch_size", type=int, default=1, help="images, or tiles of an image, per run")
     add("--save_dir", default="./output", help="folder of the label pictures")
     add("--device", choices=DEVICES, help="default: gpu where Paddle Inference has one, else cpu")
-    _arguments.add_renamed(
-        parser,
-        "--backend",
-        "--engine",
-        choices=("paddle", "onnxruntime", "openvino", "auto"),
-        default="paddle",
-        help="what runs the model; auto: the fastest that the export verified",
-    )
+    _arguments.add_backend(parser, "paddle", "what runs the model; auto: the fastest that the export verified")
     switch("--use_trt", False, "TensorRT on GPU (not verified on any machine yet)")
     add(
         "--precision",
@@ -94,10 +87,8 @@ def parse_args(argv=None) -> argparse.Namespace:
 
 
 def _check(args: argparse.Namespace) -> None:
-    for name in ("batch_size", "cpu_threads", "min_subgraph_size", "max_pixels", "max_frames", "streams", "stride"):
-        value = getattr(args, name)
-        if value is not None and value < 1:
-            raise UsageError(f"--{name} must be at least 1, got {value}")
+    numbers = ("batch_size", "cpu_threads", "min_subgraph_size", "max_pixels", "max_frames", "streams", "stride")
+    _arguments.require_at_least(args, 1, *numbers)
     if args.device != "gpu" and (args.use_trt or args.enable_auto_tune):
         raise UsageError("--use_trt and --enable_auto_tune need --device gpu")
     if args.device == "cpu" and args.precision == "int8":

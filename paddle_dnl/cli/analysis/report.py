@@ -210,8 +210,8 @@ def main(argv=None) -> int:
     from paddle_dnl.startup.environment import describe
     from paddle_dnl.training.checkpoints.run_folder import config_of
 
-    if args.num_rows < 1 or args.num_worst < 0:
-        raise UsageError("--num_rows must be at least 1 and --num_worst at least 0")
+    _arguments.require_at_least(args, 1, "num_rows")
+    _arguments.require_at_least(args, 0, "num_worst")
     path = find_config(args.config) if args.config else config_of(args.run_dir)
     if not path.is_file():
         raise UsageError(f"{path}: no such configuration; give --config")

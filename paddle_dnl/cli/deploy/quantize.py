@@ -6,8 +6,7 @@ import shutil
 from pathlib import Path
 
 from paddle_dnl import user_code
-from paddle_dnl.cli._arguments import add_export_imports
-from paddle_dnl.errors import UsageError
+from paddle_dnl.cli._arguments import add_export_imports, require_at_least
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -37,10 +36,7 @@ def parse_args(argv=None) -> argparse.Namespace:
         UsageError: values that do not fit; names the flag.
     """
     args = make_parser().parse_args(argv)
-    for name in ("num_calibration", "num_eval", "cpu_threads"):
-        value = getattr(args, name)
-        if value is not None and value < 1:
-            raise UsageError(f"--{name} must be at least 1, got {value}")
+    require_at_least(args, 1, "num_calibration", "num_eval", "cpu_threads")
     return args
 
 
