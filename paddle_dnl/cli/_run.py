@@ -10,7 +10,7 @@ import sys
 import traceback
 import warnings
 
-# Without a file's name only these are certain to be the machine's state and no defect.
+# Errors without a file name that are caused by the state of the machine, not by a bug.
 _OF_THE_MACHINE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
@@ -24,7 +24,7 @@ def run(module: str, argv: list[str] | None = None) -> None:
     0 is success, 2 wrong use of the command line, 1 any other failure; a failure that the user can act on is one line on
     stderr.
     """
-    # Paddle's, for those who build operators or write batch norms.
+    # Warnings of Paddle for developers of operators and layers.
     for message in ("No ccache found", "When training, we now always track global mean"):
         warnings.filterwarnings("ignore", message=message)
     _open_streams()
@@ -81,12 +81,12 @@ def _status_of(module: str, argv: list[str] | None) -> int:
             raise
         status = _fail(f"a component ended the program: {place}", 1)
     except Exception as error:
-        # An error that only says that another rank is gone: the watchdog has written a line about that rank.
+        # An error caused by the end of another rank, about which the watchdog has written a line.
         watch = sys.modules.get("paddle_dnl.distributed.watch")
         text = str(error).lower()
         if watch is not None and any(word in text for word in watch.COMMUNICATION) and watch.others_ended(seconds=5):
             _end_in_group(1)
-        # What `Path.resolve` says of a link that leads to itself before Python 3.13, and no OSError.
+        # Before Python 3.13 `Path.resolve` raises this, not an OSError, for a link that leads to itself.
         link = (
             re.match(r"Symlink loop from '(.*)'$", str(error), re.DOTALL) if isinstance(error, RuntimeError) else None
         )
@@ -113,11 +113,11 @@ def _has_work(under_launch: str) -> bool:
     rank = os.environ.get("PADDLE_TRAINER_ID", "0")
     if not _in_group():
         return True
-    if under_launch == "group":  # before all else, so that the others hear of whatever goes wrong from here on
+    if under_launch == "group":  # first, so that the other ranks are told about all later errors
         from paddle_dnl.distributed import collectives
 
         collectives.initialise()
-    elif under_launch == "share":  # what a rank says of its pictures no other one says
+    elif under_launch == "share":  # each rank logs about its own pictures
         from paddle_dnl.log import choose_ranks
 
         choose_ranks(rank)
@@ -133,7 +133,7 @@ def _open_streams() -> None:
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the smallest free number
+            os.open(os.devnull, os.O_RDWR)  # gets the smallest free descriptor
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
@@ -167,11 +167,11 @@ def _in_group() -> bool:
 def _fail(text: str, status: int) -> int:
     watch = sys.modules.get("paddle_dnl.distributed.watch")
     if watch is not None and watch.others_ended():
-        return status  # the watchdog has said which rank ended first
+        return status  # the watchdog has reported which rank ended first
     from paddle_dnl.files.shown import printable
     from paddle_dnl.startup import termination
 
-    if termination.seen() is not None:  # a library has turned the signal's exception into another one
+    if termination.seen() is not None:  # a library has replaced the signal's exception by another one
         text, status = termination.describe(termination.seen())
     if os.environ.get("PADDLE_DNL_TRACEBACK"):
         traceback.print_exc()

@@ -12,9 +12,9 @@ from paddle_dnl.errors import UsageError
 from paddle_dnl.files.outputs import require_folder
 
 _WARMUP, _REPEATS = 5, 20
-# PaddleSeg tunes on this many images too.
+# As in PaddleSeg.
 _TUNING_IMAGES = 10
-# A process for the backend takes seconds to start, which reading and writing beside it must first win back.
+# Below this number the start of a process, which takes seconds, costs more than overlapping reading and writing saves.
 _PROCESS_FROM_IMAGES = 32
 
 UNDER_LAUNCH = "share"
@@ -156,7 +156,9 @@ def _make_job(args: argparse.Namespace, files, inputs: list):
     from paddle_dnl.data.images.video_files import is_video
     from paddle_dnl.deployment.runtime.outputs import PictureJob, Results, VideoJob
 
-    colors = files.classes.colors if files.classes else bit_palette(257)[1:]  # PaddleSeg begins with the second
+    colors = (
+        files.classes.colors if files.classes else bit_palette(257)[1:]
+    )  # PaddleSeg's palette starts with the second colour
     to = Results(Path(args.save_dir), colors, args.print_detail, inputs)
     if is_video(args.image_path):
         for flag in ("save_prob", "geotiff", "shard", "skip_existing", "skip_bad_samples", "no_overlay"):
@@ -224,7 +226,7 @@ def main(argv=None) -> int:
 
     from PIL import Image
 
-    # The limit is --max_pixels.
+    # --max_pixels limits the size instead.
     warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
     user_code.import_for_export(args.custom_imports)
     files = read_deploy_config(args.config)

@@ -10,7 +10,7 @@ from paddle_dnl.cli.programs import PROGRAMS
 from paddle_dnl.distributed import launching
 from paddle_dnl.errors import UsageError, nearest
 
-# Handed on to the launcher as they are.
+# Passed to the launcher unchanged.
 _PASSED = (
     ("--nproc_per_node", "N", "processes on each machine; default: one per GPU"),
     ("--devices", "0,1,...", "GPUs to use; default: all"),
@@ -21,7 +21,7 @@ _PASSED = (
     ("--elastic_timeout", "SECONDS", "how long an elastic job waits for its largest number of machines; default 30"),
     ("--log_level", "LEVEL", "of the launcher"),
 )
-# The launcher lets these variables win over its flags.
+# In the launcher these variables override its flags.
 _VARIABLES = {
     "PADDLE_NNODES": "nnodes",
     "PADDLE_MASTER": "master",
@@ -43,7 +43,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--host", metavar="IP", help="address of this machine; default: the one that reaches --master")
     for flag, metavar, text in _PASSED:
         parser.add_argument(flag, metavar=metavar, help=text)
-    # Refused with a reason, see `command`; behind the program's name it is val's.
+    # Refused with an explanation in `command`. After the program's name it is a flag of val.
     parser.add_argument("--backend", help=argparse.SUPPRESS)
     parser.add_argument("program", help="train, val, predict, ... as `paddle-dnl` lists them, or a .py file")
     parser.add_argument("words", nargs=argparse.REMAINDER, metavar="...", help="flags of the program")

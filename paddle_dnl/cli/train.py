@@ -114,7 +114,7 @@ def main(argv=None) -> int:
     if args.resume_model is None:
         from paddle_dnl.models.start_weights import require_start_weights
 
-        require_start_weights(config)  # before data are looked at
+        require_start_weights(config)  # before the data are checked
     args.to_static_training = args.to_static_training or config.to_static_training
     log.choose_ranks(config.dic.get("log_ranks", "0") if args.log_ranks is None else args.log_ranks)
     if args.print_mem_info is None:

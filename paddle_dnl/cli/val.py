@@ -7,7 +7,7 @@ from pathlib import Path
 from paddle_dnl.cli import _arguments
 from paddle_dnl.errors import UsageError
 
-# Of exported folders; a checkpoint has no such forms.
+# Only for exported folders.
 _EXPORTED_PRECISIONS = ("int8", "fastest")
 
 UNDER_LAUNCH = "group"
@@ -142,7 +142,7 @@ def main(argv=None) -> int:
     if model is not None:
         model.require_dataset(dataset)
         about = {"exported": args.exported, "backend": model.predictor.backend, "backend_precision": args.precision}
-        settings["precision"] = "fp32"  # the backend has its own
+        settings["precision"] = "fp32"  # that of the evaluation code around the backend
     else:
         model = build_model(config, pretrained=args.model_path)
         announce_evaluation(model, dataset, settings)

@@ -64,7 +64,7 @@ def main(argv=None) -> int:
     others = [name for name in files.file_names if name != INT8_NAME]
     copied = others
     if Path(args.save_dir or files.folder).resolve() == files.folder.resolve():
-        copied, names = [], [INT8_NAME]  # deploy.yaml is read and completed
+        copied, names = [], [INT8_NAME]  # deploy.yaml is read, extended and written
     else:
         files.check_files(*copied)
         read += [files.folder / name for name in (*copied, FILE_NAME)]
@@ -87,7 +87,7 @@ def main(argv=None) -> int:
         classes = len(files.classes.names) if files.classes else 256
         images = ScoredImages(plain, evaluation, files, classes)
         report = int8.compare(images, plain, small, len(calibration), threads)
-        # Whole, since OpenVINO reads it in a process of its own.
+        # A complete folder, because OpenVINO reads it in another process.
         for name in others:
             (export / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(files.folder / name, export / name)
