@@ -233,7 +233,7 @@ def main(argv=None) -> int:
     inputs = [files.folder / name for name in (files.name, *files.file_names)]
     job = _make_job(args, files, inputs)
     if not is_video(args.image_path) and not len(job):
-        logger.info("no image is left to do")
+        logger.info("all images are done")
         return 0
     if args.enable_auto_tune:
         args.auto_tuned_shape_file = args.auto_tuned_shape_file or str(Path(args.save_dir) / "auto_tuned_shapes.pbtxt")

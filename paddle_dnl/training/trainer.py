@@ -176,7 +176,7 @@ class Trainer:
             self.seed = self.sampler.seed = before["seed"]
         changed = [f"{k} {before[k]} -> {v}" for k, v in self._layout().items() if k in before and before[k] != v]
         if changed:
-            logger.warning(f"resuming with {', '.join(changed)}: the samples will not be those of an unbroken run")
+            logger.warning(f"resuming with {', '.join(changed)}: the samples will not be those of an uninterrupted run")
             explained = batch_scaling.explain_change(
                 before, self._layout(), self.config, self.options.scale_lr is not None
             )
@@ -236,7 +236,7 @@ class Trainer:
                     interrupted = self._evaluate_and_save(interrupted)
             self.writer.wait()
             if interrupted:
-                logger.warning(f"stopped by signal at iter {state.iteration}; --resume_model auto goes on")
+                logger.warning(f"stopped by signal at iter {state.iteration}; --resume_model auto continues")
             collectives.finish()
             return state
         except WorkerError as error:

@@ -109,7 +109,7 @@ def restore(contents: Contents, *, model, optimizer, ema=None) -> dict:
     load_weights(model, weights, what=f"{folder / PARAMS}")
     if contents.optimizer is None:
         move_schedule(optimizer, states["iteration"])
-        logger.warning(f"{folder}: the optimizer starts with new slots at iter {states['iteration']}")
+        logger.warning(f"{folder}: the optimizer state is reset at iter {states['iteration']}")
     else:
         is_named = contents.optimizer_class is not None
         path = folder / OPTIMIZER
@@ -122,7 +122,7 @@ def restore(contents: Contents, *, model, optimizer, ema=None) -> dict:
         load_weights(ema, contents.average, what=f"EMA weights {folder / EMA}")
     elif ema is not None:
         load_weights(ema, weights, what=f"{folder / PARAMS}")
-        logger.warning(f"{folder}: holds no EMA weights; the average starts again from the model's weights")
+        logger.warning(f"{folder}: holds no EMA weights; the average is initialised with the model's weights")
     return states
 
 

@@ -83,7 +83,7 @@ class RunFolder:
                 message = f"--save_dir {self.path}: {owner} is training in this folder; give another one"
                 raise CheckpointError(message) from error
             logger.warning(
-                f"--save_dir {self.path}: cannot be locked here ({error.strerror}); see to it that no other run trains in it"
+                f"--save_dir {self.path}: cannot be locked here ({error.strerror}); make sure that no other run uses it"
             )
         try:
             with self._naming_errors():
@@ -117,7 +117,7 @@ class RunFolder:
             except OutputError:
                 path = self.path / OTHER_CONFIG
                 logger.warning(
-                    f"{self.path / CONFIG}: not written by this run, kept; its configuration is in {path.name}"
+                    f"{self.path / CONFIG}: was not written by this run and is kept; the configuration is in {path.name}"
                 )
                 outputs.check_outputs([path], read, root=self.path)
             if path.is_file() and path.read_bytes() != text.encode():
@@ -145,7 +145,7 @@ class RunFolder:
                 return False
         except OSError:
             pass
-        logger.warning(f"{self.path}: was deleted while training in it; it is made again")
+        logger.warning(f"{self.path}: was deleted during the training; it is created again")
         lost, self._lock = self._lock, self._take()
         lost.close()
         return True

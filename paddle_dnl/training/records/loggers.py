@@ -172,4 +172,4 @@ class LoggerGroup:
                 getattr(one, method)(*values)
             except Exception as error:  # whatever a foreign library comes across: the training is worth more
                 del self._loggers[name]
-                logger.warning(f"--logger {name}: failed and is left out from here on: {type(error).__name__}: {error}")
+                logger.warning(f"--logger {name}: failed and is disabled: {type(error).__name__}: {error}")

@@ -83,7 +83,7 @@ def review(folder: Path, config: dict, allowed: bool) -> bool:
     has_other_schedule = changed and "lr_scheduler" in config  # a program's own optimizer keeps its schedule
     if has_other_schedule:
         logger.warning(
-            f"the learning rate goes on as the new schedule has it at this iteration, over {config['iters']} iterations"
+            f"from this iteration on the learning rate follows the new schedule of {config['iters']} iterations"
         )
     refused = [key for key in found if changes_function(key)]
     if _preprocessing(before) != _preprocessing(config):
