@@ -177,7 +177,7 @@ def add_augmented(parser: argparse.ArgumentParser, switch: str) -> None:
 
 
 def add_geotiff(parser: argparse.ArgumentParser) -> None:
-    """Label maps that lie where their pictures lie."""
+    """--geotiff, label maps with the georeference of their pictures."""
     parser.add_argument(
         "--geotiff",
         action="store_true",

@@ -95,7 +95,7 @@ def _status_of(module: str, argv: list[str] | None) -> int:
 
 
 def write_out(text: str) -> None:
-    """Writes to stdout at once; a reader that has gone, such as `head` that has seen enough, is no error."""
+    """Writes to stdout and flushes; a pipe whose reader has ended, such as `head`, is no error."""
     try:
         sys.stdout.write(text)
         sys.stdout.flush()
@@ -104,12 +104,12 @@ def write_out(text: str) -> None:
 
 
 def _close_output() -> None:
-    """Lets nothing more be written to a pipe without a reader, at the exit either."""
+    """Redirects stdout to the null device after a broken pipe, so that the flush at the exit does not fail."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _has_work(under_launch: str) -> bool:
-    """Joins the group of ranks as the program needs it; whether this process has anything to do."""
+    """Sets up this rank as `UNDER_LAUNCH` says; returns whether this process has work to do."""
     rank = os.environ.get("PADDLE_TRAINER_ID", "0")
     if not _in_group():
         return True
@@ -125,9 +125,9 @@ def _has_work(under_launch: str) -> bool:
 
 
 def _open_streams() -> None:
-    """Gives a process that was started with closed streams new ones, before a file of ours gets their numbers.
+    """Opens standard streams that were closed at the start on the null device, before other files get their descriptors.
 
-    What a stream cannot encode is written as an escape.
+    Characters that a stream cannot encode are written as escapes.
     """
     for number in (0, 1, 2):
         try:
@@ -142,7 +142,7 @@ def _open_streams() -> None:
 
 
 def _defect(error: Exception) -> int:
-    """An error that the program should not have: its traceback is what helps."""
+    """Reports a bug of the program with its traceback; returns the exit status."""
     from paddle_dnl.startup import termination
 
     if termination.seen() is not None:
@@ -153,7 +153,7 @@ def _defect(error: Exception) -> int:
 
 
 def _end_in_group(status: int) -> None:
-    """Ends this process at once where others wait for it in a collective operation; the launcher ends them then."""
+    """Ends a rank immediately, without cleanup that may wait for others; the launcher then ends the other ranks."""
     sys.stdout.flush()
     if _in_group():
         sys.stderr.flush()
@@ -183,7 +183,7 @@ def _fail(text: str, status: int) -> int:
 
 
 def _tell_other_ranks(text: str) -> None:
-    """What failed before the group was joined is seen by the launcher alone."""
+    """Reports the failure to the watchdog, if it runs; failures before that are seen by the launcher only."""
     watch = sys.modules.get("paddle_dnl.distributed.watch")
     if watch is not None:
         watch.report_failure(text)

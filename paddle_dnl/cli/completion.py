@@ -31,7 +31,7 @@ def main(argv=None) -> int:
 
 
 def complete() -> None:
-    """Answers the shell's question in `COMP_LINE` and ends the process."""
+    """Prints the completions for `COMP_LINE` and ends the process."""
     import argcomplete
 
     # A parser of the whole command, with the flags of the typed program only.

@@ -119,7 +119,7 @@ def _collect_shapes(args: argparse.Namespace, images: list) -> None:
 
 
 def _make_predictor(args: argparse.Namespace, is_long: bool):
-    """With Paddle Inference in a process of its own where there is much to overlap, see `BackendProcess`."""
+    """The predictor of the flags; for many pictures Paddle Inference runs in a separate process, see `BackendProcess`."""
     from dataclasses import asdict
 
     from paddle_dnl.deployment.runtime.backend_factory import resolve_backend
@@ -183,7 +183,7 @@ def _make_job(args: argparse.Namespace, files, inputs: list):
 
 
 def _run(args: argparse.Namespace, predictor, job):
-    """Everything through the pipeline; what was written of a camera or a damaged video is kept. None: stopped by hand."""
+    """Processes all pictures; results already written are kept after an error. None when a camera was stopped by Ctrl-C."""
     from paddle_dnl.deployment.runtime.pipeline import run_pipeline
     from paddle_dnl.log import logger, progress
 

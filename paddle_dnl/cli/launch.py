@@ -88,14 +88,14 @@ def command(argv: list[str] | None = None) -> list[str]:
 
 
 def main(argv=None) -> int:
-    """Becomes the launcher; does not return."""
+    """Replaces this process by the launcher; does not return."""
     words = command(argv)
     sys.stdout.flush()
     os.execve(words[0], words, _environment())
 
 
 def _environment() -> dict[str, str]:
-    """What this process was started with, so that its own settings do not look like the user's; the addresses are flags."""
+    """The environment at the start of this process, without settings of its own and without variables that are passed as flags."""
     try:
         entries = Path("/proc/self/environ").read_bytes().split(b"\0")
         found = dict(os.fsdecode(entry).split("=", 1) for entry in entries if b"=" in entry)
