@@ -95,7 +95,7 @@ def main(argv=None) -> int:
 
 
 def _environment() -> dict[str, str]:
-    """The environment at the start of this process, without settings of its own and without variables that are passed as flags."""
+    """The environment at the start of this process, without the variables that are passed as flags."""
     try:
         entries = Path("/proc/self/environ").read_bytes().split(b"\0")
         found = dict(os.fsdecode(entry).split("=", 1) for entry in entries if b"=" in entry)
