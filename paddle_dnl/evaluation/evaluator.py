@@ -178,7 +178,7 @@ class _Count:
         self.curves = RocCounts(self.num_classes) if auc_roc else None
         self.is_probability, self.stopped = is_probability, False
         self.observe: Callable | None = None
-        self.indices: Iterator[int] = iter(())  # of the images that come
+        self.indices: Iterator[int] = iter(())  # of the next images
 
     def add(self, scores: paddle.Tensor | np.ndarray, label: np.ndarray) -> None:
         """Counts `[B, K, h, w]`, or classes `[B, h, w]`, against `[B, h, w]`."""

@@ -65,7 +65,7 @@ class Trainer:
             self._prepare_model()
             self._resume()
             preflight.check_model(self, self._evaluation_settings())
-        except BaseException:  # who keeps the exception, as a notebook does, would keep the folder with it
+        except BaseException:  # else a kept exception, as in a notebook, would keep the folder locked
             self._close_folder()
             raise
 
@@ -214,7 +214,9 @@ class Trainer:
             print_mem_info=options.print_mem_info,
         )
         logger.info(f"training {state.iteration} -> {iters} iters, seed {self.seed}, output in {self.save_dir}")
-        is_plain = not options.to_static_training and options.amp_level != "O2"  # as the plan's probe needs the layers
+        is_plain = (
+            not options.to_static_training and options.amp_level != "O2"
+        )  # the estimate's hooks need the plain layers
         if self.val_dataset is not None and collectives.is_main() and is_plain:
             announce_evaluation(self.model, self.val_dataset, self.config.test_config_while_training)
         # One loader for the whole run: its workers are started once and read ahead across epochs.
@@ -317,7 +319,7 @@ class Trainer:
         due = self.val_dataset is not None and (self._is_save_point() or self.state.evaluation_due)
         self.state.evaluation_due = due
         self._save(None)
-        if due and not interrupted:  # after saving: an evaluation that fails costs no steps
+        if due and not interrupted:  # after saving, so that a failing evaluation loses no steps
             scores = self._evaluate()
             interrupted = scores is None
         if scores is not None:

@@ -10,7 +10,7 @@ from paddle_dnl.deployment.runtime.deploy_config import FILE_NAME, FP16_NAME, IN
 from paddle_dnl.files import outputs
 from paddle_dnl.files.atomic import make_temporary
 
-# What an export may consist of. The description goes first and comes last, so that it never names files that are not there.
+# All files of an export. The description is removed first and written last, so that it never names missing files.
 EXPORT_FILES = (
     "model.json",
     "model.pdmodel",

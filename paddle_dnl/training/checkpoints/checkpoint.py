@@ -66,7 +66,7 @@ def _write_manifest(
 ) -> None:
     """Args: `known` has the entries of files that were written before; the others' digests are computed."""
     files = sorted(path for path in folder.iterdir() if path.name != MANIFEST)
-    # A clock may be set back; the order of saving is the order of these numbers all the same.
+    # The clock may be set back; these numbers increase in the order of saving anyway.
     others = [_saved_at(other) for other in iteration_folders(save_dir)]
     manifest = {
         "iteration": iteration,

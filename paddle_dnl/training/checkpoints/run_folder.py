@@ -51,7 +51,7 @@ class RunFolder:
     def __init__(self, save_dir: str | Path):
         self.path = Path(save_dir)
         self._lock = self._take()
-        _close_in_children(weakref.ref(self))  # these calls are never taken back, so they must not keep the folder
+        _close_in_children(weakref.ref(self))  # a weak reference, because these callbacks are never removed
         try:
             with self._naming_errors():
                 recover(self.path)
@@ -91,7 +91,7 @@ class RunFolder:
                 lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
                 lock.flush()
         except CheckpointError:
-            with contextlib.suppress(OSError):  # closing writes what is left again
+            with contextlib.suppress(OSError):  # closing flushes again
                 lock.close()
             raise
         return lock

@@ -11,7 +11,7 @@ from paddle_dnl.log import logger
 _SHOWN = 30
 # Start weights are replaced by the checkpoint's; folders may move; file names are compared by the layout of the run.
 _NO_PART_OF_THE_RECIPE = ("pretrained", "pretrained_sha256", "dataset_root", "train_path", "val_path", "test_path")
-# What turns a picture into numbers: other values and the trained weights compute something else.
+# Transforms that determine the network's input; with other values the trained weights compute something else.
 _PREPROCESSING = ("Normalize", "SubtractMeanBGR")
 
 
