@@ -216,7 +216,7 @@ class Trainer:
         logger.info(f"training {state.iteration} -> {iters} iters, seed {self.seed}, output in {self.save_dir}")
         is_plain = (
             not options.to_static_training and options.amp_level != "O2"
-        )  # the estimate's hooks need the plain layers
+        )  # the estimate's hooks need plain layers
         if self.val_dataset is not None and collectives.is_main() and is_plain:
             announce_evaluation(self.model, self.val_dataset, self.config.test_config_while_training)
         # One loader for the whole run: its workers are started once and read ahead across epochs.
