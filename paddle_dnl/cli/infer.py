@@ -156,9 +156,8 @@ def _make_job(args: argparse.Namespace, files, inputs: list):
     from paddle_dnl.data.images.video_files import is_video
     from paddle_dnl.deployment.runtime.outputs import PictureJob, Results, VideoJob
 
-    colors = (
-        files.classes.colors if files.classes else bit_palette(257)[1:]
-    )  # PaddleSeg's palette starts with the second colour
+    # PaddleSeg's palette starts with the second colour.
+    colors = files.classes.colors if files.classes else bit_palette(257)[1:]
     to = Results(Path(args.save_dir), colors, args.print_detail, inputs)
     if is_video(args.image_path):
         for flag in ("save_prob", "geotiff", "shard", "skip_existing", "skip_bad_samples", "no_overlay"):

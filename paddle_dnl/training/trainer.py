@@ -61,7 +61,8 @@ class Trainer:
         self.writer = CheckpointWriter(options.keep_checkpoint_max)
         try:
             self._open_folder()
-            self._load_start_weights()
+            if self.resumed_from is None:  # a resumed run needs no start weights
+                load_start_weights(self.model, preflight.fetch_start_weights(self.config))
             self._prepare_model()
             self._resume()
             preflight.check_model(self, self._evaluation_settings())
@@ -139,11 +140,6 @@ class Trainer:
             self.writer.close()
             self.folder.close()
 
-    def _load_start_weights(self) -> None:
-        """What the configuration names; a run that resumes replaces them anyway and needs no download."""
-        if self.resumed_from is None:
-            load_start_weights(self.model, preflight.fetch_start_weights(self.config))
-
     # ------------------------------------------------------------------------------------------ resume
 
     def _layout(self) -> dict:
@@ -214,9 +210,8 @@ class Trainer:
             print_mem_info=options.print_mem_info,
         )
         logger.info(f"training {state.iteration} -> {iters} iters, seed {self.seed}, output in {self.save_dir}")
-        is_plain = (
-            not options.to_static_training and options.amp_level != "O2"
-        )  # the estimate's hooks need plain layers
+        # The estimate's hooks need plain layers.
+        is_plain = not options.to_static_training and options.amp_level != "O2"
         if self.val_dataset is not None and collectives.is_main() and is_plain:
             announce_evaluation(self.model, self.val_dataset, self.config.test_config_while_training)
         # One loader for the whole run: its workers are started once and read ahead across epochs.
