@@ -73,7 +73,9 @@ def _status_of(module: str, argv: list[str] | None) -> int:
         else:
             status = _defect(error)
     except MemoryError:
-        status = _fail("out of memory; a smaller --batch_size or sliding evaluation (--is_slide) needs less", 1)
+        given = sys.argv[1:] if argv is None else argv
+        less = "a smaller --crop_size" if "--is_slide" in given else "sliding evaluation (--is_slide)"
+        status = _fail(f"out of memory; a smaller --batch_size or {less} needs less", 1)
     except SystemExit as error:
         place = exit_of_component(error)
         if place is None:  # argparse: --help, or wrong flags
