@@ -10,7 +10,7 @@ from paddle_dnl.cli.programs import PROGRAMS
 from paddle_dnl.distributed import launching
 from paddle_dnl.errors import UsageError, nearest
 
-# Handed on to the launcher as they are.
+# Passed to the launcher unchanged.
 _PASSED = (
     ("--nproc_per_node", "N", "processes on each machine; default: one per GPU"),
     ("--devices", "0,1,...", "GPUs to use; default: all"),
@@ -27,7 +27,7 @@ _PASSED = (
 )
 # Of an elastic job, in place of the launcher's own defaults, with which it ends when a machine leaves, or the third time.
 _ELASTIC = {"elastic_level": "1", "max_restart": "1000"}
-# The launcher lets these variables win over its flags.
+# In the launcher these variables override its flags.
 _VARIABLES = {
     "PADDLE_NNODES": "nnodes",
     "PADDLE_MASTER": "master",
@@ -49,7 +49,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--host", metavar="IP", help="address of this machine; default: the one that reaches --master")
     for flag, metavar, text in _PASSED:
         parser.add_argument(flag, metavar=metavar, help=text)
-    # Refused with a reason, see `command`; behind the program's name it is val's.
+    # Refused with an explanation in `command`. After the program's name it is a flag of val.
     parser.add_argument("--backend", help=argparse.SUPPRESS)
     parser.add_argument("program", help="train, val, predict, ... as `paddle-dnl` lists them, or a .py file")
     parser.add_argument("words", nargs=argparse.REMAINDER, metavar="...", help="flags of the program")
@@ -104,14 +104,14 @@ def _started(program: list[str]) -> list[str]:
 
 
 def main(argv=None) -> int:
-    """Becomes the launcher; does not return."""
+    """Replaces this process by the launcher; does not return."""
     words = command(argv)
     sys.stdout.flush()
     os.execve(words[0], words, _environment())
 
 
 def _environment() -> dict[str, str]:
-    """What this process was started with, so that its own settings do not look like the user's; the addresses are flags."""
+    """The environment at the start of this process, without the variables that are passed as flags."""
     try:
         entries = Path("/proc/self/environ").read_bytes().split(b"\0")
         found = dict(os.fsdecode(entry).split("=", 1) for entry in entries if b"=" in entry)

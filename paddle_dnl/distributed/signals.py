@@ -42,7 +42,7 @@ class StopSignal:
         Raises:
             OtherMachineStopped: in a rank of an elastic job whose own machine goes on.
         """
-        logger.warning(f"stopped by signal at iter {iteration}; --resume_model auto goes on")
+        logger.warning(f"stopped by signal at iter {iteration}; --resume_model auto continues")
         if ELASTIC in os.environ and not self.seen:
             raise OtherMachineStopped(
                 f"another machine was asked to stop at iter {iteration}; the launcher starts those that are left again"

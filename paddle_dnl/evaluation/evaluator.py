@@ -177,7 +177,7 @@ class _Count:
         self.curves = RocCounts(self.num_classes) if auc_roc else None
         self.is_probability, self.stopped = is_probability, False
         self.observe: Callable | None = None
-        self.indices: Iterator[int] = iter(())  # of the images that come
+        self.indices: Iterator[int] = iter(())  # of the next images
 
     def parts(self) -> list[np.ndarray]:
         """What is summed over ranks: whether it was stopped, the pixel counts, and those of the ROC curves where asked for."""
