@@ -100,6 +100,7 @@ def progress(iterable, description: str, total: int | None = None, reached: Call
 
 
 def _progress_bar(iterable, description: str, total: int | None, reached: Callable[[], int] | None):
+    """A tqdm bar that shows what `reached` says."""
     with tqdm(desc=description, total=total, leave=False) as bar:
         for done, item in enumerate(iterable):
             bar.update((reached() if reached else done) - bar.n)

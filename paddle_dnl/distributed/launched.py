@@ -27,7 +27,7 @@ def require_sound(variables: Mapping[str, str] = os.environ) -> None:
     addresses = [address for address in text.split(",") if address]
     if addresses and len(addresses) != count:
         raise DistributedError(
-            f"{_ADDRESSES} names {len(addresses)} processes ({_short(text)}), and {_COUNT} is {count}; start all machines with "
+            f"{_ADDRESSES} names {len(addresses)} processes ({text[:80]}), and {_COUNT} is {count}; start all machines with "
             "the same --nnodes, and unset variables of an earlier start"
         )
     twice = [address for address, times in Counter(addresses).items() if times > 1]
@@ -66,7 +66,3 @@ def _require_reachable(variables: Mapping[str, str], addresses: list[str]) -> No
 
 def _is_loopback(address: str) -> bool:
     return address.startswith("127.") or address == "localhost"
-
-
-def _short(text: str, characters: int = 80) -> str:
-    return text if len(text) <= characters else text[:characters] + "..."

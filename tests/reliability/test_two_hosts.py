@@ -70,7 +70,7 @@ def test_a_machine_is_lost_and_comes_back(hosts):
             os.kill(pid, signal.SIGKILL)
     assert 0 not in _end(nodes)
     text = nodes[0].text()
-    assert re.search(r"Error \(rank 0\): rank 1 on node1 \(process \d+\) .*--resume_model auto goes on", text), text[
+    assert re.search(r"Error \(rank 0\): rank 1 on node1 \(process \d+\) .*--resume_model auto continues", text), text[
         -3000:
     ]
     at = int(checkpoint.find_resume("auto", hosts.folder / "output").name.removeprefix("iter_"))
