@@ -9,11 +9,12 @@ from paddle_dnl.cli import _arguments
 from paddle_dnl.cli._arguments import DEVICES, add_switch
 from paddle_dnl.deployment.runtime.devices import default_device
 from paddle_dnl.errors import UsageError
+from paddle_dnl.files.outputs import require_folder
 
 _WARMUP, _REPEATS = 5, 20
-# PaddleSeg tunes on this many images too.
+# As in PaddleSeg.
 _TUNING_IMAGES = 10
-# A process for the backend takes seconds to start, which reading and writing beside it must first win back.
+# Below this number the start of a process, which takes seconds, costs more than overlapping reading and writing saves.
 _PROCESS_FROM_IMAGES = 32
 
 UNDER_LAUNCH = "share"
@@ -30,14 +31,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--batch_size", type=int, default=1, help="images, or tiles of an image, per run")
     add("--save_dir", default="./output", help="folder of the label pictures")
     add("--device", choices=DEVICES, help="default: gpu where Paddle Inference has one, else cpu")
-    _arguments.add_renamed(
-        parser,
-        "--backend",
-        "--engine",
-        choices=("paddle", "onnxruntime", "openvino", "auto"),
-        default="paddle",
-        help="what runs the model; auto: the fastest that the export verified",
-    )
+    _arguments.add_backend(parser, "paddle", "what runs the model; auto: the fastest that the export verified")
     switch("--use_trt", False, "TensorRT on GPU (not verified on any machine yet)")
     add(
         "--precision",
@@ -93,10 +87,8 @@ def parse_args(argv=None) -> argparse.Namespace:
 
 
 def _check(args: argparse.Namespace) -> None:
-    for name in ("batch_size", "cpu_threads", "min_subgraph_size", "max_pixels", "max_frames", "streams", "stride"):
-        value = getattr(args, name)
-        if value is not None and value < 1:
-            raise UsageError(f"--{name} must be at least 1, got {value}")
+    numbers = ("batch_size", "cpu_threads", "min_subgraph_size", "max_pixels", "max_frames", "streams", "stride")
+    _arguments.require_at_least(args, 1, *numbers)
     if args.device != "gpu" and (args.use_trt or args.enable_auto_tune):
         raise UsageError("--use_trt and --enable_auto_tune need --device gpu")
     if args.device == "cpu" and args.precision == "int8":
@@ -111,8 +103,7 @@ def _check(args: argparse.Namespace) -> None:
         raise UsageError(
             f"--precision {args.precision} is for --use_trt True, or for --backend onnxruntime or openvino; else leave it fp32"
         )
-    if Path(args.save_dir).exists() and not Path(args.save_dir).is_dir():
-        raise UsageError(f"--save_dir {args.save_dir}: is a file; give a folder")
+    require_folder(args.save_dir)
 
 
 def _collect_shapes(args: argparse.Namespace, images: list) -> None:
@@ -128,7 +119,7 @@ def _collect_shapes(args: argparse.Namespace, images: list) -> None:
 
 
 def _make_predictor(args: argparse.Namespace, is_long: bool):
-    """With Paddle Inference in a process of its own where there is much to overlap, see `BackendProcess`."""
+    """The predictor of the flags; for many pictures Paddle Inference runs in a separate process, see `BackendProcess`."""
     from dataclasses import asdict
 
     from paddle_dnl.deployment.runtime.backend_factory import resolve_backend
@@ -165,7 +156,8 @@ def _make_job(args: argparse.Namespace, files, inputs: list):
     from paddle_dnl.data.images.video_files import is_video
     from paddle_dnl.deployment.runtime.outputs import PictureJob, Results, VideoJob
 
-    colors = files.classes.colors if files.classes else bit_palette(257)[1:]  # PaddleSeg begins with the second
+    # PaddleSeg's palette starts with the second colour.
+    colors = files.classes.colors if files.classes else bit_palette(257)[1:]
     to = Results(Path(args.save_dir), colors, args.print_detail, inputs)
     if is_video(args.image_path):
         for flag in ("save_prob", "geotiff", "shard", "skip_existing", "skip_bad_samples", "no_overlay"):
@@ -190,7 +182,7 @@ def _make_job(args: argparse.Namespace, files, inputs: list):
 
 
 def _run(args: argparse.Namespace, predictor, job):
-    """Everything through the pipeline; what was written of a camera or a damaged video is kept. None: stopped by hand."""
+    """Processes all pictures; results already written are kept after an error. None when a camera was stopped by Ctrl-C."""
     from paddle_dnl.deployment.runtime.pipeline import run_pipeline
     from paddle_dnl.log import logger, progress
 
@@ -233,14 +225,14 @@ def main(argv=None) -> int:
 
     from PIL import Image
 
-    # The limit is --max_pixels.
+    # --max_pixels limits the size instead.
     warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
     user_code.import_for_export(args.custom_imports)
     files = read_deploy_config(args.config)
     inputs = [files.folder / name for name in (files.name, *files.file_names)]
     job = _make_job(args, files, inputs)
     if not is_video(args.image_path) and not len(job):
-        logger.info("no image is left to do")
+        logger.info("all images are done")
         return 0
     if args.enable_auto_tune:
         args.auto_tuned_shape_file = args.auto_tuned_shape_file or str(Path(args.save_dir) / "auto_tuned_shapes.pbtxt")

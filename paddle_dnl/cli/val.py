@@ -7,7 +7,7 @@ from pathlib import Path
 from paddle_dnl.cli import _arguments
 from paddle_dnl.errors import UsageError
 
-# Of exported folders; a checkpoint has no such forms.
+# Only for exported folders.
 _EXPORTED_PRECISIONS = ("int8", "fastest")
 
 UNDER_LAUNCH = "group"
@@ -23,13 +23,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--exported", metavar="DIR", help="in place of --model_path: a folder of export.py, as deployed"
     )
-    _arguments.add_renamed(
-        parser,
-        "--backend",
-        "--engine",
-        choices=("paddle", "onnxruntime", "openvino", "auto"),
-        help="what runs --exported; default: paddle",
-    )
+    _arguments.add_backend(parser, None, "what runs --exported; default: paddle")
     parser.add_argument("--num_workers", type=int, default=0, help="processes that load data")
     parser.add_argument("--batch_size", type=int, help="images at once, of equal size; default: test_config's, else 1")
     _arguments.add_switch(parser, "--auc_roc", None, "also the area under the ROC curve; default: test_config's")
@@ -121,8 +115,7 @@ def main(argv=None) -> int:
     if args.auc_roc is not None:
         settings["auc_roc"] = args.auc_roc
     if args.batch_size is not None:
-        if args.batch_size < 1:
-            raise UsageError(f"--batch_size must be at least 1, got {args.batch_size}")
+        _arguments.require_at_least(args, 1, "batch_size")
         settings["batch_size"] = args.batch_size
     for name in ("save_pred", "save_prob", "cityscapes_submission"):
         if getattr(args, name) and not args.save_dir:
@@ -149,7 +142,7 @@ def main(argv=None) -> int:
     if model is not None:
         model.require_dataset(dataset)
         about = {"exported": args.exported, "backend": model.predictor.backend, "backend_precision": args.precision}
-        settings["precision"] = "fp32"  # the backend has its own
+        settings["precision"] = "fp32"  # that of the evaluation code around the backend
     else:
         model = build_model(config, pretrained=args.model_path)
         announce_evaluation(model, dataset, settings)

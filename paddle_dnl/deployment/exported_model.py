@@ -31,7 +31,7 @@ class ExportedModel(paddle.nn.Layer):
 
     def __init__(self, folder: str | Path, backend: str = "paddle", **options):
         super().__init__()
-        # Tiles and resizing belong to pictures; an evaluation brings windows, or pictures of the right size.
+        # No tiles or resizing: an evaluation passes windows, or pictures of the right size.
         self.predictor = Predictor(folder, backend=backend, tile="never", **options)
         self.files = self.predictor.files
         self.gives_classes = self.files.output_op == "argmax"

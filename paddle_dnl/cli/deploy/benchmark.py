@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from paddle_dnl import user_code
-from paddle_dnl.cli._arguments import add_export_imports, add_renamed
+from paddle_dnl.cli._arguments import add_export_imports, add_renamed, require_at_least
 from paddle_dnl.errors import UsageError
 
 _BACKENDS = ("paddle", "onednn", "onnxruntime", "int8", "openvino", "openvino_bf16", "openvino_int8")
@@ -53,10 +53,8 @@ def parse_args(argv=None) -> argparse.Namespace:
         UsageError: values that do not fit; names the flag.
     """
     args = make_parser().parse_args(argv)
-    for name, least in (("threads", 1), ("batch_sizes", 1), ("warmup", 0), ("repeats", 1)):
-        given = getattr(args, name)
-        if any(value < least for value in (given if isinstance(given, list) else [given]) if value is not None):
-            raise UsageError(f"--{name}: must be at least {least}")
+    require_at_least(args, 1, "threads", "batch_sizes", "repeats")
+    require_at_least(args, 0, "warmup")
     return args
 
 

@@ -6,8 +6,7 @@ import shutil
 from pathlib import Path
 
 from paddle_dnl import user_code
-from paddle_dnl.cli._arguments import add_export_imports
-from paddle_dnl.errors import UsageError
+from paddle_dnl.cli._arguments import add_export_imports, require_at_least
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -37,10 +36,7 @@ def parse_args(argv=None) -> argparse.Namespace:
         UsageError: values that do not fit; names the flag.
     """
     args = make_parser().parse_args(argv)
-    for name in ("num_calibration", "num_eval", "cpu_threads"):
-        value = getattr(args, name)
-        if value is not None and value < 1:
-            raise UsageError(f"--{name} must be at least 1, got {value}")
+    require_at_least(args, 1, "num_calibration", "num_eval", "cpu_threads")
     return args
 
 
@@ -68,7 +64,7 @@ def main(argv=None) -> int:
     others = [name for name in files.file_names if name != INT8_NAME]
     copied = others
     if Path(args.save_dir or files.folder).resolve() == files.folder.resolve():
-        copied, names = [], [INT8_NAME]  # deploy.yaml is read and completed
+        copied, names = [], [INT8_NAME]  # deploy.yaml is read, extended and written
     else:
         files.check_files(*copied)
         read += [files.folder / name for name in (*copied, FILE_NAME)]
@@ -91,7 +87,7 @@ def main(argv=None) -> int:
         classes = len(files.classes.names) if files.classes else 256
         images = ScoredImages(plain, evaluation, files, classes)
         report = int8.compare(images, plain, small, len(calibration), threads)
-        # Whole, since OpenVINO reads it in a process of its own.
+        # A complete folder, because OpenVINO reads it in another process.
         for name in others:
             (export / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(files.folder / name, export / name)

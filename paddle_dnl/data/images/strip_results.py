@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The files of one large picture, label picture, overlay and GeoTIFF, written in strips of rows while they are found."""
 
+import contextlib
 from pathlib import Path
 
 from paddle_dnl.data.images.geo_files import GeoTiffFile, Place
@@ -17,8 +18,11 @@ class _PngFile(NewFile):
 
     def __init__(self, path: Path, size: tuple[int, int], **kind):
         super().__init__(path)
-        self._stream = open(self.temporary, "r+b")
-        self._png = PngStrips(self._stream, size, **kind)
+        with contextlib.ExitStack() as undo:
+            undo.callback(super().discard)
+            self._stream = undo.enter_context(open(self.temporary, "r+b"))
+            self._png = PngStrips(self._stream, size, **kind)  # writes, which a full disk refuses
+            undo.pop_all()
         self.write = self._png.write
 
     def finish(self) -> None:

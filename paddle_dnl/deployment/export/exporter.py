@@ -110,7 +110,7 @@ def export_model(
             try:
                 files, plain = save_graphs(model, output_op, shape, work)
                 found = verify(model, files, plain, references, work, tolerance, allow_random, with_onnx, with_fp16)
-                if not found["paddle"].ok and is_full(work):  # Paddle cuts off its files without a word
+                if not found["paddle"].ok and is_full(work):  # on a full disk Paddle truncates its files silently
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(save_dir))
                 for what, backend, allowed, share in (
                     ("the static graph", "paddle", tolerance, MAX_DISAGREEMENT),
@@ -125,7 +125,7 @@ def export_model(
             except RandomModelError:
                 raise
             except ExportError as error:
-                if -1 in shape:  # a fixed size may mend it
+                if -1 in shape:  # a fixed size may work
                     raise FreeSizeError(f"{type(model).__name__} has no graph for every size: {error}") from error
                 raise
             files.transforms, files.components, files.classes = transforms, components, class_info

@@ -19,7 +19,7 @@ from paddle_dnl.log import logger
 import numpy as np
 import paddle
 
-# Number of pictures taken of a longer list, at even distances.
+# Number of pictures used of a longer list, evenly spaced.
 MAX_IMAGES = 100
 
 

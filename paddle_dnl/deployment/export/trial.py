@@ -23,7 +23,7 @@ from paddle_dnl.startup import child_processes, configure_process
 
 import numpy as np
 
-# A graph that oneDNN compiles for ever is one that it cannot be verified with.
+# Time limit, because oneDNN may hang while it compiles a graph; the backend then counts as not verified.
 LIMIT_SECONDS = 900
 # Other names are settings of Paddle Inference.
 _BACKENDS = {OnnxBackend.name: OnnxBackend, "onnxruntime_fp16": OnnxBackend, OpenvinoBackend.name: OpenvinoBackend}
@@ -79,7 +79,7 @@ class Trial:
                 with contextlib.ExitStack() as limit:
                     waiting = list(keys)
                     for line in process.stdout:
-                        if not line.startswith("{"):  # a library's word
+                        if not line.startswith("{"):  # output of a library
                             continue
                         answer = json.loads(line)
                         waiting.remove(tuple(answer["key"]))

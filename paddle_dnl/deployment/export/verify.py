@@ -19,7 +19,7 @@ import paddle
 
 # Further passes of the model, for the spread of its results.
 _PASSES = 3
-# Relative change of the input that stands for other rounding in all of a network's layers: float32 rounds by 6e-8.
+# Relative change of the input that simulates different rounding in all layers; float32 rounds by 6e-8.
 _ROUNDING = 1e-5
 
 

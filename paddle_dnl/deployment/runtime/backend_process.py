@@ -40,11 +40,11 @@ class BackendProcess:
     """
 
     def __init__(self, folder: str | Path, backend: str = "paddle", *, time_limit: float | None = None, **options):
-        # Wrong folders are told at once, without another process.
+        # Errors of the folder are raised here, before the process is started.
         read_deploy_config(folder)
         self._what = (str(folder), backend, BackendOptions(**options))
         self._time_limit = time_limit
-        # One batch at a time: answers have no number.
+        # One batch at a time, because answers carry no number.
         self._lock = threading.Lock()
         self.starts = 0
         self._start()
@@ -56,7 +56,7 @@ class BackendProcess:
         what = (other, os.getpid(), *self._what)
         self._process = context.Process(target=_work, args=what, daemon=True, name="backend")
         child_processes.start(self._process)
-        child_processes.at_end_of(self, _kill, self._process)  # of callers that never close it
+        child_processes.at_end_of(self, _kill, self._process)  # for callers that never close it
         # Without this the end of the process would not be seen as an end of file.
         other.close()
         self.starts += 1
@@ -116,7 +116,7 @@ class BackendProcess:
     def close(self) -> None:
         """Ends the process after the batch that runs."""
         with self._lock:
-            # It sees the end of the connection and ends by itself, tidily.
+            # The process ends by itself when the connection is closed.
             self._connection.close()
             self._process.join(_GOODBYE_SECONDS)
             self._end()
@@ -136,7 +136,7 @@ def _work(connection, parent: int, folder: str, name: str, options: BackendOptio
     child_processes.die_with(parent)
     child_processes.leave_signals_to_parent()
     configure_process()
-    warnings.filterwarnings("ignore", message="No ccache found")  # of Paddle, for those who build operators
+    warnings.filterwarnings("ignore", message="No ccache found")  # Paddle's, only for developers of operators
     try:
         backend = make_backend(name, read_deploy_config(folder), options)
     except PaddleDnlError as error:

@@ -18,7 +18,7 @@ from paddle_dnl.files.atomic import write_text
 from paddle_dnl.weights.manifest import file_digest, require_unbroken_seal, seal
 
 FILE_NAME = "deploy.yaml"
-# What PaddleSeg writes with --for_fd, and for PaddleX; beside `Deploy` a name and settings of PaddleX's inference.
+# The file that PaddleSeg writes with --for_fd and for PaddleX; it has additional sections with PaddleX's settings.
 _NAMES = (FILE_NAME, "inference.yml")
 _OF_PADDLEX = ("Global", "Hpi")
 ONNX_NAME = "model.onnx"
@@ -186,14 +186,14 @@ def _inside(folder: Path, name, key: str, path: Path) -> str:
         raise ConfigError(f"{path}: Deploy.{key}: {reprlib.repr(name)} leads out of the exported folder")
     if not pure.name:
         raise ConfigError(f"{path}: Deploy.{key}: {name!r} is the folder itself, expected the name of a file in it")
-    # Backends and the check of operators (`operators.py`) must take a graph for the same format.
+    # Backends and the check of operators (`operators.py`) must agree on the format of a graph.
     endings = _ENDINGS.get(key, ("",))
     if not name.endswith(endings) or (endings != ("",) and ".json" in name.removesuffix(".json")):
         raise ConfigError(f"{path}: Deploy.{key}: {reprlib.repr(name)} must end with {' or '.join(endings)}")
     try:
         (folder / name).exists()  # refuses names that are too long, which `resolve` does not
         inside = (folder / name).resolve().is_relative_to(folder.resolve())
-    except (OSError, RuntimeError, ValueError) as error:  # or a circle of links, a zero byte
+    except (OSError, RuntimeError, ValueError) as error:  # also a circle of links or a NUL byte
         raise ConfigError(f"{path}: Deploy.{key}: {reprlib.repr(name)} cannot be the name of a file") from error
     if not inside:
         raise ConfigError(f"{path}: Deploy.{key}: {name!r} is a link out of the exported folder")

@@ -13,7 +13,7 @@ from paddle_dnl.optional import not_installed
 
 import numpy as np
 
-# What it is told for each. An int8 file says itself what is computed in 8 bits; the rest stays in float32. A float16 file has
+# Hints for each precision. An int8 file itself defines what is computed in 8 bits; the rest stays in float32. A float16 file has
 # its attention in float32, which `ACCURACY` keeps.
 _HINTS = {
     "fp32": {"INFERENCE_PRECISION_HINT": "f32"},

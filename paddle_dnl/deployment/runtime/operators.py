@@ -14,7 +14,7 @@ from pathlib import Path
 
 from paddle_dnl.errors import ExportError
 
-# Names that a person trusts for once, divided by commas.
+# Names of operators that the user allows, separated by commas.
 VARIABLE = "PADDLE_DNL_ALLOWED_OPERATORS"
 
 _PADDLE = frozenset(
@@ -69,7 +69,7 @@ _STRUCTURE = frozenset(
     "2.tuple_pop".split()
 )
 _ONNX_DOMAINS = ("", "ai.onnx", "ai.onnx.ml")
-# Beside all whose names start with QLinear.
+# In addition to all names that start with QLinear.
 _ONNX_RUNTIME = frozenset(
     """
     Attention BiasGelu BiasSplitGelu DequantizeLinear DynamicQuantizeLSTM DynamicQuantizeMatMul FastGelu FusedConv FusedGemm

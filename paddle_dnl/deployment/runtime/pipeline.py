@@ -174,7 +174,7 @@ def run_pipeline(
         if torn is not None:
             raise torn
     finally:
-        # Waits for what runs; what waits is dropped, which after success is nothing.
+        # Waits for running tasks and cancels waiting ones; after success there are none.
         reading.shutdown(cancel_futures=True)
         writing.shutdown(cancel_futures=True)
     return Timing(count, time.perf_counter() - began, in_backend)

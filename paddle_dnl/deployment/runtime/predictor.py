@@ -27,9 +27,9 @@ import numpy as np
 
 WRONG_SIZES = (None, "resize", "refuse")
 TILES = ("auto", "never")
-# A picture that is larger than the model's input by more than this, along a side, is worked through in tiles.
+# Pictures larger than the model's input by more than this factor, along a side, are processed in tiles.
 TILED_FROM = 1.5
-# 8K video has 33 million, a large camera 60; what is larger is more often an attack or a mistake than a picture.
+# 8K video has 33 million pixels, a large camera 60 million; larger files are usually attacks or mistakes.
 MAX_PIXELS = 80_000_000
 
 

@@ -23,7 +23,7 @@ from paddle_dnl.startup.threads import available_cores
 
 import numpy as np
 
-# Size and batch to measure with where they are free.
+# Input shape of the measurement where the graph leaves it free.
 _FREE = (1, 3, 256, 512)
 _TIMED_RUNS = 2
 # Share of pixels in which a lower precision must give the model's class for `--precision fastest` to take it.
@@ -75,12 +75,12 @@ def candidates(
                 logger.info(f"backend auto: not {label}: {obstacle}")
     if options.precision == "fastest":
         for backend, precision in verified_precisions(files):
-            if precision != "fp16":  # no processor gains by it here
+            if precision != "fp16":  # no faster on CPUs
                 found[f"{backend} {precision}"] = (backend, replace(options, precision=precision))
     found = {label: chosen for label, chosen in found.items() if only in (None, chosen[0])}
     if only and not found:
         raise UsageError(f"--precision {options.precision}: {files.folder} has nothing that is verified for {only}")
-    return found or paddle_only  # whose start says what to install
+    return found or paddle_only  # its start raises the error with the installation hint
 
 
 def _on_gpu(
@@ -104,7 +104,7 @@ def _on_gpu(
             found[f"{OnnxBackend.name} fp16"] = (OnnxBackend.name, replace(options, precision="fp16"))
     found = {label: chosen for label, chosen in found.items() if only in (None, chosen[0])}
     name = only or PaddleBackend.name
-    return found or {name: (name, plain)}  # whose start says what is wrong
+    return found or {name: (name, plain)}  # its start raises the error with the reason
 
 
 def onnx_obstacle(backend: str, files: DeployConfig) -> str | None:
@@ -164,7 +164,7 @@ def choose(
     seconds, when = _remembered(key, list(found)), "measured earlier on this machine"
     if seconds is None:
         batch = np.random.default_rng(0).standard_normal(shape, np.float32)
-        # Before the measurement, which is a load of its own.
+        # Read before the measurement, which raises the load itself.
         load = load_average()
         seconds = {label: _time(make(chosen[0], files, chosen[1]), batch) for label, chosen in found.items()}
         when = "measured now" + (

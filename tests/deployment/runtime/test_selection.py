@@ -56,6 +56,7 @@ def _change(folder, **keys):
 def test_onnx_runtime_gives_the_classes(folder):
     predictor = Predictor(folder, backend="onnxruntime", cpu_threads=1)
     assert predictor.backend == "onnxruntime"
+    assert Predictor(folder, engine="onnxruntime", cpu_threads=1).backend == "onnxruntime", "the argument's former name"
     for size in (8, 16):
         image, label = blocks(4, 8, size)
         np.testing.assert_array_equal(predictor.predict([image])[0], label)
