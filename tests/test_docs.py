@@ -37,6 +37,7 @@ FOREIGN_FLAGS = {
     "help",
     "nodes",
     "requeue",
+    "head",  # Ray
     "signal",
     "network",
 }

@@ -88,13 +88,10 @@ def _settings(args: argparse.Namespace):
         format=args.format,
         skip_bad=args.skip_bad_samples,
         batch_size=args.batch_size,
-        custom_imports=tuple(_absolute(name) for name in args.custom_imports),
+        # Actors have another working directory.
+        custom_imports=tuple(str(Path(m).absolute()) if m.endswith(".py") else m for m in args.custom_imports),
         predictor=predictor | {"backend": backend} | asdict(options),
     )
-
-
-def _absolute(module: str) -> str:
-    return str(Path(module).absolute()) if module.endswith(".py") else module
 
 
 def _report(reports, plan) -> dict[str, int]:

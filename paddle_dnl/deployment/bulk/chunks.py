@@ -102,18 +102,16 @@ class Source:
             DataError: nothing there, a column that is not there, or two results of one name.
             UsageError: a column of a path that is no Parquet file.
         """
-        if not self._is_parquet():
+        is_folder = Path(self.path).is_dir()
+        if not self.path.lower().endswith(".parquet") and not (self.column and is_folder):
             if self.column or self.name_column:
                 raise UsageError(f"--column: is for Parquet files, {self.path} is none and no folder of such")
             return _of_rows(self._pictures(), size)
         files = self._parquet_files()
         column = self.column or "path"
         if _is_text(_field(files[0], column)):
-            return _of_rows(_unique(self._paths(files, column)), size)
+            return _of_rows(self._paths(files, column), size)
         return self._row_groups(files, column)
-
-    def _is_parquet(self) -> bool:
-        return self.path.lower().endswith(".parquet") or (self.column is not None and Path(self.path).is_dir())
 
     def _parquet_files(self) -> list[Path]:
         path = Path(self.path)
@@ -131,7 +129,7 @@ class Source:
             yield str(path.absolute()), name.with_suffix("").as_posix()
 
     def _paths(self, files: list[Path], column: str) -> Iterator[tuple[str, str]]:
-        columns = [column, self.name_column or column]
+        columns, seen = [column, self.name_column or column], set()
         for file in files:
             for column_name in columns:
                 if not _is_text(_field(file, column_name)):
@@ -145,14 +143,16 @@ class Source:
                     if self.name_column is None:
                         name = PurePosixPath(path).name if Path(path).is_absolute() else str(path)
                         name = PurePosixPath(name).with_suffix("").as_posix()
-                    yield str(Path(place).absolute()), _checked(name, file)
+                    name = _checked(name, file)
+                    _add(seen, name)
+                    yield str(Path(place).absolute()), name
 
     def _row_groups(self, files: list[Path], column: str) -> Iterator[BytesChunk]:
         number, seen = 0, set()
         stems = [file.stem for file in files]
         root = Path(self.path) if Path(self.path).is_dir() else files[0].parent
         for file in files:
-            if not _is_binary(_field(file, column)):
+            if str(_field(file, column)) not in ("binary", "large_binary"):
                 raise DataError(f"{file}: column {column}: expected paths (text) or picture files' content (binary)")
             start = file.stem if stems.count(file.stem) == 1 else file.relative_to(root).with_suffix("").as_posix()
             reader, first = _open(file), 0
@@ -181,13 +181,6 @@ def _of_rows(rows: Iterable[tuple[str, str]], size: int) -> Iterator[FileChunk]:
             number, part = number + 1, []
     if part:
         yield FileChunk(number, tuple(part))
-
-
-def _unique(rows: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
-    seen: set[bytes] = set()
-    for row in rows:
-        _add(seen, row[1])
-        yield row
 
 
 def _add(seen: set, name: str) -> None:
@@ -248,15 +241,10 @@ def _field(file: Path, column: str):
 
 
 def _is_text(kind) -> bool:
+    """Whether a column holds texts."""
     from pyarrow import types
 
     return types.is_string(kind) or types.is_large_string(kind)
-
-
-def _is_binary(kind) -> bool:
-    from pyarrow import types
-
-    return types.is_binary(kind) or types.is_large_binary(kind)
 
 
 @dataclass
