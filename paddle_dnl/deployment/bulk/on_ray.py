@@ -59,6 +59,7 @@ def _connected(cluster: Cluster) -> Iterator:
     """The module `ray`, connected; its handlers of signals are replaced by those that were there."""
     require_ray()
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent to anybody
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what goes wrong comes as an exception too
     import ray
 
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -113,8 +114,7 @@ def run(plan: Plan, settings: WorkerSettings, cluster: Cluster) -> Iterator[dict
             compute=ray.data.ActorPoolStrategy(min_size=1, max_size=most),
             num_cpus=cluster.cpus,
             num_gpus=cluster.gpus or None,
-            max_task_retries=_TRIES - 1,
-            max_restarts=-1,
+            ray_remote_args_fn=lambda: {"max_task_retries": _TRIES - 1},
         )
         try:
             for row in dataset.iter_rows():

@@ -112,6 +112,7 @@ class Predictor:
         except ConfigError as error:
             raise ConfigError(f"{self.files.folder / 'deploy.yaml'}: {error}") from error
         self._compose = Compose(steps, img_channels=self.image_format.channels)
+        self.output_kind: tuple[str, int | None] | None = None
         self._tiles = tile == "auto" and wrong_size is None and self._keeps_size()
         self._backend = (
             make_backend(backend, self.files, BackendOptions(**options)) if isinstance(backend, str) else backend

@@ -5,7 +5,7 @@ Triton itself is not run anywhere here.
 """
 
 from paddle_dnl.cli import export
-from paddle_dnl.deployment.export import onnx_export
+from paddle_dnl.deployment.export import onnx_export, triton
 from paddle_dnl.deployment.export.exporter import export_model
 from paddle_dnl.deployment.export.triton import Repository
 from paddle_dnl.errors import ExportError, OutputError, UsageError
@@ -46,34 +46,39 @@ def _onnx_tensors(path):
     return found
 
 
-@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
-@pytest.mark.parametrize("output_op", ["argmax", "none"])
-@pytest.mark.parametrize("shape", [[1, 3, 32, 64], [-1, 3, 32, 64], [-1, 3, -1, -1]], ids=str)
-def test_the_configuration_says_what_the_onnx_file_says(tmp_path, backend, output_op, shape):
-    repository = Repository("street", backend)
-    export_model(ColorNet(), tmp_path, input_shape=shape, output_op=output_op, repository=repository, **SETTINGS)
+@pytest.mark.parametrize(
+    "shape, output_op", [([1, 3, 32, 64], "argmax"), ([-1, 3, 32, 64], "argmax"), ([-1, 3, -1, -1], "none")], ids=str
+)
+def test_the_configuration_says_what_the_onnx_file_says(tmp_path, shape, output_op):
+    export_model(
+        ColorNet(), tmp_path, input_shape=shape, output_op=output_op, repository=Repository("street"), **SETTINGS
+    )
     folder = tmp_path / "triton" / "street"
-    assert (folder / "1/model.onnx").read_bytes() == (tmp_path / "model.onnx").read_bytes()
-    config = _parsed(folder)
-    assert (config.name, config.backend, config.default_model_filename) == ("street", backend, "model.onnx")
-    batched = shape[0] == -1 and backend == "onnxruntime"
-    assert (config.max_batch_size > 0) == config.HasField("dynamic_batching") == batched
-    (given,), (taken,) = config.input, config.output
-    wanted = _onnx_tensors(folder / "1/model.onnx")
-    assert {given.name, taken.name} == set(wanted)
-    for tensor in (given, taken):
-        dims, kind = wanted[tensor.name]
-        assert [-1] * batched + list(tensor.dims) == dims
-        name = model_config_pb2.DataType.Name(tensor.data_type).removeprefix("TYPE_")
-        assert np.dtype(triton_to_np_dtype(name)) == kind
-    assert (folder / taken.label_filename).read_text().splitlines() == list(CLASSES.names)
-    # What the configuration promises holds for the file.
-    size = [1, *(v if v > 0 else 16 for v in shape[1:])]
-    session = onnxruntime.InferenceSession(str(folder / "1/model.onnx"))
-    (output,) = session.run([taken.name], {given.name: np.zeros(size, np.float32)})
-    declared = [-1] * batched + list(taken.dims)
-    assert len(declared) == output.ndim
-    assert all(v in (-1, found) for v, found in zip(declared, output.shape, strict=True))
+    file = folder / "1/model.onnx"
+    assert file.read_bytes() == (tmp_path / "model.onnx").read_bytes()
+    assert (folder / "labels.txt").read_text().splitlines() == list(CLASSES.names)
+    written = (folder / "config.pbtxt").read_text()
+    wanted = _onnx_tensors(file)
+    for backend in ("onnxruntime", "openvino"):
+        text = triton.config_text("street", backend, file, has_labels=True)
+        assert (text == written) == (backend == "onnxruntime")
+        config = text_format.Parse(text, model_config_pb2.ModelConfig())
+        assert (config.name, config.backend, config.default_model_filename) == ("street", backend, "model.onnx")
+        batched = shape[0] == -1 and backend == "onnxruntime"
+        assert (config.max_batch_size > 0) == config.HasField("dynamic_batching") == batched
+        (given,), (taken,) = config.input, config.output
+        assert {given.name, taken.name} == set(wanted) and taken.label_filename == "labels.txt"
+        for tensor in (given, taken):
+            dims, kind = wanted[tensor.name]
+            assert [-1] * batched + list(tensor.dims) == dims
+            name = model_config_pb2.DataType.Name(tensor.data_type).removeprefix("TYPE_")
+            assert np.dtype(triton_to_np_dtype(name)) == kind
+        # What the configuration promises holds for the file.
+        size = [1, *(v if v > 0 else 16 for v in shape[1:])]
+        (output,) = onnxruntime.InferenceSession(str(file)).run([taken.name], {given.name: np.zeros(size, np.float32)})
+        declared = [-1] * batched + list(taken.dims)
+        assert len(declared) == output.ndim
+        assert all(v in (-1, found) for v, found in zip(declared, output.shape, strict=True))
 
 
 def test_float16_is_a_model_of_its_own(tmp_path):
@@ -88,8 +93,9 @@ def test_float16_is_a_model_of_its_own(tmp_path):
 def test_an_earlier_repository_goes_with_its_model(tmp_path):
     shape = {"input_shape": [1, 3, 32, 64]}
     export_model(ColorNet(), tmp_path, repository=Repository("old"), **shape, **SETTINGS)
-    export_model(ColorNet(), tmp_path, repository=Repository("new"), **shape, **SETTINGS)
+    export_model(ColorNet(), tmp_path, repository=Repository("new", "openvino"), **shape, **SETTINGS)
     assert [path.name for path in (tmp_path / "triton").iterdir()] == ["new"]
+    assert _parsed(tmp_path / "triton/new").backend == "openvino"
     (tmp_path / "triton/new/config.pbtxt").write_text("mine")
     with pytest.raises(OutputError, match="config.pbtxt: exists and was not written by this program"):
         export_model(ColorNet(), tmp_path, **shape, **SETTINGS)
