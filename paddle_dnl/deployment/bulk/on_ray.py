@@ -66,7 +66,7 @@ def _connected(cluster: Cluster) -> Iterator:
     local = {} if cluster.address else {"include_dashboard": False}
     try:
         ray.init(address=cluster.address or "local", logging_level=logging.ERROR, log_to_driver=False, **local)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (ray.exceptions.RayError, ConnectionError, ValueError, RuntimeError) as error:
         text = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UsageError(f"--address {cluster.address}: no Ray cluster can be reached there ({text})") from error
     try:
