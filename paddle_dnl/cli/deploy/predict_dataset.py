@@ -132,6 +132,7 @@ def main(argv=None) -> int:
     from paddle_dnl.deployment.bulk import on_ray
     from paddle_dnl.deployment.bulk.chunks import Plan, Source
     from paddle_dnl.deployment.bulk.manifest import agree, model_digests
+    from paddle_dnl.deployment.bulk.worker import forget_tries
     from paddle_dnl.deployment.runtime.deploy_config import read_deploy_config
     from paddle_dnl.deployment.runtime.own_components import require_modules
     from paddle_dnl.errors import DataError
@@ -152,6 +153,7 @@ def main(argv=None) -> int:
     if args.format == "parquet":  # a shard is of certain pictures; label pictures may be added to
         record["pictures"] = plan.digest
     agree(Path(args.save_dir), record)
+    forget_tries(args.save_dir)
     logger.info(f"{plan.pictures} pictures in {len(plan.packed)} chunks; backend {settings.predictor['backend']}")
     cluster = on_ray.Cluster(args.address, args.actors, args.cpus_per_actor, args.gpus_per_actor)
     began = time.perf_counter()

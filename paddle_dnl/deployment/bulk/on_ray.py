@@ -16,8 +16,6 @@ from paddle_dnl.optional import not_installed
 
 # Blocks of Ray Data; each has one or more chunks.
 _MOST_BLOCKS = 4096
-# How often a chunk is tried whose actor dies, as of a crash in native code or for lack of memory.
-_TRIES = 3
 
 
 @dataclass(frozen=True)
@@ -111,10 +109,9 @@ def run(plan: Plan, settings: WorkerSettings, cluster: Cluster) -> Iterator[dict
             _Actor,
             fn_constructor_args=[settings],
             batch_size=1,
-            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=most),
+            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=most, initial_size=most),
             num_cpus=cluster.cpus,
             num_gpus=cluster.gpus or None,
-            ray_remote_args_fn=lambda: {"max_task_retries": _TRIES - 1},
         )
         try:
             for row in dataset.iter_rows():

@@ -14,7 +14,7 @@ from paddle_dnl.data.overlay import Colors, encode_label_png
 from paddle_dnl.deployment.bulk.chunks import Chunk
 from paddle_dnl.deployment.runtime.pipeline import run_pipeline
 from paddle_dnl.deployment.runtime.predictor import Predictor
-from paddle_dnl.errors import DataError, OutputError, PaddleDnlError
+from paddle_dnl.errors import DataError, ExportError, OutputError, PaddleDnlError
 from paddle_dnl.files.atomic import new_file, write_bytes
 from paddle_dnl.files.problems import reason
 
@@ -23,6 +23,9 @@ import numpy as np
 FORMATS = ("png", "parquet")
 # Rows of a shard that are held before they are written.
 _ROWS_HELD = 64
+# How often a chunk is tried whose process dies, as of a crash in native code or for lack of memory.
+_TRIES = 3
+_TRIES_NAME = ".chunk-{:06d}.tries"
 # Messages of unreadable pictures that a report carries.
 _MOST_MESSAGES = 20
 
@@ -67,13 +70,16 @@ class ChunkWorker:
         """
         report = {"chunk": chunk.number, "done": 0, "there": 0, "unreadable": 0, "messages": [], "error": None}
         report["node"], began = socket.gethostname(), time.perf_counter()
+        tries = Path(self._settings.save_dir) / _TRIES_NAME.format(chunk.number)
         try:
+            _count_try(tries)
             self._run(chunk, report)
         except PaddleDnlError as error:
             report["error"] = (type(error).__name__, str(error))
         except OSError as error:
             name = str(error.filename or self._settings.save_dir)
             report["error"] = (OutputError.__name__, f"{name}: {reason(error, name)}")
+        tries.unlink(missing_ok=True)
         report["seconds"] = time.perf_counter() - began
         return report
 
@@ -117,6 +123,24 @@ class ChunkWorker:
     def _colors(self) -> Colors:
         classes = self._model.classes
         return classes.colors if classes else bit_palette(257)[1:]  # as infer.py
+
+
+def _count_try(path: Path) -> None:
+    """Notes in a file, which is there while the chunk is done, that its work begins.
+
+    Raises:
+        ExportError: earlier tries ended without a report: the process died. Ray itself would try for ever.
+    """
+    count = path.stat().st_size if path.exists() else 0
+    if count >= _TRIES:
+        raise ExportError(f"{path}: the process of this chunk died {count} times, by a crash or for lack of memory")
+    write_bytes(path, b"x" * (count + 1), own=True)
+
+
+def forget_tries(save_dir: str | Path) -> None:
+    """Removes what earlier runs left of chunks that they did not finish."""
+    for path in Path(save_dir).glob(_TRIES_NAME.replace("{:06d}", "*")):
+        path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -4,7 +4,7 @@
 from paddle_dnl.cli import infer
 from paddle_dnl.deployment.bulk.chunks import Plan, Source, unpack
 from paddle_dnl.deployment.bulk.manifest import agree
-from paddle_dnl.deployment.bulk.worker import ChunkWorker, WorkerSettings
+from paddle_dnl.deployment.bulk.worker import ChunkWorker, WorkerSettings, forget_tries
 from paddle_dnl.errors import DataError, UsageError
 
 import cv2
@@ -140,6 +140,26 @@ def test_wrong_sources_are_one_line(work, kind):
     with pytest.raises((DataError, UsageError)) as error:
         list(Source(str(work / path), *columns, ENDINGS).chunks(4))
     assert text in str(error.value).replace(", same, out", "") and "\n" not in str(error.value)
+
+
+def test_a_chunk_whose_process_dies_is_given_up(work, tmp_path, monkeypatch):
+    source = Source(str(work / "photos/a1.png"), None, None, ENDINGS)
+
+    def die(*_, **__):
+        raise SystemExit  # ends the process without a report
+
+    with monkeypatch.context() as patch:
+        patch.setattr("paddle_dnl.deployment.bulk.worker.run_pipeline", die)
+        for _ in range(3):
+            with pytest.raises(SystemExit):
+                _run(work, source, tmp_path)
+    (report,) = _run(work, source, tmp_path)
+    assert report["error"][0] == "ExportError" and "died 3 times" in report["error"][1]
+    _run(work, source, tmp_path)  # a report was given, so the next run starts anew
+    assert [path.name for path in tmp_path.iterdir()] == ["a1.png"]
+    (tmp_path / ".chunk-000007.tries").touch()
+    forget_tries(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["a1.png"]
 
 
 def test_results_of_other_runs_are_not_mixed(tmp_path):
