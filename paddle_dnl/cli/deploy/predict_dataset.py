@@ -94,8 +94,8 @@ def _settings(args: argparse.Namespace):
     )
 
 
-def _report(reports, plan) -> dict[str, int]:
-    """Passes on what the workers say; returns the sums of `done`, `there` and `unreadable`.
+def _report(reports, plan) -> tuple[dict[str, int], int]:
+    """Passes on what the workers say; returns the sums of `done`, `there` and `unreadable`, and how many nodes there were.
 
     Raises:
         PaddleDnlError: what ended a chunk.
@@ -103,7 +103,7 @@ def _report(reports, plan) -> dict[str, int]:
     from paddle_dnl import errors
     from paddle_dnl.log import logger
 
-    sums = dict.fromkeys(("done", "there", "unreadable"), 0)
+    sums, nodes = dict.fromkeys(("done", "there", "unreadable"), 0), set()
     began = last = time.perf_counter()
     for number, report in enumerate(reports, 1):
         if report["error"]:
@@ -111,6 +111,7 @@ def _report(reports, plan) -> dict[str, int]:
             raise getattr(errors, kind)(text)
         for message in report["messages"]:
             logger.warning(f"skipped: {message}")
+        nodes.add(report["node"])
         for name in sums:
             sums[name] += report[name]
         now = time.perf_counter()
@@ -120,7 +121,7 @@ def _report(reports, plan) -> dict[str, int]:
                 f"chunk {number} of {len(plan.packed)}: {sum(sums.values())} of {plan.pictures} pictures, "
                 f"{sums['done'] / (now - began):.2f} labelled per second"
             )
-    return sums
+    return sums, len(nodes)
 
 
 def main(argv=None) -> int:
@@ -157,12 +158,13 @@ def main(argv=None) -> int:
     logger.info(f"{plan.pictures} pictures in {len(plan.packed)} chunks; backend {settings.predictor['backend']}")
     cluster = on_ray.Cluster(args.address, args.actors, args.cpus_per_actor, args.gpus_per_actor)
     began = time.perf_counter()
-    sums = _report(on_ray.run(plan, settings, cluster), plan)
+    sums, nodes = _report(on_ray.run(plan, settings, cluster), plan)
     if sums["unreadable"] == plan.pictures:
         raise DataError(f"none of the {plan.pictures} images can be used")
+    where = f"{nodes} node{'s' if nodes != 1 else ''}"
     logger.info(
-        f"{sums['done']} pictures labelled in {time.perf_counter() - began:.1f} s, {sums['there']} were there already, "
-        f"{sums['unreadable']} cannot be used; results in {args.save_dir}"
+        f"{sums['done']} pictures labelled in {time.perf_counter() - began:.1f} s on {where}, {sums['there']} were there "
+        f"already, {sums['unreadable']} cannot be used; results in {args.save_dir}"
     )
     return 0
 

@@ -38,10 +38,14 @@ class _Actor:
     """What Ray Data calls with a batch of one chunk."""
 
     def __init__(self, settings: WorkerSettings):
+        import ray
+
         self._worker = ChunkWorker(settings)
+        self._node = ray.get_runtime_context().get_node_id()
 
     def __call__(self, batch: dict) -> dict:
-        return {"report": [json.dumps(self._worker.run(unpack(packed))) for packed in batch["chunk"]]}
+        reports = [self._worker.run(unpack(packed)) | {"node": self._node} for packed in batch["chunk"]]
+        return {"report": [json.dumps(report) for report in reports]}
 
 
 def require_ray() -> None:
@@ -57,7 +61,6 @@ def _connected(cluster: Cluster) -> Iterator:
     """The module `ray`, connected; its handlers of signals are replaced by those that were there."""
     require_ray()
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent to anybody
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what goes wrong comes as an exception too
     import ray
 
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -93,7 +96,7 @@ def _most_actors(ray, cluster: Cluster) -> int:
 
 
 def run(plan: Plan, settings: WorkerSettings, cluster: Cluster) -> Iterator[dict]:
-    """Reports of all chunks (`ChunkWorker.run`), in the order in which they are finished.
+    """Reports of all chunks (`ChunkWorker.run`, and the `node` that did it), in the order in which they are finished.
 
     Raises:
         UsageError: Ray is not installed, no cluster can be reached, or it has no room for an actor.

@@ -2,7 +2,6 @@
 """`ChunkWorker`: does one chunk after another with one `Predictor`; what is there whole is left out."""
 
 import contextlib
-import socket
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -69,7 +68,7 @@ class ChunkWorker:
         An error is (name of its class in `paddle_dnl.errors`, text): exceptions of a worker that cross machines become long.
         """
         report = {"chunk": chunk.number, "done": 0, "there": 0, "unreadable": 0, "messages": [], "error": None}
-        report["node"], began = socket.gethostname(), time.perf_counter()
+        began = time.perf_counter()
         tries = Path(self._settings.save_dir) / _TRIES_NAME.format(chunk.number)
         try:
             _count_try(tries)
