@@ -143,8 +143,8 @@ def coverage_page(stored: dict) -> tuple[str, list[Kernel]]:
         "# Operators and their GPU kernels",
         "",
         f"Made by `tools/gpu_kernels.py`: every operator that Paddle {paddle.__version__} launches for a training step "
-        "(forward, losses, backward, finite check, optimizer) and a prediction of each family, recorded with Paddle's profiler on "
-        "a CPU while the code takes its GPU paths, and whether the package "
+        "(forward, losses, backward, finite check, optimizer) and a prediction of each family, recorded with Paddle's profiler "
+        "on a CPU while the code takes its GPU paths, and whether the package "
         f"`paddlepaddle-gpu` {stored['paddlepaddle-gpu']} has GPU kernels for it. Nothing here ran on a GPU. "
         "`autocast` is the type to which `--amp_level O1` casts the operator's inputs: `half`, `float32`, or `input` for no "
         "cast; where a half-precision kernel is missing, Paddle casts to float32.",
