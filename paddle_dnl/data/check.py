@@ -20,6 +20,7 @@ from paddle_dnl.data.statistics import DatasetStatistics, SampleCounts
 from paddle_dnl.errors import DataError
 from paddle_dnl.files.atomic import write_text
 from paddle_dnl.files.caches import writable_cache
+from paddle_dnl.files.reading import parse_json, read_bytes
 from paddle_dnl.log import logger, progress
 
 import numpy as np
@@ -91,8 +92,8 @@ def _skip(dataset, name: str, problems: dict[int, str]) -> None:
 def _recall(note: str) -> DatasetStatistics | None:
     """The stored counts of an earlier check of the same files; None without one."""
     try:
-        return DatasetStatistics.from_json(json.loads(Path(note).read_bytes()))
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return DatasetStatistics.from_json(parse_json(read_bytes(note)))
+    except (OSError, ValueError, KeyError, TypeError):
         return None
 
 

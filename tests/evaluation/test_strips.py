@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Large pictures in strips: the same classes as with scores of the whole picture, in memory that follows the width."""
 
+import errno
 import json
 import logging
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -174,3 +176,24 @@ def test_the_estimate_is_said_before(tmp_path, monkeypatch, caplog):
         assert "for 512x256 pixels at once" in caplog.text and "more than what is free" not in caplog.text
         announce_picture(Placed(19), (12000, 12000), (12000, 12000), 3, InferenceOptions())
     assert "for 12000x12000 pixels at once" in caplog.text and "use --is_slide --crop_size 1024 512" in caplog.text
+
+
+@pytest.mark.parametrize("bytes_left", [0, 100, 9000])
+@pytest.mark.parametrize("ending", [".png", ".jpg"])
+def test_a_full_disk_is_named_and_leaves_nothing(tmp_path, bytes_left, ending):
+    """At the first bytes, in a palette, in the pixels, and of what a buffer holds when the file is closed."""
+    noise = np.random.default_rng(0).integers(0, 19, (300, 200)).astype(np.uint8)
+    rows = ArrayRows(np.stack([noise * 13, noise * 5, noise], axis=-1))
+    labels, overlays = tmp_path / "a.png", tmp_path / f"b{ending}"
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (bytes_left, before[1]))
+    try:
+        with pytest.raises(OSError) as caught:
+            with strip_results.StripResults((300, 200), [(i, 7, i) for i in range(19)], labels, overlays) as written:
+                for top in range(0, 300, 100):
+                    written.write(rows, noise[top : top + 100])
+                written.commit()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert caught.value.filename in (str(labels), str(overlays)) and caught.value.errno == errno.EFBIG
+    assert not list(tmp_path.iterdir())

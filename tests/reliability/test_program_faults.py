@@ -9,6 +9,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -328,8 +329,10 @@ class TestProgramsMeetFaults:
         _run(command, tmp_path, (0, PROGRAMS[program].again), stdout=writer)
         os.close(writer)
 
+    @pytest.mark.parametrize("is_from_terminal", [False, True])
     @pytest.mark.parametrize("program", PROGRAMS)
-    def test_sigterm(self, made, tmp_path, program):
+    def test_sigterm_and_ctrl_c(self, made, tmp_path, program, is_from_terminal):
+        """SIGTERM of a service manager to the program, Ctrl-C to all of its processes: at most one of them says so."""
         _prepare(program, made, tmp_path / "out")
         process = subprocess.Popen(
             _command(program, made, tmp_path / "out"),
@@ -341,9 +344,10 @@ class TestProgramsMeetFaults:
             preexec_fn=default_signals,
         )
         time.sleep(PROGRAMS[program].seconds)
-        process.terminate()
-        _, err = process.communicate(timeout=120)
-        assert process.returncode in (0, 143, -15) and "Traceback" not in err.decode(), err
+        os.killpg(process.pid, signal.SIGINT) if is_from_terminal else process.terminate()
+        err = process.communicate(timeout=120)[1].decode()
+        assert process.returncode in ((0, 130, -2) if is_from_terminal else (0, 143, -15)), err
+        assert "Traceback" not in err and err.count("Error") == (process.returncode > 0), err
         assert not list(tmp_path.rglob(".tmp-*"))
         deadline = time.monotonic() + 5  # the last child, an engine, hears of it when its parent has ended
         with pytest.raises(ProcessLookupError):
