@@ -178,11 +178,11 @@ def test_the_estimate_is_said_before(tmp_path, monkeypatch, caplog):
     assert "for 12000x12000 pixels at once" in caplog.text and "use --is_slide --crop_size 1024 512" in caplog.text
 
 
-@pytest.mark.parametrize("bytes_left", [0, 100, 9000])
+@pytest.mark.parametrize("bytes_left, classes", [(0, 19), (100, 19), (9000, 19), (100, 1)])
 @pytest.mark.parametrize("ending", [".png", ".jpg"])
-def test_a_full_disk_is_named_and_leaves_nothing(tmp_path, bytes_left, ending):
-    """At the first bytes, in a palette, in the pixels, and of what a buffer holds when the file is closed."""
-    noise = np.random.default_rng(0).integers(0, 19, (300, 200)).astype(np.uint8)
+def test_a_full_disk_is_named_and_leaves_nothing(tmp_path, bytes_left, classes, ending):
+    """In the pixels, and when the file is closed: one class is so short that a buffer holds it until then."""
+    noise = np.random.default_rng(0).integers(0, classes, (300, 200)).astype(np.uint8)
     rows = ArrayRows(np.stack([noise * 13, noise * 5, noise], axis=-1))
     labels, overlays = tmp_path / "a.png", tmp_path / f"b{ending}"
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -196,4 +196,14 @@ def test_a_full_disk_is_named_and_leaves_nothing(tmp_path, bytes_left, ending):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert caught.value.filename in (str(labels), str(overlays)) and caught.value.errno == errno.EFBIG
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_that_cannot_be_begun_leaves_nothing(tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(strip_results, "PngStrips", fail)
+    with pytest.raises(OSError):
+        strip_results.StripResults((3, 3), [(1, 2, 3)], tmp_path / "a.png", tmp_path / "b.jpg")
     assert not list(tmp_path.iterdir())

@@ -69,7 +69,7 @@ def _make(path: Path, kind: str) -> Path:
 @pytest.mark.parametrize("name", READERS)
 def test_what_is_no_file_is_refused(tmp_path, name, kind):
     path = _make(tmp_path / name, kind)
-    with pytest.raises((PaddleDnlError, OSError), match="") as caught:
+    with pytest.raises((PaddleDnlError, OSError)) as caught:
         READERS[name](path)
     assert str(path) in str(caught.value)
 
@@ -77,7 +77,7 @@ def test_what_is_no_file_is_refused(tmp_path, name, kind):
 @pytest.mark.parametrize("name", JSON)
 def test_deep_json_is_refused(tmp_path, name):
     (tmp_path / name).write_bytes(DEEP)
-    with pytest.raises(PaddleDnlError, match="nested too deeply") as caught:
+    with pytest.raises(PaddleDnlError, match="nested too deeply|cannot be read") as caught:
         READERS[name](tmp_path / name)
     assert str(tmp_path / name) in str(caught.value)
 
@@ -113,7 +113,7 @@ def test_sizes(tmp_path):
         file.truncate(1 << 40)
     with pytest.raises(OSError, match="larger than"):
         read_bytes(tmp_path / "sparse")
-    with pytest.raises(PaddleDnlError, match="sparse, line 1: "):
+    with pytest.raises(PaddleDnlError, match="sparse, line 1: longer than"):
         read_list(tmp_path / "sparse", tmp_path)
     with pytest.raises(PaddleDnlError, match="sparse: "):
         read_classes(tmp_path / "sparse")
