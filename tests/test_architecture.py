@@ -219,6 +219,18 @@ def test_small_helpers_name_an_idea():
     assert not wrong, f"inline these, or say in a docstring what each computes: {wrong}"
 
 
+def test_private_functions_are_used():
+    named, defined = Counter(), {}
+    for path in MODULES:
+        tree = _tree(path)
+        named += _mentions(tree)
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and re.match("_[^_]", node.name):
+                if not node.decorator_list:
+                    defined[f"{_name(path)}:{node.lineno} {node.name}"] = node.name
+    assert not [place for place, name in defined.items() if not named[name]]
+
+
 def test_every_file_says_what_it_is_for():
     silent = [_name(path) for path in WRITTEN if path.read_text().strip() and not ast.get_docstring(_tree(path))]
     assert not silent

@@ -16,7 +16,7 @@ import threading
 from collections.abc import Iterable
 from pathlib import Path
 
-from paddle_dnl.errors import OutputError
+from paddle_dnl.errors import OutputError, UsageError
 from paddle_dnl.files.reading import open_file, parse_json
 
 JOURNAL = ".paddle_dnl_outputs"
@@ -148,6 +148,20 @@ def require_writable(path: str | Path) -> None:
             f"{path}: exists and was not written by this program, or was changed since; it is not overwritten. "
             "Move it away or choose another output folder"
         )
+
+
+def require_folder(path: str | Path, flag: str = "--save_dir") -> None:
+    """Refuses an output folder whose path is, or leads through, something that is no folder.
+
+    Raises:
+        UsageError: names the flag.
+    """
+    for part in (Path(path), *Path(path).parents):
+        if os.path.isdir(part):
+            return
+        if os.path.exists(part):
+            what = "" if part == Path(path) else "a part of this path "
+            raise UsageError(f"{flag} {path}: {what}is a file; give a folder")
 
 
 def check_outputs(

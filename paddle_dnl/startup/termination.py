@@ -14,7 +14,7 @@ import threading
 import time
 
 _PADDLE = ("paddle.base.core", "paddle.base", "paddle")
-# A launcher repeats its signal within a second; a person who asks again later wants the end at once.
+# A launcher repeats its signal within a second; a later repetition by the user ends the program at once.
 _REPEATED_SECONDS = 2.0
 _TEXTS = {"SIGINT": "interrupted", "SIGTERM": "terminated (SIGTERM)", "SIGHUP": "the terminal is gone (SIGHUP)"}
 
@@ -48,7 +48,7 @@ def describe(number: int) -> tuple[str, int]:
 
 
 def _end(number: int, frame) -> None:
-    if os.getpid() != _state["owner"]:  # a forked process: ended without a word, its parent speaks
+    if os.getpid() != _state["owner"]:  # a forked process ends silently; its parent reports
         os._exit(128 + number)
     if _state["signal"] is None:
         _state.update(signal=number, at=time.monotonic())

@@ -146,7 +146,7 @@ def match(model: paddle.nn.Layer, state: Mapping[str, np.ndarray]) -> tuple[dict
         if key not in target:
             report.unexpected.append(key)
         elif not isinstance(value, np.ndarray | np.generic):
-            # A list is made an array by many functions, of any size when it holds the same one often.
+            # Lists of the same list many times would become huge arrays in many functions.
             report.mis_shaped.append(f"{key} is a {type(value).__name__}")
         elif value.dtype.kind not in "biuf":
             report.mis_shaped.append(f"{key} holds {value.dtype.name} numbers")
@@ -195,7 +195,7 @@ def load_weights(
         raise CheckpointError(
             f"{name} does not belong to this model: {report}. Check that --config and the weights match."
         )
-    # A file that holds NaN would make every later message a puzzle; it is refused where it can be named.
+    # NaN is refused here, where the file can be named.
     tensors = model.state_dict()
     fitting = {key: _converted(value, tensors[key]) for key, value in fitting.items()}
     bad = [key for key, value in fitting.items() if value.dtype.kind == "f" and not np.isfinite(value).all()]

@@ -19,10 +19,10 @@ from paddle_dnl.files.reading import parse_json, read_bytes
 MANIFEST = "manifest.json"
 FORMAT = 2  # 1 had no checksum of its own
 _SEAL = "checksum: "
-# A change this soon after another one may leave a file's times as they were: the system's clock for files has ticks.
+# Two changes within a tick of the file system's clock may have the same times.
 _TICK_SECONDS = 0.1
 
-_known: dict[tuple, object] = {}  # what was read from a file in a certain state
+_known: dict[tuple, object] = {}  # results of reading a file, by its state
 
 
 def _once(path: Path, read: Callable[[Path], object]):

@@ -119,6 +119,16 @@ def test_more_classes_than_a_palette_has(tmp_path):
     assert sorted(path.suffix for path in tmp_path.iterdir() if not path.name.startswith(".paddle")) == [".png", ".png"]
 
 
+def test_a_disk_that_is_full_at_the_first_byte_leaves_nothing(tmp_path, monkeypatch):
+    def no_space(*args):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(strip_results.PngStrips, "_chunk", no_space)
+    with pytest.raises(OSError, match="No space"):
+        strip_results.StripResults((20, 30), [(0, 0, 0)], tmp_path / "a.png", tmp_path / "b.png")
+    assert not list(tmp_path.iterdir())
+
+
 def test_what_does_not_fit_is_said_without_naming_what_was_given(tmp_path, monkeypatch):
     class Greedy(Placed):
         def forward(self, x):

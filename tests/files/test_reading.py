@@ -6,7 +6,7 @@ import os
 import signal
 from pathlib import Path
 
-from paddle_dnl.cli import report
+from paddle_dnl.cli.analysis import report
 from paddle_dnl.data import check
 from paddle_dnl.data.classes import read_classes
 from paddle_dnl.data.images.list_files import read_list

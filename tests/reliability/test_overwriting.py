@@ -8,8 +8,9 @@ import os
 import shutil
 from pathlib import Path
 
-from paddle_dnl.cli import convert, export, infer, predict, report
+from paddle_dnl.cli import convert, export, infer, predict
 from paddle_dnl.cli import train as train_program
+from paddle_dnl.cli.analysis import report
 from paddle_dnl.cli.data import create_list
 from paddle_dnl.errors import CheckpointError, OutputError, PaddleDnlError
 from paddle_dnl.files.outputs import JOURNAL

@@ -84,7 +84,7 @@ PROGRAMS = {
     "quantize": Row(
         "--config {work}/onnx --image_list {work}/list.txt --save_dir {out} --num_calibration 2 --num_eval 1"
     ),
-    "benchmark": Row("--config {work}/export --engines paddle --threads 1 --warmup 0 --repeats 1 --save_dir {out}"),
+    "benchmark": Row("--config {work}/export --backends paddle --threads 1 --warmup 0 --repeats 1 --save_dir {out}"),
     "convert": Row(
         "--source paddleseg --config {work}/small.yml --input {work}/weights.pdparams --output {out}/w.safetensors"
     ),
@@ -358,7 +358,7 @@ def _end(made, tmp_path, program, number, send):
     assert process.returncode in (0, 128 + number, -number), err
     assert "Traceback" not in err and err.count("Error") == (process.returncode > 0), err
     assert not list(tmp_path.rglob(".tmp-*"))
-    deadline = time.monotonic() + 5  # the last child, an engine, hears of it when its parent has ended
+    deadline = time.monotonic() + 5  # the last child, a backend, hears of it when its parent has ended
     with pytest.raises(ProcessLookupError):
         while time.monotonic() < deadline:
             os.killpg(process.pid, 0)

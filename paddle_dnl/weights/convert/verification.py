@@ -89,7 +89,7 @@ def read_logits(path: Path) -> tuple[np.ndarray, np.ndarray, int]:
                 raise ValueError(f"it holds {found}; expected the arrays `input` and `logits`")
         if not (np.isfinite(image).all() and np.isfinite(logits).all() and np.abs(logits).max() > 0):
             raise ValueError("its numbers are not finite, or all logits are zero")
-    except Exception as error:  # whatever the readers of zip, zlib, npy and JSON make of a stranger's bytes
+    except Exception as error:  # the readers of zip, zlib, npy and JSON raise many kinds of errors for untrusted bytes
         text = " ".join(str(error).split())[:300] or type(error).__name__
         raise DataError(f"--verify {path}: cannot be used ({text})") from error
     return image, logits, step

@@ -10,7 +10,7 @@ from paddle_dnl.files.reading import parse_json, read_bytes
 
 import numpy as np
 
-# Wide enough to judge, small enough for a page with a dozen of them.
+# Pixels: large enough to see errors, small enough for a dozen pictures on a page.
 _PANEL_WIDTH = 640
 
 
@@ -68,7 +68,7 @@ def _draw_row(dataset, index: int, predicted, colors, path: Path) -> None:
     panels = [image, *(colorize(label, colors)[..., ::-1] for label in (true_label(dataset, index), predicted(index)))]
     height, width = image.shape[:2]
     size = (min(width, _PANEL_WIDTH), max(1, round(height * min(1, _PANEL_WIDTH / width))))
-    # Labels lose pixels, not colours; the photograph is averaged.
+    # Labels are reduced by nearest neighbour, so that no colours are mixed; the photograph by averaging.
     ways = (cv2.INTER_AREA, cv2.INTER_NEAREST, cv2.INTER_NEAREST)
     panels = [cv2.resize(panel, size, interpolation=way) for panel, way in zip(panels, ways, strict=True)]
     gap = np.full((size[1], 6, 3), 255, np.uint8)
@@ -98,7 +98,7 @@ def training_times(scalars: dict[str, tuple[list[int], list[float]]], batch_size
         return []
     steps, seconds = (np.asarray(values, np.float64) for values in scalars["Train/batch_cost"])
     counts = np.diff(steps, prepend=0)
-    if len(counts) > 1:  # the files of a resumed run may begin far from 0
+    if len(counts) > 1:  # the files of a resumed run need not start at 0
         counts[0] = min(counts[:2])
     total = float(counts @ seconds)
     rows = [
@@ -138,7 +138,7 @@ def _result_sections(args, config, out: Path, more_scores: list[tuple[str, str]]
     metrics = Metrics.from_confusion(confusion)
     curves.draw_class_iou(info.names, metrics.class_iou, out / "class_iou.png")
     curves.draw_confusion(info.names, confusion, out / "confusion.png")
-    # An even sample from best to worst, so that the pictures flatter nobody.
+    # Evenly spaced from best to worst, so that the selection is representative.
     even = np.unique(np.linspace(0, len(scores) - 1, min(args.num_rows, len(scores))).round().astype(int))
     worst = range(len(scores) - 1, max(len(scores) - 1 - args.num_worst, -1), -1)
     legend = [*zip(info.names, info.colors, strict=True), ("ignored", IGNORED_COLOR)]
@@ -210,8 +210,8 @@ def main(argv=None) -> int:
     from paddle_dnl.startup.environment import describe
     from paddle_dnl.training.checkpoints.run_folder import config_of
 
-    if args.num_rows < 1 or args.num_worst < 0:
-        raise UsageError("--num_rows must be at least 1 and --num_worst at least 0")
+    _arguments.require_at_least(args, 1, "num_rows")
+    _arguments.require_at_least(args, 0, "num_worst")
     path = find_config(args.config) if args.config else config_of(args.run_dir)
     if not path.is_file():
         raise UsageError(f"{path}: no such configuration; give --config")
@@ -238,4 +238,4 @@ def main(argv=None) -> int:
 if __name__ == "__main__":
     from paddle_dnl.cli._run import run
 
-    run("paddle_dnl.cli.report")
+    run("paddle_dnl.cli.analysis.report")
