@@ -115,6 +115,9 @@ def _has_work(under_launch: str) -> bool:
     rank = os.environ.get("PADDLE_TRAINER_ID", "0")
     if not _in_group():
         return True
+    from paddle_dnl.distributed import launched
+
+    launched.require_sound()  # before Paddle is imported, which reads the same variables
     if under_launch == "group":  # first, so that the other ranks are told about all later errors
         from paddle_dnl.distributed import collectives
 
@@ -163,7 +166,7 @@ def _end_in_group(status: int) -> None:
 
 
 def _in_group() -> bool:
-    return int(os.environ.get("PADDLE_TRAINERS_NUM", "1")) > 1
+    return os.environ.get("PADDLE_TRAINERS_NUM", "1") != "1"
 
 
 def _fail(text: str, status: int) -> int:

@@ -176,23 +176,22 @@ def _read_share(
     """Reads this process's share of the files, but for those that were read before.
 
     Returns:
-        Counts of each part of the list; place -> what is wrong with a sample.
+        Counts of each part of the list by its first place; place -> what is wrong with a sample.
     """
     pairs = dataset.file_list
-    parts = sorted(found.files)[ranks.place :: ranks.count]
+    size = min(fingerprint.PART, -(-len(pairs) // ranks.count))  # so that all have work
+    parts = [range(first, min(first + size, len(pairs))) for first in range(0, len(pairs), size)]
+    parts = parts[ranks.place :: ranks.count]
     keys = {part: fingerprint.keys_of(pairs, part) for part in parts}
     identity = hashlib.sha256(fingerprint.rule_of(dataset) + os.fsencode(os.path.dirname(pairs[0][0]))).hexdigest()[:32]
     before = SampleTable.joined(sorted(cache.glob(f"samples_{identity}_*.npz")))
     rows = {part: before.rows_of(keys[part]) for part in parts}
     places = [
-        part * fingerprint.PART + i
-        for part in parts
-        for i in np.flatnonzero(rows[part] < 0).tolist()
-        if part * fingerprint.PART + i not in found.problems
+        part[i] for part in parts for i in np.flatnonzero(rows[part] < 0).tolist() if part[i] not in found.problems
     ]
     if places:
-        again = "once; an unchanged dataset is not read again"
-        logger.info(f"checking {len(places)} files of {name} ({again})")
+        others = f"; the {ranks.count} processes of this machine read a share each" if ranks.count > 1 else ""
+        logger.info(f"checking {len(places)} samples of {name} (once; an unchanged dataset is not read again{others})")
     looks = map_in_processes(
         _look_at,
         dataset,
@@ -206,8 +205,7 @@ def _read_share(
     counts, unread, table = {}, {}, SampleTable()
     for part in parts:
         rows_here = SampleTable()
-        for i, (key, row) in enumerate(zip(keys[part].tolist(), rows[part].tolist(), strict=True)):
-            place = part * fingerprint.PART + i
+        for place, key, row in zip(part, keys[part].tolist(), rows[part].tolist(), strict=True):
             if place in found.problems:
                 continue
             if row >= 0:
@@ -218,7 +216,7 @@ def _read_share(
                 unread[place] = sample
             elif sample is not None:
                 rows_here.add(key, sample)
-        counts[part] = rows_here.statistics(dataset.num_classes, dataset.multilabel)
+        counts[part.start] = rows_here.statistics(dataset.num_classes, dataset.multilabel)
         table.append(rows_here)
     for _ in looks:  # ends the processes
         pass

@@ -108,7 +108,7 @@ def test_a_damaged_file(tmp_path, workers):
     picture = tmp_path / "data" / "image_3.png"
     make_config(tmp_path)
     whole = picture.read_bytes()
-    text = _fail(tmp_path, {"kind": "damage", "path": str(picture), "at": 7}, num_workers=workers, iters=30)
+    text = _fail(tmp_path, {"kind": "damage", "path": str(picture), "rank": 0, "at": 7}, num_workers=workers, iters=30)
     at_fault = re.search(rf"Error \(rank (\d)\): .*{re.escape(str(picture))}", text)
     assert at_fault, text[-3000:]
     other = 1 - int(at_fault.group(1))
