@@ -16,11 +16,17 @@ _PASSED = (
     ("--devices", "0,1,...", "GPUs to use; default: all"),
     ("--log_dir", "DIR", "folder of the processes' logs; default ./log"),
     ("--job_id", "NAME", "name of the job, for an elastic one"),
-    ("--max_restart", "N", "restarts of an elastic job; default 3"),
-    ("--elastic_level", "L", "of an elastic job: 1 starts its processes again when a machine leaves or joins"),
+    ("--max_restart", "N", "restarts of an elastic job; default 1000"),
+    (
+        "--elastic_level",
+        "L",
+        "of an elastic job: 1, the default, starts its processes again when a machine leaves or joins",
+    ),
     ("--elastic_timeout", "SECONDS", "how long an elastic job waits for its largest number of machines; default 30"),
     ("--log_level", "LEVEL", "of the launcher"),
 )
+# Of an elastic job, in place of the launcher's own defaults, with which it ends when a machine leaves, or the third time.
+_ELASTIC = {"elastic_level": "1", "max_restart": "1000"}
 # In the launcher these variables override its flags.
 _VARIABLES = {
     "PADDLE_NNODES": "nnodes",
@@ -77,6 +83,11 @@ def command(argv: list[str] | None = None) -> list[str]:
     else:
         hint = nearest(args.program, PROGRAMS)
         raise UsageError(f"launch: {args.program} is no program of paddle-dnl and no file.{hint}")
+    if (nodes.master or "").startswith(launching.ETCD):
+        for name, value in _ELASTIC.items():
+            if getattr(args, name) is None:
+                setattr(args, name, value)
+        program = [sys.executable, "-m", "paddle_dnl.distributed.elastic_rank", *_started(program)]
     nodes = launching.settle(nodes)
     words = ["--nnodes", args.nnodes, "--rank", str(nodes.rank)]
     for flag, value in (("--master", nodes.master), ("--host", nodes.host)):
@@ -85,6 +96,11 @@ def command(argv: list[str] | None = None) -> list[str]:
         value = getattr(args, flag.removeprefix("--"))
         words += [flag, value] if value is not None else []
     return [sys.executable, "-m", "paddle.distributed.launch", *words, *program, *args.words]
+
+
+def _started(program: list[str]) -> list[str]:
+    """The command that Paddle's launcher makes of a program."""
+    return [sys.executable, "-u", *program] if program[0].endswith(".py") else program
 
 
 def main(argv=None) -> int:

@@ -232,9 +232,9 @@ class Trainer:
                 if interrupted or self._is_save_point():
                     interrupted = self._evaluate_and_save(interrupted)
             self.writer.wait()
-            if interrupted:
-                logger.warning(f"stopped by signal at iter {state.iteration}; --resume_model auto continues")
             collectives.finish()
+            if interrupted:
+                self.stop.announce(state.iteration)
             return state
         except WorkerError as error:
             raise save_and_explain(self, error) from error
