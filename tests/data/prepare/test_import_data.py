@@ -234,5 +234,65 @@ def test_more_than_256_classes_are_not_wrapped(tmp_path):
             "without a class called background: ignored"
         )
     colored = _masks(tmp_path / "colors", lambda t: colors[t.astype(int) + 297])
-    with pytest.raises(UsageError, match="300 classes of colours are too many; 255 are possible"):
+    _import(colored, tmp_path / "colors_done", "--format", "color-masks", "--classes", tmp_path / "classes.txt")
+    np.testing.assert_array_equal(_label(tmp_path / "colors_done", "0"), wanted)
+
+
+@pytest.mark.parametrize(
+    "first, count, ignored, wanted",
+    [(0, 3, 255, 255), (0, 3, 65535, 255), (252, 255, 255, 255), (253, 256, 65535, 65535), (254, 257, 65535, 65535)],
+)
+def test_one_number_does_not_count_and_is_written_with_the_classes(tmp_path, first, count, ignored, wanted):
+    """Classes `first` to `first` + 2 and an ignored corner; 255 is ignored until it is a class itself."""
+
+    def made(truth):
+        label = truth.astype(np.uint16) + first
+        label[:9, :9] = ignored
+        return label
+
+    names = ["--classes", *(f"c{i}" for i in range(count))] if count == 256 else []  # otherwise as found
+    _import(_masks(tmp_path / "s", made), tmp_path / "d", "--format", "masks", *names)
+    label, corner = _label(tmp_path / "d", "0"), np.zeros(annotated.SIZE[::-1], bool)
+    corner[:9, :9] = True
+    np.testing.assert_array_equal(label, np.where(corner, wanted, annotated.truth(0).astype(int) + first))
+    classes = read_classes(tmp_path / "d/classes.txt")
+    assert len(classes.names) == count and classes.ignore_index == wanted
+    assert f"# ignore_index: {wanted}\n" in (tmp_path / "d/classes.txt").read_text()
+
+
+def test_the_number_that_does_not_count_can_be_told(tmp_path):
+    source = _masks(tmp_path / "s", lambda truth: truth)
+    (tmp_path / "classes.txt").write_text("# ignore_index: 2\nground\nbox\n")
+    _import(source, tmp_path / "d", "--format", "masks", "--classes", tmp_path / "classes.txt")
+    np.testing.assert_array_equal(_label(tmp_path / "d", "0"), np.array([0, 1, 255])[annotated.truth(0)])
+
+
+def test_ignored_names_of_a_formats_own_list_are_no_classes(tmp_path):
+    """`ignore` among CVAT's labels, COCO's categories, the colours of a labelmap or of `--classes`."""
+    cvat = annotated.write_cvat(tmp_path / "cvat", 1) / "annotations.xml"
+    cvat.write_text(cvat.read_text().replace("<name>disc<", "<name>ignore<").replace('label="disc"', 'label="ignore"'))
+    coco = annotated.write_coco(tmp_path / "coco", 1)
+    coco.write_text(coco.read_text().replace('"name": "disc"', '"name": "Void"'))
+    table = np.array([annotated.COLORS[name] for name in annotated.NAMES], np.uint8)
+    colored = _masks(tmp_path / "colors", lambda truth: table[truth])
+    lines = [f"{n} {r} {g} {b}" for n, (r, g, b) in annotated.COLORS.items()]
+    (tmp_path / "classes.txt").write_text("\n".join(lines).replace("disc", "ignore"))
+    (colored / "images").rename(colored / "JPEGImages")
+    (colored / "masks").rename(colored / "SegmentationClass")
+    for path in (colored / "SegmentationClass").iterdir():
+        path.rename(path.with_name(path.name.replace("_mask", "")))
+    rows = [f"{n}:{r},{g},{b}::" for n, (r, g, b) in annotated.COLORS.items()]
+    (colored / "labelmap.txt").write_text("\n".join(rows).replace("disc", "void"))
+    wanted = np.array([0, 1, 255])[annotated.truth(0)]
+    for source, kind, more in (
+        (cvat.parent, "cvat", ()),
+        (coco, "coco", ()),
+        (colored, "voc", ()),
+        (colored, "color-masks", ("--classes", tmp_path / "classes.txt")),
+    ):
+        _import(source, tmp_path / f"{kind}_done", "--format", kind, *more)
+        assert read_classes(tmp_path / f"{kind}_done" / "classes.txt").names == ("background", "box"), kind
+        assert _agree(_label(tmp_path / f"{kind}_done", "0"), wanted) > 0.96, kind
+    (tmp_path / "classes.txt").write_text("ground 90 90 90\nbox 200 40 40\ndisc 200 40 40\n")
+    with pytest.raises(DataError, match=r"class 'disc' has the colour \(200, 40, 40\) of another class"):
         _import(colored, tmp_path / "none", "--format", "color-masks", "--classes", tmp_path / "classes.txt")
