@@ -7,6 +7,7 @@
 import logging
 import os
 import sys
+import threading
 import time
 
 from paddle_dnl.errors import UsageError
@@ -91,11 +92,19 @@ def progress(iterable, description: str, total: int | None = None):
 
 
 def _progress_lines(iterable, description: str, total: int | None):
-    began = said = time.monotonic()
-    for done, item in enumerate(iterable):
-        now = time.monotonic()
-        if done and now - said >= _LINE_SECONDS:
-            said = now
-            rest = f", about {(now - began) * (total - done) / done:.0f} s left" if total else ""
-            logger.info(f"{description}: {done}{f' of {total}' if total else ''} in {now - began:.0f} s{rest}")
-        yield item
+    """From a thread, so that an item that takes minutes is no silence."""
+    began, counted, ended = time.monotonic(), [0], threading.Event()
+
+    def say() -> None:
+        while not ended.wait(_LINE_SECONDS):
+            done, seconds = counted[0], time.monotonic() - began
+            rest = f", about {seconds * (total - done) / done:.0f} s left" if total and done else ""
+            logger.info(f"{description}: {done}{f' of {total}' if total else ''} in {seconds:.0f} s{rest}")
+
+    threading.Thread(target=say, name=f"progress of {description}", daemon=True).start()
+    try:
+        for item in iterable:
+            yield item
+            counted[0] += 1
+    finally:
+        ended.set()
