@@ -23,7 +23,8 @@ def lines(monkeypatch):
 
 
 def test_lines_with_the_rest_of_the_time(lines, monkeypatch):
-    monkeypatch.setattr(log.time, "monotonic", lambda now=iter([100.0, *[148.0] * 999]): next(now))
+    seconds = iter([100.0, *[148.0] * 999])
+    monkeypatch.setattr(log.time, "monotonic", lambda: next(seconds))
     for item in log.progress(range(10), "evaluate"):
         if item == 3:
             while not lines:  # no item ends meanwhile
