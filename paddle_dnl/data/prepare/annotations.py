@@ -112,8 +112,20 @@ def ring(points, source: Path, where: str) -> np.ndarray:
 def circle(centre, edge) -> np.ndarray:
     """A circle as a polygon of 64 points."""
     radius = math.dist(centre, edge)
+    return ellipse(*centre, radius, radius)
+
+
+def ellipse(x: float, y: float, x_radius: float, y_radius: float) -> np.ndarray:
+    """An ellipse around (x, y) as a polygon of 64 points."""
     angles = np.linspace(0, 2 * np.pi, 64, endpoint=False)
-    return np.stack([centre[0] + radius * np.cos(angles), centre[1] + radius * np.sin(angles)], axis=1)
+    return np.stack([x + x_radius * np.cos(angles), y + y_radius * np.sin(angles)], axis=1)
+
+
+def rotated(points: np.ndarray, degrees: float) -> np.ndarray:
+    """A polygon turned around the mean of its points, clockwise as seen in the picture."""
+    sine, cosine = math.sin(math.radians(degrees)), math.cos(math.radians(degrees))
+    middle = points.mean(0)
+    return (points - middle) @ np.array([[cosine, sine], [-sine, cosine]]) + middle
 
 
 def rectangle(left: float, top: float, right: float, bottom: float) -> np.ndarray:

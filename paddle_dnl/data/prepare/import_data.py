@@ -126,7 +126,7 @@ def make_plan(source: Path, options: ImportOptions) -> Plan:
     """
     given = options.classes
     if options.format == "labelme":
-        return _shape_plan(labelme.read(source), given, None, [])
+        return _shape_plan(labelme.read(source, options.images), given, None, [])
     if options.format == "coco":
         samples, listed = coco.read(source, options.images)
         return _shape_plan(samples, given, None, listed)

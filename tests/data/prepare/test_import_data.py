@@ -2,6 +2,7 @@
 """Annotations of every format become the label pictures that they mean, or an error that names file and shape."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -104,6 +105,60 @@ def test_cvat_paints_by_z_order(tmp_path):
     assert classes.names == annotated.NAMES and classes.colors[1] == annotated.COLORS["box"]
     for seed in range(3):
         assert _agree(_label(tmp_path / "d", str(seed)), annotated.truth(seed)) > 0.99
+
+
+def _turned(x, y, width, height, degrees, inside) -> np.ndarray:
+    """Pixels of `annotated.SIZE` whose middle, turned back around (x, y), fulfils `inside(across, down)` in halves of the sides."""
+    columns, rows = np.meshgrid(*(np.arange(side) + 0.5 for side in annotated.SIZE))
+    angle = np.deg2rad(-degrees)
+    across = np.cos(angle) * (columns - x) - np.sin(angle) * (rows - y)
+    down = np.sin(angle) * (columns - x) + np.cos(angle) * (rows - y)
+    return inside(across / (width / 2), down / (height / 2))
+
+
+def test_cvat_ellipses_and_turned_boxes(tmp_path):
+    """`rotation` is in degrees, clockwise; tags of whole pictures are no regions; a skeleton is refused."""
+    source = annotated.write_cvat(tmp_path / "source", 1)
+    shapes = """<tag label="box" source="manual"></tag>
+        <box label="box" xtl="6" ytl="10" xbr="30" ybr="18" rotation="30.00" z_order="0"></box>
+        <ellipse label="disc" cx="44" cy="26" rx="14" ry="5" rotation="300.00" z_order="1"></ellipse>"""
+    text = (source / "annotations.xml").read_text()
+    text = re.sub(r"(<image [^>]*>).*</image>", lambda found: f"{found[1]}{shapes}</image>", text, flags=re.DOTALL)
+    (source / "annotations.xml").write_text(text)
+    _import(source, tmp_path / "d", "--format", "cvat")
+    label = _label(tmp_path / "d", "0")
+    box = _turned(18, 14, 24, 8, 30, lambda u, v: (abs(u) <= 1) & (abs(v) <= 1))
+    disc = _turned(44, 26, 28, 10, 300, lambda u, v: u * u + v * v <= 1)
+    for number, wanted in ((1, box), (2, disc)):
+        both, either = ((label == number) & wanted).sum(), ((label == number) | wanted).sum()
+        assert both / either > 0.8 and both / wanted.sum() > 0.97, number  # contours are inside
+    (source / "annotations.xml").write_text(text.replace("ellipse", "skeleton"))
+    with pytest.raises(DataError, match=r"image 0.png, skeleton 2: has no area"):
+        _import(source, tmp_path / "e", "--format", "cvat")
+
+
+def test_labelme_files_in_a_folder_of_their_own(tmp_path):
+    """As labelme's `--output` writes them, with paths of another system."""
+    source, pictures = annotated.write_labelme(tmp_path / "json", 2), tmp_path / "pictures"
+    (pictures / "sub").mkdir(parents=True)
+    (source / "sub").mkdir()
+    for path in source.glob("*.jpg"):
+        path.rename(pictures / "sub" / path.name)
+    for number in range(2):
+        _break(source, number, lambda c: c.update(imagePath="..\\pictures\\sub\\" + c["imagePath"]))
+        (source / f"scene_{number:02d}.json").rename(source / "sub" / f"scene_{number:02d}.json")
+    with pytest.raises(DataError, match=r"its picture .* is not in .*json/sub; --images names another folder"):
+        _import(source, tmp_path / "d", "--format", "labelme")
+    for name, folder in (("e", pictures), ("f", pictures / "sub")):
+        _import(source, tmp_path / name, "--format", "labelme", "--images", folder)
+        assert _agree(_label(tmp_path / name, "sub/scene_01"), annotated.truth(1)) > 0.99
+    for flags, message in (
+        (("labelme", "--labels", source), "--labels goes with masks"),
+        (("voc", "--images", source), "--images does not go with --format voc"),
+        (("coco", "--images", tmp_path / "none"), "--images .*none: no such folder"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            _import(source, tmp_path / "g", "--format", *flags)
 
 
 def _masks(folder: Path, made) -> Path:
