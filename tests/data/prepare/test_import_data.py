@@ -108,7 +108,7 @@ def test_cvat_paints_by_z_order(tmp_path):
 
 
 def _turned(x, y, width, height, degrees, inside) -> np.ndarray:
-    """Pixels of `annotated.SIZE` whose middle, turned back around (x, y), fulfils `inside(across, down)` in halves of the sides."""
+    """Pixels whose middle, turned back around (x, y), fulfils `inside(across, down)`, both in halves of the sides."""
     columns, rows = np.meshgrid(*(np.arange(side) + 0.5 for side in annotated.SIZE))
     angle = np.deg2rad(-degrees)
     across = np.cos(angle) * (columns - x) - np.sin(angle) * (rows - y)
