@@ -84,9 +84,10 @@ def test_wrong_number_of_class_weights(tmp_path, no_step):
         _train(tmp_path, change)
 
 
-def test_numbers_of_classes_disagree(tmp_path, no_step):
+@pytest.mark.parametrize("section", ["model", "train_dataset", "val_dataset"])
+def test_numbers_of_classes_disagree(tmp_path, no_step, section):
     def change(content):
-        content["val_dataset"]["num_classes"] = 4
+        content[section]["num_classes"] = 4
 
     with pytest.raises(ConfigError, match="numbers of classes disagree"):
         _train(tmp_path, change)
@@ -142,6 +143,7 @@ def test_what_is_said(tmp_path, said):
         "val_dataset: Resize squashes pictures of 64x24 to 24x24",
         "train_dataset: 8 images (all 24x24); water 100.0 %",
         "train_dataset: no pixel of sand, sky; the model cannot learn",
+        "train_dataset: 59.7 % of the pixels ignored",
         "% of its pixels are ignored (255)",
         "val_dataset: 3 of its 3 images are in train_dataset too",
     ):
