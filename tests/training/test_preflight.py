@@ -143,11 +143,33 @@ def test_what_is_said(tmp_path, said):
         "val_dataset: Resize squashes pictures of 64x24 to 24x24",
         "train_dataset: 8 images (all 24x24); water 100.0 %",
         "train_dataset: no pixel of sand, sky; the model cannot learn",
-        "train_dataset: 59.7 % of the pixels ignored",
         "% of its pixels are ignored (255)",
         "val_dataset: 3 of its 3 images are in train_dataset too",
     ):
         assert text in said(), text
+
+
+def test_an_ignored_class_and_absolute_paths_are_said(tmp_path, said):
+    def change(content):
+        for section in ("train_dataset", "val_dataset"):
+            content[section]["ignore_index"] = 2
+            content[section]["class_names"] = ["sand", "water", "sky"]
+
+    tiny_training.write_config(tmp_path)
+    listed = (tmp_path / "data" / "train.txt").read_text()
+    first = tmp_path / "data" / "image_0.png"
+    (tmp_path / "data" / "train.txt").write_text(listed.replace("image_0.png", str(first)))
+    _train(tmp_path, change)
+    assert "train_dataset: ignore_index 2 is the class sky too, whose pixels do not count" in said()
+    assert f"train.txt: holds absolute paths such as {first}; they are read as they are" not in said()  # below the root
+    outside = tmp_path / "elsewhere.png"
+    first.rename(outside)
+    (tmp_path / "data" / "train.txt").write_text(listed.replace("image_0.png", str(outside)))
+    (tmp_path / "data" / "val.txt").write_text((tmp_path / "data" / "val.txt").read_text().split("\n", 1)[1])
+    _train(tmp_path, save_dir=str(tmp_path / "second"))
+    assert (
+        f"train.txt: holds absolute paths such as {outside}; they are read as they are, without dataset_root" in said()
+    )
 
 
 @MODELS.add_component
