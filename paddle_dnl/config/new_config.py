@@ -123,7 +123,7 @@ def make_config(root: Path, model: str, free: int | None) -> str:
             ],
             {"batch_size": batch},
         ),
-        (["# Optimizer steps: about 100 times each image."], {"iters": iters}),
+        ([f"# Optimizer steps: each image about {round(iters * batch / len(train))} times."], {"iters": iters}),
         (
             [
                 f"# Names and colours of the classes are in {FILE_NAME}; the number of classes goes from here to the model.",
