@@ -26,11 +26,11 @@ def _softmax(scores: np.ndarray) -> np.ndarray:
     return scores / scores.sum(0)
 
 
-def _wanted(image: np.ndarray, output_op: str, factor: float) -> np.ndarray:
+def _wanted(image: np.ndarray, output_op: str) -> np.ndarray:
     """`[4, H, W]`: the network on the resized picture; logits are taken back to its size before the softmax."""
     pixels = image[..., ::-1].astype(np.float64) / 127.5 - 1
     small = cv2.resize(pixels, INPUT[::-1], interpolation=cv2.INTER_LINEAR)
-    scores = factor * (small @ WEIGHT.T + BIAS) / np.sqrt(1 + 1e-5)
+    scores = (small @ WEIGHT.T + BIAS) / np.sqrt(1 + 1e-5)
     if output_op == "softmax":
         scores = _softmax(scores.transpose(2, 0, 1)).transpose(1, 2, 0)
     back = cv2.resize(scores, image.shape[1::-1], interpolation=cv2.INTER_LINEAR).transpose(2, 0, 1)
@@ -39,13 +39,12 @@ def _wanted(image: np.ndarray, output_op: str, factor: float) -> np.ndarray:
 
 @pytest.fixture(scope="module", params=["softmax", "none"])
 def export(request, tmp_path_factory):
-    """An exported folder whose logits reach 800, and the probabilities of `PICTURE`."""
-    folder, factor, model = tmp_path_factory.mktemp("export"), 80.0, ColorNet()
-    model.conv.weight.set_value(model.conv.weight * factor)
-    model.conv.bias.set_value(model.conv.bias * factor)
+    """An exported folder whose logits are around 300, which has no exponential in float32; the probabilities of `PICTURE`."""
+    folder, model = tmp_path_factory.mktemp("export"), ColorNet()
+    model.conv.bias.set_value(model.conv.bias + 300)
     shape, options = [1, 3, *INPUT], {"transforms": [dict(NORMALIZE)], "class_info": CLASSES}
     export_model(model, folder, input_shape=shape, output_op=request.param, **options)
-    wanted = _wanted(PICTURE, request.param, factor)
+    wanted = _wanted(PICTURE, request.param)
     assert ((wanted > 0.05) & (wanted < 0.95)).mean() > 0.01, "the picture has pixels between classes"
     return folder, wanted
 
@@ -55,7 +54,7 @@ def test_predictor(export):
     predictor = Predictor(folder)
     found, again = predictor.predict_probabilities([PICTURE, PICTURE])
     assert found.dtype == np.float32 and found.shape == (4, 40, 56)
-    np.testing.assert_allclose(found, wanted, atol=2e-3)  # logits of 800 in float32 are known to 1e-4
+    np.testing.assert_allclose(found, wanted, atol=2e-4)  # logits of 300 in float32 are known to 3e-5
     np.testing.assert_array_equal(found, again)
     np.testing.assert_array_equal(predictor.predict([PICTURE])[0], found.argmax(0))
 
@@ -74,7 +73,7 @@ def test_infer_and_service_as_uint8(export, tmp_path):
         found = np.load(stored)["probabilities"]
         assert found.dtype == np.uint8
         np.testing.assert_array_equal(found, np.rint(exact * 255))
-        assert np.abs(found / 255 - wanted).max() < 0.5 / 255 + 2e-3
+        assert np.abs(found / 255 - wanted).max() < 0.5 / 255 + 2e-4
 
 
 def test_an_export_of_classes_has_none(tmp_path):
