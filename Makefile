@@ -18,7 +18,7 @@ TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(or $(JOBS),2) --dist load
 make_venv = @test ! -L $(1) || { echo "make: $(1) is a link; remove it, or link to a complete environment"; exit 1; }; \
 	echo "$(PYTHON) -m venv --clear $(1)"; $(PYTHON) -m venv --clear $(1)
 
-.PHONY: venv quickstart test test-core test-slow lint bench bench-engines gpu-check tipc parity docs serve lock sbom clean
+.PHONY: venv quickstart test test-core test-slow lint bench bench-backends gpu-check tipc parity docs serve lock sbom clean
 
 venv: $(STAMP)
 
@@ -100,7 +100,7 @@ gpu-check: $(STAMP)
 	$(BIN)/paddle-dnl check-gpu $(ARGS)
 
 # Exported models beside PaddleSeg's plain export, and beside mmsegmentation in PyTorch.
-bench-engines: $(STAMP) .venv-parity/.complete
+bench-backends: $(STAMP) .venv-parity/.complete
 	$(INSTALL) -e ".[onnx]"
 	$(BIN)/python benchmarks/backends.py --torch_python .venv-parity/bin/python $(ARGS)
 

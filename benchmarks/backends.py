@@ -66,15 +66,15 @@ def measure(side: str, folder: str | None, shape: tuple[int, ...], repeats: int)
     precision, _ = SIDES[side]
     x = np.random.default_rng(0).normal(size=shape).astype("float32")
     if side == "paddleseg":
-        step, engine = exported.step("peer", shape), "Paddle Inference"
+        step, backend = exported.step("peer", shape), "Paddle Inference"
     else:
         from paddle_dnl import Predictor
 
-        chosen = {"engine": "auto"} if precision == "fp32" else {"engine": "openvino", "precision": precision}
+        chosen = {"backend": "auto"} if precision == "fp32" else {"backend": "openvino", "precision": precision}
         predictor = Predictor(folder, **chosen)
-        step, engine = (lambda: predictor.run(x)), f"{predictor.engine} {precision}"
+        step, backend = (lambda: predictor.run(x)), f"{predictor.backend} {precision}"
     seconds = seconds_of_runs(step, warmup=1, repeats=repeats)
-    return {"seconds": seconds, "peak": peak_bytes(), "engine": engine}
+    return {"seconds": seconds, "peak": peak_bytes(), "backend": backend}
 
 
 def run_side(side: str, args: argparse.Namespace, folder: Path | None, shape: tuple[int, ...]) -> dict:
@@ -103,7 +103,7 @@ def table(rows: dict[str, dict]) -> str:
         ratio = "" if side == peer or peer not in rows else f"{row['seconds'] / rows[peer]['seconds']:.2f}"
         target = f"<= {TARGETS[side]:.2f}" if side in TARGETS else ""
         lines.append(
-            f"| {side} | {row['engine']} | {row['seconds']:.3f} | {row['fastest']:.3f} | {peer if ratio else ''} | {ratio} "
+            f"| {side} | {row['backend']} | {row['seconds']:.3f} | {row['fastest']:.3f} | {peer if ratio else ''} | {ratio} "
             f"| {target} | {row['peak'] / 1e6:.0f} | {row['load']:.1f} |"
         )
     return "\n".join(lines)
@@ -147,7 +147,7 @@ def main() -> None:
         folders["mmseg"] = mmseg_folder(args.work, args.torch_python, args.size)
     for side in args.sides:
         precision, peer = SIDES[side]
-        if precision == "fp32":  # `auto` measures all engines at its first start and remembers the result
+        if precision == "fp32":  # `auto` measures all backends at its first start and remembers the result
             run_side(side, args, folders[peer], args.size)
     found: dict[str, list[dict]] = {side: [] for side in args.sides}
     for number in range(args.rounds):
@@ -160,7 +160,7 @@ def main() -> None:
     for side, runs in found.items():
         seconds = [s for one in runs for s in one["seconds"]]
         rows[side] = {"seconds": median(seconds), "fastest": min(seconds), "peak": median(one["peak"] for one in runs)}
-        rows[side] |= {"engine": runs[-1]["engine"], "load": max(one["load"] or 0 for one in runs)}
+        rows[side] |= {"backend": runs[-1]["backend"], "load": max(one["load"] or 0 for one in runs)}
     about = f"{machine()}, {args.threads} threads, {args.size[3]}x{args.size[2]}, {version_of(args.peer)}"
     text = f"{about}, medians of {args.rounds} x {args.repeats}\n\n{table(rows)}\n"
     write_text(args.save_dir / "backends.md", text)

@@ -314,7 +314,7 @@ CASES = {
         "DMNet-R50 evaluation, 512 x 1024", lambda s: _eval(dmnet_r50, s, 512, 1024), 0.95, 0.7
     ),
     "exported_512x1024": Case(
-        "exported DNLNet-R50, 512 x 1024: our auto engine, their Paddle Inference", _exported, 0.4
+        "exported DNLNet-R50, 512 x 1024: our auto backend, their Paddle Inference", _exported, 0.4
     ),
     "pipeline": Case("ten training samples, 2048 x 1024", _pipeline, 0.6),
     "evaluate": Case("evaluate() without the model, ten 2048 x 1024 images", _evaluate, 0.7),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Exported DNLNet-R50 at 512x1024: ours as `export.py --format onnx` leaves it and `--engine auto` runs it, the peer's saved
+"""Exported DNLNet-R50 at 512x1024: ours as `export.py --format onnx` leaves it and `--backend auto` runs it, the peer's saved
 plainly with `paddle.jit.save` and run by Paddle Inference. Both give class numbers.
 
 The exports are made once, in a process of their own, and kept in the temporary folder:
@@ -104,7 +104,7 @@ def step(side: str, shape=SHAPE) -> Callable[[], object]:
     if side == "ours":
         from paddle_dnl import Predictor
 
-        predictor = Predictor(folder, engine="auto")
+        predictor = Predictor(folder, backend="auto")
         return lambda: predictor.run(x)
 
     from paddle import inference

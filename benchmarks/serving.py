@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The HTTP service under load, beside the bare engine: errors, latency, throughput, memory.
+"""The HTTP service under load, beside the bare backend: errors, latency, throughput, memory.
 
 python benchmarks/serving.py --model output/quickstart/inference_model
 python benchmarks/serving.py --model FOLDER --clients 16 --seconds 120 --flags --queue_size 8
 
-Everything stays on this machine: clients and service talk over 127.0.0.1. The bare engine is timed before and after, so that
+Everything stays on this machine: clients and service talk over 127.0.0.1. The bare backend is timed before and after, so that
 a machine that changes its speed is noticed.
 """
 
@@ -40,22 +40,31 @@ def make_picture(size: tuple[int, int]) -> bytes:
     return cv2.imencode(".png", clouds)[1].tobytes()
 
 
-def engine_alone(model: Path, picture: bytes, batch: int, seconds: float) -> dict:
-    """Runs of the engine with nothing around it; in a process of its own, called through `--engine_alone`."""
-    command = [sys.executable, __file__, "--engine_alone", str(batch), "--model", str(model), "--seconds", str(seconds)]
+def backend_alone(model: Path, picture: bytes, batch: int, seconds: float) -> dict:
+    """Runs of the backend with nothing around it; in a process of its own, called through `--backend_alone`."""
+    command = [
+        sys.executable,
+        __file__,
+        "--backend_alone",
+        str(batch),
+        "--model",
+        str(model),
+        "--seconds",
+        str(seconds),
+    ]
     done = subprocess.run(command, input=picture, capture_output=True)
     if done.returncode:
-        raise SystemExit(f"the bare engine failed:\n{done.stderr.decode()[-2000:]}")
+        raise SystemExit(f"the bare backend failed:\n{done.stderr.decode()[-2000:]}")
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def _engine_worker(model: Path, batch: int, seconds: float) -> None:
+def _backend_worker(model: Path, batch: int, seconds: float) -> None:
     import paddle_dnl
     from paddle_dnl.startup import configure_process
 
     import numpy as np
 
-    configure_process()  # as the engine of the service does
+    configure_process()  # as the backend of the service does
     predictor = paddle_dnl.Predictor(model)
     tensor, _ = predictor.preprocess(predictor.decode(sys.stdin.buffer.read()))
     inputs = np.stack([tensor] * batch)
@@ -91,7 +100,7 @@ class Service:
         raise SystemExit("the service did not start")
 
     def memory(self) -> int:
-        """Resident bytes of the service and its engine."""
+        """Resident bytes of the service and its backend."""
         import psutil
 
         main = psutil.Process(self.process.pid)
@@ -158,7 +167,7 @@ def _memory_by_minute(samples: list[tuple[float, int]]) -> list[float]:
 
 
 def measure(args: argparse.Namespace, picture: bytes, before: dict) -> dict:
-    """The service under load, and the engine alone after it."""
+    """The service under load, and the backend alone after it."""
     service = Service(args.model, args.flags)
     model = json.loads(service.ask("/v1/model"))
     batch = min(model["max_batch"], args.clients)
@@ -169,7 +178,7 @@ def measure(args: argparse.Namespace, picture: bytes, before: dict) -> dict:
         time.sleep(1)
     metrics = service.ask("/metrics").decode()
     status = service.stop()
-    alone = [before, engine_alone(args.model, picture, batch, args.engine_seconds)]
+    alone = [before, backend_alone(args.model, picture, batch, args.backend_seconds)]
     good = [(taken, end) for code, taken, end in load.answers if code == "200"]
     if not good:
         raise SystemExit(f"no request succeeded: {Counter(code for code, *_ in load.answers)}")
@@ -178,11 +187,11 @@ def measure(args: argparse.Namespace, picture: bytes, before: dict) -> dict:
         for name in (
             "segmentation_batch_pictures_sum",
             "segmentation_batch_pictures_count",
-            "segmentation_engine_seconds_sum",
+            "segmentation_backend_seconds_sum",
         )
     }
     latency = statistics.mean(one["seconds_per_batch"] for one in alone)
-    engine = statistics.mean(one["pictures_per_second"] for one in alone)
+    backend = statistics.mean(one["pictures_per_second"] for one in alone)
     inside = [taken for taken, _ in good]
     return {
         "clients": args.clients,
@@ -191,14 +200,14 @@ def measure(args: argparse.Namespace, picture: bytes, before: dict) -> dict:
         "exit_status": status,
         "batch": batch,
         "pictures_per_run": runs["segmentation_batch_pictures_sum"] / runs["segmentation_batch_pictures_count"],
-        "engine_busy": runs["segmentation_engine_seconds_sum"] / max(end for _, end in good),
+        "backend_busy": runs["segmentation_backend_seconds_sum"] / max(end for _, end in good),
         "p50_seconds": _percentile(inside, 0.5),
         "p99_seconds": _percentile(inside, 0.99),
-        "engine_batch_seconds": [one["seconds_per_batch"] for one in alone],
+        "backend_batch_seconds": [one["seconds_per_batch"] for one in alone],
         "p99_bound_seconds": LATENCY_FACTOR * latency * math.ceil(args.clients / batch),
         "pictures_per_second": len(good) / max(end for _, end in good),
-        "engine_pictures_per_second": [one["pictures_per_second"] for one in alone],
-        "throughput_ratio": len(good) / max(end for _, end in good) / engine,
+        "backend_pictures_per_second": [one["pictures_per_second"] for one in alone],
+        "throughput_ratio": len(good) / max(end for _, end in good) / backend,
         "memory_megabytes": _memory_by_minute(samples),
     }
 
@@ -208,19 +217,19 @@ def table(found: dict) -> str:
     errors = sum(n for code, n in found["statuses"].items() if code not in ("200", "429"))
     memory = found["memory_megabytes"]
     steps = [abs(b / a - 1) for a, b in zip(memory, memory[1:], strict=False)]
-    engine, batch = ([f"{v:.3g}" for v in found[k]] for k in ("engine_pictures_per_second", "engine_batch_seconds"))
+    backend, batch = ([f"{v:.3g}" for v in found[k]] for k in ("backend_pictures_per_second", "backend_batch_seconds"))
     rows = [
         ("answers", ", ".join(f"{n} x {code}" for code, n in sorted(found["statuses"].items())), "", ""),
         ("errors other than 429", errors, "0", errors == 0),
         ("p50, s", f"{found['p50_seconds']:.2f}", "", ""),
         ("p99, s", f"{found['p99_seconds']:.2f}", f"<= {found['p99_bound_seconds']:.2f}",
          found["p99_seconds"] <= found["p99_bound_seconds"]),
-        (f"engine alone, s per batch of {found['batch']} (before, after)", ", ".join(batch), "", ""),
-        ("pictures per run of the engine", f"{found['pictures_per_run']:.2f}", "", ""),
-        ("share of the time in which the engine ran", f"{found['engine_busy']:.3f}", "", ""),
+        (f"backend alone, s per batch of {found['batch']} (before, after)", ", ".join(batch), "", ""),
+        ("pictures per run of the backend", f"{found['pictures_per_run']:.2f}", "", ""),
+        ("share of the time in which the backend ran", f"{found['backend_busy']:.3f}", "", ""),
         ("service, pictures/s", f"{found['pictures_per_second']:.3g}", "", ""),
-        ("engine alone, pictures/s (before, after)", ", ".join(engine), "", ""),
-        ("service / engine", f"{found['throughput_ratio']:.2f}", f">= {THROUGHPUT}", found["throughput_ratio"] >= THROUGHPUT),
+        ("backend alone, pictures/s (before, after)", ", ".join(backend), "", ""),
+        ("service / backend", f"{found['throughput_ratio']:.2f}", f">= {THROUGHPUT}", found["throughput_ratio"] >= THROUGHPUT),
         ("memory at the end of each minute, MB", ", ".join(f"{v:.0f}" for v in memory), f"within {MEMORY:.0%}",
          max(steps) <= MEMORY if steps else "one minute only"),
         ("exit status after SIGTERM", found["exit_status"], "0", found["exit_status"] == 0),
@@ -232,18 +241,21 @@ def table(found: dict) -> str:
 
 def main() -> None:
     """Measures, prints, and writes output/benchmarks/serving.{json,md}."""
+    from paddle_dnl.cli._arguments import add_renamed
+
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", type=Path, required=True, help="exported folder")
     parser.add_argument("--image", type=Path, help="default: a made picture of the model's size")
     parser.add_argument("--clients", type=int, default=16)
     parser.add_argument("--seconds", type=float, default=120, help="of load; memory is compared from minute to minute")
-    parser.add_argument("--engine_seconds", type=float, default=20, help="of the engine alone, before and after")
-    parser.add_argument("--engine_alone", type=int, help=argparse.SUPPRESS)
+    seconds = {"type": float, "default": 20, "help": "of the backend alone, before and after"}
+    add_renamed(parser, "--backend_seconds", "--engine_seconds", **seconds)
+    parser.add_argument("--backend_alone", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--save_dir", type=Path, default=ROOT / "output" / "benchmarks")
     parser.add_argument("--flags", nargs=argparse.REMAINDER, default=[], help="the rest goes to the service")
     args = parser.parse_args()
-    if args.engine_alone:
-        return _engine_worker(args.model, args.engine_alone, args.seconds)
+    if args.backend_alone:
+        return _backend_worker(args.model, args.backend_alone, args.seconds)
     import paddle_dnl  # noqa: F401  first: zlib before paddle
     from paddle_dnl.deployment.runtime.deploy_config import read_deploy_config
     from paddle_dnl.files.atomic import write_text
@@ -252,7 +264,7 @@ def main() -> None:
     files = read_deploy_config(args.model)
     picture = args.image.read_bytes() if args.image else make_picture(files.fixed_size or (256, 512))
     batch = files.fixed_batch or min(8, args.clients)
-    before = engine_alone(args.model, picture, batch, args.engine_seconds)
+    before = backend_alone(args.model, picture, batch, args.backend_seconds)
     found = measure(args, picture, before) | {
         "machine": machine(),
         "threads": os.environ.get("OMP_NUM_THREADS", "unset"),

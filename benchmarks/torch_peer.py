@@ -78,7 +78,7 @@ def measure(weights: str, height: int, width: int, repeats: int, threads: int) -
     model.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True)["state_dict"])
     x = torch.from_numpy(np.random.default_rng(0).normal(size=(1, 3, height, width)).astype(np.float32))
     seconds = seconds_of_runs(lambda: logits_of(model, x).argmax(1).numpy(), warmup=1, repeats=repeats)
-    return {"seconds": seconds, "peak": peak_bytes(), "engine": f"PyTorch {torch.__version__}"}
+    return {"seconds": seconds, "peak": peak_bytes(), "backend": f"PyTorch {torch.__version__}"}
 
 
 if __name__ == "__main__":

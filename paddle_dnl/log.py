@@ -9,6 +9,7 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Callable
 
 from paddle_dnl.errors import UsageError
 from paddle_dnl.files.shown import printable
@@ -61,7 +62,8 @@ def choose_ranks(ranks: str | int | list[int]) -> None:
 
 def _chosen_ranks_only(record: logging.LogRecord) -> bool:
     """Lines of several ranks would be doubled; errors are written by all."""
-    return record.levelno >= logging.ERROR or int(os.environ.get("PADDLE_TRAINER_ID", "0")) in _ranks
+    rank = os.environ.get("PADDLE_TRAINER_ID", "0")  # `distributed/launched.py` refuses what is no number
+    return record.levelno >= logging.ERROR or rank.isdecimal() and int(rank) in _ranks
 
 
 def _make_logger() -> logging.Logger:
@@ -82,17 +84,32 @@ logger = _make_logger()
 _LINE_SECONDS = 30.0
 
 
-def progress(iterable, description: str, total: int | None = None):
-    """`iterable` with a tqdm bar on a terminal; into a file, a log line every 30 seconds with the time that is left."""
-    if sys.stderr.isatty():
-        return tqdm(iterable, desc=description, total=total, leave=False)
+def progress(iterable, description: str, total: int | None = None, reached: Callable[[], int] | None = None):
+    """`iterable` with a tqdm bar on a terminal; into a file, a log line every 30 seconds with the time that is left.
+
+    Args:
+        iterable: what is gone through.
+        description: the work, for the lines.
+        total: of the work; by default the length of `iterable`.
+        reached: asked before each item how much of `total` is done; by default the number of items before it.
+    """
     if total is None and hasattr(iterable, "__len__"):
         total = len(iterable)
-    return _progress_lines(iterable, description, total)
+    if sys.stderr.isatty():
+        return _progress_bar(iterable, description, total, reached)
+    return _progress_lines(iterable, description, total, reached)
 
 
-def _progress_lines(iterable, description: str, total: int | None):
-    """From a thread, so that an item that takes minutes is no silence."""
+def _progress_bar(iterable, description: str, total: int | None, reached: Callable[[], int] | None):
+    """A tqdm bar that shows what `reached` says."""
+    with tqdm(desc=description, total=total, leave=False) as bar:
+        for done, item in enumerate(iterable):
+            bar.update((reached() if reached else done) - bar.n)
+            yield item
+
+
+def _progress_lines(iterable, description: str, total: int | None, reached: Callable[[], int] | None):
+    """From a thread, so that lines come also while one item takes minutes."""
     began, counted, ended = time.monotonic(), [0], threading.Event()
 
     def say() -> None:
@@ -103,8 +120,8 @@ def _progress_lines(iterable, description: str, total: int | None):
 
     threading.Thread(target=say, name=f"progress of {description}", daemon=True).start()
     try:
-        for item in iterable:
+        for done, item in enumerate(iterable):
+            counted[0] = reached() if reached else done
             yield item
-            counted[0] += 1
     finally:
         ended.set()

@@ -114,6 +114,7 @@ def test_files_are_written_in_one_place():
         "paddle_dnl/data/sample_table.py",
         "paddle_dnl/deployment/export/install.py",
         "paddle_dnl/deployment/export/trial.py",
+        "paddle_dnl/gpu/check.py",  # the output of a program, under a temporary name
         "paddle_dnl/training/checkpoints/checkpoint.py",
         "paddle_dnl/training/checkpoints/run_folder.py",
         "paddle_dnl/training/records/run_records.py",
@@ -127,6 +128,22 @@ def test_files_are_written_in_one_place():
     beside = [path for folder in ("tools", "benchmarks") for path in (ROOT / folder).rglob("*.py")]
     files = [path for path in MODULES if _layer(path) != "files"] + beside
     assert {_name(path) for path in files if direct.search(path.read_text("utf-8"))} == known
+
+
+def test_json_of_files_is_read_in_one_place():
+    """Deep brackets raise RecursionError in `json.loads`; what our own processes tell each other is not from a file."""
+    own = {
+        "paddle_dnl/deployment/benchmark/timings.py",
+        "paddle_dnl/deployment/benchmark/worker.py",
+        "paddle_dnl/deployment/export/trial.py",
+        "paddle_dnl/distributed/collectives.py",
+        "paddle_dnl/distributed/watchdog/hub.py",
+        "paddle_dnl/distributed/watchdog/main.py",
+        "paddle_dnl/files/reading.py",
+        "paddle_dnl/gpu/check.py",
+        "paddle_dnl/gpu/probes.py",
+    }
+    assert {_name(path) for path in MODULES if re.search(r"\bjson\.loads?\(", path.read_text("utf-8"))} == own
 
 
 def test_blocks_know_only_paddle():
@@ -200,6 +217,18 @@ def test_small_helpers_name_an_idea():
             if private and once and short and not function.decorator_list and not ast.get_docstring(function):
                 wrong.append(f"{_name(path)}:{function.lineno} {name}")
     assert not wrong, f"inline these, or say in a docstring what each computes: {wrong}"
+
+
+def test_private_functions_are_used():
+    named, defined = Counter(), {}
+    for path in MODULES:
+        tree = _tree(path)
+        named += _mentions(tree)
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and re.match("_[^_]", node.name):
+                if not node.decorator_list:
+                    defined[f"{_name(path)}:{node.lineno} {node.name}"] = node.name
+    assert not [place for place, name in defined.items() if not named[name]]
 
 
 def test_every_file_says_what_it_is_for():

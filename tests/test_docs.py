@@ -189,7 +189,7 @@ def _known_flags() -> set[str]:
     known = set(FOREIGN_FLAGS)
     for path in SOURCES:
         text = path.read_text(encoding="utf-8")
-        known |= set(re.findall(r'\(\s*(?:parser, )?"--([a-z_]+)"', text))
+        known |= set(re.findall(r'\(\s*(?:parser,\s*)?"--([a-z_]+)"', text))
         known |= set(re.findall(r'add_augmented\(parser, "(\w+)"', text))
     settings = (ROOT / "paddle_dnl" / "serving").rglob("*.py")
     for path in settings:

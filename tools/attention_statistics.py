@@ -9,4 +9,4 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from paddle_dnl.cli._run import run  # noqa: E402
 
 if __name__ == "__main__":
-    sys.exit(run("paddle_dnl.cli.attention.measure_maps"))
+    sys.exit(run("paddle_dnl.cli.analysis.measure_maps"))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measures the engines of an exported folder; see `python tools/benchmark.py --help`."""
+"""Measures the backends of an exported folder; see `python tools/benchmark.py --help`."""
 
 import sys
 from pathlib import Path

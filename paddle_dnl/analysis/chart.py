@@ -52,7 +52,7 @@ def table(results: dict[str, dict]) -> str:
 
 
 def draw_chart(results: dict[str, dict], path: str | Path) -> None:
-    """Bars of every measure by model, with a line where attention that knows nothing would be; written as a PNG."""
+    """Bars of every measure by model, with a line at the value of uniform attention; written as a PNG."""
     figure, axes = plt.subplots(figsize=(9, 3.8), dpi=110)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", alpha=0.25)

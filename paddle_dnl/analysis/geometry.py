@@ -35,7 +35,7 @@ class Geometry:
             height, width = self.input_size
             ramps = np.empty((1, 2, height, width), np.float32)
             ramps[0, 0], ramps[0, 1] = np.arange(height, dtype=np.float32)[:, None], np.arange(width, dtype=np.float32)
-            # Where a pixel of the original lies in the input: the ramps go the way that logits go.
+            # Position of each original pixel in the network's input: the coordinate ramps are resized like logits.
             y, x = restore(paddle.to_tensor(ramps), self.trans_info).numpy()[0]
             self._cells = self._along(y, 0) * self.map_size[1] + self._along(x, 1)
         return self._cells

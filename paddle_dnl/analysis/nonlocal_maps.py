@@ -101,7 +101,7 @@ class BlockAttention:
         """
         is_plain = self.has_pairwise and not self.has_unary and self.mode in SOFTMAX_MODES
         mean = self.query.mean(0) if is_plain else None
-        # A whitened query has no mean up to float32 rounding.
+        # The mean of a whitened query is 0 up to float32 rounding.
         if not is_plain or np.abs(mean).max() <= 1e-5 * max(np.abs(self.query).max(), 1e-30):
             return self
         mask = self.scale * (self.key @ mean)

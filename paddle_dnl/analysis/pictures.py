@@ -16,7 +16,7 @@ def colors() -> np.ndarray:
 
 def relative(heat: np.ndarray, percentile: float = 99.5) -> np.ndarray:
     """A map scaled so that `percentile` per cent of it lie in [0, 1]; larger values become 1, negative ones 0."""
-    # One position may hold nearly everything: the percentile of the positions that hold anything keeps the rest visible.
+    # One position may have nearly all the weight: the percentile of the non-zero positions keeps the others visible.
     positive = heat[heat > 0]
     top = float(np.percentile(positive, percentile)) if positive.size else 0.0
     return np.clip(heat / top, 0, 1) if top > 0 else np.zeros(heat.shape)

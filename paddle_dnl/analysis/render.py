@@ -100,7 +100,7 @@ def _on_grid(rows, grid: tuple[int, int], size: tuple[int, int], geometry: Geome
     ys = ((np.arange(grid[0]) + 0.5) * height / grid[0]).astype(int)
     xs = ((np.arange(grid[1]) + 0.5) * width / grid[1]).astype(int)
     positions = geometry.cells()[np.ix_(ys, xs)].reshape(-1)
-    # In parts: only reduced maps are kept.
+    # In groups of queries, so that only reduced maps are kept in memory.
     groups = [positions[i : i + _QUERIES_AT_ONCE] for i in range(0, len(positions), _QUERIES_AT_ONCE)]
     return np.concatenate([geometry.regrid(rows(group), size) for group in groups]).reshape(*grid, *size)
 

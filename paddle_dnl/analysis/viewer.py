@@ -105,7 +105,7 @@ def write_viewer(path: str | Path, title: str, note: str, maps: ViewerMaps) -> N
     if maps.pairwise is None and maps.unary is None:
         raise ValueError("the viewer needs a pairwise or a unary map")
     page = resources.files(__package__).joinpath("viewer.html").read_text(encoding="utf-8")
-    # Last the data: no other text is searched for marks.
+    # The data are inserted last, so that no placeholders are searched in them.
     for mark, text in (("__TITLE__", html.escape(title)), ("__NOTE__", html.escape(note))):
         page = page.replace(mark, text)
     page = page.replace("__DATA__", json.dumps(_content(maps)).replace("</", "<\\/"))

@@ -38,6 +38,38 @@ def add_switch(parser: argparse.ArgumentParser, name: str, default: bool | None,
     )
 
 
+def add_renamed(parser: argparse.ArgumentParser, name: str, former: str, **options) -> None:
+    """A flag that is also read under its former name, which --help does not show."""
+    parser.add_argument(name, **options)
+    hidden = {"dest": name.lstrip("-"), "default": argparse.SUPPRESS, "help": argparse.SUPPRESS}
+    parser.add_argument(former, **options | hidden)
+
+
+def add_backend(parser: argparse.ArgumentParser, default: str | None, help: str) -> None:
+    """--backend, what runs an exported model."""
+    add_renamed(
+        parser,
+        "--backend",
+        "--engine",
+        choices=("paddle", "onnxruntime", "openvino", "auto"),
+        default=default,
+        help=help,
+    )
+
+
+def require_at_least(args: argparse.Namespace, least: int, *names: str) -> None:
+    """Refuses numbers below `least`, also in lists; flags that were not given are passed over.
+
+    Raises:
+        UsageError: names the flag.
+    """
+    for name in names:
+        given = getattr(args, name)
+        for value in given if isinstance(given, list) else [given]:
+            if value is not None and value < least:
+                raise UsageError(f"--{name} must be at least {least}, got {value}")
+
+
 def add_shares(parser: argparse.ArgumentParser) -> None:
     """Flags of predict.py and infer.py for many pictures and several processes."""
     parser.add_argument(
@@ -145,7 +177,7 @@ def add_augmented(parser: argparse.ArgumentParser, switch: str) -> None:
 
 
 def add_geotiff(parser: argparse.ArgumentParser) -> None:
-    """Label maps that lie where their pictures lie."""
+    """--geotiff, label maps with the georeference of their pictures."""
     parser.add_argument(
         "--geotiff",
         action="store_true",

@@ -10,7 +10,7 @@ import sys
 import traceback
 import warnings
 
-# Without a file's name only these are certain to be the machine's state and no defect.
+# Errors without a file name that are caused by the state of the machine, not by a bug.
 _OF_THE_MACHINE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
@@ -24,7 +24,7 @@ def run(module: str, argv: list[str] | None = None) -> None:
     0 is success, 2 wrong use of the command line, 1 any other failure; a failure that the user can act on is one line on
     stderr.
     """
-    # Paddle's, for those who build operators or write batch norms.
+    # Warnings of Paddle for developers of operators and layers.
     for message in ("No ccache found", "When training, we now always track global mean"):
         warnings.filterwarnings("ignore", message=message)
     _open_streams()
@@ -34,7 +34,7 @@ def run(module: str, argv: list[str] | None = None) -> None:
     try:
         status = _status_of(module, argv)
     except KeyboardInterrupt as error:
-        status = _fail(*termination.describe(getattr(error, "number", signal.SIGINT)))
+        status = _fail("", 1, getattr(error, "number", signal.SIGINT))
     termination.uninstall()
     _end_in_group(status or 0)
     sys.exit(status)
@@ -73,7 +73,9 @@ def _status_of(module: str, argv: list[str] | None) -> int:
         else:
             status = _defect(error)
     except MemoryError:
-        status = _fail("out of memory; a smaller --batch_size or sliding evaluation (--is_slide) needs less", 1)
+        given = sys.argv[1:] if argv is None else argv
+        less = "a smaller --crop_size" if "--is_slide" in given else "sliding evaluation (--is_slide)"
+        status = _fail(f"out of memory; a smaller --batch_size or {less} needs less", 1)
     except SystemExit as error:
         place = exit_of_component(error)
         if place is None:  # argparse: --help, or wrong flags
@@ -81,12 +83,12 @@ def _status_of(module: str, argv: list[str] | None) -> int:
             raise
         status = _fail(f"a component ended the program: {place}", 1)
     except Exception as error:
-        # An error that only says that another rank is gone: the watchdog has written a line about that rank.
+        # An error caused by the end of another rank, about which the watchdog has written a line.
         watch = sys.modules.get("paddle_dnl.distributed.watch")
         text = str(error).lower()
         if watch is not None and any(word in text for word in watch.COMMUNICATION) and watch.others_ended(seconds=5):
             _end_in_group(1)
-        # What `Path.resolve` says of a link that leads to itself before Python 3.13, and no OSError.
+        # Before Python 3.13 `Path.resolve` raises this, not an OSError, for a link that leads to itself.
         link = (
             re.match(r"Symlink loop from '(.*)'$", str(error), re.DOTALL) if isinstance(error, RuntimeError) else None
         )
@@ -95,7 +97,7 @@ def _status_of(module: str, argv: list[str] | None) -> int:
 
 
 def write_out(text: str) -> None:
-    """Writes to stdout at once; a reader that has gone, such as `head` that has seen enough, is no error."""
+    """Writes to stdout and flushes; a pipe whose reader has ended, such as `head`, is no error."""
     try:
         sys.stdout.write(text)
         sys.stdout.flush()
@@ -104,20 +106,23 @@ def write_out(text: str) -> None:
 
 
 def _close_output() -> None:
-    """Lets nothing more be written to a pipe without a reader, at the exit either."""
+    """Redirects stdout to the null device after a broken pipe, so that the flush at the exit does not fail."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _has_work(under_launch: str) -> bool:
-    """Joins the group of ranks as the program needs it; whether this process has anything to do."""
+    """Sets up this rank as `UNDER_LAUNCH` says; returns whether this process has work to do."""
     rank = os.environ.get("PADDLE_TRAINER_ID", "0")
     if not _in_group():
         return True
-    if under_launch == "group":  # before all else, so that the others hear of whatever goes wrong from here on
+    from paddle_dnl.distributed import launched
+
+    launched.require_sound()  # before Paddle is imported, which reads the same variables
+    if under_launch == "group":  # first, so that the other ranks are told about all later errors
         from paddle_dnl.distributed import collectives
 
         collectives.initialise()
-    elif under_launch == "share":  # what a rank says of its pictures no other one says
+    elif under_launch == "share":  # each rank logs about its own pictures
         from paddle_dnl.log import choose_ranks
 
         choose_ranks(rank)
@@ -125,15 +130,15 @@ def _has_work(under_launch: str) -> bool:
 
 
 def _open_streams() -> None:
-    """Gives a process that was started with closed streams new ones, before a file of ours gets their numbers.
+    """Opens standard streams that were closed at the start on the null device, before other files get their descriptors.
 
-    What a stream cannot encode is written as an escape.
+    Characters that a stream cannot encode are written as escapes.
     """
     for number in (0, 1, 2):
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the smallest free number
+            os.open(os.devnull, os.O_RDWR)  # gets the smallest free descriptor
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
@@ -142,7 +147,7 @@ def _open_streams() -> None:
 
 
 def _defect(error: Exception) -> int:
-    """An error that the program should not have: its traceback is what helps."""
+    """Reports a bug of the program with its traceback; returns the exit status."""
     from paddle_dnl.startup import termination
 
     if termination.seen() is not None:
@@ -153,7 +158,7 @@ def _defect(error: Exception) -> int:
 
 
 def _end_in_group(status: int) -> None:
-    """Ends this process at once where others wait for it in a collective operation; the launcher ends them then."""
+    """Ends a rank immediately, without cleanup that may wait for others; the launcher then ends the other ranks."""
     sys.stdout.flush()
     if _in_group():
         sys.stderr.flush()
@@ -161,18 +166,28 @@ def _end_in_group(status: int) -> None:
 
 
 def _in_group() -> bool:
-    return int(os.environ.get("PADDLE_TRAINERS_NUM", "1")) > 1
+    return os.environ.get("PADDLE_TRAINERS_NUM", "1") != "1"
 
 
-def _fail(text: str, status: int) -> int:
+def _fail(text: str, status: int, number: int | None = None) -> int:
+    """Prints the one line of error and returns the exit status.
+
+    Args:
+        text: what went wrong.
+        status: to exit with.
+        number: of the signal that ended the program, in place of both.
+    """
     watch = sys.modules.get("paddle_dnl.distributed.watch")
     if watch is not None and watch.others_ended():
-        return status  # the watchdog has said which rank ended first
+        return status  # the watchdog has reported which rank ended first
     from paddle_dnl.files.shown import printable
     from paddle_dnl.startup import termination
 
-    if termination.seen() is not None:  # a library has turned the signal's exception into another one
-        text, status = termination.describe(termination.seen())
+    number = number or termination.seen()  # a library may have replaced the signal's exception by another one
+    if number is not None:
+        text, status = termination.describe(number)
+        if termination.parent_reports():
+            return status
     if os.environ.get("PADDLE_DNL_TRACEBACK"):
         traceback.print_exc()
     rank = os.environ.get("PADDLE_TRAINER_ID")
@@ -183,7 +198,7 @@ def _fail(text: str, status: int) -> int:
 
 
 def _tell_other_ranks(text: str) -> None:
-    """What failed before the group was joined is seen by the launcher alone."""
+    """Reports the failure to the watchdog, if it runs; failures before that are seen by the launcher only."""
     watch = sys.modules.get("paddle_dnl.distributed.watch")
     if watch is not None:
         watch.report_failure(text)

@@ -4,6 +4,7 @@
 import argparse
 from pathlib import Path
 
+from paddle_dnl.cli._arguments import require_at_least
 from paddle_dnl.errors import UsageError, nearest
 
 
@@ -30,8 +31,7 @@ def make_parser() -> argparse.ArgumentParser:
 def main(argv=None) -> int:
     """Runs the checks; returns the exit status, 1 when one failed."""
     args = make_parser().parse_args(argv)
-    if args.steps < 4:
-        raise UsageError(f"--steps must be at least 4, got {args.steps}")
+    require_at_least(args, 4, "steps")
     if args.crop < 64 or args.crop % 32:
         raise UsageError(f"--crop must be a multiple of 32 from 64, got {args.crop}")
     folder = Path(args.save_dir).resolve()

@@ -31,10 +31,10 @@ def main(argv=None) -> int:
 
 
 def complete() -> None:
-    """Answers the shell's question in `COMP_LINE` and ends the process."""
+    """Prints the completions for `COMP_LINE` and ends the process."""
     import argcomplete
 
-    # A parser of the whole command, with flags for the program that was typed.
+    # A parser of the whole command, with the flags of the typed program only.
     named, _ = split_command(os.environ.get("COMP_LINE", "").split()[1:])
     root = argparse.ArgumentParser(prog="paddle-dnl")
     root.add_argument("--version", action="version", version="")

@@ -34,7 +34,7 @@ def make_parser() -> argparse.ArgumentParser:
     copy.add_argument("folder", type=Path, help="gets NAME.yml; made if it is not there")
     new.add_argument("--data", required=True, help="folder with train.txt, val.txt and classes.txt")
     models = "dnlnet_resnet18, _resnet50, _resnet101, dmnet_resnet50 or dmnet_resnet101"
-    # Stored under another name than that of the list's filter, whose default would else be lost.
+    # Another dest than the list's filter of the same name, which would overwrite its default.
     new.add_argument("--model", dest="new_model", default="dnlnet_resnet50", help=models)
     new.add_argument("--out", required=True, help="the configuration, a .yml file")
     return parser

@@ -36,7 +36,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--verify_images",
         metavar="LIST",
-        help="list file: image and, for mIoU, label per line; engines and precisions are compared on up to 100 of them",
+        help="list file: image and, for mIoU, label per line; backends and precisions are compared on up to 100 of them",
     )
     parser.add_argument("--for_fd", action="store_true", help="the names of FastDeploy and PaddleX: inference.yml, ...")
     return parser

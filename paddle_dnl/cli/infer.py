@@ -9,18 +9,19 @@ from paddle_dnl.cli import _arguments
 from paddle_dnl.cli._arguments import DEVICES, add_switch
 from paddle_dnl.deployment.runtime.devices import default_device
 from paddle_dnl.errors import UsageError
+from paddle_dnl.files.outputs import require_folder
 
 _WARMUP, _REPEATS = 5, 20
-# PaddleSeg tunes on this many images too.
+# As in PaddleSeg.
 _TUNING_IMAGES = 10
-# A process for the engine takes seconds to start, which reading and writing beside it must first win back.
+# Below this number the start of a process, which takes seconds, costs more than overlapping reading and writing saves.
 _PROCESS_FROM_IMAGES = 32
 
 UNDER_LAUNCH = "share"
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The flags of infer.py: those of PaddleSeg, and the engine, limits and videos."""
+    """The flags of infer.py: those of PaddleSeg, and the backend, limits and videos."""
     parser = argparse.ArgumentParser(description="Runs an exported model and writes label pictures and overlays.")
     add = parser.add_argument
     switch = partial(add_switch, parser)
@@ -30,7 +31,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--batch_size", type=int, default=1, help="images, or tiles of an image, per run")
     add("--save_dir", default="./output", help="folder of the label pictures")
     add("--device", choices=DEVICES, help="default: gpu where Paddle Inference has one, else cpu")
-    add("--engine", choices=("paddle", "onnxruntime", "openvino", "auto"), default="paddle")
+    _arguments.add_backend(parser, "paddle", "what runs the model; auto: the fastest that the export verified")
     switch("--use_trt", False, "TensorRT on GPU (not verified on any machine yet)")
     add(
         "--precision",
@@ -44,7 +45,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--cpu_threads", type=int, help="default OMP_NUM_THREADS, else one per core")
     add("--streams", type=int, help="openvino: batches or tiles at the same time; default 1")
     switch("--enable_mkldnn", False, "oneDNN; only where the export verified it")
-    switch("--benchmark", False, "time the engine on the first image too")
+    switch("--benchmark", False, "time the backend on the first image too")
     add("--model_name", default="", help="name shown by --benchmark")
     switch("--with_argmax", False, "accepted; scores are always turned into classes")
     switch("--print_detail", True, "log each image")
@@ -80,32 +81,29 @@ def parse_args(argv=None) -> argparse.Namespace:
     """
     args = make_parser().parse_args(argv)
     if args.device is None:
-        args.device = default_device(args.engine)
+        args.device = default_device(args.backend)
     _check(args)
     return args
 
 
 def _check(args: argparse.Namespace) -> None:
-    for name in ("batch_size", "cpu_threads", "min_subgraph_size", "max_pixels", "max_frames", "streams", "stride"):
-        value = getattr(args, name)
-        if value is not None and value < 1:
-            raise UsageError(f"--{name} must be at least 1, got {value}")
+    numbers = ("batch_size", "cpu_threads", "min_subgraph_size", "max_pixels", "max_frames", "streams", "stride")
+    _arguments.require_at_least(args, 1, *numbers)
     if args.device != "gpu" and (args.use_trt or args.enable_auto_tune):
         raise UsageError("--use_trt and --enable_auto_tune need --device gpu")
     if args.device == "cpu" and args.precision == "int8":
-        if args.engine == "paddle":
+        if args.backend == "paddle":
             raise UsageError(
-                "--precision int8 on a CPU is run by ONNX Runtime and OpenVINO; add --engine onnxruntime, openvino or auto"
+                "--precision int8 on a CPU is run by ONNX Runtime and OpenVINO; add --backend onnxruntime, openvino or auto"
             )
     elif args.device == "cpu" and args.precision in ("bf16", "fastest"):
-        if args.engine not in ("openvino", "auto") and args.precision == "bf16":
-            raise UsageError("--precision bf16 on a CPU is run by OpenVINO; add --engine openvino (or auto)")
-    elif args.precision != "fp32" and not args.use_trt and args.engine == "paddle":
+        if args.backend not in ("openvino", "auto") and args.precision == "bf16":
+            raise UsageError("--precision bf16 on a CPU is run by OpenVINO; add --backend openvino (or auto)")
+    elif args.precision != "fp32" and not args.use_trt and args.backend == "paddle":
         raise UsageError(
-            f"--precision {args.precision} is for --use_trt True, or for --engine onnxruntime or openvino; else leave it fp32"
+            f"--precision {args.precision} is for --use_trt True, or for --backend onnxruntime or openvino; else leave it fp32"
         )
-    if Path(args.save_dir).exists() and not Path(args.save_dir).is_dir():
-        raise UsageError(f"--save_dir {args.save_dir}: is a file; give a folder")
+    require_folder(args.save_dir)
 
 
 def _collect_shapes(args: argparse.Namespace, images: list) -> None:
@@ -121,13 +119,13 @@ def _collect_shapes(args: argparse.Namespace, images: list) -> None:
 
 
 def _make_predictor(args: argparse.Namespace, is_long: bool):
-    """With Paddle Inference in a process of its own where there is much to overlap, see `EngineProcess`."""
+    """The predictor of the flags; for many pictures Paddle Inference runs in a separate process, see `BackendProcess`."""
     from dataclasses import asdict
 
-    from paddle_dnl.deployment.runtime.backend_factory import resolve_engine
-    from paddle_dnl.deployment.runtime.backend_process import EngineProcess
+    from paddle_dnl.deployment.runtime.backend_factory import resolve_backend
+    from paddle_dnl.deployment.runtime.backend_process import BackendProcess
     from paddle_dnl.deployment.runtime.deploy_config import read_deploy_config
-    from paddle_dnl.deployment.runtime.options import EngineOptions
+    from paddle_dnl.deployment.runtime.options import BackendOptions
     from paddle_dnl.deployment.runtime.predictor import Predictor
 
     limits = {"wrong_size": args.wrong_size, "max_pixels": args.max_pixels}
@@ -143,11 +141,11 @@ def _make_predictor(args: argparse.Namespace, is_long: bool):
         "min_subgraph_size",
         "auto_tuned_shape_file",
     )
-    asked = EngineOptions(**{name: getattr(args, name) for name in names})
-    name, options = resolve_engine(args.engine, read_deploy_config(args.config), asked)
+    asked = BackendOptions(**{name: getattr(args, name) for name in names})
+    name, options = resolve_backend(args.backend, read_deploy_config(args.config), asked)
     if name == "paddle" and is_long:
-        return Predictor(args.config, engine=EngineProcess(args.config, name, **asdict(options)), **limits)
-    return Predictor(args.config, engine=name, **limits, **asdict(options))
+        return Predictor(args.config, backend=BackendProcess(args.config, name, **asdict(options)), **limits)
+    return Predictor(args.config, backend=name, **limits, **asdict(options))
 
 
 def _make_job(args: argparse.Namespace, files, inputs: list):
@@ -158,7 +156,8 @@ def _make_job(args: argparse.Namespace, files, inputs: list):
     from paddle_dnl.data.images.video_files import is_video
     from paddle_dnl.deployment.runtime.outputs import PictureJob, Results, VideoJob
 
-    colors = files.classes.colors if files.classes else bit_palette(257)[1:]  # PaddleSeg begins with the second
+    # PaddleSeg's palette starts with the second colour.
+    colors = files.classes.colors if files.classes else bit_palette(257)[1:]
     to = Results(Path(args.save_dir), colors, args.print_detail, inputs)
     if is_video(args.image_path):
         for flag in ("save_prob", "geotiff", "shard", "skip_existing", "skip_bad_samples", "no_overlay"):
@@ -183,7 +182,7 @@ def _make_job(args: argparse.Namespace, files, inputs: list):
 
 
 def _run(args: argparse.Namespace, predictor, job):
-    """Everything through the pipeline; what was written of a camera or a damaged video is kept. None: stopped by hand."""
+    """Processes all pictures; results already written are kept after an error. None when a camera was stopped by Ctrl-C."""
     from paddle_dnl.deployment.runtime.pipeline import run_pipeline
     from paddle_dnl.log import logger, progress
 
@@ -226,14 +225,14 @@ def main(argv=None) -> int:
 
     from PIL import Image
 
-    # The limit is --max_pixels.
+    # --max_pixels limits the size instead.
     warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
     user_code.import_for_export(args.custom_imports)
     files = read_deploy_config(args.config)
     inputs = [files.folder / name for name in (files.name, *files.file_names)]
     job = _make_job(args, files, inputs)
     if not is_video(args.image_path) and not len(job):
-        logger.info("no image is left to do")
+        logger.info("all images are done")
         return 0
     if args.enable_auto_tune:
         args.auto_tuned_shape_file = args.auto_tuned_shape_file or str(Path(args.save_dir) / "auto_tuned_shapes.pbtxt")
@@ -254,13 +253,13 @@ def main(argv=None) -> int:
             found = predictor.benchmark(examples[0], _WARMUP, _REPEATS, args.batch_size)
             milliseconds = ", ".join(f"{key} {1000 * found[key]:.1f} ms" for key in ("median", "mean", "p90", "p99"))
             logger.info(
-                f"benchmark {args.model_name or 'model'}: engine {predictor.engine}, {args.device}, batch {args.batch_size}, "
+                f"benchmark {args.model_name or 'model'}: backend {predictor.backend}, {args.device}, batch {args.batch_size}, "
                 f"{_WARMUP} warm-up and {_REPEATS} timed runs: {milliseconds}, {found['ips']:.2f} images/s"
             )
             if timing is not None:
                 logger.info(
-                    f"pipeline (read, run, write): {timing.rate:.2f} images/s, {timing.rate / found['ips']:.2f} of the engine "
-                    f"alone; {timing.pictures} images in {timing.seconds:.2f} s, {timing.engine_seconds:.2f} s in the engine"
+                    f"pipeline (read, run, write): {timing.rate:.2f} images/s, {timing.rate / found['ips']:.2f} of the backend "
+                    f"alone; {timing.pictures} images in {timing.seconds:.2f} s, {timing.backend_seconds:.2f} s in the backend"
                 )
     finally:
         predictor.close()

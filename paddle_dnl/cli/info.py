@@ -6,7 +6,7 @@ import importlib.metadata
 import os
 import platform
 
-# Shown in this order; the first group is what the package stands on.
+# Shown in this order; the first group are the required packages.
 _LIBRARIES = (
     "paddlepaddle", "paddlepaddle-gpu", "numpy", "opencv-python", "opencv-python-headless", "pillow", "pyyaml", "safetensors",
     "protobuf", "paddleseg", "visualdl", "onnxruntime", "onnxruntime-gpu", "openvino", "paddle2onnx", "onnx", "scipy",

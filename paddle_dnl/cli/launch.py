@@ -10,18 +10,24 @@ from paddle_dnl.cli.programs import PROGRAMS
 from paddle_dnl.distributed import launching
 from paddle_dnl.errors import UsageError, nearest
 
-# Handed on to the launcher as they are.
+# Passed to the launcher unchanged.
 _PASSED = (
     ("--nproc_per_node", "N", "processes on each machine; default: one per GPU"),
     ("--devices", "0,1,...", "GPUs to use; default: all"),
     ("--log_dir", "DIR", "folder of the processes' logs; default ./log"),
     ("--job_id", "NAME", "name of the job, for an elastic one"),
-    ("--max_restart", "N", "restarts of an elastic job; default 3"),
-    ("--elastic_level", "L", "of an elastic job: 1 starts its processes again when a machine leaves or joins"),
+    ("--max_restart", "N", "restarts of an elastic job; default 1000"),
+    (
+        "--elastic_level",
+        "L",
+        "of an elastic job: 1, the default, starts its processes again when a machine leaves or joins",
+    ),
     ("--elastic_timeout", "SECONDS", "how long an elastic job waits for its largest number of machines; default 30"),
     ("--log_level", "LEVEL", "of the launcher"),
 )
-# The launcher lets these variables win over its flags.
+# Of an elastic job, in place of the launcher's own defaults, with which it ends when a machine leaves, or the third time.
+_ELASTIC = {"elastic_level": "1", "max_restart": "1000"}
+# In the launcher these variables override its flags.
 _VARIABLES = {
     "PADDLE_NNODES": "nnodes",
     "PADDLE_MASTER": "master",
@@ -43,7 +49,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--host", metavar="IP", help="address of this machine; default: the one that reaches --master")
     for flag, metavar, text in _PASSED:
         parser.add_argument(flag, metavar=metavar, help=text)
-    # Refused with a reason, see `command`; behind the program's name it is val's.
+    # Refused with an explanation in `command`. After the program's name it is a flag of val.
     parser.add_argument("--backend", help=argparse.SUPPRESS)
     parser.add_argument("program", help="train, val, predict, ... as `paddle-dnl` lists them, or a .py file")
     parser.add_argument("words", nargs=argparse.REMAINDER, metavar="...", help="flags of the program")
@@ -77,6 +83,11 @@ def command(argv: list[str] | None = None) -> list[str]:
     else:
         hint = nearest(args.program, PROGRAMS)
         raise UsageError(f"launch: {args.program} is no program of paddle-dnl and no file.{hint}")
+    if (nodes.master or "").startswith(launching.ETCD):
+        for name, value in _ELASTIC.items():
+            if getattr(args, name) is None:
+                setattr(args, name, value)
+        program = [sys.executable, "-m", "paddle_dnl.distributed.elastic_rank", *_started(program)]
     nodes = launching.settle(nodes)
     words = ["--nnodes", args.nnodes, "--rank", str(nodes.rank)]
     for flag, value in (("--master", nodes.master), ("--host", nodes.host)):
@@ -87,15 +98,20 @@ def command(argv: list[str] | None = None) -> list[str]:
     return [sys.executable, "-m", "paddle.distributed.launch", *words, *program, *args.words]
 
 
+def _started(program: list[str]) -> list[str]:
+    """The command that Paddle's launcher makes of a program."""
+    return [sys.executable, "-u", *program] if program[0].endswith(".py") else program
+
+
 def main(argv=None) -> int:
-    """Becomes the launcher; does not return."""
+    """Replaces this process by the launcher; does not return."""
     words = command(argv)
     sys.stdout.flush()
     os.execve(words[0], words, _environment())
 
 
 def _environment() -> dict[str, str]:
-    """What this process was started with, so that its own settings do not look like the user's; the addresses are flags."""
+    """The environment at the start of this process, without the variables that are passed as flags."""
     try:
         entries = Path("/proc/self/environ").read_bytes().split(b"\0")
         found = dict(os.fsdecode(entry).split("=", 1) for entry in entries if b"=" in entry)

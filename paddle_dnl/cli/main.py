@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> None:
         complete()
     name, rest = split_command(words)
     if name is not None:
-        # argparse and the log name the program by this.
+        # argparse and the log take the program's name from here.
         sys.argv = [f"{COMMAND} {name}", *rest]
         run(PROGRAMS[name].module)
     if words[:1] in (["--version"], ["-V"]):
@@ -52,7 +52,7 @@ def main(argv: list[str] | None = None) -> None:
     rest = [word for word in words if word not in ("-h", "--help", "help")]
     is_group = len(rest) == 1 and any(name.startswith(f"{rest[0]} ") for name in PROGRAMS)
     if not rest or is_group:
-        # Asked for it is a result; without it, the answer to an incomplete command.
+        # Requested help goes to stdout with status 0, the help after an incomplete command to stderr.
         asked = len(rest) < len(words)
         text = _help(rest[0] if rest else "")
         if asked:

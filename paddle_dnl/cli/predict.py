@@ -43,7 +43,7 @@ def main(argv=None) -> int:
     if args.device == "gpu":
         import paddle
 
-        # Without a number Paddle takes the GPU that the launcher gave this rank, else the first.
+        # Without an index Paddle uses the GPU that the launcher assigned to this rank, else the first.
         paddle.set_device("gpu" if args.device_id is None else f"gpu:{args.device_id}")
     config = _arguments.make_config(args, use_multilabel=args.use_multilabel, for_training=False)
     if not config.val_dataset_cfg:

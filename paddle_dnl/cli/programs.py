@@ -25,8 +25,8 @@ PROGRAMS = {
     "quantize": Program("paddle_dnl.cli.deploy.quantize", "quantise an exported ONNX model to int8"),
     "benchmark": Program("paddle_dnl.cli.deploy.benchmark", "measure the backends of an exported model"),
     "convert": Program("paddle_dnl.cli.convert", "convert published weights of other projects"),
-    "report": Program("paddle_dnl.cli.report", "write an HTML report of a training run"),
-    "macs": Program("paddle_dnl.cli.count_macs", "count parameters and multiply-accumulates"),
+    "report": Program("paddle_dnl.cli.analysis.report", "write an HTML report of a training run"),
+    "macs": Program("paddle_dnl.cli.analysis.count_macs", "count parameters and multiply-accumulates"),
     "configs": Program(
         "paddle_dnl.cli.configs", "list, show, copy the model zoo's configurations; make one for your data"
     ),
@@ -44,8 +44,8 @@ PROGRAMS = {
     ),
     "data voc-augment": Program("paddle_dnl.cli.data.voc_augment", "SBD labels as VOC2012/SegmentationClassAug"),
     "data create-list": Program("paddle_dnl.cli.data.create_list", "write train.txt, val.txt and test.txt"),
-    "attention maps": Program("paddle_dnl.cli.attention.draw_maps", "draw what a model attends to"),
-    "attention statistics": Program("paddle_dnl.cli.attention.measure_maps", "measure attention against labels"),
+    "attention maps": Program("paddle_dnl.cli.analysis.draw_maps", "draw what a model attends to"),
+    "attention statistics": Program("paddle_dnl.cli.analysis.measure_maps", "measure attention against labels"),
 }
 
 

@@ -74,24 +74,18 @@ def parse_args(argv=None) -> argparse.Namespace:
         UsageError: values that do not fit; names the flag.
     """
     args = make_parser().parse_args(argv)
-    for name in ("save_interval", "log_iters", "keep_checkpoint_max", "repeats", "early_stop_intervals"):
-        if getattr(args, name) is not None and getattr(args, name) < 1:
-            raise UsageError(f"--{name} must be at least 1, got {getattr(args, name)}")
-    if args.num_workers < 0:
-        raise UsageError(f"--num_workers must not be negative, got {args.num_workers}")
+    counts = ("save_interval", "log_iters", "keep_checkpoint_max", "repeats", "early_stop_intervals")
+    _arguments.require_at_least(args, 1, *counts)
+    _arguments.require_at_least(args, 0, "num_workers", "scale_lr")
+    _arguments.require_at_least(args, 2, "num_classes")
+    _arguments.require_at_least(args, 20, "find_lr")
     starts = [name for name in ("pretrained", "from_scratch", "finetune") if getattr(args, name)]
     if len(starts) > 1:
         raise UsageError(f"--{starts[0]} and --{starts[1]} contradict each other: remove one of them")
-    if args.num_classes is not None and args.num_classes < 2:
-        raise UsageError(f"--num_classes must be at least 2, got {args.num_classes}")
-    if args.find_lr is not None and args.find_lr < 20:
-        raise UsageError(f"--find_lr must be at least 20 steps, got {args.find_lr}")
     if args.find_lr is not None and args.resume_model:
         raise UsageError("--find_lr starts anew and does not go with --resume_model")
     if args.early_stop_intervals and not args.do_eval:
         raise UsageError("--early_stop_intervals needs --do_eval")
-    if args.scale_lr is not None and args.scale_lr < 0:
-        raise UsageError(f"--scale_lr: the batch that the rate is for must be at least 1, got {args.scale_lr}")
     if args.scale_lr is not None and args.find_lr is not None:
         raise UsageError("--find_lr looks for a learning rate and does not go with --scale_lr")
     exporting = [name for name in ("output_op", "input_shape", "for_fd") if getattr(args, name)]
@@ -120,7 +114,7 @@ def main(argv=None) -> int:
     if args.resume_model is None:
         from paddle_dnl.models.start_weights import require_start_weights
 
-        require_start_weights(config)  # before data are looked at
+        require_start_weights(config)  # before the data are checked
     args.to_static_training = args.to_static_training or config.to_static_training
     log.choose_ranks(config.dic.get("log_ranks", "0") if args.log_ranks is None else args.log_ranks)
     if args.print_mem_info is None:

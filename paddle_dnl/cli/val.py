@@ -7,7 +7,7 @@ from pathlib import Path
 from paddle_dnl.cli import _arguments
 from paddle_dnl.errors import UsageError
 
-# Of exported folders; a checkpoint has no such forms.
+# Only for exported folders.
 _EXPORTED_PRECISIONS = ("int8", "fastest")
 
 UNDER_LAUNCH = "group"
@@ -23,13 +23,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--exported", metavar="DIR", help="in place of --model_path: a folder of export.py, as deployed"
     )
-    parser.add_argument(
-        "--backend",
-        "--engine",
-        dest="engine",
-        choices=("paddle", "onnxruntime", "openvino", "auto"),
-        help="what runs --exported; default: paddle",
-    )
+    _arguments.add_backend(parser, None, "what runs --exported; default: paddle")
     parser.add_argument("--num_workers", type=int, default=0, help="processes that load data")
     parser.add_argument("--batch_size", type=int, help="images at once, of equal size; default: test_config's, else 1")
     _arguments.add_switch(parser, "--auc_roc", None, "also the area under the ROC curve; default: test_config's")
@@ -81,8 +75,8 @@ def _require_model(args: argparse.Namespace) -> None:
         UsageError: names the flags.
     """
     if args.exported is None:
-        if args.engine is not None:
-            raise UsageError(f"--backend {args.engine}: is for --exported")
+        if args.backend is not None:
+            raise UsageError(f"--backend {args.backend}: is for --exported")
         if args.precision in _EXPORTED_PRECISIONS:
             raise UsageError(f"--precision {args.precision}: is for --exported")
         _arguments.require_model_path(args)
@@ -96,9 +90,9 @@ def _exported(args: argparse.Namespace, settings: dict, dataset_cfg: dict) -> tu
     from paddle_dnl.deployment.runtime.devices import default_device
     from paddle_dnl.log import logger
 
-    engine = args.engine or "paddle"
-    device = args.device or default_device(engine)
-    model = ExportedModel(args.exported, engine, device=device, precision=args.precision)
+    backend = args.backend or "paddle"
+    device = args.device or default_device(backend)
+    model = ExportedModel(args.exported, backend, device=device, precision=args.precision)
     model.require_settings(settings | {"save_prob": args.save_prob})
     if list(dataset_cfg.get("transforms") or []) != model.files.transforms:
         logger.warning(
@@ -121,8 +115,7 @@ def main(argv=None) -> int:
     if args.auc_roc is not None:
         settings["auc_roc"] = args.auc_roc
     if args.batch_size is not None:
-        if args.batch_size < 1:
-            raise UsageError(f"--batch_size must be at least 1, got {args.batch_size}")
+        _arguments.require_at_least(args, 1, "batch_size")
         settings["batch_size"] = args.batch_size
     for name in ("save_pred", "save_prob", "cityscapes_submission"):
         if getattr(args, name) and not args.save_dir:
@@ -148,8 +141,8 @@ def main(argv=None) -> int:
     settings |= {"num_workers": args.num_workers, "precision": args.precision, "amp_level": args.amp_level}
     if model is not None:
         model.require_dataset(dataset)
-        about = {"exported": args.exported, "engine": model.predictor.engine, "engine_precision": args.precision}
-        settings["precision"] = "fp32"  # the engine has its own
+        about = {"exported": args.exported, "backend": model.predictor.backend, "backend_precision": args.precision}
+        settings["precision"] = "fp32"  # that of the evaluation code around the backend
     else:
         model = build_model(config, pretrained=args.model_path)
         announce_evaluation(model, dataset, settings)

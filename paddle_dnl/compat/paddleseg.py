@@ -54,7 +54,7 @@ def _manager():
             if importlib.util.find_spec(f"{PACKAGE}.{name}") is not None:  # up to 2.7 there are no optimizers
                 importlib.import_module(f"{PACKAGE}.{name}")
         return importlib.import_module(f"{PACKAGE}.cvlibs.manager")
-    # Its import runs code of OpenCV, SciPy, scikit-learn and others, built for other versions of each other perhaps.
+    # Importing it runs code of OpenCV, SciPy, scikit-learn and others, whose versions may not fit together.
     except Exception as error:
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
         raise ConfigError(

@@ -11,8 +11,8 @@ import reprlib
 
 from paddle_dnl.errors import ConfigError
 
-# Text for a component of PaddleSeg is a word such as `bilinear` or `NCHW`. Some of them run their text as Python, so what
-# could be more than a word does not reach them.
+# String arguments of PaddleSeg's components are words such as `bilinear` or `NCHW`. Some components evaluate them as Python
+# code, so other strings are refused.
 _WORD = re.compile(r"[\w.-]*", re.ASCII)
 _LAYER = re.compile(r"nn\.[A-Za-z]\w*", re.ASCII)
 

@@ -21,7 +21,7 @@ import yaml
 BASE_KEY = "_base_"
 INHERIT_KEY = "_inherited_"
 
-# A configuration is a page of text. These bounds stop files that are something else, and bombs of aliases and of bases.
+# Bounds against files that are no configurations, and against bombs of aliases and bases.
 _MAX_BYTES = 256_000
 _MAX_NODES = 100_000
 _MAX_LEVELS = 100
@@ -121,7 +121,7 @@ def _read_bytes(path: Path) -> bytes:
         OSError, ValueError: the system's reasons.
     """
     if not stat.S_ISREG(path.stat().st_mode):
-        # A pipe would be waited for, a device read without end.
+        # Reading a pipe would block, reading a device would not end.
         raise ConfigError(f"{shown(path)}: cannot be read (is a folder, pipe or device, no file)")
     with path.open("rb") as file:
         # Not by the size that the system states: files of /proc have none.

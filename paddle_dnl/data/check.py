@@ -20,6 +20,7 @@ from paddle_dnl.data.statistics import DatasetStatistics, SampleCounts
 from paddle_dnl.errors import DataError
 from paddle_dnl.files.atomic import write_text
 from paddle_dnl.files.caches import writable_cache
+from paddle_dnl.files.reading import parse_json, read_bytes
 from paddle_dnl.log import logger, progress
 
 import numpy as np
@@ -91,8 +92,8 @@ def _skip(dataset, name: str, problems: dict[int, str]) -> None:
 def _recall(note: str) -> DatasetStatistics | None:
     """The stored counts of an earlier check of the same files; None without one."""
     try:
-        return DatasetStatistics.from_json(json.loads(Path(note).read_bytes()))
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return DatasetStatistics.from_json(parse_json(read_bytes(note)))
+    except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
@@ -176,23 +177,22 @@ def _read_share(
     """Reads this process's share of the files, but for those that were read before.
 
     Returns:
-        Counts of each part of the list; place -> what is wrong with a sample.
+        Counts of each part of the list by its first place; place -> what is wrong with a sample.
     """
     pairs = dataset.file_list
-    parts = sorted(found.files)[ranks.place :: ranks.count]
+    size = min(fingerprint.PART, -(-len(pairs) // ranks.count))  # so that all have work
+    parts = [range(first, min(first + size, len(pairs))) for first in range(0, len(pairs), size)]
+    parts = parts[ranks.place :: ranks.count]
     keys = {part: fingerprint.keys_of(pairs, part) for part in parts}
     identity = hashlib.sha256(fingerprint.rule_of(dataset) + os.fsencode(os.path.dirname(pairs[0][0]))).hexdigest()[:32]
     before = SampleTable.joined(sorted(cache.glob(f"samples_{identity}_*.npz")))
     rows = {part: before.rows_of(keys[part]) for part in parts}
     places = [
-        part * fingerprint.PART + i
-        for part in parts
-        for i in np.flatnonzero(rows[part] < 0).tolist()
-        if part * fingerprint.PART + i not in found.problems
+        part[i] for part in parts for i in np.flatnonzero(rows[part] < 0).tolist() if part[i] not in found.problems
     ]
     if places:
-        again = "once; an unchanged dataset is not read again"
-        logger.info(f"checking {len(places)} files of {name} ({again})")
+        others = f"; the {ranks.count} processes of this machine read a share each" if ranks.count > 1 else ""
+        logger.info(f"checking {len(places)} samples of {name} (once; an unchanged dataset is not read again{others})")
     looks = map_in_processes(
         _look_at,
         dataset,
@@ -206,8 +206,7 @@ def _read_share(
     counts, unread, table = {}, {}, SampleTable()
     for part in parts:
         rows_here = SampleTable()
-        for i, (key, row) in enumerate(zip(keys[part].tolist(), rows[part].tolist(), strict=True)):
-            place = part * fingerprint.PART + i
+        for place, key, row in zip(part, keys[part].tolist(), rows[part].tolist(), strict=True):
             if place in found.problems:
                 continue
             if row >= 0:
@@ -218,7 +217,7 @@ def _read_share(
                 unread[place] = sample
             elif sample is not None:
                 rows_here.add(key, sample)
-        counts[part] = rows_here.statistics(dataset.num_classes, dataset.multilabel)
+        counts[part.start] = rows_here.statistics(dataset.num_classes, dataset.multilabel)
         table.append(rows_here)
     for _ in looks:  # ends the processes
         pass

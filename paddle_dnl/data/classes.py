@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from paddle_dnl.errors import DataError
+from paddle_dnl.files.reading import read_bytes
 
 import numpy as np
 
@@ -165,6 +166,8 @@ def named_classes(names: Sequence[str], colors: Sequence[Sequence[int]] | None =
     return ClassInfo(tuple(names), tuple(tuple(color) for color in colors))
 
 
+# Text of a list of classes, by far.
+_MOST_BYTES = 16 << 20
 _IGNORED_LINE = re.compile(r"#\s*ignore_index:\s*(\d+)\s*")
 _NAME_AND_COLOR = re.compile(r"(.*?)[\s,]+(\d{1,3})[\s,]+(\d{1,3})[\s,]+(\d{1,3})")
 
@@ -178,7 +181,7 @@ def read_classes(path: str | Path) -> ClassInfo:
         DataError: unreadable, without classes, or colours for some classes only; names the line.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8-sig")
+        text = read_bytes(path, _MOST_BYTES).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read as a list of classes ({error})") from error
     names, colors, ignored = [], [], None

@@ -2,8 +2,11 @@
 """A list of pairs of file names that a million of them do not make heavy."""
 
 import os
+import sys
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
+
+_CODING = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()  # as `os.fsdecode`
 
 
 class FileList(Sequence):
@@ -48,7 +51,23 @@ class FileList(Sequence):
         return [self._name(2 * place), self._name(2 * place + 1)]
 
     def __iter__(self) -> Iterator[list]:
-        return (self[index] for index in range(len(self)))
+        return self.between(0, len(self))
+
+    def between(self, first: int, last: int) -> Iterator[list]:
+        """The pairs from one place to before another; half the time of asking for each."""
+        names, folder, coding = self._names, os.fsdecode(self._folder or b""), _CODING
+        start = self._ends[2 * first - 1] if first else 0
+        for place in range(2 * first, 2 * last, 2):
+            pair = []
+            for end in self._ends[place : place + 2]:
+                if start == end:
+                    pair.append(None)
+                elif names[start]:
+                    pair.append(folder + names[start:end].decode(*coding))
+                else:
+                    pair.append(names[start + 1 : end].decode(*coding))
+                start = end
+            yield pair
 
     def __eq__(self, other) -> bool:
         if not isinstance(other, Sequence) or isinstance(other, str):

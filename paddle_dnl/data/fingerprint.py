@@ -8,6 +8,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from paddle_dnl.data.file_list import FileList
 from paddle_dnl.data.ranks import Ranks
 from paddle_dnl.errors import DataError
 
@@ -55,9 +56,13 @@ class Fingerprints:
 
     def _look(self, pairs: Sequence, part: int) -> None:
         files, names, sizes = [], [], []
-        for place in range(part * PART, min((part + 1) * PART, len(pairs))):
+        places = range(part * PART, min((part + 1) * PART, len(pairs)))
+        listed = (
+            pairs.between(places.start, places.stop) if isinstance(pairs, FileList) else map(pairs.__getitem__, places)
+        )
+        for place, pair in zip(places, listed, strict=True):
             try:
-                for path in pairs[place]:
+                for path in pair:
                     if path is None:
                         names.append("")
                         continue
@@ -93,10 +98,10 @@ def _state(path: str, status: os.stat_result) -> str:
     return f"{path}\0{status.st_size}\0{status.st_mtime_ns}"
 
 
-def keys_of(pairs: Sequence, part: int) -> np.ndarray:
-    """A hash of the names, sizes and times of change of each pair of a part, uint64 `[n]`."""
+def keys_of(pairs: Sequence, places: range) -> np.ndarray:
+    """A hash of the names, sizes and times of change of the pairs in some places, uint64 `[n]`."""
     keys = []
-    for place in range(part * PART, min((part + 1) * PART, len(pairs))):
+    for place in places:
         text = ""
         for path in filter(None, pairs[place]):
             with contextlib.suppress(OSError):

@@ -5,8 +5,6 @@ import io
 
 import numpy as np
 
-KINDS = ("float16", "uint8")
-
 
 def probability_file(probabilities: np.ndarray, kind: str) -> bytes:
     """The content of an .npz with `probabilities` `[K, h, w]`: `float16`, or `uint8` for 255 times them, rounded."""

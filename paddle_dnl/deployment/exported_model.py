@@ -11,7 +11,7 @@ import paddle
 
 
 class ExportedModel(paddle.nn.Layer):
-    """Maps `[B, C, H, W]` to a list of one output, as networks do, by an engine of deployment.
+    """Maps `[B, C, H, W]` to a list of one output, as networks do, by a backend of deployment.
 
     What the graph gives decides what an evaluation can do with it (`output_op` of deploy.yaml):
 
@@ -22,17 +22,17 @@ class ExportedModel(paddle.nn.Layer):
 
     Args:
         folder: an exported folder or its deploy.yaml.
-        engine: `paddle`, `onnxruntime`, `openvino` or `auto`.
-        options: fields of `paddle_dnl.deployment.runtime.backends.EngineOptions`, such as `precision`.
+        backend: `paddle`, `onnxruntime`, `openvino` or `auto`.
+        options: fields of `paddle_dnl.deployment.runtime.options.BackendOptions`, such as `precision`.
 
     Raises:
         ConfigError, ExportError, UsageError: as `Predictor` raises them.
     """
 
-    def __init__(self, folder: str | Path, engine: str = "paddle", **options):
+    def __init__(self, folder: str | Path, backend: str = "paddle", **options):
         super().__init__()
-        # Tiles and resizing belong to pictures; an evaluation brings windows, or pictures of the right size.
-        self.predictor = Predictor(folder, engine=engine, tile="never", **options)
+        # No tiles or resizing: an evaluation passes windows, or pictures of the right size.
+        self.predictor = Predictor(folder, backend=backend, tile="never", **options)
         self.files = self.predictor.files
         self.gives_classes = self.files.output_op == "argmax"
 
@@ -82,7 +82,7 @@ class ExportedModel(paddle.nn.Layer):
 
         Raises:
             DataError: pictures or windows of another size than a fixed-size export takes.
-            ExportError: the engine failed.
+            ExportError: the backend failed.
         """
         output = self._run(x.numpy())
         if self.files.output_op == "softmax":

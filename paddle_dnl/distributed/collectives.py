@@ -14,8 +14,8 @@ import socket
 import time
 
 import paddle_dnl
-from paddle_dnl.distributed import watch
-from paddle_dnl.distributed.ports import opening_error
+from paddle_dnl.distributed import launched, watch
+from paddle_dnl.distributed.ports import opening_error, wait_until_open
 from paddle_dnl.distributed.waiting import WAIT_VARIABLE, wait_seconds
 from paddle_dnl.errors import DistributedError
 from paddle_dnl.log import logger
@@ -67,12 +67,16 @@ def initialise() -> None:
         DistributedError: the processes do not find each other, are of different versions, or were launched for GPUs that
             this Paddle cannot use.
     """
-    if world_size() == 1 or watch.is_on():
+    if os.environ.get("PADDLE_TRAINERS_NUM", "1") == "1" or watch.is_on():
+        return
+    launched.require_sound()
+    if world_size() == 1:
         return
     wait_seconds()
     _require_gpus()
     if not dist.is_initialized():
         _require_free_port()
+        _wait_for_rank_0()
         try:
             dist.init_parallel_env()
         except (RuntimeError, ValueError) as error:
@@ -128,6 +132,17 @@ def _require_free_port() -> None:
             f"rank 0 cannot open port {port}, at which the ranks are to meet ({error.strerror}): end the program that has it "
             "(ss -ltnp), or start again, which takes another one"
         ) from error
+
+
+def _wait_for_rank_0() -> None:
+    """Waits until the store in rank 0 is there, for which Paddle itself waits for ever.
+
+    Raises:
+        DistributedError: the time limit has passed.
+    """
+    host, _, port = _store_address().rpartition(":")
+    if not is_main() and port.isdigit():
+        wait_until_open(host, int(port), f"rank 0 at {host}:{port}")
 
 
 def _store_address() -> str:
@@ -233,27 +248,60 @@ def _wait_for_all(name: str, what: str) -> None:
         pause = min(2 * pause, 0.25)
 
 
+class SharedCounter:
+    """A number to which all processes add, kept in the store through which they found each other.
+
+    It tells how far a long work is without an exchange for which they would have to wait. Each process goes to the store at
+    most every two seconds, so that the number may be a little too small.
+
+    All processes make it between the same two barriers.
+    """
+
+    _SECONDS = 2.0
+
+    def __init__(self):
+        self._key = f"paddle_dnl/count/{_meetings}"
+        self._own = self._total = 0  # not in the store yet; of all, as last seen
+        self._asked = time.monotonic()
+
+    def add(self, amount: int) -> None:
+        """Adds to it."""
+        self._own += amount
+
+    def total(self) -> int:
+        """What all processes have added."""
+        if world_size() == 1:
+            return self._own
+        now = time.monotonic()
+        if now - self._asked > self._SECONDS:
+            self._asked = now
+            self._total, self._own = _add(self._key, self._own), 0
+        return self._total + self._own
+
+
 # ---------------------------------------------------------------------------------------------- values
 
 
 def all_reduce_sum(array: np.ndarray) -> np.ndarray:
-    """The sum over processes of an array of whole numbers, exact.
+    """The sum over processes of an array of whole numbers, exact; see `all_reduce_sums`."""
+    return all_reduce_sums([array])[0]
+
+
+def all_reduce_sums(arrays: list[np.ndarray]) -> list[np.ndarray]:
+    """The sum over processes of each array of whole numbers, exact, in one exchange.
 
     Raises:
         TypeError: other numbers, which would be cut.
     """
-    if array.dtype.kind not in "iub":
-        raise TypeError(f"all_reduce_sum: whole numbers only, got {array.dtype}")
+    for array in arrays:
+        if array.dtype.kind not in "iub":
+            raise TypeError(f"all_reduce_sums: whole numbers only, got {array.dtype}")
     if world_size() == 1:
-        return array
-    tensor = paddle.to_tensor(np.ascontiguousarray(array, dtype=np.int64))
+        return arrays
+    tensor = paddle.to_tensor(np.concatenate([array.ravel() for array in arrays]).astype(np.int64))
     dist.all_reduce(tensor)
-    return tensor.numpy()
-
-
-def any_rank(is_so: bool) -> bool:
-    """Whether it is so in any process; all of them get the same answer."""
-    return bool(all_reduce_sum(np.array([int(is_so)]))[0])
+    parts = np.split(tensor.numpy(), np.cumsum([array.size for array in arrays])[:-1])
+    return [part.reshape(array.shape) for part, array in zip(parts, arrays, strict=True)]
 
 
 def share_statistics(model: paddle.nn.Layer) -> None:

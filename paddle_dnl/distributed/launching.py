@@ -12,13 +12,11 @@ import socket
 import time
 from dataclasses import dataclass
 
-from paddle_dnl.distributed.ports import opening_error
-from paddle_dnl.distributed.waiting import WAIT_VARIABLE, wait_seconds
+from paddle_dnl.distributed.ports import opening_error, wait_until_open
+from paddle_dnl.distributed.waiting import wait_seconds
 from paddle_dnl.errors import DistributedError, UsageError
-from paddle_dnl.log import logger
 
 ETCD = "etcd://"
-_NOTICE_SECONDS = 60.0
 _NAME_SECONDS = 60.0  # until the name of a machine is known
 
 
@@ -83,11 +81,11 @@ def settle(nodes: Nodes) -> Nodes:
     ip = _resolve(name, nodes.master)
     if is_elastic:
         _require_etcd3()
-        _wait_for(ip, int(port), f"etcd at {name}:{port}")
+        wait_until_open(ip, int(port), f"etcd at {name}:{port}")
     elif nodes.rank == 0:
         _require_free(ip, int(port), nodes)
     elif nodes.rank > 0:
-        _wait_for(ip, int(port), f"the launcher of rank 0 at {name}:{port}")
+        wait_until_open(ip, int(port), f"the launcher of rank 0 at {name}:{port}")
     master = f"{ETCD if is_elastic else ''}{ip}:{port}"
     return Nodes(nodes.low, nodes.high, master, nodes.rank, nodes.host or _address_towards(ip, int(port)))
 
@@ -146,23 +144,3 @@ def _require_etcd3() -> None:
             f"--master {ETCD}...: the Python package etcd3 cannot be used ({' '.join(str(error).split())[:120]}); "
             'pip install etcd3 "protobuf<=3.20.3", or set PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION=python'
         ) from error
-
-
-def _wait_for(ip: str, port: int, what: str) -> None:
-    """Waits until somebody accepts connections."""
-    began, limit, said = time.monotonic(), wait_seconds(), 0.0
-    while True:
-        try:
-            socket.create_connection((ip, port), timeout=5).close()
-            return
-        except OSError as error:
-            waited = time.monotonic() - began
-            if waited > limit:
-                raise DistributedError(
-                    f"{what}: no answer in {limit:.0f} s ({error.strerror or error}); is it started, and the port open? "
-                    f"({WAIT_VARIABLE} is the limit)"
-                ) from error
-            if waited >= said:
-                logger.info(f"waiting for {what}")
-                said += _NOTICE_SECONDS
-            time.sleep(min(1.0, limit))

@@ -1,7 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether this process can open a port."""
+"""Ports: whether this process can open one, and waiting until another process has."""
 
 import socket
+import time
+
+from paddle_dnl.distributed.waiting import WAIT_VARIABLE, wait_seconds
+from paddle_dnl.errors import DistributedError
+from paddle_dnl.log import logger
+
+_NOTICE_SECONDS = 60.0
 
 
 def opening_error(port: int) -> OSError | None:
@@ -13,3 +20,32 @@ def opening_error(port: int) -> OSError | None:
         except OSError as error:
             return error
     return None
+
+
+def wait_until_open(host: str, port: int, what: str) -> None:
+    """Waits until somebody accepts connections.
+
+    Args:
+        host: name or address.
+        port: of it.
+        what: is there, for messages.
+
+    Raises:
+        DistributedError: nobody does within the time limit of `wait_seconds`.
+    """
+    began, limit, said = time.monotonic(), wait_seconds(), 0.0
+    while True:
+        try:
+            socket.create_connection((host, port), timeout=5).close()
+            return
+        except OSError as error:
+            waited = time.monotonic() - began
+            if waited > limit:
+                raise DistributedError(
+                    f"{what}: no answer in {limit:.0f} s ({error.strerror or error}); is it started, and the port open? "
+                    f"({WAIT_VARIABLE} is the limit)"
+                ) from error
+            if waited >= said:
+                logger.info(f"waiting for {what}")
+                said += _NOTICE_SECONDS
+            time.sleep(min(1.0, limit))

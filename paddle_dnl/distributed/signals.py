@@ -1,10 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """SIGTERM and SIGINT as a request to save and end."""
 
+import os
 import signal
 import time
 
+from paddle_dnl.errors import DistributedError
+from paddle_dnl.log import logger
+
+ELASTIC = "PADDLE_DNL_ELASTIC"  # set for the ranks of an elastic job
 _REPEATED_SECONDS = 1.0
+
+
+class OtherMachineStopped(DistributedError):
+    """The run has stopped for a signal that another machine got. To Paddle's elastic launcher success would mean the end."""
 
 
 class StopSignal:
@@ -26,6 +35,18 @@ class StopSignal:
     def seen(self) -> bool:
         """Whether this process was asked to stop; other ranks may not have been."""
         return self._first is not None
+
+    def announce(self, iteration: int) -> None:
+        """Says that the run has stopped.
+
+        Raises:
+            OtherMachineStopped: in a rank of an elastic job whose own machine goes on.
+        """
+        logger.warning(f"stopped by signal at iter {iteration}; --resume_model auto continues")
+        if ELASTIC in os.environ and not self.seen:
+            raise OtherMachineStopped(
+                f"another machine was asked to stop at iter {iteration}; the launcher starts those that are left again"
+            )
 
     def _note(self, number, frame) -> None:
         if self._first is None:

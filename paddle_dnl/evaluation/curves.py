@@ -49,7 +49,7 @@ def read_scalars(run_dir: str | Path) -> dict[str, tuple[list[int], list[float]]
                 points.setdefault(tag, {}).update(
                     {record.id: record.value for record in reader.get_data("scalar", tag)}
                 )
-        except Exception as error:  # whatever its parser came across
+        except Exception as error:  # any error of its parser
             raise DataError(f"{file}: is damaged ({type(error).__name__}); remove it, or train again") from error
     return _complete(points, run_dir)
 

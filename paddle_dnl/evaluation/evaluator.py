@@ -108,8 +108,9 @@ def evaluate(
     count = kind(dataset, auc_roc, is_probability=options.gives_probabilities)
     count.observe, count.indices = observe, iter(share.indices)
     loaded = load_batches(share, batches, collate, num_workers if len(share) else 0, read_ahead=True)
+    seen = collectives.SharedCounter()
     with evaluating(model):
-        for data in progress(loaded, "evaluate", len(batches)) if print_detail else loaded:
+        for data in progress(loaded, "evaluate", len(dataset), seen.total) if print_detail else loaded:
             label = np.asarray(data["label"])
             if stop is not None and stop():
                 count.stopped = True
@@ -117,25 +118,23 @@ def evaluate(
             with amp.autocast(precision, amp_level):
                 for scores, truth in _scores(model, data, label, options):
                     count.add(scores, truth)
-    if not scored or _stopped_anywhere(count.stopped, stop):
+            seen.add(len(label))
+    if not scored:
         return None
-    counts = collectives.all_reduce_sum(count.confusion)
+    collectives.barrier("the end of the evaluation")
+    stopped, counts, *curves = collectives.all_reduce_sums(count.parts())
+    if stopped:
+        return None
     areas = Areas(*counts) if isinstance(count, _MaskCount) else Areas.of(counts)
     confusion = None if isinstance(count, _MaskCount) else counts
     seconds = time.perf_counter() - began
     result = EvalResult(Metrics.from_areas(areas), confusion, len(dataset), seconds, areas=areas)
     if count.curves is not None:
-        count.curves.counts = collectives.all_reduce_sum(count.curves.counts)
+        count.curves.counts = curves[0]
         result.auc_roc = count.curves.area()
     if print_detail:
         _log(result, classes_of(dataset).names)
     return result
-
-
-def _stopped_anywhere(stopped_here: bool, stop: Callable | None) -> bool:
-    """Whether any rank was stopped; waits for all of them."""
-    collectives.barrier("the end of the evaluation")
-    return stop is not None and collectives.any_rank(stopped_here)
 
 
 def _tensor(array) -> paddle.Tensor:
@@ -178,7 +177,12 @@ class _Count:
         self.curves = RocCounts(self.num_classes) if auc_roc else None
         self.is_probability, self.stopped = is_probability, False
         self.observe: Callable | None = None
-        self.indices: Iterator[int] = iter(())  # of the images that come
+        self.indices: Iterator[int] = iter(())  # of the next images
+
+    def parts(self) -> list[np.ndarray]:
+        """What is summed over ranks: whether it was stopped, the pixel counts, and those of the ROC curves where asked for."""
+        curves = [] if self.curves is None else [self.curves.counts]
+        return [np.array(int(self.stopped)), self.confusion, *curves]
 
     def add(self, scores: paddle.Tensor | np.ndarray, label: np.ndarray) -> None:
         """Counts `[B, K, h, w]`, or classes `[B, h, w]`, against `[B, h, w]`."""

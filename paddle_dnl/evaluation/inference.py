@@ -150,7 +150,7 @@ class _Mean:
 
     def add(self, x: paddle.Tensor) -> None:
         if self.count < 2:
-            # The first may belong to the model: the sum needs memory of its own.
+            # The model may keep its first output, so the sum gets its own memory.
             self.total = x if self.total is None else self.total + x
         else:
             self.total.add_(x)
@@ -185,7 +185,7 @@ def infer_augmented(
     sizes = [[int(height * scale + up), int(width * scale + up)] for scale in options.scales]
     if not sizes or min(map(min, sizes)) < 1:
         raise UsageError(f"scales {list(options.scales)}: nothing is left of an image of {width}x{height}")
-    # A resize that comes last is undone from every scale in one step, as the originals do.
+    # A final resize is undone in one step from every scale, as in the original programs.
     direct = len(trans_info) and trans_info[-1][0] == "resize"
     back = list(trans_info) if direct else [*trans_info, ("resize", (height, width))]
     if options.average == "softmax":

@@ -7,11 +7,11 @@ from paddle_dnl.data.classes import BACKGROUND_COLOR, classes_of
 from paddle_dnl.data.multilabel import join_masks
 from paddle_dnl.data.overlay import encode_label_png
 from paddle_dnl.distributed import collectives
-from paddle_dnl.errors import UsageError
 from paddle_dnl.evaluation import class_table
 from paddle_dnl.evaluation.metrics import Areas, mask_counts
 from paddle_dnl.evaluation.outputs import image_row, main_scores, names_of, write_scores
 from paddle_dnl.files.atomic import write_bytes
+from paddle_dnl.files.outputs import require_folder
 from paddle_dnl.log import logger
 
 import numpy as np
@@ -30,8 +30,7 @@ class MaskOutputs:
     """
 
     def __init__(self, dataset, save_dir: Path, save_pred: bool):
-        if save_dir.exists() and not save_dir.is_dir():
-            raise UsageError(f"--save_dir {save_dir}: is a file; give a folder")
+        require_folder(save_dir)
         self.dataset, self.save_dir, self.save_pred = dataset, save_dir, save_pred
         self._class_names = classes_of(dataset).names
         self._names = names_of([Path(image) for image, _ in dataset.file_list])

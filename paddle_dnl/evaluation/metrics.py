@@ -36,7 +36,7 @@ def confusion_matrix(pred: np.ndarray, label: np.ndarray, num_classes: int, igno
         ignore_index = None
         if label.size and not 0 <= int(label.min()) <= int(label.max()) < num_classes:
             _refuse(sorted(set(np.unique(label).tolist()) - set(range(num_classes))), num_classes)
-    # One row for each value that a label can have, so that no mask is needed; checked and cut afterwards.
+    # One row per possible label value, so that no mask is needed; checked and cropped afterwards.
     rows = max(256, num_classes)
     places = label.astype(np.int64)
     places *= num_classes

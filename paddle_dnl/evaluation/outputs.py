@@ -19,6 +19,7 @@ from paddle_dnl.evaluation.boundary import BoundaryCounts
 from paddle_dnl.evaluation.calibration import CalibrationCounts
 from paddle_dnl.evaluation.metrics import Areas, Metrics, confusion_matrix
 from paddle_dnl.files.atomic import new_file, write_bytes, write_text
+from paddle_dnl.files.outputs import require_folder
 from paddle_dnl.log import logger
 
 import numpy as np
@@ -58,8 +59,7 @@ class EvalOutputs:
     """
 
     def __init__(self, dataset, options: OutputOptions):
-        if options.save_dir.exists() and not options.save_dir.is_dir():
-            raise UsageError(f"--save_dir {options.save_dir}: is a file; give a folder")
+        require_folder(options.save_dir)
         images = [Path(image) for image, _ in dataset.file_list]
         if options.cityscapes_submission:
             odd = next((image for image in images if not image.name.endswith("_leftImg8bit.png")), None)

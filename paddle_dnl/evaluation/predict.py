@@ -59,7 +59,7 @@ def preparation(config, value_range: list[float] | None = None) -> tuple[Compose
 
 # Overlays keep the ending of their picture, as PaddleSeg's; others are PNGs.
 _OVERLAY_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
-# From so many pixels on scores exist by strips only; 19 classes of 8 million pixels are 600 MB.
+# Number of pixels from which scores are computed in strips; 19 classes of 8 million pixels are 600 MB.
 STRIPS_FROM = 8_000_000
 # Label pictures, overlays, with `save_prob` probabilities, with `use_multilabel` masks, with `geotiff` those.
 FOLDERS = ("pseudo_color_prediction", "added_prediction", "probabilities", "masks", "geotiff")

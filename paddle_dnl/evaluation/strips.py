@@ -113,7 +113,7 @@ def _resized(strips: Iterator[np.ndarray], size, before: tuple[int, int], align_
         wide = resize(paddle.to_tensor(strip[None]), [strip.shape[1], before[1]], align_corners).numpy()[0]
         held = wide if held is None else np.concatenate([held, wide], axis=1)
         step = max(1, _STRIP // (len(held) * before[1]))
-        # Rows of the result whose lower neighbour has come.
+        # Rows of the result whose lower source row is available.
         ready = int(np.searchsorted(lower, first + held.shape[1]))
         while done < ready:
             part = slice(done, min(done + step, ready))

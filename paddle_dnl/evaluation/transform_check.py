@@ -43,7 +43,7 @@ def _look_at(step, sample: dict, place: str) -> dict:
             f"{place}: {name} turns a picture of {before[1]}x{before[0]} into {after[1]}x{after[0]} without a way back to the "
             "label's size; remove it from the validation (use Resize or Padding)"
         )
-    # A turned picture brightens to the left or to the top; medians leave out padding and its edge.
+    # The test picture is a ramp: turned, it brightens to the left or to the top. Medians ignore padding and its edge.
     image = first["img"]
     grey = image if image.ndim == 2 else image.mean(2)
     to_the_right = np.median(np.diff(grey[: grey.shape[0] // 2 + 1, : grey.shape[1] // 2 + 1], axis=1))

@@ -16,7 +16,8 @@ import threading
 from collections.abc import Iterable
 from pathlib import Path
 
-from paddle_dnl.errors import OutputError
+from paddle_dnl.errors import OutputError, UsageError
+from paddle_dnl.files.reading import open_file, parse_json
 
 JOURNAL = ".paddle_dnl_outputs"
 _BLOCK = 1 << 20
@@ -37,7 +38,7 @@ class _Journal:
 
     def _refresh(self) -> None:
         try:
-            with open(self.path, "rb") as file:
+            with open_file(self.path) as file:
                 found = os.fstat(file.fileno())
                 if self._file != (found.st_dev, found.st_ino) or found.st_size < self._position:
                     self._file, self._position, self._known = (found.st_dev, found.st_ino), 0, set()
@@ -51,7 +52,7 @@ class _Journal:
         for line in complete.splitlines():
             digest, _, name = line.partition(b" ")
             try:
-                self._known.add((digest.decode(), json.loads(name)))
+                self._known.add((digest.decode(), parse_json(name)))
             except (ValueError, TypeError):  # a damaged line protects its file from being overwritten
                 continue
 
@@ -83,7 +84,7 @@ def _place(path: Path) -> Path:
 def file_digest(path: Path) -> str:
     """SHA-256 of a file's content, in hexadecimal."""
     found = hashlib.sha256()
-    with open(path, "rb") as file:
+    with open_file(path) as file:
         while block := file.read(_BLOCK):
             found.update(block)
     return found.hexdigest()
@@ -147,6 +148,20 @@ def require_writable(path: str | Path) -> None:
             f"{path}: exists and was not written by this program, or was changed since; it is not overwritten. "
             "Move it away or choose another output folder"
         )
+
+
+def require_folder(path: str | Path, flag: str = "--save_dir") -> None:
+    """Refuses an output folder whose path is, or leads through, something that is no folder.
+
+    Raises:
+        UsageError: names the flag.
+    """
+    for part in (Path(path), *Path(path).parents):
+        if os.path.isdir(part):
+            return
+        if os.path.exists(part):
+            what = "" if part == Path(path) else "a part of this path "
+            raise UsageError(f"{flag} {path}: {what}is a file; give a folder")
 
 
 def check_outputs(

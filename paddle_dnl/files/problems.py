@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-# A native library writes in blocks, so that a few may be left when it fails.
+# Native libraries write in blocks, so a few bytes may be free when a write fails.
 _ALMOST_FULL = 1 << 20
 
 

@@ -98,7 +98,7 @@ def launched_by(family: str) -> set[str]:
 
     def both() -> None:
         _step_and_evaluation(config, images, labels)
-        with mock.patch.object(attention, "_PLAIN_LIMIT_BYTES", 0):
+        with mock.patch.object(attention, "_CPU", attention._CPU._replace(plain_bytes=0)):
             _step_and_evaluation(config, images, labels)
 
     return launched_kernels(both)

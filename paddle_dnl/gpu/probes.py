@@ -111,7 +111,7 @@ def exported(folder: str, config: str, weights: str, size: int, **options) -> di
         folder: of the export.
         config, weights: of the model.
         size: side of the square input.
-        options: see `EngineOptions`.
+        options: see `BackendOptions`.
     """
     model = build_model(config, weights)
     images = np.random.default_rng(0).normal(size=(1, 3, size, size)).astype("float32")

@@ -45,7 +45,7 @@ class Upsample2x(nn.Layer):
 def resize_nearest(x, size):
     """Nearest-neighbour resize `[B, C, h, w]` -> `[B, C, *size]`: row i is row floor(i h / H).
 
-    Made of row and column look-ups: the same on every engine. (Paddle Inference of 2.6 with oneDNN takes other pixels
+    Made of row and column look-ups: the same on every backend. (Paddle Inference of 2.6 with oneDNN takes other pixels
     for an interpolation of this kind.)
     """
     height, width = spatial_size(x)

@@ -16,6 +16,7 @@ are near 16. So logits and softmax are always float32 (float64 for float64 input
 import contextlib
 import logging
 import math
+import typing
 
 import paddle
 import paddle.nn.functional as F
@@ -23,12 +24,25 @@ from paddle.autograd import PyLayer
 
 IMPLEMENTATIONS = ("auto", "plain", "streaming", "flash")
 
-_PLAIN_LIMIT_BYTES = 16 << 20
-_TILE_BYTES = 32 << 20
-# Rows at most: larger tiles leave the cache and are slower, smaller ones waste products. An exported graph, in which every
-# tile is a node of its own, gets fewer.
-_TILE_ROWS = 256
-_TILE_ROWS_STATIC = 512
+
+class _Limits(typing.NamedTuple):
+    """What `auto` and `streaming` go by on a kind of device.
+
+    Args:
+        plain_bytes: the largest map that `auto` holds whole.
+        tile_bytes: of the largest tile.
+        tile_rows: query rows of a tile at most; in an exported graph, in which every tile is a node of its own, twice as many.
+    """
+
+    plain_bytes: int
+    tile_bytes: int
+    tile_rows: int
+
+
+# Larger tiles leave a processor's cache and are slower, smaller ones waste products.
+_CPU = _Limits(plain_bytes=16 << 20, tile_bytes=32 << 20, tile_rows=256)
+# A GPU has no such cache but starts three kernels per tile: few large ones. Sizes by reasoning, not measured on a GPU.
+_GPU = _Limits(plain_bytes=64 << 20, tile_bytes=256 << 20, tile_rows=1 << 20)
 
 _logger = logging.getLogger(__name__)
 _announced = False
@@ -43,10 +57,11 @@ def attend(q, k, v, scale: float = 1.0, implementation: str = "auto", tile_rows:
         k: keys `[B, M, d]`.
         v: values `[B, M, e]`.
         scale: factor on the logits; it is applied to `q`, once.
-        implementation: `plain`, `streaming`, `flash` or `auto`. `auto` takes `plain` for maps up to 16 MiB
+        implementation: `plain`, `streaming`, `flash` or `auto`. `auto` takes `plain` for maps up to 16 MiB (on a GPU 64 MiB)
             and where N is not known (a static graph with a free input size), else `streaming`. It never
             takes `flash`, whose half-precision operands round differently.
-        tile_rows: query rows per tile of `streaming`; by default 256, in a static graph 512, and at most a 32 MiB tile.
+        tile_rows: query rows per tile of `streaming`; by default 256, in a static graph 512, and at most a 32 MiB tile; on a
+            GPU as many as a tile of 256 MiB has.
 
     Returns:
         `[B, N, e]` in the dtype of `v`.
@@ -95,12 +110,17 @@ def _map_bytes(q, k, rows: int) -> int:
     return batch * rows * k.shape[1] * (8 if q.dtype == paddle.float64 else 4)
 
 
+def _limits() -> _Limits:
+    """Those of the device in use."""
+    return _GPU if paddle.get_device().startswith("gpu") else _CPU
+
+
 def _choose(q, k) -> str:
     rows, columns = q.shape[1], k.shape[1]
     if not (_known(rows) and _known(columns)):
         return "plain"
     size = _map_bytes(q, k, rows)
-    if size <= _PLAIN_LIMIT_BYTES:
+    if size <= _limits().plain_bytes:
         return "plain"
     _announce(rows, columns, size >> 20)
     return "streaming"
@@ -108,12 +128,12 @@ def _choose(q, k) -> str:
 
 def evaluation_map_bytes(rows: int, columns: int, implementation: str) -> int:
     """Bytes of the map, or of the tile of it, that an evaluation in float32 holds for one image; 0 for `flash`."""
-    whole = 4 * rows * columns
+    limits, whole = _limits(), 4 * rows * columns
     if implementation == "flash":
         return 0
-    if implementation == "plain" or (implementation == "auto" and whole <= _PLAIN_LIMIT_BYTES):
+    if implementation == "plain" or (implementation == "auto" and whole <= limits.plain_bytes):
         return whole
-    return min(whole, _TILE_BYTES, 4 * _TILE_ROWS * columns)
+    return min(whole, limits.tile_bytes, 4 * limits.tile_rows * columns)
 
 
 def _announce(rows: int, columns: int, mebibytes: int) -> None:
@@ -153,9 +173,10 @@ def _streaming(q, k, v, tile_rows: int | None):
         )
     learning = paddle.is_grad_enabled() and not all(t.stop_gradient for t in (q, k, v))
     if tile_rows is None:
-        tile_rows = _TILE_ROWS if paddle.in_dynamic_mode() else _TILE_ROWS_STATIC
+        limits = _limits()
+        tile_rows = limits.tile_rows if paddle.in_dynamic_mode() else 2 * limits.tile_rows
         if _known(k.shape[1]):
-            tile_rows = min(tile_rows, _TILE_BYTES // max(1, _map_bytes(q, k, 1)))
+            tile_rows = min(tile_rows, limits.tile_bytes // max(1, _map_bytes(q, k, 1)))
     tile_rows = min(max(1, int(tile_rows)), q.shape[1])
     if learning and paddle.in_dynamic_mode():
         return _StreamingAttention.apply(q, k, v, tile_rows)

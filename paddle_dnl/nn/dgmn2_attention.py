@@ -47,7 +47,7 @@ class DGMN2Attention(nn.Layer):
         dim = x.shape[2]
         maps = []
         weights, biases = paddle.split(self.qkv.weight, 3, axis=1), paddle.split(self.qkv.bias, 3)
-        for weight, bias in zip(weights, biases):  # noqa: B905  to_static knows no `strict`
+        for weight, bias in zip(weights, biases):  # noqa: B905  to_static does not support `strict`
             y = paddle.matmul(weight, x, transpose_x=True, transpose_y=True) + bias.reshape([dim, 1])
             maps.append(y.reshape([-1, self.head_dim, height, width]))
         return maps

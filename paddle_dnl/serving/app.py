@@ -62,7 +62,7 @@ class ModelDescription(BaseModel):
     """What the service runs."""
 
     version: str
-    engine: str
+    backend: str
     input_shape: list[int | None] | None
     max_batch: int
     wrong_size: str | None
@@ -184,7 +184,7 @@ class Service:
         classes = self.pipeline.classes
         return ModelDescription(
             version=paddle_dnl.__version__,
-            engine=predictor.engine,
+            backend=predictor.backend,
             input_shape=predictor.files.input_shape,
             max_batch=self.pipeline.max_batch,
             wrong_size=settings.wrong_size,
@@ -271,7 +271,7 @@ def _add_information(app: FastAPI, service: Service) -> None:
     async def health() -> Health:
         """200 while requests are answered."""
         if not service.pipeline.ready:
-            raise HTTPException(503, "the service is being stopped, or its engine's thread has ended")
+            raise HTTPException(503, "the service is being stopped, or its backend's thread has ended")
         return Health(status="ok")
 
     @app.get(
@@ -312,7 +312,7 @@ def create_app(predictor: Predictor, settings: Settings) -> FastAPI:
     """The application.
 
     Args:
-        predictor: the model; its engine is called from one thread.
+        predictor: the model; its backend is called from one thread.
         settings: see `Settings`.
     """
     service = Service(predictor, settings)

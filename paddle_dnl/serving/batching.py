@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The queue in front of the engine: inputs of one size that wait together run as one batch."""
+"""The queue in front of the backend: inputs of one size that wait together run as one batch."""
 
 import threading
 import time

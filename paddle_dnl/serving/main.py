@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Starts the service: engine, a first run, then the port; SIGTERM and Ctrl-C finish the admitted requests."""
+"""Starts the service: backend, a first run, then the port; SIGTERM and Ctrl-C finish the admitted requests."""
 
 import logging
 import os
 import signal
 import threading
 
-from paddle_dnl.deployment.runtime.backend_process import EngineProcess
+from paddle_dnl.deployment.runtime.backend_process import BackendProcess
 from paddle_dnl.deployment.runtime.predictor import Predictor
 from paddle_dnl.errors import UsageError
 from paddle_dnl.log import logger
@@ -27,14 +27,14 @@ _WARM_UP = (256, 256)
 
 
 def load(settings: Settings) -> Predictor:
-    """The model, with its engine in another process, after a first run (which takes longer than later ones).
+    """The model, with its backend in another process, after a first run (which takes longer than later ones).
 
     Raises:
         ConfigError, ExportError, UsageError: a folder or setting that cannot be used.
     """
-    engine = EngineProcess(
+    backend = BackendProcess(
         settings.model,
-        settings.engine,
+        settings.backend,
         time_limit=settings.request_seconds,
         device=settings.device,
         cpu_threads=settings.cpu_threads,
@@ -43,7 +43,7 @@ def load(settings: Settings) -> Predictor:
         enable_mkldnn=settings.enable_mkldnn,
     )
     limits = {"wrong_size": settings.wrong_size, "tile": settings.tile, "max_pixels": settings.max_pixels}
-    predictor = Predictor(settings.model, engine=engine, **limits)
+    predictor = Predictor(settings.model, backend=backend, **limits)
     height, width = predictor.files.fixed_size or _WARM_UP
     predictor.run(np.zeros((1, predictor.image_format.channels, height, width), np.float32))
     return predictor

@@ -22,8 +22,8 @@ class Metrics:
             buckets=_SECONDS,
             registry=self.registry,
         )
-        self._engine = Histogram(
-            "segmentation_engine_seconds", "One run of the engine", buckets=_SECONDS, registry=self.registry
+        self._backend = Histogram(
+            "segmentation_backend_seconds", "One run of the backend", buckets=_SECONDS, registry=self.registry
         )
         self._batch = Histogram(
             "segmentation_batch_pictures",
@@ -42,8 +42,8 @@ class Metrics:
         self._seconds.labels(endpoint).observe(seconds)
 
     def ran(self, pictures: int, seconds: float) -> None:
-        """Counts a run of the engine."""
-        self._engine.observe(seconds)
+        """Counts a run of the backend."""
+        self._backend.observe(seconds)
         self._batch.observe(pictures)
 
     def text(self) -> bytes:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The steps of a request: admission, decoding, preprocessing, a batch of the engine, the answer.
+"""The steps of a request: admission, decoding, preprocessing, a batch of the backend, the answer.
 
 Bytes are cheap to keep, pixels are not. So up to `queue_size` requests are admitted, but only three batches' worth of decoded
 pictures exist at a time: one that runs, one that waits behind it, and one that is being read or written. A place among them
@@ -86,7 +86,7 @@ class Pipeline:
         self._stopping = False
         metrics.gauge("requests_inside", "Admitted requests", lambda: self._inside)
         metrics.gauge("receiving_bytes", "Bytes of requests that are still arriving", lambda: self._receiving)
-        metrics.gauge("queue_length", "Pictures that wait for the engine", lambda: len(self.queue))
+        metrics.gauge("queue_length", "Pictures that wait for the backend", lambda: len(self.queue))
 
     @property
     def ready(self) -> bool:
@@ -124,7 +124,7 @@ class Pipeline:
         """What `work.finish` makes of the label map `[H, W]` and the picture where it needs it.
 
         Raises:
-            Refusal: a picture that cannot be used, or an engine that failed.
+            Refusal: a picture that cannot be used, or a backend that failed.
         """
         with work.step("queue"):
             await self._pixel_slots.acquire()

@@ -3,6 +3,7 @@
 
 import argparse
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Literal
@@ -13,6 +14,8 @@ from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, CliSettingsSource, SettingsConfigDict
 
 PREFIX = "SERVING_"
+# Former names, which are still read -> present names.
+_RENAMED = {"engine": "backend"}
 
 
 class Settings(BaseSettings):
@@ -37,9 +40,9 @@ class Settings(BaseSettings):
     tls_certificate: Path | None = Field(None, description="PEM file; with tls_key the service speaks HTTPS")
     tls_key: Path | None = Field(None, description="PEM file of the certificate's private key")
     port: int = Field(8000, ge=0, le=65535, description="0 takes a free one")
-    engine: Literal["paddle", "onnxruntime", "openvino", "auto"] = Field("paddle", description="what runs the model")
+    backend: Literal["paddle", "onnxruntime", "openvino", "auto"] = Field("paddle", description="what runs the model")
     device: Literal["cpu", "gpu"] = Field("cpu", description="where it runs")
-    cpu_threads: int | None = Field(None, ge=1, description="of the engine; default OMP_NUM_THREADS, else one per core")
+    cpu_threads: int | None = Field(None, ge=1, description="default OMP_NUM_THREADS, else one per core")
     precision: Literal["fp32", "fp16", "bf16", "int8", "fastest"] = Field(
         "fp32", description="int8 after tools/quantize.py; fp16 for GPUs; fastest: what the folder's images verified"
     )
@@ -91,6 +94,11 @@ def read_settings(argv: list[str]) -> Settings:
     Raises:
         UsageError: a value that does not fit, or no model.
     """
+    for former, name in _RENAMED.items():
+        argv = [re.sub(rf"^--{former}(?=$|=)", f"--{name}", word) for word in argv]
+        # As the first flag, so that a flag of the command line wins.
+        if PREFIX + former.upper() in os.environ and PREFIX + name.upper() not in os.environ:
+            argv = [f"--{name}={os.environ[PREFIX + former.upper()]}", *argv]
     try:
         return Settings(_cli_parse_args=argv, _cli_prog_name=os.path.basename(sys.argv[0]))
     except ValidationError as error:

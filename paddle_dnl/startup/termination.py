@@ -14,9 +14,12 @@ import threading
 import time
 
 _PADDLE = ("paddle.base.core", "paddle.base", "paddle")
-# A launcher repeats its signal within a second; a person who asks again later wants the end at once.
+# A launcher repeats its signal within a second; a later repetition by the user ends the program at once.
 _REPEATED_SECONDS = 2.0
 _TEXTS = {"SIGINT": "interrupted", "SIGTERM": "terminated (SIGTERM)", "SIGHUP": "the terminal is gone (SIGHUP)"}
+
+# Number of the process of ours that started this one and reports signals for both, see `child_processes.running_program`.
+PARENT = "PADDLE_DNL_PARENT"
 
 _state: dict = {"signal": None, "at": 0.0, "owner": 0}
 
@@ -34,13 +37,18 @@ def seen() -> int | None:
     return _state["signal"]
 
 
+def parent_reports() -> bool:
+    """Whether the program that started this one reports that both were asked to end."""
+    return os.environ.get(PARENT) == str(os.getppid())
+
+
 def describe(number: int) -> tuple[str, int]:
     """What to say of a signal, and the exit status of a program that it ended: 128 plus its number."""
     return _TEXTS.get(signal.Signals(number).name, signal.Signals(number).name), 128 + number
 
 
 def _end(number: int, frame) -> None:
-    if os.getpid() != _state["owner"]:  # a forked process: ended without a word, its parent speaks
+    if os.getpid() != _state["owner"]:  # a forked process ends silently; its parent reports
         os._exit(128 + number)
     if _state["signal"] is None:
         _state.update(signal=number, at=time.monotonic())
@@ -96,6 +104,12 @@ def install() -> None:
     _state.update(signal=None, owner=os.getpid())
     for number in _numbers():
         signal.signal(number, _end)
+    if parent_reports():
+        from paddle_dnl.startup import child_processes
+
+        child_processes.signal_on_parent_death(signal.SIGTERM)
+        if not parent_reports():  # it ended before that call
+            os.kill(os.getpid(), signal.SIGTERM)
     if "paddle" not in sys.modules and not any(isinstance(finder, _AfterPaddle) for finder in sys.meta_path):
         sys.meta_path.insert(0, _AfterPaddle())
 

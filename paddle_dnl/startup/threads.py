@@ -18,7 +18,7 @@ def choose() -> None:
 
     Paddle pins itself to one thread at import when the variable is missing: half the speed of matrix products on two cores.
     """
-    if "paddle" in sys.modules or (os.environ.get(VARIABLE) and not _is_of_launcher()):
+    if "paddle" in sys.modules or (os.environ.get(VARIABLE) and not is_of_launcher()):
         return
     # Processes of this run on this machine, as Paddle's launcher says.
     given = os.environ.get("PADDLE_LOCAL_SIZE") or os.environ.get("PADDLE_TRAINERS_NUM") or ""
@@ -26,7 +26,7 @@ def choose() -> None:
     os.environ[VARIABLE] = str(max(1, available_cores() // local_ranks))
 
 
-def _is_of_launcher(processes: Path = Path("/proc")) -> bool:
+def is_of_launcher(processes: Path = Path("/proc")) -> bool:
     """Whether the value comes from `paddle.distributed.launch`, which imports Paddle and so hands a 1 on to all ranks.
 
     What the user set is in the environment that the launcher was started with, which Linux keeps.

@@ -14,7 +14,7 @@ PRECISIONS = ("fp32", "fp16", "bf16")
 _DTYPES = {"fp16": "float16", "bf16": "bfloat16"}
 FIRST_SCALE = 2.0**15  # of the loss in fp16
 
-# Bilinear resizing and losses lose too much in half precision; attention keeps itself in float32 (nn/attention.py).
+# Bilinear resizing and losses need float32; attention switches to float32 itself (nn/attention.py).
 _KEEP_FLOAT32 = {"bilinear_interp_v2", "softmax_with_cross_entropy", "cross_entropy_with_softmax"}
 
 

@@ -32,7 +32,7 @@ class ModelEMA:
         for average, value in self._pairs:
             if paddle.is_floating_point(average):
                 value = value if value.dtype == average.dtype else value.astype(average.dtype)
-                # Bit by bit what `lerp_` gives, which takes nearly three times as long on a CPU.
+                # The same bits as `lerp_`, which takes nearly three times as long on a CPU.
                 average.add_((value - average).scale_(1 - decay))
             else:
                 average.set_value(value)

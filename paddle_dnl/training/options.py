@@ -51,9 +51,9 @@ class TrainState:
     best_iteration: int = -1
     best_ema_miou: float = -1.0
     evaluations_without_gain: int = 0
-    evaluation_due: bool = False  # a signal came before it was done
+    evaluation_due: bool = False  # a signal arrived before the evaluation was done
     scaler: dict = field(default_factory=dict)  # of the loss scaler
-    layout: dict = field(default_factory=dict)  # what must stay the same for a resumed run to continue the first
+    layout: dict = field(default_factory=dict)  # values that must be equal for a resumed run to continue the first one
 
     def take_scores(self, scores: dict[str, float]) -> tuple[bool, bool]:
         """Notes an evaluation's `mIoU` and `Ema_mIoU`, empty where there was none; whether each is the best so far."""

@@ -5,12 +5,17 @@ from pathlib import Path
 
 from paddle_dnl import registry
 from paddle_dnl.config.reading import to_yaml
-from paddle_dnl.errors import UsageError
+from paddle_dnl.config.training_keys import weighted_losses
+from paddle_dnl.data.classes import classes_of
+from paddle_dnl.data.statistics import class_weights
+from paddle_dnl.distributed import collectives
+from paddle_dnl.errors import ConfigError, UsageError
+from paddle_dnl.log import logger
 from paddle_dnl.losses import Losses, build_losses
 from paddle_dnl.models.build import build_model
 from paddle_dnl.optim.optimizers import build_optimizer
 from paddle_dnl.optim.schedules import build_lr_scheduler
-from paddle_dnl.training import class_weighting, freezing, preflight
+from paddle_dnl.training import freezing, preflight
 
 import paddle
 
@@ -47,9 +52,38 @@ class ConfiguredParts:
         config = self.config
         model = build_model(config)
         freezing.freeze(model, config.dic.get("freeze"))
-        losses = build_losses(class_weighting.weigh(config.loss_cfg, config.dic.get("class_weights"), train_dataset))
+        losses = build_losses(with_class_weights(config.loss_cfg, config.dic.get("class_weights"), train_dataset))
         schedule = build_lr_scheduler(config.lr_scheduler_cfg, config.iters)
         return model, losses, schedule, build_optimizer(config.optimizer_cfg, model, schedule)
+
+
+def with_class_weights(loss_cfg: dict, wanted, dataset) -> dict:
+    """The `loss` section, changed in place, with the class weights of the configuration in the losses that take them.
+
+    Args:
+        loss_cfg: the section.
+        wanted: None, `auto` (`paddle_dnl.data.statistics.class_weights` of the training labels), or a number per class.
+        dataset: of the training, checked.
+
+    Raises:
+        ConfigError: `auto` with a dataset that was not counted.
+    """
+    if wanted is None:
+        return loss_cfg
+    weights = wanted
+    if wanted == "auto":
+        statistics = getattr(dataset, "statistics", None)
+        if statistics is None:
+            raise ConfigError(
+                f"class_weights: the labels of {type(dataset).__name__} are not counted here; give a list of numbers"
+            )
+        # With --skip_bad_samples ranks may have counted other samples.
+        weights = collectives.broadcast_object(class_weights(statistics))
+    names = classes_of(dataset).names
+    logger.info(f"class weights: {', '.join(f'{n} {w:g}' for n, w in zip(names, weights, strict=True))}")
+    for loss in weighted_losses(loss_cfg["types"]):
+        loss["weight"] = list(weights)
+    return loss_cfg
 
 
 class _ConstantRate:

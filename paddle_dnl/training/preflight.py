@@ -122,12 +122,12 @@ def check_data(train_dataset, val_dataset, options) -> None:
     shared = shared_images(seen, held_out)
     if shared:
         logger.warning(
-            f"val_dataset: {len(shared)} of its {held_out.images} images are in train_dataset too; scores will be too good"
+            f"val_dataset: {len(shared)} of its {held_out.images} images are in train_dataset too; scores will be too high"
         )
     names = classes_of(val_dataset).names
     unseen = [names[i] for i in seen.absent() if held_out.pixels[i]]
     if unseen:
-        logger.warning(f"val_dataset: holds {', '.join(unseen)}, which train_dataset never shows")
+        logger.warning(f"val_dataset: holds {', '.join(unseen)}, which do not occur in train_dataset")
 
 
 def check_model(trainer, settings: dict) -> None:

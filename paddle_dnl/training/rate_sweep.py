@@ -126,7 +126,7 @@ class RateSweep(Trainer):
         rates = [_LOWEST * self.factor**i for i in range(len(losses))]
         if collectives.is_main():
             self._write(rates, losses)
-        collectives.finish()  # one that ends while another writes would count as lost
+        collectives.finish()  # a rank that ends while another still writes would be reported as lost
         if len(losses) < 10:
             raise UsageError(f"--find_lr: ended after {len(losses)} steps; give it more, at least 20")
         rate = suggest(rates, losses)

@@ -61,13 +61,14 @@ class Trainer:
         self.writer = CheckpointWriter(options.keep_checkpoint_max)
         try:
             self._open_folder()
-            self._load_start_weights()
+            if self.resumed_from is None:  # a resumed run needs no start weights
+                load_start_weights(self.model, preflight.fetch_start_weights(self.config))
             self._prepare_model()
             self._resume()
             preflight.check_model(self, self._evaluation_settings())
             if self.folder is not None:  # last: a run that is refused leaves that of the run before
                 self.folder.write_config(self.config_text, self.config.files)
-        except BaseException:  # who keeps the exception, as a notebook does, would keep the folder with it
+        except BaseException:  # else a kept exception, as in a notebook, would keep the folder locked
             self._close_folder()
             raise
 
@@ -139,11 +140,6 @@ class Trainer:
             self.writer.close()
             self.folder.close()
 
-    def _load_start_weights(self) -> None:
-        """What the configuration names; a run that resumes replaces them anyway and needs no download."""
-        if self.resumed_from is None:
-            load_start_weights(self.model, preflight.fetch_start_weights(self.config))
-
     # ------------------------------------------------------------------------------------------ resume
 
     def _layout(self) -> dict:
@@ -176,7 +172,7 @@ class Trainer:
             self.seed = self.sampler.seed = before["seed"]
         changed = [f"{k} {before[k]} -> {v}" for k, v in self._layout().items() if k in before and before[k] != v]
         if changed:
-            logger.warning(f"resuming with {', '.join(changed)}: the samples will not be those of an unbroken run")
+            logger.warning(f"resuming with {', '.join(changed)}: the samples will not be those of an uninterrupted run")
             explained = batch_scaling.explain_change(
                 before, self._layout(), self.config, self.options.scale_lr is not None
             )
@@ -214,7 +210,8 @@ class Trainer:
             print_mem_info=options.print_mem_info,
         )
         logger.info(f"training {state.iteration} -> {iters} iters, seed {self.seed}, output in {self.save_dir}")
-        is_plain = not options.to_static_training and options.amp_level != "O2"  # as the plan's probe needs the layers
+        # The estimate's hooks need plain layers.
+        is_plain = not options.to_static_training and options.amp_level != "O2"
         if self.val_dataset is not None and collectives.is_main() and is_plain:
             announce_evaluation(self.model, self.val_dataset, self.config.test_config_while_training)
         # One loader for the whole run: its workers are started once and read ahead across epochs.
@@ -235,9 +232,9 @@ class Trainer:
                 if interrupted or self._is_save_point():
                     interrupted = self._evaluate_and_save(interrupted)
             self.writer.wait()
-            if interrupted:
-                logger.warning(f"stopped by signal at iter {state.iteration}; --resume_model auto goes on")
             collectives.finish()
+            if interrupted:
+                self.stop.announce(state.iteration)
             return state
         except WorkerError as error:
             raise save_and_explain(self, error) from error
@@ -317,7 +314,7 @@ class Trainer:
         due = self.val_dataset is not None and (self._is_save_point() or self.state.evaluation_due)
         self.state.evaluation_due = due
         self._save(None)
-        if due and not interrupted:  # after saving: an evaluation that fails costs no steps
+        if due and not interrupted:  # after saving, so that a failing evaluation loses no steps
             scores = self._evaluate()
             interrupted = scores is None
         if scores is not None:

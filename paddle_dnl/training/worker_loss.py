@@ -34,4 +34,4 @@ def save_and_explain(trainer, error: WorkerError) -> WorkerError:
         logger.info(f"saved {folder}")
     if iteration == 0:
         return error
-    return WorkerError(f"{error}. The training is saved at iter {iteration}; --resume_model auto goes on")
+    return WorkerError(f"{error}. The training is saved at iter {iteration}; --resume_model auto continues")

@@ -27,7 +27,7 @@ from paddle_dnl.weights.manifest import file_digest
 
 _WEIGHTS = (".pdparams", ".safetensors", ".pth")
 _MAX_BYTES = 4 << 30
-# Nothing that leads elsewhere or that a file system may refuse.
+# Names that cannot lead out of the folder and that all file systems accept.
 _FOLDER = re.compile(r"\w[\w.+%~@=-]{0,199}")
 _SLOWEST = 1024  # bytes per second, on average, once `timeout` has passed
 
@@ -65,7 +65,7 @@ def cached_path(url: str, cache_dir: str | Path | None = None) -> Path:
     kept = Path(stem) / f"model{ending}"
     if cache_dir is not None:
         return Path(cache_dir) / kept
-    with contextlib.suppress(OSError, RuntimeError):  # a home that cannot be written may hold the weights all the same
+    with contextlib.suppress(OSError, RuntimeError):  # the weights may be in a home that cannot be written
         there = default_cache().expanduser() / kept
         if there.is_file():
             return there
@@ -134,7 +134,7 @@ def _fill_cache(target: Path, url: str, sha256: str | None, timeout: float) -> N
         if not urlsplit(url).path.endswith(_WEIGHTS):
             weights = work / "weights"
             extract_weights(work / "body", weights, _MAX_BYTES)
-        # In this order no interruption can leave weights beside the note of another source.
+        # In this order an interruption never leaves weights with the source note of another file.
         target.unlink(missing_ok=True)
         write_text(target.with_suffix(".source"), url + "\n", own=True)
         os.replace(weights, target)
@@ -206,7 +206,7 @@ def resolve_pretrained(model_cfg: dict, sha256: dict[str, str] | None = None) ->
         if _fetches_here():
             try:
                 fetch(url, (sha256 or {}).get(url), key=key)
-            except Exception as error:  # whatever it is, the others wait to hear of it
+            except Exception as error:  # any error must be reported to the other ranks, which wait for the result
                 problem = str(error) or type(error).__name__
         problems = [text for text in collectives.all_gather_object(problem) if text]
         if problems:

@@ -2,12 +2,12 @@
 """Weights: reading them from files safely and putting them into a model with every key accounted for."""
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from paddle_dnl.errors import CheckpointError
+from paddle_dnl.files.reading import parse_json
 from paddle_dnl.log import logger
 from paddle_dnl.weights.manifest import require_as_written
 from paddle_dnl.weights.regular_file import require_file
@@ -69,7 +69,7 @@ def _read_bfloat16(path: Path, header: int, keys: list[str]) -> dict[str, np.nda
     if keys:
         with open(path, "rb") as file:
             file.seek(8)
-            entries = json.loads(file.read(header))
+            entries = parse_json(file.read(header))
             for key in keys:
                 start, end = entries[key]["data_offsets"]
                 file.seek(8 + header + start)
@@ -146,7 +146,7 @@ def match(model: paddle.nn.Layer, state: Mapping[str, np.ndarray]) -> tuple[dict
         if key not in target:
             report.unexpected.append(key)
         elif not isinstance(value, np.ndarray | np.generic):
-            # A list is made an array by many functions, of any size when it holds the same one often.
+            # Lists of the same list many times would become huge arrays in many functions.
             report.mis_shaped.append(f"{key} is a {type(value).__name__}")
         elif value.dtype.kind not in "biuf":
             report.mis_shaped.append(f"{key} holds {value.dtype.name} numbers")
@@ -195,7 +195,7 @@ def load_weights(
         raise CheckpointError(
             f"{name} does not belong to this model: {report}. Check that --config and the weights match."
         )
-    # A file that holds NaN would make every later message a puzzle; it is refused where it can be named.
+    # NaN is refused here, where the file can be named.
     tensors = model.state_dict()
     fitting = {key: _converted(value, tensors[key]) for key, value in fitting.items()}
     bad = [key for key, value in fitting.items() if value.dtype.kind == "f" and not np.isfinite(value).all()]

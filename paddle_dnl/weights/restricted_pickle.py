@@ -28,7 +28,7 @@ _MAX_SIZE = 1 << 48  # elements; the product of integers without a bound takes f
 _SHOWN = 80
 
 # Bytes, each as much as the real price or more (CPython 3.10 to 3.13).
-_FREE = 96 << 20  # what any file may take, however small it is
+_FREE = 96 << 20  # allowed for every file
 _PER_BYTE = 4  # an array is its text to encode, its bytes and itself
 _OPERATION = 80
 _OBJECT = 128

@@ -101,7 +101,7 @@ class _Plainer:
         self.values, self.allowance = 0, allowance
 
     def __call__(self, value, depth: int = 0):
-        # A list that holds another one ten times, which holds another ten times, is a short file and never ends.
+        # Nested lists that refer to the same list many times are short in the file but endless to walk through.
         self.values += 1
         if self.values > _MAX_VALUES:
             raise pickle.UnpicklingError(f"it holds more than {_MAX_VALUES} values")
@@ -152,7 +152,7 @@ def read_pickle(path: str | Path):
             if not all(type(part) is str for part in info["slices"]):
                 raise pickle.UnpicklingError("the name of a part of an array is no text")
             arrays = [state.pop(part) for part in info["slices"]]
-            # Lists would become arrays here, and small numbers as large as the largest of them.
+            # Lists would become arrays, and their numbers would get the type of the largest.
             if (
                 not all(isinstance(array, np.ndarray) for array in arrays)
                 or len({array.dtype for array in arrays}) != 1

@@ -199,5 +199,6 @@ def _keep_classifiers(state: dict[str, np.ndarray], own: Mapping[str, paddle.Ten
         state[key] = own[key].numpy()
     taken = sum(key in own for key in state) - len(keys)
     logger.info(
-        f"{name}: {taken} tensors taken; for {now} classes in place of {before} start anew: {', '.join(sorted(keys))}"
+        f"{name}: {taken} tensors taken; for {now} classes in place of {before} these are initialised anew: "
+        f"{', '.join(sorted(keys))}"
     )

@@ -12,7 +12,7 @@ from paddle_dnl.analysis.capture import layers_of
 from paddle_dnl.analysis.filters import dynamic_filters, strongest
 from paddle_dnl.analysis.render import Scene
 from paddle_dnl.analysis.sampled_points import sampled_attention
-from paddle_dnl.cli.attention import draw_maps, measure_maps
+from paddle_dnl.cli.analysis import draw_maps, measure_maps
 from paddle_dnl.data.classes import CITYSCAPES
 from paddle_dnl.data.prepare.convert_cityscapes import convert_tree
 from paddle_dnl.data.scenes.mini_cityscapes import generate

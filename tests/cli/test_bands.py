@@ -5,7 +5,7 @@ import io
 
 import paddle_dnl
 from paddle_dnl.cli import export, infer, predict, train, val
-from paddle_dnl.cli.attention import draw_maps
+from paddle_dnl.cli.analysis import draw_maps
 from paddle_dnl.cli.data import describe_data, preview_data
 from paddle_dnl.serving.app import create_app
 from paddle_dnl.serving.settings import Settings

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """infer.py: which pictures are read, where results go, what flags mean, and how failures end."""
 
+import importlib
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 from paddle_dnl.cli.infer import main, parse_args
+from paddle_dnl.cli.programs import PROGRAMS
 from paddle_dnl.data.overlay import overlay
 from paddle_dnl.errors import ConfigError, DataError, UsageError
 from paddle_dnl.files.outputs import JOURNAL
@@ -146,13 +148,13 @@ def test_benchmark_and_details(tmp_path, exported, pictures, capsys):
         assert f"{tmp_path / 'in' / name} -> {tmp_path / 'out' / name}" in text
     number = r"(\d+\.\d) ms"
     found = re.search(
-        rf"benchmark tiny: engine paddle, cpu, batch 1, 5 warm-up and 20 timed runs: median {number}, mean {number}, "
+        rf"benchmark tiny: backend paddle, cpu, batch 1, 5 warm-up and 20 timed runs: median {number}, mean {number}, "
         rf"p90 {number}, p99 {number}, (\d+\.\d+) images/s",
         text,
     )
     assert found, text
     assert float(found[1]) <= float(found[3]) <= float(found[4]) and float(found[5]) > 0
-    line = re.search(r"pipeline \(read, run, write\): (\S+) images/s, (\S+) of the engine alone; 4 images in", text)
+    line = re.search(r"pipeline \(read, run, write\): (\S+) images/s, (\S+) of the backend alone; 4 images in", text)
     assert line, text
     assert float(line[2]) == pytest.approx(float(line[1]) / float(found[5]), abs=0.006)
     _infer(exported, tmp_path / "in", tmp_path / "out", "--print_detail", "False")
@@ -173,6 +175,23 @@ def test_flags_as_tipc_and_people_write_them():
 
 
 @pytest.mark.parametrize(
+    "program, name, words",
+    [
+        ("infer", "backend", "--config a --image_path b"),
+        ("val", "backend", "--config a"),
+        ("benchmark", "backends", "--config a"),
+    ],
+)
+def test_former_names_of_flags_are_read_and_not_shown(program, name, words):
+    parser = importlib.import_module(PROGRAMS[program].module).make_parser()
+    former, default = name.replace("backend", "engine"), getattr(parser.parse_args(words.split()), name)
+    for flag in (name, former):
+        found = vars(parser.parse_args([*words.split(), f"--{flag}", "openvino"]))
+        assert found[name] == (["openvino"] if name == "backends" else "openvino") != default and former not in found
+    assert f"--{name} " in parser.format_help() and "engine" not in parser.format_help()
+
+
+@pytest.mark.parametrize(
     "flags, text",
     [
         ("--batch_size 0", "--batch_size must be at least 1"),
@@ -180,8 +199,11 @@ def test_flags_as_tipc_and_people_write_them():
         ("--use_trt True", "need --device gpu"),
         ("--enable_auto_tune True", "need --device gpu"),
         ("--precision fp16", "--precision fp16 is for --use_trt True"),
-        ("--precision int8", "--precision int8 on a CPU is run by ONNX Runtime and OpenVINO; add --engine onnxruntime"),
-        ("--precision bf16", "--precision bf16 on a CPU is run by OpenVINO; add --engine openvino"),
+        (
+            "--precision int8",
+            "--precision int8 on a CPU is run by ONNX Runtime and OpenVINO; add --backend onnxruntime",
+        ),
+        ("--precision bf16", "--precision bf16 on a CPU is run by OpenVINO; add --backend openvino"),
         ("--device gpu --precision int8", "--precision int8 is for --use_trt True"),
     ],
 )
@@ -191,7 +213,7 @@ def test_flags_that_cannot_work(flags, text):
 
 
 @pytest.mark.parametrize(
-    "flags", ["--benchmark maybe", "--device tpu", "--precision fp8", "--engine other", "--unknown 1"]
+    "flags", ["--benchmark maybe", "--device tpu", "--precision fp8", "--backend other", "--unknown 1"]
 )
 def test_flags_that_are_none(flags, capsys):
     with pytest.raises(SystemExit) as caught:

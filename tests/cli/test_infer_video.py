@@ -9,7 +9,7 @@ from paddle_dnl.data.images import video_files
 from paddle_dnl.data.images.video_files import Video, camera_index, is_video
 from paddle_dnl.data.images.video_writer import VideoWriter
 from paddle_dnl.data.overlay import overlay
-from paddle_dnl.deployment.runtime.backend_process import EngineProcess
+from paddle_dnl.deployment.runtime.backend_process import BackendProcess
 from paddle_dnl.errors import DataError, UsageError
 from paddle_dnl.files.outputs import JOURNAL
 
@@ -37,7 +37,7 @@ def film(tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
-def _engine_in_this_process(monkeypatch, request):
+def _backend_in_this_process(monkeypatch, request):
     """Starting a process takes seconds; one test does."""
     if "own_process" not in request.node.name:
         from paddle_dnl.cli import infer
@@ -78,10 +78,12 @@ def test_numbered_frames(tmp_path, exported, film, capsys):
 def test_overlay_video_with_own_process(tmp_path, exported, film, monkeypatch, capsys):
     path, labels = film
     started = []
-    real = EngineProcess.__init__
-    monkeypatch.setattr(EngineProcess, "__init__", lambda self, *a, **k: (started.append(self), real(self, *a, **k))[1])
+    real = BackendProcess.__init__
+    monkeypatch.setattr(
+        BackendProcess, "__init__", lambda self, *a, **k: (started.append(self), real(self, *a, **k))[1]
+    )
     assert _infer(exported, path, tmp_path, "--benchmark") == 0
-    assert len(started) == 1 and not started[0].alive, "the engine ran in a process, which is gone"
+    assert len(started) == 1 and not started[0].alive, "the backend ran in a process, which is gone"
     files = [p.relative_to(tmp_path) for p in tmp_path.rglob("*") if p.is_file() and p.name != JOURNAL]
     assert files == [Path("added_prediction/street.mp4")]
     found, rate = _frames(tmp_path / "added_prediction" / "street.mp4")
@@ -90,7 +92,7 @@ def test_overlay_video_with_own_process(tmp_path, exported, film, monkeypatch, c
     for frame, source, label in zip(found, inputs, labels, strict=True):
         difference = frame.astype(int) - overlay(source, label, CLASSES.colors)
         assert np.abs(difference).mean() < 6
-    assert "of the engine alone; 12 images in" in capsys.readouterr().out
+    assert "of the backend alone; 12 images in" in capsys.readouterr().out
 
 
 def test_max_frames(tmp_path, exported, film):

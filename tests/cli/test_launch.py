@@ -133,6 +133,21 @@ def test_a_library_for_etcd_that_does_not_work(monkeypatch, tmp_path):
         launching.settle(launching.parse_nodes("1:2", "etcd://127.0.0.1:2379", -1, None))
 
 
+def test_an_elastic_job(monkeypatch):
+    """Its ranks run below a program that keeps their failures back, and its launcher starts them again."""
+    monkeypatch.setattr(launching, "settle", lambda nodes: nodes)
+    for given, level, restarts in (("", "1", "1000"), ("--elastic_level 0 --max_restart 5 ", "0", "5")):
+        words = launch.command(f"--nnodes 1:2 --master etcd://10.0.0.1:2379 {given}train --iters 3".split())
+        assert (
+            words[words.index("--elastic_level") + 1] == level and words[words.index("--max_restart") + 1] == restarts
+        )
+        at = words.index("paddle_dnl.distributed.elastic_rank")
+        assert words[at - 1 :][2:] == [sys.executable, "-u", "-m", "paddle_dnl", "train", "--iters", "3"]
+    words = launch.command(["--nnodes", "1:2", "--master", "etcd://10.0.0.1:2379", __file__])
+    assert words[-3:] == [sys.executable, "-u", __file__]
+    assert "--elastic_level" not in launch.command(["train"])
+
+
 def test_it_becomes_the_launcher_with_the_environment_it_was_given(tmp_path):
     """Threads that this process chose for itself would look like the user's wish to the ranks."""
     program = tmp_path / "show.py"

@@ -142,7 +142,7 @@ def test_the_gpu_where_there_is_one(monkeypatch):
     monkeypatch.setattr(paddle.device.cuda, "device_count", lambda: 1)
     assert infer.parse_args(words).device == "gpu"
     assert infer.parse_args([*words, "--use_trt", "True"]).device == "gpu"
-    assert infer.parse_args([*words, "--engine", "onnxruntime"]).device == "cpu"
+    assert infer.parse_args([*words, "--backend", "onnxruntime"]).device == "cpu"
     assert infer.parse_args([*words, "--device", "cpu"]).device == "cpu"
 
 

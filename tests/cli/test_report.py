@@ -5,7 +5,7 @@ import re
 import shutil
 from pathlib import Path
 
-from paddle_dnl.cli.report import _timings, main, training_times
+from paddle_dnl.cli.analysis.report import _timings, main, training_times
 from paddle_dnl.config import Config
 from paddle_dnl.errors import DataError, UsageError
 from paddle_dnl.evaluation.curves import read_scalars

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`val.py --exported`: the scores of an exported folder are those of its checkpoint, by every engine, whole and by windows."""
+"""`val.py --exported`: the scores of an exported folder are those of its checkpoint, by every backend, whole and by windows."""
 
 import json
 
@@ -45,22 +45,22 @@ def _scores(words, folder, capsys) -> tuple[dict, str, list[str]]:
     assert val.main([*words, "--device", "cpu", "--save_dir", str(folder)]) == 0
     said = capsys.readouterr().out
     scores = json.loads((folder / "scores.json").read_text())
-    for name in ("seconds", "settings", "model_path", "exported", "engine", "engine_precision"):
+    for name in ("seconds", "settings", "model_path", "exported", "backend", "backend_precision"):
         scores.pop(name, None)
     lines = [line.split("] ", 2)[-1] for line in said.splitlines() if "[EVAL]" in line and "files are in" not in line]
     return scores, (folder / "confusion.csv").read_text(), lines
 
 
 @pytest.mark.parametrize("how, side", [([], 48), (WINDOWS, 24)], ids=["whole", "windows"])
-def test_every_engine_scores_what_the_checkpoint_scores(made, tmp_path, capsys, how, side):
+def test_every_backend_scores_what_the_checkpoint_scores(made, tmp_path, capsys, how, side):
     given, folders = made
     flags = [*how, "--auc_roc"]
     wanted, confusion, lines = _scores([*given, *flags], tmp_path / "checkpoint", capsys)
     assert 0 < wanted["miou"] < 1 and len(lines) > 4
-    for engine in ("paddle", "onnxruntime", "openvino"):
-        words = [*given[:2], "--exported", str(folders["none", side]), "--backend", engine, *flags]
-        found, their_confusion, their_lines = _scores(words, tmp_path / engine, capsys)
-        assert their_confusion == confusion and their_lines == lines, engine
+    for backend in ("paddle", "onnxruntime", "openvino"):
+        words = [*given[:2], "--exported", str(folders["none", side]), "--backend", backend, *flags]
+        found, their_confusion, their_lines = _scores(words, tmp_path / backend, capsys)
+        assert their_confusion == confusion and their_lines == lines, backend
         _require_close(found, wanted)
 
 
@@ -87,7 +87,7 @@ def test_graphs_that_give_classes_or_probabilities(made, tmp_path, capsys, outpu
     _require_close(found, wanted)
     assert len(list((tmp_path / "out/pred").rglob("*.png"))) == 3
     about = json.loads((tmp_path / "out/scores.json").read_text())
-    assert about["exported"] == str(folders[output_op, 48]) and about["engine"] == "paddle"
+    assert about["exported"] == str(folders[output_op, 48]) and about["backend"] == "paddle"
 
 
 def test_a_fixed_batch_is_filled_up_and_deployed_transforms_are_used(made, tmp_path, capsys):
@@ -111,7 +111,7 @@ def test_a_fixed_batch_is_filled_up_and_deployed_transforms_are_used(made, tmp_p
     ("none", 48, ["--use_multilabel", "--opts", "loss.types=[{type: BCELoss}]"], "one class per pixel"),
     ("none", 48, ["--opts", *(f"{name}.num_classes=4" for name in ("model", "train_dataset", "val_dataset"))], "has 3 classes"),
     ("none", 48, ["--model_path", "m"], "--model_path and --exported: give one of them"),
-    ("none", 48, ["--precision", "bf16"], "bf16 on a CPU is run by the engine openvino"),
+    ("none", 48, ["--precision", "bf16"], "bf16 on a CPU is run by the backend openvino"),
     ("none", 48, ["--backend", "onnxruntime", "--precision", "int8"], "has no int8 model"),
 ])  # fmt: skip
 def test_refusals(made, tmp_path, monkeypatch, output_op, side, flags, message):

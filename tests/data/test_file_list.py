@@ -23,6 +23,7 @@ PAIRS = [
 def test_it_is_the_list(pairs):
     found = FileList(pairs)
     assert found == pairs and list(found) == pairs and len(found) == len(pairs) and bool(found) == bool(pairs)
+    assert all(list(found.between(i, len(pairs))) == pairs[i:] for i in range(len(pairs) + 1))
     assert found[1:] == pairs[1:] and found[::-2] == pairs[::-2] and isinstance(found[:1], FileList)
     assert pickle.loads(pickle.dumps(found)) == found
     for index in range(-len(pairs), len(pairs)):

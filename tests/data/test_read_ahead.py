@@ -129,3 +129,24 @@ def test_arrays_become_tensors_once(folder, monkeypatch, num_workers):
     tensors = as_tensors(batch)
     assert len(made) == (0 if num_workers else 2)
     assert tensors["img"].shape == [2, 3, 32, 32] and tensors["label"].dtype == paddle.int64
+
+
+def test_a_gpu_copies_from_page_locked_memory_and_is_not_waited_for(monkeypatch):
+    """By stand-ins for Paddle's functions, as no GPU is here: what is called, not what it does."""
+    calls, make = [], paddle.to_tensor
+
+    class Locked:
+        def __init__(self, array):
+            self.array = array
+
+        def cuda(self, blocking=True):
+            calls.append(("copied", self.array.dtype.name, blocking))
+            return make(self.array)
+
+    monkeypatch.setattr(paddle, "get_device", lambda: "gpu:0")
+    monkeypatch.setattr(paddle, "CUDAPinnedPlace", lambda: "page-locked")
+    monkeypatch.setattr(paddle, "to_tensor", lambda array, place=None: calls.append(place) or Locked(array))
+    there = make(np.ones((2, 2), np.float32))
+    batch = as_tensors({"img": np.ones((1, 3, 2, 2), np.float32), "label": np.ones((1, 2, 2), np.uint8), "more": there})
+    assert calls == ["page-locked", ("copied", "float32", False), "page-locked", ("copied", "uint8", False)]
+    assert batch["label"].dtype == paddle.int64 and batch["more"] is there

@@ -55,11 +55,11 @@ def test_same_classes_as_predictor(tmp_path, example, output_op, transforms, sha
     folder = _export(tmp_path / "export", output_op, transforms, shape)
     for name in ("a.png", "b.jpg"):
         photo = _photo(tmp_path / name)
-        wanted = Predictor(folder, engine="onnxruntime", wrong_size="resize").predict([photo])[0]
+        wanted = Predictor(folder, backend="onnxruntime", wrong_size="resize").predict([photo])[0]
         found = example.predict(folder, photo)
         assert found.dtype == np.uint8 and len(np.unique(found)) == 4
         np.testing.assert_array_equal(found, wanted)
-        # Another engine rounds in other places: a pixel on a boundary may differ.
+        # Another backend rounds in other places: a pixel on a boundary may differ.
         assert (found == Predictor(folder, wrong_size="resize").predict([photo])[0]).mean() > 0.999
 
 
@@ -98,7 +98,7 @@ def test_the_program(tmp_path):
     assert done.returncode == 0
     with Image.open(tmp_path / "label.png") as picture:
         np.testing.assert_array_equal(
-            np.array(picture), Predictor(folder, engine="onnxruntime", wrong_size="resize").predict([photo])[0]
+            np.array(picture), Predictor(folder, backend="onnxruntime", wrong_size="resize").predict([photo])[0]
         )
 
 

@@ -85,7 +85,7 @@ def test_ranks_share_the_images(tmp_path, monkeypatch, ranks):
     parts = []
     for rank in range(ranks):
         monkeypatch.setattr(collectives, "rank", lambda rank=rank: rank)
-        monkeypatch.setattr(collectives, "all_reduce_sum", lambda array: parts.append(array) or array)
+        monkeypatch.setattr(collectives, "all_reduce_sums", lambda arrays: parts.append(arrays[1]) or arrays)
         evaluate(Threshold(), _dataset(tmp_path), print_detail=False)
     assert len(parts) == ranks
     np.testing.assert_array_equal(sum(parts), _expected(tmp_path))
@@ -93,18 +93,23 @@ def test_ranks_share_the_images(tmp_path, monkeypatch, ranks):
 
 @pytest.mark.parametrize("ranks", [2, pytest.param(3, marks=pytest.mark.slow), pytest.param(7, marks=pytest.mark.slow)])
 def test_real_ranks(tmp_path, ranks):
-    """Every process finds the counts of a single one, also one that has no image."""
+    """Every process finds the counts of a single one, also one that has no image, with one exchange in all."""
     _write(tmp_path)
     program = tmp_path / "program.py"
     here = Path(__file__).resolve().parent
     program.write_text(
         f"import sys; sys.path[:0] = {[str(here), str(here.parent / 'helpers'), str(here.parents[1])]}\n"
         "import paddle_dnl\nfrom pathlib import Path\nfrom paddle_dnl.distributed import collectives\n"
-        "import test_evaluator as t\ncollectives.initialise()\n"
+        "import test_evaluator as t\nfrom counted_training import EXCHANGES, count\ncollectives.initialise()\n"
         f"assert collectives.world_size() == {ranks}\n"
         f"folder = Path({str(tmp_path)!r})\n"
-        "result = t.evaluate(t.Threshold(), t._dataset(folder), auc_roc=True, print_detail=False)\n"
+        "counted = count(setattr)\n"
+        "result = t.evaluate(t.Threshold(), t._dataset(folder), auc_roc=True, stop=lambda: False)\n"
+        "assert [name for name in counted if name in EXCHANGES] == ['all_reduce'], counted\n"
         "assert (result.confusion == t._expected(folder)).all() and result.num_images == 5\n"
+        "seen = collectives.SharedCounter()\nseen._SECONDS = 0\n"
+        "seen.add(collectives.rank() + 1)\nseen.total()\ncollectives.barrier('the test')\n"
+        f"assert seen.total() == {ranks * (ranks + 1) // 2}\n"
         "(folder / f'auc_{collectives.rank()}').write_text(repr(result.auc_roc))\n"
     )
     command = [sys.executable, "-m", "paddle.distributed.launch", "--nproc_per_node", str(ranks), "--backend", "gloo"]

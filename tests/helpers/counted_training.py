@@ -20,7 +20,7 @@ from paddle_dnl.training import loss_window  # noqa: E402
 from paddle_dnl.training.trainer import Trainer, TrainOptions  # noqa: E402
 
 _READS = ("numpy", "item", "__float__", "__bool__", "__int__", "__array__", "tolist")
-_EXCHANGES = ("all_reduce", "all_gather", "all_gather_object", "broadcast", "barrier")
+EXCHANGES = ("all_reduce", "all_gather", "all_gather_object", "broadcast", "barrier")
 
 
 @MODELS.add_component
@@ -35,7 +35,7 @@ class HalfUsedNet(tiny_training.TinyNet):
 def count(patch) -> list[str]:
     """A list that grows with each read or exchange; `patch(object, name, value)` sets an attribute."""
     found = []
-    for owner, names in ((paddle.Tensor, _READS), (dist, _EXCHANGES)):
+    for owner, names in ((paddle.Tensor, _READS), (dist, EXCHANGES)):
         for name in names:
             original = getattr(owner, name)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An ONNX form of the tests' models, built by hand: the engines can be tested where no converter is installed."""
+"""An ONNX form of the tests' models, built by hand: the backends can be tested where no converter is installed."""
 
 from pathlib import Path
 

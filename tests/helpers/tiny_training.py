@@ -7,6 +7,7 @@ real processes.
 
 import argparse
 import json
+import os
 import sys
 import types
 from pathlib import Path
@@ -90,7 +91,13 @@ loss: {{types: [{{type: CrossEntropyLoss}}], coef: [1, 0.4]}}
 
 
 def write_config(folder: Path) -> Path:
-    """Writes the data and the configuration into `folder`."""
+    """Writes the data and the configuration into `folder`; never in a rank of several, which would all write the same files.
+
+    Raises:
+        RuntimeError: the test has to do it before it starts them.
+    """
+    if os.environ.get("PADDLE_TRAINERS_NUM", "1") != "1":
+        raise RuntimeError(f"{folder}: the test writes its configuration and data before it starts several ranks")
     make_data(folder / "data")
     path = folder / "config.yml"
     path.write_text(CONFIG.format(data=folder / "data"))

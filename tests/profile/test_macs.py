@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The multiply-accumulate counter against hand counts and scaling laws."""
 
-from paddle_dnl.cli.count_macs import main
+from paddle_dnl.cli.analysis.count_macs import main
 from paddle_dnl.errors import ExportError, UsageError
 from paddle_dnl.models.backbones.dgmn2 import DGMN2_Tiny
 from paddle_dnl.models.dnlnet import DNLNet

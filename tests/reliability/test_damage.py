@@ -7,12 +7,12 @@ from paddle_dnl.deployment.export.exporter import export_model
 from paddle_dnl.deployment.runtime.deploy_config import read_deploy_config
 from paddle_dnl.deployment.runtime.predictor import Predictor
 from paddle_dnl.errors import PaddleDnlError
-from paddle_dnl.training.checkpoints import checkpoint, restoring
 from paddle_dnl.weights.loading import load_weights, read_params, write_safetensors
 
 import numpy as np
 import paddle
 import pytest
+import whole_checkpoints
 from tiny_export import CLASSES, NORMALIZE, ColorNet
 
 PLACES = 12
@@ -36,7 +36,7 @@ def folders(tmp_path_factory):
     model(paddle.ones([1, 3, 8, 8])).mean().backward()
     optimizer.step()
     states = {"iteration": 4, "best_miou": 0.5, "layout": {"seed": 7}}
-    checkpoint.save_checkpoint(
+    whole_checkpoints.save_checkpoint(
         root / "iter_4", model=model, optimizer=optimizer, states=states, ema=_build()[0], config_text="iters: 9\n"
     )
     export_model(ColorNet(), root / "deployed", input_shape=[1, 3, 8, 8], transforms=[NORMALIZE], class_info=CLASSES)
@@ -46,7 +46,7 @@ def folders(tmp_path_factory):
 
 def _load_checkpoint(root):
     model, optimizer = _build()
-    return restoring.load_checkpoint(root / "iter_4", model=model, optimizer=optimizer, ema=_build()[0])
+    return whole_checkpoints.load_checkpoint(root / "iter_4", model=model, optimizer=optimizer, ema=_build()[0])
 
 
 def _load_export(root):
@@ -130,7 +130,9 @@ def test_the_error_names_the_newest_whole_checkpoint(tmp_path):
     model, optimizer = _build()
     for iteration in (1, 2, 3):
         states = {"iteration": iteration}
-        checkpoint.save_checkpoint(tmp_path / f"iter_{iteration}", model=model, optimizer=optimizer, states=states)
+        whole_checkpoints.save_checkpoint(
+            tmp_path / f"iter_{iteration}", model=model, optimizer=optimizer, states=states
+        )
     for name, says in (
         ("iter_3", "Whole is .*iter_2"),
         ("iter_2", "Whole is .*iter_1"),
@@ -139,7 +141,7 @@ def test_the_error_names_the_newest_whole_checkpoint(tmp_path):
         path = tmp_path / name / "model.pdopt"
         path.write_bytes(path.read_bytes()[:-1])
         with pytest.raises(PaddleDnlError, match=f"{name}/model.pdopt: damaged.*{says}"):
-            restoring.load_checkpoint(tmp_path / name, model=model, optimizer=optimizer)
+            whole_checkpoints.load_checkpoint(tmp_path / name, model=model, optimizer=optimizer)
 
 
 def test_an_export_that_a_person_changed_says_how_to_go_on(folders):

@@ -53,7 +53,7 @@ def _node(hosts, host):
         words,
         hosts.folder,
         command=[sys.executable, "-m", "paddle_dnl", "launch"],
-        launch=[*flags, "--elastic_level", "1", "--elastic_timeout", "10"],
+        launch=[*flags, "--elastic_timeout", "10"],
         prefix=hosts.prefix(host),
         logs=hosts.folder / f"log_{host}",
     )

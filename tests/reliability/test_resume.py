@@ -161,10 +161,10 @@ def test_what_changed_is_said(tmp_path, warnings):
     for number, (text, (opts, options)) in enumerate(cases.items()):
         warnings.clear()
         record(make_config(tmp_path, [*opts, "iters=6"]), tmp_path / f"more_{number}", resume_model=folder, **options)
-        assert [w for w in warnings if text in w and "unbroken run" in w], (text, warnings)
+        assert [w for w in warnings if text in w and "uninterrupted run" in w], (text, warnings)
     warnings.clear()
     record(config, tmp_path / "same", resume_model=folder)
-    assert not [w for w in warnings if "unbroken run" in w]
+    assert not [w for w in warnings if "uninterrupted run" in w]
 
 
 def test_other_pictures_under_the_same_count_are_noticed(tmp_path, warnings):
@@ -175,11 +175,11 @@ def test_other_pictures_under_the_same_count_are_noticed(tmp_path, warnings):
     shutil.copytree(data, moved)
     opts = [f"train_dataset.dataset_root={moved}", f"train_dataset.train_path={moved / 'train.txt'}"]
     again = record(make_config(tmp_path, opts), tmp_path / "moved_run", resume_model=folder)
-    assert again == steps[5:] and not [w for w in warnings if "unbroken run" in w]
+    assert again == steps[5:] and not [w for w in warnings if "uninterrupted run" in w]
     lines = (moved / "train.txt").read_text().splitlines(keepends=True)
     (moved / "train.txt").write_text("".join([lines[1], lines[0], *lines[2:]]))
     record(make_config(tmp_path, opts), tmp_path / "other_run", resume_model=folder)
-    assert [w for w in warnings if "train_files" in w and "unbroken run" in w]
+    assert [w for w in warnings if "train_files" in w and "uninterrupted run" in w]
 
 
 @pytest.mark.slow
@@ -192,7 +192,7 @@ def test_another_number_of_ranks_is_said(tmp_path):
     words = json.dumps([dataclasses.asdict(case)])
     started = Started("recording.py", ["second", tmp_path, words], tmp_path, ranks=2)
     assert started.wait() == 0, started.text()[-4000:]
-    assert "resuming with world_size 1 -> 2: the samples will not be those of an unbroken run" in started.text()
+    assert "resuming with world_size 1 -> 2: the samples will not be those of an uninterrupted run" in started.text()
 
 
 def test_another_optimizer_is_refused(tmp_path):

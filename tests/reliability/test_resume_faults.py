@@ -25,6 +25,7 @@ from paddle_dnl.weights.safe_pickle import read_pickle
 import paddle
 import pytest
 import recording
+import whole_checkpoints
 from recording import make_config, record
 
 
@@ -314,13 +315,13 @@ def test_paddlesegs_state_of_another_optimizer_is_refused(tmp_path, before, now)
     paddle.save(model.state_dict(), str(folder / "model.pdparams"))
     paddle.save(optimizer.state_dict(), str(folder / "model.pdopt"))
     model, optimizer = build(before)
-    assert restoring.load_checkpoint(folder, model=model, optimizer=optimizer) == {"iteration": 7}
+    assert whole_checkpoints.load_checkpoint(folder, model=model, optimizer=optimizer) == {"iteration": 7}
     model, optimizer = build(now)
     if before == "Lamb":  # has the slots of Adam and cannot be told from it
-        restoring.load_checkpoint(folder, model=model, optimizer=optimizer)
+        whole_checkpoints.load_checkpoint(folder, model=model, optimizer=optimizer)
         return
     with pytest.raises(CheckpointError, match="iter_7/model.pdopt: .*another optimizer.*model.pretrained="):
-        restoring.load_checkpoint(folder, model=model, optimizer=optimizer)
+        whole_checkpoints.load_checkpoint(folder, model=model, optimizer=optimizer)
 
 
 # ------------------------------------------------------------------------------------------ files

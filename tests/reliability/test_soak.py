@@ -46,6 +46,7 @@ def main(folder: Path, steps: int, every: int, rests: tuple[int, ...]) -> None:
 
         def _save(self, scores, is_written=False):
             super()._save(scores, is_written=is_written)
+            self.writer.wait()  # else its copy of the weights is measured, or not, by chance
             if not is_written:  # before the evaluation; measured once, after it
                 return
             if self.state.iteration in rests:

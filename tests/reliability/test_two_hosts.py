@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A run on two machines: signals, lost ranks and machines, missing data on one; all end, say why, and go on later."""
 
+import contextlib
+import os
 import re
 import shutil
 import signal
@@ -59,6 +61,25 @@ def test_a_signal_to_one_node_saves_and_all_go_on(hosts):
     assert f"at iter {at.group(1)}" in again[0].text()
 
 
+def test_a_machine_is_lost_and_comes_back(hosts):
+    """All its processes at once, as without power; the other one ends and says so, and both go on from the last save."""
+    nodes = _start(hosts, [SLOW], save_interval=2)
+    nodes[0].wait_for("iter: 5/1000")
+    for pid in nodes[1].alive():
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    assert 0 not in _end(nodes)
+    text = nodes[0].text()
+    assert re.search(r"Error \(rank 0\): rank 1 on node1 \(process \d+\) .*--resume_model auto continues", text), text[
+        -3000:
+    ]
+    at = int(checkpoint.find_resume("auto", hosts.folder / "output").name.removeprefix("iter_"))
+    assert at in (2, 4, 6)
+    again = _start(hosts, resume_model="auto", iters=at + 2)
+    assert _end(again) == [0, 0], again[0].text()[-3000:]
+    assert f"resumed from {hosts.folder}/output/iter_{at} at iter {at}" in again[0].text()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("rank", [0, 1])
 @pytest.mark.parametrize("kind", ["kill", "raise"])
@@ -107,7 +128,6 @@ def test_data_that_is_missing_on_one_machine(hosts):
     assert re.search(r"Error \(rank 0\): rank 1 on node1 .* failed: .*train\.txt", nodes[0].text())
 
 
-@pytest.mark.slow
 def test_a_picture_that_differs_on_one_machine(hosts):
     make_config(hosts.folder)
     private = hosts.folder / "private_1"

@@ -192,7 +192,7 @@ def test_sizes_that_a_fixed_model_does_not_take(exported):
 
 def test_what_is_known_about_the_service(client):
     found = client.get("/v1/model").json()
-    assert found["input_shape"] == [1, 3, 32, 64] and found["max_batch"] == 1 and found["engine"] == "paddle"
+    assert found["input_shape"] == [1, 3, 32, 64] and found["max_batch"] == 1 and found["backend"] == "paddle"
     assert [c["name"] for c in found["classes"]] == list(CLASSES.names)
     assert found["max_request_bytes"] == 300_000
     for path in (*POSTS, "/v1/model", "/healthz", "/metrics"):
@@ -208,7 +208,7 @@ def test_what_is_known_about_the_service(client):
     assert "made/up" not in text and 'endpoint="other",status="404"' in text
     assert re.search(r"^segmentation_queue_length 0\.0$", text, re.M)
     assert re.search(r"^process_resident_memory_bytes \d", text, re.M)
-    assert re.search(r"^segmentation_engine_seconds_count [1-9]", text, re.M)
+    assert re.search(r"^segmentation_backend_seconds_count [1-9]", text, re.M)
 
 
 def test_the_page_needs_nothing_from_elsewhere(client):
@@ -230,11 +230,17 @@ def test_settings_from_flags_and_environment(monkeypatch):
     assert (read_settings([]).model.name, read_settings([]).port, read_settings(["--port", "1"]).port) == ("a", 9000, 1)
     for flags, text in (
         (["--queue_size", "0"], r"--queue_size \(SERVING_QUEUE_SIZE\).*'0'"),
-        (["--engine", "tensorrt"], "--engine"),
+        (["--backend", "tensorrt"], "--backend"),
         (["--request_seconds", "nan"], "--request_seconds"),
     ):
         with pytest.raises(UsageError, match=text):
             read_settings(flags)
+    former = read_settings(["--engine", "auto"]), read_settings(["--engine=auto"])
+    monkeypatch.setenv("SERVING_ENGINE", "openvino")
+    former += read_settings([]), read_settings(["--backend", "onnxruntime"]), read_settings(["--engine", "auto"])
+    monkeypatch.setenv("SERVING_BACKEND", "paddle")
+    found = [one.backend for one in (*former, read_settings([]))]
+    assert found == ["auto", "auto", "openvino", "onnxruntime", "auto", "paddle"]
     monkeypatch.delenv("SERVING_MODEL")
     with pytest.raises(UsageError, match=r"--model \(SERVING_MODEL\): Field required"):
         read_settings([])

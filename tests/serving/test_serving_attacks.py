@@ -15,7 +15,7 @@ import threading
 import time
 
 from paddle_dnl.data.images.image_format import ImageFormat
-from paddle_dnl.deployment.runtime.backend_process import EngineProcess
+from paddle_dnl.deployment.runtime.backend_process import BackendProcess
 from paddle_dnl.errors import ExportError, UsageError
 from paddle_dnl.serving.app import create_app
 from paddle_dnl.serving.decoding import DecodePool
@@ -61,24 +61,24 @@ def test_memory_of_a_decoder_is_bounded():
     assert "MemoryError" in done.stderr
 
 
-def test_an_engine_that_hangs_before_it_reads_its_batch_is_replaced(exported):
-    engine = EngineProcess(exported, cpu_threads=1, time_limit=1)
+def test_a_backend_that_hangs_before_it_reads_its_batch_is_replaced(exported):
+    backend = BackendProcess(exported, cpu_threads=1, time_limit=1)
     try:
-        os.kill(engine._process.pid, signal.SIGSTOP)
+        os.kill(backend._process.pid, signal.SIGSTOP)
         with pytest.raises(ExportError, match="did not finish within 1 s"):
-            engine.run(np.zeros((1, 3, 512, 512), np.float32))  # more than a pipe holds
-        assert engine.run(np.zeros((1, 3, 32, 64), np.float32)).shape == (1, 32, 64)
+            backend.run(np.zeros((1, 3, 512, 512), np.float32))  # more than a pipe holds
+        assert backend.run(np.zeros((1, 3, 32, 64), np.float32)).shape == (1, 32, 64)
     finally:
-        engine.close()
+        backend.close()
 
 
-def test_an_engine_ends_with_the_process_that_was_killed(exported):
+def test_a_backend_ends_with_the_process_that_was_killed(exported):
     program = (
-        "import os, signal, sys\nfrom paddle_dnl.deployment.runtime.backend_process import EngineProcess\n"
+        "import os, signal, sys\nfrom paddle_dnl.deployment.runtime.backend_process import BackendProcess\n"
         "if __name__ == '__main__':\n"
-        "    engine = EngineProcess(sys.argv[1])\n"
-        "    os.kill(engine._process.pid, signal.SIGSTOP)\n"
-        "    print(engine._process.pid, flush=True)\n"
+        "    backend = BackendProcess(sys.argv[1])\n"
+        "    os.kill(backend._process.pid, signal.SIGSTOP)\n"
+        "    print(backend._process.pid, flush=True)\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     with tempfile.TemporaryDirectory() as folder:

@@ -25,7 +25,7 @@ class _Slow:
 
     def __init__(self, predictor):
         self._real, self.go, self.batches = predictor, threading.Event(), []
-        self.classes, self.files, self.engine = predictor.classes, predictor.files, "slow"
+        self.classes, self.files, self.backend = predictor.classes, predictor.files, "slow"
         self.image_format, self.parallel = predictor.image_format, predictor.parallel
         self.prepare, self.postprocess = predictor.prepare, predictor.postprocess
 
@@ -206,10 +206,10 @@ def test_models_with_a_free_batch_are_batched(tmp_path):
 def test_the_whole_service_stops_when_its_requests_are_answered(exported):
     image, label = blocks(4, 8, 8)
     with serving_tools.Running(exported) as service, concurrent.futures.ThreadPoolExecutor(8) as pool:
-        engine = psutil.Process(service.process.pid).children()
-        engine = next(child for child in engine if "spawn_main" in " ".join(child.cmdline()))
-        # While the engine stands still requests pile up, and other addresses answer.
-        engine.suspend()
+        backend = psutil.Process(service.process.pid).children()
+        backend = next(child for child in backend if "spawn_main" in " ".join(child.cmdline()))
+        # While the backend stands still requests pile up, and other addresses answer.
+        backend.suspend()
         waiting = [pool.submit(service.client.post, "/v1/label", content=png(image)) for _ in range(8)]
         inside = "segmentation_requests_inside 8.0"
         _until(lambda: inside in service.client.get("/metrics").text)
@@ -218,9 +218,9 @@ def test_the_whole_service_stops_when_its_requests_are_answered(exported):
         stopping.start()
         time.sleep(0.5)
         assert service.process.poll() is None
-        engine.resume()
+        backend.resume()
         for future in waiting:
             np.testing.assert_array_equal(label_of(future.result()), label)
         stopping.join(30)
         assert service.process.returncode == 0
-        assert "all requests are answered" in service.lines[-1] and not engine.is_running()
+        assert "all requests are answered" in service.lines[-1] and not backend.is_running()

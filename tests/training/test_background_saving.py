@@ -19,6 +19,7 @@ import numpy as np
 import paddle
 import pytest
 import tiny_training
+import whole_checkpoints
 from paddle import nn
 
 
@@ -122,7 +123,9 @@ def test_a_changed_file_is_digested_again(tmp_path):
     """Also one of the same size, right after it was found whole."""
     model, optimizer = _training()
     _step(model, optimizer)
-    folder = checkpoint.save_checkpoint(tmp_path / "iter_1", model=model, optimizer=optimizer, states={"iteration": 1})
+    folder = whole_checkpoints.save_checkpoint(
+        tmp_path / "iter_1", model=model, optimizer=optimizer, states={"iteration": 1}
+    )
     path = folder / checkpoint.PARAMS
     for pause in (0, 3 * manifest._TICK_SECONDS):
         time.sleep(pause)
@@ -186,7 +189,9 @@ def test_a_signal_during_a_write(tmp_path, monkeypatch):
 def test_a_copy_where_links_do_not_exist_is_on_the_disk(tmp_path, monkeypatch):
     model, optimizer = _training()
     _step(model, optimizer)
-    source = checkpoint.save_checkpoint(tmp_path / "iter_1", model=model, optimizer=optimizer, states={"iteration": 1})
+    source = whole_checkpoints.save_checkpoint(
+        tmp_path / "iter_1", model=model, optimizer=optimizer, states={"iteration": 1}
+    )
 
     def no_links(*_):
         raise OSError(errno.EPERM, "Operation not permitted")

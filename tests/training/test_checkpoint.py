@@ -7,12 +7,13 @@ import pickle
 
 from paddle_dnl.errors import CheckpointError, NonFiniteError
 from paddle_dnl.files.atomic import make_temporary, recover
-from paddle_dnl.training.checkpoints import checkpoint, restoring
+from paddle_dnl.training.checkpoints import checkpoint
 from paddle_dnl.weights.loading import load_weights, read_params, write_safetensors
 
 import numpy as np
 import paddle
 import pytest
+import whole_checkpoints
 
 
 def _build(optimizer="Momentum"):
@@ -37,7 +38,7 @@ def _weights(model):
 
 def _save(folder, model, optimizer, iteration=5, **kwargs):
     states = {"iteration": iteration, "best_miou": 0.5}
-    return checkpoint.save_checkpoint(folder, model=model, optimizer=optimizer, states=states, **kwargs)
+    return whole_checkpoints.save_checkpoint(folder, model=model, optimizer=optimizer, states=states, **kwargs)
 
 
 @pytest.mark.parametrize("name", ["Momentum", "Adam", "AdamW"])
@@ -56,7 +57,7 @@ def test_resume_is_bit_exact_although_other_layers_were_built(tmp_path, name):
     for _ in range(3):  # shifts the generated names
         paddle.nn.Conv2D(2, 2, 1)
     model, optimizer = _build(name)
-    states = restoring.load_checkpoint(tmp_path / "iter_5", model=model, optimizer=optimizer)
+    states = whole_checkpoints.load_checkpoint(tmp_path / "iter_5", model=model, optimizer=optimizer)
     assert states == {"iteration": 5, "best_miou": 0.5}
     _train(model, optimizer, range(5, 10))
     for key, value in _weights(model).items():
@@ -80,7 +81,7 @@ def test_paddleseg_reads_our_folder_and_we_read_its(tmp_path):
     paddle.save(model.state_dict(), str(theirs / "model.pdparams"))
     paddle.save(optimizer.state_dict(), str(theirs / "model.pdopt"))
     model, optimizer = _build()
-    assert restoring.load_checkpoint(theirs, model=model, optimizer=optimizer) == {"iteration": 7}
+    assert whole_checkpoints.load_checkpoint(theirs, model=model, optimizer=optimizer) == {"iteration": 7}
     np.testing.assert_array_equal(model.state_dict()["0.weight"].numpy(), expected["0.weight"])
 
 
@@ -98,7 +99,7 @@ def test_damage_is_named(tmp_path, name, damage):
         data[len(data) // 2] ^= 1
         path.write_bytes(data[: len(data) // 2] if damage == "truncate" else data)
     with pytest.raises(CheckpointError, match=name if name != "model.pdparams" or damage != "remove" else "no model"):
-        restoring.load_checkpoint(folder, model=model, optimizer=optimizer)
+        whole_checkpoints.load_checkpoint(folder, model=model, optimizer=optimizer)
 
 
 def test_auto_takes_the_newest_whole_one_and_recovers_names(tmp_path):
@@ -157,7 +158,9 @@ def test_links_and_rotation(tmp_path):
     checkpoint.link_checkpoint(tmp_path / "iter_2", tmp_path / "best_model")
     checkpoint.remove_old(tmp_path, 1)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["best_model", "iter_10"]
-    assert restoring.load_checkpoint(tmp_path / "best_model", model=model, optimizer=optimizer)["iteration"] == 2
+    assert (
+        whole_checkpoints.load_checkpoint(tmp_path / "best_model", model=model, optimizer=optimizer)["iteration"] == 2
+    )
 
 
 class _Attack:

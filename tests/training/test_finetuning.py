@@ -118,8 +118,8 @@ def test_another_number_of_classes_with_one_flag(tmp_path, said):
     for key in old.keys() - fresh - {NAME_TABLE}:
         if not key.endswith(("_mean", "_variance")):
             np.testing.assert_array_equal(old[key], new[key])
-    (line,) = [text for text in said().splitlines() if "start anew" in text]
-    assert line.endswith(f"for 5 classes in place of 3 start anew: {', '.join(sorted(fresh))}")
+    (line,) = [text for text in said().splitlines() if "initialised anew" in text]
+    assert line.endswith(f"for 5 classes in place of 3 these are initialised anew: {', '.join(sorted(fresh))}")
     assert f"{len(old) - len(fresh) - 1} tensors taken" in line
     for flags, message in (
         (["--finetune", "a", "--pretrained", "b"], "--pretrained and --finetune contradict"),

@@ -5,12 +5,13 @@ import shutil
 
 from paddle_dnl.cli import train
 from paddle_dnl.errors import CheckpointError
-from paddle_dnl.training.checkpoints import checkpoint, restoring
+from paddle_dnl.training.checkpoints import checkpoint
 
 import numpy as np
 import paddle
 import pytest
 import tiny_training
+import whole_checkpoints
 
 
 def _build():
@@ -50,12 +51,12 @@ def test_states_of_2_9_1_and_a_name_without_a_number(tmp_path, trained):
     folder = _write(tmp_path / "iter_3", *trained, states)
     folder.joinpath("model.info.json").write_text("{}")  # uniform_output_enabled
     model, optimizer = _build()
-    assert restoring.load_checkpoint(folder, model=model, optimizer=optimizer) == {"iteration": 3}
+    assert whole_checkpoints.load_checkpoint(folder, model=model, optimizer=optimizer) == {"iteration": 3}
     for after in (trained, (model, optimizer)):
         _train(*after, 2)
     np.testing.assert_array_equal(model[0].weight.numpy(), trained[0][0].weight.numpy())
     renamed = _write(tmp_path / "mine", *trained, {**states, "iter": 5})
-    assert restoring.load_checkpoint(renamed, model=model, optimizer=_build_for(model)) == {"iteration": 5}
+    assert whole_checkpoints.load_checkpoint(renamed, model=model, optimizer=_build_for(model)) == {"iteration": 5}
 
 
 def _build_for(model):
@@ -64,7 +65,7 @@ def _build_for(model):
 
 def test_our_states_without_a_manifest_stay_damaged(tmp_path, trained):
     folder = tmp_path / "iter_3"
-    checkpoint.save_checkpoint(folder, model=trained[0], optimizer=trained[1], states={"iteration": 3})
+    whole_checkpoints.save_checkpoint(folder, model=trained[0], optimizer=trained[1], states={"iteration": 3})
     (folder / "manifest.json").unlink()
     with pytest.raises(CheckpointError, match="manifest.json is missing"):
         checkpoint.verify(folder)
@@ -90,11 +91,11 @@ def test_what_an_optimizer_file_lacks_and_the_way_on(tmp_path, trained, change, 
     folder = _write(tmp_path / "iter_3", *trained, change=change)
     model, optimizer = _build()
     with pytest.raises(CheckpointError, match=f"{message}.*--fresh_optimizer") as raised:
-        restoring.load_checkpoint(folder, model=model, optimizer=optimizer)
+        whole_checkpoints.load_checkpoint(folder, model=model, optimizer=optimizer)
         _train(model, optimizer, 1)  # which slots are needed shows here
     assert "\n" not in str(raised.value)
     model, optimizer = _build()
-    found = restoring.load_checkpoint(folder, model=model, optimizer=optimizer, fresh_optimizer=True)
+    found = whole_checkpoints.load_checkpoint(folder, model=model, optimizer=optimizer, fresh_optimizer=True)
     assert found == {"iteration": 3} and optimizer.get_lr() == trained[1].get_lr()
     fresh = paddle.nn.Sequential(paddle.nn.Conv2D(3, 4, 3), paddle.nn.Conv2D(4, 2, 1))
     fresh.set_state_dict(trained[0].state_dict())

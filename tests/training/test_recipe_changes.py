@@ -19,7 +19,7 @@ def test_a_changed_recipe_is_said_and_the_old_one_kept(tmp_path, said):
         "loss.coef: [1, 0.4] -> [1, 0.8]",
         "optimizer.weight_decay: 0.0001 -> 0.001",
         "iters: 5 -> 8",
-        "the learning rate goes on as the new schedule has it",
+        "from this iteration on the learning rate follows the new schedule",
     ):
         assert line in said(), line
     assert (tmp_path / "output" / "config.1.yml").read_text() == before

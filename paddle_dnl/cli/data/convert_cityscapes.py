@@ -3,7 +3,7 @@
 
 import argparse
 
-from paddle_dnl.errors import UsageError
+from paddle_dnl.cli._arguments import require_at_least
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -18,8 +18,7 @@ def make_parser() -> argparse.ArgumentParser:
 def main(argv=None) -> int:
     """Converts polygons to label pictures; returns the exit status."""
     args = make_parser().parse_args(argv)
-    if args.num_workers < 0:
-        raise UsageError(f"--num_workers must not be negative, got {args.num_workers}")
+    require_at_least(args, 0, "num_workers")
     from paddle_dnl.data.prepare.convert_cityscapes import convert_tree
 
     convert_tree(args.cityscapes_path, args.num_workers, args.force)

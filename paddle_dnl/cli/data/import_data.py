@@ -5,6 +5,7 @@ import argparse
 import os
 from pathlib import Path
 
+from paddle_dnl.cli._arguments import require_at_least
 from paddle_dnl.errors import UsageError
 
 
@@ -39,8 +40,7 @@ def make_parser() -> argparse.ArgumentParser:
 def main(argv=None) -> int:
     """Imports; returns the exit status."""
     args = make_parser().parse_args(argv)
-    if args.num_workers < 1:
-        raise UsageError(f"--num_workers must be at least 1, got {args.num_workers}")
+    require_at_least(args, 1, "num_workers")
     if args.threshold is not None and args.format != "binary-masks":
         raise UsageError("--threshold goes with --format binary-masks")
     if args.images and args.format == "voc":

@@ -5,7 +5,6 @@ import argparse
 from pathlib import Path
 
 from paddle_dnl.cli import _arguments
-from paddle_dnl.errors import UsageError
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -27,8 +26,7 @@ def make_parser() -> argparse.ArgumentParser:
 def main(argv=None) -> int:
     """Writes the page; returns the exit status."""
     args = make_parser().parse_args(argv)
-    if args.samples < 1 or args.times < 1:
-        raise UsageError("--samples and --times must be at least 1")
+    _arguments.require_at_least(args, 1, "samples", "times")
     from paddle_dnl.data.prepare.preview import write_preview
     from paddle_dnl.data.prepare.sources import of_config
     from paddle_dnl.log import logger

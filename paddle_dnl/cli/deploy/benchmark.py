@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Command line of tools/benchmark.py: speed and memory of an exported folder in each engine."""
+"""Command line of tools/benchmark.py: speed and memory of an exported folder in each backend."""
 
 import argparse
 import json
@@ -7,10 +7,10 @@ import re
 from pathlib import Path
 
 from paddle_dnl import user_code
-from paddle_dnl.cli._arguments import add_export_imports
+from paddle_dnl.cli._arguments import add_export_imports, add_renamed, require_at_least
 from paddle_dnl.errors import UsageError
 
-_ENGINES = ("paddle", "onednn", "onnxruntime", "int8", "openvino", "openvino_bf16", "openvino_int8")
+_BACKENDS = ("paddle", "onednn", "onnxruntime", "int8", "openvino", "openvino_bf16", "openvino_int8")
 
 
 def _size(text: str) -> tuple[int, int]:
@@ -29,13 +29,20 @@ def make_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--config", required=True, help="deploy.yaml of the exported folder, or the folder")
     add_export_imports(parser)
-    add("--engines", nargs="+", choices=_ENGINES, help="default: all that the folder has and its export verified")
+    add_renamed(
+        parser,
+        "--backends",
+        "--engines",
+        nargs="+",
+        choices=_BACKENDS,
+        help="default: all that the folder has and its export verified",
+    )
     add("--threads", nargs="+", type=int, help="default: one per core")
     add("--batch_sizes", nargs="+", type=int, help="for exports with a free batch; default 1")
     add("--sizes", nargs="+", type=_size, metavar="WIDTHxHEIGHT", help="for exports that take every size")
     add("--warmup", type=int, default=3, help="runs that are not timed")
     add("--repeats", type=int, default=20, help="runs that are")
-    add("--save_dir", default="./output/engine_benchmark", help="gets results.md, results.json and results.png")
+    add("--save_dir", default="./output/backend_benchmark", help="gets results.md, results.json and results.png")
     return parser
 
 
@@ -46,10 +53,8 @@ def parse_args(argv=None) -> argparse.Namespace:
         UsageError: values that do not fit; names the flag.
     """
     args = make_parser().parse_args(argv)
-    for name, least in (("threads", 1), ("batch_sizes", 1), ("warmup", 0), ("repeats", 1)):
-        given = getattr(args, name)
-        if any(value < least for value in (given if isinstance(given, list) else [given]) if value is not None):
-            raise UsageError(f"--{name}: must be at least {least}")
+    require_at_least(args, 1, "threads", "batch_sizes", "repeats")
+    require_at_least(args, 0, "warmup")
     return args
 
 
@@ -72,10 +77,10 @@ def main(argv=None) -> int:
     folder = Path(args.save_dir)
     check_outputs([folder / f"results.{ending}" for ending in ("md", "json", "png")], [], root=folder)
     wanted = []
-    for name in args.engines or _ENGINES:
+    for name in args.backends or _BACKENDS:
         why = timings.obstacle(name, files)
-        if why and args.engines:
-            raise UsageError(f"--engines {name}: {files.folder}: {why}")
+        if why and args.backends:
+            raise UsageError(f"--backends {name}: {files.folder}: {why}")
         if why:
             logger.info(f"{name} left out: {why}")
         else:

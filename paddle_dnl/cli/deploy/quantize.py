@@ -6,8 +6,7 @@ import shutil
 from pathlib import Path
 
 from paddle_dnl import user_code
-from paddle_dnl.cli._arguments import add_export_imports
-from paddle_dnl.errors import UsageError
+from paddle_dnl.cli._arguments import add_export_imports, require_at_least
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -37,10 +36,7 @@ def parse_args(argv=None) -> argparse.Namespace:
         UsageError: values that do not fit; names the flag.
     """
     args = make_parser().parse_args(argv)
-    for name in ("num_calibration", "num_eval", "cpu_threads"):
-        value = getattr(args, name)
-        if value is not None and value < 1:
-            raise UsageError(f"--{name} must be at least 1, got {value}")
+    require_at_least(args, 1, "num_calibration", "num_eval", "cpu_threads")
     return args
 
 
@@ -52,10 +48,10 @@ def main(argv=None) -> int:
     from paddle_dnl.data.images.image_files import find_pairs
     from paddle_dnl.deployment.export import install, int8
     from paddle_dnl.deployment.export.image_check import ImageScore, ScoredImages, score_in_process, spread
-    from paddle_dnl.deployment.runtime.backends import OnnxEngine
+    from paddle_dnl.deployment.runtime.backends import OnnxBackend
     from paddle_dnl.deployment.runtime.deploy_config import FILE_NAME, INT8_NAME, read_deploy_config
     from paddle_dnl.deployment.runtime.openvino_backend import openvino_version
-    from paddle_dnl.deployment.runtime.options import EngineOptions, default_threads
+    from paddle_dnl.deployment.runtime.options import BackendOptions, default_threads
     from paddle_dnl.deployment.runtime.predictor import Predictor
     from paddle_dnl.files.atomic import discard
     from paddle_dnl.log import logger
@@ -68,14 +64,14 @@ def main(argv=None) -> int:
     others = [name for name in files.file_names if name != INT8_NAME]
     copied = others
     if Path(args.save_dir or files.folder).resolve() == files.folder.resolve():
-        copied, names = [], [INT8_NAME]  # deploy.yaml is read and completed
+        copied, names = [], [INT8_NAME]  # deploy.yaml is read, extended and written
     else:
         files.check_files(*copied)
         read += [files.folder / name for name in (*copied, FILE_NAME)]
         names = [*copied, *install.EXPORT_FILES]
     place = install.prepare_folder(args.save_dir or files.folder, read, names)
     threads = args.cpu_threads or default_threads()
-    plain = Predictor(files.folder, engine="onnxruntime", cpu_threads=threads)
+    plain = Predictor(files.folder, backend="onnxruntime", cpu_threads=threads)
     logger.info(f"calibrating on {len(calibration)} images of {args.image_list}")
     work = install.temporary_folder(place)
     try:
@@ -83,15 +79,15 @@ def main(argv=None) -> int:
         export.mkdir()
         int8.quantize(files, calibration, plain.preprocess, export / INT8_NAME)
         made = replace(files, folder=export, onnx_int8=INT8_NAME)
-        options = EngineOptions(precision="int8", cpu_threads=threads)
-        small = Predictor(files.folder, engine=OnnxEngine(made, options))
+        options = BackendOptions(precision="int8", cpu_threads=threads)
+        small = Predictor(files.folder, backend=OnnxBackend(made, options))
         shared = len({image for image, _ in evaluation} & set(calibration))
         note = f", {shared} of them were calibrated on" if shared else ""
         logger.info(f"comparing on {len(evaluation)} images{note}")
         classes = len(files.classes.names) if files.classes else 256
         images = ScoredImages(plain, evaluation, files, classes)
         report = int8.compare(images, plain, small, len(calibration), threads)
-        # Whole, since OpenVINO reads it in a process of its own.
+        # A complete folder, because OpenVINO reads it in another process.
         for name in others:
             (export / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(files.folder / name, export / name)

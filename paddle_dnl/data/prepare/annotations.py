@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Annotations of pictures as polygons and masks, independent of the file format, and their rasterisation to label pictures."""
 
-import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -9,6 +8,7 @@ from pathlib import Path
 
 from paddle_dnl.data.classes import BACKGROUND_COLOR, ClassInfo, ignored_number
 from paddle_dnl.errors import DataError
+from paddle_dnl.files.reading import parse_json, read_bytes
 
 import cv2
 import numpy as np
@@ -69,8 +69,8 @@ def read_json(source: Path):
         DataError: unreadable, no JSON, or nested too deeply.
     """
     try:
-        return json.loads(source.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as error:
+        return parse_json(read_bytes(source))
+    except (OSError, ValueError) as error:
         raise DataError(f"{source}: cannot be read as JSON ({error})") from error
 
 

@@ -150,11 +150,3 @@ def split_folder(
         counts[split] = len(lines)
         logger.info(f"{root / f'{split}.txt'}: {len(lines)} pairs")
     return counts
-
-
-def _say_links(root: Path) -> None:
-    outside = [path for path in walk_files(root) if root.resolve() not in path.resolve().parents]
-    if outside:
-        logger.info(
-            f"{root}: {len(outside)} files are links to elsewhere, such as {outside[0]}; they are listed as they are here"
-        )

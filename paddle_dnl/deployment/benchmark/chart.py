@@ -13,7 +13,7 @@ def draw(rows: list, path: Path, title: str) -> None:
     """Writes a PNG with one bar per row and panel.
 
     Args:
-        rows: with `engine`, `threads`, `batch`, `height`, `width`, `median`, `p90`, `throughput` and `peak`.
+        rows: with `backend`, `threads`, `batch`, `height`, `width`, `median`, `p90`, `throughput` and `peak`.
         path: of the PNG.
         title: above the panels.
     """
@@ -22,9 +22,9 @@ def draw(rows: list, path: Path, title: str) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    names = [f"{r.engine}, {r.threads} thr., batch {r.batch}, {r.width}x{r.height}" for r in rows]
+    names = [f"{r.backend}, {r.threads} thr., batch {r.batch}, {r.width}x{r.height}" for r in rows]
     places = range(len(rows))
-    colors = [_COLORS.get(r.engine, "#555555") for r in rows]
+    colors = [_COLORS.get(r.backend, "#555555") for r in rows]
     figure, axes = pyplot.subplots(1, 3, figsize=(13, 0.42 * len(rows) + 1.8), sharey=True)
     panels = (
         ("latency in ms: median, line to p90 (less is better)", [1000 * r.median for r in rows]),

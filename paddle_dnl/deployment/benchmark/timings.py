@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Latency, throughput and memory of an exported folder: engines, threads, batches and sizes, each in its own process."""
+"""Latency, throughput and memory of an exported folder: backends, threads, batches and sizes, each in its own process."""
 
 import json
 import os
@@ -16,15 +16,15 @@ from paddle_dnl.startup import child_processes
 
 import numpy as np
 
-# What the command line calls each -> engine and options.
-ENGINES = {
-    "paddle": {"engine": "paddle", "precision": "fp32", "enable_mkldnn": False},
-    "onednn": {"engine": "paddle", "precision": "fp32", "enable_mkldnn": True},
-    "onnxruntime": {"engine": "onnxruntime", "precision": "fp32", "enable_mkldnn": False},
-    "int8": {"engine": "onnxruntime", "precision": "int8", "enable_mkldnn": False},
-    "openvino": {"engine": "openvino", "precision": "fp32", "enable_mkldnn": False},
-    "openvino_bf16": {"engine": "openvino", "precision": "bf16", "enable_mkldnn": False},
-    "openvino_int8": {"engine": "openvino", "precision": "int8", "enable_mkldnn": False},
+# What the command line calls each -> backend and options.
+BACKENDS = {
+    "paddle": {"backend": "paddle", "precision": "fp32", "enable_mkldnn": False},
+    "onednn": {"backend": "paddle", "precision": "fp32", "enable_mkldnn": True},
+    "onnxruntime": {"backend": "onnxruntime", "precision": "fp32", "enable_mkldnn": False},
+    "int8": {"backend": "onnxruntime", "precision": "int8", "enable_mkldnn": False},
+    "openvino": {"backend": "openvino", "precision": "fp32", "enable_mkldnn": False},
+    "openvino_bf16": {"backend": "openvino", "precision": "bf16", "enable_mkldnn": False},
+    "openvino_int8": {"backend": "openvino", "precision": "int8", "enable_mkldnn": False},
 }
 
 
@@ -38,7 +38,7 @@ class Row:
         load: load average of the machine before this setting was started: earlier settings count in it for a minute.
     """
 
-    engine: str
+    backend: str
     precision: str
     threads: int
     batch: int
@@ -53,15 +53,15 @@ class Row:
 
 
 def obstacle(name: str, files: DeployConfig) -> str | None:
-    """Why an engine cannot be measured for this folder, or None."""
+    """Why a backend cannot be measured for this folder, or None."""
     if name == "onednn":
         return mkldnn_obstacle(files)
-    setting = ENGINES[name]
-    if setting["engine"] != "paddle" and not files.onnx:
+    setting = BACKENDS[name]
+    if setting["backend"] != "paddle" and not files.onnx:
         return "no ONNX file; export with --format onnx"
     if setting["precision"] == "int8" and not files.onnx_int8:
         return "no int8 file; make one with tools/quantize.py"
-    if setting["engine"] == "openvino" and not openvino_version():
+    if setting["backend"] == "openvino" and not openvino_version():
         return f"OpenVINO is not installed; {install_hint('openvino')}"
     if setting["precision"] == "bf16" and not has_bf16():
         return "this processor has no bfloat16 arithmetic (AVX512_BF16 or AMX)"
@@ -95,7 +95,7 @@ def measure(files: DeployConfig, name: str, threads: int, shape: list[int], warm
     Raises:
         ExportError: it failed, with what it said.
     """
-    setting = {**ENGINES[name], "folder": str(files.folder.resolve()), "threads": threads, "shape": shape}
+    setting = {**BACKENDS[name], "folder": str(files.folder.resolve()), "threads": threads, "shape": shape}
     setting |= {"warmup": warmup, "repeats": repeats}
     environment = dict(os.environ, OMP_NUM_THREADS=str(threads))
     command = child_processes.module_command("paddle_dnl.deployment.benchmark.worker", json.dumps(setting))
@@ -108,7 +108,7 @@ def measure(files: DeployConfig, name: str, threads: int, shape: list[int], warm
         raise ExportError(f"{name}, {threads} threads, {shape}: {why}")
     median = float(np.median(answer["seconds"]))
     return Row(
-        engine=name,
+        backend=name,
         precision=setting["precision"],
         threads=threads,
         batch=shape[0],
@@ -126,12 +126,12 @@ def measure(files: DeployConfig, name: str, threads: int, shape: list[int], warm
 def table(rows: list[Row]) -> str:
     """Markdown."""
     lines = [
-        "| engine | precision | threads | batch | size | median ms | p90 ms | images/s | peak MB | model's MB | load |",
+        "| backend | precision | threads | batch | size | median ms | p90 ms | images/s | peak MB | model's MB | load |",
         "|---|---|" + "---:|" * 9,
     ]
     for r in rows:
         lines.append(
-            f"| {r.engine} | {r.precision} | {r.threads} | {r.batch} | {r.width}x{r.height} | {1000 * r.median:.1f} "
+            f"| {r.backend} | {r.precision} | {r.threads} | {r.batch} | {r.width}x{r.height} | {1000 * r.median:.1f} "
             f"| {1000 * r.p90:.1f} | {r.throughput:.2f} | {r.peak / 1e6:.0f} | {r.above_base / 1e6:.0f} "
             f"| {'' if r.load is None else f'{r.load:.1f}'} |"
         )

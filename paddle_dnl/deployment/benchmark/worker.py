@@ -1,18 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Worker process of the benchmark: measures one engine at one setting and prints a JSON line.
+"""Worker process of the benchmark: measures one backend at one setting and prints a JSON line.
 
 Called as `python -m paddle_dnl.deployment.benchmark.worker SETTING`.
 
-SETTING is JSON with `folder`, `engine`, `threads`, `shape`, `warmup`, `repeats`, and what `EngineOptions` calls `precision`
+SETTING is JSON with `folder`, `backend`, `threads`, `shape`, `warmup`, `repeats`, and what `BackendOptions` calls `precision`
 and `enable_mkldnn`. The program that calls it sets OMP_NUM_THREADS.
 """
 
 import json
 import sys
 
-from paddle_dnl.deployment.runtime.backend_factory import make_engine
+from paddle_dnl.deployment.runtime.backend_factory import make_backend
 from paddle_dnl.deployment.runtime.deploy_config import read_deploy_config
-from paddle_dnl.deployment.runtime.options import EngineOptions
+from paddle_dnl.deployment.runtime.options import BackendOptions
 from paddle_dnl.errors import PaddleDnlError
 from paddle_dnl.log import logger
 from paddle_dnl.profile.measuring import peak_bytes, resident_bytes, seconds_of_runs
@@ -25,20 +25,20 @@ def measure(setting: dict) -> dict:
     """Seconds of each timed run, and the process's memory: before the model is loaded, and the most it had.
 
     Raises:
-        PaddleDnlError: the engine cannot be used for the folder.
+        PaddleDnlError: the backend cannot be used for the folder.
     """
-    options = EngineOptions(
+    options = BackendOptions(
         cpu_threads=setting["threads"], precision=setting["precision"], enable_mkldnn=setting["enable_mkldnn"]
     )
     base = resident_bytes()
-    engine = make_engine(setting["engine"], read_deploy_config(setting["folder"]), options)
+    backend = make_backend(setting["backend"], read_deploy_config(setting["folder"]), options)
     batch = np.random.default_rng(0).standard_normal(setting["shape"], np.float32)
-    seconds = seconds_of_runs(lambda: engine.run(batch), warmup=setting["warmup"], repeats=setting["repeats"])
+    seconds = seconds_of_runs(lambda: backend.run(batch), warmup=setting["warmup"], repeats=setting["repeats"])
     return {"seconds": seconds, "base_bytes": base, "peak_bytes": peak_bytes()}
 
 
 def main() -> int:
-    """Measures and prints; 1 when the engine cannot be used, with the reason as `error`."""
+    """Measures and prints; 1 when the backend cannot be used, with the reason as `error`."""
     logger.disabled = True
     configure_process()
     try:

@@ -56,7 +56,7 @@ def _preprocess(picture: np.ndarray, transforms: list[dict]) -> np.ndarray:
     try:
         return apply(transforms)
     except ValueError:
-        # Some steps refuse some sizes, such as padding to less than there is. For the check only the range of values counts.
+        # Some transforms refuse some sizes, such as padding to a smaller one. The check only needs the range of values.
         return apply([step for step in transforms if step["type"].startswith("Normalize")])
 
 
@@ -93,7 +93,7 @@ def _near_ties(logits: np.ndarray, distance: float) -> np.ndarray:
 def compare(
     reference: np.ndarray, found: np.ndarray, tolerance: float, disagreement: float = MAX_DISAGREEMENT
 ) -> Comparison:
-    """Compares logits `[B, K, H, W]` of two engines.
+    """Compares logits `[B, K, H, W]` of two backends.
 
     Good when the largest difference is within `tolerance` of the largest logit, and the classes differ in at most
     `disagreement` (0.01 %) of pixels; a pixel whose two best logits are closer than the tolerance may go either way.
@@ -110,7 +110,7 @@ def compare(
     ties = _near_ties(reference, tolerance * scale)
     share, tied = float((disagree & ~ties).mean()), float((disagree & ties).mean())
     ok = difference <= tolerance and share <= disagreement
-    # Nine digits are plenty for a person and keep deploy.yaml readable; rounding happens after the decision.
+    # Nine digits keep deploy.yaml readable; the decision was made before rounding.
     return Comparison(ok, round(difference, 9), round(share, 9), round(tied, 9))
 
 

@@ -75,7 +75,7 @@ def export_model(
         for_fd: `inference.yml` in place of `deploy.yaml`, and `inference` in place of `model` in the names of graph and weights.
         with_onnx: also write model.onnx, compared in ONNX Runtime (see `paddle_dnl.deployment.export.onnx_export`).
         with_fp16: and model_fp16.onnx, for GPUs, compared in ONNX Runtime on the CPU (see `paddle_dnl.deployment.export.fp16`).
-        verify_images: (picture, label file or None) on which every engine and precision is compared with the model, see
+        verify_images: (picture, label file or None) on which every backend and precision is compared with the model, see
             `paddle_dnl.deployment.export.image_check.verify_on_images`; recorded, not required to agree.
 
     Raises:
@@ -104,22 +104,22 @@ def export_model(
             try:
                 files, plain = save_graphs(model, output_op, shape, work)
                 found = verify(model, files, plain, references, work, tolerance, allow_random, with_onnx, with_fp16)
-                if not found["paddle"].ok and is_full(work):  # Paddle cuts off its files without a word
+                if not found["paddle"].ok and is_full(work):  # on a full disk Paddle truncates its files silently
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(save_dir))
-                for what, engine, allowed, share in (
+                for what, backend, allowed, share in (
                     ("the static graph", "paddle", tolerance, MAX_DISAGREEMENT),
                     ("the ONNX graph", "onnxruntime", onnx_export.TOLERANCE, MAX_DISAGREEMENT),
                     ("the ONNX graph in float16", "onnxruntime_fp16", fp16.TOLERANCE, fp16.DISAGREEMENT),
                 ):
-                    if engine in found and not found[engine].ok:
+                    if backend in found and not found[backend].ok:
                         raise ExportError(
                             f"{what} of {type(model).__name__} does not compute what the model computes: "
-                            f"{found[engine].describe()} (allowed are {allowed:g} and {100 * share:g} %); nothing was written"
+                            f"{found[backend].describe()} (allowed are {allowed:g} and {100 * share:g} %); nothing was written"
                         )
             except RandomModelError:
                 raise
             except ExportError as error:
-                if -1 in shape:  # a fixed size may mend it
+                if -1 in shape:  # a fixed size may work
                     raise FreeSizeError(f"{type(model).__name__} has no graph for every size: {error}") from error
                 raise
             files.transforms, files.components, files.classes = transforms, components, class_info

@@ -29,7 +29,7 @@ def convert(files: DeployConfig) -> Path:
     normalise(model)
     for node in model.graph.node:
         if node.op_type == "Resize" and len(node.input) == 4 and node.input[3]:
-            # paddle2onnx gives an empty tensor of scales beside the sizes; behind a cast it is no longer known to be empty.
+            # paddle2onnx passes an empty tensor of scales with the sizes; after a cast ONNX no longer recognises it as empty.
             node.input[2] = ""
     try:
         small = convert_float_to_float16(
@@ -38,9 +38,9 @@ def convert(files: DeployConfig) -> Path:
             op_block_list=[*DEFAULT_OP_BLOCK_LIST, "Resize"],
             node_block_list=sorted(sensitive_nodes(model)),
         )
-    except Exception as error:  # whatever the converter meets
+    except Exception as error:  # any error of the converter
         raise ExportError(f"{files.folder / files.onnx}: cannot be converted to float16: {error}") from error
-    # Its casts back to float32 come once for each reader of a tensor, under one name, and at the graph's end.
+    # It adds a cast to float32 for each reader of a tensor, all with the same name, and at the end of the graph.
     nodes = {node.output[0]: node for node in small.graph.node}
     del small.graph.node[:]
     small.graph.node.extend(nodes.values())

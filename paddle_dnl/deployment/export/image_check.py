@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Agreement and mIoU of engines and precisions on pictures, beside those of a reference: the model itself, or float32."""
+"""Agreement and mIoU of backends and precisions on pictures, beside those of a reference: the model itself, or float32."""
 
 import zlib
 from dataclasses import asdict, dataclass
@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass
 from paddle_dnl.data.images.reading import read_label
 from paddle_dnl.deployment.export.check import Comparison
 from paddle_dnl.deployment.export.trial import LIMIT_SECONDS
-from paddle_dnl.deployment.runtime.backend_process import EngineProcess
-from paddle_dnl.deployment.runtime.backends import OnnxEngine, PaddleEngine
+from paddle_dnl.deployment.runtime.backend_process import BackendProcess
+from paddle_dnl.deployment.runtime.backends import OnnxBackend, PaddleBackend
 from paddle_dnl.deployment.runtime.deploy_config import FILE_NAME, DeployConfig
-from paddle_dnl.deployment.runtime.openvino_backend import OpenvinoEngine, has_bf16
+from paddle_dnl.deployment.runtime.openvino_backend import OpenvinoBackend, has_bf16
 from paddle_dnl.deployment.runtime.predictor import Predictor
 from paddle_dnl.errors import DataError, ExportError, PaddleDnlError
 from paddle_dnl.evaluation.metrics import Metrics, confusion_matrix
@@ -19,19 +19,19 @@ from paddle_dnl.log import logger
 import numpy as np
 import paddle
 
-# Number of pictures taken of a longer list, at even distances.
+# Number of pictures used of a longer list, evenly spaced.
 MAX_IMAGES = 100
 
 
 @dataclass
 class ImageScore:
-    """Agreement and mIoU of one engine on the pictures.
+    """Agreement and mIoU of one backend on the pictures.
 
     Attributes:
         images: how many pictures were compared.
-        agreement: share of pixels with the reference's class; None where the engine failed.
+        agreement: share of pixels with the reference's class; None where the backend failed.
         miou: against the labels; None without labels.
-        error: why the engine could not be run on them.
+        error: why the backend could not be run on them.
     """
 
     images: int
@@ -48,7 +48,7 @@ class ImageScore:
 
 
 class ScoredImages:
-    """Pictures, some with labels, on which engines are compared with a reference.
+    """Pictures, some with labels, on which backends are compared with a reference.
 
     Args:
         reference: the `Predictor` whose classes the others should give.
@@ -112,8 +112,8 @@ def _read_label(path, files: DeployConfig) -> np.ndarray:
     return np.asarray(files.label_map)[label]
 
 
-class _ModelEngine:
-    """The dynamic graph with the interface of an engine.
+class _ModelBackend:
+    """The dynamic graph with the interface of a backend.
 
     Args:
         model: in evaluation mode; maps a batch `[N, C, H, W]` to what the exported graph gives.
@@ -142,9 +142,9 @@ class _ModelEngine:
 def verify_on_images(
     model: paddle.nn.Layer, files: DeployConfig, pairs: list[tuple], num_classes: int, found: dict[str, Comparison]
 ) -> dict:
-    """Compares every engine and precision that can run here with the dynamic graph, on pictures.
+    """Compares every backend and precision that can run here with the dynamic graph, on pictures.
 
-    Pictures go through the same `Predictor` for all: preprocessing, tiles and resizing as in deployment. Each engine runs
+    Pictures go through the same `Predictor` for all: preprocessing, tiles and resizing as in deployment. Each backend runs
     in a process of its own, so this must not be called from a script without `if __name__ == "__main__"`.
 
     Args:
@@ -152,31 +152,31 @@ def verify_on_images(
         files: the export, already written into its folder.
         pairs: (picture, label file or None).
         num_classes: of the model.
-        found: from `verify`: engines that it found wrong are left out.
+        found: from `verify`: backends that it found wrong are left out.
 
     Returns:
-        For `verified` of deploy.yaml: `images` (how many, mIoU of the model) and `precisions`, by engine and precision.
+        For `verified` of deploy.yaml: `images` (how many, mIoU of the model) and `precisions`, by backend and precision.
 
     Raises:
         DataError: a picture or label that cannot be used.
         ExportError: the model refuses a picture.
     """
-    logger.info(f"verifying engines and precisions on {len(pairs)} images")
-    images = ScoredImages(Predictor(files.folder, engine=_ModelEngine(model)), pairs, files, num_classes)
+    logger.info(f"verifying backends and precisions on {len(pairs)} images")
+    images = ScoredImages(Predictor(files.folder, backend=_ModelBackend(model)), pairs, files, num_classes)
     precisions = {}
-    for label, (engine, options) in _trials(found).items():
-        score = score_in_process(images, files, engine, **options)
+    for label, (backend, options) in _trials(found).items():
+        score = score_in_process(images, files, backend, **options)
         logger.info(f"{label} on {len(pairs)} images: {score.describe()}")
         precisions[label] = asdict(score)
     return {"images": {"images": len(pairs), "miou": images.miou}, "precisions": precisions}
 
 
-def score_in_process(images: ScoredImages, files: DeployConfig, engine: str, **options) -> ImageScore:
-    """The score of an engine in a process of its own; a crash in native code becomes the score's `error`."""
+def score_in_process(images: ScoredImages, files: DeployConfig, backend: str, **options) -> ImageScore:
+    """The score of a backend in a process of its own; a crash in native code becomes the score's `error`."""
     process = None
     try:
-        process = EngineProcess(files.folder, engine, time_limit=LIMIT_SECONDS, **options)
-        return images.score(Predictor(files.folder, engine=process))
+        process = BackendProcess(files.folder, backend, time_limit=LIMIT_SECONDS, **options)
+        return images.score(Predictor(files.folder, backend=process))
     except ExportError as error:
         return ImageScore(len(images.pairs), error=str(error))
     finally:
@@ -185,18 +185,18 @@ def score_in_process(images: ScoredImages, files: DeployConfig, engine: str, **o
 
 
 def _trials(found: dict[str, Comparison]) -> dict[str, tuple[str, dict]]:
-    """What deploy.yaml calls each engine and precision -> engine and options."""
-    trials: dict[str, tuple[str, dict]] = {f"{PaddleEngine.name} fp32": (PaddleEngine.name, {})}
+    """What deploy.yaml calls each backend and precision -> backend and options."""
+    trials: dict[str, tuple[str, dict]] = {f"{PaddleBackend.name} fp32": (PaddleBackend.name, {})}
     if found["mkldnn"].ok:
-        trials["onednn fp32"] = (PaddleEngine.name, {"enable_mkldnn": True})
+        trials["onednn fp32"] = (PaddleBackend.name, {"enable_mkldnn": True})
     if "onnxruntime" in found:
-        trials[f"{OnnxEngine.name} fp32"] = (OnnxEngine.name, {})
+        trials[f"{OnnxBackend.name} fp32"] = (OnnxBackend.name, {})
     if "onnxruntime_fp16" in found:
-        trials[f"{OnnxEngine.name} fp16"] = (OnnxEngine.name, {"precision": "fp16"})
+        trials[f"{OnnxBackend.name} fp16"] = (OnnxBackend.name, {"precision": "fp16"})
     if "openvino" in found and found["openvino"].ok:
-        trials[f"{OpenvinoEngine.name} fp32"] = (OpenvinoEngine.name, {})
+        trials[f"{OpenvinoBackend.name} fp32"] = (OpenvinoBackend.name, {})
         if has_bf16():
-            trials[f"{OpenvinoEngine.name} bf16"] = (OpenvinoEngine.name, {"precision": "bf16"})
+            trials[f"{OpenvinoBackend.name} bf16"] = (OpenvinoBackend.name, {"precision": "bf16"})
         else:
-            logger.info(f"{OpenvinoEngine.name} bf16 is not verified: this processor has no bfloat16 arithmetic")
+            logger.info(f"{OpenvinoBackend.name} bf16 is not verified: this processor has no bfloat16 arithmetic")
     return trials

@@ -7,11 +7,10 @@ from pathlib import Path
 
 from paddle_dnl.deployment.export import fastdeploy
 from paddle_dnl.deployment.runtime.deploy_config import FILE_NAME, FP16_NAME, INT8_NAME, ONNX_NAME
-from paddle_dnl.errors import UsageError
 from paddle_dnl.files import outputs
 from paddle_dnl.files.atomic import make_temporary
 
-# What an export may consist of. The description goes first and comes last, so that it never names files that are not there.
+# All files of an export. The description is removed first and written last, so that it never names missing files.
 EXPORT_FILES = (
     "model.json",
     "model.pdmodel",
@@ -41,13 +40,9 @@ def prepare_folder(
         UsageError: a file, or a part of the path is one.
         OutputError: an input, or a file of another program, has such a name.
     """
+    outputs.require_folder(save_dir)
     place = Path(save_dir).resolve()
-    if place.exists() and not place.is_dir():
-        raise UsageError(f"--save_dir {save_dir}: is a file; give a folder")
-    try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError) as error:
-        raise UsageError(f"--save_dir {save_dir}: a part of this path is a file") from error
+    place.parent.mkdir(parents=True, exist_ok=True)
     outputs.check_outputs([place / name for name in names], inputs, root=place)
     return place
 

@@ -100,7 +100,7 @@ def quantize(files: DeployConfig, images: list, preprocess: Callable, target: Pa
     root = logging.getLogger()
     level = root.level
     try:
-        # It advises on the root logger what is done here anyway.
+        # It logs advice that is already followed here.
         root.setLevel(logging.ERROR)
         onnxruntime.set_default_logger_severity(3)
         with tempfile.TemporaryDirectory() as work:

@@ -17,7 +17,7 @@ import paddle
 
 OPSET = 13
 
-# ONNX Runtime fuses and reorders sums; DNLNet's temperature of 0.05 makes rounding twenty times larger.
+# ONNX Runtime fuses and reorders sums; DNLNet's temperature of 0.05 amplifies rounding errors twenty times.
 TOLERANCE = 2e-3
 
 

@@ -11,7 +11,7 @@ from paddle_dnl.log import logger
 import numpy as np
 import paddle
 
-# Free sizes are tried at two: the first is divided by no stride or pooling grid, for models that need no multiple of 32.
+# Two sizes for graphs of free size. The first is no multiple of any stride or pooling grid, for models without such a need.
 _SIZES = ((97, 161), (128, 96))
 _MULTIPLES = ((96, 160), (128, 96))
 _BATCHES = (2, 1)

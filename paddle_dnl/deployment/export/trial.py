@@ -13,41 +13,41 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from paddle_dnl.deployment.runtime.backends import OnnxEngine, PaddleEngine
+from paddle_dnl.deployment.runtime.backends import OnnxBackend, PaddleBackend
 from paddle_dnl.deployment.runtime.deploy_config import DeployConfig
-from paddle_dnl.deployment.runtime.openvino_backend import OpenvinoEngine
-from paddle_dnl.deployment.runtime.options import EngineOptions
+from paddle_dnl.deployment.runtime.openvino_backend import OpenvinoBackend
+from paddle_dnl.deployment.runtime.options import BackendOptions
 from paddle_dnl.errors import PaddleDnlError
 from paddle_dnl.log import logger
 from paddle_dnl.startup import child_processes, configure_process
 
 import numpy as np
 
-# A graph that oneDNN compiles for ever is one that it cannot be verified with.
+# Time limit, because oneDNN may hang while it compiles a graph; the backend then counts as not verified.
 LIMIT_SECONDS = 900
 # Other names are settings of Paddle Inference.
-_ENGINES = {OnnxEngine.name: OnnxEngine, "onnxruntime_fp16": OnnxEngine, OpenvinoEngine.name: OpenvinoEngine}
+_BACKENDS = {OnnxBackend.name: OnnxBackend, "onnxruntime_fp16": OnnxBackend, OpenvinoBackend.name: OpenvinoBackend}
 
 
 class Trial:
-    """Outputs of each graph in each engine.
+    """Outputs of each graph in each backend.
 
     Args:
         graphs: name -> graph and weights; they are run in this order.
-        engines: name -> options; `onnxruntime`, `onnxruntime_fp16`, `openvino`, or another name for Paddle Inference. The first
+        backends: name -> options; `onnxruntime`, `onnxruntime_fp16`, `openvino`, or another name for Paddle Inference. The first
             are run first, so that their results do not depend on the others.
         batches: inputs `[N, C, H, W]`.
         work: an empty folder for the files between the two processes.
-        optional: names of engines that are given up after `LIMIT_SECONDS`.
+        optional: names of backends that are given up after `LIMIT_SECONDS`.
 
     Attributes:
-        errors: (engine, graph) -> one line, for what could not be run: the engine's error, or how the process ended.
+        errors: (backend, graph) -> one line, for what could not be run: the backend's error, or how the process ended.
     """
 
     def __init__(
         self,
         graphs: dict[str, DeployConfig],
-        engines: dict[str, EngineOptions],
+        backends: dict[str, BackendOptions],
         batches: list[np.ndarray],
         work: Path,
         optional: tuple[str, ...] = (),
@@ -58,11 +58,11 @@ class Trial:
             np.save(work / f"batch{i}.npy", batch)
         jobs = [
             {
-                "key": [engine, graph], "folder": str(files.folder), "model": files.model, "params": files.params,
+                "key": [backend, graph], "folder": str(files.folder), "model": files.model, "params": files.params,
                 "onnx": files.onnx, "onnx_fp16": files.onnx_fp16, "input_shape": files.input_shape,
                 "options": asdict(options), "count": len(batches),
             }
-            for engine, options in engines.items()
+            for backend, options in backends.items()
             for graph, files in graphs.items()
         ]  # fmt: skip
         (work / "jobs.json").write_text(json.dumps(jobs))
@@ -79,7 +79,7 @@ class Trial:
                 with contextlib.ExitStack() as limit:
                     waiting = list(keys)
                     for line in process.stdout:
-                        if not line.startswith("{"):  # a library's word
+                        if not line.startswith("{"):  # output of a library
                             continue
                         answer = json.loads(line)
                         waiting.remove(tuple(answer["key"]))
@@ -98,9 +98,9 @@ class Trial:
             )
             self.errors |= dict.fromkeys(waiting, how)
 
-    def output(self, engine: str, graph: str, batch: int) -> np.ndarray:
+    def output(self, backend: str, graph: str, batch: int) -> np.ndarray:
         """The result for one batch; only where `errors` has none."""
-        return np.load(self._work / f"{engine}-{graph}-{batch}.npy")
+        return np.load(self._work / f"{backend}-{graph}-{batch}.npy")
 
 
 def _ending(status: int, said: str) -> str:
@@ -123,9 +123,9 @@ def main() -> None:
         try:
             names = ("model", "params", "onnx", "onnx_fp16", "input_shape")
             files = DeployConfig(Path(job["folder"]), **{name: job[name] for name in names})
-            engine = _ENGINES.get(job["key"][0], PaddleEngine)(files, EngineOptions(**job["options"]))
+            backend = _BACKENDS.get(job["key"][0], PaddleBackend)(files, BackendOptions(**job["options"]))
             for i in range(job["count"]):
-                result = engine.run(np.load(path.parent / f"batch{i}.npy"))
+                result = backend.run(np.load(path.parent / f"batch{i}.npy"))
                 np.save(path.parent / f"{'-'.join(job['key'])}-{i}.npy", result)
         except (PaddleDnlError, OSError) as problem:
             error = str(problem)

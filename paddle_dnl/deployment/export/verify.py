@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Verification of an export: its graphs in every engine against the model; models that are random in evaluation."""
+"""Verification of an export: its graphs in every backend against the model; models that are random in evaluation."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from paddle_dnl.deployment.export.shapes import Reference
 from paddle_dnl.deployment.export.trial import Trial
 from paddle_dnl.deployment.runtime.deploy_config import DeployConfig
 from paddle_dnl.deployment.runtime.openvino_backend import openvino_version
-from paddle_dnl.deployment.runtime.options import EngineOptions
+from paddle_dnl.deployment.runtime.options import BackendOptions
 from paddle_dnl.errors import ExportError
 from paddle_dnl.log import logger
 
@@ -19,7 +19,7 @@ import paddle
 
 # Further passes of the model, for the spread of its results.
 _PASSES = 3
-# Relative change of the input that stands for other rounding in all of a network's layers: float32 rounds by 6e-8.
+# Relative change of the input that simulates different rounding in all layers; float32 rounds by 6e-8.
 _ROUNDING = 1e-5
 
 
@@ -66,7 +66,7 @@ def verify(
     graphs = {"logits": plain} if plain is files else {"logits": plain, "asked": files}
     trial = Trial(
         graphs,
-        {"paddle": EngineOptions(), "mkldnn": EngineOptions(enable_mkldnn=True)},
+        {"paddle": BackendOptions(), "mkldnn": BackendOptions(enable_mkldnn=True)},
         [reference.batch for reference in references],
         work / "trial",
         optional=("mkldnn",),
@@ -92,40 +92,40 @@ def verify(
         found = {name: _comparison(trial, name, files.output_op, references, limits) for name in found}
     if with_onnx and found["paddle"].ok:
         onnx_export.write_beside(model, list(graphs.values()), work)
-        engines = {"onnxruntime": EngineOptions()}
+        backends = {"onnxruntime": BackendOptions()}
         if with_fp16:
             for graph in graphs.values():
                 fp16.convert(graph)
-            engines["onnxruntime_fp16"] = EngineOptions(precision="fp16")
+            backends["onnxruntime_fp16"] = BackendOptions(precision="fp16")
         if openvino_version():
-            engines["openvino"] = EngineOptions()
+            backends["openvino"] = BackendOptions()
         (work / "onnx_trial").mkdir()
         batches = [reference.batch for reference in references]
-        trial = Trial(graphs, engines, batches, work / "onnx_trial", optional=("openvino",))
+        trial = Trial(graphs, backends, batches, work / "onnx_trial", optional=("openvino",))
         limits = (max(limits[0], onnx_export.TOLERANCE), limits[1])
         if spread is None and not _comparison(trial, "onnxruntime", files.output_op, references, limits).ok:
             limits = _limits_of_rounding(model, references[0], limits[0]) or limits
         lower = (max(limits[0], fp16.TOLERANCE), max(limits[1], fp16.DISAGREEMENT))
-        allowed = {name: lower if name == "onnxruntime_fp16" else limits for name in engines}
-        found |= {name: _comparison(trial, name, files.output_op, references, allowed[name]) for name in engines}
+        allowed = {name: lower if name == "onnxruntime_fp16" else limits for name in backends}
+        found |= {name: _comparison(trial, name, files.output_op, references, allowed[name]) for name in backends}
     for comparison in found.values():
         comparison.random_spread = spread and spread.max_relative_difference
     return found
 
 
 def _comparison(
-    trial: Trial, engine: str, output_op: str, references: list[Reference], limits: tuple[float, float]
+    trial: Trial, backend: str, output_op: str, references: list[Reference], limits: tuple[float, float]
 ) -> Comparison:
-    """The worst of all batches with an engine."""
-    failed = next((error for (name, _), error in trial.errors.items() if name == engine), None)
+    """The worst of all batches with a backend."""
+    failed = next((error for (name, _), error in trial.errors.items() if name == backend), None)
     if failed is not None:
         return Comparison(False, error=f"it cannot be run ({failed})")
     found = []
     for i, reference in enumerate(references):
-        logits = trial.output(engine, "logits", i)
+        logits = trial.output(backend, "logits", i)
         comparison = compare(reference.logits, logits, *limits)
         if comparison.ok and output_op != "none":
-            output = trial.output(engine, "asked", i)
+            output = trial.output(backend, "asked", i)
             comparison.error = check_output(reference.logits, logits, output, output_op, *limits)
             comparison.ok = comparison.error is None
         found.append(comparison)

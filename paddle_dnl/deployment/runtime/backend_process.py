@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`EngineProcess`: an engine in a process of its own, so that the caller can do other things while it runs."""
+"""`BackendProcess`: a backend in a process of its own, so that the caller can do other things while it runs."""
 
 import multiprocessing
 import os
@@ -8,43 +8,43 @@ import warnings
 from pathlib import Path
 
 from paddle_dnl import errors
-from paddle_dnl.deployment.runtime.backend_factory import make_engine
+from paddle_dnl.deployment.runtime.backend_factory import make_backend
 from paddle_dnl.deployment.runtime.deploy_config import read_deploy_config
-from paddle_dnl.deployment.runtime.options import EngineOptions
+from paddle_dnl.deployment.runtime.options import BackendOptions
 from paddle_dnl.errors import ExportError, PaddleDnlError
 from paddle_dnl.startup import child_processes, configure_process
 
 import numpy as np
 
 _GOODBYE_SECONDS = 10
-# Loading a model, which includes compiling it in some engines, may take longer than any batch.
+# Loading a model, which includes compiling it in some backends, may take longer than any batch.
 LOAD_SECONDS = 600
 
 
-class EngineProcess:
-    """Runs an exported graph in another process; `Predictor(folder, engine=EngineProcess(folder))` uses it.
+class BackendProcess:
+    """Runs an exported graph in another process; `Predictor(folder, backend=BackendProcess(folder))` uses it.
 
     Paddle Inference keeps Python's interpreter lock while it runs (seen with 3.3.1: no other thread moves). So threads
-    that read and write pictures, or answer requests, can only work beside an engine that is elsewhere. A crash in native
+    that read and write pictures, or answer requests, can only work beside a backend that is elsewhere. A crash in native
     code then ends that process and not the caller: the batch fails, and the next one starts a new process.
 
     Args:
         folder: an exported folder or its deploy.yaml.
-        engine: `paddle`, `onnxruntime`, `openvino` or `auto`.
+        backend: `paddle`, `onnxruntime`, `openvino` or `auto`.
         time_limit: seconds after which a batch is given up and the process is ended, also while it has not yet read the
             batch; None waits for ever. Loading the model is given up after `LOAD_SECONDS`.
-        options: fields of `EngineOptions`.
+        options: fields of `BackendOptions`.
 
     Raises:
-        ConfigError, ExportError, UsageError: as `make_engine` raises them.
+        ConfigError, ExportError, UsageError: as `make_backend` raises them.
     """
 
-    def __init__(self, folder: str | Path, engine: str = "paddle", *, time_limit: float | None = None, **options):
-        # Wrong folders are told at once, without another process.
+    def __init__(self, folder: str | Path, backend: str = "paddle", *, time_limit: float | None = None, **options):
+        # Errors of the folder are raised here, before the process is started.
         read_deploy_config(folder)
-        self._what = (str(folder), engine, EngineOptions(**options))
+        self._what = (str(folder), backend, BackendOptions(**options))
         self._time_limit = time_limit
-        # One batch at a time: answers have no number.
+        # One batch at a time, because answers carry no number.
         self._lock = threading.Lock()
         self.starts = 0
         self._start()
@@ -54,9 +54,9 @@ class EngineProcess:
         context = multiprocessing.get_context("spawn")
         self._connection, other = context.Pipe()
         what = (other, os.getpid(), *self._what)
-        self._process = context.Process(target=_work, args=what, daemon=True, name="engine")
+        self._process = context.Process(target=_work, args=what, daemon=True, name="backend")
         child_processes.start(self._process)
-        child_processes.at_end_of(self, _kill, self._process)  # of callers that never close it
+        child_processes.at_end_of(self, _kill, self._process)  # for callers that never close it
         # Without this the end of the process would not be seen as an end of file.
         other.close()
         self.starts += 1
@@ -93,7 +93,7 @@ class EngineProcess:
                 except (EOFError, OSError) as error:
                     if late.is_set():
                         self._end()
-                        text = f"the engine did not finish within {self._time_limit:g} s and was stopped"
+                        text = f"the backend did not finish within {self._time_limit:g} s and was stopped"
                         raise ExportError(text) from error
                     raise ExportError(self._obituary()) from error
         if kind != "done":
@@ -105,7 +105,7 @@ class EngineProcess:
         code = self._process.exitcode
         how = f"by signal {-code}" if code is not None and code < 0 else f"with status {code}"
         self._end()
-        return f"the engine's process ended {how}"
+        return f"the backend's process ended {how}"
 
     def _end(self) -> None:
         self._connection.close()
@@ -116,7 +116,7 @@ class EngineProcess:
     def close(self) -> None:
         """Ends the process after the batch that runs."""
         with self._lock:
-            # It sees the end of the connection and ends by itself, tidily.
+            # The process ends by itself when the connection is closed.
             self._connection.close()
             self._process.join(_GOODBYE_SECONDS)
             self._end()
@@ -131,26 +131,26 @@ def _revived(kind: str, text: str) -> PaddleDnlError:
     return getattr(errors, kind)(text)
 
 
-def _work(connection, parent: int, folder: str, name: str, options: EngineOptions) -> None:
+def _work(connection, parent: int, folder: str, name: str, options: BackendOptions) -> None:
     """The other process: answers batches until the connection closes."""
     child_processes.die_with(parent)
     child_processes.leave_signals_to_parent()
     configure_process()
-    warnings.filterwarnings("ignore", message="No ccache found")  # of Paddle, for those who build operators
+    warnings.filterwarnings("ignore", message="No ccache found")  # Paddle's, only for developers of operators
     try:
-        engine = make_engine(name, read_deploy_config(folder), options)
+        backend = make_backend(name, read_deploy_config(folder), options)
     except PaddleDnlError as error:
         connection.send((type(error).__name__, str(error)))
         return
     child_processes.leave_signals_to_parent()  # again: importing Paddle sets handlers of its own
-    connection.send(("ready", (engine.name, getattr(engine, "parallel", 1))))
+    connection.send(("ready", (backend.name, getattr(backend, "parallel", 1))))
     while True:
         try:
             batch = connection.recv()
         except (EOFError, OSError):
             return
         try:
-            answer = ("done", engine.run(batch))
+            answer = ("done", backend.run(batch))
         except PaddleDnlError as error:
             answer = (type(error).__name__, str(error))
         try:

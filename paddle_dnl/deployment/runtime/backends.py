@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Engines for exported graphs: Paddle Inference and ONNX Runtime, each with `run(batch) -> array`."""
+"""Backends for exported graphs: Paddle Inference and ONNX Runtime, each with `run(batch) -> array`."""
 
 import os
 
@@ -7,7 +7,7 @@ from paddle_dnl.deployment.runtime.deploy_config import DeployConfig
 from paddle_dnl.deployment.runtime.devices import enable_accelerator, gpu_of_process, require_device
 from paddle_dnl.deployment.runtime.onnx_thread import in_onnx_thread
 from paddle_dnl.deployment.runtime.operators import require_known_operators
-from paddle_dnl.deployment.runtime.options import EngineOptions, default_threads, first_line
+from paddle_dnl.deployment.runtime.options import BackendOptions, default_threads, first_line
 from paddle_dnl.errors import ExportError, UsageError
 from paddle_dnl.files.caches import package_cache
 from paddle_dnl.optional import install_hint, not_installed
@@ -15,7 +15,7 @@ from paddle_dnl.optional import install_hint, not_installed
 import numpy as np
 
 
-def _paddle_config(files: DeployConfig, options: EngineOptions):
+def _paddle_config(files: DeployConfig, options: BackendOptions):
     from paddle import inference
 
     config = inference.Config(str(files.model_path), str(files.params_path))
@@ -38,15 +38,15 @@ def _paddle_config(files: DeployConfig, options: EngineOptions):
         # On by default since Paddle 3.
         config.disable_mkldnn()
         if files.model.endswith(".pdmodel"):
-            # Fusing convolution and normalisation there costs three digits and gains no time.
+            # Fusing convolution and normalisation loses three digits of precision there and is not faster.
             config.switch_ir_optim(False)
     if files.model.endswith(".pdmodel"):
-        # On a .json graph this pass does not exist.
+        # This pass does not exist for .json graphs.
         config.enable_memory_optim()
     return config
 
 
-def _paddle_predictor(files: DeployConfig, options: EngineOptions):
+def _paddle_predictor(files: DeployConfig, options: BackendOptions):
     """The graph in Paddle Inference.
 
     Its constant folding (Paddle 3.3) fails on a batch normalisation of a parameter, as PaddleSeg's GINet has, and the graph
@@ -65,7 +65,7 @@ def _paddle_predictor(files: DeployConfig, options: EngineOptions):
     return inference.create_predictor(config)
 
 
-def _configure_gpu(config, options: EngineOptions, inference) -> None:
+def _configure_gpu(config, options: BackendOptions, inference) -> None:
     config.enable_use_gpu(100, gpu_of_process())
     if options.collect_shapes_file:
         config.collect_shape_range_info(options.collect_shapes_file)
@@ -91,12 +91,12 @@ def _configure_gpu(config, options: EngineOptions, inference) -> None:
         config.enable_tuned_tensorrt_dynamic_shape(options.auto_tuned_shape_file, True)
 
 
-class PaddleEngine:
+class PaddleBackend:
     """Paddle Inference.
 
     Args:
         files: the exported folder.
-        options: see `EngineOptions`.
+        options: see `BackendOptions`.
 
     Raises:
         ExportError: the graph cannot be loaded.
@@ -105,13 +105,13 @@ class PaddleEngine:
 
     name = "paddle"
 
-    def __init__(self, files: DeployConfig, options: EngineOptions):
+    def __init__(self, files: DeployConfig, options: BackendOptions):
         try:
             import paddle
             import paddle.inference
         except ModuleNotFoundError as error:
             raise UsageError(
-                f"engine paddle: {error.name} is not installed; {install_hint('paddle')}, or choose the engine onnxruntime"
+                f"backend paddle: {error.name} is not installed; {install_hint('paddle')}, or choose the backend onnxruntime"
             ) from error
 
         if files.model.endswith(".json") and int(paddle.__version__.split(".")[0]) == 2:
@@ -145,7 +145,7 @@ class PaddleEngine:
             raise ExportError(f"Paddle Inference failed: {first_line(error)}") from error
 
 
-def onnx_providers(options: EngineOptions, available: list[str]) -> list:
+def onnx_providers(options: BackendOptions, available: list[str]) -> list:
     """ONNX Runtime's execution providers for the device, best first, each a name or (name, settings).
 
     TensorRT and CUDA were not run on any machine yet.
@@ -164,9 +164,10 @@ def onnx_providers(options: EngineOptions, available: list[str]) -> list:
     )
     missing = [name for name in wanted if name not in available]
     if missing or not wanted:
+        lacks = missing[0] if missing else f"provider for {options.device}"
         raise UsageError(
-            f"engine onnxruntime: this ONNX Runtime has no {missing[0] if missing else f'provider for {options.device}'} (it has "
-            f"{', '.join(available)}); install onnxruntime-gpu in place of onnxruntime, or use --device cpu"
+            f"backend onnxruntime: this ONNX Runtime has no {lacks} (it has {', '.join(available)}); "
+            "install onnxruntime-gpu in place of onnxruntime, or use --device cpu"
         )
     device_id = gpu_of_process()
     providers: list = [("CUDAExecutionProvider", {"device_id": device_id}), "CPUExecutionProvider"]
@@ -182,7 +183,7 @@ def onnx_providers(options: EngineOptions, available: list[str]) -> list:
     return providers
 
 
-class OnnxEngine:
+class OnnxBackend:
     """ONNX Runtime, for folders exported with an ONNX file. Its GPU providers were not run on any machine yet.
 
     Args:
@@ -197,20 +198,20 @@ class OnnxEngine:
 
     name = "onnxruntime"
 
-    def __init__(self, files: DeployConfig, options: EngineOptions):
+    def __init__(self, files: DeployConfig, options: BackendOptions):
         if options.precision not in ("fp32", "fp16", "int8"):
-            raise UsageError(f"engine onnxruntime has no precision {options.precision}; use fp32, fp16 or int8")
+            raise UsageError(f"backend onnxruntime has no precision {options.precision}; use fp32, fp16 or int8")
         path = files.require_onnx(options.precision, self.name)
         try:
             import onnxruntime
         except ImportError as error:
-            raise not_installed("engine onnxruntime", error, "onnxruntime") from error
+            raise not_installed("backend onnxruntime", error, "onnxruntime") from error
         providers = onnx_providers(options, onnxruntime.get_available_providers())
         require_known_operators(path)
         settings = onnxruntime.SessionOptions()
         settings.intra_op_num_threads = options.cpu_threads or default_threads()
         settings.log_severity_level = 3
-        # A sharp softmax leaves numbers below 1e-38, on which a CPU is many times slower: DNLNet-R50, 512 x 1024, takes
+        # A sharp softmax produces denormals (below 1e-38), on which a CPU is many times slower: DNLNet-R50, 512 x 1024, takes
         # 9.0 s with them and 3.0 s without. The caller's arithmetic keeps them: see onnx_thread.
         settings.add_session_config_entry("session.set_denormal_as_zero", "1")
         try:
@@ -221,7 +222,7 @@ class OnnxEngine:
         first = providers[0] if isinstance(providers[0], str) else providers[0][0]
         if self._session.get_providers()[0] != first:
             raise UsageError(
-                f"engine onnxruntime: {first} cannot be started here (are its driver and libraries installed?); use --device cpu"
+                f"backend onnxruntime: {first} cannot be started here (are its driver and libraries installed?); use --device cpu"
             )
         self._input_name = self._session.get_inputs()[0].name
 

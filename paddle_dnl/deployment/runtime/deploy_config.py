@@ -18,7 +18,7 @@ from paddle_dnl.files.atomic import write_text
 from paddle_dnl.weights.manifest import file_digest, require_unbroken_seal, seal
 
 FILE_NAME = "deploy.yaml"
-# What PaddleSeg writes with --for_fd, and for PaddleX; beside `Deploy` a name and settings of PaddleX's inference.
+# The file that PaddleSeg writes with --for_fd and for PaddleX; it has additional sections with PaddleX's settings.
 _NAMES = (FILE_NAME, "inference.yml")
 _OF_PADDLEX = ("Global", "Hpi")
 ONNX_NAME = "model.onnx"
@@ -41,7 +41,7 @@ class DeployConfig:
         input_shape: [N, C, H, W]; -1 or None where the size is free.
         output_op: `argmax`, `softmax` or `none`.
         classes: names and colours; None in folders that PaddleSeg exported.
-        verified: engine setting -> what the comparison with the dynamic graph found.
+        verified: backend setting -> what the comparison with the dynamic graph found.
         sha256: file name -> digest; empty in folders that PaddleSeg exported.
         onnx: file name of an ONNX form of the same model, if there is one.
         onnx_int8, onnx_fp16: file names of its forms in 8 bits and in float16, if there are such.
@@ -109,7 +109,7 @@ class DeployConfig:
         """The name of the ONNX file for a precision; None where the folder has none."""
         return {"int8": self.onnx_int8, "fp16": self.onnx_fp16}.get(precision, self.onnx)
 
-    def require_onnx(self, precision: str, engine: str) -> Path:
+    def require_onnx(self, precision: str, backend: str) -> Path:
         """The ONNX file for a precision.
 
         Raises:
@@ -122,7 +122,7 @@ class DeployConfig:
             raise ExportError(f"{self.folder}: has no float16 model; export it with --format onnx --fp16")
         path = self.folder / (name or ONNX_NAME)
         if not path.is_file():
-            raise ExportError(f"{path}: missing; the engine {engine} needs it (export.py --format onnx makes it)")
+            raise ExportError(f"{path}: missing; the backend {backend} needs it (export.py --format onnx makes it)")
         return path
 
     def hash_files(self) -> None:
@@ -186,14 +186,14 @@ def _inside(folder: Path, name, key: str, path: Path) -> str:
         raise ConfigError(f"{path}: Deploy.{key}: {reprlib.repr(name)} leads out of the exported folder")
     if not pure.name:
         raise ConfigError(f"{path}: Deploy.{key}: {name!r} is the folder itself, expected the name of a file in it")
-    # Engines and the check of operators (`operators.py`) must take a graph for the same format.
+    # Backends and the check of operators (`operators.py`) must agree on the format of a graph.
     endings = _ENDINGS.get(key, ("",))
     if not name.endswith(endings) or (endings != ("",) and ".json" in name.removesuffix(".json")):
         raise ConfigError(f"{path}: Deploy.{key}: {reprlib.repr(name)} must end with {' or '.join(endings)}")
     try:
         (folder / name).exists()  # refuses names that are too long, which `resolve` does not
         inside = (folder / name).resolve().is_relative_to(folder.resolve())
-    except (OSError, RuntimeError, ValueError) as error:  # or a circle of links, a zero byte
+    except (OSError, RuntimeError, ValueError) as error:  # also a circle of links or a NUL byte
         raise ConfigError(f"{path}: Deploy.{key}: {reprlib.repr(name)} cannot be the name of a file") from error
     if not inside:
         raise ConfigError(f"{path}: Deploy.{key}: {name!r} is a link out of the exported folder")
@@ -211,7 +211,7 @@ def _existing(folder: Path, name: str, path: Path, key: str) -> str:
 
 
 def require_input_size(shape: list, where: str) -> None:
-    """Refuses an input that no machine could hold, before an engine tries to.
+    """Refuses an input that no machine could hold, before a backend tries to.
 
     Args:
         shape: [N, C, H, W]; None or -1 where free.

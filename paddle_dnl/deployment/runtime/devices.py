@@ -10,16 +10,16 @@ from paddle_dnl.errors import UsageError
 _GPU_FILES = ("/dev/nvidiactl", "/dev/dxg")
 
 
-def default_device(engine: str) -> str:
-    """`gpu` where the engine can use one that is there, else `cpu`, as PaddleSeg's infer.py does.
+def default_device(backend: str) -> str:
+    """`gpu` where the backend can use one that is there, else `cpu`, as PaddleSeg's infer.py does.
 
     Paddle is imported, which takes seconds, only on a machine with a GPU.
 
     Args:
-        engine: `paddle`, `onnxruntime` and `openvino` (which run on the CPU unless told) or `auto`.
+        backend: `paddle`, `onnxruntime` and `openvino` (which run on the CPU unless told) or `auto`.
     """
     if (
-        engine in ("onnxruntime", "openvino")
+        backend in ("onnxruntime", "openvino")
         or not any(map(os.path.exists, _GPU_FILES))
         or not importlib.util.find_spec("paddle")
     ):

@@ -17,7 +17,7 @@ def _start() -> None:
 
 
 _start()
-# A forked process has none of its parent's threads: it starts its own.
+# A forked process does not inherit threads and starts its own.
 os.register_at_fork(after_in_child=_start)
 
 

@@ -1,19 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""OpenVINO as an engine: the verified ONNX file in float32, bfloat16 or 8 bits."""
+"""OpenVINO as a backend: the verified ONNX file in float32, bfloat16 or 8 bits."""
 
 import importlib.util
 
 from paddle_dnl.deployment.runtime.deploy_config import DeployConfig
 from paddle_dnl.deployment.runtime.onnx_thread import in_onnx_thread
 from paddle_dnl.deployment.runtime.operators import require_known_operators
-from paddle_dnl.deployment.runtime.options import EngineOptions, default_threads, first_line
+from paddle_dnl.deployment.runtime.options import BackendOptions, default_threads, first_line
 from paddle_dnl.errors import ExportError, UsageError
 from paddle_dnl.files.caches import package_cache
 from paddle_dnl.optional import not_installed
 
 import numpy as np
 
-# What it is told for each. An int8 file says itself what is computed in 8 bits; the rest stays in float32. A float16 file has
+# Hints for each precision. An int8 file itself defines what is computed in 8 bits; the rest stays in float32. A float16 file has
 # its attention in float32, which `ACCURACY` keeps.
 _HINTS = {
     "fp32": {"INFERENCE_PRECISION_HINT": "f32"},
@@ -44,7 +44,7 @@ def _core():
     try:
         import openvino
     except ImportError as error:
-        raise not_installed("engine openvino", error, "openvino") from error
+        raise not_installed("backend openvino", error, "openvino") from error
     return openvino.Core()
 
 
@@ -57,7 +57,7 @@ def _require_device(core, device: str, precision: str) -> str:
     name = _DEVICES.get(device)
     if name is None or not any(found.split(".")[0] == name for found in core.available_devices):
         raise UsageError(
-            f"engine openvino: no device {device}; OpenVINO found {', '.join(core.available_devices).lower() or 'none'}"
+            f"backend openvino: no device {device}; OpenVINO found {', '.join(core.available_devices).lower() or 'none'}"
         )
     capability = _CAPABILITIES.get(precision)
     if capability and capability not in core.get_property(name, "OPTIMIZATION_CAPABILITIES"):
@@ -65,11 +65,13 @@ def _require_device(core, device: str, precision: str) -> str:
             "bf16": "a CPU needs AVX512_BF16 or AMX",
             "fp16": "a CPU needs AVX512_FP16 or AMX of that kind; use fp32 or bf16",
         }[precision]
-        raise UsageError(f"engine openvino: {core.get_property(name, 'FULL_DEVICE_NAME')} has no {precision} ({needs})")
+        raise UsageError(
+            f"backend openvino: {core.get_property(name, 'FULL_DEVICE_NAME')} has no {precision} ({needs})"
+        )
     return name
 
 
-class OpenvinoEngine:
+class OpenvinoBackend:
     """OpenVINO, for folders exported with an ONNX file. The device `gpu` (Intel's) was not run on any machine yet.
 
     Compiled models are cached below `~/.cache/paddle-dnl/openvino`, by content, settings and version.
@@ -89,9 +91,9 @@ class OpenvinoEngine:
 
     name = "openvino"
 
-    def __init__(self, files: DeployConfig, options: EngineOptions):
+    def __init__(self, files: DeployConfig, options: BackendOptions):
         if options.precision not in _HINTS:
-            raise UsageError(f"engine openvino has no precision {options.precision}; use {', '.join(_HINTS)}")
+            raise UsageError(f"backend openvino has no precision {options.precision}; use {', '.join(_HINTS)}")
         threads = options.cpu_threads or default_threads()
         self.parallel = options.streams or 1
         if not 1 <= self.parallel <= threads:
@@ -105,7 +107,7 @@ class OpenvinoEngine:
         if cache.is_dir():  # else it was replaced while this process ran
             settings["CACHE_DIR"] = str(cache)
         if device == "CPU":
-            # Denormal numbers of a sharp softmax, see OnnxEngine; this changes the mode of the thread that compiles.
+            # Denormal numbers of a sharp softmax, see OnnxBackend; this changes the mode of the thread that compiles.
             settings |= {"INFERENCE_NUM_THREADS": threads, "CPU_DENORMALS_OPTIMIZATION": True}
         try:
             self._model = in_onnx_thread(core.compile_model, str(path), device, settings)

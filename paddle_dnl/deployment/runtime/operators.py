@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which operators an exported graph may hold: checked before an engine loads it, since engines run whatever is in it.
+"""Which operators an exported graph may hold: checked before a backend loads it, since backends run whatever is in it.
 
 A graph of a stranger may hold `save_combine` or `print`, which write files, `load`, `read_file`, `py_func`, custom operators
 and communication. Only operators that compute from tensors are let through, by name. ONNX's standard operators do nothing
@@ -7,14 +7,14 @@ else; of ONNX Runtime's own those of its quantiser and optimiser are let through
 file that it names. Other domains are refused, and weights in other files.
 """
 
-import json
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from paddle_dnl.errors import ExportError
+from paddle_dnl.files.reading import parse_json, read_bytes
 
-# Names that a person trusts for once, divided by commas.
+# Names of operators that the user allows, separated by commas.
 VARIABLE = "PADDLE_DNL_ALLOWED_OPERATORS"
 
 _PADDLE = frozenset(
@@ -69,7 +69,7 @@ _STRUCTURE = frozenset(
     "2.tuple_pop".split()
 )
 _ONNX_DOMAINS = ("", "ai.onnx", "ai.onnx.ml")
-# Beside all whose names start with QLinear.
+# In addition to all names that start with QLinear.
 _ONNX_RUNTIME = frozenset(
     """
     Attention BiasGelu BiasSplitGelu DequantizeLinear DynamicQuantizeLSTM DynamicQuantizeMatMul FastGelu FusedConv FusedGemm
@@ -198,12 +198,9 @@ def _unique_keys(pairs: list[tuple]) -> dict:
 
 
 def _not_allowed(path: Path) -> set[str]:
-    content = path.read_bytes()
+    content = read_bytes(path)
     if path.suffix == ".json":
-        names = {
-            name.removeprefix("pd_op.").removeprefix("1.")
-            for name in _of_pir(json.loads(content, object_pairs_hook=_unique_keys))
-        }
+        names = {name.removeprefix("pd_op.").removeprefix("1.") for name in _of_pir(parse_json(content, _unique_keys))}
         return {name for name in names if name not in _STRUCTURE and name.removesuffix("_") not in _PADDLE}
     view = memoryview(content)
     if path.suffix == ".onnx":

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 
 @dataclass
-class EngineOptions:
+class BackendOptions:
     """How an exported model is run.
 
     Attributes:
         device: `cpu`, `gpu`, or `xpu`, `npu`, `mlu` where this Paddle is built for it (not run on any machine yet).
         cpu_threads: None takes OMP_NUM_THREADS.
         enable_mkldnn: use oneDNN on CPU; only for folders whose export verified it.
-        precision: `int8` on a CPU is for the engines onnxruntime and openvino, after tools/quantize.py, `bf16` for openvino;
+        precision: `int8` on a CPU is for the backends onnxruntime and openvino, after tools/quantize.py, `bf16` for openvino;
             `fp16` is for GPUs: of onnxruntime and openvino with an export that has it, and TensorRT's of Paddle Inference.
             `fastest`: fp32, or what the folder's images verified.
         streams: batches that openvino runs at the same time, each with its share of the threads; default 1.

@@ -24,7 +24,7 @@ from paddle_dnl.log import logger
 import numpy as np
 
 OVERLAYS, PROBABILITIES, GEOTIFFS = "added_prediction", "probabilities", "geotiff"
-# Frames that are decoded before they are asked for.
+# Number of frames decoded ahead.
 _FRAMES_AHEAD = 4
 
 

@@ -45,7 +45,7 @@ def require_modules(files: DeployConfig) -> None:
     Raises:
         ConfigError: says which module to import, and how.
     """
-    if not files.components:  # the list of names imports PaddleSeg, which takes seconds
+    if not files.components:  # listing the known names imports PaddleSeg, which takes seconds
         return
     known = registry.names("transform")
     for name, module in files.components.items():

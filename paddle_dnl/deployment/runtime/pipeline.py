@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reading, running and writing at the same time, for many pictures or a video.
 
-    read + preprocess (threads)  ->  engine (caller's thread)  ->  postprocess + write (threads)
+    read + preprocess (threads)  ->  backend (caller's thread)  ->  postprocess + write (threads)
 
 Both sides hold a bounded number of pictures, so that memory does not grow with the number of pictures. Order is kept.
 """
@@ -43,11 +43,11 @@ class Picture:
 
 @dataclass
 class Timing:
-    """What a pipeline did: pictures, seconds from the first read to the last write, seconds inside the engine."""
+    """What a pipeline did: pictures, seconds from the first read to the last write, seconds inside the backend."""
 
     pictures: int
     seconds: float
-    engine_seconds: float
+    backend_seconds: float
 
     @property
     def rate(self) -> float:
@@ -104,8 +104,8 @@ def run_pipeline(
     """Predicts all pictures.
 
     Args:
-        predictor: a `Predictor`. Paddle Inference keeps Python's interpreter lock while it runs, so that only an engine in
-            another process (`EngineProcess`) or ONNX Runtime overlaps with reading and writing.
+        predictor: a `Predictor`. Paddle Inference keeps Python's interpreter lock while it runs, so that only a backend in
+            another process (`BackendProcess`) or ONNX Runtime overlaps with reading and writing.
         pictures: in order.
         write: gets the picture, its pixels, its classes `[H, W]` and its probabilities `[K, H, W]` or None; called from
             other threads.
@@ -121,7 +121,7 @@ def run_pipeline(
         PaddleDnlError: as soon as a picture cannot be read, run or written; what was not begun then is left undone. When
             `pictures` itself fails, as a damaged video does, all before that are finished first.
     """
-    began, in_engine, count = time.perf_counter(), 0.0, 0
+    began, in_backend, count = time.perf_counter(), 0.0, 0
     waiting = iter(pictures)
     ahead: deque = deque()
     behind: deque = deque()
@@ -147,7 +147,7 @@ def run_pipeline(
                         start = time.perf_counter()
                         with contextlib.closing(one[2].rows):
                             write_strips(one[0], one[2].rows, predictor.tiled_strips(one[2]))
-                        in_engine += time.perf_counter() - start
+                        in_backend += time.perf_counter() - start
                         count += 1
                     else:
                         batch.append(one)
@@ -159,7 +159,7 @@ def run_pipeline(
                 continue
             start = time.perf_counter()
             outputs = predictor.run_each([tensor for _, _, tensor, _ in batch], with_scores=with_scores)
-            in_engine += time.perf_counter() - start
+            in_backend += time.perf_counter() - start
             count += len(batch)
             for (picture, pixels, _, info), output in zip(batch, outputs, strict=True):
                 behind.append(writing.submit(_finish, predictor, write, picture, pixels, output, info, with_scores))
@@ -170,7 +170,7 @@ def run_pipeline(
         if torn is not None:
             raise torn
     finally:
-        # Waits for what runs; what waits is dropped, which after success is nothing.
+        # Waits for running tasks and cancels waiting ones; after success there are none.
         reading.shutdown(cancel_futures=True)
         writing.shutdown(cancel_futures=True)
-    return Timing(count, time.perf_counter() - began, in_engine)
+    return Timing(count, time.perf_counter() - began, in_backend)

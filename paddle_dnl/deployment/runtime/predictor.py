@@ -14,9 +14,9 @@ from paddle_dnl.data.images.picture_rows import ArrayRows
 from paddle_dnl.data.overlay import as_label
 from paddle_dnl.data.tiling import TileGrid
 from paddle_dnl.data.transforms.compose import Compose
-from paddle_dnl.deployment.runtime.backend_factory import make_engine
+from paddle_dnl.deployment.runtime.backend_factory import make_backend
 from paddle_dnl.deployment.runtime.deploy_config import read_deploy_config
-from paddle_dnl.deployment.runtime.options import EngineOptions
+from paddle_dnl.deployment.runtime.options import BackendOptions
 from paddle_dnl.deployment.runtime.own_components import require_modules
 from paddle_dnl.errors import ConfigError, DataError, UsageError
 from paddle_dnl.log import logger
@@ -27,9 +27,9 @@ import numpy as np
 
 WRONG_SIZES = (None, "resize", "refuse")
 TILES = ("auto", "never")
-# A picture that is larger than the model's input by more than this, along a side, is worked through in tiles.
+# Pictures larger than the model's input by more than this factor, along a side, are processed in tiles.
 TILED_FROM = 1.5
-# 8K video has 33 million, a large camera 60; what is larger is more often an attack or a mistake than a picture.
+# 8K video has 33 million pixels, a large camera 60 million; larger files are usually attacks or mistakes.
 MAX_PIXELS = 80_000_000
 _CHANNELS = 512  # that OpenCV resizes at once
 
@@ -54,7 +54,7 @@ class Predictor:
 
     Args:
         folder: an exported folder or its deploy.yaml.
-        engine: `paddle`, `onnxruntime`, `openvino` or `auto`; or an engine that runs already, such as an `EngineProcess`.
+        backend: `paddle`, `onnxruntime`, `openvino` or `auto`; or a backend that runs already, such as a `BackendProcess`.
         wrong_size: pictures of another size than a fixed-size model takes: `resize` or `refuse`; None resizes, too, but
             leaves those that are more than 1.5 times as large to `tile`.
         tile: `auto`: such pictures are worked through in overlapping tiles of the model's size, at their own resolution;
@@ -63,7 +63,7 @@ class Predictor:
         tile_batch: tiles per run where the export leaves the batch free.
         max_pixels: larger picture files are refused before they are decoded; None allows all.
         value_range: (lo, hi), stored numbers of pictures that become 0 and 255; default: what deploy.yaml says.
-        options: of a named engine, fields of `paddle_dnl.deployment.runtime.options.EngineOptions`, such as `device`.
+        options: of a named backend, fields of `paddle_dnl.deployment.runtime.options.BackendOptions`, such as `device`.
 
     Attributes:
         files: what deploy.yaml says.
@@ -73,14 +73,14 @@ class Predictor:
     Raises:
         ConfigError: deploy.yaml is missing or wrong.
         ExportError: files are missing or cannot be loaded.
-        UsageError: a device, engine or setting that cannot be used.
+        UsageError: a device, backend or setting that cannot be used.
     """
 
     def __init__(
         self,
         folder: str | Path,
         *,
-        engine="paddle",
+        backend="paddle",
         wrong_size: str | None = None,
         tile: str = "auto",
         tile_overlap: float = 0.25,
@@ -89,6 +89,7 @@ class Predictor:
         value_range: tuple[float, float] | None = None,
         **options,
     ):
+        backend = options.pop("engine", backend)  # the argument's former name
         if wrong_size not in WRONG_SIZES:
             raise UsageError(f"wrong_size {wrong_size!r} is not one of {', '.join(WRONG_SIZES[1:])}")
         if tile not in TILES:
@@ -111,7 +112,9 @@ class Predictor:
             raise ConfigError(f"{self.files.folder / 'deploy.yaml'}: {error}") from error
         self._compose = Compose(steps, img_channels=self.image_format.channels)
         self._tiles = tile == "auto" and wrong_size is None and self._keeps_size()
-        self._engine = make_engine(engine, self.files, EngineOptions(**options)) if isinstance(engine, str) else engine
+        self._backend = (
+            make_backend(backend, self.files, BackendOptions(**options)) if isinstance(backend, str) else backend
+        )
 
     def read(self, path: str | Path) -> np.ndarray:
         """A picture file as the array that `prepare` takes, see `paddle_dnl.data.images.image_format.ImageFormat.read`.
@@ -193,33 +196,33 @@ class Predictor:
         return np.ascontiguousarray(tensor, np.float32), info
 
     @property
-    def engine(self) -> str:
-        """Name of the engine that runs."""
-        return self._engine.name
+    def backend(self) -> str:
+        """Name of the backend that runs."""
+        return self._backend.name
 
     @property
     def parallel(self) -> int:
-        """Batches that the engine runs at the same time."""
-        return getattr(self._engine, "parallel", 1)
+        """Batches that the backend runs at the same time."""
+        return getattr(self._backend, "parallel", 1)
 
     def close(self) -> None:
-        """Ends the engine's process, where it has one of its own."""
-        if hasattr(self._engine, "close"):
-            self._engine.close()
+        """Ends the backend's process, where it has one of its own."""
+        if hasattr(self._backend, "close"):
+            self._backend.close()
 
     def run(self, batch: np.ndarray) -> np.ndarray:
         """The graph's output for a batch `[N, C, H, W]`; what is no multiple of the fixed batch is filled up and cut back."""
         fixed = self.files.fixed_batch
         if fixed is None:
-            return self._engine.run(batch)
+            return self._backend.run(batch)
         most = fixed * self.parallel
         if len(batch) > most:
             return np.concatenate([self.run(batch[i : i + most]) for i in range(0, len(batch), most)])
         missing = -len(batch) % fixed
         if missing == 0:
-            return self._engine.run(batch)
+            return self._backend.run(batch)
         filled = np.concatenate([batch, np.repeat(batch[-1:], missing, axis=0)])
-        return self._engine.run(filled)[: len(batch)]
+        return self._backend.run(filled)[: len(batch)]
 
     def postprocess(self, output: np.ndarray, info: list) -> np.ndarray:
         """One output, `[H, W]` classes or `[K, H, W]` scores, to classes of the picture's size: uint8, uint16 above 255."""
@@ -263,7 +266,7 @@ class Predictor:
 
         Raises:
             DataError: a picture cannot be read.
-            ExportError: the engine failed.
+            ExportError: the backend failed.
             UsageError: `images` is no list, or a batch size below 1.
         """
         if not isinstance(images, list | tuple):
@@ -343,7 +346,7 @@ class Predictor:
         return outputs
 
     def benchmark(self, image, warmup: int = 5, repeats: int = 20, batch_size: int = 1) -> dict[str, float]:
-        """Seconds per run of the engine alone: median, mean, p90, p99; and images per second from the median.
+        """Seconds per run of the backend alone: median, mean, p90, p99; and images per second from the median.
 
         Args:
             image: file or BGR array.

@@ -11,7 +11,7 @@ from paddle_dnl.log import logger
 import numpy as np
 
 _HOST, _BOUNDARY = "127.0.0.1", "frame"
-# A viewer that takes nothing for so many seconds is given up.
+# Seconds after which a viewer that reads nothing is disconnected.
 _PATIENCE = 10
 
 
@@ -58,7 +58,7 @@ class Preview:
             self._new.notify_all()
 
     def _answer(self, request: BaseHTTPRequestHandler) -> None:
-        # A page elsewhere whose name leads to this machine is refused.
+        # Protects against DNS rebinding: a page whose host name resolves to this machine.
         if request.headers.get("Host", "").split(":")[0] not in (_HOST, "localhost"):
             request.send_error(421)
             return
@@ -77,7 +77,7 @@ class Preview:
                 content = encode_jpeg(frame)
                 head = f"--{_BOUNDARY}\r\nContent-Type: image/jpeg\r\nContent-Length: {len(content)}\r\n\r\n"
                 request.wfile.write(head.encode() + content + b"\r\n")
-        except OSError:  # the viewer has gone
+        except OSError:  # the viewer has disconnected
             return
 
     def close(self) -> None:

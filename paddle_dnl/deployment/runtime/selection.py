@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`--engine auto`: the fastest of an exported folder's verified engines on this machine; measured once, then remembered."""
+"""`--backend auto`: the fastest of an exported folder's verified backends on this machine; measured once, then remembered."""
 
 import hashlib
 import json
@@ -8,14 +8,15 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from paddle_dnl.deployment.runtime.backends import OnnxEngine, PaddleEngine
+from paddle_dnl.deployment.runtime.backends import OnnxBackend, PaddleBackend
 from paddle_dnl.deployment.runtime.deploy_config import DeployConfig
-from paddle_dnl.deployment.runtime.openvino_backend import OpenvinoEngine, has_bf16, openvino_version
-from paddle_dnl.deployment.runtime.options import EngineOptions, default_threads
+from paddle_dnl.deployment.runtime.openvino_backend import OpenvinoBackend, has_bf16, openvino_version
+from paddle_dnl.deployment.runtime.options import BackendOptions, default_threads
 from paddle_dnl.deployment.runtime.verified import mkldnn_obstacle, paddle_version
 from paddle_dnl.errors import UsageError
 from paddle_dnl.files.atomic import write_text
 from paddle_dnl.files.caches import package_cache
+from paddle_dnl.files.reading import parse_json, read_bytes
 from paddle_dnl.log import logger
 from paddle_dnl.optional import install_hint
 from paddle_dnl.profile.measuring import load_average, processor_name, seconds_of_runs
@@ -23,7 +24,7 @@ from paddle_dnl.startup.threads import available_cores
 
 import numpy as np
 
-# Size and batch to measure with where they are free.
+# Input shape of the measurement where the graph leaves it free.
 _FREE = (1, 3, 256, 512)
 _TIMED_RUNS = 2
 # Share of pixels in which a lower precision must give the model's class for `--precision fastest` to take it.
@@ -31,58 +32,61 @@ MIN_AGREEMENT = 0.995
 
 
 def candidates(
-    files: DeployConfig, options: EngineOptions, only: str | None = None
-) -> dict[str, tuple[str, EngineOptions]]:
-    """The engines that may run this folder as asked: what the log calls each -> (engine, options).
+    files: DeployConfig, options: BackendOptions, only: str | None = None
+) -> dict[str, tuple[str, BackendOptions]]:
+    """The backends that may run this folder as asked: what the log calls each -> (backend, options).
 
     Args:
         files: the exported folder.
         options: with fp32 only float32 is taken; with bf16 and int8 those; with `fastest` also what images verified.
-        only: the one engine that may be taken; None for all.
+        only: the one backend that may be taken; None for all.
     """
     plain = replace(options, precision="fp32" if options.precision == "fastest" else options.precision)
-    paddle_only = {PaddleEngine.name: (PaddleEngine.name, plain)}
+    paddle_only = {PaddleBackend.name: (PaddleBackend.name, plain)}
     if options.device == "gpu":
         return _on_gpu(files, options, plain, only)
     if options.device != "cpu" or options.enable_mkldnn:
         return paddle_only
     if options.precision == "bf16":
-        return {"openvino bf16": (OpenvinoEngine.name, options)}
+        return {"openvino bf16": (OpenvinoBackend.name, options)}
     found = {}
     if options.precision == "int8":
-        for engine, version in ((OnnxEngine.name, _onnxruntime_version()), (OpenvinoEngine.name, openvino_version())):
-            if version or engine == OnnxEngine.name:
-                found[f"{engine} int8"] = (engine, options)
+        for backend, version in (
+            (OnnxBackend.name, _onnxruntime_version()),
+            (OpenvinoBackend.name, openvino_version()),
+        ):
+            if version or backend == OnnxBackend.name:
+                found[f"{backend} int8"] = (backend, options)
     else:
         paddle = plain if paddle_version() else None
-        for label, engine, chosen, obstacle in (
-            (PaddleEngine.name, PaddleEngine.name, plain, None if paddle else "Paddle is not installed"),
+        for label, backend, chosen, obstacle in (
+            (PaddleBackend.name, PaddleBackend.name, plain, None if paddle else "Paddle is not installed"),
             (
                 "paddle with oneDNN",
-                PaddleEngine.name,
+                PaddleBackend.name,
                 replace(plain, enable_mkldnn=True),
                 mkldnn_obstacle(files),
             ),
-            (OnnxEngine.name, OnnxEngine.name, plain, onnx_obstacle(OnnxEngine.name, files)),
-            (OpenvinoEngine.name, OpenvinoEngine.name, plain, onnx_obstacle(OpenvinoEngine.name, files)),
+            (OnnxBackend.name, OnnxBackend.name, plain, onnx_obstacle(OnnxBackend.name, files)),
+            (OpenvinoBackend.name, OpenvinoBackend.name, plain, onnx_obstacle(OpenvinoBackend.name, files)),
         ):
             if obstacle is None:
-                found[label] = (engine, chosen)
-            elif only in (None, engine):
-                logger.info(f"engine auto: not {label}: {obstacle}")
+                found[label] = (backend, chosen)
+            elif only in (None, backend):
+                logger.info(f"backend auto: not {label}: {obstacle}")
     if options.precision == "fastest":
-        for engine, precision in verified_precisions(files):
-            if precision != "fp16":  # no processor gains by it here
-                found[f"{engine} {precision}"] = (engine, replace(options, precision=precision))
+        for backend, precision in verified_precisions(files):
+            if precision != "fp16":  # no faster on CPUs
+                found[f"{backend} {precision}"] = (backend, replace(options, precision=precision))
     found = {label: chosen for label, chosen in found.items() if only in (None, chosen[0])}
     if only and not found:
         raise UsageError(f"--precision {options.precision}: {files.folder} has nothing that is verified for {only}")
-    return found or paddle_only  # whose start says what to install
+    return found or paddle_only  # its start raises the error with the installation hint
 
 
 def _on_gpu(
-    files: DeployConfig, options: EngineOptions, plain: EngineOptions, only: str | None
-) -> dict[str, tuple[str, EngineOptions]]:
+    files: DeployConfig, options: BackendOptions, plain: BackendOptions, only: str | None
+) -> dict[str, tuple[str, BackendOptions]]:
     """Paddle Inference, and ONNX Runtime where it is built for GPUs; not run on any machine yet.
 
     Args:
@@ -90,68 +94,68 @@ def _on_gpu(
     """
     found = {}
     if options.precision in ("fp32", "fastest") or options.use_trt:
-        found[PaddleEngine.name] = (PaddleEngine.name, plain)
+        found[PaddleBackend.name] = (PaddleBackend.name, plain)
     if _onnxruntime_version() and "CUDAExecutionProvider" in _onnxruntime_providers():
-        if options.precision in ("fp32", "fastest") and onnx_obstacle(OnnxEngine.name, files) is None:
-            found[OnnxEngine.name] = (OnnxEngine.name, plain)
+        if options.precision in ("fp32", "fastest") and onnx_obstacle(OnnxBackend.name, files) is None:
+            found[OnnxBackend.name] = (OnnxBackend.name, plain)
         is_wanted = options.precision == "fp16" or (
-            options.precision == "fastest" and (OnnxEngine.name, "fp16") in verified_precisions(files)
+            options.precision == "fastest" and (OnnxBackend.name, "fp16") in verified_precisions(files)
         )
         if files.onnx_fp16 and is_wanted:
-            found[f"{OnnxEngine.name} fp16"] = (OnnxEngine.name, replace(options, precision="fp16"))
+            found[f"{OnnxBackend.name} fp16"] = (OnnxBackend.name, replace(options, precision="fp16"))
     found = {label: chosen for label, chosen in found.items() if only in (None, chosen[0])}
-    name = only or PaddleEngine.name
-    return found or {name: (name, plain)}  # whose start says what is wrong
+    name = only or PaddleBackend.name
+    return found or {name: (name, plain)}  # its start raises the error with the reason
 
 
-def onnx_obstacle(engine: str, files: DeployConfig) -> str | None:
-    """Why an engine that reads ONNX is not to be used with this folder; None where the export verified it."""
+def onnx_obstacle(backend: str, files: DeployConfig) -> str | None:
+    """Why a backend that reads ONNX is not to be used with this folder; None where the export verified it."""
     if files.onnx is None:
         return "the folder has no ONNX file (export.py --format onnx makes one)"
-    if files.verified.get(engine, {}).get("ok") is not True:
+    if files.verified.get(backend, {}).get("ok") is not True:
         return "the export did not verify it"
-    version = openvino_version() if engine == OpenvinoEngine.name else _onnxruntime_version()
-    return None if version else f"it is not installed ({install_hint(engine)})"
+    version = openvino_version() if backend == OpenvinoBackend.name else _onnxruntime_version()
+    return None if version else f"it is not installed ({install_hint(backend)})"
 
 
 def verified_precisions(files: DeployConfig) -> list[tuple[str, str]]:
-    """(engine, precision), but fp32, whose classes agreed with the model's in enough pixels of images, and can be run here."""
-    versions = {OnnxEngine.name: _onnxruntime_version(), OpenvinoEngine.name: openvino_version()}
+    """(backend, precision), but fp32, whose classes agreed with the model's in enough pixels of images, and can be run here."""
+    versions = {OnnxBackend.name: _onnxruntime_version(), OpenvinoBackend.name: openvino_version()}
     found = []
     for label, record in files.verified.get("precisions", {}).items():
-        engine, _, precision = str(label).partition(" ")
+        backend, _, precision = str(label).partition(" ")
         if precision == "fp32":
             continue
         agreement = record.get("agreement") if isinstance(record, dict) else None
         if not isinstance(agreement, float) or agreement < MIN_AGREEMENT:
-            logger.info(f"engine auto: not {label}: agreement {agreement} with the model is below {MIN_AGREEMENT}")
-        elif versions.get(engine) is None:
-            logger.info(f"engine auto: not {label}: {engine} is not installed")
+            logger.info(f"backend auto: not {label}: agreement {agreement} with the model is below {MIN_AGREEMENT}")
+        elif versions.get(backend) is None:
+            logger.info(f"backend auto: not {label}: {backend} is not installed")
         elif precision == "bf16" and not has_bf16():
-            logger.info(f"engine auto: not {label}: this processor has no bfloat16 arithmetic")
+            logger.info(f"backend auto: not {label}: this processor has no bfloat16 arithmetic")
         else:
-            found.append((engine, precision))
+            found.append((backend, precision))
     return found
 
 
 def choose(
-    files: DeployConfig, options: EngineOptions, make: Callable, only: str | None = None
-) -> tuple[str, EngineOptions]:
+    files: DeployConfig, options: BackendOptions, make: Callable, only: str | None = None
+) -> tuple[str, BackendOptions]:
     """The fastest candidate and its options; says what was measured.
 
     Args:
         files: the exported folder.
         options: what was asked for.
-        make: (engine, files, options) -> an engine with `run`; checks the files first.
+        make: (backend, files, options) -> a backend with `run`; checks the files first.
         only: see `candidates`.
 
     Raises:
-        ExportError: an engine's files are missing or damaged, or it fails.
+        ExportError: a backend's files are missing or damaged, or it fails.
     """
     found = candidates(files, options, only)
     if len(found) == 1:
         label, chosen = next(iter(found.items()))
-        logger.info(f"engine auto: {label}, the only one that is verified for {files.folder} and asked for")
+        logger.info(f"backend auto: {label}, the only one that is verified for {files.folder} and asked for")
         return chosen
     shape = [
         free if not isinstance(v, int) or v < 1 else v
@@ -161,7 +165,7 @@ def choose(
     seconds, when = _remembered(key, list(found)), "measured earlier on this machine"
     if seconds is None:
         batch = np.random.default_rng(0).standard_normal(shape, np.float32)
-        # Before the measurement, which is a load of its own.
+        # Read before the measurement, which raises the load itself.
         load = load_average()
         seconds = {label: _time(make(chosen[0], files, chosen[1]), batch) for label, chosen in found.items()}
         when = "measured now" + (
@@ -171,13 +175,13 @@ def choose(
     best = min(seconds, key=seconds.get)
     listed = ", ".join(f"{label} {seconds[label]:.3f} s" for label in sorted(seconds, key=seconds.get))
     threads = options.cpu_threads or default_threads()
-    logger.info(f"engine auto: {best}; a batch {shape} with {threads} threads takes {listed} ({when})")
+    logger.info(f"backend auto: {best}; a batch {shape} with {threads} threads takes {listed} ({when})")
     return found[best]
 
 
-def _time(engine, batch: np.ndarray) -> float:
+def _time(backend, batch: np.ndarray) -> float:
     """Seconds of the faster of two runs, after one that is not timed."""
-    return min(seconds_of_runs(lambda: engine.run(batch), warmup=1, repeats=_TIMED_RUNS))
+    return min(seconds_of_runs(lambda: backend.run(batch), warmup=1, repeats=_TIMED_RUNS))
 
 
 def _onnxruntime_version() -> str | None:
@@ -196,7 +200,7 @@ def _onnxruntime_providers() -> list[str]:
     return onnxruntime.get_available_providers()
 
 
-def _key(files: DeployConfig, options: EngineOptions, shape: list[int], labels: list[str]) -> str | None:
+def _key(files: DeployConfig, options: BackendOptions, shape: list[int], labels: list[str]) -> str | None:
     """What the measurement depends on, as a digest; None for folders that do not say what their files are."""
     if not files.sha256:
         return None
@@ -218,13 +222,13 @@ def _key(files: DeployConfig, options: EngineOptions, shape: list[int], labels: 
 
 def _memory() -> Path:
     """The file of earlier measurements."""
-    return package_cache() / "engines.json"
+    return package_cache() / "backends.json"
 
 
 def _all_remembered(path: Path) -> dict:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        found = parse_json(read_bytes(path))
+    except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
 
@@ -255,4 +259,4 @@ def _remember(key: str | None, seconds: dict[str, float], load: float | None) ->
             path, json.dumps(_all_remembered(path) | {key: {"seconds": seconds, "load": load}}, indent=1), own=True
         )
     except OSError as error:
-        logger.info(f"engine auto: {path} cannot be written ({error.strerror}); the next start measures again")
+        logger.info(f"backend auto: {path} cannot be written ({error.strerror}); the next start measures again")

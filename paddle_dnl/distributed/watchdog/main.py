@@ -130,7 +130,7 @@ class Watchdog:
         who = f"rank {first['rank']} on {first['host']}" if first["rank"] != self.rank else "this process"
         number = f" ({'process ' if first['rank'] != self.rank else ''}{first['pid']})" if first["pid"] else ""
         # What failed with a message is likely to fail again until somebody has mended it.
-        advice = "All ranks end" if first["text"] else "All ranks end; --resume_model auto goes on"
+        advice = "All ranks end" if first["text"] else "All ranks end; --resume_model auto continues"
         return f"{who}{number} {first['how']}. {advice}"
 
     def make_end(self) -> None:

@@ -56,7 +56,7 @@ def carry_over(resumed_from: Path, save_dir: Path, progress: TrainState) -> None
             logger.info(f"{save_dir / name}: is {found[0]}, the best so far ({value:.4f})")
             continue
         logger.warning(
-            f"{save_dir}: no {name} here, and the one with mIoU {value:.4f} is not found; the best counts anew"
+            f"{save_dir}: no {name} here, and the one with mIoU {value:.4f} is not found; the best score is reset"
         )
         _forget(name, progress)
 

@@ -29,7 +29,7 @@ from paddle_dnl.files.atomic import discard, flush, make_temporary, put_in_place
 from paddle_dnl.files.problems import reason
 from paddle_dnl.log import logger
 from paddle_dnl.training.checkpoints.paddleseg_checkpoint import is_of_paddleseg
-from paddle_dnl.training.checkpoints.snapshot import Snapshot, take_snapshot
+from paddle_dnl.training.checkpoints.snapshot import Snapshot
 from paddle_dnl.weights.manifest import MANIFEST, file_digest, is_as_written, read_manifest, write_manifest
 
 import numpy as np
@@ -66,7 +66,7 @@ def _write_manifest(
 ) -> None:
     """Args: `known` has the entries of files that were written before; the others' digests are computed."""
     files = sorted(path for path in folder.iterdir() if path.name != MANIFEST)
-    # A clock may be set back; the order of saving is the order of these numbers all the same.
+    # The clock may be set back; these numbers increase in the order of saving anyway.
     others = [_saved_at(other) for other in iteration_folders(save_dir)]
     manifest = {
         "iteration": iteration,
@@ -113,19 +113,6 @@ def write_snapshot(folder: str | Path, snapshot: Snapshot) -> Path:
         if temporary is not None:
             discard(temporary)
     return folder
-
-
-def save_checkpoint(folder: str | Path, **state) -> Path:
-    """Writes a complete checkpoint at once.
-
-    Args:
-        folder: see `write_snapshot`.
-        state: arguments of `take_snapshot`.
-
-    Raises:
-        CheckpointError, NonFiniteError: see there; nothing is written.
-    """
-    return write_snapshot(folder, take_snapshot(**state))
 
 
 def link_checkpoint(source: str | Path, target: str | Path, states: Mapping | None = None) -> Path:

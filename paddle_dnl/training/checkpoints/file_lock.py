@@ -8,7 +8,7 @@ import errno
 import os
 from typing import TextIO
 
-# What the system says when another process has the lock.
+# Error numbers when another process holds the lock.
 HELD = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)
 
 

@@ -109,7 +109,7 @@ def restore(contents: Contents, *, model, optimizer, ema=None) -> dict:
     load_weights(model, weights, what=f"{folder / PARAMS}")
     if contents.optimizer is None:
         move_schedule(optimizer, states["iteration"])
-        logger.warning(f"{folder}: the optimizer starts with new slots at iter {states['iteration']}")
+        logger.warning(f"{folder}: the optimizer state is reset at iter {states['iteration']}")
     else:
         is_named = contents.optimizer_class is not None
         path = folder / OPTIMIZER
@@ -122,18 +122,8 @@ def restore(contents: Contents, *, model, optimizer, ema=None) -> dict:
         load_weights(ema, contents.average, what=f"EMA weights {folder / EMA}")
     elif ema is not None:
         load_weights(ema, weights, what=f"{folder / PARAMS}")
-        logger.warning(f"{folder}: holds no EMA weights; the average starts again from the model's weights")
+        logger.warning(f"{folder}: holds no EMA weights; the average is initialised with the model's weights")
     return states
-
-
-def load_checkpoint(folder: str | Path, *, model, optimizer, ema=None, fresh_optimizer: bool = False) -> dict:
-    """`read` and `restore` in one process; returns the plain states.
-
-    Raises:
-        CheckpointError: as these.
-    """
-    contents = read(folder, optimizer=optimizer, with_average=ema is not None, fresh_optimizer=fresh_optimizer)
-    return restore(contents, model=model, optimizer=optimizer, ema=ema)
 
 
 def compare_hosts(chosen: Path | None, save_dir: Path) -> None:

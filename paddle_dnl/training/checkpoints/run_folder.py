@@ -5,11 +5,11 @@ import contextlib
 import os
 import socket
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TextIO
 
-from paddle_dnl.errors import CheckpointError, OutputError
+from paddle_dnl.errors import CheckpointError, OutputError, UsageError
 from paddle_dnl.files import outputs
 from paddle_dnl.files.atomic import recover, write_bytes, write_text
 from paddle_dnl.files.problems import reason
@@ -51,23 +51,28 @@ class RunFolder:
     def __init__(self, save_dir: str | Path):
         self.path = Path(save_dir)
         self._lock = self._take()
-        _close_in_children(weakref.ref(self))  # these calls are never taken back, so they must not keep the folder
+        _close_in_children(weakref.ref(self))  # a weak reference, because these callbacks are never removed
         try:
-            recover(self.path)
-        except OSError as error:
+            with self._naming_errors():
+                recover(self.path)
+        except CheckpointError:
             self.close()
+            raise
+
+    @contextlib.contextmanager
+    def _naming_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except UsageError as error:
+            raise CheckpointError(str(error)) from error
+        except OSError as error:
             raise CheckpointError(f"--save_dir {self.path}: cannot be written ({reason(error, self.path)})") from error
 
     def _take(self) -> TextIO:
-        try:
+        with self._naming_errors():
+            outputs.require_folder(self.path)
             self.path.mkdir(parents=True, exist_ok=True)
             lock = open(self.path / LOCK, "a+")
-        except FileExistsError as error:
-            raise CheckpointError(f"--save_dir {self.path}: is a file; give a folder") from error
-        except NotADirectoryError as error:
-            raise CheckpointError(f"--save_dir {self.path}: a part of this path is a file; give a folder") from error
-        except OSError as error:
-            raise CheckpointError(f"--save_dir {self.path}: cannot be written ({reason(error, self.path)})") from error
         try:
             file_lock.lock(lock)
         except OSError as error:
@@ -78,16 +83,17 @@ class RunFolder:
                 message = f"--save_dir {self.path}: {owner} is training in this folder; give another one"
                 raise CheckpointError(message) from error
             logger.warning(
-                f"--save_dir {self.path}: cannot be locked here ({error.strerror}); see to it that no other run trains in it"
+                f"--save_dir {self.path}: cannot be locked here ({error.strerror}); make sure that no other run uses it"
             )
         try:
-            lock.truncate(0)
-            lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-            lock.flush()
-        except OSError as error:
-            with contextlib.suppress(OSError):  # closing writes what is left again
+            with self._naming_errors():
+                lock.truncate(0)
+                lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+                lock.flush()
+        except CheckpointError:
+            with contextlib.suppress(OSError):  # closing flushes again
                 lock.close()
-            raise CheckpointError(f"--save_dir {self.path}: cannot be written ({reason(error, self.path)})") from error
+            raise
         return lock
 
     def write_config(self, text: str, read: Iterable[str | Path]) -> None:
@@ -111,7 +117,7 @@ class RunFolder:
             except OutputError:
                 path = self.path / OTHER_CONFIG
                 logger.warning(
-                    f"{self.path / CONFIG}: not written by this run, kept; its configuration is in {path.name}"
+                    f"{self.path / CONFIG}: was not written by this run and is kept; the configuration is in {path.name}"
                 )
                 outputs.check_outputs([path], read, root=self.path)
             if path.is_file() and path.read_bytes() != text.encode():
@@ -139,7 +145,7 @@ class RunFolder:
                 return False
         except OSError:
             pass
-        logger.warning(f"{self.path}: was deleted while training in it; it is made again")
+        logger.warning(f"{self.path}: was deleted during the training; it is created again")
         lost, self._lock = self._lock, self._take()
         lost.close()
         return True

@@ -16,7 +16,7 @@ from paddle_dnl.weights.restricted_pickle import shown
 import numpy as np
 
 _LARGEST = 1 << 31
-_SEEDS = 1 << 128  # NumPy and Paddle take whole numbers from 0; a seed of 128 bits is one of entropy
+_SEEDS = 1 << 128  # NumPy and Paddle accept integers from 0; random seeds have up to 128 bits
 
 
 def _refuse(path: Path, key: str, value, expected: str) -> None:

@@ -170,6 +170,6 @@ class LoggerGroup:
         for name, one in list(self._loggers.items()):
             try:
                 getattr(one, method)(*values)
-            except Exception as error:  # whatever a foreign library comes across: the training is worth more
+            except Exception as error:  # no error of a logging library may stop the training
                 del self._loggers[name]
-                logger.warning(f"--logger {name}: failed and is left out from here on: {type(error).__name__}: {error}")
+                logger.warning(f"--logger {name}: failed and is disabled: {type(error).__name__}: {error}")

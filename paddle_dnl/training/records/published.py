@@ -15,8 +15,8 @@ from paddle_dnl.config.zoo import read_rows
 from paddle_dnl.distributed import collectives
 from paddle_dnl.log import logger
 
-# Where data and weights lie and what training does not compute with. The batch is compared as a product, the start weights
-# by whether there are any: a converted file may have any name.
+# Keys without influence on the result, such as paths. The batch is compared as a product, start weights by their
+# presence, because a converted file may have any name.
 _NO_FACTS = (
     "batch_size", "grad_accum_iters", "start_weights", "pretrained", "pretrained_sha256", "dataset_root", "train_path",
     "val_path", "test_path", "class_names", "class_colors", "custom_imports", "export", "to_static_training", "ema_decay",

@@ -11,7 +11,7 @@ from paddle_dnl.log import logger
 _SHOWN = 30
 # Start weights are replaced by the checkpoint's; folders may move; file names are compared by the layout of the run.
 _NO_PART_OF_THE_RECIPE = ("pretrained", "pretrained_sha256", "dataset_root", "train_path", "val_path", "test_path")
-# What turns a picture into numbers: other values and the trained weights compute something else.
+# Transforms that determine the network's input; with other values the trained weights compute something else.
 _PREPROCESSING = ("Normalize", "SubtractMeanBGR")
 
 
@@ -83,7 +83,7 @@ def review(folder: Path, config: dict, allowed: bool) -> bool:
     has_other_schedule = changed and "lr_scheduler" in config  # a program's own optimizer keeps its schedule
     if has_other_schedule:
         logger.warning(
-            f"the learning rate goes on as the new schedule has it at this iteration, over {config['iters']} iterations"
+            f"from this iteration on the learning rate follows the new schedule of {config['iters']} iterations"
         )
     refused = [key for key in found if changes_function(key)]
     if _preprocessing(before) != _preprocessing(config):

@@ -38,7 +38,7 @@ _DTYPES = {
     "ByteStorage": "<u1",
     "BoolStorage": "?",
 }
-# Bookkeeping of training scripts: the names are known and harmless, their content is not wanted.
+# Objects of training scripts: harmless names, whose content is not needed.
 _IGNORED_NAMES = {
     ("argparse", "Namespace"),  # DeiT-style training scripts
     ("pyhocon.config_tree", "ConfigTree"),  # torchcv, hence the DNL authors
@@ -110,7 +110,7 @@ class _Tensor:
         if 0 in self.shape:
             return self.storage.meant(np.zeros(self.shape, numbers.dtype))
         last = self.offset + sum((n - 1) * s for n, s in zip(self.shape, self.strides, strict=True))
-        # A view that repeats memory could ask for any amount of it.
+        # A view with stride 0 could describe an array of any size.
         if math.prod(self.shape) > self.storage.size or last >= self.storage.size:
             raise pickle.UnpicklingError("a tensor reaches beyond its data")
         steps = [s * numbers.itemsize for s in self.strides]

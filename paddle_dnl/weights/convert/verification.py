@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Compares the logits of a converted model with stored logits of the original (.npz)."""
 
-import json
 import zipfile
 import zlib
 from pathlib import Path
 
 from paddle_dnl.errors import CheckpointError, DataError
+from paddle_dnl.files.reading import open_file, parse_json
 from paddle_dnl.weights.regular_file import require_file
 
 import numpy as np
@@ -46,8 +46,8 @@ def _array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
 
 def _regenerated_input(path: Path) -> np.ndarray:
     """The input of a golden case, whose spec.json gives name and shape; it is random with a seed made of the name."""
-    with open(path, "rb") as file:
-        meta = json.loads(file.read(_MAX_SPEC))["meta"]
+    with open_file(path) as file:
+        meta = parse_json(file.read(_MAX_SPEC))["meta"]
     shape = meta["input_shape"]
     if len(shape) != 4 or not all(type(size) is int and 0 < size < 1 << 16 for size in shape):
         raise ValueError(f"{path.name}: meta.input_shape is no [B, C, H, W]")
@@ -89,7 +89,7 @@ def read_logits(path: Path) -> tuple[np.ndarray, np.ndarray, int]:
                 raise ValueError(f"it holds {found}; expected the arrays `input` and `logits`")
         if not (np.isfinite(image).all() and np.isfinite(logits).all() and np.abs(logits).max() > 0):
             raise ValueError("its numbers are not finite, or all logits are zero")
-    except Exception as error:  # whatever the readers of zip, zlib, npy and JSON make of a stranger's bytes
+    except Exception as error:  # the readers of zip, zlib, npy and JSON raise many kinds of errors for untrusted bytes
         text = " ".join(str(error).split())[:300] or type(error).__name__
         raise DataError(f"--verify {path}: cannot be used ({text})") from error
     return image, logits, step

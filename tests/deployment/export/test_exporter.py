@@ -7,9 +7,9 @@ from pathlib import Path
 from paddle_dnl.deployment.export import graphs, onnx_export
 from paddle_dnl.deployment.export.check import check_output, compare, example_batch
 from paddle_dnl.deployment.export.exporter import export_model
-from paddle_dnl.deployment.runtime.backends import PaddleEngine
+from paddle_dnl.deployment.runtime.backends import PaddleBackend
 from paddle_dnl.deployment.runtime.deploy_config import read_deploy_config
-from paddle_dnl.deployment.runtime.options import EngineOptions
+from paddle_dnl.deployment.runtime.options import BackendOptions
 from paddle_dnl.errors import ExportError, UsageError
 from paddle_dnl.files.atomic import write_bytes
 from paddle_dnl.files.outputs import JOURNAL
@@ -45,7 +45,7 @@ def test_the_graph_computes_what_numpy_computes(tmp_path, output_op):
     _export(ColorNet(), tmp_path / "out", output_op=output_op)
     files = read_deploy_config(tmp_path / "out")
     image = _noise(12, 20)
-    found = PaddleEngine(files, EngineOptions()).run(_input(image))
+    found = PaddleBackend(files, BackendOptions()).run(_input(image))
     logits = logits_of(image)[None]
     if output_op == "argmax":
         assert found.dtype == np.int32 and files.output_dtype == "int32"
@@ -172,13 +172,13 @@ def test_free_sizes(tmp_path, shape):
     _export(ColorNet(half=True), tmp_path, shape, output_op="none")
     files = read_deploy_config(tmp_path)
     assert files.fixed_size is None and files.fixed_batch == (1 if shape and shape[0] == 1 else None)
-    engine = PaddleEngine(files, EngineOptions())
+    backend = PaddleBackend(files, BackendOptions())
     model = ColorNet(half=True)
     model.eval()
     for height, width in ((8, 16), (17, 31)):
         batch = _input(_noise(height, width))
         with paddle.no_grad():
-            np.testing.assert_allclose(engine.run(batch), model(paddle.to_tensor(batch))[0].numpy(), atol=1e-5)
+            np.testing.assert_allclose(backend.run(batch), model(paddle.to_tensor(batch))[0].numpy(), atol=1e-5)
 
 
 def test_each_layer_keeps_its_mode(tmp_path):
@@ -280,7 +280,7 @@ def test_the_example_is_like_a_picture():
     assert example_batch([1, 3, 8, 9], [{"type": "Resize", "target_size": [5, 4]}, NORMALIZE]).shape == (1, 3, 8, 9)
 
 
-def test_onnx_is_compared_in_both_engines(tmp_path, monkeypatch):
+def test_onnx_is_compared_in_both_backends(tmp_path, monkeypatch):
     """With the converter's process replaced, since not every environment has it: a wrong answer is refused."""
     monkeypatch.setattr(onnx_export, "require_converter", lambda: None)
     settings = {"input_shape": [1, 3, 16, 16], "transforms": [dict(NORMALIZE)], "with_onnx": True}
@@ -340,7 +340,7 @@ def test_dgmn2_is_converted_from_a_graph_that_samples_by_a_grid(tmp_path, monkey
     model, sources = _Sampling(), []
 
     def convert(files):
-        found = PaddleEngine(files, EngineOptions()).run(batch)
+        found = PaddleBackend(files, BackendOptions()).run(batch)
         sources.append((files.output_op, files.model_path.read_bytes(), found))
         (files.folder / "model.onnx").write_bytes(b"")
         if len(sources) == 2:

@@ -3,9 +3,9 @@
 
 from paddle_dnl.deployment.export import fp16, onnx_export
 from paddle_dnl.deployment.export.exporter import export_model
-from paddle_dnl.deployment.runtime.backends import OnnxEngine
+from paddle_dnl.deployment.runtime.backends import OnnxBackend
 from paddle_dnl.deployment.runtime.deploy_config import DeployConfig, read_deploy_config
-from paddle_dnl.deployment.runtime.options import EngineOptions
+from paddle_dnl.deployment.runtime.options import BackendOptions
 from paddle_dnl.deployment.runtime.predictor import Predictor
 from paddle_dnl.errors import ExportError, UsageError
 
@@ -58,7 +58,7 @@ def test_attention_logits_and_softmax_stay_in_float32(tmp_path, converter):
     files.hash_files()
     files.write()
     for precision in ("fp32", "fp16"):
-        found = Predictor(folder, engine="onnxruntime", precision=precision).predict([image])[0]
+        found = Predictor(folder, backend="onnxruntime", precision=precision).predict([image])[0]
         assert np.mean(found == label) > 0.97
 
 
@@ -108,7 +108,7 @@ def test_a_resize_to_a_size_as_at_the_end_of_networks(tmp_path):
     files = DeployConfig(tmp_path, "model.json", "model.pdiparams", onnx="model.onnx")
     fp16.convert(files)
     x = rng.normal(size=(1, 3, 8, 8)).astype(np.float32)
-    wide, half = (OnnxEngine(files, EngineOptions(precision=precision)).run(x) for precision in ("fp32", "fp16"))
+    wide, half = (OnnxBackend(files, BackendOptions(precision=precision)).run(x) for precision in ("fp32", "fp16"))
     assert 1e-6 < np.abs(wide - half).max() / np.abs(wide).max() < 2e-3
     stored = {
         tensor.name: tensor.data_type for tensor in onnx.load(str(tmp_path / "model_fp16.onnx")).graph.initializer

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Engines and precisions compared with the model on pictures: counts by NumPy, failures noted, the flag of export.py."""
+"""Backends and precisions compared with the model on pictures: counts by NumPy, failures noted, the flag of export.py."""
 
 from paddle_dnl.cli import export
 from paddle_dnl.deployment.export import image_check, onnx_export
@@ -17,7 +17,7 @@ from tiny_export import CLASSES, NORMALIZE, ColorNet, blocks
 from tiny_onnx import color_net_file, tiny_net_file
 from tiny_training import TinyNet, write_config
 
-ENGINES = {"paddle fp32", "onednn fp32", "onnxruntime fp32", "openvino fp32"} | (
+BACKENDS = {"paddle fp32", "onednn fp32", "onnxruntime fp32", "openvino fp32"} | (
     {"openvino bf16"} if has_bf16() else set()
 )
 
@@ -48,11 +48,11 @@ def _export(folder, pairs, monkeypatch):
     return read_deploy_config(folder)
 
 
-def test_every_engine_is_scored_and_recorded(tmp_path, pairs, monkeypatch):
+def test_every_backend_is_scored_and_recorded(tmp_path, pairs, monkeypatch):
     files = _export(tmp_path / "out", pairs, monkeypatch)
     wanted = _miou([blocks(4, 8, 8, seed)[1] for seed in range(2)], [cv2.imread(str(p), 0) for _, p in pairs[:2]])
     assert files.verified["images"] == {"images": 3, "miou": pytest.approx(wanted)}
-    assert set(files.verified["precisions"]) == ENGINES
+    assert set(files.verified["precisions"]) == BACKENDS
     for label, record in files.verified["precisions"].items():
         assert record["error"] is None and record["images"] == 3, label
         assert record["agreement"] > (0.99 if "bf16" in label else 0.9999), label
@@ -62,7 +62,7 @@ def test_every_engine_is_scored_and_recorded(tmp_path, pairs, monkeypatch):
 def test_agreement_counts_pixels(tmp_path, pairs, monkeypatch):
     """Against a predictor that says class 0 everywhere."""
     files = _export(tmp_path / "out", [], monkeypatch)
-    plain = Predictor(files.folder, engine="onnxruntime")
+    plain = Predictor(files.folder, backend="onnxruntime")
 
     class Zero:
         def predict(self, images):
@@ -75,7 +75,7 @@ def test_agreement_counts_pixels(tmp_path, pairs, monkeypatch):
     assert score.miou == pytest.approx(_miou([np.zeros_like(label) for label in labels], labels))
 
 
-def test_an_engine_that_cannot_run_is_noted_and_a_wrong_label_ends_the_export(tmp_path, pairs, monkeypatch):
+def test_a_backend_that_cannot_run_is_noted_and_a_wrong_label_ends_the_export(tmp_path, pairs, monkeypatch):
     trials = {"paddle fp32": ("paddle", {}), "onnxruntime int8": ("onnxruntime", {"precision": "int8"})}
     monkeypatch.setattr(image_check, "_trials", lambda found: trials)
     records = _export(tmp_path / "out", pairs[2:], monkeypatch).verified["precisions"]
@@ -98,7 +98,7 @@ def test_the_flag_of_the_program(tmp_path, monkeypatch, capsys):
     words += ["--input_shape", "1", "3", "24", "24", "--format", "onnx"]
     assert export.main([*words, "--verify_images", str(tmp_path / "data/val.txt")]) == 0
     verified = read_deploy_config(tmp_path / "out").verified
-    assert verified["images"]["images"] == 3 and set(verified["precisions"]) == ENGINES
+    assert verified["images"]["images"] == 3 and set(verified["precisions"]) == BACKENDS
     assert all(record["agreement"] > 0.98 for record in verified["precisions"].values())
     assert (
         "openvino fp32 on 3 images: 100.000 % of pixels have the reference's class, mIoU 0." in capsys.readouterr().out

@@ -107,8 +107,8 @@ def test_one_command(folder, lists, capsys):
     found = section["verified"]["int8"]
     assert found["images"] == 4 and found["calibration_images"] == 4 and found["agreement"] > 0.99
     assert found["miou_float"] > 0.95 and abs(found["miou_float"] - found["miou_int8"]) < 0.03
-    for engine in ("onnxruntime", "openvino"):
-        record = section["verified"]["precisions"][f"{engine} int8"]
+    for backend in ("onnxruntime", "openvino"):
+        record = section["verified"]["precisions"][f"{backend} int8"]
         assert record["images"] == 4 and record["agreement"] > 0.99 and abs(record["miou"] - found["miou_float"]) < 0.03
     assert section["verified"]["precisions"]["onnxruntime int8"]["agreement"] == found["agreement"]
     assert found["seconds_float"] > 0 and found["seconds_int8"] > 0
@@ -116,10 +116,10 @@ def test_one_command(folder, lists, capsys):
         assert line in text
     assert sorted(p.suffix for p in folder.iterdir() if "int8" in p.name) == [".onnx"], "no temporary file is left"
     image, label = blocks(4, 8, 8, 77)
-    for engine in ("onnxruntime", "openvino"):
-        predictor = Predictor(folder, engine=engine, precision="int8")
+    for backend in ("onnxruntime", "openvino"):
+        predictor = Predictor(folder, backend=backend, precision="int8")
         assert (predictor.predict([image])[0] == label).mean() > 0.99
-    scores = [Predictor(folder, engine="onnxruntime", precision=p)._engine._session for p in ("fp32", "int8")]
+    scores = [Predictor(folder, backend="onnxruntime", precision=p)._backend._session for p in ("fp32", "int8")]
     assert scores[0]._model_path != scores[1]._model_path
 
 
@@ -147,7 +147,7 @@ def test_pictures_of_five_bands_and_twelve_bits(tmp_path):
     main(["--config", str(folder), "--image_list", str(tmp_path / "list.txt")])
     found = read_deploy_config(folder).verified["int8"]
     assert found["images"] == 6 and found["miou_float"] == pytest.approx(1) and found["agreement"] > 0.97
-    predictor = Predictor(folder, engine="onnxruntime", precision="int8")
+    predictor = Predictor(folder, backend="onnxruntime", precision="int8")
     for path, label in images:
         assert (predictor.predict([path])[0] == label).mean() > 0.95
 
@@ -157,14 +157,14 @@ def test_infer_runs_it(folder, lists, tmp_path, capsys):
     image, label = blocks(2, 4, 16, 3)
     cv2.imwrite(str(tmp_path / "photo.png"), image)
     flags = ["--config", str(folder), "--image_path", str(tmp_path / "photo.png"), "--save_dir", str(tmp_path / "out")]
-    assert infer.main([*flags, "--engine", "onnxruntime", "--precision", "int8"]) == 0
-    assert "engine onnxruntime on cpu int8" in capsys.readouterr().out
+    assert infer.main([*flags, "--backend", "onnxruntime", "--precision", "int8"]) == 0
+    assert "backend onnxruntime on cpu int8" in capsys.readouterr().out
     assert (np.array(Image.open(tmp_path / "out" / "photo.png")) == label).mean() > 0.99
 
 
 def test_miou_is_that_of_the_predictions(folder, lists, tmp_path):
     """A float model that is right and an int8 one that says class 0 everywhere."""
-    plain = Predictor(folder, engine="onnxruntime")
+    plain = Predictor(folder, backend="onnxruntime")
 
     class Zero:
         def predict(self, images):
@@ -194,8 +194,8 @@ def test_a_copy(folder, lists, tmp_path):
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     _quantize(folder, lists, "--save_dir", str(tmp_path / "copy"))
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
-    assert Predictor(tmp_path / "copy", engine="onnxruntime", precision="int8").engine == "onnxruntime"
-    assert Predictor(tmp_path / "copy").engine == "paddle"
+    assert Predictor(tmp_path / "copy", backend="onnxruntime", precision="int8").backend == "onnxruntime"
+    assert Predictor(tmp_path / "copy").backend == "paddle"
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="is a file"):
         _quantize(folder, lists, "--save_dir", str(tmp_path / "file"))
@@ -203,13 +203,13 @@ def test_a_copy(folder, lists, tmp_path):
 
 def test_int8_without_it_and_damaged(folder, lists):
     with pytest.raises(ExportError, match="no int8 model; make one with tools/quantize.py"):
-        Predictor(folder, engine="onnxruntime", precision="int8")
-    with pytest.raises(UsageError, match="engines onnxruntime"):
+        Predictor(folder, backend="onnxruntime", precision="int8")
+    with pytest.raises(UsageError, match="backends onnxruntime"):
         Predictor(folder, precision="int8")
     _quantize(folder, lists)
     (folder / "model_int8.onnx").write_bytes(b"else")
     with pytest.raises(ExportError, match="model_int8.onnx: damaged or replaced"):
-        Predictor(folder, engine="onnxruntime", precision="int8")
+        Predictor(folder, backend="onnxruntime", precision="int8")
 
 
 def test_an_export_into_the_folder_drops_the_old_int8(folder, lists):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Exports decided by trying: engines that crash or hang, free sizes, models that are random in evaluation."""
+"""Exports decided by trying: backends that crash or hang, free sizes, models that are random in evaluation."""
 
 import os
 
@@ -9,9 +9,9 @@ from paddle_dnl.deployment.export.exporter import export_model
 from paddle_dnl.deployment.export.randomness import differing_layer
 from paddle_dnl.deployment.export.shapes import FreeSizeError
 from paddle_dnl.deployment.export.verify import RandomModelError
-from paddle_dnl.deployment.runtime.backend_factory import make_engine
+from paddle_dnl.deployment.runtime.backend_factory import make_backend
 from paddle_dnl.deployment.runtime.deploy_config import read_deploy_config
-from paddle_dnl.deployment.runtime.options import EngineOptions
+from paddle_dnl.deployment.runtime.options import BackendOptions
 from paddle_dnl.deployment.runtime.predictor import Predictor
 from paddle_dnl.errors import ExportError, UsageError
 from paddle_dnl.registry import MODELS
@@ -23,12 +23,12 @@ import tiny_training
 from paddle import nn
 from tiny_export import NORMALIZE, ColorNet
 
-# The program of the other process, with an engine that ends it or never ends.
+# The program of the other process, with a backend that ends it or never ends.
 DYING = """
 import os, signal, time
 from paddle_dnl.deployment.export import trial
 
-class Engine(trial.PaddleEngine):
+class Backend(trial.PaddleBackend):
     def run(self, batch):
         if self.mkldnn == {when}:
             {what}
@@ -38,7 +38,7 @@ class Engine(trial.PaddleEngine):
         self.mkldnn = options.enable_mkldnn
         super().__init__(files, options)
 
-trial.PaddleEngine = Engine
+trial.PaddleBackend = Backend
 trial.main()
 """
 
@@ -66,7 +66,7 @@ def test_what_dies_in_onednn_is_not_verified_there(tmp_path, monkeypatch, what, 
     files = read_deploy_config(tmp_path / "out")
     assert why in files.verified["mkldnn"]["error"] and sorted(os.listdir(tmp_path)) == ["dying_trial.py", "out"]
     with pytest.raises(UsageError, match="--enable_mkldnn: not verified"):
-        make_engine("paddle", files, EngineOptions(enable_mkldnn=True))
+        make_backend("paddle", files, BackendOptions(enable_mkldnn=True))
     Predictor(tmp_path / "out").close()
 
 

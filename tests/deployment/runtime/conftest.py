@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An exported folder with an ONNX file, for the tests of engines."""
+"""An exported folder with an ONNX file, for the tests of backends."""
 
 import pytest
 from tiny_onnx import color_net

@@ -5,9 +5,9 @@ from types import SimpleNamespace
 
 from paddle_dnl.cli import infer
 from paddle_dnl.deployment.runtime import predictor, selection
-from paddle_dnl.deployment.runtime.backends import OnnxEngine, onnx_providers
+from paddle_dnl.deployment.runtime.backends import OnnxBackend, onnx_providers
 from paddle_dnl.deployment.runtime.deploy_config import read_deploy_config
-from paddle_dnl.deployment.runtime.options import EngineOptions
+from paddle_dnl.deployment.runtime.options import BackendOptions
 from paddle_dnl.errors import ExportError, UsageError
 
 import onnxruntime
@@ -23,13 +23,13 @@ def cache(tmp_path, monkeypatch):
 
 
 def test_the_best_provider_comes_first(cache, monkeypatch):
-    assert onnx_providers(EngineOptions(), BUILT) == ["CPUExecutionProvider"]
+    assert onnx_providers(BackendOptions(), BUILT) == ["CPUExecutionProvider"]
     cuda = ("CUDAExecutionProvider", {"device_id": 0})
-    assert onnx_providers(EngineOptions(device="gpu"), BUILT) == [cuda, "CPUExecutionProvider"]
+    assert onnx_providers(BackendOptions(device="gpu"), BUILT) == [cuda, "CPUExecutionProvider"]
     monkeypatch.setenv("FLAGS_selected_gpus", "3")
     for precision in ("fp32", "fp16"):
         (name, settings), (second, more), last = onnx_providers(
-            EngineOptions(device="gpu", use_trt=True, precision=precision), BUILT
+            BackendOptions(device="gpu", use_trt=True, precision=precision), BUILT
         )
         assert (name, second, last) == tuple(BUILT) and settings["device_id"] == more["device_id"] == 3
         assert settings["trt_fp16_enable"] == (precision == "fp16")
@@ -43,7 +43,7 @@ def test_the_best_provider_comes_first(cache, monkeypatch):
 ])  # fmt: skip
 def test_what_this_build_has_not(options, built, message):
     with pytest.raises(UsageError, match=message):
-        onnx_providers(EngineOptions(**options), built)
+        onnx_providers(BackendOptions(**options), built)
 
 
 def test_a_session_that_fell_back_to_the_cpu_is_refused(folder, monkeypatch):
@@ -64,23 +64,23 @@ def test_a_session_that_fell_back_to_the_cpu_is_refused(folder, monkeypatch):
     monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
     files = read_deploy_config(folder)
     with pytest.raises(UsageError, match="CUDAExecutionProvider cannot be started here"):
-        OnnxEngine(files, EngineOptions(device="gpu"))
+        OnnxBackend(files, BackendOptions(device="gpu"))
     assert [provider[0] for provider in asked[0][:1]] == ["CUDAExecutionProvider"]
-    OnnxEngine(files, EngineOptions())
+    OnnxBackend(files, BackendOptions())
     with pytest.raises(ExportError, match="has no float16 model; export it with --format onnx --fp16"):
-        OnnxEngine(files, EngineOptions(precision="fp16"))
+        OnnxBackend(files, BackendOptions(precision="fp16"))
 
 
 def test_auto_on_a_gpu(folder, monkeypatch):
     files = read_deploy_config(folder)
 
     def labels(**options):
-        return list(selection.candidates(files, EngineOptions(device="gpu", **options)))
+        return list(selection.candidates(files, BackendOptions(device="gpu", **options)))
 
     assert labels() == ["paddle"], "this ONNX Runtime is built for CPUs"
     for name in ("onnxruntime", "openvino"):
-        found = selection.candidates(files, EngineOptions(device="gpu", precision="fastest"), name)
-        assert found == {name: (name, EngineOptions(device="gpu"))}, "not another engine than the one that was named"
+        found = selection.candidates(files, BackendOptions(device="gpu", precision="fastest"), name)
+        assert found == {name: (name, BackendOptions(device="gpu"))}, "not another backend than the one that was named"
     monkeypatch.setattr(selection, "_onnxruntime_providers", lambda: BUILT)
     assert labels() == ["paddle", "onnxruntime"]
     files.onnx_fp16 = "model_fp16.onnx"
@@ -88,11 +88,11 @@ def test_auto_on_a_gpu(folder, monkeypatch):
     assert labels(precision="fastest") == ["paddle", "onnxruntime"]
     files.verified["precisions"] = {"onnxruntime fp16": {"agreement": 0.9999}}
     assert labels(precision="fastest") == ["paddle", "onnxruntime", "onnxruntime fp16"]
-    on_cpu = selection.candidates(files, EngineOptions(precision="fastest"))
+    on_cpu = selection.candidates(files, BackendOptions(precision="fastest"))
     assert "onnxruntime fp16" not in on_cpu and "onnxruntime" in on_cpu
 
 
-def test_flags_of_infer_reach_the_engine(folder, tmp_path, monkeypatch):
+def test_flags_of_infer_reach_the_backend(folder, tmp_path, monkeypatch):
     """`--streams` was once read and dropped."""
     seen = []
 
@@ -100,12 +100,12 @@ def test_flags_of_infer_reach_the_engine(folder, tmp_path, monkeypatch):
         seen.append((name, options.streams, options.device, options.precision, options.use_trt))
         raise UsageError("far enough")
 
-    monkeypatch.setattr(predictor, "make_engine", make)
+    monkeypatch.setattr(predictor, "make_backend", make)
     (tmp_path / "a.png").write_bytes(b"")
     words = ["--config", str(folder), "--image_path", str(tmp_path / "a.png"), "--save_dir", str(tmp_path / "out")]
     for flags in (
-        ["--engine", "openvino", "--streams", "2"],
-        ["--engine", "onnxruntime", "--device", "gpu", "--precision", "fp16", "--use_trt", "True"],
+        ["--backend", "openvino", "--streams", "2"],
+        ["--backend", "onnxruntime", "--device", "gpu", "--precision", "fp16", "--use_trt", "True"],
     ):
         with pytest.raises(UsageError, match="far enough"):
             infer.main([*words, *flags])

@@ -20,7 +20,7 @@ from paddle_dnl.deployment.runtime.onnx_thread import in_onnx_thread
 from paddle_dnl.deployment.runtime.predictor import Predictor
 
 image = np.zeros((32, 64, 3), np.uint8)
-Predictor(sys.argv[1], engine="onnxruntime").predict([image])
+Predictor(sys.argv[1], backend="onnxruntime").predict([image])
 half = lambda: sys.float_info.min / 2
 print(half() > 0, np.float32(1e-38) * np.float32(0.1) > 0, in_onnx_thread(half) == 0)
 """

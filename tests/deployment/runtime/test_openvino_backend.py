@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""OpenVINO as an engine: classes by value, precisions, streams, what is chosen and what is refused."""
+"""OpenVINO as a backend: classes by value, precisions, streams, what is chosen and what is refused."""
 
 import sys
 
 from paddle_dnl.cli import infer
 from paddle_dnl.deployment.runtime import backend_process, openvino_backend, selection
 from paddle_dnl.deployment.runtime.deploy_config import read_deploy_config
-from paddle_dnl.deployment.runtime.options import EngineOptions
+from paddle_dnl.deployment.runtime.options import BackendOptions
 from paddle_dnl.deployment.runtime.predictor import Predictor
 from paddle_dnl.errors import ExportError, UsageError
 
@@ -20,7 +20,7 @@ from tiny_onnx import color_net
 def _scores(folder, monkeypatch, **options):
     """Logits `[4, 32, 64]` of a picture, and what they should be."""
     color_net(folder, output_op="none")
-    predictor = Predictor(folder, engine="openvino", cpu_threads=2, **options)
+    predictor = Predictor(folder, backend="openvino", cpu_threads=2, **options)
     image, _ = blocks(4, 8, 8)
     tensor, _ = predictor.preprocess(image)
     return predictor.run(tensor[None])[0], logits_of(image)
@@ -30,7 +30,7 @@ def test_float32_by_value_and_the_callers_arithmetic(folder, monkeypatch):
     found, wanted = _scores(folder, monkeypatch)
     np.testing.assert_allclose(found, wanted, atol=1e-5)
     tiny = np.array([1e-40], np.float32)
-    assert (tiny * np.float32(0.5) > 0).all(), "denormal numbers are switched off in the engine's thread only"
+    assert (tiny * np.float32(0.5) > 0).all(), "denormal numbers are switched off in the backend's thread only"
     assert list((folder.parent / "cache/paddle-dnl/openvino").iterdir()), "the compiled model is cached"
 
 
@@ -48,7 +48,7 @@ def test_bfloat16_where_the_processor_has_it(folder, monkeypatch, order):
 
 
 def test_streams_run_parts_of_a_batch_in_order(folder):
-    predictor = Predictor(folder, engine="openvino", cpu_threads=2, streams=2)
+    predictor = Predictor(folder, backend="openvino", cpu_threads=2, streams=2)
     pictures = [blocks(4, 8, 8, seed) for seed in range(5)]
     labels = predictor.predict([image for image, _ in pictures], batch_size=5)
     for found, (_, label) in zip(labels, pictures, strict=True):
@@ -56,9 +56,9 @@ def test_streams_run_parts_of_a_batch_in_order(folder):
     image, label = blocks(12, 20, 8, 9)  # in tiles
     np.testing.assert_array_equal(predictor.predict([image])[0], label)
     with pytest.raises(UsageError, match="streams 3: must be from 1 to the number of threads, 2"):
-        Predictor(folder, engine="openvino", cpu_threads=2, streams=3)
-    with pytest.raises(UsageError, match="streams are the engine openvino's"):
-        Predictor(folder, engine="onnxruntime", streams=2)
+        Predictor(folder, backend="openvino", cpu_threads=2, streams=3)
+    with pytest.raises(UsageError, match="streams are the backend openvino's"):
+        Predictor(folder, backend="onnxruntime", streams=2)
 
 
 def test_streams_with_a_fixed_batch_are_filled_up(tmp_path, monkeypatch):
@@ -67,7 +67,7 @@ def test_streams_with_a_fixed_batch_are_filled_up(tmp_path, monkeypatch):
     shape = [2, 3, 32, 64]
     export_model(ColorNet(), tmp_path / "out", input_shape=shape, transforms=[dict(NORMALIZE)])
     color_net(tmp_path / "out", shape)
-    predictor = Predictor(tmp_path / "out", engine="openvino", cpu_threads=2, streams=2)
+    predictor = Predictor(tmp_path / "out", backend="openvino", cpu_threads=2, streams=2)
     pictures = [blocks(4, 8, 8, seed) for seed in range(7)]
     for count in (1, 3, 4, 7):
         labels = predictor.predict([image for image, _ in pictures[:count]], batch_size=count)
@@ -77,12 +77,12 @@ def test_streams_with_a_fixed_batch_are_filled_up(tmp_path, monkeypatch):
 
 def test_in_a_process_of_its_own_and_through_infer(folder, tmp_path):
     image, label = blocks(4, 8, 8, 3)
-    engine = backend_process.EngineProcess(folder, "openvino", cpu_threads=1)
-    predictor = Predictor(folder, engine=engine)
+    backend = backend_process.BackendProcess(folder, "openvino", cpu_threads=1)
+    predictor = Predictor(folder, backend=backend)
     np.testing.assert_array_equal(predictor.predict([image])[0], label)
     predictor.close()
     cv2.imwrite(str(tmp_path / "photo.png"), image)
-    flags = ["--config", str(folder), "--image_path", str(tmp_path / "photo.png"), "--engine", "openvino"]
+    flags = ["--config", str(folder), "--image_path", str(tmp_path / "photo.png"), "--backend", "openvino"]
     assert infer.main([*flags, "--save_dir", str(tmp_path / "out"), "--cpu_threads", "1"]) == 0
     from PIL import Image
 
@@ -90,30 +90,30 @@ def test_in_a_process_of_its_own_and_through_infer(folder, tmp_path):
 
 
 def test_what_cannot_be_used(folder, exported, monkeypatch):
-    with pytest.raises(ExportError, match="model.onnx: missing; the engine openvino needs it"):
-        Predictor(exported, engine="openvino")
+    with pytest.raises(ExportError, match="model.onnx: missing; the backend openvino needs it"):
+        Predictor(exported, backend="openvino")
     with pytest.raises(UsageError, match="no device gpu; OpenVINO found cpu"):
-        Predictor(folder, engine="openvino", device="gpu")
+        Predictor(folder, backend="openvino", device="gpu")
     with pytest.raises(UsageError, match="has no precision int4"):
-        Predictor(folder, engine="openvino", precision="int4")
+        Predictor(folder, backend="openvino", precision="int4")
     with pytest.raises(ExportError, match="has no int8 model"):
-        Predictor(folder, engine="openvino", precision="int8")
-    with pytest.raises(UsageError, match="bf16 on a CPU is run by the engine openvino"):
-        Predictor(folder, engine="paddle", precision="bf16")
+        Predictor(folder, backend="openvino", precision="int8")
+    with pytest.raises(UsageError, match="bf16 on a CPU is run by the backend openvino"):
+        Predictor(folder, backend="paddle", precision="bf16")
     monkeypatch.setattr(
         openvino_backend, "require_known_operators", lambda path: (_ for _ in ()).throw(ExportError("strange operator"))
     )
     with pytest.raises(ExportError, match="strange operator"):
-        Predictor(folder, engine="openvino")
+        Predictor(folder, backend="openvino")
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(UsageError, match="pip install openvino"):
-        Predictor(folder, engine="openvino")
+        Predictor(folder, backend="openvino")
 
 
 def _candidates(folder, precision, precisions=None):
     files = read_deploy_config(folder)
     files.verified |= {"precisions": precisions or {}}
-    return list(selection.candidates(files, EngineOptions(precision=precision)))
+    return list(selection.candidates(files, BackendOptions(precision=precision)))
 
 
 def test_lower_precisions_only_when_asked_for_or_verified(folder, monkeypatch):
@@ -134,9 +134,9 @@ def test_lower_precisions_only_when_asked_for_or_verified(folder, monkeypatch):
 def test_a_time_under_load_is_measured_again_when_the_load_is_gone(folder, monkeypatch):
     asked, load = [], [50.0]
     monkeypatch.setattr(selection, "mkldnn_obstacle", lambda files: "not in this test")
-    monkeypatch.setattr(selection, "_time", lambda engine, batch: asked.append(engine.name) or 0.5 + len(asked))
+    monkeypatch.setattr(selection, "_time", lambda backend, batch: asked.append(backend.name) or 0.5 + len(asked))
     monkeypatch.setattr(selection, "load_average", lambda: load[0])
     for now, measured in ((50.0, 3), (30.0, 3), (0.1, 6), (50.0, 6), (0.0, 6)):
         load[0] = now
-        Predictor(folder, engine="auto", cpu_threads=1)
+        Predictor(folder, backend="auto", cpu_threads=1)
         assert len(asked) == measured, now

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Exported graphs of strangers: operators that do more than compute are refused before an engine loads the graph."""
+"""Exported graphs of strangers: operators that do more than compute are refused before a backend loads the graph."""
 
 import json
 import shutil
@@ -81,7 +81,7 @@ def test_a_graph_of_paddle_3_with_side_effects(exported, tmp_path, name):
         operators.pop(3)
 
 
-def test_the_engine_does_not_load_it(exported, tmp_path):
+def test_the_backend_does_not_load_it(exported, tmp_path):
     shutil.copytree(exported, tmp_path / "export")
     path = tmp_path / "export" / GRAPH
     if path.suffix == ".json":

@@ -53,15 +53,15 @@ def _pictures(count):
 
 @pytest.mark.parametrize("batch", [1, 3, 50])
 def test_every_picture_once_in_order(batch):
-    engine, found = Clockwork(), []
+    backend, found = Clockwork(), []
     timing = run_pipeline(
-        engine, _pictures(20), lambda p, pixels, label, _: found.append((p.title, pixels[0, 0, 0], label[0, 0])),
+        backend, _pictures(20), lambda p, pixels, label, _: found.append((p.title, pixels[0, 0, 0], label[0, 0])),
         batch_size=batch, writers=1,
     )  # fmt: skip
     assert found == [(f"no. {i}", i, 10 * i) for i in range(20)]
-    assert sum(engine.batches, []) == list(range(20)) and max(map(len, engine.batches)) == min(batch, 20)
+    assert sum(backend.batches, []) == list(range(20)) and max(map(len, backend.batches)) == min(batch, 20)
     assert timing.pictures == 20 and timing.rate == pytest.approx(20 / timing.seconds)
-    assert run_pipeline(engine, [], None).pictures == 0
+    assert run_pipeline(backend, [], None).pictures == 0
 
 
 def test_arrays_need_no_reading():
@@ -71,25 +71,25 @@ def test_arrays_need_no_reading():
     assert found == [40]
 
 
-def test_reading_and_writing_cost_no_time_beside_the_engine():
-    """One after the other would take three times the engine's own 1.2 s."""
-    engine = Clockwork(read=0.03, run=0.03)
-    timing = run_pipeline(engine, _pictures(40), lambda *_: time.sleep(0.03))
-    assert timing.engine_seconds >= 1.2
-    assert timing.engine_seconds / timing.seconds >= 0.9
+def test_reading_and_writing_cost_no_time_beside_the_backend():
+    """One after the other would take three times the backend's own 1.2 s."""
+    backend = Clockwork(read=0.03, run=0.03)
+    timing = run_pipeline(backend, _pictures(40), lambda *_: time.sleep(0.03))
+    assert timing.backend_seconds >= 1.2
+    assert timing.backend_seconds / timing.seconds >= 0.9
 
 
-@pytest.mark.parametrize("slow", ["engine", "writer"])
+@pytest.mark.parametrize("slow", ["backend", "writer"])
 def test_the_number_of_pictures_in_memory_is_bounded(slow):
-    engine = Clockwork(run=0.01 if slow == "engine" else 0)
-    run_pipeline(engine, _pictures(100), lambda *_: time.sleep(0.02 if slow == "writer" else 0), batch_size=2)
+    backend = Clockwork(run=0.01 if slow == "backend" else 0)
+    run_pipeline(backend, _pictures(100), lambda *_: time.sleep(0.02 if slow == "writer" else 0), batch_size=2)
     # Two windows of 2 * 2 + 2 pictures, the batch that runs, and one in each thread.
-    assert engine.most_live <= 2 * 6 + 2 + 4
+    assert backend.most_live <= 2 * 6 + 2 + 4
 
 
 @pytest.mark.parametrize("where", ["read", "run", "write", "source"])
 def test_a_failure_ends_it(where, monkeypatch):
-    engine, written = Clockwork(), []
+    backend, written = Clockwork(), []
 
     def write(picture, pixels, label, probabilities):
         if where == "write" and picture.title == "no. 5":
@@ -105,11 +105,11 @@ def test_a_failure_ends_it(where, monkeypatch):
             yield picture
 
     if where == "run":
-        engine.run_each = lambda tensors, with_scores: (_ for _ in ()).throw(DataError("the engine: no picture"))
+        backend.run_each = lambda tensors, with_scores: (_ for _ in ()).throw(DataError("the backend: no picture"))
     kind, text = (OSError, "No space") if where == "write" else (DataError, "no picture")
     threads = threading.active_count()
     with pytest.raises(kind, match=text):
-        run_pipeline(engine, source(), write)
+        run_pipeline(backend, source(), write)
     if where == "source":
         assert sorted(written) == [f"no. {i}" for i in range(5)], "what came before is finished"
     assert len(written) < 50 and threading.active_count() == threads

@@ -168,7 +168,7 @@ def test_wrong_calls(tmp_path):
     with pytest.raises(UsageError, match="benchmark"):
         predictor.benchmark(blocks(4, 8, 8)[0], repeats=0)
     with pytest.raises(UsageError, match="'tensorrt' is not one of"):
-        Predictor(tmp_path, engine="tensorrt")
+        Predictor(tmp_path, backend="tensorrt")
     with pytest.raises(ExportError, match="Paddle Inference failed"):
         predictor.run(np.zeros((1, 5, 32, 64), np.float32))
 

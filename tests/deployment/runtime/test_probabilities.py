@@ -84,8 +84,8 @@ def test_an_export_of_classes_has_none(tmp_path):
         predictor.probabilities(np.zeros(INPUT, np.int64), [])
 
 
-class _Engine:
-    """Stands in for an engine: 600 classes, of which the last wins in the right half of each picture."""
+class _Backend:
+    """Stands in for a backend: 600 classes, of which the last wins in the right half of each picture."""
 
     name, parallel = "of numbers", 1
 
@@ -100,7 +100,7 @@ def test_more_classes_than_opencv_has_channels(tmp_path, monkeypatch):
     shape, options = [1, 3, *INPUT], {"transforms": [dict(NORMALIZE)]}
     export_model(ColorNet(), tmp_path, input_shape=shape, output_op="none", **options)
     assert read_deploy_config(tmp_path).output_op == "none"
-    predictor = Predictor(tmp_path, engine=_Engine())
+    predictor = Predictor(tmp_path, backend=_Backend())
     (label,) = predictor.predict([PICTURE])
     assert label.shape == (40, 56) and label.dtype == np.uint16
     assert (label[:, :26] == 3).all() and (label[:, 30:] == 599).all()

@@ -89,7 +89,7 @@ def test_the_program(exported, tmp_path):
 def test_tiles_in_batches(tmp_path, batch, monkeypatch):
     export_model(ColorNet(), tmp_path, input_shape=[-1, 3, 32, 64], transforms=[dict(NORMALIZE)], class_info=CLASSES)
     predictor = Predictor(tmp_path, tile_batch=batch)
-    sizes, real = [], predictor._engine.run
-    monkeypatch.setattr(predictor._engine, "run", lambda batch: (sizes.append(len(batch)), real(batch))[1])
+    sizes, real = [], predictor._backend.run
+    monkeypatch.setattr(predictor._backend, "run", lambda batch: (sizes.append(len(batch)), real(batch))[1])
     np.testing.assert_array_equal(predictor.predict([PICTURE])[0], LABEL)
     assert max(sizes) == min(batch, 4)  # a row has four tiles

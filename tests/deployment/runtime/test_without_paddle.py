@@ -36,23 +36,23 @@ else:
 def main():
     import numpy as np
     import paddle_dnl
-    from paddle_dnl.deployment.runtime.backend_process import EngineProcess
+    from paddle_dnl.deployment.runtime.backend_process import BackendProcess
 
-    labels = paddle_dnl.Predictor(folder, engine="onnxruntime").predict([picture])[0]
+    labels = paddle_dnl.Predictor(folder, backend="onnxruntime").predict([picture])[0]
     np.save(out + "/labels.npy", labels)
-    for engine in ("auto", EngineProcess(folder, "onnxruntime")):
-        predictor = paddle_dnl.Predictor(folder, engine=engine)
-        assert predictor.engine in ("onnxruntime", "openvino")  # auto takes the faster one
+    for backend in ("auto", BackendProcess(folder, "onnxruntime")):
+        predictor = paddle_dnl.Predictor(folder, backend=backend)
+        assert predictor.backend in ("onnxruntime", "openvino")  # auto takes the faster one
         assert (predictor.predict([picture])[0] == labels).all()
         predictor.close()
     try:
-        paddle_dnl.Predictor(folder, engine="paddle")
-        raise SystemExit("the engine paddle ran")
+        paddle_dnl.Predictor(folder, backend="paddle")
+        raise SystemExit("the backend paddle ran")
     except paddle_dnl.errors.UsageError as error:
-        assert "pip install paddlepaddle, or choose the engine onnxruntime" in str(error), error
+        assert "pip install paddlepaddle, or choose the backend onnxruntime" in str(error), error
 
     from paddle_dnl.cli import infer
-    flags = ["--config", folder, "--image_path", picture, "--save_dir", out + "/inferred", "--engine", "onnxruntime"]
+    flags = ["--config", folder, "--image_path", picture, "--save_dir", out + "/inferred", "--backend", "onnxruntime"]
     assert infer.main(flags) == 0
     if importlib.util.find_spec("fastapi"):
         import paddle_dnl.serving.main, paddle_dnl.serving.app
@@ -97,8 +97,8 @@ def test_predictor_and_infer_without_paddle(folder, tmp_path, python):
     assert written and all(picture.shape[:2] == label.shape for picture in written)
 
 
-@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
-def test_infer_imports_neither_paddle_nor_paddleseg_where_both_are_installed(folder, tmp_path, engine):
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_infer_imports_neither_paddle_nor_paddleseg_where_both_are_installed(folder, tmp_path, backend):
     """Their import takes three times as long as all else up to the first picture."""
     cv2.imwrite(str(tmp_path / "photo.png"), blocks(4, 8, 8)[0])
     words = ["--config", str(folder), "--image_path", str(tmp_path / "photo.png"), "--save_dir", str(tmp_path / "out")]
@@ -107,7 +107,7 @@ def test_infer_imports_neither_paddle_nor_paddleseg_where_both_are_installed(fol
         "print('imported:', *{name.split('.')[0] for name in sys.modules} & {'paddle', 'paddleseg', 'scipy', 'sklearn', 'torch'})"
     )
     environment = dict(os.environ, PYTHONPATH=str(ROOT), OMP_NUM_THREADS="1")
-    command = [sys.executable, "-c", program, *words, "--engine", engine]
+    command = [sys.executable, "-c", program, *words, "--backend", backend]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
     assert done.stdout.splitlines()[-1].strip() == "imported:"
     assert (tmp_path / "out/photo.png").is_file()

@@ -10,6 +10,7 @@ from xml.parsers import expat
 from paddle_dnl.data.classes import ClassInfo, named_classes
 from paddle_dnl.data.prepare.annotations import Sample, Shape, ellipse, picture_path, rectangle, ring, rotated
 from paddle_dnl.errors import DataError
+from paddle_dnl.files.reading import read_bytes
 
 import numpy as np
 
@@ -72,7 +73,7 @@ def _refuse_doctype(*_) -> None:
 def _root(source: Path) -> ElementTree.Element:
     """The XML file's root; entities, which may name other files or grow without bounds, are refused with their DOCTYPE."""
     try:
-        content = source.read_bytes()
+        content = read_bytes(source)
         scan = expat.ParserCreate()
         scan.StartDoctypeDeclHandler = _refuse_doctype
         scan.Parse(content, True)

@@ -16,6 +16,7 @@ from paddle_dnl.data.classes import (
     named_classes,
 )
 from paddle_dnl.data.images.image_files import EXTENSIONS, walk_files
+from paddle_dnl.data.images.list_files import lines
 from paddle_dnl.data.images.reading import open_label, read_label
 from paddle_dnl.data.prepare.annotations import IGNORED_NAMES, Sample
 from paddle_dnl.errors import DataError
@@ -251,8 +252,8 @@ def voc(root: Path) -> tuple[list[Sample], ClassInfo, dict[int, int] | None]:
     if not labelmap.is_file():
         return samples, ClassInfo(PASCAL_VOC, bit_palette(21)), None
     names, colors = [], []
-    for number, line in enumerate(labelmap.read_text(encoding="utf-8-sig").splitlines(), 1):
-        if not line.strip() or line.startswith("#"):
+    for number, line in lines(labelmap):
+        if line.startswith("#"):
             continue
         parts = line.split(":")
         try:

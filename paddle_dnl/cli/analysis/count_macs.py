@@ -38,4 +38,4 @@ def main(argv=None) -> int:
 if __name__ == "__main__":
     from paddle_dnl.cli._run import run
 
-    run("paddle_dnl.cli.count_macs")
+    run("paddle_dnl.cli.analysis.count_macs")

@@ -42,9 +42,7 @@ def parse_args(argv=None) -> argparse.Namespace:
             raise UsageError(f"--{flag}: {len(args.config)} --config need as many, got {len(getattr(args, flag))}")
     if len(set(args.name)) < len(args.name):
         raise UsageError("--name: names must differ")
-    for flag in ("queries", "num_images", "boundary_width"):
-        if getattr(args, flag) is not None and getattr(args, flag) < 1:
-            raise UsageError(f"--{flag} must be at least 1, got {getattr(args, flag)}")
+    _arguments.require_at_least(args, 1, "queries", "num_images", "boundary_width")
     return args
 
 
@@ -109,4 +107,4 @@ def main(argv=None) -> int:
 if __name__ == "__main__":
     from paddle_dnl.cli._run import run
 
-    run("paddle_dnl.cli.attention.measure_maps")
+    run("paddle_dnl.cli.analysis.measure_maps")

@@ -28,10 +28,10 @@ def test_openvino_in_the_service(tmp_path, monkeypatch, precision):
         quantize.main(["--config", str(folder), "--image_list", str(tmp_path / "list.txt")])
     else:
         color_net(folder)
-    settings = Settings(model=folder, engine="openvino", precision=precision, streams=2, cpu_threads=2, workers=4)
+    settings = Settings(model=folder, backend="openvino", precision=precision, streams=2, cpu_threads=2, workers=4)
     predictor = load(settings)
     try:
-        assert (predictor.engine, predictor.parallel) == ("openvino", 2)
+        assert (predictor.backend, predictor.parallel) == ("openvino", 2)
         pictures = [blocks(4, 8, 8, seed) for seed in range(6)]
         with client_of(create_app(predictor, settings)) as client, ThreadPoolExecutor(6) as pool:
             assert client.get("/v1/model").json()["max_batch"] == 2

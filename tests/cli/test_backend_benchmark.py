@@ -28,7 +28,7 @@ def test_table_json_and_picture(tmp_path, folder, capsys):
     flags = [
         "--config",
         str(folder),
-        "--engines",
+        "--backends",
         "paddle",
         "onnxruntime",
         "openvino",
@@ -39,7 +39,7 @@ def test_table_json_and_picture(tmp_path, folder, capsys):
     ]
     assert main([*flags, "--save_dir", str(out)]) == 0
     content = json.loads((out / "results.json").read_text())
-    assert [row["engine"] for row in content["rows"]] == ["paddle", "onnxruntime", "openvino"]
+    assert [row["backend"] for row in content["rows"]] == ["paddle", "onnxruntime", "openvino"]
     assert all(name in content["machine"] for name in ("Paddle", "ONNX Runtime", "OpenVINO"))
     for row in content["rows"]:
         assert (row["batch"], row["height"], row["width"], row["threads"]) == (1, 32, 64, 1)
@@ -60,14 +60,14 @@ def test_table_json_and_picture(tmp_path, folder, capsys):
 def test_the_worker_measures_what_it_is_told(folder, monkeypatch):
     ran, made = [], []
 
-    class Engine:
+    class Backend:
         def run(self, batch):
             ran.append(batch.shape)
 
-    monkeypatch.setattr(worker, "make_engine", lambda *a: (made.append(a), Engine())[1])
+    monkeypatch.setattr(worker, "make_backend", lambda *a: (made.append(a), Backend())[1])
     setting = {
         "folder": str(folder),
-        "engine": "onnxruntime",
+        "backend": "onnxruntime",
         "precision": "int8",
         "enable_mkldnn": False,
         "threads": 3,
@@ -97,8 +97,8 @@ def test_what_is_left_out_and_what_is_refused(tmp_path, folder, monkeypatch, cap
     assert measured == [(name, n, shape) for n in (1, 2) for name in ("paddle", "onnxruntime", "openvino")]
     text = capsys.readouterr().out
     assert "onednn left out: Unimplemented here" in text and "int8 left out: no int8 file" in text
-    with pytest.raises(UsageError, match="--engines int8: .*tools/quantize.py"):
-        main([*flags, "--engines", "int8"])
+    with pytest.raises(UsageError, match="--backends int8: .*tools/quantize.py"):
+        main([*flags, "--backends", "int8"])
     with pytest.raises(UsageError, match="batch of 1"):
         main([*flags, "--batch_sizes", "4"])
     with pytest.raises(UsageError, match="exported for 64x32"):
@@ -108,12 +108,12 @@ def test_what_is_left_out_and_what_is_refused(tmp_path, folder, monkeypatch, cap
     with pytest.raises(UsageError, match="takes every size"):
         main(flags)
     measured.clear()
-    main([*flags[:-1], "--engines", "paddle", "--batch_sizes", "1", "4", "--sizes", "64x32", "128x96"])
+    main([*flags[:-1], "--backends", "paddle", "--batch_sizes", "1", "4", "--sizes", "64x32", "128x96"])
     shapes = [[1, 3, 32, 64], [4, 3, 32, 64], [1, 3, 96, 128], [4, 3, 96, 128]]
     assert measured == [("paddle", 1, shape) for shape in shapes]
 
 
-def test_a_failing_engine_says_why(folder):
+def test_a_failing_backend_says_why(folder):
     (folder / "model.onnx").write_bytes(b"else")
     with pytest.raises(ExportError, match="onnxruntime, 1 threads.*model.onnx: damaged or replaced"):
         timings.measure(read_deploy_config(folder), "onnxruntime", 1, [1, 3, 32, 64], 0, 1)

@@ -113,7 +113,7 @@ def main(argv=None) -> int:
 
     prepare = Preparation(config)
     images = find_images(args.image_path, prepare.image_format.endings)
-    # Names of the pictures depend on the model; all have two in common.
+    # The names of the pictures depend on the model; these two are always written.
     folders = [Path(args.save_dir) / name.with_suffix("") for _, name in images]
     read = [*config.files, model_path, args.image_path, *(path for path, _ in images)]
     check_outputs([folder / name for folder in folders for name in COMMON], read, root=args.save_dir)
@@ -137,4 +137,4 @@ def main(argv=None) -> int:
 if __name__ == "__main__":
     from paddle_dnl.cli._run import run
 
-    run("paddle_dnl.cli.attention.draw_maps")
+    run("paddle_dnl.cli.analysis.draw_maps")

@@ -2,15 +2,15 @@
 """Command line of tools/report.py: a report of a training run as a single HTML file."""
 
 import argparse
-import json
 from pathlib import Path
 
 from paddle_dnl.cli import _arguments
 from paddle_dnl.errors import DataError
+from paddle_dnl.files.reading import parse_json, read_bytes
 
 import numpy as np
 
-# Wide enough to judge, small enough for a page with a dozen of them.
+# Pixels: large enough to see errors, small enough for a dozen pictures on a page.
 _PANEL_WIDTH = 640
 
 
@@ -68,7 +68,7 @@ def _draw_row(dataset, index: int, predicted, colors, path: Path) -> None:
     panels = [image, *(colorize(label, colors)[..., ::-1] for label in (true_label(dataset, index), predicted(index)))]
     height, width = image.shape[:2]
     size = (min(width, _PANEL_WIDTH), max(1, round(height * min(1, _PANEL_WIDTH / width))))
-    # Labels lose pixels, not colours; the photograph is averaged.
+    # Labels are reduced by nearest neighbour, so that no colours are mixed; the photograph by averaging.
     ways = (cv2.INTER_AREA, cv2.INTER_NEAREST, cv2.INTER_NEAREST)
     panels = [cv2.resize(panel, size, interpolation=way) for panel, way in zip(panels, ways, strict=True)]
     gap = np.full((size[1], 6, 3), 255, np.uint8)
@@ -83,12 +83,12 @@ def _more_scores(args: argparse.Namespace) -> list[tuple[str, str]]:
             raise DataError(f"--scores {path}: no such file; val.py --save_dir writes it")
         return []
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = parse_json(read_bytes(path))
         names = {"boundary_iou": "boundary IoU", "expected_calibration_error": "expected calibration error"}
         return [
             (f"{text} ({path.name})", f"{found[key]:.4f}") for key, text in names.items() if found.get(key) is not None
         ]
-    except (OSError, ValueError, AttributeError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, AttributeError, TypeError) as error:
         raise DataError(f"{path}: is no scores.json of val.py ({error})") from error
 
 
@@ -98,7 +98,7 @@ def training_times(scalars: dict[str, tuple[list[int], list[float]]], batch_size
         return []
     steps, seconds = (np.asarray(values, np.float64) for values in scalars["Train/batch_cost"])
     counts = np.diff(steps, prepend=0)
-    if len(counts) > 1:  # the files of a resumed run may begin far from 0
+    if len(counts) > 1:  # the files of a resumed run need not start at 0
         counts[0] = min(counts[:2])
     total = float(counts @ seconds)
     rows = [
@@ -121,7 +121,7 @@ def _pictures(dataset, scores, predicted, colors, chosen, prefix: Path) -> list[
     return rows
 
 
-def _result_sections(args, config, out: Path) -> list:
+def _result_sections(args, config, out: Path, more_scores: list[tuple[str, str]]) -> list:
     """Scores, pictures of an even sample, the worst images, and the classes."""
     from paddle_dnl import registry
     from paddle_dnl.data.classes import IGNORED_COLOR, classes_of
@@ -138,7 +138,7 @@ def _result_sections(args, config, out: Path) -> list:
     metrics = Metrics.from_confusion(confusion)
     curves.draw_class_iou(info.names, metrics.class_iou, out / "class_iou.png")
     curves.draw_confusion(info.names, confusion, out / "confusion.png")
-    # An even sample from best to worst, so that the pictures flatter nobody.
+    # Evenly spaced from best to worst, so that the selection is representative.
     even = np.unique(np.linspace(0, len(scores) - 1, min(args.num_rows, len(scores))).round().astype(int))
     worst = range(len(scores) - 1, max(len(scores) - 1 - args.num_worst, -1), -1)
     legend = [*zip(info.names, info.colors, strict=True), ("ignored", IGNORED_COLOR)]
@@ -153,7 +153,7 @@ def _result_sections(args, config, out: Path) -> list:
                 ("Kappa", f"{metrics.kappa:.4f}"),
                 ("Dice", f"{metrics.dice:.4f}"),
             ]
-            + _more_scores(args),
+            + more_scores,
             note=said,
         ),
         Section(
@@ -182,8 +182,8 @@ def _timings(path: str | None) -> dict[str, float]:
     if path is None:
         return {}
     try:
-        found = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        found = parse_json(read_bytes(path))
+    except (OSError, ValueError) as error:
         raise DataError(f"--timings {path}: cannot be read as JSON ({error})") from error
     if not isinstance(found, dict) or not all(type(value) in (int, float) for value in found.values()):
         raise DataError(f'--timings {path}: expected names of steps with their seconds, for instance {{"train": 12.5}}')
@@ -210,19 +210,21 @@ def main(argv=None) -> int:
     from paddle_dnl.startup.environment import describe
     from paddle_dnl.training.checkpoints.run_folder import config_of
 
-    if args.num_rows < 1 or args.num_worst < 0:
-        raise UsageError("--num_rows must be at least 1 and --num_worst at least 0")
+    _arguments.require_at_least(args, 1, "num_rows")
+    _arguments.require_at_least(args, 0, "num_worst")
     path = find_config(args.config) if args.config else config_of(args.run_dir)
     if not path.is_file():
         raise UsageError(f"{path}: no such configuration; give --config")
     config, out = _arguments.make_config(args, path), Path(args.save_dir or args.run_dir)
     if not config.val_dataset_cfg:
         raise UsageError(f"{path} has no val_dataset")
-    check_outputs([out / name for name in _names(args)], [*config.files, args.model_path, args.timings], root=out)
+    check_outputs(
+        [out / name for name in _names(args)], [*config.files, args.model_path, args.timings, args.scores], root=out
+    )
+    timings, more_scores = _timings(args.timings), _more_scores(args)  # before the work of minutes
     scalars = curves.read_scalars(args.run_dir)
     curves.draw_training(scalars, out / "training.png")
-    result, sample, worst, classes = _result_sections(args, config, out)
-    timings = _timings(args.timings)
+    result, sample, worst, classes = _result_sections(args, config, out, more_scores)
     times = training_times(scalars, config.batch_size) + [(name, f"{s:.1f} s") for name, s in timings.items()]
     curve = Section("Training", pictures=[(out / "training.png", "Training loss and validation mIoU")])
     environment = Section("Environment", rows=list(describe().items()))
@@ -236,4 +238,4 @@ def main(argv=None) -> int:
 if __name__ == "__main__":
     from paddle_dnl.cli._run import run
 
-    run("paddle_dnl.cli.report")
+    run("paddle_dnl.cli.analysis.report")

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whether /dev/shm has room for the batches that data loading processes hand over.
+
+A container has 64 MB there unless it is told otherwise. When it is full the kernel kills the process that writes, so this is
+found out before the first batch.
+"""
+
+import functools
+import os
+import random
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from paddle_dnl.log import logger
+
+import numpy as np
+import paddle
+
+FOLDER = Path("/dev/shm")
+_IN_USE = 2  # batches that the training holds: of its step, and the one before it until the next has come
+
+
+def suffices(load: Callable[[], dict], num_workers: int) -> bool:
+    """Whether the batches of some processes go through shared memory; False, with a warning, where it is too small for them.
+
+    Paddle's loader has two batches for each process under way, and those in use stay in shared memory on a CPU.
+
+    Args:
+        load: gives one of the batches, which stands for all. It is called in this process; random numbers that it draws are
+            put back.
+        num_workers: processes that load.
+    """
+    if not FOLDER.is_dir():
+        return True  # not Linux: Paddle itself knows
+    states = random.getstate(), np.random.get_state(), paddle.get_rng_state()
+    size = _bytes(load())
+    random.setstate(states[0])
+    np.random.set_state(states[1])
+    paddle.set_rng_state(states[2])
+    wanted = (2 * num_workers + _IN_USE) * size * _local_ranks()
+    free = shutil.disk_usage(FOLDER).free
+    if wanted <= free:
+        return True
+    _warn_once(
+        f"{FOLDER} has {free / 2**20:.0f} MB free, and {num_workers} loading processes keep up to {wanted / 2**20:.0f} MB of "
+        "batches there: they go through pipes instead, which is slower (docker run --shm-size gives a container more)"
+    )
+    return False
+
+
+@functools.cache
+def _warn_once(text: str) -> None:
+    """The loaders of all evaluations of a training would say it again."""
+    logger.warning(text)
+
+
+def _bytes(value) -> int:
+    """Of all arrays in a batch."""
+    if isinstance(value, dict):
+        return sum(map(_bytes, value.values()))
+    if isinstance(value, list | tuple):
+        return sum(map(_bytes, value))
+    return getattr(value, "nbytes", 0)
+
+
+def _local_ranks() -> int:
+    """Processes of this run on this machine, each with loading processes of its own; as Paddle's launcher says."""
+    text = os.environ.get("PADDLE_LOCAL_SIZE", "")
+    return max(1, int(text)) if text.isdigit() else 1

@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The first check of a dataset by two real ranks of one machine: each reads half of the pictures, and none reads them again."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import tiny_training
+
+PROGRAM = """
+import json, os, sys
+from pathlib import Path
+sys.path.insert(0, {helpers!r})
+import tiny_training
+from paddle_dnl.data import check
+
+look, read = check._look, []
+check._look = lambda dataset, pair: read.append(Path(pair[0]).name) or look(dataset, pair)
+folder, output = Path({folder!r}), sys.argv[1]
+tiny_training.train(folder, ["iters=1"], save_dir=str(folder / output))
+(folder / output / f"read_{{os.environ['PADDLE_TRAINER_ID']}}.json").write_text(json.dumps(read))
+os._exit(0)  # as the programs do
+"""
+
+
+def _train(folder: Path, output: str) -> tuple[list[list[str]], str]:
+    """The pictures that each rank has read, and the log of rank 0."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("PADDLE_", "CUDA_VISIBLE"))}
+    command = [sys.executable, "-m", "paddle.distributed.launch", "--nproc_per_node", "2", "--log_dir", folder / "log"]
+    run = subprocess.run(
+        list(map(str, [*command, folder / "program.py", output])),
+        env=environment | {"SEG_HOME": str(folder / "home")},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    log = (folder / "log" / "workerlog.0").read_text()
+    assert run.returncode == 0, log[-3000:] + (folder / "log" / "workerlog.1").read_text()[-3000:]
+    return [json.loads((folder / output / f"read_{rank}.json").read_text()) for rank in (0, 1)], log
+
+
+def test_each_rank_reads_half(tmp_path):
+    tiny_training.write_config(tmp_path)
+    helpers = str(Path(tiny_training.__file__).parent)
+    (tmp_path / "program.py").write_text(PROGRAM.format(helpers=helpers, folder=str(tmp_path)))
+    read, log = _train(tmp_path, "first")
+    assert [len(names) for names in read] == [4, 4]
+    assert sorted(read[0] + read[1]) == [f"image_{i}.png" for i in range(8)]
+    assert "the 2 processes of this machine read a share each" in log
+    assert _train(tmp_path, "second")[0] == [[], []]
