@@ -14,6 +14,7 @@ from pathlib import Path
 
 from run_tipc import Runner
 from tipc_config import TipcConfig, TipcError
+from tipc_process import run_script
 
 IPS = re.compile(r"\[TRAIN\].* ips: ([0-9.]+)")
 
@@ -97,4 +98,4 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    run_script(main)

@@ -2,11 +2,10 @@
 """Trains the weights that whole_infer exports (line 37), with the training command of the same file and a few steps."""
 
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 from tipc_config import TipcConfig
+from tipc_process import run_script, run_step
 
 
 def main(argv: list[str]) -> int:
@@ -18,11 +17,11 @@ def main(argv: list[str]) -> int:
             continue
         command = [config.python, *shlex.split(config.line(16).value), "--device=cpu", f"--save_dir={folder}"]
         command += config.line(7).flag("4") + config.line(9).flag("2")
-        status = subprocess.run(command, check=False).returncode
+        status = run_step(command)
         if status:
             return status
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    run_script(main)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from compare_results import stored_path
 from tipc_config import MODES, TipcConfig, TipcError
+from tipc_process import run_script, run_step
 
 YELLOW, RESET = "\033[33m", "\033[0m"
 
@@ -45,7 +46,7 @@ class Runner:
             env["CUDA_VISIBLE_DEVICES"] = gpu
         log.parent.mkdir(parents=True, exist_ok=True)
         with open(log, "w") as file:
-            code = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, env=env, check=False).returncode
+            code = run_step(command, stdout=file, stderr=subprocess.STDOUT, env=env)
         outcome = "successfully" if code == 0 else "failed"
         line = f" Run {outcome} with command - {self.config.model_name} - {shlex.join(command)} - {log} "
         if code == 0:
@@ -238,4 +239,4 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    run_script(main)

@@ -7,7 +7,6 @@ with its exit status.
 
 import argparse
 import json
-import os
 import re
 import shlex
 import subprocess
@@ -20,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from paddle_dnl.cli._run import run as run_program  # noqa: E402
 from paddle_dnl.errors import PaddleDnlError  # noqa: E402
 from paddle_dnl.files.atomic import write_text  # noqa: E402
+from paddle_dnl.startup.child_processes import running_program  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG = "configs/quickstart/dnlnet_resnet18_mini_cityscapes.yml"
@@ -83,20 +83,13 @@ def run(command: str) -> str:
     """
     print(f"\n$ {command}", flush=True)
     words = shlex.split(command)
-    process = subprocess.Popen(
-        [sys.executable, *words[1:]], cwd=ROOT, stdout=subprocess.PIPE, text=True, env=dict(os.environ)
-    )
     lines = []
-    try:
+    with running_program([sys.executable, *words[1:]], cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         for line in process.stdout:
             print(line, end="", flush=True)
             lines.append(line)
-    except KeyboardInterrupt:  # by a signal to this process alone, or to the whole group
-        process.terminate()
-        process.wait()
-        raise
-    if process.wait():
-        raise StepFailed(command, process.returncode)
+        if process.wait():
+            raise StepFailed(command, process.returncode)
     return "".join(lines)
 
 

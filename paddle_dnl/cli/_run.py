@@ -34,7 +34,7 @@ def run(module: str, argv: list[str] | None = None) -> None:
     try:
         status = _status_of(module, argv)
     except KeyboardInterrupt as error:
-        status = _fail(*termination.describe(getattr(error, "number", signal.SIGINT)))
+        status = _fail("", 1, getattr(error, "number", signal.SIGINT))
     termination.uninstall()
     _end_in_group(status or 0)
     sys.exit(status)
@@ -169,15 +169,25 @@ def _in_group() -> bool:
     return os.environ.get("PADDLE_TRAINERS_NUM", "1") != "1"
 
 
-def _fail(text: str, status: int) -> int:
+def _fail(text: str, status: int, number: int | None = None) -> int:
+    """Prints the one line of error and returns the exit status.
+
+    Args:
+        text: what went wrong.
+        status: to exit with.
+        number: of the signal that ended the program, in place of both.
+    """
     watch = sys.modules.get("paddle_dnl.distributed.watch")
     if watch is not None and watch.others_ended():
         return status  # the watchdog has reported which rank ended first
     from paddle_dnl.files.shown import printable
     from paddle_dnl.startup import termination
 
-    if termination.seen() is not None:  # a library has replaced the signal's exception by another one
-        text, status = termination.describe(termination.seen())
+    number = number or termination.seen()  # a library may have replaced the signal's exception by another one
+    if number is not None:
+        text, status = termination.describe(number)
+        if termination.parent_reports():
+            return status
     if os.environ.get("PADDLE_DNL_TRACEBACK"):
         traceback.print_exc()
     rank = os.environ.get("PADDLE_TRAINER_ID")

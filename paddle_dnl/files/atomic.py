@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from paddle_dnl.files import outputs, problems
+from paddle_dnl.files.reading import parse_json, read_bytes
 
 TEMPORARY = ".tmp-"
 # In the folders that `new_folder` makes: proves that they are ours, and holds the final name.
@@ -66,13 +67,27 @@ class NewFile:
             outputs.require_writable(self.path)
         suffix = self.path.suffix if len(self.path.suffix) <= _LONGEST_SUFFIX else ""
         self.temporary = self.path.parent / f"{TEMPORARY}{secrets.token_hex(6)}{suffix}"
-        with self._naming_errors():
+        with self.naming_errors():
             self.path.parent.mkdir(parents=True, exist_ok=True)
             # Not mkstemp: that one's files are private, whatever the umask says.
             os.close(os.open(self.temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
 
-    def _naming_errors(self) -> contextlib.AbstractContextManager:
-        return problems.naming(self.path, self.temporary)
+    @contextlib.contextmanager
+    def naming_errors(self) -> Iterator[None]:
+        """For a block that writes to `temporary`: an OSError names `path`.
+
+        A failure on a full disk is an OSError with ENOSPC, whatever the writer raised: a native library does not always say
+        why it failed.
+        """
+        with problems.naming(self.path, self.temporary):
+            try:
+                yield
+            except OSError:
+                raise
+            except Exception as error:
+                if problems.is_full(self.path):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path)) from error
+                raise
 
     def commit(self, digest: str | None = None) -> None:
         """Flushes the file, enters it into the journal and gives it its name; removes it when that fails.
@@ -81,7 +96,7 @@ class NewFile:
             digest: SHA-256 of the content, where it is known.
         """
         try:
-            with self._naming_errors():
+            with self.naming_errors():
                 flush(self.temporary)
                 if not self._own:
                     outputs.record(self.path, digest or outputs.file_digest(self.temporary))
@@ -100,19 +115,12 @@ class NewFile:
 def new_file(path: str | Path, *, own: bool = False, replace: bool = False) -> Iterator[Path]:
     """A temporary path to write to; the file gets its name when the block ends without an exception.
 
-    Args and errors as `NewFile`; a failure on a full disk is an OSError with ENOSPC, whatever the writer raised.
+    Args and errors as `NewFile`, and those of `NewFile.naming_errors`.
     """
     file = NewFile(path, own=own, replace=replace)
     try:
-        with file._naming_errors():
-            try:
-                yield file.temporary
-            except OSError:
-                raise
-            except Exception as error:
-                if problems.is_full(file.path):  # a native library does not always say why it failed
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
-                raise
+        with file.naming_errors():
+            yield file.temporary
         file.commit()
     finally:
         file.discard()
@@ -131,7 +139,7 @@ def write_bytes(path: str | Path, content: bytes, *, own: bool = False, replace:
             return
     file = NewFile(path, own=own, replace=replace)
     try:
-        with file._naming_errors():
+        with file.naming_errors():
             file.temporary.write_bytes(content)
         file.commit(hashlib.sha256(content).hexdigest())
     finally:
@@ -224,7 +232,7 @@ def put_in_place(temporary: Path, final: Path) -> None:
 def _keep_others(workspace: Path, final: Path) -> None:
     """Moves what is not ours from the replaced folder into the new one."""
     if (workspace / _OLD).is_dir():
-        members = json.loads((workspace / MARKER).read_text(encoding="ascii"))[1:]
+        members = parse_json(read_bytes(workspace / MARKER))[1:]
         for other in (workspace / _OLD).iterdir():
             if other.name not in members and not (final / other.name).exists():
                 os.rename(other, final / other.name)
@@ -244,7 +252,7 @@ def recover(folder: str | Path) -> None:
                 os.rmdir(workspace)
             continue
         try:
-            name = json.loads((workspace / MARKER).read_text(encoding="ascii"))[0]
+            name = parse_json(read_bytes(workspace / MARKER))[0]
         except (ValueError, LookupError, TypeError):  # killed while the marker was written: there is nothing else in it
             name = None
         if isinstance(name, str) and name == Path(name).name and (workspace / _OLD).is_dir():

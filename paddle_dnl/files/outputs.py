@@ -17,6 +17,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from paddle_dnl.errors import OutputError, UsageError
+from paddle_dnl.files.reading import open_file, parse_json
 
 JOURNAL = ".paddle_dnl_outputs"
 _BLOCK = 1 << 20
@@ -37,7 +38,7 @@ class _Journal:
 
     def _refresh(self) -> None:
         try:
-            with open(self.path, "rb") as file:
+            with open_file(self.path) as file:
                 found = os.fstat(file.fileno())
                 if self._file != (found.st_dev, found.st_ino) or found.st_size < self._position:
                     self._file, self._position, self._known = (found.st_dev, found.st_ino), 0, set()
@@ -51,7 +52,7 @@ class _Journal:
         for line in complete.splitlines():
             digest, _, name = line.partition(b" ")
             try:
-                self._known.add((digest.decode(), json.loads(name)))
+                self._known.add((digest.decode(), parse_json(name)))
             except (ValueError, TypeError):  # a damaged line protects its file from being overwritten
                 continue
 
@@ -83,7 +84,7 @@ def _place(path: Path) -> Path:
 def file_digest(path: Path) -> str:
     """SHA-256 of a file's content, in hexadecimal."""
     found = hashlib.sha256()
-    with open(path, "rb") as file:
+    with open_file(path) as file:
         while block := file.read(_BLOCK):
             found.update(block)
     return found.hexdigest()

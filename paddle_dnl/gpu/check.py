@@ -16,10 +16,10 @@ from pathlib import Path
 from paddle_dnl.data.prepare.convert_cityscapes import convert_tree
 from paddle_dnl.data.scenes.mini_cityscapes import generate
 from paddle_dnl.errors import PaddleDnlError
-from paddle_dnl.files.atomic import write_text
+from paddle_dnl.files.atomic import new_file, write_text
 from paddle_dnl.gpu.limits import LARGEST_FLOAT16, end_of
 from paddle_dnl.log import logger
-from paddle_dnl.startup.child_processes import module_command
+from paddle_dnl.startup.child_processes import module_command, running_program
 from paddle_dnl.training.records.run_records import SCALARS, read_table
 
 # How far the mean loss of the last fifth of a training may be from float32's: half precision, and other summation orders.
@@ -88,24 +88,19 @@ class Bench:
         Raises:
             _Failed: exit status other than 0, with its last line; or it takes too long.
         """
-        process = subprocess.Popen(
-            module_command(module, *words),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            env=dict(os.environ, PADDLE_DNL_WAIT_SECONDS=str(self.time_limit)),
-        )
-        try:
-            output = process.communicate(timeout=self.time_limit)[0]
-        except subprocess.TimeoutExpired:
-            raise _Failed(f"{name}: not done in {self.time_limit:.0f} s") from None
-        finally:
-            _end_process(process)
-        write_text(self.folder / f"{name}.log", output)
-        if process.returncode != 0:
+        log = self.folder / f"{name}.log"
+        streams = {"stderr": subprocess.STDOUT, "env": dict(os.environ, PADDLE_DNL_WAIT_SECONDS=str(self.time_limit))}
+        # Into a file and no pipe: what a program says up to its limit is kept, and its children cannot keep a pipe open.
+        with new_file(log) as temporary, open(temporary, "wb") as stream:
+            with running_program(module_command(module, *words), stdout=stream, **streams) as process:
+                try:
+                    problem = f"exit status {status}" if (status := process.wait(self.time_limit)) else ""
+                except subprocess.TimeoutExpired:
+                    problem = f"not done in {self.time_limit:.0f} s"
+        output = log.read_text(encoding="utf-8", errors="replace")
+        if problem:
             said = [line for line in output.splitlines() if line.strip()]
-            raise _Failed(f"{name}: exit status {process.returncode}: {said[-1] if said else 'no output'}")
+            raise _Failed(f"{name}: {problem}: {said[-1] if said else 'no output'}")
         return output
 
     def train(self, name: str, *flags: str, launch: tuple[str, ...] = ()) -> list[float]:
@@ -137,17 +132,6 @@ class Bench:
         if not path.is_file():
             raise _Skipped("the training in fp32 did not end")
         return path
-
-
-def _end_process(process: subprocess.Popen) -> None:
-    """Ends a program that still runs, with time for a launcher to end its ranks."""
-    if process.poll() is None:
-        process.terminate()
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
 
 
 def _near(losses: list[float], reference: list[float], limit: float) -> tuple[str, dict]:

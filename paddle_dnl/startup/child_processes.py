@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Child processes: end with their parent, leave signals to it, are killed when late and when the program exits.
 
+A program of ours that runs another one, such as the quick start, does so by `running_program`.
+
 Python waits at its exit for daemon processes that ignore SIGTERM, and a process that is busy in native code sees neither a
 closed connection nor a signal handler: only SIGKILL ends it.
 """
@@ -18,6 +20,11 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+
+from paddle_dnl.startup import termination
+
+# A training saves before it ends.
+_SECONDS_TO_END = 60
 
 # Linux signals a child at the end of the *thread* that started it. This thread lives as long as the process.
 _starter = ThreadPoolExecutor(1, thread_name_prefix="starts processes")
@@ -66,6 +73,31 @@ def leave_signals_to_parent() -> None:
     """Ctrl-C and a service manager's SIGTERM reach the whole group; the parent decides when this process ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+@contextlib.contextmanager
+def running_program(command: list[str], **options) -> Iterator[subprocess.Popen]:
+    """Starts a program of this project; when the block ends before it, it is asked to end and, if it does not, killed.
+
+    A signal that asks this process to end is reported by this process alone, not by the program too, and the program does not
+    outlive this process. Both are done by the program's side, `termination.install`.
+
+    Args:
+        command: the words.
+        options: of `subprocess.Popen`; `env` is completed.
+    """
+    environment = options.pop("env", os.environ) | {termination.PARENT: str(os.getpid())}
+    process = subprocess.Popen(command, env=environment, **options)
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            try:
+                process.wait(_SECONDS_TO_END)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
 
 
 @contextlib.contextmanager

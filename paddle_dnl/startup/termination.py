@@ -18,6 +18,9 @@ _PADDLE = ("paddle.base.core", "paddle.base", "paddle")
 _REPEATED_SECONDS = 2.0
 _TEXTS = {"SIGINT": "interrupted", "SIGTERM": "terminated (SIGTERM)", "SIGHUP": "the terminal is gone (SIGHUP)"}
 
+# Number of the process of ours that started this one and reports signals for both, see `child_processes.running_program`.
+PARENT = "PADDLE_DNL_PARENT"
+
 _state: dict = {"signal": None, "at": 0.0, "owner": 0}
 
 
@@ -32,6 +35,11 @@ class Terminated(KeyboardInterrupt):
 def seen() -> int | None:
     """The signal that has asked this process to end, or None."""
     return _state["signal"]
+
+
+def parent_reports() -> bool:
+    """Whether the program that started this one reports that both were asked to end."""
+    return os.environ.get(PARENT) == str(os.getppid())
 
 
 def describe(number: int) -> tuple[str, int]:
@@ -96,6 +104,12 @@ def install() -> None:
     _state.update(signal=None, owner=os.getpid())
     for number in _numbers():
         signal.signal(number, _end)
+    if parent_reports():
+        from paddle_dnl.startup import child_processes
+
+        child_processes.signal_on_parent_death(signal.SIGTERM)
+        if not parent_reports():  # it ended before that call
+            os.kill(os.getpid(), signal.SIGTERM)
     if "paddle" not in sys.modules and not any(isinstance(finder, _AfterPaddle) for finder in sys.meta_path):
         sys.meta_path.insert(0, _AfterPaddle())
 

@@ -2,12 +2,12 @@
 """Weights: reading them from files safely and putting them into a model with every key accounted for."""
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from paddle_dnl.errors import CheckpointError
+from paddle_dnl.files.reading import parse_json
 from paddle_dnl.log import logger
 from paddle_dnl.weights.manifest import require_as_written
 from paddle_dnl.weights.regular_file import require_file
@@ -69,7 +69,7 @@ def _read_bfloat16(path: Path, header: int, keys: list[str]) -> dict[str, np.nda
     if keys:
         with open(path, "rb") as file:
             file.seek(8)
-            entries = json.loads(file.read(header))
+            entries = parse_json(file.read(header))
             for key in keys:
                 start, end = entries[key]["data_offsets"]
                 file.seek(8 + header + start)

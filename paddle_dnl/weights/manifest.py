@@ -14,6 +14,7 @@ from pathlib import Path
 
 from paddle_dnl.errors import CheckpointError, ConfigError
 from paddle_dnl.files.outputs import file_digest
+from paddle_dnl.files.reading import parse_json, read_bytes
 
 MANIFEST = "manifest.json"
 FORMAT = 2  # 1 had no checksum of its own
@@ -68,7 +69,7 @@ def read_manifest(path: Path) -> dict:
 
 def _parse(path: Path) -> dict:
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = parse_json(read_bytes(path))
         if manifest["format"] not in (1, FORMAT):
             raise ValueError(f"format {manifest['format']!r}")
         if manifest["format"] == FORMAT and manifest.get("checksum") != _checksum(manifest):
@@ -78,7 +79,7 @@ def _parse(path: Path) -> dict:
             Path(name).name: {"bytes": int(entry["bytes"]), "sha256": str(entry["sha256"])}
             for name, entry in manifest["files"].items()
         }
-    except (ValueError, KeyError, TypeError, AttributeError, OSError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
         raise CheckpointError(f"{path}: damaged ({error}); use another checkpoint") from error
     return manifest
 
@@ -111,7 +112,7 @@ def require_unbroken_seal(path: Path) -> None:
     Raises:
         ConfigError: something behind the first line was changed.
     """
-    first, _, rest = path.read_bytes().partition(b"\n")
+    first, _, rest = read_bytes(path).partition(b"\n")
     if first.startswith(_SEAL.encode()) and first[len(_SEAL) :].decode("latin1") != hashlib.sha256(rest).hexdigest():
         raise ConfigError(
             f"{path}: damaged or changed since the export (its first line is the SHA-256 of the rest); export the model "

@@ -152,3 +152,46 @@ def test_a_reader_of_the_output_that_has_gone_is_no_error(words):
     done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, cwd=ROOT, timeout=120, check=False)
     os.close(write)
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+PARENT = """
+from paddle_dnl.startup.child_processes import running_program
+code = "from paddle_dnl.cli._run import run; run('child')"
+with running_program([sys.executable, "-c", code]) as process:
+    process.wait()
+"""
+CHILD = "import os, signal, time\n\n\ndef main(argv=None):\n    print(os.getpid(), flush=True)\n    {}\n"
+
+
+def _parent_and_child(folder, ending="time.sleep(60)"):
+    """A program that has started another one, both in a group of their own, and the other one's number."""
+    (folder / "child.py").write_text(CHILD.format(ending))
+    process = _start(folder, PARENT, start_new_session=True)
+    return process, int(process.stdout.readline())
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("to_group", [False, True])
+def test_of_a_program_and_the_one_that_it_started_one_reports_the_signal(tmp_path, number, to_group):
+    process, child = _parent_and_child(tmp_path)
+    os.killpg(process.pid, number) if to_group else process.send_signal(number)
+    err = process.communicate(timeout=60)[1].decode()
+    assert process.returncode == 128 + number and err.count("Error: ") == len(err.splitlines()) == 1, err
+    with pytest.raises(ProcessLookupError):
+        os.kill(child, 0)
+
+
+def test_a_second_ctrl_c_in_a_program_that_another_one_started(tmp_path):
+    """A training notes the first one and goes on to save; at the second it ends by Python's own exception."""
+    process, _ = _parent_and_child(tmp_path, "signal.signal(signal.SIGINT, signal.default_int_handler); time.sleep(60)")
+    os.killpg(process.pid, signal.SIGINT)
+    err = process.communicate(timeout=60)[1].decode()
+    assert process.returncode == 130 and err == "Error: interrupted\n"
+
+
+def test_a_program_ends_with_the_one_that_started_it(tmp_path):
+    """After SIGKILL of the parent the child ends as after SIGTERM, and nobody else reports it."""
+    process, child = _parent_and_child(tmp_path)
+    process.kill()
+    err = process.communicate(timeout=60)[1].decode()  # returns when the child has closed its streams too
+    assert err == "Error: terminated (SIGTERM)\n"

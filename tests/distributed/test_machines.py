@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 from paddle_dnl.distributed import collectives
 from paddle_dnl.errors import DistributedError
@@ -39,6 +40,20 @@ def test_a_clock_that_differs(monkeypatch, caplog, clock, warned):
     assert (
         "node0 and node1 differ by 300 s" in caplog.text or "node1 and node0 differ by 300 s" in caplog.text
     ) == warned
+
+
+def test_a_second_training_does_not_take_the_address_of_the_first(monkeypatch):
+    """Both go through the same store; a rank that comes first must wait for rank 0's new value."""
+    content = {}
+    store = SimpleNamespace(set=lambda key, text: content.update({key: text.encode()}), get=content.__getitem__)
+    monkeypatch.setattr(collectives, "_store", lambda: store)
+    for training in (1, 2):
+        monkeypatch.setattr(collectives, "_meetings", 10 * training)
+        monkeypatch.setattr(collectives, "is_main", lambda: False)
+        with pytest.raises(KeyError):  # where a real store waits
+            collectives._agree(None)
+        monkeypatch.setattr(collectives, "is_main", lambda: True)
+        assert collectives._agree([training, "token"]) == [training, "token"]
 
 
 def test_the_port_of_the_store_is_taken():

@@ -5,6 +5,7 @@ import errno
 import json
 import logging
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -185,3 +186,34 @@ def test_the_estimate_is_said_before(tmp_path, monkeypatch, caplog):
         assert "for 512x256 pixels at once" in caplog.text and "more than what is free" not in caplog.text
         announce_picture(Placed(19), (12000, 12000), (12000, 12000), 3, InferenceOptions())
     assert "for 12000x12000 pixels at once" in caplog.text and "use --is_slide --crop_size 1024 512" in caplog.text
+
+
+@pytest.mark.parametrize("bytes_left, classes", [(0, 19), (100, 19), (9000, 19), (100, 1)])
+@pytest.mark.parametrize("ending", [".png", ".jpg"])
+def test_a_full_disk_is_named_and_leaves_nothing(tmp_path, bytes_left, classes, ending):
+    """In the pixels, and when the file is closed: one class is so short that a buffer holds it until then."""
+    noise = np.random.default_rng(0).integers(0, classes, (300, 200)).astype(np.uint8)
+    rows = ArrayRows(np.stack([noise * 13, noise * 5, noise], axis=-1))
+    labels, overlays = tmp_path / "a.png", tmp_path / f"b{ending}"
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (bytes_left, before[1]))
+    try:
+        with pytest.raises(OSError) as caught:
+            with strip_results.StripResults((300, 200), [(i, 7, i) for i in range(19)], labels, overlays) as written:
+                for top in range(0, 300, 100):
+                    written.write(rows, noise[top : top + 100])
+                written.commit()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert caught.value.filename in (str(labels), str(overlays)) and caught.value.errno == errno.EFBIG
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_that_cannot_be_begun_leaves_nothing(tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(strip_results, "PngStrips", fail)
+    with pytest.raises(OSError):
+        strip_results.StripResults((3, 3), [(1, 2, 3)], tmp_path / "a.png", tmp_path / "b.jpg")
+    assert not list(tmp_path.iterdir())

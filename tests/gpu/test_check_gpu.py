@@ -2,6 +2,7 @@
 """`paddle-dnl check-gpu` on a CPU: the whole program, and its verdicts on figures that are wrong."""
 
 import json
+import time
 
 from paddle_dnl.cli import check_gpu
 from paddle_dnl.errors import UsageError
@@ -105,6 +106,26 @@ def test_results_of_real_trainings_one_of_them_beyond_its_limit(tmp_path, capsys
     assert results["train fp32"]["status"] == "PASS" and len(results["train fp32"]["figures"]["losses"]) == 4
     assert "must be within" in results["train fp16 O1"]["text"]
     assert "float32" in (tmp_path / "out/fp16_O1.log").read_text(), "a CPU computes fp16 in float32 and says so"
+
+
+@pytest.mark.parametrize("body, problem", [
+    ("print('begun', flush=True); time.sleep(60)", "not done in 3 s: begun"),
+    ("time.sleep(60)", "not done in 3 s: no output"),
+    ("print('begun'); sys.exit('it broke')", "exit status 1: it broke"),
+    ("print('\\xff'); sys.stdout.flush(); os.write(1, b'\\xff\\n'); os.abort()", "exit status -6: \ufffd"),
+    # A child that goes on, and holds the streams of its parent.
+    ("subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)']); sys.exit(3)", "exit status 3: no output"),
+])  # fmt: skip
+def test_a_program_that_fails_or_is_late_is_named_with_its_last_line(tmp_path, monkeypatch, body, problem):
+    (tmp_path / "program.py").write_text(f"import os, subprocess, sys, time\n{body}\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    bench = check.Bench(tmp_path, "cpu", steps=4, crop=64, time_limit=3)
+    began = time.monotonic()
+    with pytest.raises(check._Failed) as caught:
+        bench.program("trial", "program")
+    assert str(caught.value) == f"trial: {problem}" and time.monotonic() - began < 30
+    assert (tmp_path / "trial.log").read_text(errors="replace").count("begun") == body.count("begun")
+    assert not list(tmp_path.glob(".tmp-*"))
 
 
 @pytest.mark.slow

@@ -107,11 +107,14 @@ def install(fault: dict) -> None:
 
 
 def main(argv=None) -> int:
-    """As train.py, with faults."""
-    parser = argparse.ArgumentParser(add_help=False)
+    """As train.py, with faults; `--before FOLDER` is a training there without them that comes first."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--fault", type=json.loads, action="append", default=[])
+    parser.add_argument("--before")
     own, rest = parser.parse_known_args(argv)
     paddle.set_device("cpu")
+    if own.before:
+        program.main([*rest, "--save_dir", own.before])
     for fault in own.fault:
         install(fault)
     return program.main(rest)

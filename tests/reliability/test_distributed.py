@@ -80,6 +80,15 @@ def test_a_killed_rank_is_named(tmp_path):
 
 
 @pytest.mark.slow
+def test_a_killed_rank_of_a_second_training_in_the_same_processes(tmp_path):
+    """Its watchdogs meet each other, not those of the first training, which have ended."""
+    text = _fail(tmp_path, {"kind": "kill", "rank": 1, "at": 7}, before=tmp_path / "first")
+    assert re.search(r"Error \(rank 0\): rank 1 on \S+ \(process \d+\) ended without a message", text), text[-3000:]
+    assert checkpoint.find_resume("auto", tmp_path / "first").name == "iter_12"
+    assert checkpoint.find_resume("auto", tmp_path / "output").name == "iter_5"
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_killed_rank_and_a_rerun(tmp_path, rank, workers):

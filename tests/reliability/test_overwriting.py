@@ -12,7 +12,7 @@ from paddle_dnl.cli import convert, export, infer, predict
 from paddle_dnl.cli import train as train_program
 from paddle_dnl.cli.analysis import report
 from paddle_dnl.cli.data import create_list
-from paddle_dnl.errors import CheckpointError, OutputError
+from paddle_dnl.errors import CheckpointError, OutputError, PaddleDnlError
 from paddle_dnl.files.outputs import JOURNAL
 from paddle_dnl.models.build import build_model
 
@@ -261,6 +261,16 @@ def test_training_keeps_other_files_in_its_checkpoints_and_does_not_rotate_other
     assert (out / "iter_1" / "model.pdparams").read_bytes() == b"of PaddleSeg"
     assert os.listdir(out / "iter_2") == ["notes.txt"]
     assert (out / "iter_4" / "model.pdparams").is_file()
+
+
+def test_a_refused_resume_changes_nothing(work, capsys):
+    """The run of the folder keeps its configuration when another one is refused there."""
+    out = work / "run" / "output"
+    before = contents(out)
+    for flags in (["--iters", "1"], ["--opts", "optimizer.type=AdamW"]):
+        with pytest.raises(PaddleDnlError):
+            _train(work, "--save_dir", str(out), "--resume_model", str(out / "iter_2"), *flags)
+        assert contents(out) == before, flags
 
 
 def test_a_run_that_reads_its_own_config_does_not_change_it(work):

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -333,26 +334,38 @@ class TestProgramsMeetFaults:
 
     @pytest.mark.parametrize("program", PROGRAMS)
     def test_sigterm(self, made, tmp_path, program):
-        _prepare(program, made, tmp_path / "out")
-        process = subprocess.Popen(
-            _command(program, made, tmp_path / "out"),
-            cwd=tmp_path,
-            env=_environment(),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-            preexec_fn=default_signals,
-        )
-        time.sleep(PROGRAMS[program].seconds)
-        process.terminate()
-        _, err = process.communicate(timeout=120)
-        assert process.returncode in (0, 143, -15) and "Traceback" not in err.decode(), err
-        assert not list(tmp_path.rglob(".tmp-*"))
-        deadline = time.monotonic() + 5  # the last child, a backend, hears of it when its parent has ended
-        with pytest.raises(ProcessLookupError):
-            while time.monotonic() < deadline:
-                os.killpg(process.pid, 0)
-                time.sleep(0.05)
+        """Of a service manager, to the program alone."""
+        _end(made, tmp_path, program, signal.SIGTERM, os.kill)
+
+    @pytest.mark.parametrize("program", PROGRAMS)
+    def test_ctrl_c(self, made, tmp_path, program):
+        """A terminal sends it to all processes of the program."""
+        _end(made, tmp_path, program, signal.SIGINT, os.killpg)
+
+
+def _end(made, tmp_path, program, number, send):
+    """Sends a signal in the middle of the work: at most one line says so, and no process is left."""
+    _prepare(program, made, tmp_path / "out")
+    process = subprocess.Popen(
+        _command(program, made, tmp_path / "out"),
+        cwd=tmp_path,
+        env=_environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        preexec_fn=default_signals,
+    )
+    time.sleep(PROGRAMS[program].seconds)
+    send(process.pid, number)
+    err = process.communicate(timeout=120)[1].decode()
+    assert process.returncode in (0, 128 + number, -number), err
+    assert "Traceback" not in err and err.count("Error") == (process.returncode > 0), err
+    assert not list(tmp_path.rglob(".tmp-*"))
+    deadline = time.monotonic() + 5  # the last child, a backend, hears of it when its parent has ended
+    with pytest.raises(ProcessLookupError):
+        while time.monotonic() < deadline:
+            os.killpg(process.pid, 0)
+            time.sleep(0.05)
 
 
 @pytest.mark.slow

@@ -2,11 +2,11 @@
 """Command line of tools/report.py: a report of a training run as a single HTML file."""
 
 import argparse
-import json
 from pathlib import Path
 
 from paddle_dnl.cli import _arguments
 from paddle_dnl.errors import DataError
+from paddle_dnl.files.reading import parse_json, read_bytes
 
 import numpy as np
 
@@ -83,12 +83,12 @@ def _more_scores(args: argparse.Namespace) -> list[tuple[str, str]]:
             raise DataError(f"--scores {path}: no such file; val.py --save_dir writes it")
         return []
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = parse_json(read_bytes(path))
         names = {"boundary_iou": "boundary IoU", "expected_calibration_error": "expected calibration error"}
         return [
             (f"{text} ({path.name})", f"{found[key]:.4f}") for key, text in names.items() if found.get(key) is not None
         ]
-    except (OSError, ValueError, AttributeError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, AttributeError, TypeError) as error:
         raise DataError(f"{path}: is no scores.json of val.py ({error})") from error
 
 
@@ -121,7 +121,7 @@ def _pictures(dataset, scores, predicted, colors, chosen, prefix: Path) -> list[
     return rows
 
 
-def _result_sections(args, config, out: Path) -> list:
+def _result_sections(args, config, out: Path, more_scores: list[tuple[str, str]]) -> list:
     """Scores, pictures of an even sample, the worst images, and the classes."""
     from paddle_dnl import registry
     from paddle_dnl.data.classes import IGNORED_COLOR, classes_of
@@ -153,7 +153,7 @@ def _result_sections(args, config, out: Path) -> list:
                 ("Kappa", f"{metrics.kappa:.4f}"),
                 ("Dice", f"{metrics.dice:.4f}"),
             ]
-            + _more_scores(args),
+            + more_scores,
             note=said,
         ),
         Section(
@@ -182,8 +182,8 @@ def _timings(path: str | None) -> dict[str, float]:
     if path is None:
         return {}
     try:
-        found = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        found = parse_json(read_bytes(path))
+    except (OSError, ValueError) as error:
         raise DataError(f"--timings {path}: cannot be read as JSON ({error})") from error
     if not isinstance(found, dict) or not all(type(value) in (int, float) for value in found.values()):
         raise DataError(f'--timings {path}: expected names of steps with their seconds, for instance {{"train": 12.5}}')
@@ -218,11 +218,13 @@ def main(argv=None) -> int:
     config, out = _arguments.make_config(args, path), Path(args.save_dir or args.run_dir)
     if not config.val_dataset_cfg:
         raise UsageError(f"{path} has no val_dataset")
-    check_outputs([out / name for name in _names(args)], [*config.files, args.model_path, args.timings], root=out)
+    check_outputs(
+        [out / name for name in _names(args)], [*config.files, args.model_path, args.timings, args.scores], root=out
+    )
+    timings, more_scores = _timings(args.timings), _more_scores(args)  # before the work of minutes
     scalars = curves.read_scalars(args.run_dir)
     curves.draw_training(scalars, out / "training.png")
-    result, sample, worst, classes = _result_sections(args, config, out)
-    timings = _timings(args.timings)
+    result, sample, worst, classes = _result_sections(args, config, out, more_scores)
     times = training_times(scalars, config.batch_size) + [(name, f"{s:.1f} s") for name, s in timings.items()]
     curve = Section("Training", pictures=[(out / "training.png", "Training loss and validation mIoU")])
     environment = Section("Environment", rows=list(describe().items()))

@@ -86,7 +86,7 @@ class GeoTiffFile(NewFile):
         is_wide = len(colors) > 256
         self._size = size
         try:
-            with self._environment:
+            with self.naming_errors(), self._environment:
                 self._dataset = rasterio.open(
                     self.temporary, "w", driver="GTiff", height=size[0], width=size[1], count=1,
                     dtype="uint16" if is_wide else "uint8", crs=place.crs, transform=place.transform, tiled=True,
@@ -123,16 +123,19 @@ class GeoTiffFile(NewFile):
 
     def discard(self) -> None:
         """Closes and drops what has no name yet."""
-        self._dataset.close()
-        super().discard()
+        try:
+            self._dataset.close()
+        finally:
+            super().discard()
 
 
 def save_geotiff(path: Path, label: np.ndarray, colors: Colors, place: Place) -> None:
     """Writes a label map `[H, W]` of which all is there."""
     file = GeoTiffFile(path, label.shape, colors, place)
     try:
-        file.write(label)
-        file.finish()
+        with file.naming_errors():
+            file.write(label)
+            file.finish()
         file.commit()
     finally:
         file.discard()

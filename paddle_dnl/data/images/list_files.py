@@ -11,8 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from paddle_dnl.errors import DataError
+from paddle_dnl.files.reading import open_file
 
 _BLANK = " \t"
+# A file whose lines end with a carriage return alone is one line to the system.
+_LONGEST_LINE = 1 << 26
 # Names that `pathlib` does not change: parts that do not begin with a dot, no backslashes.
 _PLAIN = re.compile(r"[^/\\.][^/\\]*(/[^/\\.][^/\\]*)*")
 
@@ -24,9 +27,11 @@ def lines(path: str | Path) -> Iterator[tuple[int, str]]:
         DataError: unreadable, or not text.
     """
     try:
-        with open(path, "rb") as file:
+        with open_file(path) as file:
             number = 0
-            for content in file:
+            while content := file.readline(_LONGEST_LINE):
+                if len(content) == _LONGEST_LINE:
+                    raise DataError(f"{path}, line {number + 1}: longer than {_LONGEST_LINE} bytes; it is no list")
                 # Bytes that are not UTF-8 must survive to find their file.
                 text = content.decode("utf-8" if number else "utf-8-sig", "surrogateescape")
                 # Not `splitlines` and `strip`: to them some letters of file names are line breaks or blanks.

@@ -3,6 +3,7 @@
 
 import contextlib
 from pathlib import Path
+from typing import BinaryIO
 
 from paddle_dnl.data.images.geo_files import GeoTiffFile, Place
 from paddle_dnl.data.images.png_strips import PngStrips
@@ -16,13 +17,16 @@ import numpy as np
 class _PngFile(NewFile):
     """A PNG, see `PngStrips`."""
 
+    _stream: BinaryIO | None = None
+
     def __init__(self, path: Path, size: tuple[int, int], **kind):
         super().__init__(path)
-        with contextlib.ExitStack() as undo:
-            undo.callback(super().discard)
-            self._stream = undo.enter_context(open(self.temporary, "r+b"))
-            self._png = PngStrips(self._stream, size, **kind)  # writes, which a full disk refuses
-            undo.pop_all()
+        try:
+            self._stream = open(self.temporary, "r+b")
+            self._png = PngStrips(self._stream, size, **kind)
+        except BaseException:
+            self.discard()
+            raise
         self.write = self._png.write
 
     def finish(self) -> None:
@@ -30,7 +34,9 @@ class _PngFile(NewFile):
         self._stream.close()
 
     def discard(self) -> None:
-        self._stream.close()
+        if self._stream is not None:
+            with contextlib.suppress(OSError):  # what is still in its buffer finds no place on a full disk
+                self._stream.close()
         super().discard()
 
 
@@ -38,15 +44,16 @@ class _HeldFile(NewFile):
     """A colour picture in a format that is written whole only: three bytes per pixel are held until the end."""
 
     def __init__(self, path: Path, size: tuple[int, int]):
-        super().__init__(path)
         self._pixels, self._done = np.zeros((*size, 3), np.uint8), 0
+        super().__init__(path)
 
     def write(self, rows: np.ndarray) -> None:
         self._pixels[self._done : self._done + len(rows)] = rows
         self._done += len(rows)
 
     def finish(self) -> None:
-        np.asarray(encode_image(self._pixels[..., ::-1], self.path.suffix)).tofile(self.temporary)
+        with open(self.temporary, "r+b") as stream:
+            stream.write(encode_image(self._pixels[..., ::-1], self.path.suffix))
 
 
 class StripResults:
@@ -93,8 +100,9 @@ class StripResults:
         return self
 
     def __exit__(self, *error) -> None:
-        for file in self._files:
-            file.discard()
+        with contextlib.ExitStack() as stack:  # all of them, also where one raises
+            for file in self._files:
+                stack.callback(file.discard)
 
     def write(self, rows, labels: np.ndarray) -> None:
         """Adds the classes `[rows, W]` of the next rows of the picture.
@@ -112,16 +120,20 @@ class StripResults:
             )
         for file in self._files:
             if file is not self._overlay:
-                file.write(labels)
+                with file.naming_errors():
+                    file.write(labels)
         bottom = self._done + len(labels)
         if self._overlay is not None:
-            self._overlay.write(overlay(rows.read(self._done, bottom), labels, self._colors)[..., ::-1])
+            drawn = overlay(rows.read(self._done, bottom), labels, self._colors)[..., ::-1]
+            with self._overlay.naming_errors():
+                self._overlay.write(drawn)
         rows.release(bottom)
         self._done = bottom
 
     def commit(self) -> None:
         """Ends all files and gives them their names."""
         for file in self._files:
-            file.finish()
+            with file.naming_errors():
+                file.finish()
         for file in self._files:
             file.commit()

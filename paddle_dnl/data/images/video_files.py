@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from paddle_dnl.errors import DataError
+from paddle_dnl.files.reading import open_file
 
 import cv2
 import numpy as np
@@ -41,7 +42,7 @@ def _require_container(path: str) -> None:
     Raises:
         DataError: another kind of file.
     """
-    with open(path, "rb") as file:
+    with open_file(path) as file:
         head = file.read(189)
     is_mp4 = head[4:8] in (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide")
     is_avi = head[:4] == b"RIFF" and head[8:12] == b"AVI "

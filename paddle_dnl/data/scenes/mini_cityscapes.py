@@ -15,6 +15,7 @@ from paddle_dnl.data.scenes import draw_scene
 from paddle_dnl.errors import DataError
 from paddle_dnl.files.atomic import write_bytes
 from paddle_dnl.files.outputs import check_outputs
+from paddle_dnl.files.reading import parse_json, read_bytes
 from paddle_dnl.log import logger, progress
 
 import cv2
@@ -69,7 +70,7 @@ def _is_noted(out: Path, settings: dict) -> bool:
     if not note.exists():
         return False
     try:
-        noted = json.loads(note.read_text())
+        noted = parse_json(read_bytes(note))
     except ValueError:
         raise DataError(f"{note}: cannot be read; remove it, or give another folder than --out {out}") from None
     if noted != settings:

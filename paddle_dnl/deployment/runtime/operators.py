@@ -7,12 +7,12 @@ else; of ONNX Runtime's own those of its quantiser and optimiser are let through
 file that it names. Other domains are refused, and weights in other files.
 """
 
-import json
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from paddle_dnl.errors import ExportError
+from paddle_dnl.files.reading import parse_json, read_bytes
 
 # Names of operators that the user allows, separated by commas.
 VARIABLE = "PADDLE_DNL_ALLOWED_OPERATORS"
@@ -198,12 +198,9 @@ def _unique_keys(pairs: list[tuple]) -> dict:
 
 
 def _not_allowed(path: Path) -> set[str]:
-    content = path.read_bytes()
+    content = read_bytes(path)
     if path.suffix == ".json":
-        names = {
-            name.removeprefix("pd_op.").removeprefix("1.")
-            for name in _of_pir(json.loads(content, object_pairs_hook=_unique_keys))
-        }
+        names = {name.removeprefix("pd_op.").removeprefix("1.") for name in _of_pir(parse_json(content, _unique_keys))}
         return {name for name in names if name not in _STRUCTURE and name.removesuffix("_") not in _PADDLE}
     view = memoryview(content)
     if path.suffix == ".onnx":

@@ -16,6 +16,7 @@ from paddle_dnl.deployment.runtime.verified import mkldnn_obstacle, paddle_versi
 from paddle_dnl.errors import UsageError
 from paddle_dnl.files.atomic import write_text
 from paddle_dnl.files.caches import package_cache
+from paddle_dnl.files.reading import parse_json, read_bytes
 from paddle_dnl.log import logger
 from paddle_dnl.optional import install_hint
 from paddle_dnl.profile.measuring import load_average, processor_name, seconds_of_runs
@@ -226,8 +227,8 @@ def _memory() -> Path:
 
 def _all_remembered(path: Path) -> dict:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        found = parse_json(read_bytes(path))
+    except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
 

@@ -11,6 +11,7 @@ import logging
 from logging.handlers import WatchedFileHandler
 from pathlib import Path
 
+from paddle_dnl.files.reading import read_bytes
 from paddle_dnl.log import logger
 
 LOG, SCALARS = "log.txt", "scalars.csv"
@@ -20,7 +21,7 @@ _HEAD = ("iteration", "tag", "value")
 def read_table(path: Path) -> dict[str, dict[int, float]]:
     """The values of each tag in a `scalars.csv` by iteration; what a resumed run repeats wins."""
     points: dict[str, dict[int, float]] = {}
-    for row in path.read_text(encoding="utf-8", errors="replace").splitlines()[1:]:
+    for row in read_bytes(path).decode(errors="replace").splitlines()[1:]:
         with contextlib.suppress(ValueError):  # the last line of a killed run may be cut
             step, tag, value = row.split(",")
             points.setdefault(tag, {})[int(step)] = float(value)

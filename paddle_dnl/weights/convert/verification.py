@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Compares the logits of a converted model with stored logits of the original (.npz)."""
 
-import json
 import zipfile
 import zlib
 from pathlib import Path
 
 from paddle_dnl.errors import CheckpointError, DataError
+from paddle_dnl.files.reading import open_file, parse_json
 from paddle_dnl.weights.regular_file import require_file
 
 import numpy as np
@@ -46,8 +46,8 @@ def _array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
 
 def _regenerated_input(path: Path) -> np.ndarray:
     """The input of a golden case, whose spec.json gives name and shape; it is random with a seed made of the name."""
-    with open(path, "rb") as file:
-        meta = json.loads(file.read(_MAX_SPEC))["meta"]
+    with open_file(path) as file:
+        meta = parse_json(file.read(_MAX_SPEC))["meta"]
     shape = meta["input_shape"]
     if len(shape) != 4 or not all(type(size) is int and 0 < size < 1 << 16 for size in shape):
         raise ValueError(f"{path.name}: meta.input_shape is no [B, C, H, W]")

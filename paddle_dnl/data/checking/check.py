@@ -8,18 +8,19 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from paddle_dnl.data import fingerprint
 from paddle_dnl.data.base_dataset import SegmentationDataset
+from paddle_dnl.data.checking import fingerprint
+from paddle_dnl.data.checking.fingerprint import Fingerprints
+from paddle_dnl.data.checking.ranks import Ranks
+from paddle_dnl.data.checking.sample_table import SampleTable
 from paddle_dnl.data.file_list import FileList
-from paddle_dnl.data.fingerprint import Fingerprints
 from paddle_dnl.data.images.reading import require_whole
 from paddle_dnl.data.processes import map_in_processes
-from paddle_dnl.data.ranks import Ranks
-from paddle_dnl.data.sample_table import SampleTable
 from paddle_dnl.data.statistics import DatasetStatistics, SampleCounts
 from paddle_dnl.errors import DataError
 from paddle_dnl.files.atomic import write_text
 from paddle_dnl.files.caches import writable_cache
+from paddle_dnl.files.reading import parse_json, read_bytes
 from paddle_dnl.log import logger, progress
 
 import numpy as np
@@ -91,8 +92,8 @@ def _skip(dataset, name: str, problems: dict[int, str]) -> None:
 def _recall(note: str) -> DatasetStatistics | None:
     """The stored counts of an earlier check of the same files; None without one."""
     try:
-        return DatasetStatistics.from_json(json.loads(Path(note).read_bytes()))
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return DatasetStatistics.from_json(parse_json(read_bytes(note)))
+    except (OSError, ValueError, KeyError, TypeError):
         return None
 
 

@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reading of small files that anybody may have written: regular ones only, of a bounded size; JSON of bounded depth."""
+
+import errno
+import json
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+# Annotations of a large dataset are the largest files that are read whole.
+_MOST = 4 << 30
+
+
+def open_file(path: str | Path) -> BinaryIO:
+    """Opens a regular file for reading: a pipe would be waited for, a device read without end.
+
+    Raises:
+        OSError: names `path`; missing, unreadable, or a folder, pipe or device.
+    """
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))  # else a pipe without a writer stops here
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise OSError(errno.EINVAL, "is a folder, pipe or device, no file", str(path))
+    return open(handle, "rb")
+
+
+def read_bytes(path: str | Path, most: int = _MOST) -> bytes:
+    """The content of a regular file.
+
+    Args:
+        path: of the file.
+        most: bytes.
+
+    Raises:
+        OSError: as `open_file`; or it is larger than `most`.
+    """
+    with open_file(path) as file:
+        if os.fstat(file.fileno()).st_size > most:
+            raise OSError(errno.EFBIG, f"is larger than {most} bytes", str(path))
+        return file.read()
+
+
+def parse_json(text: str | bytes, object_pairs_hook: Callable | None = None):
+    """The value of a JSON text, as `json.loads`.
+
+    Raises:
+        ValueError: no JSON, or brackets nested too deeply, for which `json.loads` raises RecursionError.
+    """
+    try:
+        return json.loads(text, object_pairs_hook=object_pairs_hook)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
