@@ -37,7 +37,8 @@ FOREIGN_FLAGS = {
     "help",
     "nodes",
     "requeue",
-    "head",  # Ray
+    "generate",  # Ray
+    "head",
     "signal",
     "network",
 }

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Readers: what the decoding processes make of a request's bytes. Each is sent to the process with the bytes."""
 
-import json
 import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from paddle_dnl.data.images.image_format import ImageFormat
+from paddle_dnl.files.reading import parse_json
 
 import numpy as np
 
@@ -100,8 +100,8 @@ class TensorReader:
         if length > len(content):
             raise Refusal(400, f"Inference-Header-Content-Length: {length}, and the body has {len(content)} bytes")
         try:
-            request = json.loads(content[:length])
-        except (ValueError, RecursionError) as error:
+            request = parse_json(content[:length])
+        except ValueError as error:
             raise Refusal(400, f"the request is no JSON: {error}") from error
         inputs = request.get("inputs") if isinstance(request, dict) else None
         if not isinstance(inputs, list) or not all(isinstance(item, dict) for item in inputs):

@@ -8,6 +8,7 @@ from paddle_dnl.deployment.runtime.deploy_config import DeployConfig
 from paddle_dnl.errors import UsageError
 from paddle_dnl.files.atomic import write_text
 from paddle_dnl.files.outputs import file_digest
+from paddle_dnl.files.reading import parse_json
 
 NAME = "predict_dataset.json"
 
@@ -27,9 +28,10 @@ def agree(folder: Path, settings: dict) -> None:
     Raises:
         UsageError: another run's results are there, or a file of this name that is none of ours.
     """
-    path, settings = folder / NAME, json.loads(json.dumps(settings))
+    # As they would be read again, with lists in place of tuples.
+    path, settings = folder / NAME, parse_json(json.dumps(settings))
     try:
-        earlier = json.loads(path.read_text(encoding="utf-8"))
+        earlier = parse_json(path.read_text(encoding="utf-8"))
         if not isinstance(earlier, dict):
             raise ValueError("no JSON object")
     except FileNotFoundError:

@@ -2,9 +2,9 @@
 """Chunks on Ray Data: a pool of actors, each with one `ChunkWorker`; what dies is started anew and its chunk done again."""
 
 import contextlib
-import json
 import logging
 import os
+import pickle
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -45,7 +45,7 @@ class _Actor:
 
     def __call__(self, batch: dict) -> dict:
         reports = [self._worker.run(unpack(packed)) | {"node": self._node} for packed in batch["chunk"]]
-        return {"report": [json.dumps(report) for report in reports]}
+        return {"report": [pickle.dumps(report) for report in reports]}
 
 
 def require_ray() -> None:
@@ -118,7 +118,7 @@ def run(plan: Plan, settings: WorkerSettings, cluster: Cluster) -> Iterator[dict
         )
         try:
             for row in dataset.iter_rows():
-                yield json.loads(row["report"])
+                yield pickle.loads(row["report"])
         except ray.exceptions.RayError as error:
             lines = [line.strip() for line in str(error).splitlines() if line.strip()]
             raise ExportError(f"Ray: {lines[-1] if lines else type(error).__name__}") from error

@@ -69,8 +69,7 @@ class Predictor:
         files: what deploy.yaml says.
         classes: names and colours, None in folders that PaddleSeg exported.
         image_format: how pictures are read: number of bands and scale.
-        output_kind: NumPy's name of the numbers that the graph gives, and how many classes it gives scores of, None where it
-            gives class numbers; known from the first run on, None before.
+        output_kind: dtype's name of the graph's output, and how many classes it scores (None: class numbers); set by the first run.
 
     Raises:
         ConfigError: deploy.yaml is missing or wrong.
@@ -226,15 +225,13 @@ class Predictor:
     def run(self, batch: np.ndarray) -> np.ndarray:
         """The graph's output for a batch `[N, C, H, W]`; what is no multiple of the fixed batch is filled up and cut back."""
         fixed = self.files.fixed_batch
-        if fixed is not None:
-            most = fixed * self.parallel
-            if len(batch) > most:
-                return np.concatenate([self.run(batch[i : i + most]) for i in range(0, len(batch), most)])
+        most = fixed * self.parallel if fixed else len(batch)
+        if len(batch) > most:
+            return np.concatenate([self.run(batch[i : i + most]) for i in range(0, len(batch), most)])
         missing = -len(batch) % (fixed or 1)
         filled = np.concatenate([batch, np.repeat(batch[-1:], missing, axis=0)]) if missing else batch
         output = self._backend.run(filled)
-        if self.output_kind is None:
-            self.output_kind = (output.dtype.name, output.shape[1] if output.ndim == 4 else None)
+        self.output_kind = self.output_kind or (output.dtype.name, output.shape[1] if output.ndim == 4 else None)
         return output[: len(batch)]
 
     def postprocess(self, output: np.ndarray, info: list) -> np.ndarray:
