@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from paddle_dnl import user_code
+from paddle_dnl import errors, user_code
 from paddle_dnl.data.classes import bit_palette
 from paddle_dnl.data.overlay import Colors, encode_label_png
 from paddle_dnl.deployment.bulk.chunks import Chunk
@@ -74,7 +74,8 @@ class ChunkWorker:
             _count_try(tries)
             self._run(chunk, report)
         except PaddleDnlError as error:
-            report["error"] = (type(error).__name__, str(error))
+            kind = next(kind for kind in type(error).__mro__ if kind.__module__ == errors.__name__)
+            report["error"] = (kind.__name__, str(error))
         except OSError as error:
             name = str(error.filename or self._settings.save_dir)
             report["error"] = (OutputError.__name__, f"{name}: {reason(error, name)}")

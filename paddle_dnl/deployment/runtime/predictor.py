@@ -69,7 +69,7 @@ class Predictor:
         files: what deploy.yaml says.
         classes: names and colours, None in folders that PaddleSeg exported.
         image_format: how pictures are read: number of bands and scale.
-        output_kind: dtype's name of the graph's output, and how many classes it scores (None: class numbers); set by the first run.
+        output_kind: dtype's name of the output, and how many classes it scores (None: class numbers); set by the first run.
 
     Raises:
         ConfigError: deploy.yaml is missing or wrong.
