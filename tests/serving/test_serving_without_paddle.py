@@ -32,8 +32,9 @@ def test_the_service_without_paddle(tmp_path, monkeypatch, backend):
 
 
 def test_without_paddle_its_backend_is_refused_by_name(tmp_path, monkeypatch):
+    folder = serving_tools.export(tmp_path / "model")
     (tmp_path / "hidden").mkdir()
     (tmp_path / "hidden" / "sitecustomize.py").write_text(HIDDEN)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "hidden"))
     with pytest.raises(AssertionError, match="backend paddle: paddle is not installed; pip install paddlepaddle"):
-        serving_tools.Running(serving_tools.export(tmp_path / "model"), "--backend", "paddle")
+        serving_tools.Running(folder, "--backend", "paddle")
