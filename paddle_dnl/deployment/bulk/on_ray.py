@@ -6,6 +6,7 @@ import logging
 import os
 import pickle
 import signal
+import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -16,6 +17,7 @@ from paddle_dnl.optional import not_installed
 
 # Blocks of Ray Data; each has one or more chunks.
 _MOST_BLOCKS = 4096
+_CONNECT_SECONDS = 10
 
 
 @dataclass(frozen=True)
@@ -56,10 +58,26 @@ def require_ray() -> None:
         raise not_installed("predict-dataset", error, "ray") from error
 
 
+def _require_answer(address: str | None) -> None:
+    """Refuses HOST:PORT where nothing listens; Ray itself tries for minutes.
+
+    Raises:
+        UsageError: no connection within `_CONNECT_SECONDS`.
+    """
+    host, colon, port = (address or "").rpartition(":")
+    if "/" in host or not colon or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host, int(port)), _CONNECT_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise UsageError(f"--address {address}: no Ray cluster can be reached there ({error})") from error
+
+
 @contextlib.contextmanager
 def _connected(cluster: Cluster) -> Iterator:
     """The module `ray`, connected; its handlers of signals are replaced by those that were there."""
     require_ray()
+    _require_answer(cluster.address)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent to anybody
     import ray
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""predict-dataset as a program: on a Ray of this machine, and (slow) on two nodes of which one dies."""
+"""predict-dataset as a program: on a Ray that it starts on this machine (slow), and what is told before that."""
 
 import os
 import subprocess
@@ -9,6 +9,7 @@ from pathlib import Path
 from paddle_dnl.cli import infer
 
 import cv2
+import pytest
 from tiny_export import blocks, export_color_net
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -36,6 +37,7 @@ def _labels(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*.png")}
 
 
+@pytest.mark.slow
 def test_on_this_machine(tmp_path):
     flags = _photos(tmp_path, 6)
     assert infer.main([*flags, "--save_dir", str(tmp_path / "infer"), "--no_overlay"]) == 0
