@@ -32,6 +32,16 @@ def test_lines_with_the_rest_of_the_time(lines, monkeypatch):
     assert lines[0] == "evaluate: 3 of 10 in 48 s, about 112 s left"
 
 
+def test_lines_of_work_that_others_share(lines, monkeypatch):
+    seconds = iter([100.0, *[148.0] * 999])
+    monkeypatch.setattr(log.time, "monotonic", lambda: next(seconds))
+    for item in log.progress(range(4), "evaluate", 10, lambda: 5):
+        if item == 3:
+            while not lines:
+                time.sleep(0.01)
+    assert lines[0] == "evaluate: 5 of 10 in 48 s, about 48 s left"
+
+
 def test_no_line_of_what_is_quick_or_has_ended(lines):
     assert list(log.progress(range(1000), "check")) == list(range(1000)) and not lines
     unfinished = log.progress(range(10), "evaluate")
