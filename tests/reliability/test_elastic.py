@@ -87,12 +87,12 @@ def test_a_machine_leaves_and_comes_back(hosts, leaves):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(350)
 def test_a_defect_ends_the_job(hosts):
     """Nobody starts again and again what fails each time."""
     make_config(hosts.folder)
-    nodes = [_node(hosts, host, {"kind": "raise", "rank": 1, "at": 5}) for host in (0, 1)]
-    statuses = [node.wait(200) for node in nodes]
+    nodes = [_node(hosts, host, {"kind": "raise", "at": 5}) for host in (0, 1)]
+    statuses = [node.wait(280) for node in nodes]
     assert 0 not in statuses, statuses
     for node in nodes:
         node.require_nothing_left()
