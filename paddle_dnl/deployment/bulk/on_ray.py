@@ -53,6 +53,7 @@ class _Actor:
 def require_ray() -> None:
     """Raises UsageError where Ray Data is not installed."""
     try:
+        import ray
         import ray.data  # noqa: F401
     except ImportError as error:
         raise not_installed("predict-dataset", error, "ray") from error
