@@ -96,7 +96,7 @@ class Predictor:
             raise UsageError(f"tile {tile!r} is not one of {', '.join(TILES)}")
         if not 0 <= tile_overlap <= 0.5:
             raise UsageError(f"tile_overlap must be from 0 to 0.5, got {tile_overlap}")
-        self._wrong_size, self._max_pixels = wrong_size, max_pixels
+        self._wrong_size, self._max_pixels, self._said_enlarged = wrong_size, max_pixels, False
         if tile_batch < 1:
             raise UsageError(f"tile_batch must be at least 1, got {tile_batch}")
         self._tile_overlap, self._tile_batch = tile_overlap, tile_batch
@@ -189,6 +189,12 @@ class Predictor:
                 logger.warning(
                     f"{name}: {tensor.shape[2]}x{tensor.shape[1]} pixels are squeezed into {size[1]}x{size[0]}, which loses "
                     "their details; tiles (--tile auto, without --wrong_size) keep them"
+                )
+            elif not self._said_enlarged and min(size[i] / tensor.shape[i + 1] for i in range(2)) > TILED_FROM:
+                self._said_enlarged = True
+                logger.warning(
+                    f"{name}: {tensor.shape[2]}x{tensor.shape[1]} pixels are enlarged to {size[1]}x{size[0]}, another scale than "
+                    "in the evaluation; export the model for the size of the pictures (--input_shape)"
                 )
             info.append(("resize", tensor.shape[1:]))
             resized = cv2.resize(tensor.transpose(1, 2, 0), size[::-1], interpolation=cv2.INTER_LINEAR)
