@@ -163,6 +163,8 @@ def _work(connection, parent: int, image_format: ImageFormat, max_pixels: int) -
     if image_format != ImageFormat(image_format.channels) or image_format.channels not in (1, 3):
         per_pixel = _MEMORY_PER_VALUE * image_format.channels
     _limit_memory(_MEMORY + per_pixel * max_pixels)
+    # OpenCV writes a line there for every picture that it cannot read; the answer says so.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     connection.send_bytes(b"ready")
     while True:
         try:
