@@ -7,6 +7,7 @@
 import logging
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable
 
@@ -108,13 +109,19 @@ def _progress_bar(iterable, description: str, total: int | None, reached: Callab
 
 
 def _progress_lines(iterable, description: str, total: int | None, reached: Callable[[], int] | None):
-    began = said = time.monotonic()
-    for done, item in enumerate(iterable):
-        if reached:
-            done = reached()
-        now = time.monotonic()
-        if done and now - said >= _LINE_SECONDS:
-            said = now
-            rest = f", about {(now - began) * (total - done) / done:.0f} s left" if total else ""
-            logger.info(f"{description}: {done}{f' of {total}' if total else ''} in {now - began:.0f} s{rest}")
-        yield item
+    """From a thread, so that lines come also while one item takes minutes."""
+    began, counted, ended = time.monotonic(), [0], threading.Event()
+
+    def say() -> None:
+        while not ended.wait(_LINE_SECONDS):
+            done, seconds = counted[0], time.monotonic() - began
+            rest = f", about {seconds * (total - done) / done:.0f} s left" if total and done else ""
+            logger.info(f"{description}: {done}{f' of {total}' if total else ''} in {seconds:.0f} s{rest}")
+
+    threading.Thread(target=say, name=f"progress of {description}", daemon=True).start()
+    try:
+        for done, item in enumerate(iterable):
+            counted[0] = reached() if reached else done
+            yield item
+    finally:
+        ended.set()

@@ -111,7 +111,7 @@ def test_files_are_written_in_one_place():
     # Files in temporary folders, the lock of a run, and its records, which are appended to.
     known = {
         "paddle_dnl/data/images/geo_files.py",  # rasterio, under a temporary name
-        "paddle_dnl/data/sample_table.py",
+        "paddle_dnl/data/checking/sample_table.py",
         "paddle_dnl/deployment/export/install.py",
         "paddle_dnl/deployment/export/trial.py",
         "paddle_dnl/gpu/check.py",  # the output of a program, under a temporary name

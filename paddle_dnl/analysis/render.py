@@ -23,12 +23,25 @@ COMMON = ("overview.png", "viewer.html")
 
 @dataclass(frozen=True)
 class Scene:
-    """One image: the picture `[H, W, 3]` BGR, the points (x, y) in it, and the folder that is written."""
+    """One image.
+
+    Attributes:
+        picture: `[H, W, 3]` BGR.
+        points: (x, y) in it.
+        folder: that is written.
+        title: of pages.
+        predicted: the name of the class that the model gives each pixel, `[H, W]`; None where that is not known.
+    """
 
     picture: np.ndarray
     points: Sequence[Point]
     folder: Path
     title: str
+    predicted: np.ndarray | None = None
+
+    def name_point(self, x: int, y: int) -> str:
+        """A point and the class predicted there, for titles."""
+        return f"query {x},{y}" + ("" if self.predicted is None else f": {self.predicted[y, x]}")
 
 
 def render_nonlocal(attention: BlockAttention, geometry: Geometry, scene: Scene) -> None:
@@ -48,7 +61,7 @@ def render_nonlocal(attention: BlockAttention, geometry: Geometry, scene: Scene)
     rows = []
     for x, y in scene.points:
         position = [geometry.position(x, y)]
-        row = [(draw.mark(scene.picture, x, y), f"query {x},{y}")]
+        row = [(draw.mark(scene.picture, x, y), scene.name_point(x, y))]
         shown = {"pairwise": parts.pairwise(position)[0]} if parts.has_pairwise else {}
         if parts.has_pairwise and parts.has_unary:
             shown["both"] = attention.weights(position)[0]
@@ -77,7 +90,7 @@ def _write_viewer(parts: BlockAttention, geometry: Geometry, scene: Scene) -> No
         if parts.combine == "multiply":
             both = _on_grid(parts.weights, grid, size, geometry)
         note += f" Stored: {grid[1]}x{grid[0]} queries, maps of {size[1]}x{size[0]}, one byte per weight."
-    maps = viewer.ViewerMaps(scene.picture, pairwise, unary, parts.gate, both)
+    maps = viewer.ViewerMaps(scene.picture, pairwise, unary, parts.gate, both, scene.predicted)
     viewer.write_viewer(scene.folder / "viewer.html", scene.title, note, maps)
 
 
@@ -96,7 +109,7 @@ def render_samples(layers: Sequence[tuple[SampledAttention, Geometry]], scene: S
     """`samples_LAYER_X_Y.png` for each point and layer, and `overview.png` with all of them."""
     rows = []
     for x, y in scene.points:
-        row = [(draw.mark(scene.picture, x, y), f"query {x},{y}")]
+        row = [(draw.mark(scene.picture, x, y), scene.name_point(x, y))]
         for sampled, geometry in layers:
             at = sampled.at(geometry.position(x, y))
             columns, lines = _original(geometry, *geometry.pixels(at[0], at[1]))

@@ -29,6 +29,7 @@ class ViewerMaps:
         unary: `[h, w]` or None.
         gate: factor of the pairwise map in the sum of the two.
         both: `[rows, columns, h, w]`, where both together are not that sum: a product of bytes would be too coarse.
+        predicted: name of the class that the model gives each pixel of the picture, `[H, W]`, or None.
     """
 
     picture: np.ndarray
@@ -36,6 +37,7 @@ class ViewerMaps:
     unary: np.ndarray | None
     gate: float = 1.0
     both: np.ndarray | None = None
+    predicted: np.ndarray | None = None
 
 
 def fit(height: int, width: int, limit: int) -> tuple[int, int]:
@@ -72,6 +74,13 @@ def _content(maps: ViewerMaps) -> dict:
         "titles": TITLES,
         "gate": maps.gate,
     }
+    if maps.predicted is not None:
+        ys, xs = (
+            ((np.arange(count) + 0.5) * side / count).astype(int)
+            for count, side in zip(data["grid"], (height, width), strict=True)
+        )
+        names, numbers = np.unique(maps.predicted[np.ix_(ys, xs)], return_inverse=True)
+        data["predicted"], data["classes"] = numbers.ravel().tolist(), names.tolist()
     for name in ("pairwise", "both"):
         if getattr(maps, name) is not None:
             data[name], top = _bytes(getattr(maps, name).reshape(-1, given.size))

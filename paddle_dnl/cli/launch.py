@@ -117,6 +117,8 @@ def _environment() -> dict[str, str]:
         found = dict(os.fsdecode(entry).split("=", 1) for entry in entries if b"=" in entry)
     except OSError:
         found = dict(os.environ)
+    if launching.PROTOBUF in os.environ:
+        found[launching.PROTOBUF] = os.environ[launching.PROTOBUF]
     return {name: value for name, value in found.items() if name not in _VARIABLES}
 
 

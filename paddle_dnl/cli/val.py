@@ -122,8 +122,8 @@ def main(argv=None) -> int:
             raise UsageError(f"--{name} needs --save_dir")
         if getattr(args, name) and name != "save_pred" and settings.get("use_multilabel"):
             raise UsageError(f"--{name} is for one class per pixel; with --use_multilabel leave it out")
-    from paddle_dnl.data.check import check_dataset
-    from paddle_dnl.data.ranks import Ranks
+    from paddle_dnl.data.checking.check import check_dataset
+    from paddle_dnl.data.checking.ranks import Ranks
     from paddle_dnl.distributed import collectives
     from paddle_dnl.evaluation.evaluator import evaluate
     from paddle_dnl.evaluation.transform_check import require_restorable

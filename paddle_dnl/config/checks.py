@@ -293,13 +293,14 @@ def _match_datasets(config: dict) -> None:
         if not _takes(cls, "in_channels"):
             raise ConfigError(f"{where}: {holder['type']} has no in_channels, so it takes 3 channels, not {agreed}")
         holder["in_channels"] = agreed
+    dataset_values.name_classes(config, classes)
     ignored = _of_datasets(config, "ignore_index", "IGNORE_INDEX")
     losses = (config.get("loss") or {}).get("types", [])
     for i, loss in enumerate(losses):
         _set_ignore_index(loss, ignored, f"loss.types.{i}")
     training_keys.check_class_weights(config.get("class_weights"), losses, classes)
     training_keys.check_freeze(config.get("freeze"))
-    dataset_values.carry(config, {where.split(".")[0]: value for where, value in ignored.items()}, classes)
+    dataset_values.carry_ignored(config, {where.split(".")[0]: value for where, value in ignored.items()}, classes)
 
 
 def _set_ignore_index(loss: dict, ignored: dict[str, object], where: str) -> None:

@@ -14,8 +14,8 @@ SECTIONS = ("train_dataset", "val_dataset")
 _IGNORED = ("ignore_index", "label_padding_value")
 
 
-def carry(config: dict, ignore_index: dict[str, int | None], num_classes: int | None) -> None:
-    """Fills in what follows from the datasets, in place.
+def carry_ignored(config: dict, ignore_index: dict[str, int | None], num_classes: int | None) -> None:
+    """Fills in the ignored label of each dataset's transforms, in place.
 
     Args:
         config: a whole configuration.
@@ -23,16 +23,26 @@ def carry(config: dict, ignore_index: dict[str, int | None], num_classes: int | 
         num_classes: of the model.
 
     Raises:
-        ConfigError: a transform that pads labels with what is neither a class nor ignored; class names or colours that
-            do not fit the number of classes.
+        ConfigError: a transform that pads labels with what is neither a class nor ignored.
     """
     for section in SECTIONS:
-        cfg = config.get(section)
-        if not cfg:
-            continue
-        if ignore_index.get(section) is not None:
-            _into_transforms(cfg, ignore_index[section], num_classes, section)
-        _name_classes(cfg, num_classes, section)
+        if config.get(section) and ignore_index.get(section) is not None:
+            _into_transforms(config[section], ignore_index[section], num_classes, section)
+
+
+def name_classes(config: dict, num_classes: int | None) -> None:
+    """Fills in names and colours of the classes, and the ignored label, from each dataset's `classes.txt`, in place.
+
+    Args:
+        config: a whole configuration.
+        num_classes: of the model.
+
+    Raises:
+        ConfigError: class names or colours that do not fit the number of classes, or differ.
+    """
+    for section in SECTIONS:
+        if config.get(section):
+            _name_classes(config[section], num_classes, section)
     given = [config[section]["class_names"] for section in SECTIONS if (config.get(section) or {}).get("class_names")]
     if len(given) == 2 and given[0] != given[1]:
         i = next(i for i, pair in enumerate(zip(*given, strict=True)) if pair[0] != pair[1])
@@ -62,14 +72,18 @@ def _into_transforms(cfg: dict, ignored: int, num_classes: int | None, where: st
 
 
 def _name_classes(cfg: dict, num_classes: int | None, where: str) -> None:
-    """Checks `class_names` and `class_colors`, or takes them from a `classes.txt` beside the list or in dataset_root."""
+    """Checks `class_names` and `class_colors`, or takes them from a `classes.txt` beside the list or in dataset_root.
+
+    Such a file also tells the ignored label where the dataset takes one and none is given.
+    """
+    parameters = inspect.signature(registry.find(cfg["type"], "dataset", where)).parameters
     try:
         if cfg.get("class_names"):
             classes = named_classes(cfg["class_names"], cfg.get("class_colors"))
             source = f"{where}.class_names"
         elif cfg.get("class_colors"):
             raise ConfigError(f"{where}.class_colors: given without class_names")
-        elif "class_names" in inspect.signature(registry.find(cfg["type"], "dataset", where)).parameters:
+        elif "class_names" in parameters:
             folders = [
                 Path(cfg[key]).parent
                 for key in ("train_path", "val_path", "test_path")
@@ -93,3 +107,6 @@ def _name_classes(cfg: dict, num_classes: int | None, where: str) -> None:
         return
     cfg["class_names"] = list(classes.names)
     cfg["class_colors"] = [list(color) for color in classes.colors]
+    says = classes.ignore_index
+    if says is not None and "ignore_index" in parameters and says != parameters["ignore_index"].default:
+        cfg.setdefault("ignore_index", says)

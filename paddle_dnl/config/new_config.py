@@ -109,6 +109,8 @@ def make_config(root: Path, model: str, free: int | None) -> str:
     names = ", ".join(f"{i} {name}" for i, name in enumerate(classes.names))
     image_format = _image_format(root, train)
     data = {"type": "Dataset", "dataset_root": str(root), "separator": "\t", "num_classes": len(classes.names)}
+    if classes.ignore_index not in (None, 255):
+        data["ignore_index"] = classes.ignore_index
     data |= image_format
     val_section = {**data, "val_path": str(root / "val.txt"), "mode": "val", "transforms": [{"type": "Normalize"}]}
     parts = [
@@ -121,7 +123,7 @@ def make_config(root: Path, model: str, free: int | None) -> str:
             ],
             {"batch_size": batch},
         ),
-        (["# Optimizer steps: about 100 times each image."], {"iters": iters}),
+        ([f"# Optimizer steps: each image about {round(iters * batch / len(train))} times."], {"iters": iters}),
         (
             [
                 f"# Names and colours of the classes are in {FILE_NAME}; the number of classes goes from here to the model.",

@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Names and colours of classes: of known datasets, of a configuration, of a `classes.txt`."""
+"""Names and colours of classes, and the ignored number: of known datasets, of a configuration, of a `classes.txt`."""
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from paddle_dnl.errors import DataError
 from paddle_dnl.files.reading import read_bytes
+
+import numpy as np
 
 FILE_NAME = "classes.txt"
 # Ignored pixels in pictures of labels: the colour that PASCAL VOC's palette gives to 255.
@@ -55,10 +57,38 @@ ADE20K = (
 
 @dataclass(frozen=True)
 class ClassInfo:
-    """One name and one (red, green, blue) colour per class, in order."""
+    """One name and one (red, green, blue) colour per class, in order.
+
+    Attributes:
+        names, colors: of class 0, 1, ...
+        ignore_index: number in the label files of pixels that do not count; None where nothing says it.
+    """
 
     names: tuple[str, ...]
     colors: tuple[tuple[int, int, int], ...]
+    ignore_index: int | None = None
+
+
+LARGEST_NUMBER = 65535  # of 16 bits; never a class
+
+
+def ignored_number(num_classes: int) -> int:
+    """The number of pixels that do not count, in label files that this package writes: 255 unless that is a class."""
+    return 255 if num_classes <= 255 else LARGEST_NUMBER
+
+
+def count_classes(labels: Iterable[np.ndarray]) -> int:
+    """How many classes label pictures hold: up to their largest number but the ignored one.
+
+    That is 255, or 65535 where larger numbers than 255 occur.
+    """
+    seen: set[int] = set()
+    for label in labels:
+        seen.update(np.unique(label).tolist())
+    seen.discard(LARGEST_NUMBER)
+    if max(seen, default=0) == 255:
+        seen.remove(255)
+    return 1 + max(seen, default=0)
 
 
 def bit_palette(count: int) -> tuple[tuple[int, int, int], ...]:
@@ -138,13 +168,14 @@ def named_classes(names: Sequence[str], colors: Sequence[Sequence[int]] | None =
 
 # Text of a list of classes, by far.
 _MOST_BYTES = 16 << 20
+_IGNORED_LINE = re.compile(r"#\s*ignore_index:\s*(\d+)\s*")
 _NAME_AND_COLOR = re.compile(r"(.*?)[\s,]+(\d{1,3})[\s,]+(\d{1,3})[\s,]+(\d{1,3})")
 
 
 def read_classes(path: str | Path) -> ClassInfo:
     """A `classes.txt`: one class per line in the order of their numbers, `name` or `name red green blue`.
 
-    Blank lines and lines that start with `#` are left out.
+    Blank lines and lines that start with `#` are left out, but for `# ignore_index: N`, the number of ignored pixels.
 
     Raises:
         DataError: unreadable, without classes, or colours for some classes only; names the line.
@@ -153,8 +184,10 @@ def read_classes(path: str | Path) -> ClassInfo:
         text = read_bytes(path, _MOST_BYTES).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read as a list of classes ({error})") from error
-    names, colors = [], []
+    names, colors, ignored = [], [], None
     for line in text.splitlines():
+        if found := _IGNORED_LINE.fullmatch(line):
+            ignored = int(found[1])
         if not line.strip() or line.startswith("#"):
             continue
         match = _NAME_AND_COLOR.fullmatch(line.strip())
@@ -166,17 +199,18 @@ def read_classes(path: str | Path) -> ClassInfo:
     if bare and len(bare) < len(names):
         raise DataError(f"{path}: {bare[0]!r} has no colour, others have; give one to all or to none")
     try:
-        return named_classes(names, None if bare else colors)
+        return replace(named_classes(names, None if bare else colors), ignore_index=ignored)
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
 
 
 def classes_text(classes: ClassInfo) -> str:
     """The content of a `classes.txt`."""
-    rows = zip(classes.names, classes.colors, strict=True)
-    return "# name red green blue; the first line is class 0\n" + "".join(
-        f"{n}\t{r} {g} {b}\n" for n, (r, g, b) in rows
-    )
+    head = ["# name red green blue; the first line is class 0"]
+    if classes.ignore_index is not None:
+        head.append(f"# ignore_index: {classes.ignore_index}")
+    rows = [f"{name}\t{r} {g} {b}" for name, (r, g, b) in zip(classes.names, classes.colors, strict=True)]
+    return "".join(f"{line}\n" for line in (*head, *rows))
 
 
 def classes_of(dataset) -> ClassInfo:

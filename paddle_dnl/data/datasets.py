@@ -34,7 +34,7 @@ class Dataset(SegmentationDataset):
         img_channels: 3, 1, or the number of bands of .npy files, TIFFs and PNGs.
         train_path, val_path, test_path: list files.
         separator: between image and label; see `paddle_dnl.data.images.list_files`.
-        ignore_index: label that does not count.
+        ignore_index: label that does not count; where it is not given, a `classes.txt` may say another.
         edge: see `SegmentationDataset`.
         class_names: one per class; by default those of a `classes.txt` beside the list or in `dataset_root`.
         class_colors: [red, green, blue] of each name.

@@ -5,7 +5,6 @@ A container has 64 MB there unless it is told otherwise. When it is full the ker
 found out before the first batch.
 """
 
-import functools
 import os
 import random
 import shutil
@@ -18,6 +17,7 @@ import numpy as np
 import paddle
 
 FOLDER = Path("/dev/shm")
+_said: list[bool] = []
 _IN_USE = 2  # batches that the training holds: of its step, and the one before it until the next has come
 
 
@@ -42,17 +42,13 @@ def suffices(load: Callable[[], dict], num_workers: int) -> bool:
     free = shutil.disk_usage(FOLDER).free
     if wanted <= free:
         return True
-    _warn_once(
-        f"{FOLDER} has {free / 2**20:.0f} MB free, and {num_workers} loading processes keep up to {wanted / 2**20:.0f} MB of "
-        "batches there: they go through pipes instead, which is slower (docker run --shm-size gives a container more)"
-    )
+    if not _said:  # the loaders of all evaluations of a training would say it again
+        _said.append(True)
+        logger.warning(
+            f"{FOLDER} has {free / 2**20:.1f} MB free, and with --num_workers {num_workers} up to {wanted / 2**20:.1f} MB of "
+            "batches are there: they go through pipes instead, which is slower (docker run --shm-size gives a container more)"
+        )
     return False
-
-
-@functools.cache
-def _warn_once(text: str) -> None:
-    """The loaders of all evaluations of a training would say it again."""
-    logger.warning(text)
 
 
 def _bytes(value) -> int:

@@ -6,7 +6,7 @@ import hashlib
 from collections import Counter
 from dataclasses import dataclass, field
 
-from paddle_dnl.data.classes import classes_of
+from paddle_dnl.data.classes import classes_of, ignored_number
 from paddle_dnl.errors import DataError
 from paddle_dnl.log import logger
 
@@ -233,6 +233,12 @@ def require_learnable(dataset, where: str, is_training: bool) -> None:
         )
     for line in summary(statistics, names, where):
         logger.info(line)
+    ignored = dataset.ignore_index
+    if 0 <= ignored < len(names) and not statistics.multilabel:
+        logger.warning(
+            f"{where}: ignore_index {ignored} is the class {names[ignored]} too, whose pixels do not count; if they should, "
+            f"store ignored pixels as a number that is no class, such as {ignored_number(len(names))}, and set ignore_index to it"
+        )
     absent = statistics.absent()
     if absent and is_training:
         logger.warning(f"{where}: no pixel of {_listed(names, absent)}; the model cannot learn what it never sees")

@@ -7,6 +7,7 @@ by comparing text, so both addresses are given to it as numbers here.
 """
 
 import importlib
+import os
 import re
 import socket
 import time
@@ -17,6 +18,8 @@ from paddle_dnl.distributed.waiting import wait_seconds
 from paddle_dnl.errors import DistributedError, UsageError
 
 ETCD = "etcd://"
+# The generated code of etcd3 0.12.0 is too old for the other implementations of today's protobuf.
+PROTOBUF = "PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION"
 _NAME_SECONDS = 60.0  # until the name of a machine is known
 
 
@@ -137,10 +140,11 @@ def _require_free(ip: str, port: int, nodes: Nodes) -> None:
 
 
 def _require_etcd3() -> None:
+    os.environ.setdefault(PROTOBUF, "python")
     try:
         importlib.import_module("etcd3")
     except Exception as error:  # also TypeError of protobuf, whose generated code must fit the library
         raise DistributedError(
             f"--master {ETCD}...: the Python package etcd3 cannot be used ({' '.join(str(error).split())[:120]}); "
-            'pip install etcd3 "protobuf<=3.20.3", or set PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION=python'
+            f"pip install etcd3, and set {PROTOBUF}=python, or install protobuf<=3.20.3"
         ) from error

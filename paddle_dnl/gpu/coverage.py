@@ -143,19 +143,19 @@ def coverage_page(stored: dict) -> tuple[str, list[Kernel]]:
         "# Operators and their GPU kernels",
         "",
         f"Made by `tools/gpu_kernels.py`: every operator that Paddle {paddle.__version__} launches for a training step "
-        "(forward, losses, backward, finite check, optimizer) and a prediction of each family, recorded by Paddle's profiler on "
-        "a CPU while the code chose as it does on a GPU; beside it the kernels that the package "
-        f"`paddlepaddle-gpu` {stored['paddlepaddle-gpu']} registers for GPUs. Nothing here ran on a GPU. "
-        "`autocast` is what `--amp_level O1` makes of the operator's inputs: `half`, `float32`, or `input`, which leaves "
-        "them as they come; where a half-precision kernel is missing there, Paddle casts to float32.",
+        "(forward, losses, backward, finite check, optimizer) and a prediction of each family, recorded with Paddle's profiler "
+        "on a CPU while the code takes its GPU paths, and whether the package "
+        f"`paddlepaddle-gpu` {stored['paddlepaddle-gpu']} has GPU kernels for it. Nothing here ran on a GPU. "
+        "`autocast` is the type to which `--amp_level O1` casts the operator's inputs: `half`, `float32`, or `input` for no "
+        "cast; where a half-precision kernel is missing, Paddle casts to float32.",
         "",
         f"Families: {'; '.join(f'`{name}` ({family})' for family, name in FAMILIES.items())}.",
         "",
-        f"Operators without a kernel that they need: {', '.join(f'{k.name} ({k.fault})' for k in faulty) or 'none'}.",
+        f"Operators that lack a required kernel: {', '.join(f'{k.name} ({k.fault})' for k in faulty) or 'none'}.",
         "",
         f"Operators with float32 kernels that lack float16 or bfloat16: {', '.join(f'`{k.name}`' for k in without_half)}. "
-        "`DeformableUnfold` casts to float32 itself; losses are computed in float32; an optimizer without a kernel for the "
-        "weights' type is refused at `--amp_level O2` before training.",
+        "`DeformableUnfold` casts to float32, losses are computed in float32, and an optimizer without a kernel for the "
+        "type of the weights is refused before a training with `--amp_level O2`.",
         "",
         "| Operator | float32 | float16 | bfloat16 | autocast | Families |",
         "|---|---|---|---|---|---|",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from paddle_dnl import registry
 from paddle_dnl.config.config import Config
-from paddle_dnl.data.check import check_dataset
+from paddle_dnl.data.checking.check import check_dataset
 from paddle_dnl.data.classes import bit_palette
 from paddle_dnl.data.images.image_files import find_images
 from paddle_dnl.data.images.image_format import ImageFormat

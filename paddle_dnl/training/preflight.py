@@ -6,9 +6,9 @@ import copy
 from collections.abc import Iterator
 from functools import partial
 
-from paddle_dnl.data.check import check_dataset
+from paddle_dnl.data.checking.check import check_dataset
+from paddle_dnl.data.checking.ranks import Ranks
 from paddle_dnl.data.classes import classes_of
-from paddle_dnl.data.ranks import Ranks
 from paddle_dnl.data.statistics import require_learnable, shared_images
 from paddle_dnl.distributed import collectives
 from paddle_dnl.errors import ConfigError, DataError, PaddleDnlError

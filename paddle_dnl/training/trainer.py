@@ -66,6 +66,8 @@ class Trainer:
             self._prepare_model()
             self._resume()
             preflight.check_model(self, self._evaluation_settings())
+            if self.folder is not None:  # last: a run that is refused leaves that of the run before
+                self.folder.write_config(self.config_text, self.config.files)
         except BaseException:  # else a kept exception, as in a notebook, would keep the folder locked
             self._close_folder()
             raise
@@ -125,9 +127,7 @@ class Trainer:
             chosen = checkpoint.find_resume(options.resume_model, self.save_dir)
             checkpoint.require_free_names(self.save_dir, chosen, best_models.NAMES if options.do_eval else ())
             if chosen is not None:
-                allowed = options.allow_recipe_changes
-                self.has_other_schedule = recipe_changes.review(chosen, self.config.dic, allowed)
-            self.folder.write_config(self.config_text, self.config.files)
+                self.has_other_schedule = recipe_changes.review(chosen, self.config.dic, options.allow_recipe_changes)
         # Rank 0 chooses for all: each might find another one, or none, on a disk of its own.
         self.resumed_from = collectives.broadcast_object(chosen)
         if options.resume_model == "auto":

@@ -104,6 +104,20 @@ def test_mouse_and_keys_choose_the_query_and_terms_are_as_given(tmp_path):
         assert browser.errors() == []
 
 
+def test_the_predicted_class_of_the_query_is_named(tmp_path):
+    names = np.array(["road", "<b>sky</b>"], object)
+    predicted = names[(np.arange(160) >= 80)[None].repeat(60, 0).astype(int)]
+    write_viewer(tmp_path / "v.html", "a", "", _maps(predicted=predicted))
+    write_viewer(tmp_path / "plain.html", "a", "", _maps())
+    with chromium() as browser:
+        browser.call("POST", "/url", url=(tmp_path / "v.html").as_uri())
+        for column, name in ((1, "road"), (2, "<b>sky</b>")):
+            _point(browser, 0, column)
+            assert f", predicted {name} · pairwise" in _state(browser)["text"]
+        browser.call("POST", "/url", url=(tmp_path / "plain.html").as_uri())
+        assert "predicted" not in _state(browser)["text"] and browser.errors() == []
+
+
 def test_product_and_single_terms(tmp_path):
     maps = _maps()
     product = maps.pairwise * maps.unary

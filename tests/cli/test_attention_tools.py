@@ -2,6 +2,7 @@
 """tools/visualize_attention.py and tools/attention_statistics.py on small untrained models of every family."""
 
 import json
+import re
 import shlex
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +13,7 @@ from paddle_dnl.analysis.filters import dynamic_filters, strongest
 from paddle_dnl.analysis.render import Scene
 from paddle_dnl.analysis.sampled_points import sampled_attention
 from paddle_dnl.cli.analysis import draw_maps, measure_maps
+from paddle_dnl.data.classes import CITYSCAPES
 from paddle_dnl.data.prepare.convert_cityscapes import convert_tree
 from paddle_dnl.data.scenes.mini_cityscapes import generate
 from paddle_dnl.errors import UsageError
@@ -86,6 +88,8 @@ def _visualize(work, tmp_path, name, *more, **settings):
 def test_nonlocal_models(work, tmp_path, name, wanted):
     folder, files = _visualize(work, tmp_path, name, "--points", "100,20", "5,60")
     assert files == wanted | {"overview.png", "viewer.html"}
+    shown = json.loads(re.search(r'application/json">(.*?)</script>', (folder / "viewer.html").read_text())[1])
+    assert set(shown["classes"]) <= set(CITYSCAPES) and len(shown["predicted"]) == np.prod(shown["grid"])
     assert cv2.imread(str(folder / "unary.png")).shape == (64, 128, 3)
     assert (folder / "viewer.html").stat().st_size < 200_000
 

@@ -81,7 +81,7 @@ def test_the_typed_batch_size_reaches_the_evaluation(flags, batch_size, tmp_path
     monkeypatch.setattr("paddle_dnl.evaluation.evaluator.evaluate", lambda *args, **settings: seen.update(settings))
     monkeypatch.setattr("paddle_dnl.models.build.build_model", lambda *args, **kwargs: None)
     monkeypatch.setattr("paddle_dnl.registry.build", lambda *args: None)
-    monkeypatch.setattr("paddle_dnl.data.check.check_dataset", lambda *args, **kwargs: None)
+    monkeypatch.setattr("paddle_dnl.data.checking.check.check_dataset", lambda *args, **kwargs: None)
     monkeypatch.setattr("paddle_dnl.profile.memory_plan.announce_evaluation", lambda *args: None)
     root = Path(__file__).resolve().parents[2]
     config = root / "configs/dnlnet/dnlnet_resnet50_os8_cityscapes_1024x512_80k.yml"

@@ -82,6 +82,8 @@ def test_memory_in_the_log_line(tmp_path, lines, monkeypatch):
     """PaddleSeg's line of develop on a GPU; without one, or with --print_mem_info False, that of its releases."""
     assert re.fullmatch(PADDLESEG_LINE % "", _log_line(tmp_path, lines))
     monkeypatch.setattr(paddle, "is_compiled_with_cuda", lambda: True)
+    assert re.fullmatch(PADDLESEG_LINE % "", _log_line(tmp_path, lines))  # a Paddle for GPUs that computes on a CPU
+    monkeypatch.setattr(paddle, "get_device", lambda: "gpu:0")
     monkeypatch.setattr(paddle.device.cuda, "max_memory_reserved", lambda: 3 * 2**20 + 5)
     monkeypatch.setattr(paddle.device.cuda, "max_memory_allocated", lambda: 2**20)
     memory = ", max_mem_reserved: 3 MB, max_mem_allocated: 1 MB"

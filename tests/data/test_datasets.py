@@ -3,7 +3,7 @@
 
 import os
 
-from paddle_dnl.data.check import check_dataset
+from paddle_dnl.data.checking.check import check_dataset
 from paddle_dnl.data.datasets import ADE20K, Cityscapes, Dataset
 from paddle_dnl.data.images.image_files import find_images
 from paddle_dnl.data.images.image_format import ImageFormat

@@ -16,19 +16,32 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 # As the program, with a shorter time.
 RUN = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from paddle_dnl.distributed import elastic_rank; "
-RUN += "sys.exit(elastic_rank.run(sys.argv[2:], float(sys.argv[1])))"
+RUN += "import os; sys.exit(elastic_rank.run(sys.argv[2:], os.getppid(), float(sys.argv[1])))"
+# As the launcher does, answers a SIGTERM by one to its rank.
+LAUNCHER = """
+import signal, subprocess, sys, time
+def answer(number, frame):
+    print("asked after", time.monotonic() - began, flush=True)
+    process.terminate()
+signal.signal(signal.SIGTERM, answer)
+began = time.monotonic()
+process = subprocess.Popen(sys.argv[1:])
+print("status", process.wait(), flush=True)
+"""
+
+
+@pytest.mark.parametrize("code, status", [("pass", 0), ("exit(3)", 3), ("import os; os.kill(os.getpid(), 9)", 137)])
+def test_a_failure_of_its_own_ends_the_launcher_after_a_while(code, status):
+    command = [sys.executable, "-c", LAUNCHER, sys.executable, "-c", RUN, "2", sys.executable, "-c", code]
+    lines = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=60).stdout.splitlines()
+    assert lines[-1] == f"status {status}"
+    asked = [float(line.split()[-1]) for line in lines if line.startswith("asked")]
+    assert (not asked) if status == 0 else (len(asked) == 1 and asked[0] > 2), lines
 
 
 def _start(code: str, seconds: float, **options) -> subprocess.Popen:
     command = [sys.executable, "-c", RUN, str(seconds), sys.executable, "-u", "-c", code]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, **options)
-
-
-@pytest.mark.parametrize("code, status", [("pass", 0), ("exit(3)", 3), ("import os; os.kill(os.getpid(), 9)", 137)])
-def test_its_status_and_how_long_a_failure_is_kept(code, status):
-    process, began = _start(code, 2), time.monotonic()
-    assert process.wait(30) == status
-    assert (time.monotonic() - began > 2) == (status != 0)
 
 
 def test_the_launchers_signal_ends_the_wait():

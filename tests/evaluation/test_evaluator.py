@@ -10,6 +10,7 @@ from paddle_dnl.data.datasets import Dataset
 from paddle_dnl.data.transforms import ResizeToFit
 from paddle_dnl.distributed import collectives
 from paddle_dnl.errors import DataError, UsageError
+from paddle_dnl.evaluation import evaluator
 from paddle_dnl.evaluation.batches import at_scales
 from paddle_dnl.evaluation.evaluator import evaluate
 from paddle_dnl.evaluation.inference import infer_augmented
@@ -73,6 +74,21 @@ def test_confusion_by_hand(tmp_path, settings):
     result = evaluate(Threshold(), _dataset(tmp_path), **settings)
     np.testing.assert_array_equal(result.confusion, _expected(tmp_path))
     assert result.num_images == 5
+
+
+def test_progress_counts_images(tmp_path, monkeypatch):
+    """Those of all ranks, as `test_real_ranks` sees of the counter."""
+    _write(tmp_path)
+    said = []
+
+    def progress(items, description, total, reached):
+        for item in items:
+            said.append((reached(), total))
+            yield item
+
+    monkeypatch.setattr(evaluator, "progress", progress)
+    evaluate(Threshold(), _dataset(tmp_path), batch_size=2)
+    assert said == [(0, 5), (2, 5), (4, 5)]
 
 
 @pytest.mark.parametrize("ranks", [2, 3, 7])

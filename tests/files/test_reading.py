@@ -7,7 +7,7 @@ import signal
 from pathlib import Path
 
 from paddle_dnl.cli.analysis import report
-from paddle_dnl.data import check
+from paddle_dnl.data.checking import check
 from paddle_dnl.data.classes import read_classes
 from paddle_dnl.data.images.list_files import read_list
 from paddle_dnl.data.images.video_files import Video

@@ -349,3 +349,29 @@ def test_foreign_losses_keep_their_changes_and_skip_unlabelled_batches():
     sum(found).backward()
     assert [float(value) for value in found] == [0, 0] and writing.seen == 1
     assert not logits.grad.numpy().any()
+
+
+@pytest.mark.paddleseg
+@pytest.mark.parametrize("name", ["DiceLoss", "LovaszSoftmaxLoss", "OhemCrossEntropyLoss", "FocalLoss"])
+@pytest.mark.parametrize("ignored", [255, 3])
+def test_peers_losses_in_a_sum_do_no_harm(name, ignored):
+    """Labels stay, the other loss is what it is alone, and a batch that is ignored in part or whole gives finite gradients."""
+    shape, classes = (2, 8, 8), 2 if name == "FocalLoss" else 3
+    rng = np.random.default_rng(0)
+    label = rng.integers(0, classes, shape)
+    label[0] = ignored
+    cfg = {"type": "MixedLoss", "coef": [0.5, 0.5], "losses": [{"type": name}, {"type": "CrossEntropyLoss"}]}
+    for inner in cfg["losses"]:
+        inner["ignore_index"] = ignored
+    losses = build_losses({"types": [cfg], "coef": [1]})
+    for given in (label, np.full(shape, ignored)):
+        logits = paddle.to_tensor(rng.normal(0, 1, (2, classes, 8, 8)).astype("float32"), stop_gradient=False)
+        tensor = paddle.to_tensor(given)
+        found = [value for _, value in losses([logits], tensor)]
+        sum(found).backward()
+        np.testing.assert_array_equal(tensor.numpy(), given)
+        alone = CrossEntropyLoss(ignore_index=ignored)(logits, paddle.to_tensor(given))
+        np.testing.assert_allclose(float(found[1]), 0.5 * float(alone), rtol=1e-6)
+        assert np.isfinite([float(value) for value in found]).all() and np.isfinite(logits.grad.numpy()).all()
+        if (given == ignored).all():
+            assert float(sum(found)) == 0 and not logits.grad.numpy().any()

@@ -10,7 +10,7 @@ import os
 import struct
 import zlib
 
-from paddle_dnl.data.check import check_dataset
+from paddle_dnl.data.checking.check import check_dataset
 from paddle_dnl.data.datasets import Dataset
 from paddle_dnl.errors import DataError
 

@@ -7,7 +7,7 @@ The files are spoilt as for `Dataset`, then moved to where ADE20K and the PASCAL
 import os
 from pathlib import Path
 
-from paddle_dnl.data.check import check_dataset
+from paddle_dnl.data.checking.check import check_dataset
 from paddle_dnl.data.datasets import ADE20K
 from paddle_dnl.data.images.reading import read_label
 from paddle_dnl.data.pascal import PascalContext, PascalContext59, PascalVOC

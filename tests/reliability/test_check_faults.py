@@ -7,10 +7,10 @@ import shutil
 import signal
 import threading
 
-from paddle_dnl.data import check, fingerprint
-from paddle_dnl.data.check import check_dataset
+from paddle_dnl.data.checking import check, fingerprint
+from paddle_dnl.data.checking.check import check_dataset
+from paddle_dnl.data.checking.ranks import Ranks
 from paddle_dnl.data.datasets import Dataset
-from paddle_dnl.data.ranks import Ranks
 from paddle_dnl.errors import DataError
 
 import numpy as np

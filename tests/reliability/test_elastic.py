@@ -44,9 +44,11 @@ def hosts(tmp_path):
         server.wait()
 
 
-def _node(hosts, host):
+def _node(hosts, host, fault=None):
     slow = {"kind": "slow", "seconds": 0.5}
-    words = training_words(hosts.folder, [slow], iters=ITERS, save_interval=3, resume_model="auto")
+    words = training_words(
+        hosts.folder, [slow, *([fault] if fault else [])], iters=ITERS, save_interval=3, resume_model="auto"
+    )
     flags = ["--nnodes", "1:2", "--master", "etcd://node0:2379", "--job_id", "test"]
     return Started(
         "faulty_training.py",
@@ -60,21 +62,42 @@ def _node(hosts, host):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(400)
-def test_a_machine_leaves_and_comes_back(hosts):
+@pytest.mark.timeout(500)
+@pytest.mark.parametrize("leaves", ["asked", "killed"])
+def test_a_machine_leaves_and_comes_back(hosts, leaves):
+    """By the signal of a preemption, which the ranks answer with a save, or at once, as without power."""
     make_config(hosts.folder)
     nodes = [_node(hosts, host) for host in (0, 1)]
     _wait_for(nodes, "iter: 4/")
+    if leaves == "asked":
+        nodes[1].process.send_signal(signal.SIGTERM)
+        nodes[1].wait(60)
+        _wait_for(nodes, "stopped by signal at iter")
     for pid in nodes[1].alive():
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     _wait_for(nodes, "world_size 2 -> 1")
+    nodes[1].require_nothing_left()
     nodes.append(_node(hosts, 1))
     _wait_for(nodes, "world_size 1 -> 2")
     until = time.monotonic() + 200
     for node in (nodes[0], nodes[2]):
         assert node.wait(max(1, until - time.monotonic())) == 0, node.text()[-3000:]
     assert (hosts.folder / "output" / f"iter_{ITERS}" / "manifest.json").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(350)
+def test_a_defect_ends_the_job(hosts):
+    """Nobody starts again and again what fails each time."""
+    make_config(hosts.folder)
+    nodes = [_node(hosts, host, {"kind": "raise", "at": 5}) for host in (0, 1)]
+    statuses = [node.wait(280) for node in nodes]
+    assert 0 not in statuses, statuses
+    for node in nodes:
+        node.require_nothing_left()
+    text = "\n".join(node.text() for node in nodes)
+    assert text.count("world_size 2 -> 1") <= 1 and "RuntimeError: a defect of the program" in text
 
 
 def _wait_for(nodes, part, seconds=120):

@@ -84,9 +84,10 @@ def test_wrong_number_of_class_weights(tmp_path, no_step):
         _train(tmp_path, change)
 
 
-def test_numbers_of_classes_disagree(tmp_path, no_step):
+@pytest.mark.parametrize("section", ["model", "train_dataset", "val_dataset"])
+def test_numbers_of_classes_disagree(tmp_path, no_step, section):
     def change(content):
-        content["val_dataset"]["num_classes"] = 4
+        content[section]["num_classes"] = 4
 
     with pytest.raises(ConfigError, match="numbers of classes disagree"):
         _train(tmp_path, change)
@@ -146,6 +147,28 @@ def test_what_is_said(tmp_path, said):
         "val_dataset: 3 of its 3 images are in train_dataset too",
     ):
         assert text in said(), text
+
+
+def test_an_ignored_class_and_absolute_paths_are_said(tmp_path, said):
+    def change(content):
+        for section in ("train_dataset", "val_dataset"):
+            content[section]["ignore_index"] = 2
+            content[section]["class_names"] = ["sand", "water", "sky"]
+
+    tiny_training.write_config(tmp_path)
+    listed = (tmp_path / "data" / "train.txt").read_text()
+    first = tmp_path / "data" / "image_7.png"
+    (tmp_path / "data" / "train.txt").write_text(listed.replace("image_7.png", str(first)))
+    _train(tmp_path, change)
+    assert "train_dataset: ignore_index 2 is the class sky too, whose pixels do not count" in said()
+    assert f"train.txt: holds absolute paths such as {first}; they are read as they are" not in said()  # below the root
+    outside = tmp_path / "elsewhere.png"
+    first.rename(outside)
+    (tmp_path / "data" / "train.txt").write_text(listed.replace("image_7.png", str(outside)))
+    _train(tmp_path, save_dir=str(tmp_path / "second"))
+    assert (
+        f"train.txt: holds absolute paths such as {outside}; they are read as they are, without dataset_root" in said()
+    )
 
 
 @MODELS.add_component

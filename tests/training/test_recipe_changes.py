@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A run that resumes with another configuration says so, keeps the old one, and refuses another function."""
 
-from paddle_dnl.errors import CheckpointError
+from paddle_dnl.cli import train
+from paddle_dnl.errors import CheckpointError, PaddleDnlError
 
 import pytest
 import tiny_training
@@ -36,8 +37,28 @@ def test_another_function_is_refused_unless_told(tmp_path, change):
     tiny_training.train(tmp_path, ["iters=6", change], resume_model="auto", allow_recipe_changes=True)
 
 
-def test_a_schedule_that_ended_before_is_refused(tmp_path):
-    tiny_training.write_config(tmp_path)
-    tiny_training.train(tmp_path, ["iters=8"], save_interval=8)
-    with pytest.raises(CheckpointError, match="has done 8 iterations, more than the 2"):
-        tiny_training.train(tmp_path, ["iters=2"], resume_model="auto")
+REFUSED = {
+    "fewer iterations": (["--iters", "2"], "has done 8 iterations, more than the 2"),
+    "another function": (["--iters", "9", "--opts", "model.dropout=0.1"], "model.dropout .*--allow_recipe_changes"),
+    "another optimizer": (["--iters", "9", "--opts", "optimizer={type: AdamW}"], "AdamW"),
+    "a damaged checkpoint": (["--iters", "9", "--use_ema"], "model.pdopt"),
+}
+
+
+@pytest.mark.parametrize("flags, message", REFUSED.values(), ids=REFUSED)
+def test_a_refused_resume_changes_no_file_of_the_run(tmp_path, flags, message):
+    config, output = tiny_training.write_config(tmp_path), tmp_path / "output"
+    run = ["--config", str(config), "--save_dir", str(output), "--device", "cpu", "--seed", "7", "--save_interval", "4"]
+    assert train.main([*run, "--iters", "8"]) == 0
+
+    def files():
+        return {p: p.read_bytes() for p in sorted(output.rglob("*")) if p.is_file() and not p.name.startswith(".")}
+
+    resumed = "auto"
+    if message == "model.pdopt":
+        resumed = str(output / "iter_8")
+        (output / "iter_8" / message).write_bytes(b"half of it")
+    before = files()
+    with pytest.raises(PaddleDnlError, match=message):
+        train.main([*run, *flags, "--resume_model", resumed])
+    assert files() == before

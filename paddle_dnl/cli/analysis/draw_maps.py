@@ -102,10 +102,14 @@ def main(argv=None) -> int:
     config = _arguments.make_config(args)
     from paddle_dnl.analysis.images import Preparation
     from paddle_dnl.analysis.render import COMMON, Scene
+    from paddle_dnl.data.classes import classes_of_config
     from paddle_dnl.data.images.image_files import find_images
+    from paddle_dnl.evaluation.inference import evaluating, infer, restore
     from paddle_dnl.files.outputs import check_outputs
     from paddle_dnl.log import logger, progress
     from paddle_dnl.models.build import build_model
+
+    import numpy as np
 
     prepare = Preparation(config)
     images = find_images(args.image_path, prepare.image_format.endings)
@@ -113,7 +117,7 @@ def main(argv=None) -> int:
     folders = [Path(args.save_dir) / name.with_suffix("") for _, name in images]
     read = [*config.files, model_path, args.image_path, *(path for path, _ in images)]
     check_outputs([folder / name for folder in folders for name in COMMON], read, root=args.save_dir)
-    model = build_model(config, pretrained=model_path)
+    model, names = build_model(config, pretrained=model_path), np.array(classes_of_config(config).names, object)
     for path, name in progress(images, "visualize"):
         prepared = prepare(path)
         height, width = prepared.picture.shape[:2]
@@ -122,7 +126,10 @@ def main(argv=None) -> int:
             if x >= width or y >= height:
                 raise UsageError(f"--points {x},{y} lies outside {path}, which is {width} wide and {height} high")
         folder = Path(args.save_dir) / name.with_suffix("")
-        visualize(model, prepared, Scene(prepared.picture, points, folder, path.name), args.layers)
+        with evaluating(model):
+            logits = restore(infer(model, prepared.tensor), prepared.trans_info)
+        predicted = names[logits[0].argmax(0).numpy()]
+        visualize(model, prepared, Scene(prepared.picture, points, folder, path.name, predicted), args.layers)
     logger.info(f"Pictures of {len(images)} images are in {args.save_dir}")
     return 0
 

@@ -52,7 +52,7 @@ def measure(config, model_path: str, args: argparse.Namespace) -> dict:
     from paddle_dnl.analysis.geometry import Geometry
     from paddle_dnl.analysis.nonlocal_maps import nonlocal_attention
     from paddle_dnl.analysis.statistics import AttentionStatistics
-    from paddle_dnl.data.check import check_dataset
+    from paddle_dnl.data.checking.check import check_dataset
     from paddle_dnl.log import progress
     from paddle_dnl.models.build import build_model
 

@@ -43,6 +43,14 @@ def main(argv=None) -> int:
     require_at_least(args, 1, "num_workers")
     if args.threshold is not None and args.format != "binary-masks":
         raise UsageError("--threshold goes with --format binary-masks")
+    if args.images and args.format == "voc":
+        raise UsageError("--images does not go with --format voc, whose pictures are in JPEGImages")
+    if args.labels and args.format not in ("masks", "color-masks", "binary-masks"):
+        raise UsageError(f"--labels goes with masks, not with --format {args.format}")
+    for name in ("images", "labels"):
+        folder = getattr(args, name)
+        if folder and not Path(folder).is_dir():
+            raise UsageError(f"--{name} {folder}: no such folder")
     from paddle_dnl.data.classes import named_classes, read_classes
     from paddle_dnl.data.prepare.import_data import ImportOptions, import_data
 

@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from paddle_dnl.data.classes import BACKGROUND_COLOR, ClassInfo, ignored_number
 from paddle_dnl.errors import DataError
 from paddle_dnl.files.reading import parse_json, read_bytes
 
 import cv2
 import numpy as np
 
-IGNORED = 255
 BACKGROUND_NAMES = ("background", "_background_", "__background__")
 # Labels of regions that do not count, as labelme's and CVAT's users write them.
 IGNORED_NAMES = ("ignore", "ignored", "__ignore__", "_ignore_", "void", "unlabeled", "unlabelled", "dontcare")
@@ -112,8 +112,20 @@ def ring(points, source: Path, where: str) -> np.ndarray:
 def circle(centre, edge) -> np.ndarray:
     """A circle as a polygon of 64 points."""
     radius = math.dist(centre, edge)
+    return ellipse(*centre, radius, radius)
+
+
+def ellipse(x: float, y: float, x_radius: float, y_radius: float) -> np.ndarray:
+    """An ellipse around (x, y) as a polygon of 64 points."""
     angles = np.linspace(0, 2 * np.pi, 64, endpoint=False)
-    return np.stack([centre[0] + radius * np.cos(angles), centre[1] + radius * np.sin(angles)], axis=1)
+    return np.stack([x + x_radius * np.cos(angles), y + y_radius * np.sin(angles)], axis=1)
+
+
+def rotated(points: np.ndarray, degrees: float) -> np.ndarray:
+    """A polygon turned around the mean of its points, clockwise as seen in the picture."""
+    sine, cosine = math.sin(math.radians(degrees)), math.cos(math.radians(degrees))
+    middle = points.mean(0)
+    return (points - middle) @ np.array([[cosine, sine], [-sine, cosine]]) + middle
 
 
 def rectangle(left: float, top: float, right: float, bottom: float) -> np.ndarray:
@@ -178,6 +190,14 @@ def _is_outside(shape: Shape, height: int, width: int) -> bool:
     )
 
 
+def with_background(found: ClassInfo) -> ClassInfo:
+    """A format's own list of classes without names of ignored regions, and with `background` in front where it has none."""
+    entries = [pair for pair in zip(found.names, found.colors, strict=True) if pair[0].lower() not in IGNORED_NAMES]
+    if not any(name.lower() in BACKGROUND_NAMES for name, _ in entries):
+        entries.insert(0, ("background", BACKGROUND_COLOR))
+    return ClassInfo(tuple(name for name, _ in entries), tuple(color for _, color in entries))
+
+
 def class_numbers(names: list[str], found: set[str]) -> tuple[list[str], dict[str, int], int]:
     """Numbers for class names.
 
@@ -187,14 +207,14 @@ def class_numbers(names: list[str], found: set[str]) -> tuple[list[str], dict[st
 
     Returns:
         The classes in order; label -> number, with ignored labels; and the number of unlabelled pixels: that of background,
-        or `IGNORED` where the given names have none.
+        or `ignored_number` where the given names have none.
     """
     if not names:
         rest = sorted(name for name in found if name.lower() not in (*BACKGROUND_NAMES, *IGNORED_NAMES))
         names = ["background", *rest]
     numbers = {name: i for i, name in enumerate(names)}
     background = next((i for i, name in enumerate(names) if name.lower() in BACKGROUND_NAMES), None)
-    ignored = 65535 if len(names) > 255 else IGNORED
+    ignored = ignored_number(len(names))
     unlabelled = ignored if background is None else background
     for label in found - set(names):
         if label.lower() in IGNORED_NAMES:

@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from pathlib import Path
 
-from paddle_dnl.data.check import check_dataset
+from paddle_dnl.data.checking.check import check_dataset
 from paddle_dnl.data.classes import IGNORED_COLOR, classes_of
 from paddle_dnl.data.images.image_format import ImageFormat
 from paddle_dnl.data.overlay import displayed, encode_jpeg, overlay_label

@@ -2,8 +2,8 @@
 """Imports annotations of any known format as pictures, label pictures and `classes.txt`, ready for training.
 
 DIR/images/NAME.jpg   copies of the pictures
-DIR/labels/NAME.png   class numbers with a palette; 255 (65535 above 255 classes) does not count
-DIR/classes.txt       names and colours in the order of the numbers
+DIR/labels/NAME.png   class numbers with a palette, 16 bits above 255 classes
+DIR/classes.txt       names and colours in the order of the numbers, and the number that does not count: 255, or 65535
 DIR/all.txt           the list of all pairs, for `data split`
 DIR/import.json       what was imported how; a second run of the same import does only what is missing
 """
@@ -14,11 +14,11 @@ import re
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-from paddle_dnl.data.classes import BACKGROUND_COLOR, ClassInfo, classes_text, named_classes
+from paddle_dnl.data.classes import ClassInfo, classes_text, ignored_number, named_classes
 from paddle_dnl.data.images.reading import read_as_stored
 from paddle_dnl.data.overlay import encode_label_png
 from paddle_dnl.data.prepare import annotations
@@ -90,31 +90,30 @@ def _paint(sample: Sample, height: int, width: int, numbers: dict[str, int], unl
 
 
 def _map_colors(sample: Sample, height: int, width: int, numbers: dict[int, int]) -> np.ndarray:
-    return masks.from_colors(sample.label, numbers, annotations.IGNORED)
+    return masks.from_colors(sample.label, numbers)
 
 
 def _map_binary(sample: Sample, height: int, width: int, threshold: int | None) -> np.ndarray:
     return masks.from_binary(sample.label, threshold)
 
 
-def _copy_numbers(sample: Sample, height: int, width: int, count: int) -> np.ndarray:
-    return masks.from_numbers(sample.label, count)
+def _copy_numbers(sample: Sample, height: int, width: int, count: int, ignored: set[int]) -> np.ndarray:
+    return masks.from_numbers(sample.label, count, ignored)
 
 
 def _shape_plan(samples: list[Sample], given: ClassInfo | None, found: ClassInfo | None, listed: list[str]) -> Plan:
     """For polygons: classes from the user, else from the format's own list, else from the labels."""
     labels = {shape.label for sample in samples for shape in sample.shapes}
-    base = given or found
-    names = list(base.names) if base else []
+    if given is None and found is not None:
+        given = annotations.with_background(found)
+    names = list(given.names) if given else []
     if not names and listed:
-        names = ["background", *(name for name in listed if name.lower() not in annotations.BACKGROUND_NAMES)]
-    elif base is found and found is not None and not any(n.lower() in annotations.BACKGROUND_NAMES for n in names):
-        names = ["background", *names]
-        base = ClassInfo(tuple(names), (BACKGROUND_COLOR, *found.colors))
+        left_out = (*annotations.BACKGROUND_NAMES, *annotations.IGNORED_NAMES)
+        names = ["background", *(name for name in listed if name.lower() not in left_out)]
     names, numbers, unlabelled = annotations.class_numbers(names, labels)
-    classes = base if base is not None and list(base.names) == names else named_classes(names)
+    classes = given if given is not None and list(given.names) == names else named_classes(names)
     table = [f"{label!r} -> {number}" for label, number in sorted(numbers.items(), key=lambda item: item[1])]
-    what = "ignored" if unlabelled >= annotations.IGNORED else names[unlabelled]
+    what = "ignored" if unlabelled == ignored_number(len(names)) else names[unlabelled]
     table.append(f"pixels without a label -> {unlabelled} ({what})")
     return Plan(samples, classes, table, partial(_paint, numbers=numbers, unlabelled=unlabelled))
 
@@ -127,7 +126,7 @@ def make_plan(source: Path, options: ImportOptions) -> Plan:
     """
     given = options.classes
     if options.format == "labelme":
-        return _shape_plan(labelme.read(source), given, None, [])
+        return _shape_plan(labelme.read(source, options.images), given, None, [])
     if options.format == "coco":
         samples, listed = coco.read(source, options.images)
         return _shape_plan(samples, given, None, listed)
@@ -155,15 +154,19 @@ def make_plan(source: Path, options: ImportOptions) -> Plan:
 
 
 def _color_plan(samples: list[Sample], classes: ClassInfo, numbers: dict[int, int]) -> Plan:
-    if len(classes.names) > annotations.IGNORED:
-        raise UsageError(f"{len(classes.names)} classes of colours are too many; 255 are possible")
-    table = [f"{masks.rgb(color)} -> {number} ({classes.names[number]})" for color, number in numbers.items()]
+    names = (*classes.names, "ignored")
+    table = [
+        f"{masks.rgb(color)} -> {number} ({names[min(number, len(classes.names))]})"
+        for color, number in numbers.items()
+    ]
     return Plan(samples, classes, table, partial(_map_colors, numbers=numbers))
 
 
 def _number_plan(samples: list[Sample], classes: ClassInfo) -> Plan:
-    table = [f"{i} ({name})" for i, name in enumerate(classes.names)] + ["255 (ignored)"]
-    return Plan(samples, classes, table, partial(_copy_numbers, count=len(classes.names)))
+    ignored = masks.ignored_in(classes)
+    table = [f"{i} ({name})" for i, name in enumerate(classes.names)]
+    table += [f"{number} -> {ignored_number(len(classes.names))} (ignored)" for number in sorted(ignored)]
+    return Plan(samples, classes, table, partial(_copy_numbers, count=len(classes.names), ignored=ignored))
 
 
 def _targets(root: Path, sample: Sample) -> tuple[Path, Path]:
@@ -296,7 +299,8 @@ def import_data(source: str | Path, to: str | Path, options: ImportOptions) -> I
         raise DataError("\n".join([head, *result.problems[:_SHOWN], *more]))
     for problem in result.problems:
         logger.warning(f"skipped: {problem}")
-    write_bytes(root / CLASSES, classes_text(plan.classes).encode())
+    classes = replace(plan.classes, ignore_index=ignored_number(len(plan.classes.names)))
+    write_bytes(root / CLASSES, classes_text(classes).encode())
     write_text(root / LIST, "".join(f"{line}\n" for line in lines))
     write_bytes(root / NOTE, json.dumps(settings, indent=2).encode())
     logger.info(

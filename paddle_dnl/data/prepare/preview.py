@@ -48,7 +48,8 @@ def _panel(dataset, index: int, colors) -> tuple[np.ndarray, str]:
         label = np.squeeze(label)
     if label is not None and label.shape[-2:] == (height, width):
         mixed = overlay_label(image, label, colors, 0.45)
-        image = np.concatenate([image, mixed], axis=0)
+        gap = np.full((max(1, round(4 * width / _WIDTH)), width, 3), 255, np.uint8)
+        image = np.concatenate([image, gap, mixed], axis=0)
     size = (_WIDTH, max(1, round(image.shape[0] * _WIDTH / width)))
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA), f"{width}x{height}"
 

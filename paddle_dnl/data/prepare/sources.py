@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Datasets of a configuration or of a folder of data, for description and preview."""
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from paddle_dnl import registry
-from paddle_dnl.data.classes import FILE_NAME, ClassInfo, class_info, read_classes
+from paddle_dnl.data.classes import FILE_NAME, ClassInfo, class_info, count_classes, ignored_number, read_classes
 from paddle_dnl.data.datasets import Dataset
 from paddle_dnl.data.images.reading import read_label
 from paddle_dnl.data.multilabel import MultilabelDataset
@@ -15,16 +16,13 @@ import numpy as np
 SPLITS = ("train", "val", "test", "all")
 
 
-def _largest_class(path: Path, root: Path) -> int:
+def _labels(paths: Iterable[Path], root: Path) -> Iterator[np.ndarray]:
     from paddle_dnl.data.images.list_files import read_list
 
-    largest = 0
-    for _, label in read_list(path, root, "\t", labelled=False):
-        if label is not None:
-            values = read_label(label)
-            values = values[values != 255]
-            largest = max(largest, int(values.max()) if values.size else 0)
-    return largest
+    for path in paths:
+        for _, label in read_list(path, root, "\t", labelled=False):
+            if label is not None:
+                yield read_label(label)
 
 
 def of_folder(root: Path, multilabel: bool = False) -> dict[str, Dataset]:
@@ -50,11 +48,13 @@ def of_folder(root: Path, multilabel: bool = False) -> dict[str, Dataset]:
     elif multilabel:
         raise UsageError(f"{root}: with --use_multilabel a {FILE_NAME} must say which masks a label picture holds")
     else:
-        classes = class_info("Dataset", 1 + max(_largest_class(path, root) for path in lists.values()))
+        classes = class_info("Dataset", count_classes(_labels(lists.values(), root)))
+    ignored = ignored_number(len(classes.names)) if classes.ignore_index is None else classes.ignore_index
     made = {}
     for split, path in lists.items():
         kind = MultilabelDataset if multilabel else Dataset
-        dataset = kind("val", str(root), [], len(classes.names), val_path=str(path), separator="\t")
+        more = {"val_path": str(path), "separator": "\t", "ignore_index": 255 if multilabel else ignored}
+        dataset = kind("val", str(root), [], len(classes.names), **more)
         dataset.classes = classes
         made[split] = dataset
     return made

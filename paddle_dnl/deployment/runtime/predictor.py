@@ -31,6 +31,7 @@ TILES = ("auto", "never")
 TILED_FROM = 1.5
 # 8K video has 33 million pixels, a large camera 60 million; larger files are usually attacks or mistakes.
 MAX_PIXELS = 80_000_000
+_CHANNELS = 512  # that OpenCV resizes at once
 
 
 @dataclass
@@ -379,8 +380,10 @@ def _restored(picture: np.ndarray, info: list, interpolation: int) -> np.ndarray
     for name, (height, width) in reversed(info):
         height, width = int(height), int(width)
         if name == "resize":
-            resized = cv2.resize(picture, (width, height), interpolation=interpolation)
-            picture = resized.reshape(height, width, -1)
+            parts = [picture[..., i : i + _CHANNELS] for i in range(0, picture.shape[2], _CHANNELS)]
+            parts = [cv2.resize(part, (width, height), interpolation=interpolation) for part in parts]
+            parts = [part.reshape(height, width, -1) for part in parts]
+            picture = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=2)
         else:
             picture = picture[:height, :width]
     return picture.transpose(2, 0, 1)

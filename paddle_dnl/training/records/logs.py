@@ -24,7 +24,7 @@ def format_seconds(seconds: float) -> str:
 
 def gpu_memory() -> str:
     """Peak memory of the GPU as PaddleSeg's log lines give it, in MiB; nothing where Paddle is built for other devices."""
-    if not paddle.is_compiled_with_cuda():
+    if not paddle.get_device().startswith("gpu"):  # also a Paddle for GPUs without one, or with --device cpu
         return ""
     cuda = paddle.device.cuda
     reserved, allocated = cuda.max_memory_reserved() // 2**20, cuda.max_memory_allocated() // 2**20

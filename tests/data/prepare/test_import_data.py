@@ -2,6 +2,7 @@
 """Annotations of every format become the label pictures that they mean, or an error that names file and shape."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -104,6 +105,60 @@ def test_cvat_paints_by_z_order(tmp_path):
     assert classes.names == annotated.NAMES and classes.colors[1] == annotated.COLORS["box"]
     for seed in range(3):
         assert _agree(_label(tmp_path / "d", str(seed)), annotated.truth(seed)) > 0.99
+
+
+def _turned(x, y, width, height, degrees, inside) -> np.ndarray:
+    """Pixels whose middle, turned back around (x, y), fulfils `inside(across, down)`, both in halves of the sides."""
+    columns, rows = np.meshgrid(*(np.arange(side) + 0.5 for side in annotated.SIZE))
+    angle = np.deg2rad(-degrees)
+    across = np.cos(angle) * (columns - x) - np.sin(angle) * (rows - y)
+    down = np.sin(angle) * (columns - x) + np.cos(angle) * (rows - y)
+    return inside(across / (width / 2), down / (height / 2))
+
+
+def test_cvat_ellipses_and_turned_boxes(tmp_path):
+    """`rotation` is in degrees, clockwise; tags of whole pictures are no regions; a skeleton is refused."""
+    source = annotated.write_cvat(tmp_path / "source", 1)
+    shapes = """<tag label="box" source="manual"></tag>
+        <box label="box" xtl="6" ytl="10" xbr="30" ybr="18" rotation="30.00" z_order="0"></box>
+        <ellipse label="disc" cx="44" cy="26" rx="14" ry="5" rotation="300.00" z_order="1"></ellipse>"""
+    text = (source / "annotations.xml").read_text()
+    text = re.sub(r"(<image [^>]*>).*</image>", lambda found: f"{found[1]}{shapes}</image>", text, flags=re.DOTALL)
+    (source / "annotations.xml").write_text(text)
+    _import(source, tmp_path / "d", "--format", "cvat")
+    label = _label(tmp_path / "d", "0")
+    box = _turned(18, 14, 24, 8, 30, lambda u, v: (abs(u) <= 1) & (abs(v) <= 1))
+    disc = _turned(44, 26, 28, 10, 300, lambda u, v: u * u + v * v <= 1)
+    for number, wanted in ((1, box), (2, disc)):
+        both, either = ((label == number) & wanted).sum(), ((label == number) | wanted).sum()
+        assert both / either > 0.8 and both / wanted.sum() > 0.97, number  # contours are inside
+    (source / "annotations.xml").write_text(text.replace("ellipse", "skeleton"))
+    with pytest.raises(DataError, match=r"image 0.png, skeleton 2: has no area"):
+        _import(source, tmp_path / "e", "--format", "cvat")
+
+
+def test_labelme_files_in_a_folder_of_their_own(tmp_path):
+    """As labelme's `--output` writes them, with paths of another system."""
+    source, pictures = annotated.write_labelme(tmp_path / "json", 2), tmp_path / "pictures"
+    (pictures / "sub").mkdir(parents=True)
+    (source / "sub").mkdir()
+    for path in source.glob("*.jpg"):
+        path.rename(pictures / "sub" / path.name)
+    for number in range(2):
+        _break(source, number, lambda c: c.update(imagePath="..\\pictures\\sub\\" + c["imagePath"]))
+        (source / f"scene_{number:02d}.json").rename(source / "sub" / f"scene_{number:02d}.json")
+    with pytest.raises(DataError, match=r"its picture .* is not in .*json/sub; --images names another folder"):
+        _import(source, tmp_path / "d", "--format", "labelme")
+    for name, folder in (("e", pictures), ("f", pictures / "sub")):
+        _import(source, tmp_path / name, "--format", "labelme", "--images", folder)
+        assert _agree(_label(tmp_path / name, "sub/scene_01"), annotated.truth(1)) > 0.99
+    for flags, message in (
+        (("labelme", "--labels", source), "--labels goes with masks"),
+        (("voc", "--images", source), "--images does not go with --format voc"),
+        (("coco", "--images", tmp_path / "none"), "--images .*none: no such folder"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            _import(source, tmp_path / "g", "--format", *flags)
 
 
 def _masks(folder: Path, made) -> Path:
@@ -234,5 +289,65 @@ def test_more_than_256_classes_are_not_wrapped(tmp_path):
             "without a class called background: ignored"
         )
     colored = _masks(tmp_path / "colors", lambda t: colors[t.astype(int) + 297])
-    with pytest.raises(UsageError, match="300 classes of colours are too many; 255 are possible"):
+    _import(colored, tmp_path / "colors_done", "--format", "color-masks", "--classes", tmp_path / "classes.txt")
+    np.testing.assert_array_equal(_label(tmp_path / "colors_done", "0"), wanted)
+
+
+@pytest.mark.parametrize(
+    "first, count, ignored, wanted",
+    [(0, 3, 255, 255), (0, 3, 65535, 255), (252, 255, 255, 255), (253, 256, 65535, 65535), (254, 257, 65535, 65535)],
+)
+def test_one_number_does_not_count_and_is_written_with_the_classes(tmp_path, first, count, ignored, wanted):
+    """Classes `first` to `first` + 2 and an ignored corner; 255 is ignored until it is a class itself."""
+
+    def made(truth):
+        label = truth.astype(np.uint16) + first
+        label[:9, :9] = ignored
+        return label
+
+    names = ["--classes", *(f"c{i}" for i in range(count))] if count == 256 else []  # otherwise as found
+    _import(_masks(tmp_path / "s", made), tmp_path / "d", "--format", "masks", *names)
+    label, corner = _label(tmp_path / "d", "0"), np.zeros(annotated.SIZE[::-1], bool)
+    corner[:9, :9] = True
+    np.testing.assert_array_equal(label, np.where(corner, wanted, annotated.truth(0).astype(int) + first))
+    classes = read_classes(tmp_path / "d/classes.txt")
+    assert len(classes.names) == count and classes.ignore_index == wanted
+    assert f"# ignore_index: {wanted}\n" in (tmp_path / "d/classes.txt").read_text()
+
+
+def test_the_number_that_does_not_count_can_be_told(tmp_path):
+    source = _masks(tmp_path / "s", lambda truth: truth)
+    (tmp_path / "classes.txt").write_text("# ignore_index: 2\nground\nbox\n")
+    _import(source, tmp_path / "d", "--format", "masks", "--classes", tmp_path / "classes.txt")
+    np.testing.assert_array_equal(_label(tmp_path / "d", "0"), np.array([0, 1, 255])[annotated.truth(0)])
+
+
+def test_ignored_names_of_a_formats_own_list_are_no_classes(tmp_path):
+    """`ignore` among CVAT's labels, COCO's categories, the colours of a labelmap or of `--classes`."""
+    cvat = annotated.write_cvat(tmp_path / "cvat", 1) / "annotations.xml"
+    cvat.write_text(cvat.read_text().replace("<name>disc<", "<name>ignore<").replace('label="disc"', 'label="ignore"'))
+    coco = annotated.write_coco(tmp_path / "coco", 1)
+    coco.write_text(coco.read_text().replace('"name": "disc"', '"name": "Void"'))
+    table = np.array([annotated.COLORS[name] for name in annotated.NAMES], np.uint8)
+    colored = _masks(tmp_path / "colors", lambda truth: table[truth])
+    lines = [f"{n} {r} {g} {b}" for n, (r, g, b) in annotated.COLORS.items()]
+    (tmp_path / "classes.txt").write_text("\n".join(lines).replace("disc", "ignore"))
+    (colored / "images").rename(colored / "JPEGImages")
+    (colored / "masks").rename(colored / "SegmentationClass")
+    for path in (colored / "SegmentationClass").iterdir():
+        path.rename(path.with_name(path.name.replace("_mask", "")))
+    rows = [f"{n}:{r},{g},{b}::" for n, (r, g, b) in annotated.COLORS.items()]
+    (colored / "labelmap.txt").write_text("\n".join(rows).replace("disc", "void"))
+    wanted = np.array([0, 1, 255])[annotated.truth(0)]
+    for source, kind, more in (
+        (cvat.parent, "cvat", ()),
+        (coco, "coco", ()),
+        (colored, "voc", ()),
+        (colored, "color-masks", ("--classes", tmp_path / "classes.txt")),
+    ):
+        _import(source, tmp_path / f"{kind}_done", "--format", kind, *more)
+        assert read_classes(tmp_path / f"{kind}_done" / "classes.txt").names == ("background", "box"), kind
+        assert _agree(_label(tmp_path / f"{kind}_done", "0"), wanted) > 0.96, kind
+    (tmp_path / "classes.txt").write_text("ground 90 90 90\nbox 200 40 40\ndisc 200 40 40\n")
+    with pytest.raises(DataError, match=r"class 'disc' has the colour \(200, 40, 40\) of another class"):
         _import(colored, tmp_path / "none", "--format", "color-masks", "--classes", tmp_path / "classes.txt")

@@ -3,6 +3,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import paddle_dnl
 from paddle_dnl.cli import configs, export
@@ -118,3 +119,40 @@ def test_five_bands_from_import_to_a_first_step(tmp_path, dtype, top, wanted):
     assert section["img_channels"] == 5 and section.get("value_range") == wanted
     progress = paddle_dnl.train(str(config), save_dir=str(tmp_path / "run"), iters=1, batch_size=2, do_eval=True)
     assert progress.iteration == 1
+
+
+def test_300_classes_from_import_to_two_steps(tmp_path, capsys):
+    """255 is a class then; the importer's other number for ignored pixels goes with the data to every place."""
+    source, root, config = tmp_path / "source", tmp_path / "data", tmp_path / "my.yml"
+    for folder in ("images", "masks"):
+        (source / folder).mkdir(parents=True)
+    labels = []
+    for seed in range(6):
+        label = annotated.truth(seed).astype(np.uint16) + 254
+        label[:9, :9], label[-4:, -4:] = 65535, 299
+        labels.append(label)
+        Image.fromarray(annotated.picture(seed)).save(source / "images" / f"{seed}.png")
+        Image.fromarray(label).save(source / "masks" / f"{seed}.png")
+    assert import_data.main([str(source), "--to", str(root), "--format", "masks", "--num_workers", "1"]) == 0
+    assert split_data.main([str(root), "--val", "0.34"]) == 0
+    assert describe_data.main([str(root), "--save_dir", str(tmp_path / "described")]) == 0
+    rows = json.loads((tmp_path / "described" / "describe.json").read_text())["classes"]
+    held = np.bincount(np.concatenate(labels).ravel())
+    assert len(rows) == 300 and all(sum(row["pixels"].values()) == held[i] for i, row in enumerate(rows))
+    assert configs.main(["new", "--data", str(root), "--model", "dnlnet_resnet18", "--out", str(config)]) == 0
+    assert config.read_text().count("ignore_index: 65535") == 2
+    # A configuration by hand need not say it: the number is found beside the lists, as the names are.
+    config.write_text(config.read_text().replace("ignore_index: 65535", ""))
+    resolved = Config(str(config))
+    assert resolved.train_dataset_cfg["ignore_index"] == resolved.val_dataset_cfg["ignore_index"] == 65535
+    assert resolved.loss_cfg["types"][0]["ignore_index"] == 65535
+    crop = next(step for step in resolved.train_dataset_cfg["transforms"] if step["type"] == "RandomPaddingCrop")
+    assert crop["label_padding_value"] == 65535
+    capsys.readouterr()
+    progress = paddle_dnl.train(str(config), save_dir=str(tmp_path / "run"), iters=2, batch_size=2, do_eval=True)
+    share = 100 * 6 * 81 / sum(label.size for label in labels)
+    assert progress.iteration == 2 and f"{share:.1f} % of the pixels ignored" in capsys.readouterr().out
+    result = paddle_dnl.evaluate(str(config), str(tmp_path / "run" / "iter_2" / "model.pdparams"))
+    val = [Path(line.split("\t")[1]).stem for line in (root / "val.txt").read_text().splitlines()]
+    counted = np.bincount(np.concatenate([labels[int(name)] for name in val]).ravel(), minlength=300)[:300]
+    assert result.confusion.sum(1).tolist() == counted.tolist()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""CVAT for images 1.1: one annotations.xml with polygons, boxes and masks."""
+"""CVAT for images 1.1: one annotations.xml with polygons, boxes, ellipses and masks."""
 
 import re
 from functools import partial
@@ -8,13 +8,13 @@ from xml.etree import ElementTree
 from xml.parsers import expat
 
 from paddle_dnl.data.classes import ClassInfo, named_classes
-from paddle_dnl.data.prepare.annotations import Sample, Shape, picture_path, rectangle, ring
+from paddle_dnl.data.prepare.annotations import Sample, Shape, ellipse, picture_path, rectangle, ring, rotated
 from paddle_dnl.errors import DataError
 from paddle_dnl.files.reading import read_bytes
 
 import numpy as np
 
-_NO_AREA = ("polyline", "points", "cuboid", "skeleton", "tag")
+_AREAS = ("polygon", "box", "ellipse", "mask")
 
 
 def _mask(
@@ -39,9 +39,12 @@ def _shape(entry: ElementTree.Element, number: int, source: Path, image: str) ->
         if entry.tag == "polygon":
             points = [[float(v) for v in pair.split(",")] for pair in entry.get("points", "").split(";")]
             return Shape(label, where, (ring(points, source, where),))
-        if entry.tag == "box":
-            corners = rectangle(*(float(entry.attrib[key]) for key in ("xtl", "ytl", "xbr", "ybr")))
-            return Shape(label, where, (ring(corners, source, where),))
+        if entry.tag in ("box", "ellipse"):
+            keys, make = (("cx", "cy", "rx", "ry"), ellipse)
+            if entry.tag == "box":
+                keys, make = (("xtl", "ytl", "xbr", "ybr"), rectangle)
+            outline = make(*(float(entry.attrib[key]) for key in keys))
+            return Shape(label, where, (ring(rotated(outline, float(entry.get("rotation", 0))), source, where),))
         left, top, width, height = (int(entry.attrib[key]) for key in ("left", "top", "width", "height"))
         counts = [int(value) for value in entry.attrib["rle"].replace(",", " ").split()]
         mask = partial(_mask, counts=counts, height=height, width=width, source=source, where=where)
@@ -99,12 +102,13 @@ def read(source: Path, images: Path | None) -> tuple[list[Sample], ClassInfo | N
             sample.size = (int(entry.attrib["width"]), int(entry.attrib["height"]))
             shapes = []
             for number, child in enumerate(entry):
-                if child.tag in _NO_AREA:
+                if child.tag == "tag":  # of the whole picture
+                    continue
+                if child.tag not in _AREAS:
                     raise DataError(
                         f"{source}: image {name}, {child.tag} {number}: has no area; remove it or draw a polygon"
                     )
-                if child.tag in ("polygon", "box", "mask"):
-                    shapes.append((int(child.get("z_order", 0)), _shape(child, number, source, name)))
+                shapes.append((int(child.get("z_order", 0)), _shape(child, number, source, name)))
             # Stable: of the same z_order the later one covers the earlier.
             sample.shapes = [shape for _, shape in sorted(shapes, key=lambda pair: pair[0])]
         except (KeyError, ValueError) as error:

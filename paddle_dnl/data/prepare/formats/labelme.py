@@ -59,22 +59,27 @@ def _shape(entry, number: int, source: Path) -> Shape:
     return Shape(entry["label"], where, (ring(made, source, where),))
 
 
-def _image_of(content: dict, source: Path) -> Path:
-    """The picture that a JSON file names, beside it; or one of the JSON's own name."""
+def _image_of(content: dict, source: Path, folder: Path) -> Path:
+    """The picture that a JSON file names, in a folder; or one of the JSON's own name."""
     named = content.get("imagePath")
     if isinstance(named, str) and named:
-        # Written on Windows it has backslashes; only the name beside the JSON file is trusted.
-        path = source.parent / PureWindowsPath(named).name
+        # Written on Windows it has backslashes; only the name is trusted, no path.
+        path = folder / PureWindowsPath(named).name
         if path.is_file():
             return path
-    same = [path for path in walk_files(source.parent) if path.parent == source.parent and path.stem == source.stem]
+    same = [path for path in walk_files(folder, depth=0) if path.stem == source.stem]
     if not same:
-        raise DataError(f"{source}: its picture {named!r} is not beside it")
+        raise DataError(f"{source}: its picture {named!r} is not in {folder}; --images names another folder")
     return same[0]
 
 
-def read(root: Path) -> list[Sample]:
-    """The samples of a folder with all its subfolders; what is wrong with one is noted in its `problem`."""
+def read(root: Path, images: Path | None = None) -> list[Sample]:
+    """The samples of a folder with all its subfolders; what is wrong with one is noted in its `problem`.
+
+    Args:
+        root: of the JSON files.
+        images: of the pictures, in the same subfolders or in none; by default they are beside the JSON files.
+    """
     samples = []
     for source in walk_files(root, (".json",)):
         name = source.relative_to(root).with_suffix("").as_posix()
@@ -84,7 +89,11 @@ def read(root: Path) -> list[Sample]:
             content = read_json(source)
             if not isinstance(content, dict) or not isinstance(content.get("shapes"), list):
                 raise DataError(f"{source}: has no list of shapes; is it labelme's?")
-            sample.image = _image_of(content, source)
+            folder = source.parent
+            if images is not None:
+                folder = images / source.parent.relative_to(root)
+                folder = folder if folder.is_dir() else images
+            sample.image = _image_of(content, source, folder)
             width, height = content.get("imageWidth"), content.get("imageHeight")
             if isinstance(width, int) and isinstance(height, int):
                 sample.size = (width, height)

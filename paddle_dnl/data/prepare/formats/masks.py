@@ -1,14 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
 """Label pictures that exist already: class numbers, colours, or two values; and PASCAL VOC's folders."""
 
+import contextlib
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
-from paddle_dnl.data.classes import PASCAL_VOC, ClassInfo, bit_palette, named_classes
+from paddle_dnl.data.classes import (
+    LARGEST_NUMBER,
+    PASCAL_VOC,
+    ClassInfo,
+    bit_palette,
+    count_classes,
+    ignored_number,
+    named_classes,
+)
 from paddle_dnl.data.images.image_files import EXTENSIONS, walk_files
 from paddle_dnl.data.images.list_files import lines
 from paddle_dnl.data.images.reading import open_label, read_label
-from paddle_dnl.data.prepare.annotations import Sample
+from paddle_dnl.data.prepare.annotations import IGNORED_NAMES, Sample
 from paddle_dnl.errors import DataError
 
 import numpy as np
@@ -117,16 +127,27 @@ def color_classes(samples: list[Sample], classes: ClassInfo | None) -> tuple[Cla
 
     Args:
         samples: with `label`.
-        classes: names and colours; without them each colour that occurs is a class, the darkest first.
+        classes: names and colours; without them each colour that occurs is a class, the darkest first. Those with names such
+            as `ignore` and `void` are no classes, their colours do not count.
     """
     if classes is None:
         colors = sorted(count_colors(samples), key=lambda c: (sum(rgb(c)), c))
         names = ["background" if c == 0 else f"color_{'_'.join(map(str, rgb(c)))}" for c in colors]
         classes = named_classes(names, [rgb(c) for c in colors])
-    return classes, {r << 16 | g << 8 | b: i for i, (r, g, b) in enumerate(classes.colors)}
+    entries = list(zip(classes.names, classes.colors, strict=True))
+    kept = [(name, color) for name, color in entries if name.lower() not in IGNORED_NAMES]
+    if not kept:
+        raise DataError("all classes have names of regions that do not count")
+    number, ignored = {name: i for i, (name, _) in enumerate(kept)}, ignored_number(len(kept))
+    numbers: dict[int, int] = {}
+    for name, color in entries:
+        r, g, b = color
+        if numbers.setdefault(r << 16 | g << 8 | b, number.get(name, ignored)) != number.get(name, ignored):
+            raise DataError(f"class {name!r} has the colour {color} of another class; give each class one of its own")
+    return ClassInfo(*map(tuple, zip(*kept, strict=True))), numbers
 
 
-def from_colors(path: Path, numbers: dict[int, int], ignored: int) -> np.ndarray:
+def from_colors(path: Path, numbers: dict[int, int]) -> np.ndarray:
     """Class numbers of a colour mask, `[H, W]`, uint8 or uint16.
 
     Raises:
@@ -134,7 +155,7 @@ def from_colors(path: Path, numbers: dict[int, int], ignored: int) -> np.ndarray
     """
     colors = color_array(path)
     values, inverse, counts = np.unique(colors, return_inverse=True, return_counts=True)
-    table = np.empty(len(values), np.uint16 if ignored > 255 else np.uint8)
+    table = np.empty(len(values), np.uint16 if max(numbers.values()) > 255 else np.uint8)
     for i, value in enumerate(values.tolist()):
         if value not in numbers:
             raise DataError(
@@ -167,32 +188,42 @@ def from_binary(path: Path, threshold: int | None) -> np.ndarray:
     return (values > 0).astype(np.uint8)
 
 
-def from_numbers(path: Path, count: int) -> np.ndarray:
-    """Class numbers of a mask that has them already; 255 is ignored.
+def ignored_in(classes: ClassInfo) -> set[int]:
+    """Numbers in masks of class numbers that do not count: the one that the classes say, else 255 unless it is a class.
+
+    65535, which no class can have, never counts.
+    """
+    count = len(classes.names)
+    return {LARGEST_NUMBER, ignored_number(count) if classes.ignore_index is None else classes.ignore_index}
+
+
+def from_numbers(path: Path, count: int, ignored: set[int]) -> np.ndarray:
+    """Class numbers of a mask that has them already, with the ignored ones as `ignored_number`.
 
     Raises:
         DataError: unreadable, or other numbers.
     """
     label = read_label(path)
-    wrong = np.unique(label[(label >= count) & (label != 255)])
+    does_not_count = np.isin(label, list(ignored))
+    wrong = np.unique(label[(label >= count) & ~does_not_count])
     if wrong.size:
         raise DataError(
-            f"{path}: holds {', '.join(map(str, wrong[:5].tolist()))}; classes are 0 to {count - 1}, or 255 for ignored"
+            f"{path}: holds {', '.join(map(str, wrong[:5].tolist()))}; classes are 0 to {count - 1}, or {min(ignored)} for "
+            "ignored"
         )
-    return label.astype(np.uint8 if count < 256 else np.uint16)
+    result = ignored_number(count)
+    return np.where(does_not_count, result, label).astype(np.uint8 if result < 256 else np.uint16)
 
 
 def number_classes(samples: list[Sample]) -> ClassInfo:
-    """`class_0`, `class_1`, ... up to the largest number but 255 in the masks."""
-    largest = 0
-    for sample in samples:
-        try:
-            label = read_label(sample.label)
-        except DataError:
-            continue
-        valid = label[label != 255]
-        largest = max(largest, int(valid.max()) if valid.size else 0)
-    return named_classes([f"class_{i}" for i in range(largest + 1)])
+    """`class_0`, `class_1`, ... up to the largest number in the masks, see `count_classes`."""
+
+    def readable() -> Iterator[np.ndarray]:
+        for sample in samples:
+            with contextlib.suppress(DataError):  # named by the conversion
+                yield read_label(sample.label)
+
+    return named_classes([f"class_{i}" for i in range(count_classes(readable()))])
 
 
 def voc(root: Path) -> tuple[list[Sample], ClassInfo, dict[int, int] | None]:

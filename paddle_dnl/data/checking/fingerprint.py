@@ -8,8 +8,8 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from paddle_dnl.data.checking.ranks import Ranks
 from paddle_dnl.data.file_list import FileList
-from paddle_dnl.data.ranks import Ranks
 from paddle_dnl.errors import DataError
 
 import numpy as np
