@@ -39,7 +39,8 @@ ALLOWED = {
     "evaluation": {"evaluation", "training", "distributed"} | CORE,
     "training": {"training", "evaluation", "distributed", "profile"} | CORE,
     "gpu": {"gpu", "training", "evaluation", "deployment", "compat"} | CORE,
-    "deployment": {"deployment", "evaluation", "profile"} | CORE,
+    # `bulk` imports the user's modules in the processes of a cluster.
+    "deployment": {"deployment", "evaluation", "profile", "user_code"} | CORE,
     "serving": {"serving", "deployment"} | CORE,
     # Looks at finished models, so it stands above training, as the command line does.
     "analysis": {"analysis", "evaluation"} | CORE,

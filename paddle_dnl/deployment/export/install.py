@@ -102,3 +102,7 @@ def install(export: Path, save_dir: Path, replaced: Iterable[str] = EXPORT_FILES
             if (aside / name).exists():
                 os.replace(aside / name, save_dir / name)
         raise
+    for name in earlier:
+        for folder in [save_dir / above for above in Path(name).parents if above.name]:
+            with contextlib.suppress(OSError):  # one that has files, or is not there
+                folder.rmdir()
