@@ -139,6 +139,7 @@ lock: .venv-lock/.complete
 	$(LOCK) locks/build.in -c locks/limits.in -o locks/build.txt $(UPGRADE)
 	$(LOCK) pyproject.toml --extra cpu --extra test-core $(CORE_LIMITS) -o locks/test-core.txt $(UPGRADE)
 	$(LOCK) pyproject.toml --extra cpu --extra serving $(CORE_LIMITS) -o locks/serving.txt $(UPGRADE)
+	$(LOCK) pyproject.toml --extra onnxruntime --extra openvino --extra serving $(CORE_LIMITS) -o locks/serving-cpu.txt $(UPGRADE)
 	$(LOCK) pyproject.toml --extra onnxruntime $(CORE_LIMITS) -o locks/onnxruntime.txt $(UPGRADE)
 	# With PaddleSeg, which has no Python 3.13: a copy of the project, since only pyproject.toml can say that.
 	rm -rf .venv-lock/project && mkdir .venv-lock/project && cp -r setup.py README.md LICENSE NOTICE paddle_dnl configs .venv-lock/project

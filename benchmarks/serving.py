@@ -183,7 +183,7 @@ def measure(args: argparse.Namespace, picture: bytes, before: dict) -> dict:
     if not good:
         raise SystemExit(f"no request succeeded: {Counter(code for code, *_ in load.answers)}")
     runs = {
-        name: float(re.search(rf"^{name} (\S+)", metrics, re.M)[1])
+        name: float(re.search(rf"^{name}{{[^}}]*}} (\S+)", metrics, re.M)[1])
         for name in (
             "segmentation_batch_pictures_sum",
             "segmentation_batch_pictures_count",

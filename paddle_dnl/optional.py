@@ -20,6 +20,7 @@ LIBRARIES = {
     "paddle": ("paddlepaddle",),
     "onnxruntime": ("onnxruntime",),
     "openvino": ("openvino",),
+    "ray": ("ray", "pyarrow", "pandas", "fsspec"),
 }
 
 # Module -> row, for imports that whole modules need at their top.

@@ -37,6 +37,8 @@ FOREIGN_FLAGS = {
     "help",
     "nodes",
     "requeue",
+    "generate",  # Ray
+    "head",
     "signal",
     "network",
 }

@@ -20,6 +20,7 @@ LOCKS = {
     "test": ("constraints.txt", ("cpu", "test"), CURRENT[:3]),
     "test-core": ("constraints-core.txt", ("cpu", "test-core"), CURRENT),
     "serving": ("constraints-core.txt", ("cpu", "serving"), CURRENT),
+    "serving-cpu": ("constraints-core.txt", ("onnxruntime", "openvino", "serving"), CURRENT),
     "onnxruntime": ("constraints-core.txt", ("onnxruntime",), CURRENT),
     "tools": (None, (), CURRENT),
     "build": (None, (), CURRENT),

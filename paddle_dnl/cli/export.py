@@ -2,9 +2,12 @@
 """Command line of export.py."""
 
 import argparse
+import re
 import shlex
+from pathlib import Path
 
 from paddle_dnl.cli import _arguments
+from paddle_dnl.deployment.export.triton import BACKENDS, Repository
 from paddle_dnl.errors import ExportError, UsageError
 
 
@@ -21,11 +24,20 @@ def make_parser() -> argparse.ArgumentParser:
         metavar=("N", "C", "H", "W"),
         help="input size, -1 where it is free; default: every batch and size, where the graph then computes the model",
     )
-    parser.add_argument("--format", choices=("paddle", "onnx"), default="paddle", help="onnx: model.onnx as well")
+    parser.add_argument(
+        "--format",
+        choices=("paddle", "onnx", "triton"),
+        default="paddle",
+        help="onnx: model.onnx as well; triton: also a model repository for NVIDIA Triton, triton/ in the folder",
+    )
+    parser.add_argument(
+        "--triton_name", metavar="NAME", help="of the model in Triton; default: the configuration's name"
+    )
+    parser.add_argument("--triton_backend", choices=BACKENDS, help="of Triton; default: onnxruntime")
     parser.add_argument(
         "--fp16",
         action="store_true",
-        help="with --format onnx: also model_fp16.onnx for GPUs; attention logits in float32",
+        help="with --format onnx or triton: also model_fp16.onnx for GPUs; attention logits in float32",
     )
     parser.add_argument("--output_op", choices=("argmax", "softmax", "none"), default="argmax")
     parser.add_argument(
@@ -43,8 +55,16 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def parse_args(argv=None) -> argparse.Namespace:
-    """Flags as given, or the exit of argparse."""
-    return make_parser().parse_args(argv)
+    """Flags as given, or the exit of argparse.
+
+    Raises:
+        UsageError: flags that do not fit together.
+    """
+    args = make_parser().parse_args(argv)
+    for flag in ("triton_name", "triton_backend"):
+        if getattr(args, flag) and args.format != "triton":
+            raise UsageError(f"--{flag}: is for --format triton")
+    return args
 
 
 def _command(args: argparse.Namespace, config) -> str:
@@ -100,6 +120,10 @@ def main(argv=None) -> int:
     from paddle_dnl.deployment.export.shapes import FreeSizeError
     from paddle_dnl.models.build import build_model
 
+    repository = None
+    if args.format == "triton":
+        name = args.triton_name or re.sub(r"[^A-Za-z0-9_.-]", "_", Path(args.config).stem)
+        repository = Repository(name, args.triton_backend or BACKENDS[0])
     pairs = spread(find_pairs(args.verify_images), MAX_IMAGES) if args.verify_images else []
     try:
         export_model(
@@ -112,7 +136,8 @@ def main(argv=None) -> int:
             label_rule=label_rule(config.val_dataset_cfg or config.train_dataset_cfg, "val_dataset"),
             class_info=classes_of_config(config),
             allow_random=args.allow_random,
-            with_onnx=args.format == "onnx",
+            with_onnx=args.format != "paddle",
+            repository=repository,
             with_fp16=args.fp16,
             for_fd=args.for_fd,
             inputs=[*config.files, model_path, args.verify_images, *(path for pair in pairs for path in pair)],

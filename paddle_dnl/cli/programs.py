@@ -21,6 +21,7 @@ PROGRAMS = {
     "predict": Program("paddle_dnl.cli.predict", "label images with a model"),
     "export": Program("paddle_dnl.cli.export", "write a static graph for deployment and verify it"),
     "infer": Program("paddle_dnl.cli.infer", "run an exported model on images, a video or a camera"),
+    "predict-dataset": Program("paddle_dnl.cli.deploy.predict_dataset", "label millions of pictures with Ray Data"),
     "serve": Program("paddle_dnl.cli.deploy.serve", "serve an exported model over HTTP"),
     "quantize": Program("paddle_dnl.cli.deploy.quantize", "quantise an exported ONNX model to int8"),
     "benchmark": Program("paddle_dnl.cli.deploy.benchmark", "measure the backends of an exported model"),

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The HTTP interface: addresses, statuses, time limits, and the description that clients can read (/openapi.json)."""
 
-import asyncio
 import base64
 import contextlib
 import hashlib
 import re
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -23,19 +23,21 @@ from fastapi.responses import HTMLResponse, JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
 
 from .guard import Guard
+from .kserve import add_kserve
 from .metrics import Metrics
-from .pipeline import Pipeline, Work
+from .pipeline import PictureWork, Pipeline
 from .refusal import Refusal
 from .results import Masks, Shares, as_json, masks, shares
+from .service import Service, error_response
 from .settings import Settings
-from .uploads import FIELD, Upload
+from .uploads import FIELD
 
-# Interval at which a request checks whether its client is connected.
-_LOOK_SECONDS = 0.5
 CONTENT_TYPES = ("image/png", "image/jpeg", "image/bmp", "image/tiff", "image/webp")
+_PNG_HEADERS, _JSON_HEADERS = {"Content-Type": "image/png"}, {"Content-Type": "application/json"}
+# Which model, of a service that has several.
+ModelName = Annotated[str | None, Query(description="name of the model; default: the first one")]
 
 
 class Problem(BaseModel):
@@ -59,8 +61,9 @@ class NamedClass(BaseModel):
 
 
 class ModelDescription(BaseModel):
-    """What the service runs."""
+    """A model, and the limits of the service."""
 
+    name: str
     version: str
     backend: str
     input_shape: list[int | None] | None
@@ -94,6 +97,7 @@ _WRONG = {
     400: "A form that is none",
     401: "The token is missing or wrong",
     403: "A page of another website",
+    404: "No model of this name",
     408: "The picture did not arrive in time",
     413: "Too many bytes or pixels",
     415: "No picture of a known format",
@@ -109,134 +113,85 @@ _NPZ = {200: {"content": {"application/zip": _binary}, "description": "An .npz"}
 _PNG = {200: {"content": {"image/png": _binary}, "description": "A PNG of the picture's size"}}
 
 
-async def _until_gone(request: Request) -> None:
-    """Returns when the client has disconnected."""
-    while not await request.is_disconnected():
-        await asyncio.sleep(_LOOK_SECONDS)
-
-
-async def _unless_gone(request: Request, work) -> bytes:
-    """The result of `work`, which is cancelled when the client disconnects."""
-    tasks = [asyncio.ensure_future(work), asyncio.ensure_future(_until_gone(request))]
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        if not tasks[0].done():
-            raise Refusal(499, "the client left")
-        return tasks[0].result()
-    finally:
-        for task in tasks:
-            task.cancel()
-
-
-def _error(status: int, text: str, headers: dict | None = None) -> JSONResponse:
-    return JSONResponse({"detail": text}, status, headers)
-
-
-class Service:
-    """Answers requests with pictures.
-
-    Args:
-        predictor: the model.
-        settings: see `Settings`.
-    """
-
-    def __init__(self, predictor: Predictor, settings: Settings):
-        self.settings, self.metrics = settings, Metrics()
-        self.pipeline = Pipeline(predictor, settings, self.metrics)
-
-    async def segment(self, request: Request, work: Work, media_type: str) -> Response:
-        """Receives, works and answers, each within its time; every refusal becomes a response here."""
-        limit = self.settings.request_seconds
-        upload = Upload(request, self.settings.max_request_bytes, self.pipeline.arrived)
-        try:
-            content = await self._receive(upload)
-            with self.pipeline.admission():
-                upload.release()
-                try:
-                    answer = await asyncio.wait_for(_unless_gone(request, self.pipeline.answer(content, work)), limit)
-                except asyncio.TimeoutError as error:
-                    raise Refusal(504, f"not finished within {limit:g} s (request_seconds)") from error
-            timing = ", ".join(f"{name};dur={value:.1f}" for name, value in work.milliseconds.items())
-            return Response(answer, media_type=media_type, headers={"Server-Timing": timing})
-        except ClientDisconnect:
-            return _error(499, "the client left")
-        except Refusal as refusal:
-            retry = {} if refusal.retry_after is None else {"Retry-After": str(refusal.retry_after)}
-            # Who was too slow is not waited for again.
-            if refusal.status != 408:
-                with contextlib.suppress(asyncio.TimeoutError, ClientDisconnect):
-                    await asyncio.wait_for(upload.drain(), self.settings.body_seconds)
-            return _error(refusal.status, refusal.text, retry)
-        finally:
-            upload.release()
-
-    async def _receive(self, upload: Upload) -> bytes:
-        """The body within its time limit, else 408."""
-        limit = self.settings.body_seconds
-        try:
-            return await asyncio.wait_for(upload.read(), limit)
-        except asyncio.TimeoutError as error:
-            raise Refusal(408, f"the picture did not arrive within {limit:g} s (body_seconds)") from error
-
-    def describe(self) -> ModelDescription:
-        """Model and limits."""
-        predictor, settings = self.pipeline.predictor, self.settings
-        classes = self.pipeline.classes
-        return ModelDescription(
-            version=paddle_dnl.__version__,
-            backend=predictor.backend,
-            input_shape=predictor.files.input_shape,
-            max_batch=self.pipeline.max_batch,
-            wrong_size=settings.wrong_size,
-            tile=settings.tile,
-            max_request_bytes=settings.max_request_bytes,
-            max_pixels=settings.max_pixels,
-            classes=[NamedClass(**classes.describe(number)) for number in range(len(classes.names))],
-        )
+def _describe(service: Service, pipeline: Pipeline) -> ModelDescription:
+    """Model and limits."""
+    predictor, settings, classes = pipeline.predictor, service.settings, pipeline.classes
+    return ModelDescription(
+        name=pipeline.name,
+        version=paddle_dnl.__version__,
+        backend=predictor.backend,
+        input_shape=predictor.files.input_shape,
+        max_batch=pipeline.max_batch,
+        wrong_size=settings.wrong_size,
+        tile=settings.tile,
+        max_request_bytes=settings.max_request_bytes,
+        max_pixels=settings.max_pixels,
+        classes=[NamedClass(**classes.describe(number)) for number in range(len(classes.names))],
+    )
 
 
 def _add_segmentation(app: FastAPI, service: Service) -> None:
-    classes = service.pipeline.classes
-
     @app.post("/v1/label", response_class=Response, responses=_PROBLEMS | _PNG, openapi_extra=_BODY)
-    async def label(request: Request) -> Response:
+    async def label(request: Request, model: ModelName = None) -> Response:
         """The class number of each pixel, as a PNG with a palette: programs read numbers, people see colours."""
-        work = Work(lambda found, _: encode_label_png(found, classes.colors))
-        return await service.segment(request, work, "image/png")
+
+        def make_work(pipeline: Pipeline) -> PictureWork:
+            colors = pipeline.classes.colors
+            return PictureWork(lambda found, _: encode_label_png(found, colors), headers=_PNG_HEADERS)
+
+        return await service.answer(request, model, make_work)
 
     @app.post("/v1/overlay", response_class=Response, responses=_PROBLEMS | _PNG, openapi_extra=_BODY)
-    async def overlay_png(request: Request, opacity: Annotated[float, Query(ge=0, le=1)] = 0.4) -> Response:
+    async def overlay_png(
+        request: Request, opacity: Annotated[float, Query(ge=0, le=1)] = 0.4, model: ModelName = None
+    ) -> Response:
         """The picture with the classes' colours over it; 0 is the picture alone, 1 the colours."""
 
-        def finish(found, picture) -> bytes:
-            return encode_image(overlay(picture, found, classes.colors, 1 - opacity))
+        def make_work(pipeline: Pipeline) -> PictureWork:
+            def finish(found, picture) -> bytes:
+                return encode_image(overlay(picture, found, pipeline.classes.colors, 1 - opacity))
 
-        return await service.segment(request, Work(finish, needs_picture=True), "image/png")
+            return PictureWork(finish, needs_picture=True, headers=_PNG_HEADERS)
+
+        return await service.answer(request, model, make_work)
 
     @app.post("/v1/probabilities", response_class=Response, responses=_PROBLEMS | _NPZ, openapi_extra=_BODY)
-    async def probabilities(request: Request, kind: Literal["float16", "uint8"] = "float16") -> Response:
+    async def probabilities(
+        request: Request, kind: Literal["float16", "uint8"] = "float16", model: ModelName = None
+    ) -> Response:
         """The probability of each class in each pixel: an .npz with `probabilities` [K, H, W]; uint8 holds them times 255.
 
         Only of models that are exported with `--output_op softmax` or `none`; others answer 422.
         """
-        try:
-            service.pipeline.predictor.require_scores()
-        except UsageError:
-            return _error(422, "this model gives classes, not probabilities; export it with --output_op softmax")
-        work = Work(lambda found, _: probability_file(found, kind), needs_scores=True)
-        return await service.segment(request, work, "application/zip")
+
+        def make_work(pipeline: Pipeline) -> PictureWork:
+            try:
+                pipeline.predictor.require_scores()
+            except UsageError as error:
+                text = "this model gives classes, not probabilities; export it with --output_op softmax"
+                raise Refusal(422, text) from error
+            headers = {"Content-Type": "application/zip"}
+            return PictureWork(lambda found, _: probability_file(found, kind), needs_scores=True, headers=headers)
+
+        return await service.answer(request, model, make_work)
 
     @app.post("/v1/shares", response_model=Shares, responses=_PROBLEMS, openapi_extra=_BODY)
-    async def class_shares(request: Request) -> Response:
+    async def class_shares(request: Request, model: ModelName = None) -> Response:
         """Which classes there are and how much of the picture each one takes."""
-        work = Work(lambda found, _: as_json(shares(found, classes)))
-        return await service.segment(request, work, "application/json")
+
+        def make_work(pipeline: Pipeline) -> PictureWork:
+            return PictureWork(lambda found, _: as_json(shares(found, pipeline.classes)), headers=_JSON_HEADERS)
+
+        return await service.answer(request, model, make_work)
 
     @app.post("/v1/rle", response_model=Masks, responses=_PROBLEMS, openapi_extra=_BODY)
-    async def run_lengths(request: Request) -> Response:
+    async def run_lengths(request: Request, model: ModelName = None) -> Response:
         """The mask of each class as COCO's uncompressed run lengths."""
-        work = Work(lambda found, _: as_json(masks(found, classes)))
-        return await service.segment(request, work, "application/json")
+
+        def make_work(pipeline: Pipeline) -> PictureWork:
+            return PictureWork(lambda found, _: as_json(masks(found, pipeline.classes)), headers=_JSON_HEADERS)
+
+        return await service.answer(request, model, make_work)
 
 
 def _content_security_policy(page: str) -> str:
@@ -262,15 +217,22 @@ def _add_information(app: FastAPI, service: Service) -> None:
         """A page on which to drop a picture."""
         return HTMLResponse(page, headers=page_headers)
 
-    @app.get("/v1/model")
-    async def model() -> ModelDescription:
-        """Model, classes and limits."""
-        return service.describe()
+    @app.get("/v1/model", responses={404: _PROBLEMS[404]})
+    async def describe_model(request: Request, model: ModelName = None) -> ModelDescription:
+        """A model with its classes, and the limits of the service."""
+        pipeline = service.find(model)
+        request.state.model = pipeline.name
+        return _describe(service, pipeline)
+
+    @app.get("/v1/models")
+    async def model_names() -> list[str]:
+        """Names of the models; the first one answers requests that name none."""
+        return list(service.models)
 
     @app.get("/healthz", responses={503: {"model": Problem, "description": "Not able to answer"}})
     async def health() -> Health:
         """200 while requests are answered."""
-        if not service.pipeline.ready:
+        if not service.ready:
             raise HTTPException(503, "the service is being stopped, or its backend's thread has ended")
         return Health(status="ok")
 
@@ -305,22 +267,23 @@ class _Count:
         finally:
             # Made-up addresses share one name, so that nobody can fill the memory with counters.
             endpoint = getattr(scope.get("route"), "path", "other")
-            self._metrics.answered(endpoint, status, time.perf_counter() - began)
+            model = scope.get("state", {}).get("model", "")
+            self._metrics.answered(endpoint, model, status, time.perf_counter() - began)
 
 
-def create_app(predictor: Predictor, settings: Settings) -> FastAPI:
+def create_app(models: Predictor | Mapping[str, Predictor], settings: Settings) -> FastAPI:
     """The application.
 
     Args:
-        predictor: the model; its backend is called from one thread.
+        models: name -> model, or a model, which is then called `model`; the backend of each is called from one thread.
         settings: see `Settings`.
     """
-    service = Service(predictor, settings)
+    service = Service(models if isinstance(models, Mapping) else {"model": models}, settings)
 
     @contextlib.asynccontextmanager
     async def lifespan(_):
         yield
-        service.pipeline.stop()
+        service.stop()
         logger.info("all requests are answered; the service ends")
 
     # The usual pages of documentation load scripts from elsewhere.
@@ -334,13 +297,22 @@ def create_app(predictor: Predictor, settings: Settings) -> FastAPI:
     app.state.service = service
     _add_segmentation(app, service)
     _add_information(app, service)
+    add_kserve(app, service)
 
     app.add_middleware(Guard, settings=settings)
     app.add_middleware(_Count, metrics=service.metrics)
 
     @app.exception_handler(RequestValidationError)
-    async def wrong_parameter(request: Request, error: RequestValidationError):
+    async def wrong_parameter(request: Request, error: RequestValidationError) -> JSONResponse:
         text = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        return _error(422, text)
+        return error_response(request.url.path, 422, text)
+
+    @app.exception_handler(HTTPException)
+    async def wrong_address(request: Request, error: HTTPException) -> JSONResponse:
+        return error_response(request.url.path, error.status_code, error.detail, error.headers)
+
+    @app.exception_handler(Refusal)
+    async def refused(request: Request, refusal: Refusal) -> JSONResponse:
+        return error_response(request.url.path, refusal.status, refusal.text)
 
     return app

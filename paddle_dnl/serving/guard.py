@@ -3,15 +3,19 @@
 
 import hmac
 import ipaddress
+import json
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from paddle_dnl.errors import UsageError
 
+from .refusal import KSERVE, error_body
 from .settings import Settings
 
 _LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 _LEAST_TOKEN = 16
+# For probes, which have no token.
+OPEN_PATHS = ("/healthz", f"{KSERVE}/health/live", f"{KSERVE}/health/ready")
 
 
 def is_loopback(host: str) -> bool:
@@ -54,7 +58,7 @@ class Guard:
         open_paths: answered without a token.
     """
 
-    def __init__(self, app, settings: Settings, open_paths: tuple[str, ...] = ("/healthz",)):
+    def __init__(self, app, settings: Settings, open_paths: tuple[str, ...] = OPEN_PATHS):
         self._app, self._open = app, open_paths
         self._token = read_token(settings.token_file)
         self._hosts = set(settings.allowed_hosts)
@@ -80,14 +84,17 @@ class Guard:
         if refusal is None:
             return await self._app(scope, receive, send_with_headers)
         status, text = refusal
-        body = f'{{"detail":"{text}"}}'.encode()
-        more = [(b"www-authenticate", b"Bearer")] if status == 401 else []
+        body = json.dumps(error_body(scope["path"], text), separators=(",", ":")).encode()
+        more = {400: [(b"connection", b"close")], 401: [(b"www-authenticate", b"Bearer")]}.get(status, [])
         start = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()), *more]
         await send_with_headers({"type": "http.response.start", "status": status, "headers": start})
         await send({"type": "http.response.body", "body": body})
 
     def _refusal(self, headers: dict[bytes, str], path: str) -> tuple[int, str] | None:
-        """Status and text (plain enough for JSON as it is), or None."""
+        """Status and text, or None."""
+        if b"content-length" in headers and b"transfer-encoding" in headers:
+            # A proxy that believes the other one takes the body for the next request (RFC 9112, 6.1).
+            return 400, "Content-Length and Transfer-Encoding do not go together"
         host = headers.get(b"host", "")
         # Browsers always send it; programs of HTTP/1.0 may not.
         if self._hosts and host and _name_of(host) not in self._hosts:

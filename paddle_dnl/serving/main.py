@@ -5,6 +5,7 @@ import logging
 import os
 import signal
 import threading
+from pathlib import Path
 
 from paddle_dnl.deployment.runtime.backend_process import BackendProcess
 from paddle_dnl.deployment.runtime.predictor import Predictor
@@ -17,23 +18,35 @@ from tqdm import tqdm
 
 from .app import create_app
 from .guard import is_loopback
+from .models import find_models
+from .pipeline import WARM_UP
 from .protocol import ConnectionLimits, RateLimit, limited_protocol
 from .settings import Settings
 
 # Files and pipes of the process besides connections.
 _OWN_FILES = 64
-# A first run of models with a free size is made with this one.
-_WARM_UP = (256, 256)
 
 
-def load(settings: Settings) -> Predictor:
-    """The model, with its backend in another process, after a first run (which takes longer than later ones).
+def load(settings: Settings) -> dict[str, Predictor]:
+    """Name -> model, each with its backend in a process of its own, after a first run (which takes longer than later ones).
 
     Raises:
         ConfigError, ExportError, UsageError: a folder or setting that cannot be used.
     """
+    found: dict[str, Predictor] = {}
+    try:
+        for name, folder in find_models(settings.model).items():
+            found[name] = _load(folder, settings)
+            logger.info(f"model {name}: {folder}")
+    except BaseException:
+        _close(found)
+        raise
+    return found
+
+
+def _load(folder: Path, settings: Settings) -> Predictor:
     backend = BackendProcess(
-        settings.model,
+        folder,
         settings.backend,
         time_limit=settings.request_seconds,
         device=settings.device,
@@ -43,10 +56,19 @@ def load(settings: Settings) -> Predictor:
         enable_mkldnn=settings.enable_mkldnn,
     )
     limits = {"wrong_size": settings.wrong_size, "tile": settings.tile, "max_pixels": settings.max_pixels}
-    predictor = Predictor(settings.model, backend=backend, **limits)
-    height, width = predictor.files.fixed_size or _WARM_UP
-    predictor.run(np.zeros((1, predictor.image_format.channels, height, width), np.float32))
+    try:
+        predictor = Predictor(folder, backend=backend, **limits)
+        height, width = predictor.files.fixed_size or WARM_UP
+        predictor.run(np.zeros((1, predictor.image_format.channels, height, width), np.float32))
+    except BaseException:
+        backend.close()
+        raise
     return predictor
+
+
+def _close(models: dict[str, Predictor]) -> None:
+    for predictor in models.values():
+        predictor.close()
 
 
 class _Server(uvicorn.Server):
@@ -88,6 +110,8 @@ def serve(settings: Settings) -> int:
     _check_access(settings)
     for name in ("asyncio", "uvicorn.error"):
         logging.getLogger(name).addFilter(RateLimit())
+    # The parser of forms warns of every form that it cannot read; the answer says so.
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)
     # The log's own lock is one between processes, which Python would report as left behind.
     tqdm.set_lock(threading.RLock())
 
@@ -98,9 +122,9 @@ def serve(settings: Settings) -> int:
 
     server = None
     signal.signal(signal.SIGTERM, stop_early)
-    predictor = load(settings)
-    app = create_app(predictor, settings)
-    app.state.service.pipeline.decoders.start()
+    models = load(settings)
+    app = create_app(models, settings)
+    app.state.service.decoders.start()
     # Below what the system lets this process open.
     total = settings.max_connections
     try:
@@ -132,5 +156,5 @@ def serve(settings: Settings) -> int:
         # The server has finished its requests and passes the signal on.
         pass
     finally:
-        predictor.close()
+        _close(models)
     return 0

@@ -13,7 +13,7 @@ class Metrics:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         self._requests = Counter(
-            "segmentation_requests", "Answered requests", ["endpoint", "status"], registry=self.registry
+            "segmentation_requests", "Answered requests", ["endpoint", "model", "status"], registry=self.registry
         )
         self._seconds = Histogram(
             "segmentation_request_seconds",
@@ -23,28 +23,41 @@ class Metrics:
             registry=self.registry,
         )
         self._backend = Histogram(
-            "segmentation_backend_seconds", "One run of the backend", buckets=_SECONDS, registry=self.registry
+            "segmentation_backend_seconds",
+            "One run of the backend",
+            ["model"],
+            buckets=_SECONDS,
+            registry=self.registry,
         )
         self._batch = Histogram(
             "segmentation_batch_pictures",
             "Pictures per run",
+            ["model"],
             buckets=(1, 2, 4, 8, 16, 32, 64),
             registry=self.registry,
         )
+
+        self._queue = Gauge(
+            "segmentation_queue_length", "Pictures that wait for the backend", ["model"], registry=self.registry
+        )
+
+    def queue_length(self, model: str, read) -> None:
+        """The number of inputs that wait for a model, read at each scrape."""
+        self._queue.labels(model).set_function(read)
 
     def gauge(self, name: str, text: str, read) -> None:
         """A value that is read at each scrape."""
         Gauge(f"segmentation_{name}", text, registry=self.registry).set_function(read)
 
-    def answered(self, endpoint: str, status: int, seconds: float) -> None:
-        """Counts a request."""
-        self._requests.labels(endpoint, str(status)).inc()
+    def answered(self, endpoint: str, model: str, status: int, seconds: float) -> None:
+        """Counts a request; `model` is empty for those that are of no model."""
+        self._requests.labels(endpoint, model, str(status)).inc()
         self._seconds.labels(endpoint).observe(seconds)
 
-    def ran(self, pictures: int, seconds: float) -> None:
-        """Counts a run of the backend."""
-        self._backend.observe(seconds)
-        self._batch.observe(pictures)
+    def ran(self, model: str, pictures: int, seconds: float) -> None:
+        """Counts a run of a model's backend."""
+        self._backend.labels(model).observe(seconds)
+        self._batch.labels(model).observe(pictures)
 
     def text(self) -> bytes:
         """All of it in Prometheus's format."""

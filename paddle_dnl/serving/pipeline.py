@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The steps of a request: admission, decoding, preprocessing, a batch of the backend, the answer.
+"""The steps of a request to one model: decoding, preprocessing, a batch of the backend, the answer.
 
-Bytes are cheap to keep, pixels are not. So up to `queue_size` requests are admitted, but only three batches' worth of decoded
-pictures exist at a time: one that runs, one that waits behind it, and one that is being read or written. A place among them
-belongs to the pixels and is given back when they are gone, not when the client is.
+Bytes are cheap to keep, pixels are not. So up to `queue_size` requests are admitted (`admission.py`), but only three batches'
+worth of decoded pictures of a model exist at a time: one that runs, one that waits behind it, and one that is being read or
+written. A place among them belongs to the pixels and is given back when they are gone, not when the client is.
 """
 
 import asyncio
@@ -22,24 +22,27 @@ import numpy as np
 from .batching import BatchQueue
 from .decoding import DecodePool
 from .metrics import Metrics
+from .readers import Asked, PictureReader, TensorReader, TensorSpec
 from .refusal import Refusal
 from .results import ClassNames
 from .settings import Settings
 
 # Height times width times classes of an answer with probabilities: 200 MB as float32.
 MAX_PROBABILITIES = 50_000_000
+# Numbers that are written as JSON.
+MAX_JSON_NUMBERS = 4_000_000
+# The first run of a model with a free size is made with this one.
+WARM_UP = (256, 256)
 
 
 @dataclass
-class Work:
-    """What one request needs, and the milliseconds of each step."""
+class _Work:
+    """What one request needs, headers of its answer, and the milliseconds of each step."""
 
-    finish: Callable[[np.ndarray, np.ndarray | None], bytes]
-    needs_picture: bool = False
-    needs_scores: bool = False
-    milliseconds: dict[str, float] = field(default_factory=dict)
-    future: Future | None = None
-    wanted: bool = True
+    headers: dict[str, str] = field(default_factory=dict, kw_only=True)
+    milliseconds: dict[str, float] = field(default_factory=dict, init=False)
+    futures: list[Future] = field(default_factory=list, init=False)
+    wanted: bool = field(default=True, init=False)
 
     def require_wanted(self) -> None:
         """Ends the work when its client has left.
@@ -60,71 +63,80 @@ class Work:
             self.milliseconds[name] = 1000 * (time.perf_counter() - began)
 
 
+@dataclass
+class PictureWork(_Work):
+    """A picture: `finish` makes the answer of its label map `[H, W]`, or of its scores, and the picture where it needs it."""
+
+    finish: Callable[[np.ndarray, np.ndarray | None], bytes]
+    needs_picture: bool = False
+    needs_scores: bool = False
+
+
+@dataclass
+class TensorWork(_Work):
+    """A tensor: `finish` makes the answer of the graph's output `[N, ...]`, its description, and what was asked for.
+
+    `header_length` is that of `TensorReader`.
+    """
+
+    finish: Callable[[np.ndarray, TensorSpec, Asked], bytes]
+    header_length: int | None = None
+
+
 class Pipeline:
-    """The service without HTTP.
+    """One model of the service, without HTTP.
 
     Args:
+        name: of the model.
         predictor: the model.
         settings: limits and sizes.
         metrics: is told about runs.
+        decoders: of all models of the service.
     """
 
-    def __init__(self, predictor: Predictor, settings: Settings, metrics: Metrics):
-        self.predictor, self._settings = predictor, settings
+    def __init__(self, name: str, predictor: Predictor, settings: Settings, metrics: Metrics, decoders: DecodePool):
+        self.name, self.predictor = name, predictor
         self.classes = ClassNames(predictor.classes)
+        self._max_pixels, self._decoders = settings.max_pixels, decoders
+        self._reader = PictureReader(predictor.image_format, settings.max_pixels)
         fixed = predictor.files.fixed_batch
         self.max_batch = fixed * predictor.parallel if fixed else settings.max_batch
         # Waiting for more pictures is of no use to a model that takes one at a time.
         wait = settings.batch_wait_ms / 1000 if self.max_batch > 1 else 0
-        self.queue = BatchQueue(predictor.run, self.max_batch, wait, metrics.ran)
-        self.decoders = DecodePool(
-            settings.workers, settings.decode_seconds, predictor.image_format, settings.max_pixels
-        )
+        self.queue = BatchQueue(predictor.run, self.max_batch, wait, lambda *run: metrics.ran(name, *run))
         self._pool = ThreadPoolExecutor(settings.workers, thread_name_prefix="pictures")
         self._pixel_slots = asyncio.Semaphore(3 * self.max_batch)
-        self._inside = self._receiving = 0
-        self._stopping = False
-        metrics.gauge("requests_inside", "Admitted requests", lambda: self._inside)
-        metrics.gauge("receiving_bytes", "Bytes of requests that are still arriving", lambda: self._receiving)
-        metrics.gauge("queue_length", "Pictures that wait for the backend", lambda: len(self.queue))
+        self._tensors: tuple[TensorSpec, TensorSpec] | None = None
+        metrics.queue_length(name, lambda: len(self.queue))
 
-    @property
-    def ready(self) -> bool:
-        """Whether requests can be answered."""
-        return self.queue.alive and not self._stopping
-
-    def arrived(self, count: int) -> None:
-        """Counts bytes of requests that are not admitted yet; negative when they are admitted or given up.
+    async def tensors(self) -> tuple[TensorSpec, TensorSpec]:
+        """The graph's input and output. What it gives is known from a run: the output's kind, and how many classes it has.
 
         Raises:
-            Refusal: together they would take more memory than the admitted requests may.
+            Refusal: 500; this run failed.
         """
-        if count > 0 and self._receiving + count > self._settings.queue_size * self._settings.max_request_bytes:
-            raise Refusal(429, "too many pictures are arriving at the same time; try again", retry_after=1)
-        self._receiving += count
+        if self._tensors is None:
+            predictor = self.predictor
+            height, width = predictor.files.fixed_size or (-1, -1)
+            if predictor.output_kind is None:
+                size = predictor.files.fixed_size or WARM_UP
+                try:
+                    await self._queued([np.zeros((predictor.image_format.channels, *size), np.float32)], _Work())
+                except ExportError as error:
+                    raise Refusal(500, f"the model failed: {error}") from error
+            dtype, classes = predictor.output_kind
+            shape = (-1, height, width) if classes is None else (-1, classes, height, width)
+            self._tensors = (
+                TensorSpec(predictor.input_name, "float32", (-1, predictor.image_format.channels, height, width)),
+                TensorSpec(predictor.output_name, dtype, shape),
+            )
+        return self._tensors
 
-    @contextlib.contextmanager
-    def admission(self):
-        """A place among the admitted requests, for one whose body has arrived.
-
-        Raises:
-            Refusal: all are taken, or the service is being stopped.
-        """
-        if self._stopping:
-            raise Refusal(503, "the service is being stopped", retry_after=10)
-        if self._inside >= self._settings.queue_size:
-            raise Refusal(429, f"all {self._settings.queue_size} places are taken; try again", retry_after=1)
-        self._inside += 1
-        try:
-            yield
-        finally:
-            self._inside -= 1
-
-    async def answer(self, content: bytes, work: Work) -> bytes:
-        """What `work.finish` makes of the label map `[H, W]` and the picture where it needs it.
+    async def answer(self, content: bytes, work: PictureWork | TensorWork) -> bytes:
+        """What `work.finish` makes of the model's output for a picture or tensor.
 
         Raises:
-            Refusal: a picture that cannot be used, or a backend that failed.
+            Refusal: content that cannot be used, or a backend that failed.
         """
         with work.step("queue"):
             await self._pixel_slots.acquire()
@@ -134,49 +146,82 @@ class Pipeline:
             return await asyncio.shield(steps)
         except asyncio.CancelledError:
             steps.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody is left to hear it
-            if (future := work.future) is not None:
+            for future in work.futures:
                 self.queue.withdraw(future)
             work.wanted = False
             raise
         except DataError as error:
             raise Refusal(422, str(error)) from error
         except ExportError as error:
-            logger.error(f"a batch failed: {error}")
+            logger.error(f"a batch of {self.name} failed: {error}")
             raise Refusal(500, f"the model failed: {error}") from error
 
-    async def _steps(self, content: bytes, work: Work) -> bytes:
+    async def _steps(self, content: bytes, work: PictureWork | TensorWork) -> bytes:
         """All steps of a request that holds a place; gives it back when its pixels are gone."""
-        loop = asyncio.get_running_loop()
         try:
-            with work.step("read"):
-                tensor, info, picture = await self._in_thread(
-                    self._prepare, content, work.needs_picture, work.needs_scores
-                )
-            work.require_wanted()
-            if isinstance(tensor, Tiled):
-                with work.step("run"):
-                    output = await self._in_thread(self._run_tiles, tensor, work)
-                with work.step("write"):
-                    return await self._in_thread(self._finish, output, info, picture, work)
-            with work.step("run"):
-                gone = asyncio.Event()
-                work.future = self.queue.submit(tensor, lambda: loop.call_soon_threadsafe(gone.set))
-                del tensor
-                try:
-                    output = await asyncio.wrap_future(work.future)
-                finally:
-                    await gone.wait()
-            work.require_wanted()
-            with work.step("write"):
-                return await self._in_thread(self._finish, output, info, picture, work)
+            if isinstance(work, TensorWork):
+                return await self._tensor_steps(content, work)
+            return await self._picture_steps(content, work)
         finally:
             self._pixel_slots.release()
+
+    async def _picture_steps(self, content: bytes, work: PictureWork) -> bytes:
+        with work.step("read"):
+            tensor, info, picture = await self._in_thread(self._prepare, content, work.needs_picture, work.needs_scores)
+        work.require_wanted()
+        with work.step("run"):
+            if isinstance(tensor, Tiled):
+                output = await self._in_thread(self._run_tiles, tensor, work)
+            else:
+                inputs = [tensor]
+                del tensor
+                (output,) = await self._queued(inputs, work)
+        work.require_wanted()
+        with work.step("write"):
+            return await self._in_thread(self._finish, output, info, picture, work)
+
+    async def _tensor_steps(self, content: bytes, work: TensorWork) -> bytes:
+        with work.step("read"):
+            graph_input, graph_output = await self.tensors()
+            reader = TensorReader(graph_input, graph_output, self._max_pixels, work.header_length)
+            batch, asked = await self._in_thread(self._decoders.decode, reader, content)
+            _, classes = self.predictor.output_kind
+            count = batch.shape[0] * batch.shape[2] * batch.shape[3] * (classes or 1)
+            limit = MAX_PROBABILITIES if asked.binary else MAX_JSON_NUMBERS
+            if count > limit:
+                hint = "send a smaller input" if asked.binary else "send a smaller input, or ask for a binary output"
+                raise Refusal(413, f"{count} numbers in the output; {limit} are allowed, {hint}")
+            inputs = list(batch)
+            del batch
+        work.require_wanted()
+        with work.step("run"):
+            outputs = await self._queued(inputs, work)
+        work.require_wanted()
+        with work.step("write"):
+            return await self._in_thread(lambda: work.finish(np.stack(outputs), graph_output, asked))
+
+    async def _queued(self, inputs: list[np.ndarray], work: _Work) -> list[np.ndarray]:
+        """The graph's output for each input `[C, H, W]`; ends when the queue holds none of them. Empties `inputs`."""
+        loop, gone, held = asyncio.get_running_loop(), asyncio.Event(), len(inputs)
+
+        def released() -> None:
+            nonlocal held
+            held -= 1
+            if held == 0:
+                gone.set()
+
+        while inputs:
+            work.futures.append(self.queue.submit(inputs.pop(0), lambda: loop.call_soon_threadsafe(released)))
+        try:
+            return [await asyncio.wrap_future(future) for future in work.futures]
+        finally:
+            await gone.wait()
 
     async def _in_thread(self, function, *args):
         return await asyncio.get_running_loop().run_in_executor(self._pool, function, *args)
 
     def _prepare(self, content: bytes, needs_picture: bool, needs_scores: bool):
-        picture = self.decoders.decode(content)
+        picture, _ = self._decoders.decode(self._reader, content)
         values = picture.shape[0] * picture.shape[1] * len(self.classes.names)
         if needs_scores and values > MAX_PROBABILITIES:
             raise Refusal(
@@ -185,7 +230,7 @@ class Pipeline:
         tensor, info = self.predictor.prepare(picture, "picture")
         return tensor, info, picture if needs_picture else None
 
-    def _run_tiles(self, picture: Tiled, work: Work) -> np.ndarray:
+    def _run_tiles(self, picture: Tiled, work: PictureWork) -> np.ndarray:
         """Tiles queue one after another, so that other pictures get their turn between them."""
 
         def run(batch: np.ndarray) -> list[np.ndarray]:
@@ -194,14 +239,12 @@ class Pipeline:
 
         return self.predictor.run_tiled(picture, run, with_scores=work.needs_scores)
 
-    def _finish(self, output: np.ndarray, info: list, picture: np.ndarray | None, work: Work) -> bytes:
+    def _finish(self, output: np.ndarray, info: list, picture: np.ndarray | None, work: PictureWork) -> bytes:
         if work.needs_scores:
             return work.finish(self.predictor.probabilities(output, info), picture)
         return work.finish(self.predictor.postprocess(output, info), picture)
 
     def stop(self) -> None:
-        """Refuses new requests, finishes the admitted ones."""
-        self._stopping = True
+        """Finishes the admitted requests."""
         self.queue.stop()
         self._pool.shutdown()
-        self.decoders.close()

@@ -6,12 +6,14 @@ import os
 import re
 import sys
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
 from paddle_dnl.errors import UsageError
 
-from pydantic import Field, ValidationError
-from pydantic_settings import BaseSettings, CliSettingsSource, SettingsConfigDict
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, CliSettingsSource, NoDecode, SettingsConfigDict
+
+from .models import split_models
 
 PREFIX = "SERVING_"
 # Former names, which are still read -> present names.
@@ -23,7 +25,10 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid")
 
-    model: Path = Field(description="exported folder, or its deploy.yaml")
+    # One text: NAME=DIR,NAME=DIR in the environment, and what several flags are joined to.
+    model: Annotated[list[str], NoDecode] = Field(
+        description="exported folder or its deploy.yaml, a folder of exported folders, or NAME=DIR, also several times"
+    )
     custom_imports: list[str] = Field(
         [], description='your .py files and modules with transforms of the model, as a JSON list such as ["mine.py"]'
     )
@@ -72,6 +77,12 @@ class Settings(BaseSettings):
     workers: int = Field(2, ge=1, le=256, description="processes that decode pictures, and threads that write answers")
     stop_seconds: int = Field(60, ge=1, description="after SIGTERM, for the admitted requests")
     access_log: bool = Field(False, description="one line per request")
+
+    @field_validator("model", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        """A path, or models joined by commas, as a list."""
+        return split_models(str(value)) if isinstance(value, str | Path) else value
 
 
 def _explain(error: ValidationError) -> str:

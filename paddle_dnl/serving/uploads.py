@@ -78,7 +78,7 @@ class Upload:
         else:
             content = await self._request.body()
         if not content:
-            raise Refusal(422, "the picture is empty (0 bytes)")
+            raise Refusal(422, "the body is empty (0 bytes)")
         return content
 
     async def _file_of_form(self) -> bytes:

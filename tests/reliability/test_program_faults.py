@@ -80,6 +80,9 @@ PROGRAMS = {
     "predict": Row(f"{_MODEL} --image_path {{work}}/photos --save_dir {{out}}"),
     "export": Row(f"{_MODEL} --input_shape 1 3 64 64 --save_dir {{out}}"),
     "infer": Row("--config {work}/export --image_path {work}/photos --save_dir {out}"),
+    "predict-dataset": Row(
+        "--config {work}/export --image_path {work}/photos --save_dir {out} --actors 1", lasts=True, seconds=4
+    ),
     "serve": Row("--model {work}/export --port 0 --device cpu", writes=False, lasts=True, seconds=4),
     "quantize": Row(
         "--config {work}/onnx --image_list {work}/list.txt --save_dir {out} --num_calibration 2 --num_eval 1"

@@ -199,16 +199,16 @@ def test_what_is_known_about_the_service(client):
         assert path in client.get("/openapi.json").json()["paths"]
     client.post("/v1/shares", content=png(blocks(4, 8, 8)[0]))  # the first one alone makes the counter appear
     text = client.get("/metrics").text
-    before = int(float(re.search(r'requests_total\{endpoint="/v1/shares",status="200"\} (\S+)', text)[1]))
+    before = int(float(re.search(r'requests_total\{endpoint="/v1/shares",model="model",status="200"\} (\S+)', text)[1]))
     client.post("/v1/shares", content=png(blocks(4, 8, 8)[0]))
     for _ in range(2):
         client.get("/made/up")
     text = client.get("/metrics").text
-    assert f'segmentation_requests_total{{endpoint="/v1/shares",status="200"}} {before + 1}.0' in text
-    assert "made/up" not in text and 'endpoint="other",status="404"' in text
-    assert re.search(r"^segmentation_queue_length 0\.0$", text, re.M)
+    assert f'segmentation_requests_total{{endpoint="/v1/shares",model="model",status="200"}} {before + 1}.0' in text
+    assert "made/up" not in text and 'endpoint="other",model="",status="404"' in text
+    assert re.search(r'^segmentation_queue_length\{model="model"\} 0\.0$', text, re.M)
     assert re.search(r"^process_resident_memory_bytes \d", text, re.M)
-    assert re.search(r"^segmentation_backend_seconds_count [1-9]", text, re.M)
+    assert re.search(r'^segmentation_backend_seconds_count\{model="model"\} [1-9]', text, re.M)
 
 
 def test_the_page_needs_nothing_from_elsewhere(client):
@@ -227,7 +227,7 @@ def test_the_page_needs_nothing_from_elsewhere(client):
 def test_settings_from_flags_and_environment(monkeypatch):
     monkeypatch.setenv("SERVING_MODEL", "a")
     monkeypatch.setenv("SERVING_PORT", "9000")
-    assert (read_settings([]).model.name, read_settings([]).port, read_settings(["--port", "1"]).port) == ("a", 9000, 1)
+    assert (read_settings([]).model, read_settings([]).port, read_settings(["--port", "1"]).port) == (["a"], 9000, 1)
     for flags, text in (
         (["--queue_size", "0"], r"--queue_size \(SERVING_QUEUE_SIZE\).*'0'"),
         (["--backend", "tensorrt"], "--backend"),

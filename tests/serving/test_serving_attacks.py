@@ -4,6 +4,7 @@
 import asyncio
 import concurrent.futures
 import contextlib
+import io
 import logging
 import os
 import signal
@@ -21,6 +22,7 @@ from paddle_dnl.serving.app import create_app
 from paddle_dnl.serving.decoding import DecodePool
 from paddle_dnl.serving.guard import read_token
 from paddle_dnl.serving.protocol import ConnectionLimits, RateLimit
+from paddle_dnl.serving.readers import PictureReader
 from paddle_dnl.serving.refusal import Refusal
 from paddle_dnl.serving.results import ClassNames
 from paddle_dnl.serving.settings import Settings
@@ -30,29 +32,31 @@ import psutil
 import pytest
 import serving_tools
 from costly_pictures import many_scans
+from PIL import Image
 from serving_tools import client_of, label_of, png
 from test_serving_queue import _Slow, _until
 from tiny_export import blocks
 
 IMAGE, LABEL = blocks(4, 8, 8)
+READER = PictureReader(ImageFormat(), 1_000_000)
 
 
 @pytest.fixture
 def decoders():
-    pool = DecodePool(1, seconds=1, image_format=ImageFormat(), max_pixels=1_000_000)
+    pool = DecodePool(1, seconds=1, memory=READER.memory)
     yield pool
     pool.close()
 
 
 def test_a_decoder_that_hangs_is_replaced(decoders):
-    np.testing.assert_array_equal(decoders.decode(png(IMAGE)), IMAGE)
+    np.testing.assert_array_equal(decoders.decode(READER, png(IMAGE))[0], IMAGE)
     process = decoders._all[0]._process
     os.kill(process.pid, signal.SIGSTOP)
     began = time.perf_counter()
     with pytest.raises(Refusal, match="decode_seconds") as refused:
-        decoders.decode(bytes(1_000_000))  # more than a pipe holds: the process never reads it
+        decoders.decode(READER, bytes(1_000_000))  # more than a pipe holds: the process never reads it
     assert refused.value.status == 422 and time.perf_counter() - began < 5 and not process.is_alive()
-    np.testing.assert_array_equal(decoders.decode(png(IMAGE)), IMAGE)
+    np.testing.assert_array_equal(decoders.decode(READER, png(IMAGE))[0], IMAGE)
 
 
 def test_memory_of_a_decoder_is_bounded():
@@ -108,7 +112,7 @@ def test_slow_bodies_take_no_places(exported, predictor):
 
     async def all_of_them():
         waiting = [asyncio.ensure_future(slow()) for _ in range(8)]
-        while app.state.service.pipeline._receiving < 8 * 4:
+        while app.state.service.admission.receiving < 8 * 4:
             await asyncio.sleep(0.01)
         status = await _status(app, png(IMAGE))
         release.set()
@@ -116,8 +120,8 @@ def test_slow_bodies_take_no_places(exported, predictor):
         return status
 
     assert asyncio.run(all_of_them()) == 200
-    assert app.state.service.pipeline._receiving == 0
-    app.state.service.pipeline.stop()
+    assert app.state.service.admission.receiving == 0
+    app.state.service.stop()
 
 
 def _scope() -> dict:
@@ -142,7 +146,7 @@ async def _status(app, body: bytes) -> int:
 def test_bytes_that_arrive_together_are_bounded(exported, predictor):
     settings = Settings(model=exported, queue_size=2, max_request_bytes=100_000)
     with client_of(create_app(predictor, settings)) as client:
-        client.app.state.service.pipeline.arrived(190_000)  # of other requests
+        client.app.state.service.admission.arrived(190_000)  # of other requests
         assert client.post("/v1/label", content=png(IMAGE)).status_code == 200
         found = client.post("/v1/label", content=bytes(20_000))
         assert found.status_code == 429 and "arriving" in found.json()["detail"]
@@ -181,7 +185,7 @@ def test_who_leaves_gives_no_place_to_others_while_the_pixels_stay(exported, pre
     # The one that runs keeps its place; those that waited were withdrawn and gave theirs back.
     assert asyncio.run(come_and_go()) == 2
     assert len(slow.batches) == 1 and max(most) <= 2
-    pipeline.stop()
+    app.state.service.stop()
 
 
 def test_an_aborted_upload_is_no_error(exported, predictor, caplog):
@@ -198,7 +202,7 @@ def test_an_aborted_upload_is_no_error(exported, predictor, caplog):
 
     asyncio.run(app(_scope(), receive, send))
     assert sent[0]["status"] == 499 and not [r for r in caplog.records if r.levelno >= logging.WARNING]
-    app.state.service.pipeline.stop()
+    app.state.service.stop()
 
 
 def test_forms_write_no_temporary_file(exported, predictor, monkeypatch):
@@ -305,6 +309,30 @@ def test_silent_clients_are_closed_and_others_are_served(exported):
         assert service.stop() == 0 and "Traceback" not in "".join(service.lines)
 
 
+def test_a_request_within_a_request_is_refused(exported):
+    """A proxy that goes by Content-Length has let both pass as one; the connection ends, so the second is never read."""
+    with serving_tools.Running(exported) as service:
+        host, port = service.address.removeprefix("http://").split(":")
+        hidden = b"GET /metrics HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+        body = b"0\r\n\r\n" + hidden
+        head = f"POST /v1/label HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {len(body)}\r\nTransfer-Encoding: chunked\r\n\r\n"
+        with socket.create_connection((host, int(port)), timeout=10) as connection:
+            connection.sendall(head.encode() + body)
+            answer = b""
+            while piece := connection.recv(65536):
+                answer += piece
+        assert answer.startswith(b"HTTP/1.1 400 ") and answer.count(b"HTTP/1.1") == 1
+        # What libraries say of bad forms and pictures is in the answers and fills no log.
+        floats = io.BytesIO()
+        Image.fromarray(np.zeros((8, 8), np.float32)).save(floats, "TIFF")
+        for _ in range(3):
+            form = {"content": b"--x\r\nbad\r\n", "headers": {"Content-Type": "multipart/form-data; boundary=x"}}
+            assert service.client.post("/v1/label", **form).status_code == 400
+            assert service.client.post("/v1/label", content=floats.getvalue()).status_code == 422
+        assert service.stop() == 0
+        assert not [line for line in service.lines if "INFO" not in line], service.lines
+
+
 @pytest.mark.slow
 def test_attacked_for_a_while_others_are_still_answered(exported):
     """Costly pictures, aborted uploads and silent connections together, for 20 s; memory stays and nothing is logged twice."""
@@ -348,13 +376,13 @@ def test_attacked_for_a_while_others_are_still_answered(exported):
 
 def test_stopping_does_not_wait_for_a_decoder_that_hangs(exported, predictor):
     app = create_app(predictor, Settings(model=exported, decode_seconds=30))
-    pipeline = app.state.service.pipeline
+    decoders = app.state.service.decoders
     with client_of(app) as client, concurrent.futures.ThreadPoolExecutor(1) as pool:
         assert client.post("/v1/label", content=png(IMAGE)).status_code == 200
-        for worker in pipeline.decoders._all:
+        for worker in decoders._all:
             if worker._process is not None:
                 os.kill(worker._process.pid, signal.SIGSTOP)
         late = pool.submit(client.post, "/v1/label", content=png(IMAGE))
         time.sleep(0.3)
-        pipeline.decoders.close()
+        decoders.close()
         assert late.result(10).status_code in (200, 422)

@@ -29,11 +29,12 @@ def test_openvino_in_the_service(tmp_path, monkeypatch, precision):
     else:
         color_net(folder)
     settings = Settings(model=folder, backend="openvino", precision=precision, streams=2, cpu_threads=2, workers=4)
-    predictor = load(settings)
+    models = load(settings)
+    (predictor,) = models.values()
     try:
         assert (predictor.backend, predictor.parallel) == ("openvino", 2)
         pictures = [blocks(4, 8, 8, seed) for seed in range(6)]
-        with client_of(create_app(predictor, settings)) as client, ThreadPoolExecutor(6) as pool:
+        with client_of(create_app(models, settings)) as client, ThreadPoolExecutor(6) as pool:
             assert client.get("/v1/model").json()["max_batch"] == 2
             replies = list(pool.map(lambda pair: client.post("/v1/label", content=png(pair[0])), pictures))
         for reply, (_, label) in zip(replies, pictures, strict=True):

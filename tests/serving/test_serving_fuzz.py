@@ -13,8 +13,12 @@ from serving_tools import png
 pytestmark = pytest.mark.slow
 
 EXAMPLES = 150
-GETS = {"/v1/model", "/healthz", "/metrics", "/"}
+_MODEL = "/v2/models/{name}"
+_HEALTH = {"/v2", "/v2/health/live", "/v2/health/ready", *(f"{_MODEL}{end}" for end in ("", "/ready"))}
+_HEALTH |= {f"{_MODEL}/versions/{{version}}{end}" for end in ("", "/ready")}
+GETS = {"/v1/model", "/v1/models", "/healthz", "/metrics", "/"} | _HEALTH
 PATHS = GETS | {"/v1/label", "/v1/overlay", "/v1/shares", "/v1/rle", "/v1/probabilities"}
+PATHS |= {f"{_MODEL}/infer", f"{_MODEL}/versions/{{version}}/infer"}
 
 
 @st.composite

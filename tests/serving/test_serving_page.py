@@ -8,7 +8,7 @@ import pytest
 import serving_tools
 from browser import chromium
 from serving_tools import png
-from tiny_export import CLASSES, blocks
+from tiny_export import CLASSES, NORMALIZE, blocks, own_transform
 
 # A drop as the browser makes it: a file in a DataTransfer.
 DROP = """
@@ -19,6 +19,15 @@ document.querySelector("#stage").dispatchEvent(new DragEvent("drop", {dataTransf
 PIXELS = """
 const canvas = document.getElementById("%s");
 return [canvas.height, canvas.width, Array.from(canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data)];
+"""
+
+
+# Ends with the state in which the page is when it has finished.
+READY = """
+const done = arguments[arguments.length - 1];
+const look = () => ["done", "error"].includes(document.body.dataset.state) || !document.getElementById("wrong").hidden
+  ? done(document.body.dataset.state) : setTimeout(look, 20);
+look();
 """
 
 
@@ -35,12 +44,7 @@ def _drop(page, content: bytes, kind="image/png", name="street.png") -> str:
     """Drops a file; returns the state in which the page ends."""
     page.run("document.body.dataset.state = 'test';")
     page.run(DROP % (base64.b64encode(content).decode(), name, kind))
-    script = """
-    const done = arguments[arguments.length - 1];
-    const look = () => ["done", "error"].includes(document.body.dataset.state) || !document.getElementById("wrong").hidden
-      ? done(document.body.dataset.state) : setTimeout(look, 20);
-    look();"""
-    return page.call("POST", "/execute/async", script=script, args=[])
+    return page.call("POST", "/execute/async", script=READY, args=[])
 
 
 def _pixels(page, canvas: str) -> np.ndarray:
@@ -115,3 +119,24 @@ def test_nothing_was_asked_from_elsewhere(page):
     assert asked and set(asked) <= {here, ""}
     # The browser itself notes the refusals that the tests above provoke, and nothing else.
     assert all("415" in message for message in page.errors())
+
+
+def test_a_model_is_chosen_where_there_are_several(tmp_path):
+    """The second model swaps red and blue: its legend and mask differ."""
+    with own_transform(tmp_path) as module:
+        folder = serving_tools.export(tmp_path / "b", transforms=[{"type": "SwapRedAndBlue"}, dict(NORMALIZE)])
+    image, label = blocks(4, 8, 16, seed=3)
+    flags = ("--model", f"b={folder}", "--custom_imports", str(module))
+    with serving_tools.Running(f"a={serving_tools.export(tmp_path / 'a')}", *flags) as service, chromium() as browser:
+        browser.call("POST", "/url", url=service.address + "/")
+        browser.call("POST", "/timeouts", script=30_000)
+        assert _drop(browser, png(image)) == "done"
+        assert browser.run("return [...document.getElementById('models').options].map(one => one.value)") == ["a", "b"]
+        change = "const box = document.getElementById('models'); box.value = 'b'; box.onchange();"
+        browser.run("document.body.dataset.state = 'test';" + change)
+        browser.call("POST", "/execute/async", script=READY, args=[])
+        found = _pixels(browser, "mask")[..., :3]
+    colors = np.asarray(CLASSES.colors, np.uint8)
+    swapped = np.where(label == 0, 2, np.where(label == 2, 0, label))
+    same = (label != 3) & (label != 1)  # yellow and green change to what the model makes of them
+    np.testing.assert_array_equal(found[same], colors[swapped][same])

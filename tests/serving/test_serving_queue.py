@@ -126,10 +126,10 @@ def test_who_leaves_is_not_worked_for(exported, predictor):
 
 def test_a_body_that_never_ends(exported, predictor):
     app = create_app(predictor, Settings(model=exported, body_seconds=0.2))
-    pipeline = app.state.service.pipeline
+    admission = app.state.service.admission
     assert asyncio.run(_ask(app, [b"some", b"more"])) == 408
-    assert pipeline._inside == 0 and pipeline._receiving == 0
-    app.state.service.pipeline.stop()
+    assert admission.inside == 0 and admission.receiving == 0
+    app.state.service.stop()
 
 
 def test_a_model_that_fails_fails_its_batch_only(exported, predictor, monkeypatch):

@@ -9,18 +9,17 @@ from pathlib import Path
 
 from paddle_dnl.data.classes import ClassInfo
 from paddle_dnl.data.images.image_format import ImageFormat
-from paddle_dnl.deployment.export import fastdeploy, fp16, onnx_export
+from paddle_dnl.deployment.export import fastdeploy, fp16, onnx_export, triton
 from paddle_dnl.deployment.export.check import MAX_DISAGREEMENT, Comparison
 from paddle_dnl.deployment.export.graphs import ExportWrapper, save_graphs
 from paddle_dnl.deployment.export.image_check import verify_on_images
-from paddle_dnl.deployment.export.install import install, prepare_folder, temporary_folder
+from paddle_dnl.deployment.export.install import EXPORT_FILES, install, prepare_folder, temporary_folder
 from paddle_dnl.deployment.export.shapes import FreeSizeError, check_shape, reference_runs
 from paddle_dnl.deployment.export.verify import RandomModelError, verify
 from paddle_dnl.deployment.runtime.deploy_config import OUTPUT_OPS
 from paddle_dnl.deployment.runtime.own_components import modules_of
 from paddle_dnl.errors import ExportError, UsageError
 from paddle_dnl.evaluation.inference import evaluating
-from paddle_dnl.files.atomic import discard
 from paddle_dnl.files.problems import is_full
 from paddle_dnl.log import logger
 from paddle_dnl.profile.memory_plan import announce_export
@@ -51,6 +50,7 @@ def export_model(
     tolerance: float = 1e-4,
     with_onnx: bool = False,
     with_fp16: bool = False,
+    repository: triton.Repository | None = None,
     allow_random: bool = False,
     for_fd: bool = False,
     inputs: Iterable[str | Path | None] = (),
@@ -75,6 +75,7 @@ def export_model(
         for_fd: `inference.yml` in place of `deploy.yaml`, and `inference` in place of `model` in the names of graph and weights.
         with_onnx: also write model.onnx, compared in ONNX Runtime (see `paddle_dnl.deployment.export.onnx_export`).
         with_fp16: and model_fp16.onnx, for GPUs, compared in ONNX Runtime on the CPU (see `paddle_dnl.deployment.export.fp16`).
+        repository: also a model repository for NVIDIA Triton, of the ONNX files (see `paddle_dnl.deployment.export.triton`).
         verify_images: (picture, label file or None) on which every backend and precision is compared with the model, see
             `paddle_dnl.deployment.export.image_check.verify_on_images`; recorded, not required to agree.
 
@@ -89,16 +90,19 @@ def export_model(
         raise UsageError(f"--output_op must be one of {', '.join(OUTPUT_OPS)}; got {output_op!r}")
     if with_fp16 and not with_onnx:
         raise UsageError("--fp16 is made of the ONNX file; add --format onnx")
+    if repository and not with_onnx:
+        raise UsageError("a Triton repository is made of the ONNX file; export with with_onnx too")
     if with_onnx:
         onnx_export.require_converter()
     image_format = image_format or ImageFormat(input_shape[1] if input_shape else 3)
     shape = check_shape(input_shape, image_format.channels)
     components = modules_of(transforms)
-    place = prepare_folder(save_dir, inputs)
+    # A repository of an earlier export, which would be of another model, goes.
+    names = [*EXPORT_FILES, *triton.existing_files(Path(save_dir)), *(repository.file_names() if repository else ())]
+    place = prepare_folder(save_dir, inputs, names)
     if -1 not in shape:
         announce_export(model, shape)
-    work = temporary_folder(place)
-    try:
+    with temporary_folder(place) as work:
         with evaluating(model):
             references = reference_runs(model, shape, transforms)
             try:
@@ -137,14 +141,17 @@ def export_model(
                     ExportWrapper(model, output_op), files, verify_images, classes, found
                 )
                 files.write()
-            install(work / "export", place)
-    finally:
-        discard(work)
+            if repository:
+                triton.write(files, repository)
+            install(work / "export", place, names)
     logger.info(
         f"The inference model is saved in {save_dir}; verified in Paddle Inference: {found['paddle'].describe()}"
     )
     if with_onnx:
         logger.info(f"model.onnx verified in ONNX Runtime: {found['onnxruntime'].describe()}")
+    if repository:
+        names = ", ".join(repository.models(files))
+        logger.info(f"model repository for Triton: {Path(save_dir) / triton.FOLDER} (models {names})")
     if with_fp16:
         logger.info(f"model_fp16.onnx compared in ONNX Runtime: {found['onnxruntime_fp16'].describe()}")
     if "openvino" in found:

@@ -70,7 +70,7 @@ class BackendProcess:
         if kind != "ready":
             self._end()
             raise _revived(kind, value)
-        self.name, self.parallel = value
+        self.name, self.parallel, self.input_name, self.output_name = value
 
     @property
     def alive(self) -> bool:
@@ -143,7 +143,8 @@ def _work(connection, parent: int, folder: str, name: str, options: BackendOptio
         connection.send((type(error).__name__, str(error)))
         return
     child_processes.leave_signals_to_parent()  # again: importing Paddle sets handlers of its own
-    connection.send(("ready", (backend.name, getattr(backend, "parallel", 1))))
+    description = (backend.name, getattr(backend, "parallel", 1), backend.input_name, backend.output_name)
+    connection.send(("ready", description))
     while True:
         try:
             batch = connection.recv()

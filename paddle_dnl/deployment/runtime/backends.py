@@ -98,6 +98,9 @@ class PaddleBackend:
         files: the exported folder.
         options: see `BackendOptions`.
 
+    Attributes:
+        input_name, output_name: of the graph.
+
     Raises:
         ExportError: the graph cannot be loaded.
         UsageError: a device that is not there.
@@ -121,8 +124,9 @@ class PaddleBackend:
         require_known_operators(files.model_path)
         try:
             self._predictor = _paddle_predictor(files, options)
-            self._input = self._predictor.get_input_handle(self._predictor.get_input_names()[0])
-            self._output_name = self._predictor.get_output_names()[0]
+            self.input_name = self._predictor.get_input_names()[0]
+            self.output_name = self._predictor.get_output_names()[0]
+            self._input = self._predictor.get_input_handle(self.input_name)
         except UsageError:
             raise
         except Exception as error:
@@ -140,7 +144,7 @@ class PaddleBackend:
             self._input.reshape(batch.shape)
             self._input.copy_from_cpu(np.ascontiguousarray(batch, np.float32))
             self._predictor.run()
-            return self._predictor.get_output_handle(self._output_name).copy_to_cpu()
+            return self._predictor.get_output_handle(self.output_name).copy_to_cpu()
         except Exception as error:
             raise ExportError(f"Paddle Inference failed: {first_line(error)}") from error
 
@@ -191,6 +195,9 @@ class OnnxBackend:
         options: `device`, `use_trt`, `cpu_threads`, and `precision`: fp32, int8 for folders that tools/quantize.py has worked on,
             fp16 for those of `export.py --fp16` (on a CPU only to compare: it has no such arithmetic and is slow).
 
+    Attributes:
+        input_name, output_name: of the graph.
+
     Raises:
         ExportError: no ONNX file, or it cannot be loaded.
         UsageError: onnxruntime is not installed, or has no such device or precision.
@@ -224,7 +231,7 @@ class OnnxBackend:
             raise UsageError(
                 f"backend onnxruntime: {first} cannot be started here (are its driver and libraries installed?); use --device cpu"
             )
-        self._input_name = self._session.get_inputs()[0].name
+        self.input_name, self.output_name = self._session.get_inputs()[0].name, self._session.get_outputs()[0].name
 
     def run(self, batch: np.ndarray) -> np.ndarray:
         """`[N, 3, H, W]` float32 to the graph's output.
@@ -233,7 +240,7 @@ class OnnxBackend:
             ExportError: the graph failed, with the reason.
         """
         try:
-            feed = {self._input_name: np.ascontiguousarray(batch, np.float32)}
+            feed = {self.input_name: np.ascontiguousarray(batch, np.float32)}
             return in_onnx_thread(self._session.run, None, feed)[0]
         except Exception as error:
             raise ExportError(f"ONNX Runtime failed: {first_line(error)}") from error

@@ -266,6 +266,11 @@ def _value_range(section: dict, path: Path) -> tuple[float, float] | None:
         raise ConfigError(f"{path}: {error}") from error
 
 
+def is_exported(folder: Path) -> bool:
+    """Whether the folder has the description of an exported model."""
+    return any((folder / name).is_file() for name in _NAMES)
+
+
 def read_deploy_config(path: str | Path) -> DeployConfig:
     """Reads an exported folder (`deploy.yaml`, or PaddleSeg's and PaddleX's `inference.yml`), or such a file.
 

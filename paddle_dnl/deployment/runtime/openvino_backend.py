@@ -83,6 +83,7 @@ class OpenvinoBackend:
 
     Attributes:
         parallel: batches that run at the same time.
+        input_name, output_name: of the graph.
 
     Raises:
         ExportError: no ONNX file, or it cannot be loaded.
@@ -114,6 +115,7 @@ class OpenvinoBackend:
             self._requests = [self._model.create_infer_request() for _ in range(self.parallel)]
         except Exception as error:
             raise ExportError(f"{path}: cannot be loaded by OpenVINO: {first_line(error)}") from error
+        self.input_name, self.output_name = self._model.inputs[0].any_name, self._model.outputs[0].any_name
         self._fixed_batch = files.fixed_batch
 
     def run(self, batch: np.ndarray) -> np.ndarray:

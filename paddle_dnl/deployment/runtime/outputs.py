@@ -45,6 +45,23 @@ class Results:
     inputs: Sequence[str | Path]
 
 
+def all_names_differ(path: str, endings: tuple[str, ...]) -> bool:
+    """Whether all results fit into one folder, as PaddleSeg's infer.py writes them: no two pictures share a name."""
+    stems: set[str] = set()
+    for _, name in iter_images(path, endings):
+        if name.stem in stems:
+            logger.info(f"several pictures are called {name.stem}: results are stored in their sub-folders")
+            return False
+        stems.add(name.stem)
+    return True
+
+
+def iter_results(path: str, endings: tuple[str, ...], is_flat: bool) -> Iterator[tuple[Path, Path]]:
+    """The pictures of `iter_images`, each with the name of its results: without sub-folders where `is_flat`."""
+    for file, name in iter_images(path, endings):
+        yield file, Path(name.name) if is_flat else name
+
+
 class PictureJob:
     """Files: each gives a label picture and an overlay under its name, with its sub-folder where two have the same name.
 
@@ -77,23 +94,10 @@ class PictureJob:
     ):
         self._path, self._to = path, to
         self._save_prob, self._with_overlays, self._with_geotiff = save_prob, with_overlays, with_geotiff
-        self._is_flat = self._names_differ(endings)
-        self._images = PendingImages(lambda: self._find(endings), self._files, [*to.inputs, path], to.folder, **which)
-
-    def _names_differ(self, endings: tuple[str, ...]) -> bool:
-        """Whether all results fit into one folder, as PaddleSeg's infer.py writes them: no two pictures share a name."""
-        stems: set[str] = set()
-        for _, name in iter_images(self._path, endings):
-            if name.stem in stems:
-                logger.info(f"several pictures are called {name.stem}: results are stored in their sub-folders")
-                return False
-            stems.add(name.stem)
-        return True
-
-    def _find(self, endings: tuple[str, ...]) -> Iterator[tuple[Path, Path]]:
-        """The pictures, each with the name of its results."""
-        for path, name in iter_images(self._path, endings):
-            yield path, Path(name.name) if self._is_flat else name
+        is_flat = all_names_differ(path, endings)
+        self._images = PendingImages(
+            lambda: iter_results(path, endings, is_flat), self._files, [*to.inputs, path], to.folder, **which
+        )
 
     def _results(self, name: Path) -> dict[str, Path]:
         """By folder what is asked for, and last, in none, the label picture, which says that all is there."""

@@ -29,13 +29,13 @@ class Picture:
 
     Attributes:
         title: what messages call it.
-        source: a file, or BGR pixels `[H, W, 3]`.
+        source: a file, its content, or BGR pixels `[H, W, 3]`.
         name: relative name of its results.
         place: where a GeoTIFF lies; found when the file is read, if `wants_place`.
     """
 
     title: str
-    source: Path | np.ndarray
+    source: Path | bytes | np.ndarray
     name: Path
     wants_place: bool = False
     place: Place | None = None
@@ -69,6 +69,10 @@ def read_ahead(items: Iterable, depth: int) -> Iterator:
 def _prepare(predictor, picture: Picture) -> tuple:
     if isinstance(picture.source, np.ndarray):
         pixels = predictor.image_format.of_array(picture.source, picture.title)
+    elif isinstance(picture.source, bytes):
+        if not picture.source:
+            raise DataError(f"{picture.title}: is empty (0 bytes)")
+        pixels = predictor.decode(picture.source, picture.title)
     else:
         if picture.wants_place:
             picture.place = Place.of(picture.source)

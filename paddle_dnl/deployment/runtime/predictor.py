@@ -69,6 +69,7 @@ class Predictor:
         files: what deploy.yaml says.
         classes: names and colours, None in folders that PaddleSeg exported.
         image_format: how pictures are read: number of bands and scale.
+        output_kind: dtype's name of the output, and how many classes it scores (None: class numbers); set by the first run.
 
     Raises:
         ConfigError: deploy.yaml is missing or wrong.
@@ -111,6 +112,7 @@ class Predictor:
         except ConfigError as error:
             raise ConfigError(f"{self.files.folder / 'deploy.yaml'}: {error}") from error
         self._compose = Compose(steps, img_channels=self.image_format.channels)
+        self.output_kind: tuple[str, int | None] | None = None
         self._tiles = tile == "auto" and wrong_size is None and self._keeps_size()
         self._backend = (
             make_backend(backend, self.files, BackendOptions(**options)) if isinstance(backend, str) else backend
@@ -207,6 +209,16 @@ class Predictor:
         return self._backend.name
 
     @property
+    def input_name(self) -> str:
+        """The graph's name of its input."""
+        return self._backend.input_name
+
+    @property
+    def output_name(self) -> str:
+        """The graph's name of its output."""
+        return self._backend.output_name
+
+    @property
     def parallel(self) -> int:
         """Batches that the backend runs at the same time."""
         return getattr(self._backend, "parallel", 1)
@@ -219,16 +231,14 @@ class Predictor:
     def run(self, batch: np.ndarray) -> np.ndarray:
         """The graph's output for a batch `[N, C, H, W]`; what is no multiple of the fixed batch is filled up and cut back."""
         fixed = self.files.fixed_batch
-        if fixed is None:
-            return self._backend.run(batch)
-        most = fixed * self.parallel
+        most = fixed * self.parallel if fixed else len(batch)
         if len(batch) > most:
             return np.concatenate([self.run(batch[i : i + most]) for i in range(0, len(batch), most)])
-        missing = -len(batch) % fixed
-        if missing == 0:
-            return self._backend.run(batch)
-        filled = np.concatenate([batch, np.repeat(batch[-1:], missing, axis=0)])
-        return self._backend.run(filled)[: len(batch)]
+        missing = -len(batch) % (fixed or 1)
+        filled = np.concatenate([batch, np.repeat(batch[-1:], missing, axis=0)]) if missing else batch
+        output = self._backend.run(filled)
+        self.output_kind = self.output_kind or (output.dtype.name, output.shape[1] if output.ndim == 4 else None)
+        return output[: len(batch)]
 
     def postprocess(self, output: np.ndarray, info: list) -> np.ndarray:
         """One output, `[H, W]` classes or `[K, H, W]` scores, to classes of the picture's size: uint8, uint16 above 255."""

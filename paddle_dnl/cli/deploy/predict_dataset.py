@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Command line of `paddle-dnl predict-dataset`: an exported folder on millions of pictures, with Ray Data."""
+
+import argparse
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+from paddle_dnl.cli import _arguments
+from paddle_dnl.errors import UsageError
+
+# Between two lines about how far it is.
+_LINE_SECONDS = 10
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The flags of predict-dataset; those of infer.py have its meanings."""
+    parser = argparse.ArgumentParser(
+        description="Labels a list, folder or Parquet file of pictures with many processes, on one machine or a Ray cluster."
+    )
+    add = parser.add_argument
+    add("--config", required=True, help="deploy.yaml of the exported folder, or the folder; readable on every machine")
+    _arguments.add_export_imports(parser)
+    add(
+        "--image_path",
+        required=True,
+        help="folder, .txt list, pattern with *, Parquet file, or folder of Parquet files",
+    )
+    add(
+        "--column",
+        help="of Parquet: paths or picture files' content; default path; needed for a folder of Parquet files",
+    )
+    add("--name_column", help="of Parquet: names of the results; default: those of the paths, or file name and row")
+    add("--save_dir", required=True, help="folder of the results; writable on every machine")
+    add("--format", choices=("png", "parquet"), default="png", help="label pictures, or Parquet shards of them")
+    add("--chunk_size", type=int, default=256, help="pictures per task and Parquet shard")
+    add("--address", help="of a Ray cluster, or auto for the one of this machine; default: one is started here")
+    add("--actors", type=int, help="most processes with a model; default: as many as there is room for")
+    add("--cpus_per_actor", type=int, default=1, help="cores that each reserves, and threads of its backend")
+    add("--gpus_per_actor", type=float, help="GPUs that each reserves; default: 1 with --device gpu, else 0")
+    add("--batch_size", type=int, default=1, help="pictures per run")
+    add("--device", choices=("cpu", "gpu"), default="cpu")
+    add("--backend", choices=("paddle", "onnxruntime", "openvino", "auto"), default="paddle")
+    add("--precision", choices=("fp32", "fp16", "bf16", "int8", "fastest"), default="fp32", help="see infer.py")
+    add("--wrong_size", choices=("resize", "refuse"), help="see infer.py")
+    add("--tile", choices=("auto", "never"), default="auto", help="see infer.py")
+    add("--tile_overlap", type=float, default=0.25, help="see infer.py")
+    add("--max_pixels", type=int, default=80_000_000, help="larger pictures are refused before they are decoded")
+    add("--value_range", **_arguments.VALUE_RANGE)
+    add("--skip_bad_samples", action="store_true", help="go on without pictures that cannot be read; names them")
+    return parser
+
+
+def parse_args(argv=None) -> argparse.Namespace:
+    """Flags as given, checked.
+
+    Raises:
+        UsageError: values that do not fit; names the flag.
+    """
+    args = make_parser().parse_args(argv)
+    for name in ("chunk_size", "actors", "cpus_per_actor", "batch_size", "max_pixels"):
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            raise UsageError(f"--{name} must be at least 1, got {value}")
+    if args.gpus_per_actor is None:
+        args.gpus_per_actor = 1 if args.device == "gpu" else 0
+    if args.gpus_per_actor < 0:
+        raise UsageError(f"--gpus_per_actor must be at least 0, got {args.gpus_per_actor:g}")
+    if Path(args.save_dir).exists() and not Path(args.save_dir).is_dir():
+        raise UsageError(f"--save_dir {args.save_dir}: is a file; give a folder")
+    return args
+
+
+def _settings(args: argparse.Namespace):
+    """What each worker needs, with the backend chosen here, so that all take the same one."""
+    from paddle_dnl.deployment.bulk.worker import WorkerSettings
+    from paddle_dnl.deployment.runtime.backend_factory import resolve_backend
+    from paddle_dnl.deployment.runtime.deploy_config import read_deploy_config
+    from paddle_dnl.deployment.runtime.options import BackendOptions
+
+    asked = BackendOptions(device=args.device, precision=args.precision, cpu_threads=args.cpus_per_actor)
+    backend, options = resolve_backend(args.backend, read_deploy_config(args.config), asked)
+    names = ("wrong_size", "tile", "tile_overlap", "max_pixels", "value_range")
+    predictor = {name: getattr(args, name) for name in names} | {"tile_batch": args.batch_size}
+    return WorkerSettings(
+        config=str(Path(args.config).absolute()),
+        save_dir=str(Path(args.save_dir).absolute()),
+        format=args.format,
+        skip_bad=args.skip_bad_samples,
+        batch_size=args.batch_size,
+        # Actors have another working directory.
+        custom_imports=tuple(str(Path(m).absolute()) if m.endswith(".py") else m for m in args.custom_imports),
+        predictor=predictor | {"backend": backend} | asdict(options),
+    )
+
+
+def _report(reports, plan) -> tuple[dict[str, int], int]:
+    """Passes on what the workers say; returns the sums of `done`, `there` and `unreadable`, and how many nodes there were.
+
+    Raises:
+        PaddleDnlError: what ended a chunk.
+    """
+    from paddle_dnl import errors
+    from paddle_dnl.log import logger
+
+    sums, nodes = dict.fromkeys(("done", "there", "unreadable"), 0), set()
+    began = last = time.perf_counter()
+    for number, report in enumerate(reports, 1):
+        if report["error"]:
+            kind, text = report["error"]
+            raise getattr(errors, kind)(text)
+        for message in report["messages"]:
+            logger.warning(f"skipped: {message}")
+        nodes.add(report["node"])
+        for name in sums:
+            sums[name] += report[name]
+        now = time.perf_counter()
+        if now - last > _LINE_SECONDS:
+            last = now
+            logger.info(
+                f"chunk {number} of {len(plan.packed)}: {sum(sums.values())} of {plan.pictures} pictures, "
+                f"{sums['done'] / (now - began):.2f} labelled per second"
+            )
+    return sums, len(nodes)
+
+
+def main(argv=None) -> int:
+    """Labels all pictures; returns the exit status."""
+    args = parse_args(argv)
+    from dataclasses import replace
+
+    from paddle_dnl import user_code
+    from paddle_dnl.deployment.bulk import on_ray
+    from paddle_dnl.deployment.bulk.chunks import Plan, Source
+    from paddle_dnl.deployment.bulk.manifest import agree, model_digests
+    from paddle_dnl.deployment.bulk.worker import forget_tries
+    from paddle_dnl.deployment.runtime.deploy_config import read_deploy_config
+    from paddle_dnl.deployment.runtime.own_components import require_modules
+    from paddle_dnl.errors import DataError
+    from paddle_dnl.log import logger
+
+    on_ray.require_ray()
+    user_code.import_for_export(args.custom_imports)
+    files = read_deploy_config(args.config)
+    require_modules(files)
+    settings = _settings(args)
+    format_ = replace(files.image_format, value_range=args.value_range or files.value_range)
+    source = Source(args.image_path, args.column, args.name_column, format_.endings)
+    plan = Plan.of(source.chunks(args.chunk_size))
+    if not plan.pictures:
+        raise DataError(f"{args.image_path}: no pictures")
+    record = {"model": model_digests(files), "format": args.format, "precision": settings.predictor["precision"]}
+    record |= {name: getattr(args, name) for name in ("wrong_size", "tile", "tile_overlap", "value_range")}
+    if args.format == "parquet":  # a shard is of certain pictures; label pictures may be added to
+        record["pictures"] = plan.digest
+    agree(Path(args.save_dir), record)
+    forget_tries(args.save_dir)
+    logger.info(f"{plan.pictures} pictures in {len(plan.packed)} chunks; backend {settings.predictor['backend']}")
+    cluster = on_ray.Cluster(args.address, args.actors, args.cpus_per_actor, args.gpus_per_actor)
+    began = time.perf_counter()
+    sums, nodes = _report(on_ray.run(plan, settings, cluster), plan)
+    if sums["unreadable"] == plan.pictures:
+        raise DataError(f"none of the {plan.pictures} images can be used")
+    where = f"{nodes} node{'s' if nodes != 1 else ''}"
+    logger.info(
+        f"{sums['done']} pictures labelled in {time.perf_counter() - began:.1f} s on {where}, {sums['there']} were there "
+        f"already, {sums['unreadable']} cannot be used; results in {args.save_dir}"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    from paddle_dnl.cli._run import run
+
+    run("paddle_dnl.cli.deploy.predict_dataset")

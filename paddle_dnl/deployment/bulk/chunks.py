@@ -1,0 +1,278 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Chunks: the pictures of a list, folder or Parquet file in parts of fixed membership, each the work of one process."""
+
+import hashlib
+import json
+import pickle
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from paddle_dnl.data.images import list_files
+from paddle_dnl.data.images.image_files import is_hidden
+from paddle_dnl.deployment.runtime.outputs import all_names_differ, iter_results
+from paddle_dnl.deployment.runtime.pipeline import Picture
+from paddle_dnl.errors import DataError, UsageError
+from paddle_dnl.optional import not_installed
+
+# Rows of a Parquet file that are read at a time.
+_ROWS_AT_A_TIME = 16
+
+
+@dataclass(frozen=True)
+class FileChunk:
+    """Picture files.
+
+    Attributes:
+        number: of the chunk among all.
+        rows: (absolute path, name of the result without suffix) of each.
+    """
+
+    number: int
+    rows: tuple[tuple[str, str], ...]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the results, without suffix."""
+        return [name for _, name in self.rows]
+
+    def pictures(self, wanted: set[str]) -> Iterator[Picture]:
+        """Those whose results are wanted, in order."""
+        return (Picture(path, Path(path), Path(name)) for path, name in self.rows if name in wanted)
+
+
+@dataclass(frozen=True)
+class BytesChunk:
+    """A row group of a Parquet file with a column of picture files' content.
+
+    Attributes:
+        number: of the chunk among all.
+        file: absolute path.
+        row_group: number of the row group.
+        column: the column.
+        names: name of each row's result, without suffix.
+    """
+
+    number: int
+    file: str
+    row_group: int
+    column: str
+    names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def pictures(self, wanted: set[str]) -> Iterator[Picture]:
+        """Those whose results are wanted, in order."""
+        names = iter(self.names)
+        rows = _open(Path(self.file)).iter_batches(_ROWS_AT_A_TIME, row_groups=[self.row_group], columns=[self.column])
+        for batch in rows:
+            for content in batch.column(0):
+                if (name := next(names)) in wanted:
+                    yield Picture(f"{self.file}: {name}", content.as_py() or b"", Path(name))
+
+
+Chunk = FileChunk | BytesChunk
+
+
+@dataclass(frozen=True)
+class Source:
+    """What is to be labelled.
+
+    Attributes:
+        path: a picture, a folder, a list or a pattern as of infer.py; or a Parquet file, or a folder of such with `column`.
+        column: of Parquet, paths (relative to the file) or the content of picture files.
+        name_column: of Parquet, names of the results; default: those of the paths, else the file's name and the row.
+        endings: of pictures in folders.
+    """
+
+    path: str
+    column: str | None
+    name_column: str | None
+    endings: tuple[str, ...]
+
+    def chunks(self, size: int) -> Iterator[Chunk]:
+        """All chunks, of at most `size` pictures; of a column of contents a chunk is a row group of the file.
+
+        Raises:
+            DataError: nothing there, a column that is not there, or two results of one name.
+            UsageError: a column of a path that is no Parquet file.
+        """
+        is_folder = Path(self.path).is_dir()
+        if not self.path.lower().endswith(".parquet") and not (self.column and is_folder):
+            if self.column or self.name_column:
+                raise UsageError(f"--column: is for Parquet files, {self.path} is none and no folder of such")
+            return _of_rows(self._pictures(), size)
+        files = self._parquet_files()
+        column = self.column or "path"
+        if _is_text(_field(files[0], column)):
+            return _of_rows(self._paths(files, column), size)
+        return self._row_groups(files, column)
+
+    def _parquet_files(self) -> list[Path]:
+        path = Path(self.path)
+        if not path.is_dir():
+            return [path]
+        found = sorted(p for p in path.rglob("*.parquet") if not any(map(is_hidden, p.relative_to(path).parts)))
+        if not found:
+            raise DataError(f"{path}: no Parquet file (*.parquet) in it")
+        return found
+
+    def _pictures(self) -> Iterator[tuple[str, str]]:
+        """Paths and names as infer.py has them: flat where all names differ."""
+        is_flat = all_names_differ(self.path, self.endings)
+        for path, name in iter_results(self.path, self.endings, is_flat):
+            yield str(path.absolute()), name.with_suffix("").as_posix()
+
+    def _paths(self, files: list[Path], column: str) -> Iterator[tuple[str, str]]:
+        columns, seen = [column, self.name_column or column], set()
+        for file in files:
+            for column_name in columns:
+                if not _is_text(_field(file, column_name)):
+                    raise DataError(f"{file}: column {column_name}: expected texts")
+            for batch in _open(file).iter_batches(columns=list(dict.fromkeys(columns))):
+                values = [batch.column(name).to_pylist() for name in columns]
+                for path, name in zip(*values, strict=True):
+                    if not path:
+                        raise DataError(f"{file}: column {column}: a row without a path")
+                    place = list_files.place(file.parent, path)
+                    if self.name_column is None:
+                        name = PurePosixPath(path).name if Path(path).is_absolute() else str(path)
+                        name = PurePosixPath(name).with_suffix("").as_posix()
+                    name = _checked(name, file)
+                    _add(seen, name)
+                    yield str(Path(place).absolute()), name
+
+    def _row_groups(self, files: list[Path], column: str) -> Iterator[BytesChunk]:
+        number, seen = 0, set()
+        stems = [file.stem for file in files]
+        root = Path(self.path) if Path(self.path).is_dir() else files[0].parent
+        for file in files:
+            if str(_field(file, column)) not in ("binary", "large_binary"):
+                raise DataError(f"{file}: column {column}: expected paths (text) or picture files' content (binary)")
+            start = file.stem if stems.count(file.stem) == 1 else file.relative_to(root).with_suffix("").as_posix()
+            reader, first = _open(file), 0
+            for group in range(reader.num_row_groups):
+                rows = reader.metadata.row_group(group).num_rows
+                if self.name_column is None:
+                    names = [f"{start}_{row:08d}" for row in range(first, first + rows)]
+                else:
+                    _field(file, self.name_column)
+                    table = reader.read_row_group(group, columns=[self.name_column])
+                    names = [_checked(name, file) for name in table.column(0).to_pylist()]
+                for name in names:
+                    _add(seen, name)
+                if rows:
+                    yield BytesChunk(number, str(file.absolute()), group, column, tuple(names))
+                    number += 1
+                first += rows
+
+
+def _of_rows(rows: Iterable[tuple[str, str]], size: int) -> Iterator[FileChunk]:
+    number, part = 0, []
+    for row in rows:
+        part.append(row)
+        if len(part) == size:
+            yield FileChunk(number, tuple(part))
+            number, part = number + 1, []
+    if part:
+        yield FileChunk(number, tuple(part))
+
+
+def _add(seen: set, name: str) -> None:
+    """Notes a name; its digest takes less memory than most names.
+
+    Raises:
+        DataError: it was there.
+    """
+    digest = hashlib.blake2b(name.encode("utf-8", "surrogateescape"), digest_size=12).digest()
+    if digest in seen:
+        raise DataError(f"two pictures would both write {name}.png; give other names with --name_column")
+    seen.add(digest)
+
+
+def _checked(name: str | None, file: Path) -> str:
+    """A name of a result, which must stay in the folder of results.
+
+    Raises:
+        DataError: it is empty, absolute or leads out.
+    """
+    pure = PurePosixPath(name or "")
+    hidden = not pure.name or any(part == ".." or is_hidden(part) for part in pure.parts)
+    if not name or pure.is_absolute() or hidden or "\0" in name or "\\" in name:
+        raise DataError(f"{file}: {name!r} cannot be the name of a result")
+    return pure.as_posix()
+
+
+def _open(file: Path):
+    """The Parquet file.
+
+    Raises:
+        DataError: it is not there, or none.
+        UsageError: pyarrow is not installed.
+    """
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError as error:
+        raise not_installed("Parquet files", error, "ray") from error
+    try:
+        return parquet.ParquetFile(file)
+    except FileNotFoundError:
+        raise DataError(f"{file}: no such file") from None
+    except (OSError, pyarrow.ArrowException) as error:
+        raise DataError(f"{file}: cannot be read as Parquet ({str(error).splitlines()[0]})") from error
+
+
+def _field(file: Path, column: str):
+    """Arrow's type of a column.
+
+    Raises:
+        DataError: there is none of this name.
+    """
+    schema = _open(file).schema_arrow
+    if column not in schema.names:
+        raise DataError(f"{file}: has no column {column!r}, it has {', '.join(schema.names)}; give --column")
+    return schema.field(column).type
+
+
+def _is_text(kind) -> bool:
+    """Whether a column holds texts."""
+    from pyarrow import types
+
+    return types.is_string(kind) or types.is_large_string(kind)
+
+
+@dataclass
+class Plan:
+    """All chunks, packed, since ten million paths are many megabytes.
+
+    Attributes:
+        packed: a chunk each, for `unpack`.
+        pictures: in all of them.
+        digest: SHA-256 that tells whether two plans have the same pictures in the same parts.
+    """
+
+    packed: list[bytes]
+    pictures: int
+    digest: str
+
+    @classmethod
+    def of(cls, chunks: Iterable[Chunk]) -> "Plan":
+        """The plan of these chunks."""
+        packed, pictures, digest = [], 0, hashlib.sha256()
+        for chunk in chunks:
+            packed.append(zlib.compress(pickle.dumps(chunk), 1))
+            pictures += len(chunk)
+            text = json.dumps([type(chunk).__name__, *vars(chunk).values()])
+            digest.update(text.encode("utf-8", "surrogateescape"))
+        return cls(packed, pictures, digest.hexdigest())
+
+
+def unpack(packed: bytes) -> Chunk:
+    """The chunk in a `Plan`, which is data of this program and of nobody else."""
+    return pickle.loads(zlib.decompress(packed))

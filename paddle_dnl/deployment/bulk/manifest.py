@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""predict_dataset.json in the folder of results: what they are of, so that nothing else is mixed with them when a run goes on."""
+
+import json
+from pathlib import Path
+
+from paddle_dnl.deployment.runtime.deploy_config import DeployConfig
+from paddle_dnl.errors import UsageError
+from paddle_dnl.files.atomic import write_text
+from paddle_dnl.files.outputs import file_digest
+from paddle_dnl.files.reading import parse_json
+
+NAME = "predict_dataset.json"
+
+
+def model_digests(files: DeployConfig) -> dict[str, str]:
+    """File name -> SHA-256 of all that makes the model's results; what the export recorded, where it did."""
+    return {name: files.sha256.get(name) or file_digest(files.folder / name) for name in files.file_names}
+
+
+def agree(folder: Path, settings: dict) -> None:
+    """Writes the settings into the folder, or compares them with those of the run that it goes on with.
+
+    Args:
+        folder: of the results.
+        settings: name -> JSON value.
+
+    Raises:
+        UsageError: another run's results are there, or a file of this name that is none of ours.
+    """
+    # As they would be read again, with lists in place of tuples.
+    path, settings = folder / NAME, parse_json(json.dumps(settings))
+    try:
+        earlier = parse_json(path.read_text(encoding="utf-8"))
+        if not isinstance(earlier, dict):
+            raise ValueError("no JSON object")
+    except FileNotFoundError:
+        write_text(path, json.dumps(settings, indent=1) + "\n", own=True)
+        return
+    except ValueError as error:
+        raise UsageError(f"{path}: cannot be read ({error}); give another --save_dir") from error
+    for name in sorted({*earlier, *settings}):
+        if earlier.get(name) != settings.get(name):
+            raise UsageError(f"{path}: the results there are of another {name}; give another --save_dir")

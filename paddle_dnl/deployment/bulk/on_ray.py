@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Chunks on Ray Data: a pool of actors, each with one `ChunkWorker`; what dies is started anew and its chunk done again."""
+
+import contextlib
+import logging
+import os
+import pickle
+import signal
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from paddle_dnl.deployment.bulk.chunks import Plan, unpack
+from paddle_dnl.deployment.bulk.worker import ChunkWorker, WorkerSettings
+from paddle_dnl.errors import ExportError, UsageError
+from paddle_dnl.optional import not_installed
+
+# Blocks of Ray Data; each has one or more chunks.
+_MOST_BLOCKS = 4096
+_CONNECT_SECONDS = 10
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Where the actors run.
+
+    Attributes:
+        address: of a Ray cluster, `auto` for the one that this machine belongs to; None starts one on this machine.
+        actors: most actors; None for as many as the cluster has room for.
+        cpus, gpus: that each actor reserves.
+    """
+
+    address: str | None = None
+    actors: int | None = None
+    cpus: float = 1
+    gpus: float = 0
+
+
+class _Actor:
+    """What Ray Data calls with a batch of one chunk."""
+
+    def __init__(self, settings: WorkerSettings):
+        import ray
+
+        self._worker = ChunkWorker(settings)
+        self._node = ray.get_runtime_context().get_node_id()
+
+    def __call__(self, batch: dict) -> dict:
+        reports = [self._worker.run(unpack(packed)) | {"node": self._node} for packed in batch["chunk"]]
+        return {"report": [pickle.dumps(report) for report in reports]}
+
+
+def require_ray() -> None:
+    """Raises UsageError where Ray Data is not installed."""
+    try:
+        import ray.data  # noqa: F401
+    except ImportError as error:
+        raise not_installed("predict-dataset", error, "ray") from error
+
+
+def _require_answer(address: str | None) -> None:
+    """Refuses HOST:PORT where nothing listens; Ray itself tries for minutes.
+
+    Raises:
+        UsageError: no connection within `_CONNECT_SECONDS`.
+    """
+    host, colon, port = (address or "").rpartition(":")
+    if "/" in host or not colon or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host, int(port)), _CONNECT_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise UsageError(f"--address {address}: no Ray cluster can be reached there ({error})") from error
+
+
+@contextlib.contextmanager
+def _connected(cluster: Cluster) -> Iterator:
+    """The module `ray`, connected; its handlers of signals are replaced by those that were there."""
+    require_ray()
+    _require_answer(cluster.address)
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent to anybody
+    import ray
+
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    local = {} if cluster.address else {"include_dashboard": False}
+    try:
+        ray.init(address=cluster.address or "local", logging_level=logging.ERROR, log_to_driver=False, **local)
+    except (ray.exceptions.RayError, ConnectionError, ValueError, RuntimeError) as error:
+        text = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UsageError(f"--address {cluster.address}: no Ray cluster can be reached there ({text})") from error
+    try:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+def _most_actors(ray, cluster: Cluster) -> int:
+    """How many actors there is room for.
+
+    Raises:
+        UsageError: for none.
+    """
+    found = ray.cluster_resources()
+    room = [found.get("CPU", 0) // cluster.cpus if cluster.cpus else float("inf")]
+    room += [found.get("GPU", 0) // cluster.gpus] if cluster.gpus else []
+    if min(room) < 1:
+        raise UsageError(
+            f"the Ray cluster has {found.get('CPU', 0):g} CPUs and {found.get('GPU', 0):g} GPUs, and an actor needs "
+            f"{cluster.cpus:g} and {cluster.gpus:g} (--cpus_per_actor, --gpus_per_actor)"
+        )
+    return int(min(*room, cluster.actors or float("inf"), float("inf")))
+
+
+def run(plan: Plan, settings: WorkerSettings, cluster: Cluster) -> Iterator[dict]:
+    """Reports of all chunks (`ChunkWorker.run`, and the `node` that did it), in the order in which they are finished.
+
+    Raises:
+        UsageError: Ray is not installed, no cluster can be reached, or it has no room for an actor.
+        ExportError: an actor died again and again.
+    """
+    with _connected(cluster) as ray:
+        context = ray.data.DataContext.get_current()
+        context.enable_progress_bars = context.print_on_execution_start = False
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
+        items = [{"chunk": packed} for packed in plan.packed]
+        most = min(_most_actors(ray, cluster), len(plan.packed))
+        dataset = ray.data.from_items(items, override_num_blocks=min(len(items), _MOST_BLOCKS)).map_batches(
+            _Actor,
+            fn_constructor_args=[settings],
+            batch_size=1,
+            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=most, initial_size=most),
+            num_cpus=cluster.cpus,
+            num_gpus=cluster.gpus or None,
+        )
+        try:
+            for row in dataset.iter_rows():
+                yield pickle.loads(row["report"])
+        except ray.exceptions.RayError as error:
+            lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+            raise ExportError(f"Ray: {lines[-1] if lines else type(error).__name__}") from error

@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Readers: what the decoding processes make of a request's bytes. Each is sent to the process with the bytes."""
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from paddle_dnl.data.images.image_format import ImageFormat
+from paddle_dnl.files.reading import parse_json
+
+import numpy as np
+
+from .refusal import Refusal
+
+# Address space per pixel that decoding may take: three channels of 16 bits, twice (a turned copy), with room to spare.
+_MEMORY_PER_PIXEL = 24
+# Of a picture with many bands: the file, its numbers of up to 8 bytes, and float32 twice.
+_MEMORY_PER_VALUE = 24
+
+# Names of the Open Inference Protocol -> NumPy's.
+DATATYPES = {
+    "BOOL": "bool", "UINT8": "uint8", "UINT16": "uint16", "UINT32": "uint32", "UINT64": "uint64", "INT8": "int8",
+    "INT16": "int16", "INT32": "int32", "INT64": "int64", "FP16": "float16", "FP32": "float32", "FP64": "float64",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class PictureReader:
+    """Reads a picture file.
+
+    Attributes:
+        image_format: number of bands and scale.
+        max_pixels: see `paddle_dnl.data.images.untrusted.require_bounded`.
+    """
+
+    image_format: ImageFormat
+    max_pixels: int
+
+    @property
+    def memory(self) -> int:
+        """Bytes that reading one picture may take."""
+        plain = self.image_format == ImageFormat(self.image_format.channels) and self.image_format.channels in (1, 3)
+        per_pixel = _MEMORY_PER_PIXEL if plain else _MEMORY_PER_VALUE * self.image_format.channels
+        return per_pixel * self.max_pixels
+
+    def read(self, content: bytes) -> tuple[np.ndarray, None]:
+        """The picture as uint8 BGR `[H, W, 3]`, grey `[H, W]` or bands `[H, W, C]`.
+
+        Raises:
+            DataError: it cannot be read, see `ImageFormat.decode`.
+        """
+        data = np.frombuffer(content, np.uint8)
+        picture = self.image_format.decode(data, "picture", max_pixels=self.max_pixels, whole=True)
+        return np.ascontiguousarray(picture), None
+
+
+class TensorSpec(NamedTuple):
+    """A tensor of the graph: name, NumPy's name of the numbers, shape with -1 where free."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def datatype(self) -> str:
+        """The Open Inference Protocol's name of the numbers."""
+        return next((name for name, dtype in DATATYPES.items() if dtype == self.dtype), self.dtype.upper())
+
+
+class Asked(NamedTuple):
+    """What an inference request says beside its numbers: its own name, and whether the answer is to be binary."""
+
+    id: str | None
+    binary: bool
+
+
+@dataclass(frozen=True)
+class TensorReader:
+    """Reads an inference request of the Open Inference Protocol: JSON, or JSON followed by the numbers (binary extension).
+
+    Attributes:
+        input, output: of the graph; the input is float32 `[N, C, H, W]`.
+        max_pixels: N x H x W that are allowed.
+        header_length: bytes of JSON before the binary numbers; None where all is JSON.
+    """
+
+    input: TensorSpec
+    output: TensorSpec
+    max_pixels: int
+    header_length: int | None = None
+
+    def read(self, content: bytes) -> tuple[np.ndarray, Asked]:
+        """The input, float32 `[N, C, H, W]`, and what is asked for.
+
+        Raises:
+            Refusal: 400 for what is no such request, 413 for too many pixels, 422 for names, shapes and numbers that the graph
+                does not take.
+        """
+        length = len(content) if self.header_length is None else self.header_length
+        if length > len(content):
+            raise Refusal(400, f"Inference-Header-Content-Length: {length}, and the body has {len(content)} bytes")
+        try:
+            request = parse_json(content[:length])
+        except ValueError as error:
+            raise Refusal(400, f"the request is no JSON: {error}") from error
+        inputs = request.get("inputs") if isinstance(request, dict) else None
+        if not isinstance(inputs, list) or not all(isinstance(item, dict) for item in inputs):
+            raise Refusal(400, "the request has no list `inputs` of JSON objects")
+        names = [item.get("name") for item in inputs]
+        if names != [self.input.name]:
+            raise Refusal(422, f"inputs: expected {self.input.name} alone, got {str(names)[:200]}")
+        asked = self._asked(request)
+        shape = self._shape(inputs[0])
+        return self._numbers(inputs[0], shape, content[length:]), asked
+
+    def _asked(self, request: dict) -> Asked:
+        parameters, name = _mapping(request, "parameters"), request.get("id")
+        if name is not None and not (isinstance(name, str) and len(name) <= 1000):
+            raise Refusal(400, "id: expected a text of at most 1000 characters")
+        binary = parameters.get("binary_data_output", False)
+        outputs = request.get("outputs", [])
+        if not isinstance(outputs, list) or not all(isinstance(item, dict) for item in outputs):
+            raise Refusal(400, "outputs: expected a list of JSON objects")
+        for item in outputs:
+            if item.get("name") != self.output.name or len(outputs) > 1:
+                raise Refusal(422, f"outputs: the model has {self.output.name} alone")
+            wanted = _mapping(item, "parameters")
+            for unknown in ("classification", "shared_memory_region"):
+                if wanted.get(unknown):
+                    raise Refusal(422, f"outputs: {unknown} is not supported")
+            binary = wanted.get("binary_data", binary)
+        return Asked(name, binary is True)
+
+    def _shape(self, item: dict) -> tuple[int, ...]:
+        """The announced shape, which must be one that the graph takes."""
+        shape, wanted = item.get("shape"), self.input.shape
+        if item.get("datatype") != self.input.datatype:
+            raise Refusal(
+                422,
+                f"{self.input.name}: the datatype must be {self.input.datatype}, got {str(item.get('datatype'))[:50]}",
+            )
+        fits = isinstance(shape, list) and len(shape) == len(wanted)
+        fits = fits and all(type(v) is int and v > 0 and size in (-1, v) for v, size in zip(shape, wanted, strict=True))
+        if not fits:
+            raise Refusal(
+                422, f"{self.input.name}: the shape must be {list(wanted)} (-1: any size), got {str(shape)[:100]}"
+            )
+        pixels = shape[0] * math.prod(shape[2:])
+        if pixels > self.max_pixels:
+            raise Refusal(413, f"{pixels} pixels (N x H x W); {self.max_pixels} are allowed (max_pixels)")
+        return tuple(shape)
+
+    def _numbers(self, item: dict, shape: tuple[int, ...], binary: bytes) -> np.ndarray:
+        name, dtype, count = self.input.name, np.dtype(self.input.dtype), math.prod(shape)
+        parameters = _mapping(item, "parameters")
+        if "shared_memory_region" in parameters:
+            raise Refusal(422, f"{name}: shared_memory_region is not supported")
+        size = parameters.get("binary_data_size")
+        if (size is None) == (self.header_length is not None):
+            raise Refusal(400, f"{name}: binary_data_size and Inference-Header-Content-Length belong together")
+        if size is not None:
+            if size != len(binary) or size != count * dtype.itemsize:
+                raise Refusal(
+                    422,
+                    f"{name}: {count} numbers of {self.input.datatype} are {count * dtype.itemsize} bytes; binary_data_size "
+                    f"is {str(size)[:50]}, and {len(binary)} came",
+                )
+            numbers = np.frombuffer(binary, dtype.newbyteorder("<")).astype(dtype, copy=False)
+        else:
+            try:
+                numbers = np.asarray(item.get("data"))
+            except ValueError as error:  # lists of different lengths
+                raise Refusal(422, f"{name}: data: {str(error)[:200]}") from error
+            if numbers.dtype.kind not in "fiu":
+                raise Refusal(422, f"{name}: data: expected numbers")
+            if numbers.size != count:
+                raise Refusal(422, f"{name}: data: the shape says {count} numbers, got {numbers.size}")
+            with np.errstate(over="ignore"):
+                numbers = numbers.astype(dtype)
+        if not np.isfinite(numbers).all():
+            raise Refusal(422, f"{name}: infinite numbers, or such that are none (NaN)")
+        return np.ascontiguousarray(numbers.reshape(shape))
+
+
+def _mapping(request: dict, key: str) -> dict:
+    """`request[key]`, empty where it is left out.
+
+    Raises:
+        Refusal: 400; it is no JSON object.
+    """
+    value = request.get(key, {})
+    if not isinstance(value, dict):
+        raise Refusal(400, f"{key}: expected a JSON object")
+    return value

@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`Service`: receives requests for one of several models and answers them, each within its time; every refusal ends here."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Mapping
+
+from paddle_dnl.deployment.runtime.predictor import Predictor
+
+from fastapi import Request, Response
+from fastapi.responses import JSONResponse
+from starlette.requests import ClientDisconnect
+
+from .admission import Admission
+from .decoding import DecodePool
+from .metrics import Metrics
+from .pipeline import PictureWork, Pipeline, TensorWork
+from .readers import PictureReader
+from .refusal import Refusal, error_body
+from .settings import Settings
+from .uploads import Upload
+
+# Interval at which a request checks whether its client is connected.
+_LOOK_SECONDS = 0.5
+
+
+def error_response(path: str, status: int, text: str, headers: Mapping | None = None) -> JSONResponse:
+    """An error's answer in the form of its address."""
+    return JSONResponse(error_body(path, text), status, headers)
+
+
+async def _until_gone(request: Request) -> None:
+    """Returns when the client has disconnected."""
+    while not await request.is_disconnected():
+        await asyncio.sleep(_LOOK_SECONDS)
+
+
+async def _unless_gone(request: Request, work) -> bytes:
+    """The result of `work`, which is cancelled when the client disconnects."""
+    tasks = [asyncio.ensure_future(work), asyncio.ensure_future(_until_gone(request))]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        if not tasks[0].done():
+            raise Refusal(499, "the client left")
+        return tasks[0].result()
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+class Service:
+    """Answers requests with pictures and tensors.
+
+    Args:
+        models: name -> model; the first one answers requests that name none.
+        settings: see `Settings`.
+
+    Attributes:
+        models: name -> `Pipeline`.
+        admission: places and bytes of all models together.
+        decoders: processes that decode for all models.
+    """
+
+    def __init__(self, models: Mapping[str, Predictor], settings: Settings):
+        self.settings, self.metrics = settings, Metrics()
+        self.admission = Admission(settings, self.metrics)
+        readers = [PictureReader(predictor.image_format, settings.max_pixels) for predictor in models.values()]
+        self.decoders = DecodePool(settings.workers, settings.decode_seconds, max(one.memory for one in readers))
+        self.models = {
+            name: Pipeline(name, predictor, settings, self.metrics, self.decoders) for name, predictor in models.items()
+        }
+
+    @property
+    def pipeline(self) -> Pipeline:
+        """The first model."""
+        return next(iter(self.models.values()))
+
+    def find(self, name: str | None) -> Pipeline:
+        """The model of a name, the first one without.
+
+        Raises:
+            Refusal: 404; there is none.
+        """
+        if name is None:
+            return self.pipeline
+        if name not in self.models:
+            raise Refusal(404, f"there is no model {name[:100]!r}; this service has {', '.join(self.models)}")
+        return self.models[name]
+
+    def is_ready(self, pipeline: Pipeline) -> bool:
+        """Whether requests to a model can be answered."""
+        return pipeline.queue.alive and not self.admission.stopping
+
+    @property
+    def ready(self) -> bool:
+        """Whether requests to all models can be answered."""
+        return all(map(self.is_ready, self.models.values()))
+
+    async def answer(
+        self, request: Request, name: str | None, make_work: Callable[[Pipeline], PictureWork | TensorWork]
+    ) -> Response:
+        """Receives, works and answers, each within its time; every refusal becomes a response here.
+
+        Args:
+            request: a request whose body nobody has touched.
+            name: of the model, None for the first one.
+            make_work: gets the model; may raise `Refusal`.
+        """
+        limit, path = self.settings.request_seconds, request.url.path
+        upload = Upload(request, self.settings.max_request_bytes, self.admission.arrived)
+        try:
+            pipeline = self.find(name)
+            request.state.model = pipeline.name
+            work = make_work(pipeline)
+            content = await self._receive(upload)
+            with self.admission.place():
+                upload.release()
+                try:
+                    answer = await asyncio.wait_for(_unless_gone(request, pipeline.answer(content, work)), limit)
+                except asyncio.TimeoutError as error:
+                    raise Refusal(504, f"not finished within {limit:g} s (request_seconds)") from error
+            timing = ", ".join(f"{step};dur={value:.1f}" for step, value in work.milliseconds.items())
+            return Response(answer, headers={**work.headers, "Server-Timing": timing})
+        except ClientDisconnect:
+            return error_response(path, 499, "the client left")
+        except Refusal as refusal:
+            retry = {} if refusal.retry_after is None else {"Retry-After": str(refusal.retry_after)}
+            # Who was too slow is not waited for again.
+            if refusal.status != 408:
+                with contextlib.suppress(asyncio.TimeoutError, ClientDisconnect):
+                    await asyncio.wait_for(upload.drain(), self.settings.body_seconds)
+            return error_response(path, refusal.status, refusal.text, retry)
+        finally:
+            upload.release()
+
+    async def _receive(self, upload: Upload) -> bytes:
+        """The body within its time limit, else 408."""
+        limit = self.settings.body_seconds
+        try:
+            return await asyncio.wait_for(upload.read(), limit)
+        except asyncio.TimeoutError as error:
+            raise Refusal(408, f"the request did not arrive within {limit:g} s (body_seconds)") from error
+
+    def stop(self) -> None:
+        """Refuses new requests, finishes the admitted ones."""
+        self.admission.stopping = True
+        for pipeline in self.models.values():
+            pipeline.stop()
+        self.decoders.close()
