@@ -18,6 +18,7 @@ from paddle_dnl.deployment.runtime.backend_factory import make_backend
 from paddle_dnl.deployment.runtime.deploy_config import read_deploy_config
 from paddle_dnl.deployment.runtime.options import BackendOptions
 from paddle_dnl.deployment.runtime.own_components import require_modules
+from paddle_dnl.deployment.runtime.restored import restored
 from paddle_dnl.errors import ConfigError, DataError, UsageError
 from paddle_dnl.log import logger
 from paddle_dnl.profile.measuring import seconds_of_runs
@@ -31,7 +32,6 @@ TILES = ("auto", "never")
 TILED_FROM = 1.5
 # 8K video has 33 million pixels, a large camera 60 million; larger files are usually attacks or mistakes.
 MAX_PIXELS = 80_000_000
-_CHANNELS = 512  # that OpenCV resizes at once
 
 
 @dataclass
@@ -243,8 +243,8 @@ class Predictor:
     def postprocess(self, output: np.ndarray, info: list) -> np.ndarray:
         """One output, `[H, W]` classes or `[K, H, W]` scores, to classes of the picture's size: uint8, uint16 above 255."""
         if output.ndim == 3:
-            return as_label(_restored(output, info, cv2.INTER_LINEAR).argmax(0))
-        return as_label(_restored(as_label(output)[None], info, cv2.INTER_NEAREST)[0])
+            return as_label(restored(output, info, cv2.INTER_LINEAR).argmax(0))
+        return as_label(restored(as_label(output)[None], info, cv2.INTER_NEAREST)[0])
 
     def require_scores(self) -> None:
         """Refuses to give probabilities with an export that gives classes.
@@ -266,7 +266,7 @@ class Predictor:
             UsageError: see `require_scores`.
         """
         self.require_scores()
-        scores = _restored(output, info, cv2.INTER_LINEAR)
+        scores = restored(output, info, cv2.INTER_LINEAR)
         if self.files.output_op == "softmax":
             return scores
         scores = np.exp(scores - scores.max(0))
@@ -388,18 +388,3 @@ class Predictor:
             "p99": float(np.percentile(seconds, 99)),
             "ips": batch_size / median,
         }
-
-
-def _restored(picture: np.ndarray, info: list, interpolation: int) -> np.ndarray:
-    """`[K, h, w]` at the size that the picture had before the preprocessing in `info`."""
-    picture = picture.transpose(1, 2, 0)
-    for name, (height, width) in reversed(info):
-        height, width = int(height), int(width)
-        if name == "resize":
-            parts = [picture[..., i : i + _CHANNELS] for i in range(0, picture.shape[2], _CHANNELS)]
-            parts = [cv2.resize(part, (width, height), interpolation=interpolation) for part in parts]
-            parts = [part.reshape(height, width, -1) for part in parts]
-            picture = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=2)
-        else:
-            picture = picture[:height, :width]
-    return picture.transpose(2, 0, 1)
