@@ -117,7 +117,6 @@ def test_files_are_written_in_one_place():
         "paddle_dnl/deployment/export/trial.py",
         "paddle_dnl/gpu/check.py",  # the output of a program, under a temporary name
         "paddle_dnl/training/checkpoints/checkpoint.py",
-        "paddle_dnl/training/checkpoints/run_folder.py",
         "paddle_dnl/training/records/run_records.py",
         "paddle_dnl/weights/archives.py",
         "paddle_dnl/weights/downloads.py",

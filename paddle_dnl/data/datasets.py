@@ -61,7 +61,7 @@ class Dataset(SegmentationDataset):
     ):
         mode = require_mode(mode, ("train", "val", "test"), "Dataset")
         root = require_folder(dataset_root, "Dataset", _SET_ROOT)
-        path = {"train": train_path, "val": val_path, "test": test_path}[mode]
+        self.list_path = path = {"train": train_path, "val": val_path, "test": test_path}[mode]
         if path is None:
             raise DataError(f"Dataset: mode {mode} needs {mode}_path, the list of its files")
         if num_classes is None or num_classes < 1:

@@ -5,6 +5,7 @@ import os
 import sys
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 
 _CODING = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()  # as `os.fsdecode`
 
@@ -78,3 +79,9 @@ class FileList(Sequence):
 
     def __repr__(self) -> str:
         return f"FileList({list(self[:3])!r}{', ...' if len(self) > 3 else ''})"
+
+
+def files_of(datasets: Iterable) -> Iterator[str]:
+    """The images and labels of datasets and the lists that name them: what no output of a program may replace."""
+    for dataset in datasets:
+        yield from filter(None, (getattr(dataset, "list_path", None), *chain.from_iterable(dataset.file_list)))

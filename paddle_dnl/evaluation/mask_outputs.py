@@ -9,7 +9,7 @@ from paddle_dnl.data.overlay import encode_label_png
 from paddle_dnl.distributed import collectives
 from paddle_dnl.evaluation import class_table
 from paddle_dnl.evaluation.metrics import Areas, mask_counts
-from paddle_dnl.evaluation.outputs import image_row, main_scores, names_of, write_scores
+from paddle_dnl.evaluation.outputs import SCORE_FILES, image_row, main_scores, names_of, require_no_input, write_scores
 from paddle_dnl.files.atomic import write_bytes
 from paddle_dnl.files.outputs import require_folder
 from paddle_dnl.log import logger
@@ -35,7 +35,7 @@ class MaskOutputs:
         self._class_names = classes_of(dataset).names
         self._names = names_of([Path(image) for image, _ in dataset.file_list])
         self._rows: list[dict] = []
-        save_dir.mkdir(parents=True, exist_ok=True)
+        require_no_input(dataset, save_dir, [*SCORE_FILES, *(f"pred/{name}.png" for name in self._names if save_pred)])
 
     def observe(self, index: int, scores, is_probability: bool, pred: np.ndarray, label: np.ndarray) -> None:
         """Takes in one image, prediction and label `[K, h, w]`; see `evaluate`."""

@@ -6,10 +6,12 @@ import json
 import math
 import os
 import zipfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from paddle_dnl.data.classes import classes_of
+from paddle_dnl.data.file_list import files_of
 from paddle_dnl.data.overlay import encode_label_png
 from paddle_dnl.data.probability_files import probability_file
 from paddle_dnl.distributed import collectives
@@ -19,7 +21,7 @@ from paddle_dnl.evaluation.boundary import BoundaryCounts
 from paddle_dnl.evaluation.calibration import CalibrationCounts
 from paddle_dnl.evaluation.metrics import Areas, Metrics, confusion_matrix
 from paddle_dnl.files.atomic import new_file, write_bytes, write_text
-from paddle_dnl.files.outputs import require_folder
+from paddle_dnl.files.outputs import check_outputs, require_folder
 from paddle_dnl.log import logger
 
 import numpy as np
@@ -28,6 +30,9 @@ from PIL import Image
 
 # labelId of each of the 19 training classes, from cityscapesscripts' helpers/labels.py.
 CITYSCAPES_LABEL_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
+
+# What every evaluation writes.
+SCORE_FILES = ("scores.json", "classes.csv", "images.csv")
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,21 @@ class OutputOptions:
     save_pred: bool = False
     save_prob: str | None = None
     cityscapes_submission: bool = False
+
+
+def require_no_input(dataset, save_dir: Path, files: Iterable[str]) -> None:
+    """Makes `save_dir`, unless a file that will be in it is read by the evaluation, as with labels of an earlier one.
+
+    Args:
+        dataset: that is evaluated.
+        save_dir: folder of all files.
+        files: names of all files, relative to it.
+
+    Raises:
+        OutputError: it is so, or a file of that name is not ours.
+    """
+    check_outputs((save_dir / name for name in files), files_of([dataset]))
+    save_dir.mkdir(parents=True, exist_ok=True)
 
 
 class EvalOutputs:
@@ -73,7 +93,11 @@ class EvalOutputs:
         self._boundary = BoundaryCounts(dataset.num_classes, dataset.ignore_index)
         self._calibration = CalibrationCounts()
         self._rows: list[dict] = []
-        options.save_dir.mkdir(parents=True, exist_ok=True)
+        files = [*SCORE_FILES, "confusion.csv", "confusion.png"]
+        files += ["cityscapes_submission.zip"] if options.cityscapes_submission else []
+        files += [f"pred/{name}.png" for name in self._names] if options.save_pred else []
+        files += [f"prob/{name}.npz" for name in self._names] if options.save_prob else []
+        require_no_input(dataset, options.save_dir, files)
 
     def observe(self, index: int, scores, is_probability: bool, pred: np.ndarray, label: np.ndarray) -> None:
         """Takes in one image; see `evaluate`. Without scores nothing is known of the calibration.

@@ -17,6 +17,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from paddle_dnl.errors import OutputError, UsageError
+from paddle_dnl.files.appending import open_appended
 from paddle_dnl.files.reading import open_file, parse_json
 
 JOURNAL = ".paddle_dnl_outputs"
@@ -63,7 +64,7 @@ class _Journal:
     def add(self, digest: str, name: str) -> None:
         if self.lists(digest, name):
             return
-        handle = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+        handle = open_appended(self.path)
         try:
             # One call, so that lines of several processes do not mix. The first line break ends a line cut off by a kill.
             start = "\n" if os.fstat(handle).st_size > self._position else ""

@@ -156,6 +156,8 @@ def _work(connection, parent: int, memory: int) -> None:
     child_processes.leave_signals_to_parent()
     cv2.setNumThreads(1)
     _limit_memory(_MEMORY + memory)
+    # OpenCV writes a line there for every picture that it cannot read; the answer says so.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     connection.send_bytes(b"ready")
     while True:
         try:

@@ -85,13 +85,16 @@ class Guard:
             return await self._app(scope, receive, send_with_headers)
         status, text = refusal
         body = json.dumps(error_body(scope["path"], text), separators=(",", ":")).encode()
-        more = [(b"www-authenticate", b"Bearer")] if status == 401 else []
+        more = {400: [(b"connection", b"close")], 401: [(b"www-authenticate", b"Bearer")]}.get(status, [])
         start = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()), *more]
         await send_with_headers({"type": "http.response.start", "status": status, "headers": start})
         await send({"type": "http.response.body", "body": body})
 
     def _refusal(self, headers: dict[bytes, str], path: str) -> tuple[int, str] | None:
         """Status and text, or None."""
+        if b"content-length" in headers and b"transfer-encoding" in headers:
+            # A proxy that believes the other one takes the body for the next request (RFC 9112, 6.1).
+            return 400, "Content-Length and Transfer-Encoding do not go together"
         host = headers.get(b"host", "")
         # Browsers always send it; programs of HTTP/1.0 may not.
         if self._hosts and host and _name_of(host) not in self._hosts:

@@ -110,6 +110,8 @@ def serve(settings: Settings) -> int:
     _check_access(settings)
     for name in ("asyncio", "uvicorn.error"):
         logging.getLogger(name).addFilter(RateLimit())
+    # The parser of forms warns of every form that it cannot read; the answer says so.
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)
     # The log's own lock is one between processes, which Python would report as left behind.
     tqdm.set_lock(threading.RLock())
 

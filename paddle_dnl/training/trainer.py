@@ -324,7 +324,9 @@ class Trainer:
         return interrupted
 
     def _evaluation_settings(self) -> dict:
-        settings = dict(self.config.test_config_while_training, num_workers=min(self.options.num_workers, 1))
+        # Images are read in a thread: a process that is forked while the loader's threads are inside Paddle may find its locks
+        # taken, and wait for ever.
+        settings = dict(self.config.test_config_while_training, num_workers=0)
         return settings | {"precision": self.precision, "amp_level": self.options.amp_level}
 
     def _evaluate(self) -> dict[str, float] | None:

@@ -8,10 +8,10 @@ import os
 import shutil
 from pathlib import Path
 
-from paddle_dnl.cli import convert, export, infer, predict
+from paddle_dnl.cli import configs, convert, export, infer, predict, val
 from paddle_dnl.cli import train as train_program
 from paddle_dnl.cli.analysis import report
-from paddle_dnl.cli.data import create_list
+from paddle_dnl.cli.data import create_list, describe_data, import_data, preview_data, split_data
 from paddle_dnl.errors import CheckpointError, OutputError, PaddleDnlError
 from paddle_dnl.files.outputs import JOURNAL
 from paddle_dnl.models.build import build_model
@@ -273,6 +273,29 @@ def test_a_refused_resume_changes_nothing(work, capsys):
         assert contents(out) == before, flags
 
 
+@pytest.mark.parametrize("name", [".paddle_dnl_lock", ".paddle_dnl_outputs", "scalars.csv"])
+@pytest.mark.parametrize("kind", ["link", "file", "pipe"])
+def test_training_does_not_write_into_what_has_a_name_of_its_records(work, name, kind):
+    """The lock and the journal are added to without a check of their content, so a link may lead anywhere."""
+    out = work / "fresh"
+    out.mkdir()
+    (work / "thesis.txt").write_text("an afternoon's work\n")
+    if kind == "link":
+        (out / name).symlink_to(work / "thesis.txt")
+    elif kind == "file":
+        os.link(work / "thesis.txt", out / name)
+    else:
+        os.mkfifo(out / name)
+    if (name, kind) == (".paddle_dnl_outputs", "file"):  # lines that are no entry are passed over
+        assert _train(work, "--save_dir", str(out)) == 0
+        assert (work / "thesis.txt").read_text().startswith("an afternoon's work\n")
+        return
+    with pytest.raises((PaddleDnlError, OSError), match=name):
+        _train(work, "--save_dir", str(out))
+    assert (work / "thesis.txt").read_text() == "an afternoon's work\n"
+    assert not list(out.glob("iter_*"))
+
+
 def test_a_run_that_reads_its_own_config_does_not_change_it(work):
     out = work / "run" / "output"
     config = out / "config.yml"
@@ -281,3 +304,72 @@ def test_a_run_that_reads_its_own_config_does_not_change_it(work):
     assert train_program.main([*words, "--iters", "4", "--learning_rate", "0.01"]) == 0
     assert config.read_bytes() == before
     assert "learning_rate: 0.01" in (out / "resolved_config.yml").read_text()
+
+
+# ------------------------------------------------------------------------------ data that we wrote is data all the same
+
+
+@pytest.fixture
+def own_data(tmp_path):
+    """A dataset whose every file is ours, so that only the comparison with what is read protects it."""
+    source, data = tmp_path / "source", tmp_path / "data"
+    for number in range(6):
+        label = np.arange(64, dtype=np.uint8).reshape(8, 8) // 16 % 2 + number % 2
+        for folder, values in (("images", label * 90), ("labels", label)):
+            (source / folder).mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(source / folder / f"{number}.png"), values)
+    assert import_data.main([str(source), "--to", str(data), "--format", "masks", "--num_workers", "1"]) == 0
+    assert split_data.main([str(data)]) == 0
+    assert configs.main(["new", "--data", str(data), "--out", str(data / "own.yml")]) == 0
+    return data
+
+
+@pytest.mark.parametrize("name", ["images/0.png", "labels/0.png", "train.txt"])
+def test_a_page_does_not_replace_the_data_that_it_shows(own_data, name):
+    before = contents(own_data)
+    with pytest.raises(OutputError, match="would be overwritten, and is an input"):
+        preview_data.main([str(own_data / "own.yml"), "--out", str(own_data / name), "--samples", "1", "--times", "1"])
+    assert contents(own_data) == before
+
+
+def test_a_configuration_does_not_replace_a_list_of_its_data(own_data):
+    os.link(own_data / "train.txt", own_data / "other.yml")
+    before = contents(own_data)
+    with pytest.raises(OutputError, match="other.yml: would be overwritten, and is an input"):
+        configs.main(["new", "--data", str(own_data), "--out", str(own_data / "other.yml")])
+    assert contents(own_data) == before
+
+
+def test_a_description_does_not_replace_the_data(own_data):
+    (own_data / "train.txt").write_text("describe.html\tlabels/0.png\n")
+    os.link(own_data / "images" / "0.png", own_data / "describe.html")
+    before = contents(own_data)
+    with pytest.raises(OutputError, match="describe.html: would be overwritten, and is an input"):
+        describe_data.main([str(own_data), "--save_dir", str(own_data), "--num_workers", "1"])
+    assert contents(own_data) == before
+
+
+def test_an_evaluation_does_not_replace_the_labels_that_it_reads(work):
+    """Predictions of an earlier evaluation as labels, as in self-training."""
+    weights = work / "run" / "output" / "iter_2" / "model.pdparams"
+    words = ["--config", str(work / "run" / "config.yml"), "--model_path", str(weights)]
+    words += ["--save_dir", str(work / "scores"), "--save_pred"]
+    assert val.main(words) == 0
+    images = sorted((work / "run" / "data").glob("image_*.png"))[:3]
+    lines = [f"{image} {work / 'scores' / 'pred' / image.name}\n" for image in images]
+    (work / "pseudo.txt").write_text("".join(lines))
+    before = contents(work)
+    with pytest.raises(OutputError, match="pred/image_0.png: would be overwritten, and is an input"):
+        val.main([*words, "--opts", f"val_dataset.val_path={work / 'pseudo.txt'}"])
+    assert contents(work) == before
+
+
+@pytest.mark.parametrize("name", ["val.txt", "train.txt"])
+def test_lists_are_all_compared_before_the_first_is_written(own_data, name):
+    for split in ("train", "val"):
+        (own_data / f"{split}.txt").unlink()
+    (own_data / name).write_text("by hand")
+    before = contents(own_data)
+    with pytest.raises(OutputError, match=f"{name}: exists and was not written"):
+        split_data.main([str(own_data)])
+    assert contents(own_data) == before

@@ -4,6 +4,7 @@
 import asyncio
 import concurrent.futures
 import contextlib
+import io
 import logging
 import os
 import signal
@@ -31,6 +32,7 @@ import psutil
 import pytest
 import serving_tools
 from costly_pictures import many_scans
+from PIL import Image
 from serving_tools import client_of, label_of, png
 from test_serving_queue import _Slow, _until
 from tiny_export import blocks
@@ -305,6 +307,30 @@ def test_silent_clients_are_closed_and_others_are_served(exported):
         for connection in (*silent, half, *more):
             connection.close()
         assert service.stop() == 0 and "Traceback" not in "".join(service.lines)
+
+
+def test_a_request_within_a_request_is_refused(exported):
+    """A proxy that goes by Content-Length has let both pass as one; the connection ends, so the second is never read."""
+    with serving_tools.Running(exported) as service:
+        host, port = service.address.removeprefix("http://").split(":")
+        hidden = b"GET /metrics HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+        body = b"0\r\n\r\n" + hidden
+        head = f"POST /v1/label HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {len(body)}\r\nTransfer-Encoding: chunked\r\n\r\n"
+        with socket.create_connection((host, int(port)), timeout=10) as connection:
+            connection.sendall(head.encode() + body)
+            answer = b""
+            while piece := connection.recv(65536):
+                answer += piece
+        assert answer.startswith(b"HTTP/1.1 400 ") and answer.count(b"HTTP/1.1") == 1
+        # What libraries say of bad forms and pictures is in the answers and fills no log.
+        floats = io.BytesIO()
+        Image.fromarray(np.zeros((8, 8), np.float32)).save(floats, "TIFF")
+        for _ in range(3):
+            form = {"content": b"--x\r\nbad\r\n", "headers": {"Content-Type": "multipart/form-data; boundary=x"}}
+            assert service.client.post("/v1/label", **form).status_code == 400
+            assert service.client.post("/v1/label", content=floats.getvalue()).status_code == 422
+        assert service.stop() == 0
+        assert not [line for line in service.lines if "INFO" not in line], service.lines
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ from paddle_dnl.config import Config
 from paddle_dnl.errors import ConfigError
 from paddle_dnl.training import trainer
 
+import paddle
 import pytest
 from tiny_training import train, write_config
 
@@ -27,6 +28,16 @@ def test_validation_between_steps(tmp_path, monkeypatch, opts, passes):
     train(tmp_path, [*opts, "iters=2"], do_eval=True, use_vdl=True)
     assert [settings["aug_eval"] for settings in seen] == [passes]
     assert Config(str(tmp_path / "config.yml"), opts=opts).test_config["aug_eval"] is True
+
+
+def test_no_process_is_forked_for_it(tmp_path, monkeypatch):
+    """While threads of the training's own loader run in Paddle, whose locks the process would find taken for ever."""
+    made, make = [], paddle.io.DataLoader
+    monkeypatch.setattr(
+        paddle.io, "DataLoader", lambda *args, **more: made.append(more["num_workers"]) or make(*args, **more)
+    )
+    train(tmp_path, ["iters=2"], do_eval=True, num_workers=1)
+    assert made == [1]
 
 
 @pytest.mark.parametrize("option, message", [

@@ -125,13 +125,16 @@ def _result_sections(args, config, out: Path, more_scores: list[tuple[str, str]]
     """Scores, pictures of an even sample, the worst images, and the classes."""
     from paddle_dnl import registry
     from paddle_dnl.data.classes import IGNORED_COLOR, classes_of
+    from paddle_dnl.data.file_list import files_of
     from paddle_dnl.data.page import Section
     from paddle_dnl.evaluation import curves
     from paddle_dnl.evaluation.class_table import class_rows, table_cells
     from paddle_dnl.evaluation.image_scores import score_images
     from paddle_dnl.evaluation.metrics import Metrics
+    from paddle_dnl.files.outputs import check_outputs
 
     dataset = registry.build(config.val_dataset_cfg, "dataset", "val_dataset")
+    check_outputs([out / name for name in _names(args)], files_of([dataset]), root=out)
     info = classes_of(dataset)
     predicted, said = _source(args, config, dataset)
     confusion, scores = score_images(dataset, predicted)
@@ -223,8 +226,8 @@ def main(argv=None) -> int:
     )
     timings, more_scores = _timings(args.timings), _more_scores(args)  # before the work of minutes
     scalars = curves.read_scalars(args.run_dir)
-    curves.draw_training(scalars, out / "training.png")
     result, sample, worst, classes = _result_sections(args, config, out, more_scores)
+    curves.draw_training(scalars, out / "training.png")
     times = training_times(scalars, config.batch_size) + [(name, f"{s:.1f} s") for name, s in timings.items()]
     curve = Section("Training", pictures=[(out / "training.png", "Training loss and validation mIoU")])
     environment = Section("Environment", rows=list(describe().items()))

@@ -35,10 +35,14 @@ def datasets_of(args: argparse.Namespace) -> dict:
 def main(argv=None) -> int:
     """Describes; returns the exit status."""
     args = make_parser().parse_args(argv)
+    from paddle_dnl.data.file_list import files_of
     from paddle_dnl.data.prepare import describe
+    from paddle_dnl.files.outputs import check_outputs
     from paddle_dnl.log import logger
 
     datasets = datasets_of(args)
+    if args.save_dir:
+        check_outputs((Path(args.save_dir, name) for name in describe.NAMES), files_of(datasets.values()))
     found = describe.describe(datasets, args.num_workers, args.skip_bad_samples)
     print(describe.to_text(found), flush=True)
     if args.save_dir:

@@ -53,7 +53,6 @@ def main(argv=None) -> int:
     from paddle_dnl.deployment.runtime.openvino_backend import openvino_version
     from paddle_dnl.deployment.runtime.options import BackendOptions, default_threads
     from paddle_dnl.deployment.runtime.predictor import Predictor
-    from paddle_dnl.files.atomic import discard
     from paddle_dnl.log import logger
 
     user_code.import_for_export(args.custom_imports)
@@ -73,8 +72,7 @@ def main(argv=None) -> int:
     threads = args.cpu_threads or default_threads()
     plain = Predictor(files.folder, backend="onnxruntime", cpu_threads=threads)
     logger.info(f"calibrating on {len(calibration)} images of {args.image_list}")
-    work = install.temporary_folder(place)
-    try:
+    with install.temporary_folder(place) as work:
         export = work / "export"
         export.mkdir()
         int8.quantize(files, calibration, plain.preprocess, export / INT8_NAME)
@@ -104,8 +102,6 @@ def main(argv=None) -> int:
         for name in set(others) - set(copied):
             (export / name).unlink()
         install.install(export, place, names)
-    finally:
-        discard(work)
     logger.info(f"{place / INT8_NAME} written and recorded in deploy.yaml")
     print(report.table(), flush=True)
     return 0

@@ -20,6 +20,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
+NAMES = ("describe.json", "describe.html")
 _SAMPLE_WIDTH = 480
 _LOWEST_SHARE = 1e-5  # left end of the logarithmic bars
 
@@ -186,7 +187,7 @@ def write_outputs(found: dict, datasets: dict[str, object], folder: str | Path, 
         samples: pictures shown of each split, at even distances.
     """
     folder = Path(folder)
-    write_bytes(folder / "describe.json", (json.dumps(found, indent=2, ensure_ascii=False) + "\n").encode())
+    write_bytes(folder / NAMES[0], (json.dumps(found, indent=2, ensure_ascii=False) + "\n").encode())
     classes = classes_of(next(iter(datasets.values())))
     legend = [*zip(classes.names, classes.colors, strict=True), ("ignored", IGNORED_COLOR)]
     sections = [Section("Overview", rows=facts(found)), Section("Classes", table=class_table(found))]
@@ -208,6 +209,6 @@ def write_outputs(found: dict, datasets: dict[str, object], folder: str | Path, 
         ]
         sections.append(Section(f"Samples: {split}", pictures=pictures, legend=legend))
     total = sum(s["images"] for s in found["splits"].values())
-    path = folder / "describe.html"
+    path = folder / NAMES[1]
     write_page(path, title, f"{total} images, {len(classes.names)} classes", sections)
     return path

@@ -5,11 +5,13 @@ import random
 from pathlib import Path
 
 from paddle_dnl.data.classes import IGNORED_COLOR, classes_of
+from paddle_dnl.data.file_list import files_of
 from paddle_dnl.data.overlay import displayed, encode_jpeg, overlay_label
 from paddle_dnl.data.page import Section, write_page
 from paddle_dnl.data.prepare.describe import labelled_jpeg
 from paddle_dnl.data.prepare.sources import spread
 from paddle_dnl.errors import DataError
+from paddle_dnl.files.outputs import check_outputs
 
 import cv2
 import numpy as np
@@ -76,8 +78,10 @@ def write_preview(
         seed: of the augmentation.
 
     Raises:
+        OutputError: the page would replace a file of the data, or one that is not ours.
         DataError: an unreadable sample, or a transform that fails on one; names it.
     """
+    check_outputs([path], files_of(datasets.values()))
     sections = []
     for split, dataset in datasets.items():
         classes = classes_of(dataset)

@@ -10,6 +10,7 @@ from paddle_dnl.data.images.reading import read_label
 from paddle_dnl.data.prepare.formats import masks
 from paddle_dnl.errors import UsageError
 from paddle_dnl.files.atomic import write_text
+from paddle_dnl.files.outputs import check_outputs
 from paddle_dnl.log import logger, progress
 
 import numpy as np
@@ -120,6 +121,7 @@ def split_folder(
         images, labels: folders below `root`; by default those that `data import` writes, or other usual names.
 
     Raises:
+        OutputError: a list of that name is not ours; nothing was written.
         UsageError: shares that leave nothing to train on, or fewer groups than splits.
         DataError: labels that are missing or cannot be read.
     """
@@ -137,16 +139,16 @@ def split_folder(
     shares = {"train": 1 - val - test, "val": val, "test": test}
     groups = group_names([sample.name for sample in samples], group_by)
     splits = assign(_presence([sample.label for sample in samples]), groups, shares, seed)
-    counts = {}
+    found = {}
     for split in SPLITS:
-        lines = [
+        found[split] = [
             "\t".join(path.relative_to(root).as_posix() for path in (sample.image, sample.label))
             for sample, where in zip(samples, splits, strict=True)
             if where == split
         ]
-        if not lines:
-            continue
+    found = {split: lines for split, lines in found.items() if lines}
+    check_outputs((root / f"{split}.txt" for split in found), ())
+    for split, lines in found.items():
         write_text(root / f"{split}.txt", "".join(f"{line}\n" for line in lines))
-        counts[split] = len(lines)
         logger.info(f"{root / f'{split}.txt'}: {len(lines)} pairs")
-    return counts
+    return {split: len(lines) for split, lines in found.items()}

@@ -20,7 +20,6 @@ from paddle_dnl.deployment.runtime.deploy_config import OUTPUT_OPS
 from paddle_dnl.deployment.runtime.own_components import modules_of
 from paddle_dnl.errors import ExportError, UsageError
 from paddle_dnl.evaluation.inference import evaluating
-from paddle_dnl.files.atomic import discard
 from paddle_dnl.files.problems import is_full
 from paddle_dnl.log import logger
 from paddle_dnl.profile.memory_plan import announce_export
@@ -103,8 +102,7 @@ def export_model(
     place = prepare_folder(save_dir, inputs, names)
     if -1 not in shape:
         announce_export(model, shape)
-    work = temporary_folder(place)
-    try:
+    with temporary_folder(place) as work:
         with evaluating(model):
             references = reference_runs(model, shape, transforms)
             try:
@@ -146,8 +144,6 @@ def export_model(
             if repository:
                 triton.write(files, repository)
             install(work / "export", place, names)
-    finally:
-        discard(work)
     logger.info(
         f"The inference model is saved in {save_dir}; verified in Paddle Inference: {found['paddle'].describe()}"
     )

@@ -3,13 +3,13 @@
 
 import contextlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from paddle_dnl.deployment.export import fastdeploy
 from paddle_dnl.deployment.runtime.deploy_config import FILE_NAME, FP16_NAME, INT8_NAME, ONNX_NAME
 from paddle_dnl.files import outputs
-from paddle_dnl.files.atomic import make_temporary
+from paddle_dnl.files.atomic import discard, make_temporary
 
 # All files of an export. The description is removed first and written last, so that it never names missing files.
 EXPORT_FILES = (
@@ -48,9 +48,25 @@ def prepare_folder(
     return place
 
 
-def temporary_folder(place: Path) -> Path:
-    """An empty folder on the file system of `place`, which may be a mount point; `files.atomic.discard` removes it."""
-    return make_temporary(place / FILE_NAME if place.is_dir() else place)
+@contextlib.contextmanager
+def temporary_folder(place: Path) -> Iterator[Path]:
+    """An empty folder on the file system of `place`, which may be a mount point; it is removed at the end of the block.
+
+    Args:
+        place: from `prepare_folder`.
+
+    Raises:
+        OSError: a write in the block failed, which Python, NumPy and ONNX report without the name of a file; names `place`.
+    """
+    work = make_temporary(place / FILE_NAME if place.is_dir() else place)
+    try:
+        yield work
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        raise OSError(error.errno, error.strerror or str(error), str(place)) from error
+    finally:
+        discard(work)
 
 
 def install(export: Path, save_dir: Path, replaced: Iterable[str] = EXPORT_FILES) -> None:

@@ -103,7 +103,7 @@ def quantize(files: DeployConfig, images: list, preprocess: Callable, target: Pa
         # It logs advice that is already followed here.
         root.setLevel(logging.ERROR)
         onnxruntime.set_default_logger_severity(3)
-        with tempfile.TemporaryDirectory() as work:
+        with tempfile.TemporaryDirectory(dir=target.parent) as work:
             plain = Path(work) / "plain.onnx"
             quant_pre_process(str(files.folder / files.onnx), str(plain), skip_symbolic_shape=True)
             model = onnx.load(str(plain))

@@ -18,6 +18,7 @@ from paddle_dnl.deployment.runtime.backend_factory import make_backend
 from paddle_dnl.deployment.runtime.deploy_config import read_deploy_config
 from paddle_dnl.deployment.runtime.options import BackendOptions
 from paddle_dnl.deployment.runtime.own_components import require_modules
+from paddle_dnl.deployment.runtime.restored import restored
 from paddle_dnl.errors import ConfigError, DataError, UsageError
 from paddle_dnl.log import logger
 from paddle_dnl.profile.measuring import seconds_of_runs
@@ -31,7 +32,6 @@ TILES = ("auto", "never")
 TILED_FROM = 1.5
 # 8K video has 33 million pixels, a large camera 60 million; larger files are usually attacks or mistakes.
 MAX_PIXELS = 80_000_000
-_CHANNELS = 512  # that OpenCV resizes at once
 
 
 @dataclass
@@ -97,7 +97,7 @@ class Predictor:
             raise UsageError(f"tile {tile!r} is not one of {', '.join(TILES)}")
         if not 0 <= tile_overlap <= 0.5:
             raise UsageError(f"tile_overlap must be from 0 to 0.5, got {tile_overlap}")
-        self._wrong_size, self._max_pixels = wrong_size, max_pixels
+        self._wrong_size, self._max_pixels, self._said_enlarged = wrong_size, max_pixels, False
         if tile_batch < 1:
             raise UsageError(f"tile_batch must be at least 1, got {tile_batch}")
         self._tile_overlap, self._tile_batch = tile_overlap, tile_batch
@@ -192,6 +192,12 @@ class Predictor:
                     f"{name}: {tensor.shape[2]}x{tensor.shape[1]} pixels are squeezed into {size[1]}x{size[0]}, which loses "
                     "their details; tiles (--tile auto, without --wrong_size) keep them"
                 )
+            elif not self._said_enlarged and min(size[i] / tensor.shape[i + 1] for i in range(2)) > TILED_FROM:
+                self._said_enlarged = True
+                logger.warning(
+                    f"{name}: {tensor.shape[2]}x{tensor.shape[1]} pixels are enlarged to {size[1]}x{size[0]}, another scale than "
+                    "in the evaluation; export the model for the size of the pictures (--input_shape)"
+                )
             info.append(("resize", tensor.shape[1:]))
             resized = cv2.resize(tensor.transpose(1, 2, 0), size[::-1], interpolation=cv2.INTER_LINEAR)
             tensor = resized.reshape(*size, -1).transpose(2, 0, 1)
@@ -237,8 +243,8 @@ class Predictor:
     def postprocess(self, output: np.ndarray, info: list) -> np.ndarray:
         """One output, `[H, W]` classes or `[K, H, W]` scores, to classes of the picture's size: uint8, uint16 above 255."""
         if output.ndim == 3:
-            return as_label(_restored(output, info, cv2.INTER_LINEAR).argmax(0))
-        return as_label(_restored(as_label(output)[None], info, cv2.INTER_NEAREST)[0])
+            return as_label(restored(output, info, cv2.INTER_LINEAR).argmax(0))
+        return as_label(restored(as_label(output)[None], info, cv2.INTER_NEAREST)[0])
 
     def require_scores(self) -> None:
         """Refuses to give probabilities with an export that gives classes.
@@ -260,7 +266,7 @@ class Predictor:
             UsageError: see `require_scores`.
         """
         self.require_scores()
-        scores = _restored(output, info, cv2.INTER_LINEAR)
+        scores = restored(output, info, cv2.INTER_LINEAR)
         if self.files.output_op == "softmax":
             return scores
         scores = np.exp(scores - scores.max(0))
@@ -382,18 +388,3 @@ class Predictor:
             "p99": float(np.percentile(seconds, 99)),
             "ips": batch_size / median,
         }
-
-
-def _restored(picture: np.ndarray, info: list, interpolation: int) -> np.ndarray:
-    """`[K, h, w]` at the size that the picture had before the preprocessing in `info`."""
-    picture = picture.transpose(1, 2, 0)
-    for name, (height, width) in reversed(info):
-        height, width = int(height), int(width)
-        if name == "resize":
-            parts = [picture[..., i : i + _CHANNELS] for i in range(0, picture.shape[2], _CHANNELS)]
-            parts = [cv2.resize(part, (width, height), interpolation=interpolation) for part in parts]
-            parts = [part.reshape(height, width, -1) for part in parts]
-            picture = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=2)
-        else:
-            picture = picture[:height, :width]
-    return picture.transpose(2, 0, 1)

@@ -2,6 +2,7 @@
 """The output folder of a training run, locked by one run at a time."""
 
 import contextlib
+import errno
 import os
 import socket
 import weakref
@@ -11,6 +12,7 @@ from typing import TextIO
 
 from paddle_dnl.errors import CheckpointError, OutputError, UsageError
 from paddle_dnl.files import outputs
+from paddle_dnl.files.appending import open_appended
 from paddle_dnl.files.atomic import recover, write_bytes, write_text
 from paddle_dnl.files.problems import reason
 from paddle_dnl.log import logger
@@ -20,6 +22,7 @@ from paddle_dnl.training.checkpoints.checkpoint import CONFIG
 # Where config.yml is not ours, for instance a hand-written one.
 OTHER_CONFIG = "resolved_config.yml"
 LOCK = ".paddle_dnl_lock"
+_OWNER = "process "  # begins what the file holds
 
 
 def config_of(run_dir: str | Path) -> Path:
@@ -72,7 +75,7 @@ class RunFolder:
         with self._naming_errors():
             outputs.require_folder(self.path)
             self.path.mkdir(parents=True, exist_ok=True)
-            lock = open(self.path / LOCK, "a+")
+            lock = os.fdopen(open_appended(self.path / LOCK), "a+")
         try:
             file_lock.lock(lock)
         except OSError as error:
@@ -87,8 +90,11 @@ class RunFolder:
             )
         try:
             with self._naming_errors():
+                lock.seek(0)
+                if lock.read(len(_OWNER)) not in ("", _OWNER):
+                    raise OSError(errno.EEXIST, f"{LOCK} was not written by this program; move it away")
                 lock.truncate(0)
-                lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+                lock.write(f"{_OWNER}{os.getpid()} on {socket.gethostname()}\n")
                 lock.flush()
         except CheckpointError:
             with contextlib.suppress(OSError):  # closing flushes again

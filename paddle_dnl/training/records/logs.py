@@ -65,8 +65,8 @@ class TrainLog:
         self.print_mem_info = print_mem_info
         is_main = collectives.is_main() if is_main is None else is_main
         self.steps_per_epoch = steps_per_epoch
-        self.loggers = LoggerGroup(loggers if is_main else (), save_dir, first_iteration, config)
         self.records = RunRecords(save_dir) if is_main else None
+        self.loggers = LoggerGroup(loggers if is_main else (), save_dir, first_iteration, config)
         self._reset()
 
     def _reset(self) -> None:

@@ -11,11 +11,13 @@ import logging
 from logging.handlers import WatchedFileHandler
 from pathlib import Path
 
-from paddle_dnl.files.reading import read_bytes
+from paddle_dnl.errors import OutputError
+from paddle_dnl.files.reading import open_file, read_bytes
 from paddle_dnl.log import logger
 
 LOG, SCALARS = "log.txt", "scalars.csv"
 _HEAD = ("iteration", "tag", "value")
+_LINE = ",".join(_HEAD).encode()
 
 
 def read_table(path: Path) -> dict[str, dict[int, float]]:
@@ -46,10 +48,17 @@ class RunRecords:
 
     Args:
         folder: of the run; exists.
+
+    Raises:
+        OutputError: its `scalars.csv` is not such a table.
     """
 
     def __init__(self, folder: Path):
         self._scalars = Path(folder) / SCALARS
+        with contextlib.suppress(FileNotFoundError), open_file(self._scalars) as file:
+            start = file.read(len(_LINE))
+            if not _LINE.startswith(start):  # a killed run may have left its beginning
+                raise OutputError(f"{self._scalars}: was not written by this program; move it away")
         self._handler = _LogFile(Path(folder) / LOG, encoding="utf-8", errors="backslashreplace", delay=True)
         self._handler.setFormatter(logging.Formatter("[%(asctime)s] %(levelname)s: %(message)s", "%Y/%m/%d %H:%M:%S"))
         logger.addHandler(self._handler)

@@ -52,6 +52,15 @@ def test_probabilities_in_tiles_are_those_of_the_whole_picture(tmp_path, output_
     np.testing.assert_allclose(found, whole, atol=1e-5)
 
 
+def test_an_enlarged_picture_is_said_once(exported, caplog):
+    predictor = Predictor(exported)  # for 64x32
+    predictor.predict([PICTURE[:22, :43], PICTURE[:20, :64]])
+    assert "enlarged" not in caplog.text
+    predictor.predict([PICTURE[:20, :30], PICTURE[:10, :30]])
+    assert caplog.text.count("30x20 pixels are enlarged to 64x32, another scale than in the evaluation") == 1
+    assert caplog.text.count("are enlarged") == 1
+
+
 def test_what_is_a_little_larger_is_resized(exported):
     predictor = Predictor(exported)
     assert isinstance(predictor.preprocess(PICTURE[:48, :96])[0], np.ndarray)
