@@ -27,6 +27,7 @@ FP16_NAME = "model_fp16.onnx"
 _ONNX_KEYS = ("onnx", "onnx_int8", "onnx_fp16")
 _ENDINGS = {"model": (".pdmodel", ".json"), **{key: (".onnx",) for key in _ONNX_KEYS}}
 _MAX_CHANNELS = 1024
+_MOST_BYTES = 4 << 30  # a sparse file of a terabyte would be read for an hour
 OUTPUT_OPS = ("argmax", "softmax", "none")
 
 
@@ -133,12 +134,14 @@ class DeployConfig:
         """Compares files with their recorded digests; a damaged graph can crash the native reader.
 
         Raises:
-            ExportError: a file is missing or is not the one that was exported.
+            ExportError: a file is missing, is not the one that was exported, or is too large to be one.
         """
         for name in names:
             path = self.folder / name
             if not path.is_file():
                 raise ExportError(f"{path}: missing; export the model again")
+            if path.stat().st_size > _MOST_BYTES:
+                raise ExportError(f"{path}: is larger than {_MOST_BYTES >> 30} GiB, which no exported model is")
             if name in self.sha256 and file_digest(path) != self.sha256[name]:
                 raise ExportError(
                     f"{path}: damaged or replaced since the export (its SHA-256 is not the one in {FILE_NAME}); "

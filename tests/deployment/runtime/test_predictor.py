@@ -179,6 +179,13 @@ def test_benchmark(tmp_path):
     assert found["ips"] == pytest.approx(2 / found["median"])
 
 
+def test_a_file_of_a_terabyte_is_not_read(tmp_path):
+    _export(tmp_path)
+    os.truncate(tmp_path / "model.pdiparams", 1 << 40)
+    with pytest.raises(ExportError, match=r"model\.pdiparams: is larger than 4 GiB"):
+        Predictor(tmp_path)
+
+
 @pytest.mark.parametrize("name", ["graph", "model.pdiparams"])
 @pytest.mark.parametrize("damage", ["cut", "empty", "noise", "gone"])
 def test_damaged_exports_are_named_before_native_code_sees_them(tmp_path, name, damage):
