@@ -146,6 +146,12 @@ def test_json_of_files_is_read_in_one_place():
     assert {_name(path) for path in MODULES if re.search(r"\bjson\.loads?\(", path.read_text("utf-8"))} == own
 
 
+def test_pools_of_processes_are_made_in_one_place():
+    """Where a killed process is one line, signals are left to the parent, and nothing outlives it."""
+    made = re.compile(r"ProcessPoolExecutor|multiprocessing\.Pool|\.Pool\(")
+    assert {_name(path) for path in MODULES if made.search(path.read_text("utf-8"))} == {"paddle_dnl/data/processes.py"}
+
+
 def test_blocks_know_only_paddle():
     known = {"paddle", "numpy", "paddle_dnl"} | sys.stdlib_module_names
     wrong = {

@@ -9,11 +9,9 @@ DIR/import.json       what was imported how; a second run of the same import doe
 """
 
 import json
-import multiprocessing
 import re
 import shutil
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -25,6 +23,7 @@ from paddle_dnl.data.prepare import annotations
 from paddle_dnl.data.prepare.annotations import Sample
 from paddle_dnl.data.prepare.formats import coco, cvat, labelme, masks
 from paddle_dnl.data.prepare.label_files import is_done
+from paddle_dnl.data.processes import map_in_processes
 from paddle_dnl.errors import DataError, UsageError
 from paddle_dnl.files.atomic import write_bytes, write_text
 from paddle_dnl.log import logger, progress
@@ -201,26 +200,9 @@ def _convert(sample: Sample, root: Path, plan: Plan, fresh: bool) -> tuple[bool,
     return True, None
 
 
-_inherited: tuple = ()  # in a process: its root, plan and more, got by the fork
-
-
-def _inherit(*values) -> None:
-    global _inherited
-    _inherited = values
-
-
-def _convert_inherited(index: int) -> tuple[bool, str | None]:
-    root, plan, fresh = _inherited
+def _convert_number(shared: tuple[Path, Plan, bool], index: int) -> tuple[bool, str | None]:
+    root, plan, fresh = shared
     return _convert(plan.samples[index], root, plan, fresh)
-
-
-def _convert_all(root: Path, plan: Plan, fresh: bool, num_workers: int):
-    indices = range(len(plan.samples))
-    if num_workers <= 1:
-        yield from (_convert(plan.samples[i], root, plan, fresh) for i in indices)
-        return
-    with ProcessPoolExecutor(num_workers, multiprocessing.get_context("fork"), _inherit, (root, plan, fresh)) as pool:
-        yield from pool.map(_convert_inherited, indices, chunksize=4)
 
 
 def _require_own_folder(root: Path, settings: dict) -> bool:
@@ -284,7 +266,16 @@ def import_data(source: str | Path, to: str | Path, options: ImportOptions) -> I
     # First, with what is new: an interrupted import is known as one.
     write_bytes(root / NOTE, json.dumps(settings if not fresh else settings | {"unfinished": True}, indent=2).encode())
     result, lines = ImportResult(0, 0), []
-    done = progress(_convert_all(root, plan, fresh, options.num_workers), "import", len(plan.samples))
+    done = map_in_processes(
+        _convert_number,
+        (root, plan, fresh),
+        range(len(plan.samples)),
+        options.num_workers,
+        what="that imports",
+        chunk=4,
+        name=lambda index: str(plan.samples[index].source),
+    )
+    done = progress(done, "import", len(plan.samples))
     for sample, (written, problem) in zip(plan.samples, done, strict=True):
         if problem:
             result.problems.append(problem)

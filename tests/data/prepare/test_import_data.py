@@ -2,12 +2,15 @@
 """Annotations of every format become the label pictures that they mean, or an error that names file and shape."""
 
 import json
+import os
 import re
 import shutil
+import signal
 from pathlib import Path
 
 from paddle_dnl.cli.data import import_data
 from paddle_dnl.data.classes import read_classes
+from paddle_dnl.data.prepare import import_data as module
 from paddle_dnl.errors import DataError, UsageError
 
 import annotated
@@ -54,6 +57,24 @@ def test_labelme(tmp_path, workers):
             source / f"scene_{seed:02d}.jpg"
         ).read_bytes()
     assert (tmp_path / "d/all.txt").read_text().splitlines()[0] == "images/scene_00.jpg\tlabels/scene_00.png"
+
+
+def test_a_killed_process_is_one_line_and_a_second_run_completes(tmp_path, monkeypatch):
+    source = annotated.write_labelme(tmp_path / "source", 6)
+    words = [str(source), "--to", str(tmp_path / "d"), "--format", "labelme", "--num_workers", "2"]
+    convert, caller = module._convert, os.getpid()
+
+    def killed(sample, *more):
+        if sample.name.endswith("05") and os.getpid() != caller:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return convert(sample, *more)
+
+    monkeypatch.setattr(module, "_convert", killed)
+    with pytest.raises(DataError, match=r"a process that imports was killed.* of 6 are done, next .*scene_0\d.json"):
+        import_data.main(words)
+    monkeypatch.setattr(module, "_convert", convert)
+    assert import_data.main(words) == 0
+    assert len((tmp_path / "d/all.txt").read_text().splitlines()) == 6
 
 
 def test_a_second_run_does_what_is_missing(tmp_path, monkeypatch):
