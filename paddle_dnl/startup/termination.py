@@ -21,7 +21,7 @@ _TEXTS = {"SIGINT": "interrupted", "SIGTERM": "terminated (SIGTERM)", "SIGHUP": 
 # Number of the process of ours that started this one and reports signals for both, see `child_processes.running_program`.
 PARENT = "PADDLE_DNL_PARENT"
 
-_state: dict = {"signal": None, "at": 0.0, "owner": 0}
+_state: dict = {"signal": None, "at": 0.0, "owner": 0, "loading": False, "held": None}
 
 
 class Terminated(KeyboardInterrupt):
@@ -50,6 +50,9 @@ def describe(number: int) -> tuple[str, int]:
 def _end(number: int, frame) -> None:
     if os.getpid() != _state["owner"]:  # a forked process ends silently; its parent reports
         os._exit(128 + number)
+    if _state["loading"]:
+        _state["held"] = number
+        return
     if _state["signal"] is None:
         _state.update(signal=number, at=time.monotonic())
         raise Terminated(number)
@@ -64,7 +67,11 @@ def _numbers() -> list[int]:
 
 
 class _Loader(importlib.abc.Loader):
-    """Loads a module as its own loader does, then sets again the handlers that Python knows."""
+    """Loads a module as its own loader does, then sets again the handlers that Python knows.
+
+    A signal while Paddle's library is being loaded takes effect after that: Paddle would report the exception as a library that
+    cannot be imported.
+    """
 
     def __init__(self, loader):
         self._loader = loader
@@ -76,11 +83,18 @@ class _Loader(importlib.abc.Loader):
         return self._loader.create_module(spec)
 
     def exec_module(self, module) -> None:
-        self._loader.exec_module(module)
+        is_library = module.__name__ == _PADDLE[0]
+        _state["loading"] |= is_library
+        try:
+            self._loader.exec_module(module)
+        finally:
+            _state["loading"] &= not is_library
         if threading.current_thread() is threading.main_thread():
             for number in _numbers():
                 if callable(handler := signal.getsignal(number)):
                     signal.signal(number, handler)
+        if is_library and _state["held"] is not None:
+            os.kill(os.getpid(), _state["held"])
 
 
 class _AfterPaddle(importlib.abc.MetaPathFinder):

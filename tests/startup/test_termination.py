@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Signals that end a program."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from default_signals import default_signals
+
+ROOT = Path(__file__).resolve().parents[2]
+# As Paddle's: an exception in it is reported as a library that cannot be imported.
+LIBRARY = """
+import os, signal, sys
+try:
+    os.kill(os.getpid(), signal.{name})
+    for _ in range(1000):
+        pass
+except BaseException:
+    sys.stderr.write("Error: Can not import paddle core\\n")
+    raise
+"""
+PROGRAM = """
+import sys
+sys.path.insert(0, {root!r})
+from paddle_dnl.startup import termination
+sys.path.insert(0, {folder!r})
+termination.install()
+try:
+    import paddle
+    print("goes on")
+except termination.Terminated as error:
+    print(termination.describe(error.number))
+"""
+
+
+@pytest.mark.parametrize("name, status", [("SIGTERM", 143), ("SIGINT", 130)])
+def test_a_signal_while_paddle_is_loaded_is_one_line(tmp_path, name, status):
+    (tmp_path / "paddle/base").mkdir(parents=True)
+    (tmp_path / "paddle/__init__.py").write_text("from paddle import base")
+    (tmp_path / "paddle/base/__init__.py").write_text("from paddle.base import core")
+    (tmp_path / "paddle/base/core.py").write_text(LIBRARY.format(name=name))
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM.format(root=str(ROOT), folder=str(tmp_path))],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        preexec_fn=default_signals,
+        check=False,
+    )
+    assert done.stderr == ""
+    assert done.stdout.endswith(f", {status})\n") and done.stdout.count("\n") == 1
