@@ -134,7 +134,10 @@ def test_refusals(run, predictions, tmp_path):
         main(["--run_dir", folder, "--prediction_dir", str(few), "--save_dir", str(tmp_path)])
 
 
-@pytest.mark.parametrize("content", ["", "{", "[1]", '{"train": "long"}', "\xff"])
+@pytest.mark.parametrize(
+    "content",
+    ["", "{", "[1]", '{"train": "long"}', "\xff", '{"train": NaN}', '{"train": -1}', '{"train": %s}' % ("9" * 4000)],
+)
 def test_timings_that_cannot_be_used(tmp_path, content):
     (tmp_path / "t.json").write_text(content, encoding="latin1")
     with pytest.raises(DataError, match="--timings .*t.json: ") as raised:

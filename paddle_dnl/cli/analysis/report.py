@@ -12,6 +12,7 @@ import numpy as np
 
 # Pixels: large enough to see errors, small enough for a dozen pictures on a page.
 _PANEL_WIDTH = 640
+_MOST_SECONDS = 1e9  # 30 years
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -178,17 +179,17 @@ def _timings(path: str | None) -> dict[str, float]:
     """The seconds of each step.
 
     Raises:
-        DataError: not a JSON mapping of numbers.
+        DataError: not a JSON mapping of times; NaN, infinite and negative ones are none.
     """
-    from paddle_dnl.errors import DataError
-
     if path is None:
         return {}
     try:
         found = parse_json(read_bytes(path))
     except (OSError, ValueError) as error:
         raise DataError(f"--timings {path}: cannot be read as JSON ({error})") from error
-    if not isinstance(found, dict) or not all(type(value) in (int, float) for value in found.values()):
+    if not isinstance(found, dict) or not all(
+        type(value) in (int, float) and 0 <= value <= _MOST_SECONDS for value in found.values()
+    ):
         raise DataError(f'--timings {path}: expected names of steps with their seconds, for instance {{"train": 12.5}}')
     return found
 
