@@ -7,7 +7,6 @@ import shlex
 from pathlib import Path
 
 from paddle_dnl.cli import _arguments
-from paddle_dnl.deployment.export.triton import BACKENDS, Repository
 from paddle_dnl.errors import ExportError, UsageError
 
 
@@ -33,7 +32,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--triton_name", metavar="NAME", help="of the model in Triton; default: the configuration's name"
     )
-    parser.add_argument("--triton_backend", choices=BACKENDS, help="of Triton; default: onnxruntime")
+    parser.add_argument("--triton_backend", choices=("onnxruntime", "openvino"), help="of Triton; default: onnxruntime")
     parser.add_argument(
         "--fp16",
         action="store_true",
@@ -118,12 +117,13 @@ def main(argv=None) -> int:
     from paddle_dnl.deployment.export.exporter import export_model
     from paddle_dnl.deployment.export.image_check import MAX_IMAGES, spread
     from paddle_dnl.deployment.export.shapes import FreeSizeError
+    from paddle_dnl.deployment.export.triton import Repository
     from paddle_dnl.models.build import build_model
 
     repository = None
     if args.format == "triton":
         name = args.triton_name or re.sub(r"[^A-Za-z0-9_.-]", "_", Path(args.config).stem)
-        repository = Repository(name, args.triton_backend or BACKENDS[0])
+        repository = Repository(name, args.triton_backend or "onnxruntime")
     pairs = spread(find_pairs(args.verify_images), MAX_IMAGES) if args.verify_images else []
     try:
         export_model(

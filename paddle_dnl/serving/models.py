@@ -5,7 +5,6 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from paddle_dnl.deployment.runtime.deploy_config import is_exported
 from paddle_dnl.errors import UsageError
 
 # In addresses and metrics.
@@ -41,6 +40,8 @@ def find_models(given: Iterable[str]) -> dict[str, Path]:
 
 def _exported(path: Path) -> list[Path]:
     """The path itself, or the exported folders in it where it is none."""
+    from paddle_dnl.deployment.runtime.deploy_config import is_exported  # not for --help: it imports OpenCV
+
     if is_exported(path) or not path.is_dir():
         return [path]
     return sorted(entry for entry in path.iterdir() if is_exported(entry)) or [path]

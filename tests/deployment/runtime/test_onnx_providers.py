@@ -60,6 +60,8 @@ def test_a_session_that_fell_back_to_the_cpu_is_refused(folder, monkeypatch):
         def get_inputs(self):
             return [SimpleNamespace(name="x")]
 
+        get_outputs = get_inputs
+
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: BUILT)
     monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
     files = read_deploy_config(folder)
