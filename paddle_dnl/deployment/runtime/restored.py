@@ -4,7 +4,7 @@
 import cv2
 import numpy as np
 
-_CHANNELS = 512  # that OpenCV resizes at once
+_CHANNELS = 128  # that OpenCV 5 resizes at once; OpenCV 4 takes 512
 
 
 def restored(picture: np.ndarray, info: list, interpolation: int) -> np.ndarray:

@@ -96,7 +96,7 @@ class _Backend:
 
 
 def test_more_classes_than_opencv_has_channels(tmp_path, monkeypatch):
-    """512 are its limit; scores of 600 classes are resized all the same."""
+    """128 are the limit of OpenCV 5, 512 of OpenCV 4; scores of 600 classes are resized all the same."""
     shape, options = [1, 3, *INPUT], {"transforms": [dict(NORMALIZE)]}
     export_model(ColorNet(), tmp_path, input_shape=shape, output_op="none", **options)
     assert read_deploy_config(tmp_path).output_op == "none"
