@@ -5,6 +5,7 @@ A sample is a dict: `img` `[H, W, C]` (grey: `[H, W]`), the arrays named in `gt_
 so that predictions can be taken back to the original size.
 """
 
+from paddle_dnl.data.images.resizing import resized
 from paddle_dnl.errors import DataError
 
 import cv2
@@ -56,7 +57,7 @@ def resize_arrays(data: dict, width: int, height: int, interpolation: int = cv2.
     """Resizes the image, and labels by nearest neighbour. A side that rounds to 0, of a thin image made small, becomes 1."""
     require_size(data, width, height, "resizing")
     size = max(1, width), max(1, height)
-    data["img"] = cv2.resize(data["img"], size, interpolation=interpolation)
+    data["img"] = resized(data["img"], size, interpolation)
     for key in data.get("gt_fields", []):
         data[key] = cv2.resize(data[key], size, interpolation=cv2.INTER_NEAREST)
     return data

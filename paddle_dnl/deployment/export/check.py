@@ -4,6 +4,7 @@
 from dataclasses import dataclass
 
 from paddle_dnl import registry
+from paddle_dnl.data.images.resizing import resized
 from paddle_dnl.data.transforms.compose import Compose
 
 import cv2
@@ -72,12 +73,11 @@ def example_batch(shape: list[int], transforms: list[dict]) -> np.ndarray:
     images = []
     for _ in range(batch):
         blobs = rng.uniform(0, 255, (6, 8, channels)).astype(np.float32)
-        picture = cv2.resize(blobs, (width, height), interpolation=cv2.INTER_CUBIC).reshape(height, width, channels)
+        picture = resized(blobs, (width, height), cv2.INTER_CUBIC)
         picture = np.clip(picture + rng.normal(0, 12, picture.shape), 0, 255).astype(np.float32)
         image = _preprocess(picture, transforms)
         if image.shape[1:] != (height, width):
-            image = cv2.resize(image.transpose(1, 2, 0), (width, height)).reshape(height, width, channels)
-            image = image.transpose(2, 0, 1)
+            image = resized(image.transpose(1, 2, 0), (width, height)).transpose(2, 0, 1)
         images.append(image)
     return np.stack(images).astype(np.float32)
 

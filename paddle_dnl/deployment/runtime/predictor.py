@@ -11,6 +11,7 @@ from paddle_dnl import registry
 from paddle_dnl.data.images.block_rows import BLOCKS_FROM, BlockRows, open_rows
 from paddle_dnl.data.images.image_format import require_value_range
 from paddle_dnl.data.images.picture_rows import ArrayRows
+from paddle_dnl.data.images.resizing import resized
 from paddle_dnl.data.overlay import as_label
 from paddle_dnl.data.tiling import TileGrid
 from paddle_dnl.data.transforms.compose import Compose
@@ -199,8 +200,7 @@ class Predictor:
                     "in the evaluation; export the model for the size of the pictures (--input_shape)"
                 )
             info.append(("resize", tensor.shape[1:]))
-            resized = cv2.resize(tensor.transpose(1, 2, 0), size[::-1], interpolation=cv2.INTER_LINEAR)
-            tensor = resized.reshape(*size, -1).transpose(2, 0, 1)
+            tensor = resized(tensor.transpose(1, 2, 0), size[::-1]).transpose(2, 0, 1)
         return np.ascontiguousarray(tensor, np.float32), info
 
     @property

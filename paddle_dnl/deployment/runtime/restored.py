@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Undoes what the preprocessing did to a picture's size, for classes and scores in NumPy."""
 
-import cv2
-import numpy as np
+from paddle_dnl.data.images.resizing import resized
 
-_CHANNELS = 128  # that OpenCV 5 resizes at once; OpenCV 4 takes 512
+import numpy as np
 
 
 def restored(picture: np.ndarray, info: list, interpolation: int) -> np.ndarray:
@@ -13,10 +12,7 @@ def restored(picture: np.ndarray, info: list, interpolation: int) -> np.ndarray:
     for name, (height, width) in reversed(info):
         height, width = int(height), int(width)
         if name == "resize":
-            parts = [picture[..., i : i + _CHANNELS] for i in range(0, picture.shape[2], _CHANNELS)]
-            parts = [cv2.resize(part, (width, height), interpolation=interpolation) for part in parts]
-            parts = [part.reshape(height, width, -1) for part in parts]
-            picture = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=2)
+            picture = resized(picture, (width, height), interpolation)
         else:
             picture = picture[:height, :width]
     return picture.transpose(2, 0, 1)

@@ -1,0 +1,25 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Resizing of arrays with any number of channels."""
+
+import cv2
+import numpy as np
+
+_CHANNELS = 128  # that OpenCV 5 resizes at once; OpenCV 4 takes 512
+
+
+def resized(array: np.ndarray, size: tuple[int, int], interpolation: int = cv2.INTER_LINEAR) -> np.ndarray:
+    """`cv2.resize`, in parts where there are more channels than it takes.
+
+    Args:
+        array: `[h, w]` or `[h, w, C]`.
+        size: (width, height).
+        interpolation: one of OpenCV's `INTER_...`.
+
+    Returns:
+        `[H, W]` or `[H, W, C]`.
+    """
+    if array.ndim == 2:
+        return cv2.resize(array, size, interpolation=interpolation)
+    parts = [array[..., i : i + _CHANNELS] for i in range(0, array.shape[2], _CHANNELS)]
+    parts = [cv2.resize(part, size, interpolation=interpolation).reshape(size[1], size[0], -1) for part in parts]
+    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=2)
