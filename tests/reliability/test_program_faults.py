@@ -81,7 +81,7 @@ PROGRAMS = {
     "export": Row(f"{_MODEL} --input_shape 1 3 64 64 --save_dir {{out}}"),
     "infer": Row("--config {work}/export --image_path {work}/photos --save_dir {out}"),
     "predict-dataset": Row(
-        "--config {work}/export --image_path {work}/photos --save_dir {out} --actors 1", lasts=True, seconds=4
+        "--config {work}/export --image_path {work}/photos --save_dir {out} --actors 1", lasts=True, seconds=10
     ),
     "serve": Row("--model {work}/export --port 0 --device cpu", writes=False, lasts=True, seconds=4),
     "quantize": Row(

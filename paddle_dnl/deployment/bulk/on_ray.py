@@ -76,22 +76,33 @@ def _require_answer(address: str | None) -> None:
 
 @contextlib.contextmanager
 def _connected(cluster: Cluster) -> Iterator:
-    """The module `ray`, connected; its handlers of signals are replaced by those that were there."""
+    """The module `ray`, connected; its handlers of signals are replaced by those that were there.
+
+    A signal during the start takes effect after it, or ends the start. Two agents of Ray may then live on for a minute.
+    """
     require_ray()
     _require_answer(cluster.address)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent to anybody
     import ray
 
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    held: list[int] = []
+    handlers = {
+        number: signal.signal(number, lambda number, frame: held.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
     local = {} if cluster.address else {"include_dashboard": False}
     try:
         ray.init(address=cluster.address or "local", logging_level=logging.ERROR, log_to_driver=False, **local)
+    except SystemExit:  # of Ray's own handler of SIGTERM, which it sets in between
+        held.append(signal.SIGTERM)
     except (ray.exceptions.RayError, ConnectionError, ValueError, RuntimeError) as error:
         text = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UsageError(f"--address {cluster.address}: no Ray cluster can be reached there ({text})") from error
     try:
         for number, handler in handlers.items():
             signal.signal(number, handler)
+        if held:
+            os.kill(os.getpid(), held[0])
         yield ray
     finally:
         ray.shutdown()
