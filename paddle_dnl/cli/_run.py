@@ -33,8 +33,8 @@ def run(module: str, argv: list[str] | None = None) -> None:
     termination.install()
     try:
         status = _status_of(module, argv)
-    except KeyboardInterrupt as error:
-        status = _fail("", 1, getattr(error, "number", signal.SIGINT))
+    except KeyboardInterrupt:
+        status = _fail("", 1, termination.seen() or signal.SIGINT)  # Paddle's tracing makes another exception of ours
     termination.uninstall()
     _end_in_group(status or 0)
     sys.exit(status)

@@ -3,6 +3,7 @@
 
 import multiprocessing
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -10,6 +11,7 @@ from concurrent.futures.process import BrokenProcessPool
 from paddle_dnl.errors import DataError
 from paddle_dnl.startup import child_processes
 
+_LAST_SECONDS = 5.0
 _shared = None  # in a process of a pool: what `shared` was at the fork
 
 
@@ -64,8 +66,12 @@ def map_in_processes(
             f"next {name(items[done])}); give fewer --num_workers"
         ) from error
     except BaseException:
-        # Also for a signal: what was handed out is not waited for.
-        for process in list((pool._processes or {}).values()):
+        # Also for a signal: what was handed out is waited for shortly, since it may be writing.
+        processes = list((pool._processes or {}).values())
+        pool.shutdown(wait=False, cancel_futures=True)
+        until = time.monotonic() + _LAST_SECONDS
+        for process in processes:
+            process.join(max(0.0, until - time.monotonic()))
             process.kill()
         raise
     finally:

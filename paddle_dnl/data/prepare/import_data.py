@@ -255,7 +255,7 @@ def import_data(source: str | Path, to: str | Path, options: ImportOptions) -> I
         needed = sum(sample.image.stat().st_size for sample in plan.samples if sample.image.is_file())
         free = shutil.disk_usage(place).free
         if needed > free:
-            needed, free = (tqdm.format_sizeof(size, "B") for size in (needed, free))
+            needed, free = (tqdm.format_sizeof(size, "B") if size else "0 bytes" for size in (needed, free))
             raise DataError(f"--to {root}: the images alone take {needed}, only {free} are free")
     root.mkdir(parents=True, exist_ok=True)
     logger.info(
