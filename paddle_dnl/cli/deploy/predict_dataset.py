@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from paddle_dnl.cli import _arguments
-from paddle_dnl.errors import UsageError
+from paddle_dnl.files.outputs import require_folder
 
 # Between two lines about how far it is.
 _LINE_SECONDS = 10
@@ -58,16 +58,11 @@ def parse_args(argv=None) -> argparse.Namespace:
         UsageError: values that do not fit; names the flag.
     """
     args = make_parser().parse_args(argv)
-    for name in ("chunk_size", "actors", "cpus_per_actor", "batch_size", "max_pixels"):
-        value = getattr(args, name)
-        if value is not None and value < 1:
-            raise UsageError(f"--{name} must be at least 1, got {value}")
+    _arguments.require_at_least(args, 1, "chunk_size", "actors", "cpus_per_actor", "batch_size", "max_pixels")
+    _arguments.require_at_least(args, 0, "gpus_per_actor")
     if args.gpus_per_actor is None:
         args.gpus_per_actor = 1 if args.device == "gpu" else 0
-    if args.gpus_per_actor < 0:
-        raise UsageError(f"--gpus_per_actor must be at least 0, got {args.gpus_per_actor:g}")
-    if Path(args.save_dir).exists() and not Path(args.save_dir).is_dir():
-        raise UsageError(f"--save_dir {args.save_dir}: is a file; give a folder")
+    require_folder(args.save_dir)
     return args
 
 
