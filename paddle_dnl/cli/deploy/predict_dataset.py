@@ -66,15 +66,14 @@ def parse_args(argv=None) -> argparse.Namespace:
     return args
 
 
-def _settings(args: argparse.Namespace):
+def _settings(args: argparse.Namespace, files):
     """What each worker needs, with the backend chosen here, so that all take the same one."""
     from paddle_dnl.deployment.bulk.worker import WorkerSettings
     from paddle_dnl.deployment.runtime.backend_factory import resolve_backend
-    from paddle_dnl.deployment.runtime.deploy_config import read_deploy_config
     from paddle_dnl.deployment.runtime.options import BackendOptions
 
     asked = BackendOptions(device=args.device, precision=args.precision, cpu_threads=args.cpus_per_actor)
-    backend, options = resolve_backend(args.backend, read_deploy_config(args.config), asked)
+    backend, options = resolve_backend(args.backend, files, asked)
     names = ("wrong_size", "tile", "tile_overlap", "max_pixels", "value_range")
     predictor = {name: getattr(args, name) for name in names} | {"tile_batch": args.batch_size}
     return WorkerSettings(
@@ -138,7 +137,7 @@ def main(argv=None) -> int:
     user_code.import_for_export(args.custom_imports)
     files = read_deploy_config(args.config)
     require_modules(files)
-    settings = _settings(args)
+    settings = _settings(args, files)
     format_ = replace(files.image_format, value_range=args.value_range or files.value_range)
     source = Source(args.image_path, args.column, args.name_column, format_.endings)
     plan = Plan.of(source.chunks(args.chunk_size))
