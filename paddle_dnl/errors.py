@@ -54,6 +54,17 @@ class DistributedError(PaddleDnlError):
     """The processes of a run cannot connect, have different settings or software, or one of them does not answer."""
 
 
+def sendable(error: PaddleDnlError) -> tuple[str, str]:
+    """What another process makes the error of again, with `revived`: the nearest of these classes by name, and the text."""
+    kind = next(kind for kind in type(error).__mro__ if kind.__module__ == __name__)
+    return kind.__name__, str(error)
+
+
+def revived(kind: str, text: str) -> PaddleDnlError:
+    """The error that `sendable` described."""
+    return globals()[kind](text)
+
+
 # Modules through which a command line of this package ends with --help or wrong flags.
 _PARSERS = ("argparse", "_sitebuiltins", "pydantic_settings", "typing")
 

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from paddle_dnl.cli import _arguments
+from paddle_dnl.errors import revived
 from paddle_dnl.files.outputs import require_folder
 
 # Between two lines about how far it is.
@@ -94,15 +95,13 @@ def _report(reports, plan) -> tuple[dict[str, int], int]:
     Raises:
         PaddleDnlError: what ended a chunk.
     """
-    from paddle_dnl import errors
     from paddle_dnl.log import logger
 
     sums, nodes = dict.fromkeys(("done", "there", "unreadable"), 0), set()
     began = last = time.perf_counter()
     for number, report in enumerate(reports, 1):
         if report["error"]:
-            kind, text = report["error"]
-            raise getattr(errors, kind)(text)
+            raise revived(*report["error"])
         for message in report["messages"]:
             logger.warning(f"skipped: {message}")
         nodes.add(report["node"])

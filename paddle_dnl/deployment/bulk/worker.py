@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from paddle_dnl import errors, user_code
+from paddle_dnl import user_code
 from paddle_dnl.data.classes import bit_palette
 from paddle_dnl.data.overlay import Colors, encode_label_png
 from paddle_dnl.deployment.bulk.chunks import Chunk
 from paddle_dnl.deployment.runtime.pipeline import run_pipeline
 from paddle_dnl.deployment.runtime.predictor import Predictor
-from paddle_dnl.errors import DataError, ExportError, OutputError, PaddleDnlError
+from paddle_dnl.errors import DataError, ExportError, OutputError, PaddleDnlError, sendable
 from paddle_dnl.files.atomic import new_file, write_bytes
 from paddle_dnl.files.problems import reason
 
@@ -65,7 +65,7 @@ class ChunkWorker:
     def run(self, chunk: Chunk) -> dict:
         """Does a chunk; the report has the numbers of pictures `done`, `there` already and `unreadable`, or an `error`.
 
-        An error is (name of its class in `paddle_dnl.errors`, text): exceptions of a worker that cross machines become long.
+        An error is as `errors.sendable` describes it: exceptions of a worker that cross machines become long.
         """
         report = {"chunk": chunk.number, "done": 0, "there": 0, "unreadable": 0, "messages": [], "error": None}
         began = time.perf_counter()
@@ -74,11 +74,10 @@ class ChunkWorker:
             _count_try(tries)
             self._run(chunk, report)
         except PaddleDnlError as error:
-            kind = next(kind for kind in type(error).__mro__ if kind.__module__ == errors.__name__)
-            report["error"] = (kind.__name__, str(error))
+            report["error"] = sendable(error)
         except OSError as error:
             name = str(error.filename or self._settings.save_dir)
-            report["error"] = (OutputError.__name__, f"{name}: {reason(error, name)}")
+            report["error"] = sendable(OutputError(f"{name}: {reason(error, name)}"))
         tries.unlink(missing_ok=True)
         report["seconds"] = time.perf_counter() - began
         return report

@@ -7,11 +7,10 @@ import threading
 import warnings
 from pathlib import Path
 
-from paddle_dnl import errors
 from paddle_dnl.deployment.runtime.backend_factory import make_backend
 from paddle_dnl.deployment.runtime.deploy_config import read_deploy_config
 from paddle_dnl.deployment.runtime.options import BackendOptions
-from paddle_dnl.errors import ExportError, PaddleDnlError
+from paddle_dnl.errors import ExportError, PaddleDnlError, revived, sendable
 from paddle_dnl.startup import child_processes, configure_process
 
 import numpy as np
@@ -69,7 +68,7 @@ class BackendProcess:
                 raise ExportError(f"{self._what[0]}: the model could not be loaded: {how}") from error
         if kind != "ready":
             self._end()
-            raise _revived(kind, value)
+            raise revived(kind, value)
         self.name, self.parallel, self.input_name, self.output_name = value
 
     @property
@@ -97,7 +96,7 @@ class BackendProcess:
                         raise ExportError(text) from error
                     raise ExportError(self._obituary()) from error
         if kind != "done":
-            raise _revived(kind, value)
+            raise revived(kind, value)
         return value
 
     def _obituary(self) -> str:
@@ -127,10 +126,6 @@ def _kill(process) -> None:
         process.kill()
 
 
-def _revived(kind: str, text: str) -> PaddleDnlError:
-    return getattr(errors, kind)(text)
-
-
 def _work(connection, parent: int, folder: str, name: str, options: BackendOptions) -> None:
     """The other process: answers batches until the connection closes."""
     child_processes.die_with(parent)
@@ -140,7 +135,7 @@ def _work(connection, parent: int, folder: str, name: str, options: BackendOptio
     try:
         backend = make_backend(name, read_deploy_config(folder), options)
     except PaddleDnlError as error:
-        connection.send((type(error).__name__, str(error)))
+        connection.send(sendable(error))
         return
     child_processes.leave_signals_to_parent()  # again: importing Paddle sets handlers of its own
     description = (backend.name, getattr(backend, "parallel", 1), backend.input_name, backend.output_name)
@@ -153,7 +148,7 @@ def _work(connection, parent: int, folder: str, name: str, options: BackendOptio
         try:
             answer = ("done", backend.run(batch))
         except PaddleDnlError as error:
-            answer = (type(error).__name__, str(error))
+            answer = sendable(error)
         try:
             connection.send(answer)
         except OSError:

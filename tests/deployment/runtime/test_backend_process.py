@@ -8,9 +8,10 @@ import sys
 import threading
 import time
 
+from paddle_dnl.data.images.untrusted import TooLarge
 from paddle_dnl.deployment.runtime.backend_process import BackendProcess
 from paddle_dnl.deployment.runtime.predictor import Predictor
-from paddle_dnl.errors import ConfigError, ExportError, UsageError
+from paddle_dnl.errors import ConfigError, DataError, ExportError, UsageError, revived, sendable
 
 import numpy as np
 import pytest
@@ -109,3 +110,8 @@ def test_a_program_that_forgets_to_close_it_ends(exported, tmp_path):
         "if __name__ == '__main__':\n    backend = BackendProcess(sys.argv[1])\n"
     )
     assert subprocess.run([sys.executable, str(program), str(exported)], timeout=120).returncode == 0
+
+
+def test_an_error_of_a_class_elsewhere_crosses_as_its_nearest_known_one():
+    error = revived(*sendable(TooLarge("a.png: too many pixels")))
+    assert type(error) is DataError and str(error) == "a.png: too many pixels"
