@@ -109,7 +109,7 @@ class Source:
             return _of_rows(self._pictures(), size)
         files = self._parquet_files()
         column = self.column or "path"
-        if _is_text(_field(files[0], column)):
+        if _is_text(_field(_open(files[0]), files[0], column)):
             return _of_rows(self._paths(files, column), size)
         return self._row_groups(files, column)
 
@@ -131,10 +131,11 @@ class Source:
     def _paths(self, files: list[Path], column: str) -> Iterator[tuple[str, str]]:
         columns, seen = [column, self.name_column or column], set()
         for file in files:
+            reader = _open(file)
             for column_name in columns:
-                if not _is_text(_field(file, column_name)):
+                if not _is_text(_field(reader, file, column_name)):
                     raise DataError(f"{file}: column {column_name}: expected texts")
-            for batch in _open(file).iter_batches(columns=list(dict.fromkeys(columns))):
+            for batch in reader.iter_batches(columns=list(dict.fromkeys(columns))):
                 values = [batch.column(name).to_pylist() for name in columns]
                 for path, name in zip(*values, strict=True):
                     if not path:
@@ -152,16 +153,17 @@ class Source:
         stems = [file.stem for file in files]
         root = Path(self.path) if Path(self.path).is_dir() else files[0].parent
         for file in files:
-            if str(_field(file, column)) not in ("binary", "large_binary"):
+            reader, first = _open(file), 0
+            if str(_field(reader, file, column)) not in ("binary", "large_binary"):
                 raise DataError(f"{file}: column {column}: expected paths (text) or picture files' content (binary)")
             start = file.stem if stems.count(file.stem) == 1 else file.relative_to(root).with_suffix("").as_posix()
-            reader, first = _open(file), 0
+            if self.name_column is not None:
+                _field(reader, file, self.name_column)
             for group in range(reader.num_row_groups):
                 rows = reader.metadata.row_group(group).num_rows
                 if self.name_column is None:
                     names = [f"{start}_{row:08d}" for row in range(first, first + rows)]
                 else:
-                    _field(file, self.name_column)
                     table = reader.read_row_group(group, columns=[self.name_column])
                     names = [_checked(name, file) for name in table.column(0).to_pylist()]
                 for name in names:
@@ -228,13 +230,13 @@ def _open(file: Path):
         raise DataError(f"{file}: cannot be read as Parquet ({str(error).splitlines()[0]})") from error
 
 
-def _field(file: Path, column: str):
+def _field(reader, file: Path, column: str):
     """Arrow's type of a column.
 
     Raises:
         DataError: there is none of this name.
     """
-    schema = _open(file).schema_arrow
+    schema = reader.schema_arrow
     if column not in schema.names:
         raise DataError(f"{file}: has no column {column!r}, it has {', '.join(schema.names)}; give --column")
     return schema.field(column).type
