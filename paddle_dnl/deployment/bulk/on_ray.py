@@ -122,7 +122,7 @@ def _most_actors(ray, cluster: Cluster) -> int:
             f"the Ray cluster has {found.get('CPU', 0):g} CPUs and {found.get('GPU', 0):g} GPUs, and an actor needs "
             f"{cluster.cpus:g} and {cluster.gpus:g} (--cpus_per_actor, --gpus_per_actor)"
         )
-    return int(min(*room, cluster.actors or float("inf"), float("inf")))
+    return int(min(*room, cluster.actors or float("inf")))
 
 
 def run(plan: Plan, settings: WorkerSettings, cluster: Cluster) -> Iterator[dict]:

@@ -2,7 +2,6 @@
 """`ChunkWorker`: does one chunk after another with one `Predictor`; what is there whole is left out."""
 
 import contextlib
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +18,6 @@ from paddle_dnl.files.problems import reason
 
 import numpy as np
 
-FORMATS = ("png", "parquet")
 # Rows of a shard that are held before they are written.
 _ROWS_HELD = 64
 # How often a chunk is tried whose process dies, as of a crash in native code or for lack of memory.
@@ -67,8 +65,7 @@ class ChunkWorker:
 
         An error is as `errors.sendable` describes it: exceptions of a worker that cross machines become long.
         """
-        report = {"chunk": chunk.number, "done": 0, "there": 0, "unreadable": 0, "messages": [], "error": None}
-        began = time.perf_counter()
+        report = {"done": 0, "there": 0, "unreadable": 0, "messages": [], "error": None}
         tries = Path(self._settings.save_dir) / _TRIES_NAME.format(chunk.number)
         try:
             _count_try(tries)
@@ -79,7 +76,6 @@ class ChunkWorker:
             name = str(error.filename or self._settings.save_dir)
             report["error"] = sendable(OutputError(f"{name}: {reason(error, name)}"))
         tries.unlink(missing_ok=True)
-        report["seconds"] = time.perf_counter() - began
         return report
 
     def _run(self, chunk: Chunk, report: dict) -> None:
