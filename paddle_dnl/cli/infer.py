@@ -151,14 +151,12 @@ def _make_predictor(args: argparse.Namespace, is_long: bool):
 def _make_job(args: argparse.Namespace, files, inputs: list):
     from dataclasses import replace
 
-    from paddle_dnl.data.classes import bit_palette
+    from paddle_dnl.data.classes import colors_or_palette
     from paddle_dnl.data.images.pending_images import Shard
     from paddle_dnl.data.images.video_files import is_video
     from paddle_dnl.deployment.runtime.outputs import PictureJob, Results, VideoJob
 
-    # PaddleSeg's palette starts with the second colour.
-    colors = files.classes.colors if files.classes else bit_palette(257)[1:]
-    to = Results(Path(args.save_dir), colors, args.print_detail, inputs)
+    to = Results(Path(args.save_dir), colors_or_palette(files.classes), args.print_detail, inputs)
     if is_video(args.image_path):
         for flag in ("save_prob", "geotiff", "shard", "skip_existing", "skip_bad_samples", "no_overlay"):
             if getattr(args, flag):

@@ -105,6 +105,11 @@ def bit_palette(count: int) -> tuple[tuple[int, int, int], ...]:
     return tuple(colors)
 
 
+def colors_or_palette(classes: ClassInfo | None) -> tuple[tuple[int, int, int], ...]:
+    """The classes' colours; without any PaddleSeg's palette, which begins with the second: black would hide class 0."""
+    return classes.colors if classes else bit_palette(257)[1:]
+
+
 _NAMES = {
     ("PascalVOC", 21): PASCAL_VOC,
     ("PascalContext", 59): PASCAL_CONTEXT_59,

@@ -3,7 +3,7 @@
 
 import json
 
-from paddle_dnl.data.classes import ClassInfo, bit_palette
+from paddle_dnl.data.classes import ClassInfo, colors_or_palette
 
 import numpy as np
 from pydantic import BaseModel, Field
@@ -54,8 +54,7 @@ class ClassNames:
     def __init__(self, classes: ClassInfo | None):
         # A lone surrogate cannot be written as UTF-8.
         self.names = [name.encode("utf-8", "replace").decode() for name in (classes.names if classes else ())]
-        # Without a background class black would hide class 0.
-        self.colors = classes.colors if classes else bit_palette(257)[1:]
+        self.colors = colors_or_palette(classes)
 
     def describe(self, number: int) -> dict:
         """`id`, `name` and `color`."""

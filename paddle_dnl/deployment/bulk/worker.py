@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from paddle_dnl import user_code
-from paddle_dnl.data.classes import bit_palette
+from paddle_dnl.data.classes import colors_or_palette
 from paddle_dnl.data.overlay import Colors, encode_label_png
 from paddle_dnl.deployment.bulk.chunks import Chunk
 from paddle_dnl.deployment.runtime.pipeline import run_pipeline
@@ -116,8 +116,7 @@ class ChunkWorker:
 
     @property
     def _colors(self) -> Colors:
-        classes = self._model.classes
-        return classes.colors if classes else bit_palette(257)[1:]  # as infer.py
+        return colors_or_palette(self._model.classes)
 
 
 def _count_try(path: Path) -> None:
