@@ -149,8 +149,6 @@ def _make_predictor(args: argparse.Namespace, is_long: bool):
 
 
 def _make_job(args: argparse.Namespace, files, inputs: list):
-    from dataclasses import replace
-
     from paddle_dnl.data.classes import colors_or_palette
     from paddle_dnl.data.images.pending_images import Shard
     from paddle_dnl.data.images.video_files import is_video
@@ -166,7 +164,7 @@ def _make_job(args: argparse.Namespace, files, inputs: list):
     for flag, default in (("stride", 1), ("preview", None)):
         if getattr(args, flag) != default:
             raise UsageError(f"--{flag}: is for videos and cameras, {args.image_path} is neither")
-    endings = replace(files.image_format, value_range=args.value_range or files.value_range).endings
+    endings = files.image_format.with_range(args.value_range).endings
     return PictureJob(
         args.image_path,
         to,

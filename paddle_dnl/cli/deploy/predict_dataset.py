@@ -120,8 +120,6 @@ def _report(reports, plan) -> tuple[dict[str, int], int]:
 def main(argv=None) -> int:
     """Labels all pictures; returns the exit status."""
     args = parse_args(argv)
-    from dataclasses import replace
-
     from paddle_dnl import user_code
     from paddle_dnl.deployment.bulk import on_ray
     from paddle_dnl.deployment.bulk.chunks import Plan, Source
@@ -137,8 +135,8 @@ def main(argv=None) -> int:
     files = read_deploy_config(args.config)
     require_modules(files)
     settings = _settings(args, files)
-    format_ = replace(files.image_format, value_range=args.value_range or files.value_range)
-    source = Source(args.image_path, args.column, args.name_column, format_.endings)
+    endings = files.image_format.with_range(args.value_range).endings
+    source = Source(args.image_path, args.column, args.name_column, endings)
     plan = Plan.of(source.chunks(args.chunk_size))
     if not plan.pictures:
         raise DataError(f"{args.image_path}: no pictures")

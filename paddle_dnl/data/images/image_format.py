@@ -2,7 +2,7 @@
 """How a model's pictures are read: number of bands and scale, given once in the dataset and kept in deploy.yaml."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from paddle_dnl.data.images.bands import scale
@@ -45,6 +45,14 @@ class ImageFormat:
         """Of a dataset, or of the mapping that configures one; three channels where it says nothing."""
         get = source.get if isinstance(source, dict) else lambda key, default: getattr(source, key, default)
         return cls(get("img_channels", 3), require_value_range(get("value_range", None)))
+
+    def with_range(self, value_range) -> "ImageFormat":
+        """The same with another `value_range`, where one is given.
+
+        Raises:
+            DataError: see `require_value_range`.
+        """
+        return self if value_range is None else replace(self, value_range=require_value_range(value_range))
 
     @property
     def endings(self) -> tuple[str, ...]:

@@ -4,12 +4,11 @@
 import contextlib
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from paddle_dnl import registry
 from paddle_dnl.data.images.block_rows import BLOCKS_FROM, BlockRows, open_rows
-from paddle_dnl.data.images.image_format import require_value_range
 from paddle_dnl.data.images.picture_rows import ArrayRows
 from paddle_dnl.data.images.resizing import resized
 from paddle_dnl.data.overlay import as_label
@@ -104,9 +103,7 @@ class Predictor:
         self._tile_overlap, self._tile_batch = tile_overlap, tile_batch
         self.files = read_deploy_config(folder)
         self.classes = self.files.classes
-        self.image_format = self.files.image_format
-        if value_range is not None:
-            self.image_format = replace(self.image_format, value_range=require_value_range(value_range))
+        self.image_format = self.files.image_format.with_range(value_range)
         require_modules(self.files)
         try:
             steps = [registry.build(step, "transform", "Deploy.transforms") for step in self.files.transforms]
