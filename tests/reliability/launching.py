@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Starting real training processes, one or several, and finding what they leave behind."""
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -96,13 +98,18 @@ class Started:
                 continue
         return found
 
+    def kill_all(self) -> None:
+        """Kills all that bear the mark, as when a machine loses power."""
+        for pid in self.alive():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
     def require_nothing_left(self, seconds: float = 15) -> None:
         """No process of this run lives on."""
         until = time.monotonic() + seconds
         while left := self.alive():
             if time.monotonic() > until:
-                for pid in left:
-                    os.kill(pid, 9)
+                self.kill_all()
                 raise AssertionError(f"{len(left)} processes live on: {left}\n{self.text()[-3000:]}")
             time.sleep(0.2)
 
