@@ -11,6 +11,7 @@ import time
 import uuid
 from pathlib import Path
 
+import started_programs
 from default_signals import default_signals
 
 HERE = Path(__file__).resolve().parent
@@ -49,9 +50,8 @@ class Started:
         **options,
     ):
         self.tag, self.logs = uuid.uuid4().hex, logs or folder / "log"
-        more = environment or {}
-        environment = {k: v for k, v in os.environ.items() if not k.startswith(("PADDLE_", "CUDA_VISIBLE"))}
-        environment |= {_TAG: self.tag, "SEG_HOME": str(folder / "home"), **more}
+        variables = {_TAG: self.tag, "SEG_HOME": str(folder / "home"), **(environment or {})}
+        environment = started_programs.environment(**variables)
         if isinstance(program, list):
             command = [*prefix, *map(str, program)]
         elif ranks > 1 or launch:
