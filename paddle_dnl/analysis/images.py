@@ -9,6 +9,7 @@ from paddle_dnl.data.images.image_format import ImageFormat
 from paddle_dnl.data.overlay import displayed
 from paddle_dnl.data.transforms.compose import Compose
 from paddle_dnl.errors import UsageError
+from paddle_dnl.evaluation.strips import network_input
 
 import numpy as np
 import paddle
@@ -45,5 +46,4 @@ class Preparation:
             DataError: it cannot be read, or the transforms cannot take it.
         """
         picture = self.image_format.read(path)
-        data = self._compose.picture(picture, path, "val_dataset.transforms")
-        return Prepared(displayed(picture), paddle.to_tensor(data["img"][None]), data["trans_info"])
+        return Prepared(displayed(picture), *network_input(self._compose, picture, path))

@@ -96,10 +96,8 @@ def _write_viewer(parts: BlockAttention, geometry: Geometry, scene: Scene) -> No
 
 def _on_grid(rows, grid: tuple[int, int], size: tuple[int, int], geometry: Geometry) -> np.ndarray:
     """The maps of an even grid of queries over the image, reduced to `size`: `[*grid, *size]`."""
-    height, width = geometry.cells().shape
-    ys = ((np.arange(grid[0]) + 0.5) * height / grid[0]).astype(int)
-    xs = ((np.arange(grid[1]) + 0.5) * width / grid[1]).astype(int)
-    positions = geometry.cells()[np.ix_(ys, xs)].reshape(-1)
+    cells = geometry.cells()
+    positions = cells[viewer.grid_places(grid, cells.shape)].reshape(-1)
     # In groups of queries, so that only reduced maps are kept in memory.
     groups = [positions[i : i + _QUERIES_AT_ONCE] for i in range(0, len(positions), _QUERIES_AT_ONCE)]
     return np.concatenate([geometry.regrid(rows(group), size) for group in groups]).reshape(*grid, *size)

@@ -48,6 +48,12 @@ def fit(height: int, width: int, limit: int) -> tuple[int, int]:
     return -(-height // factor), -(-width // factor)
 
 
+def grid_places(grid: tuple[int, int], size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Index of the pixels in the middle of each cell of an even grid over a picture `[H, W]`, both (rows, columns)."""
+    ys, xs = (((np.arange(count) + 0.5) * side / count).astype(int) for count, side in zip(grid, size, strict=True))
+    return np.ix_(ys, xs)
+
+
 def _bytes(maps: np.ndarray) -> tuple[str, np.ndarray]:
     """Base64 of maps `[n, cells]` as shares of each one's largest weight, and those weights."""
     top = maps.max(1)
@@ -75,11 +81,8 @@ def _content(maps: ViewerMaps) -> dict:
         "gate": maps.gate,
     }
     if maps.predicted is not None:
-        ys, xs = (
-            ((np.arange(count) + 0.5) * side / count).astype(int)
-            for count, side in zip(data["grid"], (height, width), strict=True)
-        )
-        names, numbers = np.unique(maps.predicted[np.ix_(ys, xs)], return_inverse=True)
+        shown = maps.predicted[grid_places(data["grid"], (height, width))]
+        names, numbers = np.unique(shown, return_inverse=True)
         data["predicted"], data["classes"] = numbers.ravel().tolist(), names.tolist()
     for name in ("pairwise", "both"):
         if getattr(maps, name) is not None:

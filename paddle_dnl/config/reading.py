@@ -8,12 +8,12 @@ that is not beside the file may be a name of the model zoo.
 
 import re
 import reprlib
-import stat
 from pathlib import Path
 
 from paddle_dnl import user_code
 from paddle_dnl.config.lookup import SUFFIXES, find_config, shown, zoo_configs
 from paddle_dnl.errors import ConfigError
+from paddle_dnl.files.reading import open_file
 from paddle_dnl.log import logger
 
 import yaml
@@ -117,13 +117,10 @@ def _read_bytes(path: Path) -> bytes:
     """The content of a regular file of a page's size.
 
     Raises:
-        ConfigError: too large, or no regular file.
-        OSError, ValueError: the system's reasons.
+        ConfigError: too large.
+        OSError, ValueError: no regular file, and the system's reasons.
     """
-    if not stat.S_ISREG(path.stat().st_mode):
-        # Reading a pipe would block, reading a device would not end.
-        raise ConfigError(f"{shown(path)}: cannot be read (is a folder, pipe or device, no file)")
-    with path.open("rb") as file:
+    with open_file(path) as file:
         # Not by the size that the system states: files of /proc have none.
         content = file.read(_MAX_BYTES + 1)
     if len(content) > _MAX_BYTES:

@@ -68,6 +68,11 @@ class ClassInfo:
     colors: tuple[tuple[int, int, int], ...]
     ignore_index: int | None = None
 
+    @property
+    def ignored(self) -> int:
+        """`ignore_index`, or where nothing says it, `ignored_number`."""
+        return ignored_number(len(self.names)) if self.ignore_index is None else self.ignore_index
+
 
 LARGEST_NUMBER = 65535  # of 16 bits; never a class
 

@@ -38,18 +38,11 @@ class FileList(Sequence):
     def __len__(self) -> int:
         return len(self._ends) // 2
 
-    def _name(self, place: int) -> str | None:
-        start, end = self._ends[place - 1] if place else 0, self._ends[place]
-        if start == end:
-            return None
-        name = bytes(self._names[start:end])
-        return os.fsdecode(self._folder + name if name[0] else name[1:])
-
     def __getitem__(self, index):
         if isinstance(index, slice):
             return FileList(self[i] for i in range(*index.indices(len(self))))
         place = range(len(self))[index]
-        return [self._name(2 * place), self._name(2 * place + 1)]
+        return next(self.between(place, place + 1))
 
     def __iter__(self) -> Iterator[list]:
         return self.between(0, len(self))

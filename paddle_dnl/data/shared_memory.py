@@ -6,14 +6,13 @@ found out before the first batch.
 """
 
 import os
-import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from paddle_dnl.data.transforms.randomness import unchanged_generators
 from paddle_dnl.log import logger
 
-import numpy as np
 import paddle
 
 FOLDER = Path("/dev/shm")
@@ -33,11 +32,10 @@ def suffices(load: Callable[[], dict], num_workers: int) -> bool:
     """
     if not FOLDER.is_dir():
         return True  # not Linux: Paddle itself knows
-    states = random.getstate(), np.random.get_state(), paddle.get_rng_state()
-    size = _bytes(load())
-    random.setstate(states[0])
-    np.random.set_state(states[1])
-    paddle.set_rng_state(states[2])
+    state = paddle.get_rng_state()
+    with unchanged_generators():
+        size = _bytes(load())
+    paddle.set_rng_state(state)
     wanted = (2 * num_workers + _IN_USE) * size * _local_ranks()
     free = shutil.disk_usage(FOLDER).free
     if wanted <= free:

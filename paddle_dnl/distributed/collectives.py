@@ -282,11 +282,6 @@ class SharedCounter:
 # ---------------------------------------------------------------------------------------------- values
 
 
-def all_reduce_sum(array: np.ndarray) -> np.ndarray:
-    """The sum over processes of an array of whole numbers, exact; see `all_reduce_sums`."""
-    return all_reduce_sums([array])[0]
-
-
 def all_reduce_sums(arrays: list[np.ndarray]) -> list[np.ndarray]:
     """The sum over processes of each array of whole numbers, exact, in one exchange.
 

@@ -9,6 +9,7 @@ import os
 from collections import Counter
 from collections.abc import Mapping
 
+from paddle_dnl.distributed.ports import is_loopback
 from paddle_dnl.errors import DistributedError
 
 _COUNT, _RANK, _ADDRESSES = "PADDLE_TRAINERS_NUM", "PADDLE_TRAINER_ID", "PADDLE_TRAINER_ENDPOINTS"
@@ -52,8 +53,8 @@ def _require_reachable(variables: Mapping[str, str], addresses: list[str]) -> No
     by_hand = "MASTER_ADDR" in variables and "MASTER_PORT" in variables
     store = variables["MASTER_ADDR"] if by_hand else variables.get("PADDLE_MASTER", "").rpartition(":")[0]
     hosts = list(dict.fromkeys(address.rpartition(":")[0] for address in addresses))
-    others = [host for host in hosts if not _is_loopback(host)]
-    if not _is_loopback(store) or not others or len(hosts) == 1:
+    others = [host for host in hosts if not is_loopback(host)]
+    if not is_loopback(store) or not others or len(hosts) == 1:
         return
     name = "PADDLE_MASTER"
     advice = "give the machine of rank 0 --host with an address that the others reach, and mend its /etc/hosts"
@@ -62,7 +63,3 @@ def _require_reachable(variables: Mapping[str, str], addresses: list[str]) -> No
     raise DistributedError(
         f"{name}: the ranks are to meet at {store}, which is each machine itself, and {others[0]} is another one; {advice}"
     )
-
-
-def _is_loopback(address: str) -> bool:
-    return address.startswith("127.") or address == "localhost"

@@ -13,7 +13,7 @@ import socket
 import time
 from dataclasses import dataclass
 
-from paddle_dnl.distributed.ports import opening_error, wait_until_open
+from paddle_dnl.distributed.ports import is_loopback, opening_error, wait_until_open
 from paddle_dnl.distributed.waiting import wait_seconds
 from paddle_dnl.errors import DistributedError, UsageError
 
@@ -117,7 +117,7 @@ def _address_towards(ip: str, port: int) -> str:
 def _require_free(ip: str, port: int, nodes: Nodes) -> None:
     """Refuses a meeting point that rank 0 cannot open, or that others cannot reach."""
     name = nodes.master.rpartition(":")[0]
-    if ip.startswith("127.") and not name.startswith("127.") and name != "localhost":
+    if is_loopback(ip) and not is_loopback(name):
         raise DistributedError(
             f"--master {nodes.master}: {name} is {ip} here, which other machines cannot reach; give the address of a network "
             "interface (ip addr), or mend /etc/hosts"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ports: whether this process can open one, and waiting until another process has."""
+"""Addresses and ports: which others can reach, whether this process can open one, waiting until another process has."""
 
 import socket
 import time
@@ -9,6 +9,11 @@ from paddle_dnl.errors import DistributedError
 from paddle_dnl.log import logger
 
 _NOTICE_SECONDS = 60.0
+
+
+def is_loopback(address: str) -> bool:
+    """Whether the address means each machine itself, so that no other one can be reached by it."""
+    return address.startswith("127.") or address == "localhost"
 
 
 def opening_error(port: int) -> OSError | None:

@@ -133,7 +133,7 @@ class EvalOutputs:
             result: an `EvalResult`; the same on every rank.
             about: what was evaluated, such as configuration and weights; stored in scores.json.
         """
-        self._boundary.counts = collectives.all_reduce_sum(self._boundary.counts)
+        [self._boundary.counts] = collectives.all_reduce_sums([self._boundary.counts])
         self._calibration.counts = sum(collectives.all_gather_object(self._calibration.counts))  # floats
         rows = [row for rows in collectives.all_gather_object(self._rows) for row in rows]
         boundary = self._boundary.iou()

@@ -4,6 +4,7 @@
 import copy
 import random
 
+from paddle_dnl.data.transforms.randomness import unchanged_generators
 from paddle_dnl.errors import ConfigError
 from paddle_dnl.log import logger
 
@@ -69,9 +70,8 @@ def require_restorable(dataset, where: str = "val_dataset") -> None:
     if not steps:
         return
     channels = getattr(dataset, "img_channels", 3)
-    states = random.getstate(), np.random.get_state()
     sample = {"img": _probe(channels), "trans_info": [], "gt_fields": []}
-    try:
+    with unchanged_generators():
         for i, step in enumerate(steps):
             place = f"{where}.transforms.{i}"
             try:
@@ -82,9 +82,6 @@ def require_restorable(dataset, where: str = "val_dataset") -> None:
                 Exception
             ):  # a picture of the wrong size, or no label here: the trial evaluation of a real one says it
                 break
-    finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])
     _say_squashed(dataset, steps, channels, where)
 
 
@@ -114,8 +111,7 @@ def require_valid_labels(dataset, where: str = "train_dataset") -> None:
         "trans_info": [],
         "gt_fields": ["label"],
     }
-    states = random.getstate(), np.random.get_state()
-    try:
+    with unchanged_generators():
         for i, step in enumerate(steps):
             try:
                 sample = _apply(step, sample, seed=0)
@@ -128,9 +124,6 @@ def require_valid_labels(dataset, where: str = "train_dataset") -> None:
                     f"{where}.transforms.{i}: {type(step).__name__} makes labels of {', '.join(map(str, wrong[:5]))}, which are "
                     "neither a class nor ignored, as interpolating labels does; use another transform (Padding, ResizeToFit)"
                 )
-    finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])
 
 
 def _say_squashed(dataset, steps, channels: int, where: str) -> None:

@@ -2,12 +2,12 @@
 """The first check of a dataset by two real ranks of one machine: each reads half of the pictures, and none reads them again."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import tiny_training
+from started_programs import environment
 
 PROGRAM = """
 import json, os, sys
@@ -27,11 +27,10 @@ os._exit(0)  # as the programs do
 
 def _train(folder: Path, output: str) -> tuple[list[list[str]], str]:
     """The pictures that each rank has read, and the log of rank 0."""
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("PADDLE_", "CUDA_VISIBLE"))}
     command = [sys.executable, "-m", "paddle.distributed.launch", "--nproc_per_node", "2", "--log_dir", folder / "log"]
     run = subprocess.run(
         list(map(str, [*command, folder / "program.py", output])),
-        env=environment | {"SEG_HOME": str(folder / "home")},
+        env=environment(SEG_HOME=str(folder / "home")),
         capture_output=True,
         text=True,
         timeout=240,

@@ -1,18 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the environment of a rank says wrongly is refused in one line, before the ranks look for each other."""
 
-import os
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 from paddle_dnl.distributed import launched
 from paddle_dnl.errors import DistributedError
 
 import pytest
+from started_programs import ROOT, environment
 
-ROOT = Path(__file__).resolve().parents[2]
 SOUND = {
     "PADDLE_TRAINERS_NUM": "2",
     "PADDLE_TRAINER_ID": "1",
@@ -57,10 +55,9 @@ def test_what_does_not_fit_is_one_line(changed, message):
 
 def _train(variables: dict[str, str]) -> tuple[subprocess.CompletedProcess, list[str]]:
     """`paddle_dnl train` as a rank; its lines of errors."""
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("PADDLE_", "CUDA_VISIBLE"))}
     run = subprocess.run(
         [sys.executable, "-m", "paddle_dnl", "train", "--config", "none.yml"],
-        env=environment | {"PYTHONPATH": str(ROOT), "PADDLE_DISTRI_BACKEND": "gloo"} | variables,
+        env=environment(PYTHONPATH=str(ROOT), PADDLE_DISTRI_BACKEND="gloo", **variables),
         capture_output=True,
         text=True,
         timeout=120,

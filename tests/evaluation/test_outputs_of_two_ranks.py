@@ -3,9 +3,6 @@
 
 import csv
 import json
-import os
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
@@ -17,8 +14,8 @@ import numpy as np
 import paddle
 import pytest
 from PIL import Image
+from started_programs import run_program
 
-ROOT = Path(__file__).resolve().parents[2]
 COUNT = 5  # odd: one rank has a picture less, and the sampler repeats one
 CONFIG = """
 batch_size: 2
@@ -40,15 +37,8 @@ loss: {{types: [{{type: CrossEntropyLoss}}], coef: [1, 0.4]}}
 
 def _val(folder: Path, ranks: int, *words: str) -> Path:
     out = folder / f"out{ranks}"
-    command = [sys.executable]
-    if ranks > 1:
-        command += ["-m", "paddle.distributed.launch", "--nproc_per_node", str(ranks), "--log_dir", str(folder / "log")]
-    command += [str(ROOT / "val.py"), "--config", str(folder / "c.yml"), "--model_path", str(folder / "w.pdparams")]
-    command += ["--save_dir", str(out), "--device", "cpu", "--save_pred", *words]
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("PADDLE_", "CUDA_VISIBLE"))}
-    environment |= {"PYTHONPATH": str(ROOT), "SEG_HOME": str(folder / "home")}
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    flags = ["--config", str(folder / "c.yml"), "--model_path", str(folder / "w.pdparams"), "--save_dir", str(out)]
+    run_program("val.py", folder, ranks, *flags, "--device", "cpu", "--save_pred", *words)
     return out
 
 

@@ -119,13 +119,17 @@ def test_more_classes_than_a_palette_has(tmp_path):
     assert sorted(path.suffix for path in tmp_path.iterdir() if not path.name.startswith(".paddle")) == [".png", ".png"]
 
 
-def test_a_disk_that_is_full_at_the_first_byte_leaves_nothing(tmp_path, monkeypatch):
-    def no_space(*args):
+@pytest.mark.parametrize("part", ["PngStrips", "PngStrips._chunk"])
+@pytest.mark.parametrize("ending", [".png", ".jpg"])
+def test_a_disk_that_is_full_at_the_first_byte_leaves_nothing(tmp_path, monkeypatch, part, ending):
+    """When a file is begun, and when its head is written."""
+
+    def no_space(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(strip_results.PngStrips, "_chunk", no_space)
+    monkeypatch.setattr(f"{strip_results.__name__}.{part}", no_space)
     with pytest.raises(OSError, match="No space"):
-        strip_results.StripResults((20, 30), [(0, 0, 0)], tmp_path / "a.png", tmp_path / "b.png")
+        strip_results.StripResults((20, 30), [(0, 0, 0)], tmp_path / "a.png", tmp_path / f"b{ending}")
     assert not list(tmp_path.iterdir())
 
 
@@ -206,14 +210,4 @@ def test_a_full_disk_is_named_and_leaves_nothing(tmp_path, bytes_left, classes, 
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert caught.value.filename in (str(labels), str(overlays)) and caught.value.errno == errno.EFBIG
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_file_that_cannot_be_begun_leaves_nothing(tmp_path, monkeypatch):
-    def fail(*_, **__):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(strip_results, "PngStrips", fail)
-    with pytest.raises(OSError):
-        strip_results.StripResults((3, 3), [(1, 2, 3)], tmp_path / "a.png", tmp_path / "b.jpg")
     assert not list(tmp_path.iterdir())

@@ -3,7 +3,6 @@
 
 import argparse
 import os
-import signal
 from pathlib import Path
 
 from paddle_dnl.cli.analysis import report
@@ -22,6 +21,7 @@ from paddle_dnl.files.reading import open_file, parse_json, read_bytes
 from paddle_dnl.weights.manifest import read_manifest, require_unbroken_seal
 
 import pytest
+from time_limit import at_most
 
 DEEP = b"[" * 200_000
 READERS = {
@@ -44,15 +44,8 @@ JSON = sorted(name for name in READERS if name.endswith(".json"))
 @pytest.fixture(autouse=True)
 def _seconds():
     """A reader that waits for a pipe fails here instead of waiting for ever."""
-
-    def give_up(*_):
-        raise AssertionError("it waits")
-
-    before = signal.signal(signal.SIGALRM, give_up)
-    signal.alarm(20)
-    yield
-    signal.alarm(0)
-    signal.signal(signal.SIGALRM, before)
+    with at_most(20):
+        yield
 
 
 def _make(path: Path, kind: str) -> Path:

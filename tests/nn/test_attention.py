@@ -144,20 +144,22 @@ def test_auto_takes_tiles_only_for_large_maps(monkeypatch):
     assert chosen == ["streaming"]
 
 
-def test_default_tile_is_bounded(monkeypatch):
+@pytest.fixture
+def rows(monkeypatch) -> list[int]:
+    """A list that grows with the query rows of each tile."""
+    found, original = [], attention._rows
+    monkeypatch.setattr(attention, "_rows", lambda q, k, v: found.append(q.shape[1]) or original(q, k, v))
+    return found
+
+
+def test_default_tile_is_bounded(monkeypatch, rows):
     """The largest piece of the map that exists at one time is the tile's 32 MiB."""
-    rows = []
-    original = attention._rows
-    monkeypatch.setattr(attention, "_rows", lambda q, k, v: rows.append(q.shape[1]) or original(q, k, v))
     monkeypatch.setattr(attention, "_CPU", attention._CPU._replace(tile_bytes=4 * 100 * 30 * 2))
     attend(*(paddle.zeros([2, 100, 4]) for _ in range(3)), 1.0, "streaming")
     assert rows == [30, 30, 30, 10]
 
 
-def test_a_gpu_gets_fewer_and_larger_tiles(monkeypatch):
-    rows = []
-    original = attention._rows
-    monkeypatch.setattr(attention, "_rows", lambda q, k, v: rows.append(q.shape[1]) or original(q, k, v))
+def test_a_gpu_gets_fewer_and_larger_tiles(monkeypatch, rows):
     monkeypatch.setattr(paddle, "get_device", lambda: "gpu:0")
     # Maps of 61 and 309 MiB; 256 MiB are 7456 rows of 9000.
     for length, expected in ((4000, [4000]), (9000, [7456, 1544])):

@@ -1,14 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Starting real training processes, one or several, and finding what they leave behind."""
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
 import uuid
 from pathlib import Path
 
+import started_programs
 from default_signals import default_signals
 
 HERE = Path(__file__).resolve().parent
@@ -47,9 +50,8 @@ class Started:
         **options,
     ):
         self.tag, self.logs = uuid.uuid4().hex, logs or folder / "log"
-        more = environment or {}
-        environment = {k: v for k, v in os.environ.items() if not k.startswith(("PADDLE_", "CUDA_VISIBLE"))}
-        environment |= {_TAG: self.tag, "SEG_HOME": str(folder / "home"), **more}
+        variables = {_TAG: self.tag, "SEG_HOME": str(folder / "home"), **(environment or {})}
+        environment = started_programs.environment(**variables)
         if isinstance(program, list):
             command = [*prefix, *map(str, program)]
         elif ranks > 1 or launch:
@@ -96,13 +98,18 @@ class Started:
                 continue
         return found
 
+    def kill_all(self) -> None:
+        """Kills all that bear the mark, as when a machine loses power."""
+        for pid in self.alive():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
     def require_nothing_left(self, seconds: float = 15) -> None:
         """No process of this run lives on."""
         until = time.monotonic() + seconds
         while left := self.alive():
             if time.monotonic() > until:
-                for pid in left:
-                    os.kill(pid, 9)
+                self.kill_all()
                 raise AssertionError(f"{len(left)} processes live on: {left}\n{self.text()[-3000:]}")
             time.sleep(0.2)
 

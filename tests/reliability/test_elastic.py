@@ -4,9 +4,7 @@
 Needs the program `etcd` (Debian: etcd-server) and the Python package etcd3, which the test environment does not have.
 """
 
-import contextlib
 import importlib.util
-import os
 import shutil
 import signal
 import subprocess
@@ -73,9 +71,7 @@ def test_a_machine_leaves_and_comes_back(hosts, leaves):
         nodes[1].process.send_signal(signal.SIGTERM)
         nodes[1].wait(60)
         _wait_for(nodes, "stopped by signal at iter")
-    for pid in nodes[1].alive():
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+    nodes[1].kill_all()
     _wait_for(nodes, "world_size 2 -> 1")
     nodes[1].require_nothing_left()
     nodes.append(_node(hosts, 1))

@@ -3,7 +3,6 @@
 
 import os
 import pickle
-import signal
 import subprocess
 import sys
 import tracemalloc
@@ -19,6 +18,7 @@ import hostile_pickles
 import numpy as np
 import paddle
 import pytest
+from time_limit import at_most
 
 ROOT = Path(__file__).resolve().parents[2]
 KINDS = {
@@ -48,15 +48,8 @@ except CheckpointError as error:
 @pytest.fixture
 def at_most_ten_seconds():
     """A reader that waits for ever ends as a failed test, not as a run that hangs."""
-
-    def stop(*_):
-        raise AssertionError("still reading after ten seconds")
-
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.alarm(10)
-    yield
-    signal.alarm(0)
-    signal.signal(signal.SIGALRM, before)
+    with at_most(10):
+        yield
 
 
 def _pipe(path: Path) -> None:

@@ -2,16 +2,13 @@
 """train.py --find_lr on two ranks: each step's loss is that of one process with the whole batch, and one table is written."""
 
 import csv
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tiny_training
+from started_programs import run_program
 
-ROOT = Path(__file__).resolve().parents[2]
 MODULE = """
 import paddle_dnl
 from paddle import nn
@@ -32,28 +29,9 @@ class TwoLayers(nn.Layer):
 
 def _sweep(folder: Path, ranks: int) -> list[dict]:
     out = folder / f"out{ranks}"
-    command = [sys.executable]
-    if ranks > 1:
-        command += ["-m", "paddle.distributed.launch", "--nproc_per_node", str(ranks), "--log_dir", str(folder / "log")]
-    command += [str(ROOT / "train.py"), "--config", str(folder / "config.yml"), "--custom_imports", "two_layers.py"]
-    command += [
-        "--save_dir",
-        str(out),
-        "--device",
-        "cpu",
-        "--find_lr",
-        "30",
-        "--seed",
-        "3",
-        "--batch_size",
-        str(4 // ranks),
-    ]
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("PADDLE_", "CUDA_VISIBLE"))}
-    environment |= {"PYTHONPATH": str(ROOT), "SEG_HOME": str(folder / "home")}
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
-    logs = "".join(path.read_text() for path in folder.glob("log/workerlog.*"))
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:] + logs[-2000:]
-    said = logs if ranks > 1 else done.stdout  # the launcher repeats the first rank's log
+    flags = ["--config", str(folder / "config.yml"), "--custom_imports", "two_layers.py", "--save_dir", str(out)]
+    flags += ["--device", "cpu", "--find_lr", "30", "--seed", "3", "--batch_size", str(4 // ranks)]
+    said = run_program("train.py", folder, ranks, *flags)
     assert said.count("try --learning_rate") == 1
     assert sorted(path.name for path in (out / "find_lr").glob("find_lr.*")) == ["find_lr.csv", "find_lr.png"]
     with open(out / "find_lr" / "find_lr.csv", newline="") as file:

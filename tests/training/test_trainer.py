@@ -16,6 +16,7 @@ import numpy as np
 import paddle
 import pytest
 import tiny_training
+from started_programs import environment
 from tiny_training import train, weights, write_config
 
 PROGRAM = Path(tiny_training.__file__)
@@ -144,9 +145,8 @@ def test_one_run_per_folder_and_no_file_in_its_place(tmp_path):
 
 
 def _start(folder, *words, launch=()):
-    env = {k: v for k, v in os.environ.items() if not k.startswith(("PADDLE_", "CUDA_VISIBLE"))}
     command = [sys.executable, *launch, str(PROGRAM), str(folder), *words]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env)
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment())
 
 
 def test_sigterm_saves_and_auto_goes_on(tmp_path):

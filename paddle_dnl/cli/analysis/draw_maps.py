@@ -104,7 +104,7 @@ def main(argv=None) -> int:
     from paddle_dnl.analysis.render import COMMON, Scene
     from paddle_dnl.data.classes import classes_of_config
     from paddle_dnl.data.images.image_files import find_images
-    from paddle_dnl.evaluation.inference import evaluating, infer, restore
+    from paddle_dnl.evaluation.inference import WHOLE, evaluating, infer_scores
     from paddle_dnl.files.outputs import check_outputs
     from paddle_dnl.log import logger, progress
     from paddle_dnl.models.build import build_model
@@ -127,7 +127,7 @@ def main(argv=None) -> int:
                 raise UsageError(f"--points {x},{y} lies outside {path}, which is {width} wide and {height} high")
         folder = Path(args.save_dir) / name.with_suffix("")
         with evaluating(model):
-            logits = restore(infer(model, prepared.tensor), prepared.trans_info)
+            logits = infer_scores(model, prepared.tensor, prepared.trans_info, WHOLE)
         predicted = names[logits[0].argmax(0).numpy()]
         visualize(model, prepared, Scene(prepared.picture, points, folder, path.name, predicted), args.layers)
     logger.info(f"Pictures of {len(images)} images are in {args.save_dir}")

@@ -128,6 +128,7 @@ def _result_sections(args, config, out: Path, more_scores: list[tuple[str, str]]
     from paddle_dnl.data.classes import IGNORED_COLOR, classes_of
     from paddle_dnl.data.file_list import files_of
     from paddle_dnl.data.page import Section
+    from paddle_dnl.data.prepare.sources import spread
     from paddle_dnl.evaluation import curves
     from paddle_dnl.evaluation.class_table import class_rows, table_cells
     from paddle_dnl.evaluation.image_scores import score_images
@@ -143,7 +144,7 @@ def _result_sections(args, config, out: Path, more_scores: list[tuple[str, str]]
     curves.draw_class_iou(info.names, metrics.class_iou, out / "class_iou.png")
     curves.draw_confusion(info.names, confusion, out / "confusion.png")
     # Evenly spaced from best to worst, so that the selection is representative.
-    even = np.unique(np.linspace(0, len(scores) - 1, min(args.num_rows, len(scores))).round().astype(int))
+    even = spread(len(scores), args.num_rows)
     worst = range(len(scores) - 1, max(len(scores) - 1 - args.num_worst, -1), -1)
     legend = [*zip(info.names, info.colors, strict=True), ("ignored", IGNORED_COLOR)]
     draw = (dataset, scores, predicted, info.colors)

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-from paddle_dnl.data.classes import ClassInfo, classes_text, ignored_number, named_classes
+from paddle_dnl.data.classes import LARGEST_NUMBER, ClassInfo, classes_text, ignored_number, named_classes
 from paddle_dnl.data.images.reading import read_as_stored
 from paddle_dnl.data.overlay import encode_label_png
 from paddle_dnl.data.prepare import annotations
@@ -162,7 +162,7 @@ def _color_plan(samples: list[Sample], classes: ClassInfo, numbers: dict[int, in
 
 
 def _number_plan(samples: list[Sample], classes: ClassInfo) -> Plan:
-    ignored = masks.ignored_in(classes)
+    ignored = {classes.ignored, LARGEST_NUMBER}  # which no class can have
     table = [f"{i} ({name})" for i, name in enumerate(classes.names)]
     table += [f"{number} -> {ignored_number(len(classes.names))} (ignored)" for number in sorted(ignored)]
     return Plan(samples, classes, table, partial(_copy_numbers, count=len(classes.names), ignored=ignored))

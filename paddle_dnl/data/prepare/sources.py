@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from paddle_dnl import registry
-from paddle_dnl.data.classes import FILE_NAME, ClassInfo, class_info, count_classes, ignored_number, read_classes
+from paddle_dnl.data.classes import FILE_NAME, ClassInfo, class_info, count_classes, read_classes
 from paddle_dnl.data.datasets import Dataset
 from paddle_dnl.data.images.reading import read_label
 from paddle_dnl.data.multilabel import MultilabelDataset
@@ -49,11 +49,10 @@ def of_folder(root: Path, multilabel: bool = False) -> dict[str, Dataset]:
         raise UsageError(f"{root}: with --use_multilabel a {FILE_NAME} must say which masks a label picture holds")
     else:
         classes = class_info("Dataset", count_classes(_labels(lists.values(), root)))
-    ignored = ignored_number(len(classes.names)) if classes.ignore_index is None else classes.ignore_index
     made = {}
     for split, path in lists.items():
         kind = MultilabelDataset if multilabel else Dataset
-        more = {"val_path": str(path), "separator": "\t", "ignore_index": 255 if multilabel else ignored}
+        more = {"val_path": str(path), "separator": "\t", "ignore_index": 255 if multilabel else classes.ignored}
         dataset = kind("val", str(root), [], len(classes.names), **more)
         dataset.classes = classes
         made[split] = dataset

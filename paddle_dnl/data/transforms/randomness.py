@@ -40,20 +40,27 @@ def own_generators(words: np.ndarray) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def unchanged_generators() -> Iterator[None]:
+    """Puts the states of `random` and `numpy.random` back at the end of the block."""
+    before = random.getstate(), np.random.get_state()
+    try:
+        yield
+    finally:
+        random.setstate(before[0])
+        np.random.set_state(before[1])
+
+
+@contextlib.contextmanager
 def process_generators(words: np.ndarray) -> Iterator[None]:
     """Seeds `random` and `numpy.random` and puts both back afterwards. No other thread may draw from them meanwhile.
 
     Args:
         words: the seed, uint32.
     """
-    before = random.getstate(), np.random.get_state()
-    random.seed(words.tobytes())
-    np.random.seed(words)
-    try:
+    with unchanged_generators():
+        random.seed(words.tobytes())
+        np.random.seed(words)
         yield
-    finally:
-        random.setstate(before[0])
-        np.random.set_state(before[1])
 
 
 def uses_own_generators(dataset) -> bool:

@@ -98,9 +98,10 @@ def _connected(cluster: Cluster) -> Iterator:
     except (ray.exceptions.RayError, ConnectionError, ValueError, RuntimeError) as error:
         text = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UsageError(f"--address {cluster.address}: no Ray cluster can be reached there ({text})") from error
-    try:
+    finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
+    try:
         if held:
             os.kill(os.getpid(), held[0])
         yield ray

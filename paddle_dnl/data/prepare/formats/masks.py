@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from paddle_dnl.data.classes import (
-    LARGEST_NUMBER,
     PASCAL_VOC,
     ClassInfo,
     bit_palette,
@@ -138,11 +137,11 @@ def color_classes(samples: list[Sample], classes: ClassInfo | None) -> tuple[Cla
     kept = [(name, color) for name, color in entries if name.lower() not in IGNORED_NAMES]
     if not kept:
         raise DataError("all classes have names of regions that do not count")
-    number, ignored = {name: i for i, (name, _) in enumerate(kept)}, ignored_number(len(kept))
+    number_of, ignored = {name: i for i, (name, _) in enumerate(kept)}, ignored_number(len(kept))
     numbers: dict[int, int] = {}
     for name, color in entries:
-        r, g, b = color
-        if numbers.setdefault(r << 16 | g << 8 | b, number.get(name, ignored)) != number.get(name, ignored):
+        (r, g, b), number = color, number_of.get(name, ignored)
+        if numbers.setdefault(r << 16 | g << 8 | b, number) != number:
             raise DataError(f"class {name!r} has the colour {color} of another class; give each class one of its own")
     return ClassInfo(*map(tuple, zip(*kept, strict=True))), numbers
 
@@ -186,15 +185,6 @@ def from_binary(path: Path, threshold: int | None) -> np.ndarray:
             f"{path}: holds {held}; a binary mask holds 0 and one other value. Give --threshold 128 for soft edges"
         )
     return (values > 0).astype(np.uint8)
-
-
-def ignored_in(classes: ClassInfo) -> set[int]:
-    """Numbers in masks of class numbers that do not count: the one that the classes say, else 255 unless it is a class.
-
-    65535, which no class can have, never counts.
-    """
-    count = len(classes.names)
-    return {LARGEST_NUMBER, ignored_number(count) if classes.ignore_index is None else classes.ignore_index}
 
 
 def from_numbers(path: Path, count: int, ignored: set[int]) -> np.ndarray:
