@@ -14,7 +14,8 @@ from paddle_dnl.files.reading import read_bytes
 
 import numpy as np
 
-_AREAS = ("polygon", "box", "ellipse", "mask")
+_OUTLINES = {"box": (rectangle, ("xtl", "ytl", "xbr", "ybr")), "ellipse": (ellipse, ("cx", "cy", "rx", "ry"))}
+_AREAS = ("polygon", *_OUTLINES, "mask")
 
 
 def _mask(
@@ -39,10 +40,8 @@ def _shape(entry: ElementTree.Element, number: int, source: Path, image: str) ->
         if entry.tag == "polygon":
             points = [[float(v) for v in pair.split(",")] for pair in entry.get("points", "").split(";")]
             return Shape(label, where, (ring(points, source, where),))
-        if entry.tag in ("box", "ellipse"):
-            keys, make = (("cx", "cy", "rx", "ry"), ellipse)
-            if entry.tag == "box":
-                keys, make = (("xtl", "ytl", "xbr", "ybr"), rectangle)
+        if entry.tag in _OUTLINES:
+            make, keys = _OUTLINES[entry.tag]
             outline = make(*(float(entry.attrib[key]) for key in keys))
             return Shape(label, where, (ring(rotated(outline, float(entry.get("rotation", 0))), source, where),))
         left, top, width, height = (int(entry.attrib[key]) for key in ("left", "top", "width", "height"))
