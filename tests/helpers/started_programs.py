@@ -14,11 +14,11 @@ def environment(**more: str) -> dict[str, str]:
     return {k: v for k, v in os.environ.items() if not k.startswith(("PADDLE_", "CUDA_VISIBLE"))} | more
 
 
-def run_program(script: str, folder: Path, ranks: int, *words: str) -> str:
-    """Runs a script of the repository with success.
+def run_program(script: str | Path, folder: Path, ranks: int, *words: str) -> str:
+    """Runs a script with success.
 
     Args:
-        script: its name.
+        script: its name in the repository, or its path.
         folder: where it runs, with the launcher's logs in `log`.
         ranks: more than one for a launch.
         words: its arguments.
