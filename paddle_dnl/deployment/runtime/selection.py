@@ -49,18 +49,14 @@ def candidates(
         return paddle_only
     if options.precision == "bf16":
         return {"openvino bf16": (OpenvinoBackend.name, options)}
-    found = {}
     if options.precision == "int8":
-        for backend, version in (
-            (OnnxBackend.name, _onnxruntime_version()),
-            (OpenvinoBackend.name, openvino_version()),
-        ):
-            if version or backend == OnnxBackend.name:
-                found[f"{backend} int8"] = (backend, options)
+        # Without ONNX Runtime the start raises the error with the installation hint.
+        kinds = (OnnxBackend, OpenvinoBackend) if openvino_version() else (OnnxBackend,)
+        found = {f"{kind.name} int8": (kind.name, options) for kind in kinds}
     else:
-        paddle = plain if paddle_version() else None
+        found = {}
         for label, backend, chosen, obstacle in (
-            (PaddleBackend.name, PaddleBackend.name, plain, None if paddle else "Paddle is not installed"),
+            (PaddleBackend.name, PaddleBackend.name, plain, None if paddle_version() else "Paddle is not installed"),
             (
                 "paddle with oneDNN",
                 PaddleBackend.name,
