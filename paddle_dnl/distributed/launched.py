@@ -9,10 +9,14 @@ import os
 from collections import Counter
 from collections.abc import Mapping
 
-from paddle_dnl.distributed.ports import is_loopback
 from paddle_dnl.errors import DistributedError
 
 _COUNT, _RANK, _ADDRESSES = "PADDLE_TRAINERS_NUM", "PADDLE_TRAINER_ID", "PADDLE_TRAINER_ENDPOINTS"
+
+
+def is_loopback(address: str) -> bool:
+    """Whether the address means each machine itself, so that no other one can be reached by it."""
+    return address.startswith("127.") or address == "localhost"
 
 
 def require_sound(variables: Mapping[str, str] = os.environ) -> None:

@@ -13,8 +13,8 @@ import socket
 import time
 from dataclasses import dataclass
 
-from paddle_dnl.distributed.ports import is_loopback, opening_error, wait_until_open
-from paddle_dnl.distributed.waiting import wait_seconds
+from paddle_dnl.distributed.launched import is_loopback
+from paddle_dnl.distributed.ports import opening_error, wait_seconds, wait_until_open
 from paddle_dnl.errors import DistributedError, UsageError
 
 ETCD = "etcd://"

@@ -1,19 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Addresses and ports: which others can reach, whether this process can open one, waiting until another process has."""
+"""Ports: whether this process can open one, and waiting until another process has, with the time limit of all waits."""
 
+import os
 import socket
 import time
 
-from paddle_dnl.distributed.waiting import WAIT_VARIABLE, wait_seconds
 from paddle_dnl.errors import DistributedError
 from paddle_dnl.log import logger
 
+WAIT_VARIABLE = "PADDLE_DNL_WAIT_SECONDS"
+_WAIT_SECONDS = 1800.0
 _NOTICE_SECONDS = 60.0
 
 
-def is_loopback(address: str) -> bool:
-    """Whether the address means each machine itself, so that no other one can be reached by it."""
-    return address.startswith("127.") or address == "localhost"
+def wait_seconds() -> float:
+    """How long a process waits for others.
+
+    Raises:
+        DistributedError: the variable is not a positive number.
+    """
+    text = os.environ.get(WAIT_VARIABLE, "") or str(_WAIT_SECONDS)
+    try:
+        if float(text) > 0:
+            return float(text)
+    except ValueError:
+        pass
+    raise DistributedError(f"{WAIT_VARIABLE}={text}: must be a positive number of seconds")
 
 
 def opening_error(port: int) -> OSError | None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from paddle_dnl.deployment.runtime.deploy_config import read_deploy_config
 from paddle_dnl.files import outputs
+from paddle_dnl.files.reading import file_digest
 
 import numpy as np
 import onnx
@@ -127,4 +128,4 @@ def record(folder: Path) -> None:
     files.hash_files()
     files.write()
     for name in ("model.onnx", "deploy.yaml"):
-        outputs.record(folder / name, outputs.file_digest(folder / name))
+        outputs.record(folder / name, file_digest(folder / name))

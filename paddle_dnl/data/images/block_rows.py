@@ -9,15 +9,18 @@ import contextlib
 import os
 import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from paddle_dnl.data.images.bands import TIFF_MAGICS, as_eight_bits, scale
-from paddle_dnl.data.images.image_format import ImageFormat
 from paddle_dnl.data.images.picture_rows import ArrayRows
-from paddle_dnl.data.images.reading import require_file
 from paddle_dnl.data.images.untrusted import ANY_SIZE, Header, UnknownFormat, read_header, require_modest_tiles
 from paddle_dnl.errors import DataError
+from paddle_dnl.files.reading import require_file
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from paddle_dnl.data.images.image_format import ImageFormat
 
 # Pictures of fewer pixels are read whole: 32 million are 100 MB.
 BLOCKS_FROM = 32_000_000
@@ -38,13 +41,13 @@ OPTIONS = {
 _CACHE = 64 << 20
 
 
-def open_rows(path: str | Path, image_format: ImageFormat, max_pixels: int | None = None, whole: bool = False):
+def open_rows(path: str | Path, image_format: "ImageFormat", max_pixels: int | None = None, whole: bool = False):
     """A picture file as rows: by blocks where it is large and rasterio is installed, else read whole.
 
     Args:
         path: the file.
         image_format: how it becomes an array; rows are as those of `image_format.read`.
-        max_pixels, whole: see `paddle_dnl.data.images.reading.decode_image`.
+        max_pixels, whole: see `paddle_dnl.data.images.image_format.decode_image`.
 
     Returns:
         `BlockRows` or `ArrayRows`.
@@ -52,7 +55,7 @@ def open_rows(path: str | Path, image_format: ImageFormat, max_pixels: int | Non
     Raises:
         DataError: as `image_format.read`.
     """
-    require_file(path)
+    require_file(path, DataError)
     with open(path, "rb") as file:
         header = _header(file, path, max_pixels)
         if header is not None and _fits(header, file, image_format):
@@ -106,7 +109,7 @@ def _tiff_header(path, limit: int) -> Header | None:
     return Header("TIFF", size[1], size[0], "", None) if size[0] * size[1] <= limit else None
 
 
-def _fits(header: Header, file, image_format: ImageFormat) -> bool:
+def _fits(header: Header, file, image_format: "ImageFormat") -> bool:
     """Whether reading by blocks gives the numbers that decoding the whole gives."""
     least = JPEG_BLOCKS_FROM if header.kind == "JPEG" else BLOCKS_FROM
     if header.kind not in _DRIVERS or header.orientation not in (None, 1) or header.width * header.height < least:
@@ -141,7 +144,7 @@ class BlockRows:
         DataError: damaged.
     """
 
-    def __init__(self, path: str | Path, header: Header, image_format: ImageFormat):
+    def __init__(self, path: str | Path, header: Header, image_format: "ImageFormat"):
         import rasterio
 
         self._path, self._format = path, image_format

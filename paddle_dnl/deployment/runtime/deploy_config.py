@@ -15,7 +15,8 @@ from paddle_dnl.data.images.image_format import ImageFormat, require_value_range
 from paddle_dnl.data.transforms.sample import MAX_PIXELS
 from paddle_dnl.errors import ConfigError, DataError, ExportError
 from paddle_dnl.files.atomic import write_text
-from paddle_dnl.weights.manifest import file_digest, require_unbroken_seal, seal
+from paddle_dnl.files.reading import file_digest
+from paddle_dnl.weights.manifest import require_unbroken_seal, seal
 
 FILE_NAME = "deploy.yaml"
 # The file that PaddleSeg writes with --for_fd and for PaddleX; it has additional sections with PaddleX's settings.
