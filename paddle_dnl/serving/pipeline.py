@@ -14,7 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from paddle_dnl.deployment.runtime.predictor import Tiled
+from paddle_dnl.data.images.block_rows import Tiled
 from paddle_dnl.errors import DataError, ExportError
 from paddle_dnl.log import logger
 

@@ -2,12 +2,20 @@
 """How a model's pictures are read: number of bands and scale, given once in the dataset and kept in deploy.yaml."""
 
 import importlib.util
-import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from paddle_dnl.data.images import bands
-from paddle_dnl.data.images.bands import as_eight_bits, is_bigtiff, is_npy, is_tiff, read_array, say_sixteen_bits, scale
+from paddle_dnl.data.images.bands import (
+    as_eight_bits,
+    is_bigtiff,
+    is_npy,
+    is_tiff,
+    read_array,
+    require_value_range,
+    say_sixteen_bits,
+    scale,
+)
 from paddle_dnl.data.images.image_files import EXTENSIONS
 from paddle_dnl.data.images.reading import read_bytes
 from paddle_dnl.data.images.untrusted import UnknownFormat, require_bounded
@@ -20,20 +28,6 @@ _NO_PLAIN_TIFF = (
     "is not a TIFF of 8 or 16 bits with one, three or four bands, or it is damaged; others are read with value_range [LO, HI] "
     "and img_channels in the dataset (--value_range LO HI)"
 )
-
-
-def require_value_range(value, where: str = "value_range") -> tuple[float, float] | None:
-    """`value` as (lo, hi), or None.
-
-    Raises:
-        DataError: not two finite numbers, the first below the second.
-    """
-    if value is None:
-        return None
-    fits = isinstance(value, list | tuple) and len(value) == 2
-    if not fits or not all(type(v) in (int, float) and math.isfinite(v) for v in value) or not value[0] < value[1]:
-        raise DataError(f"{where}: must be [LO, HI], two numbers with LO below HI; got {value!r}")
-    return (float(value[0]), float(value[1]))
 
 
 @dataclass(frozen=True)
@@ -50,7 +44,7 @@ class ImageFormat:
 
     @classmethod
     def of(cls, source) -> "ImageFormat":
-        """Of a dataset, or of the mapping that configures one; three channels where it says nothing."""
+        """Of a dataset, of the mapping that configures one, or of a `DeployConfig`; three channels where it says nothing."""
         get = source.get if isinstance(source, dict) else lambda key, default: getattr(source, key, default)
         return cls(get("img_channels", 3), require_value_range(get("value_range", None)))
 

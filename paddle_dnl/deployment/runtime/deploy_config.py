@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 
 from paddle_dnl.config.reading import read_yaml_mapping, to_yaml
 from paddle_dnl.data.classes import ClassInfo
-from paddle_dnl.data.images.image_format import ImageFormat, require_value_range
+from paddle_dnl.data.images.bands import require_value_range
 from paddle_dnl.data.transforms.sample import MAX_PIXELS
 from paddle_dnl.errors import ConfigError, DataError, ExportError
 from paddle_dnl.files.atomic import write_text
@@ -96,10 +96,10 @@ class DeployConfig:
         return tuple(self.input_shape[2:])
 
     @property
-    def image_format(self) -> ImageFormat:
-        """How its pictures are read."""
+    def img_channels(self) -> int:
+        """Bands of its pictures; with `value_range` how they are read, see `ImageFormat.of`."""
         channels = self.input_shape[1] if self.input_shape else 3
-        return ImageFormat(channels if isinstance(channels, int) and channels > 0 else 3, self.value_range)
+        return channels if isinstance(channels, int) and channels > 0 else 3
 
     @property
     def fixed_batch(self) -> int | None:
