@@ -123,7 +123,7 @@ def _make_predictor(args: argparse.Namespace, is_long: bool):
     from dataclasses import asdict
 
     from paddle_dnl.deployment.runtime.backend_process import BackendProcess
-    from paddle_dnl.deployment.runtime.deploy_config import read_deploy_config
+    from paddle_dnl.deployment.runtime.deploy_yaml import read_deploy_config
     from paddle_dnl.deployment.runtime.options import BackendOptions
     from paddle_dnl.deployment.runtime.predictor import Predictor
     from paddle_dnl.deployment.runtime.selection import resolve_backend
@@ -216,7 +216,7 @@ def main(argv=None) -> int:
 
     from paddle_dnl import user_code
     from paddle_dnl.data.images.video_files import is_video
-    from paddle_dnl.deployment.runtime.deploy_config import read_deploy_config
+    from paddle_dnl.deployment.runtime.deploy_yaml import read_deploy_config
     from paddle_dnl.files.outputs import check_outputs
     from paddle_dnl.log import logger
 

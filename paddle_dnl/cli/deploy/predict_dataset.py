@@ -127,7 +127,7 @@ def main(argv=None) -> int:
     from paddle_dnl.deployment.bulk.chunks import Plan, Source
     from paddle_dnl.deployment.bulk.manifest import agree, model_digests
     from paddle_dnl.deployment.bulk.worker import ChunkWorker, forget_tries
-    from paddle_dnl.deployment.runtime.deploy_config import read_deploy_config
+    from paddle_dnl.deployment.runtime.deploy_yaml import read_deploy_config
     from paddle_dnl.deployment.runtime.own_components import require_modules
     from paddle_dnl.errors import DataError
     from paddle_dnl.log import logger

@@ -10,7 +10,7 @@ and `enable_mkldnn`. The program that calls it sets OMP_NUM_THREADS.
 import json
 import sys
 
-from paddle_dnl.deployment.runtime.deploy_config import read_deploy_config
+from paddle_dnl.deployment.runtime.deploy_yaml import read_deploy_config
 from paddle_dnl.deployment.runtime.options import BackendOptions
 from paddle_dnl.deployment.runtime.selection import make_backend
 from paddle_dnl.errors import PaddleDnlError

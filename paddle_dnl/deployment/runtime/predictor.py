@@ -14,7 +14,7 @@ from paddle_dnl.data.images.resizing import resized, restored
 from paddle_dnl.data.overlay import as_label
 from paddle_dnl.data.tiling import TileGrid
 from paddle_dnl.data.transforms.compose import Compose
-from paddle_dnl.deployment.runtime.deploy_config import read_deploy_config
+from paddle_dnl.deployment.runtime.deploy_yaml import read_deploy_config
 from paddle_dnl.deployment.runtime.options import BackendOptions
 from paddle_dnl.deployment.runtime.own_components import require_modules
 from paddle_dnl.deployment.runtime.selection import make_backend
