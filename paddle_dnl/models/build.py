@@ -3,9 +3,8 @@
 
 from pathlib import Path
 
-from paddle_dnl import registry
 from paddle_dnl.config.config import Config
-from paddle_dnl.models.start_weights import without_start_weights
+from paddle_dnl.models.section import build_section
 from paddle_dnl.weights.loading import load_weights
 
 import paddle
@@ -35,7 +34,7 @@ def build_model(config: str | Path | dict | Config, pretrained: str | Path | Non
         ConfigError: unknown name or argument in the configuration.
         CheckpointError: `pretrained` is unreadable or belongs to another model.
     """
-    model = registry.build(without_start_weights(_model_section(config)), "model")
+    model = build_section(_model_section(config))
     if pretrained is not None:
         load_weights(model, pretrained, what="weights")
     return model

@@ -9,7 +9,7 @@ from paddle_dnl.distributed import collectives
 from paddle_dnl.distributed.signals import StopSignal
 from paddle_dnl.evaluation.evaluator import evaluate
 from paddle_dnl.log import logger
-from paddle_dnl.models.start_weights import load_start_weights
+from paddle_dnl.models.start_weights import fetch_start_weights, load_start_weights
 from paddle_dnl.profile.memory_plan import announce_evaluation
 from paddle_dnl.startup import allocator
 from paddle_dnl.training import amp, batch_scaling, nan_guard, preflight
@@ -54,7 +54,7 @@ class Trainer:
         self.state = TrainState()
         self._choose_seed()
         if options.resume_model is None:
-            preflight.fetch_start_weights(config)  # before data are read, which may take minutes
+            fetch_start_weights(config)  # before data are read, which may take minutes
         self._build_data()
         self._build_model()
         self.folder, self.has_other_schedule = None, False
@@ -62,7 +62,7 @@ class Trainer:
         try:
             self._open_folder()
             if self.resumed_from is None:  # a resumed run needs no start weights
-                load_start_weights(self.model, preflight.fetch_start_weights(self.config))
+                load_start_weights(self.model, fetch_start_weights(self.config))
             self._prepare_model()
             self._resume()
             preflight.check_model(self, self._evaluation_settings())
