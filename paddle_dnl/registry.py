@@ -61,7 +61,7 @@ class ComponentManager:
 
 MODELS = ComponentManager("models", ["paddle_dnl.models"])
 BACKBONES = ComponentManager("backbones", ["paddle_dnl.models.backbones"])
-DATASETS = ComponentManager("datasets", [f"paddle_dnl.data.{name}" for name in ("datasets", "pascal", "multilabel")])
+DATASETS = ComponentManager("datasets", [f"paddle_dnl.data.{name}" for name in ("datasets", "pascal")])
 TRANSFORMS = ComponentManager("transforms", ["paddle_dnl.data.transforms"])
 LOSSES = ComponentManager("losses", ["paddle_dnl.losses"])
 OPTIMIZERS = ComponentManager("optimizers", ["paddle_dnl.optim"])

@@ -35,7 +35,7 @@ class SegmentationDataset(paddle.io.Dataset):
     Attributes:
         classes: names and colours, None where the type says them.
         statistics: what `paddle_dnl.data.checking.check.check_dataset` counted, None before.
-        multilabel: whether labels are masks of which several hold for one pixel, see `paddle_dnl.data.multilabel`.
+        multilabel: whether labels are masks of which several hold for one pixel, see `paddle_dnl.data.masks`.
     """
 
     classes = None

@@ -7,6 +7,8 @@ from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 
+import numpy as np
+
 _CODING = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()  # as `os.fsdecode`
 
 
@@ -78,3 +80,8 @@ def files_of(datasets: Iterable) -> Iterator[str]:
     """The images and labels of datasets and the lists that name them: what no output of a program may replace."""
     for dataset in datasets:
         yield from filter(None, (getattr(dataset, "list_path", None), *chain.from_iterable(dataset.file_list)))
+
+
+def spread(count: int, wanted: int) -> list[int]:
+    """At most `wanted` places among `count`, at even distances."""
+    return np.unique(np.linspace(0, count - 1, min(wanted, count)).round().astype(int)).tolist() if count else []

@@ -14,7 +14,7 @@ from paddle_dnl.data.images.image_format import ImageFormat
 from paddle_dnl.data.images.pending_images import PendingImages, Shard
 from paddle_dnl.data.images.raster_files import Place
 from paddle_dnl.data.images.strip_results import StripResults
-from paddle_dnl.data.multilabel import join_masks, summed_numbers
+from paddle_dnl.data.masks import join_masks, summed_numbers
 from paddle_dnl.data.overlay import as_label, overlay, overlay_masks, save_image, save_label_png
 from paddle_dnl.data.probability_files import probability_file
 from paddle_dnl.data.transforms.compose import Compose

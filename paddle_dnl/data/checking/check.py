@@ -8,7 +8,6 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from paddle_dnl.data.base_dataset import SegmentationDataset
 from paddle_dnl.data.checking import fingerprint
 from paddle_dnl.data.checking.fingerprint import Fingerprints
 from paddle_dnl.data.checking.ranks import Ranks
@@ -18,7 +17,7 @@ from paddle_dnl.data.images.reading import require_whole
 from paddle_dnl.data.processes import map_in_processes
 from paddle_dnl.data.statistics import DatasetStatistics, SampleCounts
 from paddle_dnl.errors import DataError
-from paddle_dnl.files.atomic import write_text
+from paddle_dnl.files.atomic import write_bytes, write_text
 from paddle_dnl.files.caches import writable_cache
 from paddle_dnl.files.reading import parse_json, read_bytes
 from paddle_dnl.log import logger, progress
@@ -120,7 +119,8 @@ def check_dataset(
     The counts become `dataset.statistics`.
 
     Args:
-        dataset: a `SegmentationDataset`; others pass, since how they store labels is not known.
+        dataset: one with an `image_format`, as a `SegmentationDataset`; others pass, since how they store pictures and labels
+            is not known.
         name: how the dataset is called in messages.
         cache_dir: where passed checks are noted; default below `$SEG_HOME` or `~/.paddleseg`. A folder that cannot be
             written only costs the next check its time.
@@ -136,7 +136,7 @@ def check_dataset(
         DataError: an empty dataset, an image with two labels, or the first problems with file names and values; with
             `skip_bad` only when no sample is left. A process that reads was killed. Processes that see other files.
     """
-    if not isinstance(dataset, SegmentationDataset):
+    if not hasattr(dataset, "image_format"):
         return 0
     pairs, ranks = dataset.file_list, ranks or Ranks()
     if not pairs:
@@ -235,4 +235,4 @@ def _keep(path: Path, table: SampleTable) -> None:
     """Stores what was read; a folder that cannot be written is said by `_remember`."""
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        table.write(path)
+        write_bytes(path, table.content(), own=True)

@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from paddle_dnl.data.statistics import DatasetStatistics, SampleCounts
-from paddle_dnl.files.atomic import write_bytes
 
 import numpy as np
 
@@ -111,15 +110,11 @@ class SampleTable:
             multilabel=multilabel,
         )
 
-    def write(self, path: Path) -> None:
-        """Into a file that `read` takes.
-
-        Raises:
-            OSError: it cannot be written.
-        """
+    def content(self) -> memoryview:
+        """Of a file that `read` takes."""
         buffer = io.BytesIO()
         np.savez(buffer, **{name: self._column(name) for name in _COLUMNS})
-        write_bytes(path, buffer.getbuffer(), own=True)
+        return buffer.getbuffer()
 
     @classmethod
     def joined(cls, paths: Iterable[Path]) -> "SampleTable":
@@ -131,7 +126,7 @@ class SampleTable:
 
     @classmethod
     def read(cls, path: Path) -> "SampleTable":
-        """From a file of `write`; an empty table where there is none, or another one."""
+        """From a file of `content`; an empty table where there is none, or another one."""
         table = cls()
         try:
             with np.load(path, allow_pickle=False) as columns:

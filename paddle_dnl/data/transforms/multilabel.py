@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A transform of masks, for labels of which several hold for one pixel: see `paddle_dnl.data.multilabel`."""
+"""A transform of masks, for labels of which several hold for one pixel: see `paddle_dnl.data.masks`."""
 
 from paddle_dnl.registry import TRANSFORMS
 
