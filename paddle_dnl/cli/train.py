@@ -139,15 +139,15 @@ def main(argv=None) -> int:
         raise UsageError(f"--do_eval: {args.config} has no val_dataset")
     from paddle_dnl.startup.environment import log_environment
     from paddle_dnl.training.options import TrainOptions
-    from paddle_dnl.training.trainer import train_from_config
+    from paddle_dnl.training.trainer import Trainer, train_from_config
 
     log_environment(config)
     if args.find_lr is not None:
-        from paddle_dnl.training.rate_sweep import RateSweep
+        from paddle_dnl.training.rate_sweep import RateSweep, SweptParts, sweep_options
 
         with config.named_in_errors():
-            sweep = RateSweep(config, TrainOptions.of(args))
-        sweep.run()
+            trainer = Trainer(config, sweep_options(TrainOptions.of(args)), SweptParts(config))
+        RateSweep(trainer).run()
         return 0
     train_from_config(config, args)
     return 0

@@ -4,9 +4,7 @@
 import copy
 from collections.abc import Iterator, Sequence
 
-from paddle_dnl.data.transforms.resizing import ResizeToFit
-from paddle_dnl.distributed import collectives
-from paddle_dnl.errors import DataError, UsageError
+from paddle_dnl.errors import DataError
 from paddle_dnl.evaluation.options import InferenceOptions
 
 import numpy as np
@@ -14,16 +12,17 @@ import paddle
 
 
 class Share(paddle.io.Dataset):
-    """The images of one rank: every `world_size`-th, so that no image is read twice.
+    """The images of one rank: every `ranks`-th, so that no image is read twice.
 
     Args:
         dataset: of samples.
+        rank, ranks: this rank, and how many there are.
         scaled: the same with pictures of other scales; their images are added as `pyramid`.
     """
 
-    def __init__(self, dataset, scaled: Sequence = ()):
+    def __init__(self, dataset, rank: int, ranks: int, scaled: Sequence = ()):
         self.dataset, self.scaled = dataset, scaled
-        self.indices = range(collectives.rank(), len(dataset), collectives.world_size())
+        self.indices = range(rank, len(dataset), ranks)
 
     def __len__(self):
         return len(self.indices)
@@ -40,25 +39,20 @@ def pyramid(compose, options: InferenceOptions) -> list:
     """Transforms that fit the original picture to a scaled frame, one `Compose` for each scale, sides cut to whole pixels.
 
     So mmsegmentation and DGMN2 make their scales, which they average by `softmax`. Empty where another rule is asked for,
-    for the single scale 1, and where `compose` has no `ResizeToFit`: scales are then made of the network's input.
+    for the single scale 1, and where no transform of `compose` can fit another frame (`ResizeToFit.at_scale`): scales are
+    then made of the network's input.
 
     Raises:
         UsageError: a scale that leaves nothing of the frame.
     """
     steps = getattr(compose, "transforms", ())
-    fits = any(isinstance(step, ResizeToFit) for step in steps)
+    fits = any(hasattr(step, "at_scale") for step in steps)
     if not fits or not options.gives_probabilities or options.scales == (1.0,):
         return []
     found = []
     for scale in options.scales:
         scaled = copy.copy(compose)
-        scaled.transforms = [copy.copy(step) for step in steps]
-        for step in scaled.transforms:
-            if isinstance(step, ResizeToFit):
-                width, height = step.frame
-                step.frame = (int(width * scale), int(height * scale))
-                if min(step.frame) < 1:
-                    raise UsageError(f"scale {scale}: nothing is left of the frame {width}x{height} of ResizeToFit")
+        scaled.transforms = [step.at_scale(scale) if hasattr(step, "at_scale") else copy.copy(step) for step in steps]
         found.append(scaled)
     return found
 

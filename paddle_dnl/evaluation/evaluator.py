@@ -96,7 +96,7 @@ def evaluate(
     began = time.perf_counter()
     scaled = at_scales(dataset, options)
     precision = amp.effective_precision(precision)
-    share = Share(dataset, scaled)
+    share = Share(dataset, collectives.rank(), collectives.world_size(), scaled)
     batches = Batches(len(share), batch_size)
     if print_detail:
         logger.info(f"Start evaluating (total_samples: {len(dataset)}, total_iters: {len(batches)})...")

@@ -39,14 +39,15 @@ class Trainer:
     Args:
         config: a `paddle_dnl.config.Config`, or `paddle_dnl.training.parts.ObjectParts`.
         options: see `TrainOptions`.
+        parts: builds the components; by default `ConfiguredParts`.
 
     Raises:
         PaddleDnlError: anything wrong with configuration, data, folder or checkpoint, before the first step.
     """
 
-    def __init__(self, config, options: TrainOptions):
+    def __init__(self, config, options: TrainOptions, parts=None):
         self.config, self.options = config, options
-        self.parts = config if isinstance(config, ObjectParts) else ConfiguredParts(config)
+        self.parts = parts or (config if isinstance(config, ObjectParts) else ConfiguredParts(config))
         collectives.initialise()
         batch_scaling.scale_rates(config, options.scale_lr)
         published.announce(config, options.precision)
@@ -97,7 +98,6 @@ class Trainer:
         )
 
     def _build_model(self) -> None:
-        """Model, losses, schedule and optimizer; a subclass may put others in their place."""
         self.precision = amp.effective_precision(self.options.precision)
         self.model, self.losses, self.schedule, self.optimizer = self.parts.network(self.train_dataset)
 
