@@ -8,13 +8,13 @@ download on their own; these pair by name and refuse what is missing.
 from pathlib import Path
 
 from paddle_dnl.data.base_dataset import SegmentationDataset, require_folder, require_mode, size_text
+from paddle_dnl.data.checking.counts import SampleCounts
 from paddle_dnl.data.classes import named_classes
 from paddle_dnl.data.file_list import FileList
 from paddle_dnl.data.images.image_files import in_any_case, walk_files
 from paddle_dnl.data.images.list_files import pairs_of
 from paddle_dnl.data.images.reading import exceeds_byte, read_bytes, read_label
 from paddle_dnl.data.masks import split_masks
-from paddle_dnl.data.statistics import SampleCounts
 from paddle_dnl.data.transforms.multilabel import AddMultiLabelAuxiliaryCategory
 from paddle_dnl.errors import DataError
 from paddle_dnl.log import logger

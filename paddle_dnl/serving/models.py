@@ -40,7 +40,7 @@ def find_models(given: Iterable[str]) -> dict[str, Path]:
 
 def _exported(path: Path) -> list[Path]:
     """The path itself, or the exported folders in it where it is none."""
-    from paddle_dnl.deployment.runtime.deploy_config import is_exported  # not for --help: it imports OpenCV
+    from paddle_dnl.deployment.runtime.deploy_yaml import is_exported  # not for --help: it imports OpenCV
 
     if is_exported(path) or not path.is_dir():
         return [path]

@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from paddle_dnl.data.checking import fingerprint
+from paddle_dnl.data.checking.counts import DatasetStatistics, SampleCounts
 from paddle_dnl.data.checking.fingerprint import Fingerprints
 from paddle_dnl.data.checking.ranks import Ranks
 from paddle_dnl.data.checking.sample_table import SampleTable
 from paddle_dnl.data.file_list import FileList
 from paddle_dnl.data.images.reading import require_whole
 from paddle_dnl.data.processes import map_in_processes
-from paddle_dnl.data.statistics import DatasetStatistics, SampleCounts
 from paddle_dnl.errors import DataError
 from paddle_dnl.files.atomic import write_bytes, write_text
 from paddle_dnl.files.caches import writable_cache

@@ -6,7 +6,7 @@ from array import array
 from collections.abc import Iterable
 from pathlib import Path
 
-from paddle_dnl.data.statistics import DatasetStatistics, SampleCounts
+from paddle_dnl.data.checking.counts import DatasetStatistics, SampleCounts
 
 import numpy as np
 
