@@ -55,10 +55,12 @@ def imports(trees: dict[str, ast.Module], with_types: bool = False) -> dict[str,
         for node in ast.walk(tree) if with_types else _executed(tree):
             if isinstance(node, ast.Import):
                 found[name] |= {alias.name for alias in node.names if alias.name in trees}
-            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            elif isinstance(node, ast.ImportFrom):
+                above = name.split(".")[: -node.level] if node.level else []  # of a relative import
+                module = ".".join([*above, *([node.module] if node.module else [])])
                 for alias in node.names:
-                    target = f"{node.module}.{alias.name}"
-                    target = target if target in trees else node.module
+                    target = f"{module}.{alias.name}"
+                    target = target if target in trees else module
                     if target in trees and target != name:
                         found[name].add(target)
     return found

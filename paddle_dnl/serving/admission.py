@@ -2,10 +2,13 @@
 """Admission: how many requests, and bytes of requests, the service holds at a time, whichever model they are for."""
 
 import contextlib
+from typing import TYPE_CHECKING
 
-from .metrics import Metrics
-from .refusal import Refusal
-from .settings import Settings
+from paddle_dnl.serving.refusal import Refusal
+
+if TYPE_CHECKING:
+    from paddle_dnl.serving.metrics import Metrics
+    from paddle_dnl.serving.settings import Settings
 
 
 class Admission:
@@ -21,7 +24,7 @@ class Admission:
         stopping: no request is admitted any more.
     """
 
-    def __init__(self, settings: Settings, metrics: Metrics):
+    def __init__(self, settings: "Settings", metrics: "Metrics"):
         self._settings = settings
         self.inside = self.receiving = 0
         self.stopping = False

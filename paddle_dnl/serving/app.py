@@ -8,14 +8,20 @@ import re
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import paddle_dnl
 from paddle_dnl.data.overlay import encode_image, encode_label_png, overlay
 from paddle_dnl.data.probability_files import probability_file
-from paddle_dnl.deployment.runtime.predictor import Predictor
 from paddle_dnl.errors import UsageError
 from paddle_dnl.log import logger
+from paddle_dnl.serving.guard import Guard
+from paddle_dnl.serving.kserve import add_kserve
+from paddle_dnl.serving.pipeline import PictureWork
+from paddle_dnl.serving.refusal import Refusal
+from paddle_dnl.serving.results import Masks, Shares, as_json, masks, shares
+from paddle_dnl.serving.service import Service, error_response
+from paddle_dnl.serving.uploads import FIELD
 
 from fastapi import FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -24,15 +30,11 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
-from .guard import Guard
-from .kserve import add_kserve
-from .metrics import Metrics
-from .pipeline import PictureWork, Pipeline
-from .refusal import Refusal
-from .results import Masks, Shares, as_json, masks, shares
-from .service import Service, error_response
-from .settings import Settings
-from .uploads import FIELD
+if TYPE_CHECKING:
+    from paddle_dnl.deployment.runtime.predictor import Predictor
+    from paddle_dnl.serving.metrics import Metrics
+    from paddle_dnl.serving.pipeline import Pipeline
+    from paddle_dnl.serving.settings import Settings
 
 CONTENT_TYPES = ("image/png", "image/jpeg", "image/bmp", "image/tiff", "image/webp")
 _PNG_HEADERS, _JSON_HEADERS = {"Content-Type": "image/png"}, {"Content-Type": "application/json"}
@@ -113,7 +115,7 @@ _NPZ = {200: {"content": {"application/zip": _binary}, "description": "An .npz"}
 _PNG = {200: {"content": {"image/png": _binary}, "description": "A PNG of the picture's size"}}
 
 
-def _describe(service: Service, pipeline: Pipeline) -> ModelDescription:
+def _describe(service: Service, pipeline: "Pipeline") -> ModelDescription:
     """Model and limits."""
     predictor, settings, classes = pipeline.predictor, service.settings, pipeline.classes
     return ModelDescription(
@@ -135,7 +137,7 @@ def _add_segmentation(app: FastAPI, service: Service) -> None:
     async def label(request: Request, model: ModelName = None) -> Response:
         """The class number of each pixel, as a PNG with a palette: programs read numbers, people see colours."""
 
-        def make_work(pipeline: Pipeline) -> PictureWork:
+        def make_work(pipeline: "Pipeline") -> PictureWork:
             colors = pipeline.classes.colors
             return PictureWork(lambda found, _: encode_label_png(found, colors), headers=_PNG_HEADERS)
 
@@ -147,7 +149,7 @@ def _add_segmentation(app: FastAPI, service: Service) -> None:
     ) -> Response:
         """The picture with the classes' colours over it; 0 is the picture alone, 1 the colours."""
 
-        def make_work(pipeline: Pipeline) -> PictureWork:
+        def make_work(pipeline: "Pipeline") -> PictureWork:
             def finish(found, picture) -> bytes:
                 return encode_image(overlay(picture, found, pipeline.classes.colors, 1 - opacity))
 
@@ -164,7 +166,7 @@ def _add_segmentation(app: FastAPI, service: Service) -> None:
         Only of models that are exported with `--output_op softmax` or `none`; others answer 422.
         """
 
-        def make_work(pipeline: Pipeline) -> PictureWork:
+        def make_work(pipeline: "Pipeline") -> PictureWork:
             try:
                 pipeline.predictor.require_scores()
             except UsageError as error:
@@ -179,7 +181,7 @@ def _add_segmentation(app: FastAPI, service: Service) -> None:
     async def class_shares(request: Request, model: ModelName = None) -> Response:
         """Which classes there are and how much of the picture each one takes."""
 
-        def make_work(pipeline: Pipeline) -> PictureWork:
+        def make_work(pipeline: "Pipeline") -> PictureWork:
             return PictureWork(lambda found, _: as_json(shares(found, pipeline.classes)), headers=_JSON_HEADERS)
 
         return await service.answer(request, model, make_work)
@@ -188,7 +190,7 @@ def _add_segmentation(app: FastAPI, service: Service) -> None:
     async def run_lengths(request: Request, model: ModelName = None) -> Response:
         """The mask of each class as COCO's uncompressed run lengths."""
 
-        def make_work(pipeline: Pipeline) -> PictureWork:
+        def make_work(pipeline: "Pipeline") -> PictureWork:
             return PictureWork(lambda found, _: as_json(masks(found, pipeline.classes)), headers=_JSON_HEADERS)
 
         return await service.answer(request, model, make_work)
@@ -249,7 +251,7 @@ def _add_information(app: FastAPI, service: Service) -> None:
 class _Count:
     """Counts every answer by address and status; an ASGI layer, which passes the body on as it comes."""
 
-    def __init__(self, app, metrics: Metrics):
+    def __init__(self, app, metrics: "Metrics"):
         self._app, self._metrics = app, metrics
 
     async def __call__(self, scope, receive, send) -> None:
@@ -271,7 +273,7 @@ class _Count:
             self._metrics.answered(endpoint, model, status, time.perf_counter() - began)
 
 
-def create_app(models: Predictor | Mapping[str, Predictor], settings: Settings) -> FastAPI:
+def create_app(models: "Predictor | Mapping[str, Predictor]", settings: "Settings") -> FastAPI:
     """The application.
 
     Args:

@@ -5,12 +5,14 @@ import hmac
 import ipaddress
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from paddle_dnl.errors import UsageError
+from paddle_dnl.serving.refusal import KSERVE, error_body
 
-from .refusal import KSERVE, error_body
-from .settings import Settings
+if TYPE_CHECKING:
+    from paddle_dnl.serving.settings import Settings
 
 _LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 _LEAST_TOKEN = 16
@@ -58,7 +60,7 @@ class Guard:
         open_paths: answered without a token.
     """
 
-    def __init__(self, app, settings: Settings, open_paths: tuple[str, ...] = OPEN_PATHS):
+    def __init__(self, app, settings: "Settings", open_paths: tuple[str, ...] = OPEN_PATHS):
         self._app, self._open = app, open_paths
         self._token = read_token(settings.token_file)
         self._hosts = set(settings.allowed_hosts)

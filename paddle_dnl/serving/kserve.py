@@ -5,18 +5,20 @@ A model here is its graph: float32 `[N, C, H, W]` after preprocessing to class n
 """
 
 import json
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import paddle_dnl
+from paddle_dnl.serving.pipeline import TensorWork
+from paddle_dnl.serving.refusal import KSERVE, Refusal
 
 import numpy as np
 from fastapi import FastAPI, Header, Path, Request, Response
 from pydantic import BaseModel, Field
 
-from .pipeline import Pipeline, TensorWork
-from .readers import Asked, TensorSpec
-from .refusal import KSERVE, Refusal
-from .service import Service
+if TYPE_CHECKING:
+    from paddle_dnl.serving.pipeline import Pipeline
+    from paddle_dnl.serving.readers import Asked, TensorSpec
+    from paddle_dnl.serving.service import Service
 
 _HEADER = "Inference-Header-Content-Length"
 # There is one version of each model.
@@ -153,7 +155,9 @@ def _require_version(version: str) -> None:
         raise Refusal(404, f"there is no version {version[:20]!r}, only {_VERSION}")
 
 
-def _infer_answer(pipeline: Pipeline, spec: TensorSpec, output: np.ndarray, asked: Asked) -> tuple[bytes, int | None]:
+def _infer_answer(
+    pipeline: "Pipeline", spec: "TensorSpec", output: np.ndarray, asked: "Asked"
+) -> tuple[bytes, int | None]:
     """The body, and of a binary one the length of its JSON.
 
     Raises:
@@ -175,7 +179,7 @@ def _infer_answer(pipeline: Pipeline, spec: TensorSpec, output: np.ndarray, aske
     return header + numbers, len(header)
 
 
-def _make_work(request: Request, pipeline: Pipeline, version: str) -> TensorWork:
+def _make_work(request: Request, pipeline: "Pipeline", version: str) -> TensorWork:
     """The work of one inference request; a binary answer says in a header where its numbers begin.
 
     Raises:
@@ -188,7 +192,7 @@ def _make_work(request: Request, pipeline: Pipeline, version: str) -> TensorWork
     if length is not None and not (length.isascii() and length.isdigit() and len(length) < 12):
         raise Refusal(400, f"{_HEADER}: expected a number of bytes")
 
-    def finish(output: np.ndarray, spec: TensorSpec, asked: Asked) -> bytes:
+    def finish(output: np.ndarray, spec: "TensorSpec", asked: "Asked") -> bytes:
         body, begins = _infer_answer(pipeline, spec, output, asked)
         if begins is not None:
             work.headers |= {"Content-Type": "application/octet-stream", _HEADER: str(begins)}
@@ -198,11 +202,11 @@ def _make_work(request: Request, pipeline: Pipeline, version: str) -> TensorWork
     return work
 
 
-def _describe(spec: TensorSpec) -> TensorMetadata:
+def _describe(spec: "TensorSpec") -> TensorMetadata:
     return TensorMetadata(name=spec.name, datatype=spec.datatype, shape=list(spec.shape))
 
 
-def add_kserve(app: FastAPI, service: Service) -> None:
+def add_kserve(app: FastAPI, service: "Service") -> None:
     """Adds the addresses below `/v2`."""
     _add_health(app, service)
 
@@ -247,7 +251,7 @@ def add_kserve(app: FastAPI, service: Service) -> None:
         return await run(request, name, version)
 
 
-def _add_health(app: FastAPI, service: Service) -> None:
+def _add_health(app: FastAPI, service: "Service") -> None:
     @app.get(KSERVE, responses=_only())
     async def server() -> ServerMetadata:
         """The server and the protocol's extensions that it knows."""

@@ -6,28 +6,30 @@ import os
 import signal
 import threading
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from paddle_dnl.deployment.runtime.backend_process import BackendProcess
 from paddle_dnl.deployment.runtime.predictor import Predictor
 from paddle_dnl.errors import UsageError
 from paddle_dnl.log import logger
+from paddle_dnl.serving.app import create_app
+from paddle_dnl.serving.guard import is_loopback
+from paddle_dnl.serving.pipeline import WARM_UP
+from paddle_dnl.serving.protocol import ConnectionLimits, RateLimit, limited_protocol
+from paddle_dnl.serving.settings import find_models
 
 import numpy as np
 import uvicorn
 from tqdm import tqdm
 
-from .app import create_app
-from .guard import is_loopback
-from .models import find_models
-from .pipeline import WARM_UP
-from .protocol import ConnectionLimits, RateLimit, limited_protocol
-from .settings import Settings
+if TYPE_CHECKING:
+    from paddle_dnl.serving.settings import Settings
 
 # Files and pipes of the process besides connections.
 _OWN_FILES = 64
 
 
-def load(settings: Settings) -> dict[str, Predictor]:
+def load(settings: "Settings") -> dict[str, Predictor]:
     """Name -> model, each with its backend in a process of its own, after a first run (which takes longer than later ones).
 
     Raises:
@@ -44,7 +46,7 @@ def load(settings: Settings) -> dict[str, Predictor]:
     return found
 
 
-def _load(folder: Path, settings: Settings) -> Predictor:
+def _load(folder: Path, settings: "Settings") -> Predictor:
     backend = BackendProcess(
         folder,
         settings.backend,
@@ -89,7 +91,7 @@ class _Server(uvicorn.Server):
         super().handle_exit(sig, frame)
 
 
-def _check_access(settings: Settings) -> None:
+def _check_access(settings: "Settings") -> None:
     """Refuses half of a TLS setting; warns of a service that everybody can use."""
     if (settings.tls_certificate is None) != (settings.tls_key is None):
         raise UsageError("--tls_certificate and --tls_key belong together")
@@ -101,7 +103,7 @@ def _check_access(settings: Settings) -> None:
         logger.warning(f"--host {settings.host}: whoever reaches this address can use the service; set --token_file")
 
 
-def serve(settings: Settings) -> int:
+def serve(settings: "Settings") -> int:
     """Serves until a signal; returns the exit status.
 
     Raises:

@@ -14,22 +14,22 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from paddle_dnl.data.images.block_rows import Tiled
+from paddle_dnl.data.images.picture_rows import Tiled
 from paddle_dnl.errors import DataError, ExportError
 from paddle_dnl.log import logger
+from paddle_dnl.serving.batching import BatchQueue
+from paddle_dnl.serving.readers import PictureReader, TensorReader, TensorSpec
+from paddle_dnl.serving.refusal import Refusal
 
 import numpy as np
 
-from .batching import BatchQueue
-from .decoding import DecodePool
-from .metrics import Metrics
-from .readers import Asked, PictureReader, TensorReader, TensorSpec
-from .refusal import Refusal
-from .results import ClassNames
-from .settings import Settings
-
 if TYPE_CHECKING:
     from paddle_dnl.deployment.runtime.predictor import Predictor
+    from paddle_dnl.serving.decoding import DecodePool
+    from paddle_dnl.serving.metrics import Metrics
+    from paddle_dnl.serving.readers import Asked
+    from paddle_dnl.serving.results import ClassNames
+    from paddle_dnl.serving.settings import Settings
 
 # Height times width times classes of an answer with probabilities: 200 MB as float32.
 MAX_PROBABILITIES = 50_000_000
@@ -83,7 +83,7 @@ class TensorWork(_Work):
     `header_length` is that of `TensorReader`.
     """
 
-    finish: Callable[[np.ndarray, TensorSpec, Asked], bytes]
+    finish: "Callable[[np.ndarray, TensorSpec, Asked], bytes]"
     header_length: int | None = None
 
 
@@ -93,14 +93,23 @@ class Pipeline:
     Args:
         name: of the model.
         predictor: the model.
+        classes: of the model.
         settings: limits and sizes.
         metrics: is told about runs.
         decoders: of all models of the service.
     """
 
-    def __init__(self, name: str, predictor: "Predictor", settings: Settings, metrics: Metrics, decoders: DecodePool):
+    def __init__(
+        self,
+        name: str,
+        predictor: "Predictor",
+        classes: "ClassNames",
+        settings: "Settings",
+        metrics: "Metrics",
+        decoders: "DecodePool",
+    ):
         self.name, self.predictor = name, predictor
-        self.classes = ClassNames(predictor.classes)
+        self.classes = classes
         self._max_pixels, self._decoders = settings.max_pixels, decoders
         self._reader = PictureReader(predictor.image_format, settings.max_pixels)
         fixed = predictor.files.fixed_batch

@@ -3,14 +3,15 @@
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from paddle_dnl.data.images.image_format import ImageFormat
 from paddle_dnl.files.reading import parse_json
+from paddle_dnl.serving.refusal import Refusal
 
 import numpy as np
 
-from .refusal import Refusal
+if TYPE_CHECKING:
+    from paddle_dnl.data.images.image_format import ImageFormat
 
 # Address space per pixel that decoding may take: three channels of 16 bits, twice (a turned copy), with room to spare.
 _MEMORY_PER_PIXEL = 24
@@ -33,14 +34,13 @@ class PictureReader:
         max_pixels: see `paddle_dnl.data.images.untrusted.require_bounded`.
     """
 
-    image_format: ImageFormat
+    image_format: "ImageFormat"
     max_pixels: int
 
     @property
     def memory(self) -> int:
         """Bytes that reading one picture may take."""
-        plain = self.image_format == ImageFormat(self.image_format.channels) and self.image_format.channels in (1, 3)
-        per_pixel = _MEMORY_PER_PIXEL if plain else _MEMORY_PER_VALUE * self.image_format.channels
+        per_pixel = _MEMORY_PER_PIXEL if self.image_format.is_plain else _MEMORY_PER_VALUE * self.image_format.channels
         return per_pixel * self.max_pixels
 
     def read(self, content: bytes) -> tuple[np.ndarray, None]:

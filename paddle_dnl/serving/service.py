@@ -6,21 +6,23 @@ import contextlib
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
+from paddle_dnl.serving.admission import Admission
+from paddle_dnl.serving.decoding import DecodePool
+from paddle_dnl.serving.metrics import Metrics
+from paddle_dnl.serving.pipeline import Pipeline
+from paddle_dnl.serving.readers import PictureReader
+from paddle_dnl.serving.refusal import Refusal, error_body
+from paddle_dnl.serving.results import ClassNames
+from paddle_dnl.serving.uploads import Upload
+
 from fastapi import Request, Response
 from fastapi.responses import JSONResponse
 from starlette.requests import ClientDisconnect
 
-from .admission import Admission
-from .decoding import DecodePool
-from .metrics import Metrics
-from .pipeline import PictureWork, Pipeline, TensorWork
-from .readers import PictureReader
-from .refusal import Refusal, error_body
-from .settings import Settings
-from .uploads import Upload
-
 if TYPE_CHECKING:
     from paddle_dnl.deployment.runtime.predictor import Predictor
+    from paddle_dnl.serving.pipeline import PictureWork, TensorWork
+    from paddle_dnl.serving.settings import Settings
 
 # Interval at which a request checks whether its client is connected.
 _LOOK_SECONDS = 0.5
@@ -63,13 +65,14 @@ class Service:
         decoders: processes that decode for all models.
     """
 
-    def __init__(self, models: "Mapping[str, Predictor]", settings: Settings):
+    def __init__(self, models: "Mapping[str, Predictor]", settings: "Settings"):
         self.settings, self.metrics = settings, Metrics()
         self.admission = Admission(settings, self.metrics)
         readers = [PictureReader(predictor.image_format, settings.max_pixels) for predictor in models.values()]
         self.decoders = DecodePool(settings.workers, settings.decode_seconds, max(one.memory for one in readers))
         self.models = {
-            name: Pipeline(name, predictor, settings, self.metrics, self.decoders) for name, predictor in models.items()
+            name: Pipeline(name, predictor, ClassNames(predictor.classes), settings, self.metrics, self.decoders)
+            for name, predictor in models.items()
         }
 
     @property
@@ -99,7 +102,7 @@ class Service:
         return all(map(self.is_ready, self.models.values()))
 
     async def answer(
-        self, request: Request, name: str | None, make_work: Callable[[Pipeline], PictureWork | TensorWork]
+        self, request: Request, name: str | None, make_work: "Callable[[Pipeline], PictureWork | TensorWork]"
     ) -> Response:
         """Receives, works and answers, each within its time; every refusal becomes a response here.
 

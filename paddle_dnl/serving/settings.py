@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What can be set, by flag (`--port 8080`) or environment variable (`SERVING_PORT=8080`); a flag wins."""
+"""What can be set, by flag (`--port 8080`) or environment variable (`SERVING_PORT=8080`); a flag wins.
+
+Models are given by `--model DIR`, `--model NAME=DIR` several times, or a folder of exported folders.
+"""
 
 import argparse
 import os
 import re
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,11 +17,16 @@ from paddle_dnl.errors import UsageError
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, CliSettingsSource, NoDecode, SettingsConfigDict
 
-from .models import split_models
-
 PREFIX = "SERVING_"
 # Former names, which are still read -> present names.
 _RENAMED = {"engine": "backend"}
+# In addresses and metrics.
+_MODEL_NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}"
+
+
+def split_models(text: str) -> list[str]:
+    """`a=DIR,b=DIR` to its parts; other commas belong to a path."""
+    return re.split(rf",(?={_MODEL_NAME}=)", text)
 
 
 class Settings(BaseSettings):
@@ -114,3 +123,41 @@ def read_settings(argv: list[str]) -> Settings:
         return Settings(_cli_parse_args=argv, _cli_prog_name=os.path.basename(sys.argv[0]))
     except ValidationError as error:
         raise UsageError(_explain(error)) from error
+
+
+def find_models(given: Iterable[str]) -> dict[str, Path]:
+    """Name -> exported folder (or deploy.yaml), in the order given; a folder's models in the order of their names.
+
+    A folder without a name is called as it is itself, and one of exported folders gives those.
+
+    Raises:
+        UsageError: two models of one name.
+    """
+    found: dict[str, Path] = {}
+    for text in given:
+        named = re.fullmatch(rf"({_MODEL_NAME})=(.+)", text, re.S)
+        if named and not Path(text).exists():
+            models = {named[1]: Path(named[2])}
+        else:
+            models = {_name_of(path): path for path in _exported(Path(text))}
+        for name, path in models.items():
+            if name in found:
+                raise UsageError(f"--model: two models are called {name}; name them: --model NAME={path}")
+            found[name] = path
+    return found
+
+
+def _exported(path: Path) -> list[Path]:
+    """The path itself, or the exported folders in it where it is none."""
+    from paddle_dnl.deployment.runtime.deploy_yaml import is_exported  # not for --help: it imports OpenCV
+
+    if is_exported(path) or not path.is_dir():
+        return [path]
+    return sorted(entry for entry in path.iterdir() if is_exported(entry)) or [path]
+
+
+def _name_of(path: Path) -> str:
+    """The folder's name, with what a name may not have replaced."""
+    folder = path.resolve().parent if path.suffix in (".yaml", ".yml") else path.resolve()
+    name = re.sub(r"[^A-Za-z0-9_.-]", "_", folder.name)[:100]
+    return name if re.fullmatch(_MODEL_NAME, name) else f"model{name}"[:100]

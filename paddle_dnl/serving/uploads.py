@@ -3,13 +3,13 @@
 
 from collections.abc import Callable
 
+from paddle_dnl.serving.refusal import Refusal
+
 from fastapi import Request
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
-
-from .refusal import Refusal
 
 FIELD = "image"
 # A form has boundaries and names around the picture.

@@ -7,12 +7,11 @@ palettes and turned JPEGs, and pictures whose file has to be decoded whole anywa
 
 import contextlib
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from paddle_dnl.data.images.bands import TIFF_MAGICS, as_eight_bits, scale
-from paddle_dnl.data.images.picture_rows import ArrayRows
+from paddle_dnl.data.images.picture_rows import BLOCKS_FROM, ArrayRows
 from paddle_dnl.data.images.raster_files import DRIVERS, OPTIONS, open_dataset
 from paddle_dnl.data.images.untrusted import ANY_SIZE, Header, UnknownFormat, read_header, require_modest_tiles
 from paddle_dnl.errors import DataError
@@ -23,8 +22,6 @@ import numpy as np
 if TYPE_CHECKING:
     from paddle_dnl.data.images.image_format import ImageFormat
 
-# Pictures of fewer pixels are read whole: 32 million are 100 MB.
-BLOCKS_FROM = 32_000_000
 # GDAL's JPEG decoder interpolates colours otherwise than OpenCV's (up to 16 of 255 at edges of colour), so that the same
 # numbers are worth 768 MB.
 JPEG_BLOCKS_FROM = 256_000_000
@@ -119,12 +116,15 @@ class BlockRows:
 
     Attributes:
         size: height and width.
+        by_blocks: that it is never held whole.
 
     Raises:
         ImportError: rasterio is not installed.
         NotByBlocks: bands or numbers that only the other reader knows or refuses.
         DataError: damaged.
     """
+
+    by_blocks = True
 
     def __init__(self, path: str | Path, header: Header, image_format: "ImageFormat"):
         import rasterio
@@ -221,15 +221,3 @@ class BlockRows:
     def close(self) -> None:
         """Closes the file."""
         self._file.close()
-
-
-@dataclass
-class Tiled:
-    """A picture that is too large for a model and is worked through in tiles."""
-
-    rows: ArrayRows | BlockRows
-
-    @property
-    def is_stream(self) -> bool:
-        """Whether it is so large that its results are better written in strips."""
-        return isinstance(self.rows, BlockRows) or self.rows.size[0] * self.rows.size[1] >= BLOCKS_FROM

@@ -59,8 +59,12 @@ class ImageFormat:
     @property
     def endings(self) -> tuple[str, ...]:
         """Of picture files in a folder; .npy only where colour pictures of 8 bits are not what is meant."""
-        plain = self.channels in (1, 3) and self.value_range is None
-        return EXTENSIONS if plain else (*EXTENSIONS, ".npy")
+        return EXTENSIONS if self.is_plain else (*EXTENSIONS, ".npy")
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether pictures are colours or grey of 8 bits, or of 16 that become 8."""
+        return self.channels in (1, 3) and self.value_range is None
 
     def read(self, path: str | Path, **limits) -> np.ndarray:
         """A file as uint8, or as float32 on the scale 0..255: BGR `[H, W, 3]`, grey `[H, W]`, or bands `[H, W, C]`.

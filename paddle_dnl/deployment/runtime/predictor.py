@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from paddle_dnl import registry
-from paddle_dnl.data.images.block_rows import Tiled, open_rows
+from paddle_dnl.data.images.block_rows import open_rows
 from paddle_dnl.data.images.image_format import ImageFormat
-from paddle_dnl.data.images.picture_rows import ArrayRows
+from paddle_dnl.data.images.picture_rows import ArrayRows, Tiled
 from paddle_dnl.data.images.resizing import resized, restored
 from paddle_dnl.data.overlay import as_label
 from paddle_dnl.data.tiling import TileGrid
