@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Addresses and ports: which others can reach, whether this process can open one, waiting until another process has."""
+"""Ports: whether this process can open one, and waiting until another process has opened one."""
 
 import socket
 import time
@@ -11,13 +11,8 @@ from paddle_dnl.log import logger
 _NOTICE_SECONDS = 60.0
 
 
-def is_loopback(address: str) -> bool:
-    """Whether the address means each machine itself, so that no other one can be reached by it."""
-    return address.startswith("127.") or address == "localhost"
-
-
 def opening_error(port: int) -> OSError | None:
-    """The error of listening at a port on all addresses of this machine; None where it can be opened."""
+    """The error of listening on a port at all addresses of this machine; None if it can be opened."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -28,15 +23,15 @@ def opening_error(port: int) -> OSError | None:
 
 
 def wait_until_open(host: str, port: int, what: str) -> None:
-    """Waits until somebody accepts connections.
+    """Waits until a port accepts connections.
 
     Args:
         host: name or address.
-        port: of it.
-        what: is there, for messages.
+        port: port of the host.
+        what: describes the peer in messages.
 
     Raises:
-        DistributedError: nobody does within the time limit of `wait_seconds`.
+        DistributedError: no connection within the time limit of `wait_seconds`.
     """
     began, limit, said = time.monotonic(), wait_seconds(), 0.0
     while True:

@@ -10,7 +10,7 @@ _WAIT_SECONDS = 1800.0
 
 
 def wait_seconds() -> float:
-    """How long a process waits for others.
+    """Time limit in seconds, from the environment variable `PADDLE_DNL_WAIT_SECONDS` or the default.
 
     Raises:
         DistributedError: the variable is not a positive number.

@@ -7,22 +7,23 @@ from pathlib import Path
 
 from paddle_dnl.errors import UsageError
 
-# In addresses and metrics.
+# Names appear in URLs and metrics.
 _NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}"
 
 
 def split_models(text: str) -> list[str]:
-    """`a=DIR,b=DIR` to its parts; other commas belong to a path."""
+    """Splits `a=DIR,b=DIR` at the commas in front of `NAME=`; other commas belong to a path."""
     return re.split(rf",(?={_NAME}=)", text)
 
 
 def find_models(given: Iterable[str]) -> dict[str, Path]:
-    """Name -> exported folder (or deploy.yaml), in the order given; a folder's models in the order of their names.
+    """Name -> exported folder (or deploy.yaml), in the order given; models of one folder in the order of their names.
 
-    A folder without a name is called as it is itself, and one of exported folders gives those.
+    An exported folder without a given name is named after the folder. A folder that contains exported folders stands for all of
+    them.
 
     Raises:
-        UsageError: two models of one name.
+        UsageError: two models have the same name.
     """
     found: dict[str, Path] = {}
     for text in given:
@@ -39,7 +40,7 @@ def find_models(given: Iterable[str]) -> dict[str, Path]:
 
 
 def _exported(path: Path) -> list[Path]:
-    """The path itself, or the exported folders in it where it is none."""
+    """The path itself if it is an exported folder or contains none, else the exported folders in it."""
     from paddle_dnl.deployment.runtime.deploy_config import is_exported  # not for --help: it imports OpenCV
 
     if is_exported(path) or not path.is_dir():
@@ -48,7 +49,7 @@ def _exported(path: Path) -> list[Path]:
 
 
 def _name_of(path: Path) -> str:
-    """The folder's name, with what a name may not have replaced."""
+    """The folder's name, with characters that a model name may not have replaced."""
     folder = path.resolve().parent if path.suffix in (".yaml", ".yml") else path.resolve()
     name = re.sub(r"[^A-Za-z0-9_.-]", "_", folder.name)[:100]
     return name if re.fullmatch(_NAME, name) else f"model{name}"[:100]

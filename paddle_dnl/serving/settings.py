@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What can be set, by flag (`--port 8080`) or environment variable (`SERVING_PORT=8080`); a flag wins."""
+"""Settings of the service, by flag (`--port 8080`) or environment variable (`SERVING_PORT=8080`); a flag takes precedence."""
 
 import argparse
 import os
@@ -16,7 +16,7 @@ from pydantic_settings import BaseSettings, CliSettingsSource, NoDecode, Setting
 from .models import split_models
 
 PREFIX = "SERVING_"
-# Former names, which are still read -> present names.
+# Former name, still accepted -> present name.
 _RENAMED = {"engine": "backend"}
 
 
@@ -25,7 +25,7 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid")
 
-    # One text: NAME=DIR,NAME=DIR in the environment, and what several flags are joined to.
+    # One string: NAME=DIR,NAME=DIR in the environment; several flags are joined to such a string, too.
     model: Annotated[list[str], NoDecode] = Field(
         description="exported folder or its deploy.yaml, a folder of exported folders, or NAME=DIR, also several times"
     )
@@ -81,7 +81,7 @@ class Settings(BaseSettings):
     @field_validator("model", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
-        """A path, or models joined by commas, as a list."""
+        """Converts a path, or models joined by commas, to a list."""
         return split_models(str(value)) if isinstance(value, str | Path) else value
 
 
@@ -107,7 +107,7 @@ def read_settings(argv: list[str]) -> Settings:
     """
     for former, name in _RENAMED.items():
         argv = [re.sub(rf"^--{former}(?=$|=)", f"--{name}", word) for word in argv]
-        # As the first flag, so that a flag of the command line wins.
+        # As the first flag, so that a flag on the command line takes precedence.
         if PREFIX + former.upper() in os.environ and PREFIX + name.upper() not in os.environ:
             argv = [f"--{name}={os.environ[PREFIX + former.upper()]}", *argv]
     try:
