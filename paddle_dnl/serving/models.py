@@ -5,15 +5,13 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from paddle_dnl.deployment.model_names import NAME, name_from
 from paddle_dnl.errors import UsageError
-
-# Names appear in URLs and metrics.
-_NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}"
 
 
 def split_models(text: str) -> list[str]:
     """Splits `a=DIR,b=DIR` at the commas in front of `NAME=`; other commas belong to a path."""
-    return re.split(rf",(?={_NAME}=)", text)
+    return re.split(rf",(?={NAME}=)", text)
 
 
 def find_models(given: Iterable[str]) -> dict[str, Path]:
@@ -27,12 +25,15 @@ def find_models(given: Iterable[str]) -> dict[str, Path]:
     """
     found: dict[str, Path] = {}
     for text in given:
-        named = re.fullmatch(rf"({_NAME})=(.+)", text, re.S)
+        named = re.fullmatch(rf"({NAME})=(.+)", text, re.S)
         if named and not Path(text).exists():
-            models = {named[1]: Path(named[2])}
+            models = [(named[1], Path(named[2]))]
         else:
-            models = {_name_of(path): path for path in _exported(Path(text))}
-        for name, path in models.items():
+            models = []
+            for path in _exported(Path(text)):
+                folder = path.resolve().parent if path.suffix in (".yaml", ".yml") else path.resolve()
+                models.append((name_from(folder.name), path))
+        for name, path in models:
             if name in found:
                 raise UsageError(f"--model: two models are called {name}; name them: --model NAME={path}")
             found[name] = path
@@ -46,10 +47,3 @@ def _exported(path: Path) -> list[Path]:
     if is_exported(path) or not path.is_dir():
         return [path]
     return sorted(entry for entry in path.iterdir() if is_exported(entry)) or [path]
-
-
-def _name_of(path: Path) -> str:
-    """The folder's name, with characters that a model name may not have replaced."""
-    folder = path.resolve().parent if path.suffix in (".yaml", ".yml") else path.resolve()
-    name = re.sub(r"[^A-Za-z0-9_.-]", "_", folder.name)[:100]
-    return name if re.fullmatch(_NAME, name) else f"model{name}"[:100]

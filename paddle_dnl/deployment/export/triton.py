@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from paddle_dnl.data.classes import ClassInfo
+from paddle_dnl.deployment.model_names import is_name
 from paddle_dnl.deployment.runtime.deploy_config import ONNX_NAME, DeployConfig
 from paddle_dnl.errors import ExportError, UsageError
 from paddle_dnl.files.atomic import write_text
@@ -48,7 +49,7 @@ class Repository:
     backend: str = "onnxruntime"
 
     def __post_init__(self):
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}", self.name):
+        if not is_name(self.name):
             raise UsageError(
                 f"--triton_name {self.name!r}: needs a letter or digit, and then up to 99 letters, digits, '_', '.', '-'"
             )
