@@ -20,7 +20,7 @@ WRITTEN = sorted(
 
 # What a room may import of this package: cli, serving -> deployment, training, evaluation, analysis -> models, data, weights
 # -> nn, registry -> errors, log.
-BASE = {"errors", "files", "log", "optional", "startup"}
+BASE = {"addresses", "errors", "files", "log", "optional", "startup"}
 CORE = {"models", "losses", "nn", "data", "config", "optim", "registry", "weights"} | BASE
 ALLOWED = {
     "nn": {"nn", "errors"},
@@ -46,6 +46,7 @@ ALLOWED = {
     "analysis": {"analysis", "evaluation"} | CORE,
     # Atomic writes and output checks: needed by every room that writes, so below all of them.
     "files": {"files", "errors", "log"},
+    "addresses": set(),
     "errors": {"errors"},
     "optional": {"errors"},
     "user_code": {"errors", "log"},

@@ -2,7 +2,6 @@
 """Command line of export.py."""
 
 import argparse
-import re
 import shlex
 from pathlib import Path
 
@@ -118,11 +117,12 @@ def main(argv=None) -> int:
     from paddle_dnl.deployment.export.image_check import MAX_IMAGES, ImageCheck, spread
     from paddle_dnl.deployment.export.shapes import FreeSizeError
     from paddle_dnl.deployment.export.triton import Repository
+    from paddle_dnl.deployment.model_names import name_from
     from paddle_dnl.models.build import build_model
 
     repository = None
     if args.format == "triton":
-        name = args.triton_name or re.sub(r"[^A-Za-z0-9_.-]", "_", Path(args.config).stem)
+        name = args.triton_name or name_from(Path(args.config).stem)
         repository = Repository(name, args.triton_backend or "onnxruntime")
     pairs = spread(find_pairs(args.verify_images), MAX_IMAGES) if args.verify_images else []
     try:

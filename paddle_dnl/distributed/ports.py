@@ -14,7 +14,7 @@ _NOTICE_SECONDS = 60.0
 
 
 def wait_seconds() -> float:
-    """How long a process waits for others.
+    """Time limit in seconds, from the environment variable `PADDLE_DNL_WAIT_SECONDS` or the default.
 
     Raises:
         DistributedError: the variable is not a positive number.
@@ -29,7 +29,7 @@ def wait_seconds() -> float:
 
 
 def opening_error(port: int) -> OSError | None:
-    """The error of listening at a port on all addresses of this machine; None where it can be opened."""
+    """The error of listening on a port at all addresses of this machine; None if it can be opened."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -40,15 +40,15 @@ def opening_error(port: int) -> OSError | None:
 
 
 def wait_until_open(host: str, port: int, what: str) -> None:
-    """Waits until somebody accepts connections.
+    """Waits until a port accepts connections.
 
     Args:
         host: name or address.
-        port: of it.
-        what: is there, for messages.
+        port: port of the host.
+        what: describes the peer in messages.
 
     Raises:
-        DistributedError: nobody does within the time limit of `wait_seconds`.
+        DistributedError: no connection within the time limit of `wait_seconds`.
     """
     began, limit, said = time.monotonic(), wait_seconds(), 0.0
     while True:

@@ -35,7 +35,8 @@ class _Journal:
         self._file: tuple[int, int] | None = None
         self._position = 0
 
-    def _refresh(self) -> None:
+    def lists(self, digest: str, name: str) -> bool:
+        """Whether a line has this digest and name."""
         try:
             with open_file(self.path) as file:
                 found = os.fstat(file.fileno())
@@ -45,7 +46,7 @@ class _Journal:
                 content = file.read()
         except OSError:
             self._file, self._position, self._known = None, 0, set()
-            return
+            return False
         complete = content.rpartition(b"\n")[0] + b"\n" if b"\n" in content else b""
         self._position += len(complete)
         for line in complete.splitlines():
@@ -54,9 +55,6 @@ class _Journal:
                 self._known.add((digest.decode(), parse_json(name)))
             except (ValueError, TypeError):  # a damaged line protects its file from being overwritten
                 continue
-
-    def lists(self, digest: str, name: str) -> bool:
-        self._refresh()
         return (digest, name) in self._known
 
     def add(self, digest: str, name: str) -> None:

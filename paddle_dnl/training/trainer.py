@@ -53,7 +53,10 @@ class Trainer:
         published.announce(config, options.precision)
         loggers.require_installed(options.all_loggers)
         self.state = TrainState()
-        self._choose_seed()
+        self.seed = options.seed
+        if self.seed is None:  # random, and the same in every rank
+            self.seed = collectives.broadcast_object(int(np.random.SeedSequence().entropy % 2**31))
+        paddle.seed(self.seed)
         if options.resume_model is None:
             fetch_start_weights(config)  # before data are read, which may take minutes
         self._build_data()
@@ -74,13 +77,6 @@ class Trainer:
             raise
 
     # ------------------------------------------------------------------------------------------ build
-
-    def _choose_seed(self) -> None:
-        """The seed of the options or a random one, the same in every rank."""
-        self.seed = self.options.seed
-        if self.seed is None:
-            self.seed = collectives.broadcast_object(int(np.random.SeedSequence().entropy % 2**31))
-        paddle.seed(self.seed)
 
     def _build_data(self) -> None:
         config = self.config
@@ -248,12 +244,6 @@ class Trainer:
     def _is_save_point(self) -> bool:
         return self.state.iteration % self.options.save_interval == 0 or self.state.iteration == self.config.iters
 
-    def _is_read_point(self) -> bool:
-        """Whether the host reads what the device found: to log, to save, and every few seconds to hear of signals."""
-        stops_alone = collectives.world_size() == 1 and self.stop.seen
-        due = self.window.steps >= self.window.read_every or self.log.is_due(self.state.iteration)
-        return due or stops_alone or self._is_save_point()
-
     def _converged(self) -> bool:
         """Whether the last `early_stop_intervals` evaluations brought no better mIoU."""
         limit = self.options.early_stop_intervals
@@ -273,7 +263,9 @@ class Trainer:
             with self.forward.no_sync() if apart else contextlib.nullcontext():
                 self.window.add(self._backward(data))
         found = None
-        if self._is_read_point():
+        # The host reads the device's results to log, to save, and every few seconds, when ranks also exchange signals.
+        is_due = self.window.steps >= self.window.read_every or self.log.is_due(iteration) or self._is_save_point()
+        if is_due or (self.stop.seen and collectives.world_size() == 1):
             checked = () if self.scaler.skips else nan_guard.gradients(self.model)  # scaling looks at them itself
             found = self.window.read(all_finite(tensor for _, tensor in checked), self.stop.seen)
             nan_guard.require_finite(self, found)

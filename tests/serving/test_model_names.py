@@ -33,6 +33,9 @@ def test_names_of_models(tmp_path):
         assert list(find_models(map(str, given))) == list(wanted)
     with pytest.raises(UsageError, match="two models are called small.*--model NAME="):
         find_models([str(zoo), f"small={zoo / 'small'}"])
+    _exported(zoo, "large_model")  # as "large model" is called
+    with pytest.raises(UsageError, match="two models are called large_model"):
+        find_models([str(zoo)])
 
 
 def test_models_from_flags_and_environment(monkeypatch):

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from paddle_dnl.data.classes import ClassInfo
+from paddle_dnl.deployment.model_names import is_name
 from paddle_dnl.deployment.runtime.deploy_config import ONNX_NAME
 from paddle_dnl.errors import ExportError, UsageError
 from paddle_dnl.files.atomic import write_text
@@ -52,7 +53,7 @@ class Repository:
     backend: str = "onnxruntime"
 
     def __post_init__(self):
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}", self.name):
+        if not is_name(self.name):
             raise UsageError(
                 f"--triton_name {self.name!r}: needs a letter or digit, and then up to 99 letters, digits, '_', '.', '-'"
             )
