@@ -7,7 +7,7 @@ positions, whatever the size of the image.
 
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from paddle_dnl.analysis.capture import layers_with_inputs
 from paddle_dnl.errors import UsageError
@@ -181,11 +181,16 @@ def block_attention(name: str, block: DisentangledNonLocal2D, x: paddle.Tensor) 
     )
 
 
-def nonlocal_attention(model: paddle.nn.Layer, image: paddle.Tensor) -> Iterator[BlockAttention]:
+def nonlocal_attention(
+    model: paddle.nn.Layer, image: paddle.Tensor, run: Callable | None = None
+) -> Iterator[BlockAttention]:
     """The weights of every non-local block of a model on one image `[1, 3, H, W]`.
+
+    Args:
+        model, image, run: see `paddle_dnl.analysis.capture.capture_inputs`.
 
     Raises:
         UsageError: the model has none.
     """
-    for name, layer, (x,) in layers_with_inputs(model, image, DisentangledNonLocal2D, "has no non-local block"):
+    for name, layer, (x,) in layers_with_inputs(model, image, DisentangledNonLocal2D, "has no non-local block", run):
         yield block_attention(name, layer, x)

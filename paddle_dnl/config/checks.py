@@ -105,7 +105,17 @@ def check_component(cfg, kind: str, where: str, owner=None) -> None:
     else:
         cls = registry.find(cfg["type"], kind, where, owner)
         arguments = {key: value for key, value in cfg.items() if key != "type"}
-    _check_arguments(cls, cfg["type"], arguments, where, kind)
+    parameters = inspect.signature(cls).parameters
+    known = [key for key, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    if not any(p.kind == p.VAR_KEYWORD for p in parameters.values()):
+        for key in arguments:
+            # SGD with a momentum is another class, whose arguments `known` then is.
+            is_sgd = (kind, cfg["type"]) == ("optimizer", "SGD")
+            _refuse_unknown(key, [*known, "momentum"] if is_sgd else known, where)
+    for key in known:
+        is_needed = parameters[key].default is parameters[key].empty and key not in _SUPPLIED.get(kind, ())
+        if is_needed and key not in arguments:
+            raise ConfigError(f"{where}.{key}: missing; {cfg['type']} needs it")
     weights = cfg.get("pretrained")
     if weights is not None and where not in _START_WEIGHTS:
         raise ConfigError(
@@ -133,19 +143,6 @@ _SUPPLIED = {
     "dataset": {"transforms", "num_classes"},
     "optimizer": set(),
 }
-
-
-def _check_arguments(cls, name: str, arguments: dict, where: str, kind: str) -> None:
-    parameters = inspect.signature(cls).parameters
-    known = [key for key, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
-    if not any(p.kind == p.VAR_KEYWORD for p in parameters.values()):
-        for key in arguments:
-            # SGD with a momentum is another class, whose arguments `known` then is.
-            _refuse_unknown(key, [*known, "momentum"] if (kind, name) == ("optimizer", "SGD") else known, where)
-    for key in known:
-        parameter = parameters[key]
-        if parameter.default is parameter.empty and key not in arguments and key not in _SUPPLIED.get(kind, ()):
-            raise ConfigError(f"{where}.{key}: missing; {name} needs it")
 
 
 def _is_number(value) -> bool:

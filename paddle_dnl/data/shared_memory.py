@@ -36,7 +36,10 @@ def suffices(load: Callable[[], dict], num_workers: int) -> bool:
     with unchanged_generators():
         size = _bytes(load())
     paddle.set_rng_state(state)
-    wanted = (2 * num_workers + _IN_USE) * size * _local_ranks()
+    # Each process of this run on this machine has loading processes of its own; Paddle's launcher says how many there are.
+    local_size = os.environ.get("PADDLE_LOCAL_SIZE", "")
+    ranks = max(1, int(local_size)) if local_size.isdigit() else 1
+    wanted = (2 * num_workers + _IN_USE) * size * ranks
     free = shutil.disk_usage(FOLDER).free
     if wanted <= free:
         return True
@@ -56,9 +59,3 @@ def _bytes(value) -> int:
     if isinstance(value, list | tuple):
         return sum(map(_bytes, value))
     return getattr(value, "nbytes", 0)
-
-
-def _local_ranks() -> int:
-    """Processes of this run on this machine, each with loading processes of its own; as Paddle's launcher says."""
-    text = os.environ.get("PADDLE_LOCAL_SIZE", "")
-    return max(1, int(text)) if text.isdigit() else 1

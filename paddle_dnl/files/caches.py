@@ -13,7 +13,7 @@ from paddle_dnl.log import logger
 
 
 def writable_cache(folder: Path) -> Path:
-    """`folder`, made if needed, or a temporary one in its place, which is said once.
+    """`folder`, made if needed, or a temporary one in its place, which is logged once.
 
     Args:
         folder: may begin with `~`.
@@ -26,6 +26,11 @@ def writable_cache(folder: Path) -> Path:
     except RuntimeError:
         return _temporary(folder, "this user has no home")
     return _checked(folder)
+
+
+def paddleseg_home() -> Path:
+    """The folder in which PaddleSeg keeps downloads and results: `$SEG_HOME`, by default `~/.paddleseg`."""
+    return Path(os.environ.get("SEG_HOME", "~/.paddleseg"))
 
 
 def package_cache(*names: str) -> Path:

@@ -11,6 +11,26 @@ from typing import BinaryIO
 
 # Annotations of a large dataset are the largest files that are read whole.
 _MOST = 4 << 30
+_NO_FILE = "is a folder, pipe or device, no file"
+
+
+def require_file(path: str | Path, error_class: type[Exception], advice: str = "") -> None:
+    """Refuses what is no regular file before it is opened by name: a pipe would be waited for, a device read without end.
+
+    Args:
+        path: of the file.
+        error_class: of the error that is raised.
+        advice: is added to the error about a folder, pipe or device.
+
+    Raises:
+        error_class: names `path`; missing, or a folder, pipe or device.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except OSError as error:
+        raise error_class(f"{path}: cannot be read ({error.strerror or error})") from error
+    if not stat.S_ISREG(mode):
+        raise error_class(f"{path}: {_NO_FILE}{advice}")
 
 
 def open_file(path: str | Path) -> BinaryIO:
@@ -22,7 +42,7 @@ def open_file(path: str | Path) -> BinaryIO:
     handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))  # else a pipe without a writer stops here
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)
-        raise OSError(errno.EINVAL, "is a folder, pipe or device, no file", str(path))
+        raise OSError(errno.EINVAL, _NO_FILE, str(path))
     return open(handle, "rb")
 
 

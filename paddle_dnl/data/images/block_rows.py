@@ -13,9 +13,9 @@ from pathlib import Path
 from paddle_dnl.data.images.bands import TIFF_MAGICS, as_eight_bits, scale
 from paddle_dnl.data.images.image_format import ImageFormat
 from paddle_dnl.data.images.picture_rows import ArrayRows
-from paddle_dnl.data.images.reading import require_file
 from paddle_dnl.data.images.untrusted import ANY_SIZE, Header, UnknownFormat, read_header, require_modest_tiles
 from paddle_dnl.errors import DataError
+from paddle_dnl.files.reading import require_file
 
 import numpy as np
 
@@ -52,9 +52,17 @@ def open_rows(path: str | Path, image_format: ImageFormat, max_pixels: int | Non
     Raises:
         DataError: as `image_format.read`.
     """
-    require_file(path)
+    require_file(path, DataError)
+    limit = ANY_SIZE if max_pixels is None else max_pixels
     with open(path, "rb") as file:
-        header = _header(file, path, max_pixels)
+        try:
+            header = read_header(file, str(path), limit)
+        except UnknownFormat:
+            file.seek(0)
+            # Pillow knows few kinds of numbers and bands.
+            header = _tiff_header(path, limit) if file.read(4) in TIFF_MAGICS else None
+        except DataError:
+            header = None  # `image_format.read` says what is wrong
         if header is not None and _fits(header, file, image_format):
             with contextlib.suppress(ImportError, NotByBlocks):
                 return BlockRows(path, header, image_format)
@@ -76,21 +84,8 @@ class NotByBlocks(Exception):
     """The file is of a kind that has to be read whole."""
 
 
-def _header(file, path, max_pixels: int | None) -> Header | None:
-    """None for a file that `image_format.read` is to judge."""
-    limit = ANY_SIZE if max_pixels is None else max_pixels
-    try:
-        return read_header(file, str(path), limit)
-    except UnknownFormat:
-        file.seek(0)
-        # Pillow knows few kinds of numbers and bands.
-        return _tiff_header(path, limit) if file.read(4) in TIFF_MAGICS else None
-    except DataError:
-        return None
-
-
 def _tiff_header(path, limit: int) -> Header | None:
-    """The header of a TIFF by GDAL, under the bounds of `read_header`."""
+    """The header of a TIFF by GDAL, under the bounds of `read_header`; None for a file that is to be read whole."""
     try:
         import rasterio
         from rasterio.errors import RasterioError

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from paddle_dnl.data.images.block_rows import OPTIONS, open_dataset
-from paddle_dnl.data.images.reading import require_file
 from paddle_dnl.data.images.untrusted import ANY_SIZE, read_header
 from paddle_dnl.data.overlay import Colors, label_palette
 from paddle_dnl.errors import DataError
 from paddle_dnl.files.atomic import NewFile
+from paddle_dnl.files.reading import require_file
 from paddle_dnl.optional import not_installed
 
 import numpy as np
@@ -40,7 +40,7 @@ class Place:
             UsageError: rasterio is not installed.
         """
         rasterio = _rasterio(path)
-        require_file(path)
+        require_file(path, DataError)
         with open(path, "rb") as file:
             kind = read_header(file, str(path), ANY_SIZE).kind
         if kind != "TIFF":

@@ -20,14 +20,14 @@ def is_hidden(name: str) -> bool:
 
 
 def walk_files(folder: str | Path, endings: tuple[str, ...] = EXTENSIONS, depth: int | None = None) -> Iterator[Path]:
-    """Files below a folder, in the order of their paths, whose names end in one of `endings`, in any case of letters.
+    """Files below a folder, in the order of their paths, whose names end in one of `endings`, in upper or lower case.
 
     Hidden files and folders are left out (`is_hidden`); links to folders are followed, each real folder once. One folder's
     names are held at a time, not all.
 
     Args:
         folder: where to begin.
-        endings: in small letters.
+        endings: in lower case.
         depth: only files that lie so many folders below, 0 for those in `folder` itself; None for all.
     """
     seen = set()
@@ -55,7 +55,7 @@ def walk_files(folder: str | Path, endings: tuple[str, ...] = EXTENSIONS, depth:
 
 
 def in_any_case(path: str | Path) -> Path:
-    """The file itself, or where there is none the one beside it whose name differs in the case of its letters alone.
+    """The file itself, or where there is none the one beside it whose name differs in upper and lower case only.
 
     Of several, and of none, the path as it was given.
     """
@@ -68,7 +68,7 @@ def in_any_case(path: str | Path) -> Path:
 
 @functools.lru_cache(maxsize=8)
 def _spellings(folder: Path, changed: int) -> dict[str, list[str]]:
-    """Names of files in small letters -> as they are; `changed` keeps an outdated listing from being used."""
+    """Names of files in lower case -> as they are; `changed` keeps an outdated listing from being used."""
     names: dict[str, list[str]] = {}
     with os.scandir(folder) as entries:
         for entry in entries:
@@ -78,7 +78,7 @@ def _spellings(folder: Path, changed: int) -> dict[str, list[str]]:
 
 
 def _from_list(path: Path) -> Iterator[tuple[Path, Path]]:
-    """The images of a list file, found while they are used; relative names are relative to the list."""
+    """The images of a list file, read while they are used; relative names are relative to the list."""
     for _, line in list_files.lines(path):
         name = list_files.names_of(line, path.parent, labelled=False)[0]
         file = list_files.place(path.parent, name)

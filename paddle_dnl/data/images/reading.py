@@ -4,8 +4,6 @@
 import contextlib
 import importlib.util
 import io
-import os
-import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +11,7 @@ from paddle_dnl.data.images import bands
 from paddle_dnl.data.images.bands import as_eight_bits, is_bigtiff, is_npy, is_tiff, read_array, say_sixteen_bits, scale
 from paddle_dnl.data.images.untrusted import UnknownFormat, require_bounded
 from paddle_dnl.errors import DataError
+from paddle_dnl.files.reading import require_file
 
 import cv2
 import numpy as np
@@ -24,19 +23,6 @@ _NO_PLAIN_TIFF = (
 )
 
 
-def require_file(path: str | Path) -> None:
-    """Refuses what is no file: a pipe would be waited for, a device read without end.
-
-    Raises:
-        DataError: not there, or a folder, pipe or device.
-    """
-    try:
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            raise DataError(f"{path}: is a folder, pipe or device, no file")
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
-
-
 def read_bytes(path: str | Path) -> np.ndarray:
     """The file's content; works for every name the file system allows, which `cv2.imread` does not.
 
@@ -44,7 +30,7 @@ def read_bytes(path: str | Path) -> np.ndarray:
         DataError: missing, unreadable or empty.
     """
     try:
-        require_file(path)
+        require_file(path, DataError)
         content = np.fromfile(str(path), dtype=np.uint8)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
@@ -75,14 +61,14 @@ def decode_image(
     """An image as uint8, BGR `[H, W, 3]` or grey `[H, W]` for one channel; other numbers of bands as `[H, W, C]`.
 
     EXIF orientation is applied, alpha is dropped from colours, CMYK and palettes become colours. 16 bits become 8 by 65535 ->
-    255, which is said once; with `value_range`, or with other numbers of bands than 1 and 3, no bits are lost.
+    255, which is logged once; with `value_range`, or with other numbers of bands than 1 and 3, no bits are lost.
 
     Args:
         content: of the file, uint8 with at least one byte.
         path: how errors call it.
         channels: 3, 1, or another number of bands, of a .npy file, TIFF or PNG.
         value_range: stored numbers that become 0 and 255; the image is then float32, see `paddle_dnl.data.images.bands.scale`.
-        max_pixels: for pictures of strangers: only the formats and structures that `paddle_dnl.data.images.untrusted` allows, and
+        max_pixels: for untrusted pictures: only the formats and structures that `paddle_dnl.data.images.untrusted` allows, and
             no larger ones; checked before decoding.
         whole: refuse JPEGs that are cut off, of which OpenCV makes a picture with a grey rest.
 

@@ -102,22 +102,18 @@ class ResNet(nn.Layer):
                 blocks.append(self.add_sublayer(f"bb_{stage}_{i}", block))
                 channels = self.feat_channels[stage]
             self._stages.append(blocks)
-        if stem != "vd":
-            self._init_like_torch_resnets(zero_residual=stem == "v1c")
+        # The initial values of the source, see the table at the top of the file; those of `vd` are Paddle's.
+        for layer in self.sublayers() if stem != "vd" else ():
+            if isinstance(layer, ConvBN):
+                init_conv_module(layer._conv)
+        for block in (block for blocks in self._stages for block in blocks) if stem == "v1c" else ():
+            nn.initializer.Constant(0.0)(block.residual.chained[-1]._batch_norm.weight)
 
     def stage_names(self) -> list[list[str]]:
         """Names of the layers of the stem and of each of the four stages."""
         names = [name for name, _ in self.named_children()]
         stem = [name for name in names if name.startswith("conv1_")]
         return [stem, *([name for name in names if name.startswith(f"bb_{i}_")] for i in range(4))]
-
-    def _init_like_torch_resnets(self, zero_residual: bool) -> None:
-        for layer in self.sublayers():
-            if isinstance(layer, ConvBN):
-                init_conv_module(layer._conv)
-        if zero_residual:
-            for block in (block for blocks in self._stages for block in blocks):
-                nn.initializer.Constant(0.0)(block.residual.chained[-1]._batch_norm.weight)
 
     def forward(self, x):
         x = self.pool2d_max(self.stem_convs(x))
