@@ -143,7 +143,8 @@ class BlockAttention:
         return np.pad(fine, ((0, 0), (0, height % 2), (0, width % 2)))
 
 
-def _concat_weights(block: DisentangledNonLocal2D):
+def _concat_weights(block: DisentangledNonLocal2D) -> tuple[np.ndarray, np.ndarray, float, float]:
+    """The weights of query and key, and the batch norm as a factor and a shift."""
     project = block.concat_project
     weight = project._conv.weight.numpy().astype(np.float64).reshape(-1)
     half, norm = len(weight) // 2, project._batch_norm

@@ -41,14 +41,6 @@ def read_bytes(path: str | Path) -> np.ndarray:
     return content
 
 
-def _start_of_scan(data: bytes) -> int:
-    """Where a JPEG's picture data begin, after its head; the head may hold a whole small JPEG of its own."""
-    at = 2
-    while at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] != 0xDA:
-        at += 1 if data[at + 1] == 0xFF else 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-    return at
-
-
 def decode_image(
     content: np.ndarray,
     path: str | Path,
@@ -87,9 +79,13 @@ def decode_image(
         if is_tiff(content):
             raise DataError(f"{path}: {_NO_PLAIN_TIFF}") from error
         raise
-    if whole:
-        # A cheap form of `require_whole`: the mark of the end must follow the start of the picture's data
-        if data[:2] == b"\xff\xd8" and data.find(b"\xff\xd9", _start_of_scan(data)) < 0:
+    if whole and data[:2] == b"\xff\xd8":
+        # A cheap form of `require_whole`: the end marker must follow the start of the scan. The header segments before it are
+        # skipped, as they may hold a thumbnail, a whole JPEG of its own.
+        at = 2
+        while at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] != 0xDA:
+            at += 1 if data[at + 1] == 0xFF else 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+        if data.find(b"\xff\xd9", at) < 0:
             raise DataError(f"{path}: is a damaged JPEG (it ends before the picture does)")
     if is_bigtiff(content):  # which OpenCV does not read
         image = read_array(content, path, channels, max_pixels)
