@@ -93,8 +93,7 @@ class Geometry:
     def regrid(self, maps: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         """Weights `[n, h, w]` summed into an even grid over the original image, `[n, *size]`.
 
-        A position's weight is spread evenly over its pixels, so shares of attention stay shares. What lies on padding
-        is lost.
+        A position's weight is spread evenly over its pixels, so that sums are kept; weight on padding is dropped.
         """
         source, target, share = self._plan(tuple(size))
         flat = maps.reshape(len(maps), -1)

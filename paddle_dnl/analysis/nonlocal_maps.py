@@ -94,7 +94,7 @@ class BlockAttention:
         return self._by_blocks(positions, self._weight_rows)
 
     def factors(self) -> "BlockAttention":
-        """The same weights as a product of a whitened pairwise and a unary factor, if that is what they hide.
+        """The same weights as a product of a whitened pairwise and a unary factor, where they are one.
 
         A plain non-local block has no unary term of its own, but its logits hold one: q_i . k_j is
         (q_i - mean q) . k_j + mean q . k_j. Other blocks are returned as they are.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reading of small files that anybody may have written: regular ones only, of a bounded size; JSON of bounded depth."""
+"""Reading of small untrusted files: regular ones only, of a bounded size; JSON of bounded depth."""
 
 import errno
 import json

@@ -39,7 +39,7 @@ class _Limits(typing.NamedTuple):
     tile_rows: int
 
 
-# Larger tiles leave a processor's cache and are slower, smaller ones waste products.
+# Larger tiles do not fit into a processor's cache, smaller ones make the matrix products inefficient.
 _CPU = _Limits(plain_bytes=16 << 20, tile_bytes=32 << 20, tile_rows=256)
 # A GPU has no such cache but starts three kernels per tile: few large ones. Sizes by reasoning, not measured on a GPU.
 _GPU = _Limits(plain_bytes=64 << 20, tile_bytes=256 << 20, tile_rows=1 << 20)

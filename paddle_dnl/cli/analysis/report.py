@@ -178,7 +178,7 @@ def _timings(path: str | None) -> dict[str, float]:
     """The seconds of each step.
 
     Raises:
-        DataError: not a JSON mapping of times; NaN, infinite and negative ones are none.
+        DataError: not a JSON mapping of finite times from 0.
     """
     if path is None:
         return {}

@@ -21,10 +21,10 @@ import numpy as np
 
 # Pictures of fewer pixels are read whole: 32 million are 100 MB.
 BLOCKS_FROM = 32_000_000
-# GDAL's JPEG decoder interpolates colours otherwise than OpenCV's (up to 16 of 255 at edges of colour), so that the same
-# numbers are worth 768 MB.
+# GDAL's JPEG decoder interpolates colours otherwise than OpenCV's (up to 16 of 255 at edges of colour), so JPEGs of up to
+# 768 MB are read whole and give the same numbers as everywhere else.
 JPEG_BLOCKS_FROM = 256_000_000
-# GDAL's name of each format; no other of its hundred drivers is ever tried.
+# GDAL's name of each format; its other drivers are never tried.
 _DRIVERS = {"PNG": "PNG", "JPEG": "JPEG", "TIFF": "GTiff"}
 _PALETTE_PNG = 3
 # The mark of the end lies within so many bytes from the end of a file.

@@ -15,7 +15,7 @@ EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm",
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file or folder is no content: `.git`, `.ipynb_checkpoints`, macOS's `._a.png` and `__MACOSX`."""
+    """Whether a file or folder is no part of the data: `.git`, `.ipynb_checkpoints`, macOS's `._a.png` and `__MACOSX`."""
     return name.startswith(".") or name == "__MACOSX"
 
 

@@ -96,7 +96,7 @@ def ring(points, source: Path, where: str) -> np.ndarray:
     """Points of a polygon, checked.
 
     Raises:
-        DataError: not a list of at least three (x, y), or coordinates that are no numbers or absurd.
+        DataError: not a list of at least three (x, y), or coordinates that are no numbers or out of range.
     """
     try:
         array = np.asarray(points, np.float64).reshape(-1, 2)
@@ -138,7 +138,7 @@ def _shape_mask(shape: Shape, height: int, width: int, source: Path) -> np.ndarr
     mask = np.zeros((height, width), np.uint8)
     if shape.mask is None:
         for points in shape.rings:
-            # A pixel reaches from i to i + 1, and OpenCV's integers are its middle. As labelme, contours are inside.
+            # A pixel reaches from i to i + 1, and OpenCV's integers are its middle. Contours are inside, as in labelme.
             cv2.fillPoly(mask, [np.floor(points).astype(np.int32)], 1)
         return mask.astype(bool)
     part = np.asarray(shape.mask(height, width))

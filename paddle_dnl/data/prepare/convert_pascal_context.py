@@ -21,7 +21,7 @@ from paddle_dnl.log import logger, progress
 import cv2
 import numpy as np
 
-# Category ids of trainval_merged.json in the order of the 59 classes, as everybody's conversion of that file has them.
+# Category ids of trainval_merged.json in the order of the 59 classes, as in the usual conversions of that file.
 _PUBLISHED_IDS = (
     2, 9, 18, 19, 22, 23, 25, 31, 33, 34, 44, 45, 46, 59, 65, 68, 72, 80, 85, 98,
     104, 105, 113, 115, 144, 158, 159, 162, 187, 189, 207, 220, 232, 258, 259, 260, 284, 295, 296, 308,

@@ -219,8 +219,8 @@ def import_data(source: str | Path, to: str | Path, options: ImportOptions) -> I
     """Writes the layout above; nothing of the source is changed.
 
     Raises:
-        DataError: samples that cannot be used, the first five named, unless `skip_bad`; or no sample is left. What is good
-            is written all the same, so that a second run goes on from there.
+        DataError: samples that cannot be used, the first five named, unless `skip_bad`; or no sample is left. Usable
+            samples are written nevertheless, so that a second run goes on from there.
         UsageError: no such source, or a target that is inside of it or holds something else.
     """
     source, root = Path(source), Path(to)

@@ -26,7 +26,7 @@ SETTINGS = "mini_cityscapes.json"
 # Raised whenever the same seed draws other pictures.
 _VERSION = 1
 _SMALLEST = 64
-# What a picture of the dataset and all that is made from it are called after their common stem.
+# Ends of the names of a picture and of the files made from it, behind their common stem.
 _ENDINGS = re.compile(r"_(leftImg8bit|gtFine_\w+)\.(png|json)$")
 
 
