@@ -15,6 +15,7 @@ All four use the parameter names of PaddleSeg's `ResNet_vd`: `conv1_{1,2,3}`, `b
 `bb_{stage}_{block}.short`; the one convolution of `v1` is `conv1_1`. The stride of a bottleneck is in its 3x3 convolution.
 """
 
+import itertools
 from collections.abc import Callable, Sequence
 
 from paddle_dnl.nn.cpu.recomputed_norm import ConvChain
@@ -103,11 +104,13 @@ class ResNet(nn.Layer):
                 channels = self.feat_channels[stage]
             self._stages.append(blocks)
         # The initial values of the source, see the table at the top of the file; those of `vd` are Paddle's.
-        for layer in self.sublayers() if stem != "vd" else ():
-            if isinstance(layer, ConvBN):
-                init_conv_module(layer._conv)
-        for block in (block for blocks in self._stages for block in blocks) if stem == "v1c" else ():
-            nn.initializer.Constant(0.0)(block.residual.chained[-1]._batch_norm.weight)
+        if stem != "vd":
+            for layer in self.sublayers():
+                if isinstance(layer, ConvBN):
+                    init_conv_module(layer._conv)
+        if stem == "v1c":
+            for block in itertools.chain(*self._stages):
+                nn.initializer.Constant(0.0)(block.residual.chained[-1]._batch_norm.weight)
 
     def stage_names(self) -> list[list[str]]:
         """Names of the layers of the stem and of each of the four stages."""
