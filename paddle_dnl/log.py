@@ -70,20 +70,14 @@ def _chosen_ranks_only(record: logging.LogRecord) -> bool:
     return record.levelno >= logging.ERROR or rank.isdecimal() and int(rank) in _ranks
 
 
-def _make_logger() -> logging.Logger:
-    log = logging.getLogger("paddle_dnl")
-    if not log.handlers:
-        handler = _StdoutHandler()
-        handler.setFormatter(_Formatter("[%(asctime)s] %(levelname)s: %(message)s", "%Y/%m/%d %H:%M:%S"))
-        handler.addFilter(_chosen_ranks_only)
-        log.addHandler(handler)
-        log.setLevel(logging.INFO)
-        log.propagate = False
-    return log
-
-
-logger = _make_logger()
-
+logger = logging.getLogger("paddle_dnl")
+if not logger.handlers:
+    _handler = _StdoutHandler()
+    _handler.setFormatter(_Formatter("[%(asctime)s] %(levelname)s: %(message)s", "%Y/%m/%d %H:%M:%S"))
+    _handler.addFilter(_chosen_ranks_only)
+    logger.addHandler(_handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
 
 _LINE_SECONDS = 30.0
 

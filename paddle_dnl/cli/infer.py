@@ -106,18 +106,6 @@ def _check(args: argparse.Namespace) -> None:
     require_folder(args.save_dir)
 
 
-def _collect_shapes(args: argparse.Namespace, images: list) -> None:
-    """A first pass over some images that writes the shapes TensorRT is to be built for."""
-    from paddle_dnl.deployment.runtime.predictor import Predictor
-    from paddle_dnl.files.atomic import new_file
-
-    with new_file(args.auto_tuned_shape_file) as temporary:
-        range_ = args.value_range
-        predictor = Predictor(args.config, value_range=range_, device=args.device, collect_shapes_file=str(temporary))
-        predictor.predict(images, args.batch_size)
-        predictor.close()
-
-
 def _make_predictor(args: argparse.Namespace, is_long: bool):
     """The predictor of the flags; for many pictures Paddle Inference runs in a separate process, see `BackendProcess`."""
     from dataclasses import asdict
@@ -232,9 +220,17 @@ def main(argv=None) -> int:
         logger.info("all images are done")
         return 0
     if args.enable_auto_tune:
+        from paddle_dnl.deployment.runtime.predictor import Predictor
+        from paddle_dnl.files.atomic import new_file
+
         args.auto_tuned_shape_file = args.auto_tuned_shape_file or str(Path(args.save_dir) / "auto_tuned_shapes.pbtxt")
         check_outputs([args.auto_tuned_shape_file], [args.image_path, *inputs])
-        _collect_shapes(args, job.examples(_TUNING_IMAGES))
+        # A first pass over some images, which writes the shapes that TensorRT is built for.
+        with new_file(args.auto_tuned_shape_file) as temporary:
+            tuning = {"device": args.device, "collect_shapes_file": str(temporary)}
+            predictor = Predictor(args.config, value_range=args.value_range, **tuning)
+            predictor.predict(job.examples(_TUNING_IMAGES), args.batch_size)
+            predictor.close()
     examples = job.examples(1) if args.benchmark else []
     predictor = _make_predictor(args, not hasattr(job, "__len__") or len(job) >= _PROCESS_FROM_IMAGES)
     if args.save_prob:

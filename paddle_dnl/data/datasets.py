@@ -175,7 +175,10 @@ class Cityscapes(SegmentationDataset):
         images = list(walk_files(root / "leftImg8bit" / mode, (self.IMAGE_END.lower(),), depth=1))
         if not images:
             raise DataError(f"Cityscapes: no images {root / 'leftImg8bit' / mode}/CITY/*_leftImg8bit.png")
-        pairs = [(image, self._label_of(root, mode, image)) for image in images]
+        pairs = []
+        for image in images:
+            label = image.name[: -len(self.IMAGE_END)] + "_gtFine_labelTrainIds.png"
+            pairs.append((image, in_any_case(root / "gtFine" / mode / image.parent.name / label)))
         missing = [label for _, label in pairs if not label.is_file()]
         if missing:
             raise DataError(
@@ -184,11 +187,6 @@ class Cityscapes(SegmentationDataset):
             )
         super().__init__(pairs, transforms, mode, self.NUM_CLASSES, self.IGNORE_INDEX, edge=edge)
         self.dataset_root = dataset_root
-
-    @staticmethod
-    def _label_of(root: Path, mode: str, image: Path) -> Path:
-        name = f"{image.name[: -len(Cityscapes.IMAGE_END)]}_gtFine_labelTrainIds.png"
-        return in_any_case(root / "gtFine" / mode / image.parent.name / name)
 
 
 @DATASETS.add_component

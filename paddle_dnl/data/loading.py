@@ -88,25 +88,19 @@ def _obey(parent: int) -> None:
     os._exit(0)
 
 
-def _belong_to(parent: int) -> None:
-    """Ties a data loading process to its training, which Paddle leaves loose at both ends.
-
-    It is not to outlive a kill, where Paddle's waits for ever to hand over its last batch. And it is to outlive a Ctrl-C and
-    the launcher's SIGTERM, which go to the whole group: the training finishes its step and saves, and needs the batch.
-    """
-    if sys.platform != "linux":
-        return
-    child_processes.die_with(parent)
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
-    threading.Thread(target=_obey, args=(parent,), daemon=True).start()
-
-
 def _start_worker(parent: int, worker: int) -> None:
-    """Set-up of a data loading process."""
-    # One per process is enough: each would start as many threads as the machine has cores, against all the others. 0 is
-    # OpenCV's word for it; with 1 it would end the threads that its parent had, which a forked process lacks, and crash.
+    """Set-up of a data loading process, which ends with its training and not before.
+
+    When the training is killed, Paddle's processes wait for ever to hand over their last batch. And a Ctrl-C or the launcher's
+    SIGTERM goes to the whole process group, but the training finishes its step and saves, for which it needs the batch.
+    """
+    # One thread per process is enough: else each starts as many as the machine has cores, against all the others. OpenCV's
+    # number for it is 0; with 1 it would end the threads that its parent had, which a forked process lacks, and crash.
     cv2.setNumThreads(0)
-    _belong_to(parent)
+    if sys.platform == "linux":
+        child_processes.die_with(parent)
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
+        threading.Thread(target=_obey, args=(parent,), daemon=True).start()
 
 
 def load_batches(
@@ -119,7 +113,7 @@ def load_batches(
     """Yields `collate([dataset[i] for i in indices])` for each list of indices, in order.
 
     Args:
-        dataset: indexed by whatever `batches` holds.
+        dataset: indexed by the entries of `batches`.
         batches: lists of indices; with workers it must have a length.
         collate: samples to a dict of NumPy arrays and plain values.
         num_workers: processes that load; 0 loads here.
@@ -199,16 +193,16 @@ def stack_training(samples: list[dict]) -> dict:
 
 def as_tensors(batch: dict) -> dict:
     """A batch of `stack_training` on the current device; labels and edges as int64. What workers have put there is not copied."""
-    batch = paddle.utils.map_structure(lambda v: v if isinstance(v, paddle.Tensor) else _on_device(v), batch)
+    is_gpu = paddle.get_device().startswith("gpu")
+
+    def on_device(value):
+        if isinstance(value, paddle.Tensor):
+            return value
+        if not is_gpu:
+            return paddle.to_tensor(value)
+        # A GPU fetches it from page-locked memory while this process goes on. Paddle keeps the page-locked copy until the GPU
+        # has it, and its kernels wait for that, as they are in the same stream. Not run on a GPU yet.
+        return paddle.to_tensor(value, place=paddle.CUDAPinnedPlace()).cuda(blocking=False)
+
+    batch = paddle.utils.map_structure(on_device, batch)
     return batch | {key: batch[key].astype("int64") for key in ("label", "edge") if key in batch}
-
-
-def _on_device(array: np.ndarray) -> paddle.Tensor:
-    """The array on the current device. A GPU fetches it from page-locked memory while this process goes on.
-
-    Paddle keeps the page-locked copy until the GPU has it, and its kernels wait for that, as they are in the same stream. Has
-    run on CPUs only, where the array is copied at once.
-    """
-    if not paddle.get_device().startswith("gpu"):
-        return paddle.to_tensor(array)
-    return paddle.to_tensor(array, place=paddle.CUDAPinnedPlace()).cuda(blocking=False)

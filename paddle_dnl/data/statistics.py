@@ -12,7 +12,7 @@ _NAMES_SHOWN = 8
 
 
 def class_weights(statistics: DatasetStatistics) -> list[float]:
-    """Weights for `CrossEntropyLoss` that lift rare classes: median frequency over frequency, within [0.1, 10].
+    """Weights for `CrossEntropyLoss` that are larger for rare classes: median frequency over frequency, within [0.1, 10].
 
     The frequency of a class is its share of the pixels of the images in which it occurs (Eigen and Fergus 2015), here with
     all images counted at the mean size. Absent classes get 1.
@@ -56,7 +56,7 @@ def require_learnable(dataset, where: str, is_training: bool) -> None:
     Args:
         dataset: one that was checked, so that it has `statistics`; others pass.
         where: how it is called.
-        is_training: whether it is trained on; then a lack of labels is refused, else said.
+        is_training: whether it is trained on; then missing classes are warned of.
 
     Raises:
         DataError: labels that hold only 0 and the ignored 255, or no labelled pixel at all.
@@ -87,29 +87,23 @@ def require_learnable(dataset, where: str, is_training: bool) -> None:
     absent = statistics.absent()
     if absent and is_training:
         logger.warning(f"{where}: no pixel of {_listed(names, absent)}; the model cannot learn what it never sees")
-    _say_scale(dataset, statistics, where)
+    value_range = getattr(dataset, "value_range", None)
+    if value_range is not None:
+        low, high = value_range
+        least, most = (low + value * (high - low) / 255 for value in statistics.values)
+        text = f"{where}: its images hold {least:g} to {most:g}; value_range {low:g} to {high:g} becomes 0 to 255"
+        slack = 1e-4 * (high - low)
+        if least < low - slack or most > high + slack:
+            logger.warning(f"{text}, what is outside is not clipped")
+        elif most - least < 0.05 * (high - low):
+            logger.warning(f"{text}, of which they fill {100 * (most - least) / (high - low):.1f} %: is it right?")
+        else:
+            logger.info(text)
     if statistics.ignored_share > 0.5:
         logger.warning(
             f"{where}: {100 * statistics.ignored_share:.0f} % of its pixels are ignored ({dataset.ignore_index}); "
             "are the labels right?"
         )
-
-
-def _say_scale(dataset, statistics: DatasetStatistics, where: str) -> None:
-    """Says how much of a `value_range` the images fill; numbers outside of it are not clipped."""
-    value_range = getattr(dataset, "value_range", None)
-    if value_range is None:
-        return
-    low, high = value_range
-    found = [low + value * (high - low) / 255 for value in statistics.values]
-    text = f"{where}: its images hold {found[0]:g} to {found[1]:g}; value_range {low:g} to {high:g} becomes 0 to 255"
-    slack = 1e-4 * (high - low)
-    if found[0] < low - slack or found[1] > high + slack:
-        logger.warning(f"{text}, what is outside is not clipped")
-    elif found[1] - found[0] < 0.05 * (high - low):
-        logger.warning(f"{text}, of which they fill {100 * (found[1] - found[0]) / (high - low):.1f} %: is it right?")
-    else:
-        logger.info(text)
 
 
 def shared_images(first: DatasetStatistics, second: DatasetStatistics) -> list[int]:

@@ -12,7 +12,7 @@ from paddle_dnl.log import logger, printable
 
 
 def writable_cache(folder: Path) -> Path:
-    """`folder`, made if needed, or a temporary folder in its place, with one warning.
+    """`folder`, made if needed, or a temporary one in its place, which is logged once.
 
     Args:
         folder: may begin with `~`.
@@ -26,6 +26,11 @@ def writable_cache(folder: Path) -> Path:
         return _temporary(folder, "this user has no home")
     why = _obstacle(folder)
     return folder if why is None else _temporary(folder, why)
+
+
+def paddleseg_home() -> Path:
+    """The folder in which PaddleSeg keeps downloads and results: `$SEG_HOME`, by default `~/.paddleseg`."""
+    return Path(os.environ.get("SEG_HOME", "~/.paddleseg"))
 
 
 def package_cache(*names: str) -> Path:

@@ -188,7 +188,11 @@ def load_backbone(backbone: paddle.nn.Layer, path: str | Path, what: str) -> Non
     converted, report = _convert({**inside, **adapted}, found, backbone, name)
     load_weights(backbone, converted, what=f"{what} {path}")
     report.dropped.update(dict.fromkeys(outside, "not part of the backbone"))
-    logger.info(f"{what} {path}: {looks_like(inside)} of {found.source}; {_account(report)}")
+    reasons = list(report.dropped.values())
+    account = [f"{len(report.mapped)} tensors taken"]
+    account += [f"{reasons.count(reason)} left ({reason})" for reason in dict.fromkeys(reasons)]
+    account += [f"{key} {reason}" for key, reason in report.kept.items()]
+    logger.info(f"{name}: {looks_like(inside)} of {found.source}; {', '.join(account)}")
     if colours:
         _say_adapted(name, colours, channels)
 
@@ -237,15 +241,6 @@ def _fitting(state: Mapping[str, np.ndarray], found: Recognised) -> dict[str, st
     return {"type": f"ResNet{match[1]}"} | ({"stem": found.stem} if found.stem else {})
 
 
-def _account(report: ConversionReport) -> str:
-    """Counts of the tensors taken, and of those left with the reason."""
-    parts = [f"{len(report.mapped)} tensors taken"]
-    reasons = list(report.dropped.values())
-    parts += [f"{reasons.count(reason)} left ({reason})" for reason in dict.fromkeys(reasons)]
-    parts += [f"{key} {reason}" for key, reason in report.kept.items()]
-    return ", ".join(parts)
-
-
 def load_partly(model: paddle.nn.Layer, path: str | Path, what: str) -> None:
     """Loads the tensors whose names and shapes fit, and warns of the others; a first convolution is adapted to the image's
     channels (`adapt_channels`).
@@ -278,7 +273,7 @@ def load_partly(model: paddle.nn.Layer, path: str | Path, what: str) -> None:
 
 
 def _keep_classifiers(state: dict[str, np.ndarray], own: Mapping[str, paddle.Tensor], name: str) -> None:
-    """Layers of a trained model that differ in the number of classes alone start anew: `state` gets the model's own values.
+    """Layers of a trained model that differ in the number of classes alone keep the model's own values, which `state` gets.
 
     Such tensors differ along one axis, all of them from one number to one other.
     """

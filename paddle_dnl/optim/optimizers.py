@@ -39,13 +39,13 @@ class Recipe:
     """One optimizer of a configuration: `Recipe(**arguments)(model, schedule)` gives Paddle's optimizer.
 
     Args:
-        weight_decay: factor of L2 decay, decoupled for AdamW; None is none.
+        weight_decay: factor of L2 decay, decoupled for AdamW; None for no decay.
         grad_clip_cfg: `{"name": a clip of paddle.nn, ...}`.
         custom_cfg: parameter groups, see `paddle_dnl.optim.groups.parameter_groups`.
         arguments: the others of the Paddle class.
 
     Raises:
-        ConfigError: a value that cannot be.
+        ConfigError: an invalid value.
     """
 
     paddle_class: type[paddle.optimizer.Optimizer]
@@ -128,27 +128,21 @@ class AdamWDL(_AdamW):
         if not 0 < self.factor <= 1:
             raise ConfigError(f"optimizer.layerwise_decay: must be above 0 and at most 1, got {layerwise_decay!r}")
 
-    def _factor_of(self, name: str, n_layers: int) -> float:
-        """What the rate of a parameter of this name is multiplied by: less for each layer below the last."""
-        if "blocks" in name:
-            index = name[name.find("blocks.") :].split(".")[1]
-            return self.factor ** (n_layers - int(index)) if index.isdigit() else 1.0
-        return self.factor ** (n_layers + 1) if "embed" in name else 1.0
-
     def _decays(self, model: paddle.nn.Layer, name: str, parameter: paddle.Tensor) -> bool:
         return True
 
-    def _layers(self, model: paddle.nn.Layer) -> int:
-        return self.n_layers
-
     def groups(self, model: paddle.nn.Layer) -> list:
         """Groups of one rate and decay each."""
-        n_layers = self._layers(model)
         names = {id(p): name for name, p in model.named_parameters()}
 
         def of_parameter(parameter):
-            name = names[id(parameter)]
-            return self._factor_of(name, n_layers), self._decays(model, name, parameter)
+            name, factor = names[id(parameter)], 1.0
+            if "blocks" in name:
+                index = name[name.find("blocks.") :].split(".")[1]
+                factor = self.factor ** (self.n_layers - int(index)) if index.isdigit() else 1.0
+            elif "embed" in name:
+                factor = self.factor ** (self.n_layers + 1)
+            return factor, self._decays(model, name, parameter)
 
         return split_groups(super().groups(model), of_parameter)
 
@@ -159,14 +153,16 @@ class AdamWDL_CAE(AdamWDL):  # noqa: N801  PaddleSeg's name
 
     __signature__ = _signature(paddle.optimizer.AdamW, layerwise_decay=0.65)
 
-    def _layers(self, model: paddle.nn.Layer) -> int:
+    def groups(self, model: paddle.nn.Layer) -> list:
+        """As `AdamWDL`, with the backbone's number of layers."""
         backbone = getattr(model, "backbone", None)
         if not hasattr(backbone, "get_num_layers") or not hasattr(backbone, "no_weight_decay"):
             raise ConfigError(
                 "optimizer.type: AdamWDL_CAE needs a backbone of transformer blocks such as CAE_base_patch16_224; "
                 "AdamWDL with n_layers serves other models"
             )
-        return backbone.get_num_layers()
+        self.n_layers = backbone.get_num_layers()
+        return super().groups(model)
 
     def _decays(self, model: paddle.nn.Layer, name: str, parameter: paddle.Tensor) -> bool:
         # The list has names within the backbone, and PaddleSeg compares whole ones; the published recipe was trained so.

@@ -18,7 +18,7 @@ from paddle_dnl.data.images.reading import require_whole
 from paddle_dnl.data.processes import map_in_processes
 from paddle_dnl.errors import DataError
 from paddle_dnl.files.atomic import write_bytes, write_text
-from paddle_dnl.files.caches import writable_cache
+from paddle_dnl.files.caches import paddleseg_home, writable_cache
 from paddle_dnl.files.reading import parse_json, read_bytes
 from paddle_dnl.log import logger, progress
 
@@ -28,9 +28,9 @@ _SHOWN = 5
 _CHUNK = 32  # samples that a process gets at a time
 
 
-def _look(dataset, pair) -> str | SampleCounts | None:
-    """The fault of one image and its label as text, or their counts; None where there is no label."""
-    image_path, label_path = pair
+def _look_at(dataset, place: int) -> str | SampleCounts | None:
+    """The fault of the image and label in a place of the list as text, or their counts; None where there is no label."""
+    image_path, label_path = dataset.file_list[place]
     try:
         image = dataset.image_format.read(image_path)
         require_whole(image_path)
@@ -75,25 +75,6 @@ def _compare_entries(pairs: Sequence, name: str) -> None:
             raise DataError(f"{name}: {image} is listed with two labels, {labels[image]} and {label}; remove one")
     if twice:
         logger.warning(f"{name}: {len(twice)} entries are listed more than once, first {twice[0]}; they count as often")
-
-
-def _skip(dataset, name: str, problems: dict[int, str]) -> None:
-    """Removes samples from the dataset, with a warning that gives the reason of each."""
-    total = len(dataset.file_list)
-    if len(problems) == total:
-        _raise(name, list(problems.values()), total)
-    for text in problems.values():
-        logger.warning(f"{name}: skipped: {text}")
-    logger.warning(f"{name}: skipped {len(problems)} of {total} samples that cannot be used (--skip_bad_samples)")
-    dataset.file_list = FileList(pair for index, pair in enumerate(dataset.file_list) if index not in problems)
-
-
-def _recall(note: str) -> DatasetStatistics | None:
-    """The stored counts of an earlier check of the same files; None without one."""
-    try:
-        return DatasetStatistics.from_json(parse_json(read_bytes(note)))
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
 
 
 def _remember(note: str, statistics: DatasetStatistics) -> None:
@@ -147,10 +128,13 @@ def check_dataset(
     if problems and not skip_bad:
         _raise(name, list(problems.values()), len(pairs))
     if not cache_dir:
-        cache_dir = writable_cache(Path(os.environ.get("SEG_HOME", "~/.paddleseg")) / "tmp" / "checked_datasets")
+        cache_dir = writable_cache(paddleseg_home() / "tmp" / "checked_datasets")
     rule = fingerprint.rule_of(dataset)
     note = os.path.join(cache_dir, f"{found.digest(rule)}.json")
-    statistics = None if problems else _recall(note)
+    statistics = None
+    if not problems:
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # no note, or one that somebody spoiled
+            statistics = DatasetStatistics.from_json(parse_json(read_bytes(note)))
     own, machines = ranks.by_machine(statistics is not None)
     if not all(is_known for known in machines.values() for is_known in known):
         share = _read_share(dataset, name, found, Path(cache_dir), ranks, num_workers) if not all(own) else ({}, {})
@@ -164,10 +148,15 @@ def check_dataset(
             if not problems and ranks.place == 0:
                 _remember(note, statistics)
     dataset.statistics = statistics
-    if problems and skip_bad:
-        _skip(dataset, name, problems)
-    elif problems:
+    if problems and (not skip_bad or len(problems) == len(pairs)):
         _raise(name, list(problems.values()), len(pairs))
+    if problems:
+        for text in problems.values():
+            logger.warning(f"{name}: skipped: {text}")
+        logger.warning(
+            f"{name}: skipped {len(problems)} of {len(pairs)} samples that cannot be used (--skip_bad_samples)"
+        )
+        dataset.file_list = FileList(pair for index, pair in enumerate(pairs) if index not in problems)
     return len(problems)
 
 
@@ -226,13 +215,8 @@ def _read_share(
     return counts, unread
 
 
-def _look_at(dataset, place: int) -> str | SampleCounts | None:
-    """`_look` at the pair in a place of the list."""
-    return _look(dataset, dataset.file_list[place])
-
-
 def _keep(path: Path, table: SampleTable) -> None:
-    """Stores what was read; a folder that cannot be written is said by `_remember`."""
+    """Stores what was read; `_remember` warns of a folder that cannot be written."""
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_bytes(path, table.content(), own=True)

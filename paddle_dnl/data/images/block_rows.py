@@ -22,8 +22,8 @@ import numpy as np
 if TYPE_CHECKING:
     from paddle_dnl.data.images.image_format import ImageFormat
 
-# GDAL's JPEG decoder interpolates colours otherwise than OpenCV's (up to 16 of 255 at edges of colour), so that the same
-# numbers are worth 768 MB.
+# GDAL's JPEG decoder interpolates colours otherwise than OpenCV's (up to 16 of 255 at edges of colour), so JPEGs of up to
+# 768 MB are read whole and give the same numbers as everywhere else.
 JPEG_BLOCKS_FROM = 256_000_000
 _PALETTE_PNG = 3
 # The mark of the end lies within so many bytes from the end of a file.
@@ -46,8 +46,16 @@ def open_rows(path: str | Path, image_format: "ImageFormat", max_pixels: int | N
         DataError: as `image_format.read`.
     """
     require_file(path, DataError)
+    limit = ANY_SIZE if max_pixels is None else max_pixels
     with open(path, "rb") as file:
-        header = _header(file, path, max_pixels)
+        try:
+            header = read_header(file, str(path), limit)
+        except UnknownFormat:
+            file.seek(0)
+            # Pillow knows few kinds of numbers and bands.
+            header = _tiff_header(path, limit) if file.read(4) in TIFF_MAGICS else None
+        except DataError:
+            header = None  # `image_format.read` says what is wrong
         if header is not None and _fits(header, file, image_format):
             with contextlib.suppress(ImportError, NotByBlocks):
                 return BlockRows(path, header, image_format)
@@ -58,21 +66,8 @@ class NotByBlocks(Exception):
     """The file is of a kind that has to be read whole."""
 
 
-def _header(file, path, max_pixels: int | None) -> Header | None:
-    """None for a file that `image_format.read` is to judge."""
-    limit = ANY_SIZE if max_pixels is None else max_pixels
-    try:
-        return read_header(file, str(path), limit)
-    except UnknownFormat:
-        file.seek(0)
-        # Pillow knows few kinds of numbers and bands.
-        return _tiff_header(path, limit) if file.read(4) in TIFF_MAGICS else None
-    except DataError:
-        return None
-
-
 def _tiff_header(path, limit: int) -> Header | None:
-    """The header of a TIFF by GDAL, under the bounds of `read_header`."""
+    """The header of a TIFF by GDAL, under the bounds of `read_header`; None for a file that is to be read whole."""
     try:
         import rasterio
         from rasterio.errors import RasterioError

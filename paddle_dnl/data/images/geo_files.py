@@ -64,12 +64,12 @@ class GeoTiffFile(NewFile):
             self._done += len(rows)
 
     def finish(self) -> None:
-        """Writes what waits and closes the file."""
+        """Writes the remaining rows and closes the file."""
         self._put(np.concatenate(self._waiting))
         self._dataset.close()
 
     def discard(self) -> None:
-        """Closes and drops what has no name yet."""
+        """Closes and removes the temporary file."""
         try:
             self._dataset.close()
         finally:

@@ -16,19 +16,19 @@ EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm",
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file or folder is no content: `.git`, `.ipynb_checkpoints`, macOS's `._a.png` and `__MACOSX`."""
+    """Whether a file or folder is no part of the data: `.git`, `.ipynb_checkpoints`, macOS's `._a.png` and `__MACOSX`."""
     return name.startswith(".") or name == "__MACOSX"
 
 
 def walk_files(folder: str | Path, endings: tuple[str, ...] = EXTENSIONS, depth: int | None = None) -> Iterator[Path]:
-    """Files below a folder, in the order of their paths, whose names end in one of `endings`, in any case of letters.
+    """Files below a folder, in the order of their paths, whose names end in one of `endings`, in upper or lower case.
 
     Hidden files and folders are left out (`is_hidden`); links to folders are followed, each real folder once. One folder's
     names are held at a time, not all.
 
     Args:
         folder: where to begin.
-        endings: in small letters.
+        endings: in lower case.
         depth: only files that lie so many folders below, 0 for those in `folder` itself; None for all.
     """
     seen = set()
@@ -56,7 +56,7 @@ def walk_files(folder: str | Path, endings: tuple[str, ...] = EXTENSIONS, depth:
 
 
 def in_any_case(path: str | Path) -> Path:
-    """The file itself, or where there is none the one beside it whose name differs in the case of its letters alone.
+    """The file itself, or where there is none the one beside it whose name differs in upper and lower case only.
 
     Of several, and of none, the path as it was given.
     """
@@ -69,7 +69,7 @@ def in_any_case(path: str | Path) -> Path:
 
 @functools.lru_cache(maxsize=8)
 def _spellings(folder: Path, changed: int) -> dict[str, list[str]]:
-    """Names of files in small letters -> as they are; `changed` keeps an outdated listing from being used."""
+    """Names of files in lower case -> as they are; `changed` keeps an outdated listing from being used."""
     names: dict[str, list[str]] = {}
     with os.scandir(folder) as entries:
         for entry in entries:
@@ -79,7 +79,7 @@ def _spellings(folder: Path, changed: int) -> dict[str, list[str]]:
 
 
 def _from_list(path: Path) -> Iterator[tuple[Path, Path]]:
-    """The images of a list file, found while they are used; relative names are relative to the list."""
+    """The images of a list file, read while they are used; relative names are relative to the list."""
     for _, line in list_files.lines(path):
         name = list_files.names_of(line, path.parent, labelled=False)[0]
         file = list_files.place(path.parent, name)

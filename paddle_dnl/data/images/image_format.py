@@ -113,14 +113,6 @@ class ImageFormat:
         return np.zeros((height, width) if self.channels == 1 else (height, width, self.channels), np.uint8)
 
 
-def _start_of_scan(data: bytes) -> int:
-    """Where a JPEG's picture data begin, after its head; the head may hold a whole small JPEG of its own."""
-    at = 2
-    while at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] != 0xDA:
-        at += 1 if data[at + 1] == 0xFF else 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-    return at
-
-
 def decode_image(
     content: np.ndarray,
     path: str | Path,
@@ -133,16 +125,16 @@ def decode_image(
     """An image as uint8, BGR `[H, W, 3]` or grey `[H, W]` for one channel; other numbers of bands as `[H, W, C]`.
 
     EXIF orientation is applied, alpha is dropped from colours, CMYK and palettes become colours. 16 bits become 8 by 65535 ->
-    255, which is said once; with `value_range`, or with other numbers of bands than 1 and 3, no bits are lost.
+    255, which is logged once; with `value_range`, or with other numbers of bands than 1 and 3, no bits are lost.
 
     Args:
         content: of the file, uint8 with at least one byte.
         path: how errors call it.
         channels: 3, 1, or another number of bands, of a .npy file, TIFF or PNG.
         value_range: stored numbers that become 0 and 255; the image is then float32, see `paddle_dnl.data.images.bands.scale`.
-        max_pixels: for pictures of strangers: only the formats and structures that `paddle_dnl.data.images.untrusted` allows, and
+        max_pixels: for untrusted pictures: only the formats and structures that `paddle_dnl.data.images.untrusted` allows, and
             no larger ones; checked before decoding.
-        whole: refuse JPEGs that are cut off, of which OpenCV makes a picture with a grey rest.
+        whole: refuse JPEGs that are cut off, which OpenCV fills up with grey.
 
     Raises:
         DataError: damaged, too large, no image, or with numbers whose scale is not known.
@@ -159,9 +151,13 @@ def decode_image(
         if is_tiff(content):
             raise DataError(f"{path}: {_NO_PLAIN_TIFF}") from error
         raise
-    if whole:
-        # A cheap form of `require_whole`: the mark of the end must follow the start of the picture's data
-        if data[:2] == b"\xff\xd8" and data.find(b"\xff\xd9", _start_of_scan(data)) < 0:
+    if whole and data[:2] == b"\xff\xd8":
+        # A cheap form of `require_whole`: the end marker must follow the start of the scan. The header segments before it are
+        # skipped, as they may hold a thumbnail, a whole JPEG of its own.
+        at = 2
+        while at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] != 0xDA:
+            at += 1 if data[at + 1] == 0xFF else 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+        if data.find(b"\xff\xd9", at) < 0:
             raise DataError(f"{path}: is a damaged JPEG (it ends before the picture does)")
     if is_bigtiff(content):  # which OpenCV does not read
         image = read_array(content, path, channels, max_pixels)

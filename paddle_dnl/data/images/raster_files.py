@@ -12,7 +12,7 @@ from paddle_dnl.errors import DataError
 from paddle_dnl.files.reading import require_file
 from paddle_dnl.optional import not_installed
 
-# GDAL's name of each format; no other of its hundred drivers is ever tried.
+# GDAL's name of each format; its other drivers are never tried.
 DRIVERS = {"PNG": "PNG", "JPEG": "JPEG", "TIFF": "GTiff"}
 # Nothing is read but the file itself: no listing of its folder, no .aux.xml or .ovr beside it. Damage is an error.
 OPTIONS = {

@@ -45,8 +45,8 @@ def open_label(path: str | Path, lossy: tuple[str, ...] = ()) -> Iterator[Image.
         lossy: further formats that are let through, by Pillow's names.
 
     Raises:
-        DataError: missing, damaged, larger than Pillow reads, or of another format; also for what Pillow stumbles over while
-            the pixels are read in the block.
+        DataError: missing, damaged, larger than Pillow reads, or of another format; also for errors of Pillow while the
+            pixels are read in the block.
     """
     content = read_bytes(path)
     try:
@@ -101,12 +101,12 @@ def exceeds_byte(label: np.ndarray) -> bool:
 
 
 def _reason(error: Exception) -> str:
-    """What an error of Pillow says; many say nothing without their kind."""
+    """The text of an error of Pillow, with its type where it is not an OSError: many texts say little alone."""
     return str(error) if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
 
 
 def require_whole(path: str | Path) -> None:
-    """Finds JPEGs that end too early, of which OpenCV silently makes a picture with a grey rest.
+    """Finds JPEGs that end too early, which OpenCV silently fills up with grey.
 
     Raises:
         DataError: the file is a JPEG and its data end before the picture does.

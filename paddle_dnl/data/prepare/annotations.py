@@ -96,7 +96,7 @@ def ring(points, source: Path, where: str) -> np.ndarray:
     """Points of a polygon, checked.
 
     Raises:
-        DataError: not a list of at least three (x, y), or coordinates that are no numbers or absurd.
+        DataError: not a list of at least three (x, y), or coordinates that are no numbers or out of range.
     """
     try:
         array = np.asarray(points, np.float64).reshape(-1, 2)
@@ -138,7 +138,7 @@ def _shape_mask(shape: Shape, height: int, width: int, source: Path) -> np.ndarr
     mask = np.zeros((height, width), np.uint8)
     if shape.mask is None:
         for points in shape.rings:
-            # A pixel reaches from i to i + 1, and OpenCV's integers are its middle. As labelme, contours are inside.
+            # A pixel reaches from i to i + 1, and OpenCV's integers are its middle. Contours are inside, as in labelme.
             cv2.fillPoly(mask, [np.floor(points).astype(np.int32)], 1)
         return mask.astype(bool)
     part = np.asarray(shape.mask(height, width))
@@ -171,23 +171,15 @@ def paint(sample: Sample, numbers: dict[str, int], height: int, width: int, unla
             known = ", ".join(list(numbers)[:20])
             raise DataError(f"{sample.source}: {shape.where}: unknown class {shape.label!r}; known are {known}")
         mask = _shape_mask(shape, height, width, sample.source)
-        if not mask.any() and (shape.mask is not None or _is_outside(shape, height, width)):
+        # A polygon thinner than a pixel may cover none and still lie inside.
+        if not mask.any() and not any(
+            (points.max(0) >= 0).all() and (points.min(0) < (width, height)).all() for points in shape.rings
+        ):
             raise DataError(
                 f"{sample.source}: {shape.where} ({shape.label}): lies outside of the picture of {width}x{height}"
             )
         label[mask] = numbers[shape.label]
     return label
-
-
-def _is_outside(shape: Shape, height: int, width: int) -> bool:
-    """Whether no ring reaches into the picture; a polygon thinner than a pixel may cover none and be inside."""
-    return not any(
-        points[:, 0].max() >= 0
-        and points[:, 1].max() >= 0
-        and points[:, 0].min() < width
-        and points[:, 1].min() < height
-        for points in shape.rings
-    )
 
 
 def with_background(found: ClassInfo) -> ClassInfo:

@@ -21,7 +21,7 @@ from paddle_dnl.log import logger, progress
 import cv2
 import numpy as np
 
-# Category ids of trainval_merged.json in the order of the 59 classes, as everybody's conversion of that file has them.
+# Category ids of trainval_merged.json in the order of the 59 classes, as in the usual conversions of that file.
 _PUBLISHED_IDS = (
     2, 9, 18, 19, 22, 23, 25, 31, 33, 34, 44, 45, 46, 59, 65, 68, 72, 80, 85, 98,
     104, 105, 113, 115, 144, 158, 159, 162, 187, 189, 207, 220, 232, 258, 259, 260, 284, 295, 296, 308,
@@ -63,15 +63,6 @@ def decode_mask(segmentation, height: int, width: int) -> np.ndarray:
         raise ValueError(f"run lengths of {sum(counts)} pixels, size {size}, in an image of {height}x{width}")
     inside = np.arange(len(counts)) % 2 == 1
     return np.repeat(inside, counts).reshape((width, height)).T
-
-
-def _read(path: Path) -> dict:
-    """The lists `images`, `categories` and `annotations` of the file of annotations, whatever it calls the last one."""
-    content = read_json(path)
-    annotations = content.get("annos_segmentation", content.get("annotations")) if isinstance(content, dict) else None
-    if annotations is None or not content.get("images") or "categories" not in content:
-        raise DataError(f"{path}: needs images, categories and annos_segmentation (or annotations)")
-    return {"images": content["images"], "categories": content["categories"], "annotations": annotations}
 
 
 def _id(entry: dict, long_key: str) -> int:
@@ -142,16 +133,20 @@ def convert(voc_path: str | Path, annotation: str | Path | None = None, force: b
     """
     voc = Path(voc_path)
     path = Path(annotation) if annotation else voc / "trainval_merged.json"
-    content, sets = _read(path), voc / "ImageSets" / "Segmentation"
+    content, sets = read_json(path), voc / "ImageSets" / "Segmentation"
+    annotations = content.get("annos_segmentation", content.get("annotations")) if isinstance(content, dict) else None
+    if annotations is None or not content.get("images") or "categories" not in content:
+        raise DataError(f"{path}: needs images, categories and annos_segmentation (or annotations)")
+    images = content["images"]
     try:
         numbers = _class_numbers(content["categories"], path)
-        splits = _splits(content["images"], sets, path)
+        splits = _splits(images, sets, path)
         by_image = defaultdict(list)
-        for entry in content["annotations"]:
+        for entry in annotations:
             by_image[entry["image_id"]].append(entry)
         wanted = set(splits["trainval"])
         check_outputs((sets / f"{split}_context.txt" for split in splits), [path], root=voc)
-        for image in progress(content["images"], "convert", len(content["images"])):
+        for image in progress(images, "convert", len(images)):
             name = Path(image["file_name"]).stem
             target = voc / "Context" / f"{name}.png"
             if name in wanted and (force or not is_done(path, target)):

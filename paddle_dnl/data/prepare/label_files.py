@@ -21,7 +21,7 @@ def write_label(path: Path, label: np.ndarray, replace: bool = False) -> None:
 
 
 def is_done(source: Path, target: Path) -> bool:
-    """Whether `target` is there, not empty and not older than `source`."""
+    """Whether `target` is there, not empty (a full disk leaves such files) and not older than `source`."""
     if not target.exists():
         return False
     made = target.stat()

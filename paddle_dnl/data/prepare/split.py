@@ -40,7 +40,7 @@ def group_names(names: Sequence[str], pattern: str | None) -> list[str]:
 
 
 def assign(presence: np.ndarray, groups: Sequence[str], shares: dict[str, float], seed: int) -> list[str]:
-    """The split of each sample, by iterative stratification: rare classes are dealt out first, to where they lack most.
+    """The split of each sample, by iterative stratification: the rarest class is assigned first, to the split that lacks it most.
 
     Source: Sechidis et al., On the Stratification of Multi-Label Data (2011), with groups in place of samples.
 
@@ -77,28 +77,13 @@ def assign(presence: np.ndarray, groups: Sequence[str], shares: dict[str, float]
             missing[best] -= holds[group]
             room[best] -= sizes[group]
             open_groups[group] = False
-    _fill_empty(chosen, wanted_splits, sizes)
+    # A split without a sample gets the smallest group of the largest one.
+    for split in wanted_splits:
+        if split not in chosen.values():
+            held = {s: [g for g, where in chosen.items() if where == s] for s in wanted_splits}
+            largest = max(held.values(), key=len)
+            chosen[min(largest, key=lambda g: sizes[g])] = split
     return [chosen[group] for group in members.tolist()]
-
-
-def _fill_empty(chosen: dict[int, str], splits: list[str], sizes: np.ndarray) -> None:
-    """Gives a split without a sample the smallest group of the largest one."""
-    for split in splits:
-        if split in chosen.values():
-            continue
-        held = {s: [g for g, where in chosen.items() if where == s] for s in splits}
-        largest = max(splits, key=lambda s: len(held[s]))
-        chosen[min(held[largest], key=lambda g: sizes[g])] = split
-
-
-def _presence(labels: list[Path]) -> np.ndarray:
-    found = [np.unique(read_label(path)) for path in progress(labels, "read labels", len(labels))]
-    classes = sorted({int(v) for values in found for v in values} - {255})
-    table = np.zeros((len(labels), max(1, len(classes))), bool)
-    for row, values in enumerate(found):
-        for column, number in enumerate(classes):
-            table[row, column] = number in values
-    return table
 
 
 def split_folder(
@@ -114,7 +99,7 @@ def split_folder(
     """Writes `train.txt`, `val.txt` and, with `test`, `test.txt` into a folder; returns how many pairs each has.
 
     Args:
-        root: a folder with pictures and labels in two folders; they are paired by name, endings in any case of letters.
+        root: a folder with pictures and labels in two folders; they are paired by name, endings in upper or lower case.
         val, test: shares of the samples.
         seed: the same gives the same lists.
         group_by: regular expression on a sample's name; what it finds is kept in one split, such as one video or patient.
@@ -138,7 +123,10 @@ def split_folder(
     samples = masks.pairs(root, images and root / images, labels and root / labels)
     shares = {"train": 1 - val - test, "val": val, "test": test}
     groups = group_names([sample.name for sample in samples], group_by)
-    splits = assign(_presence([sample.label for sample in samples]), groups, shares, seed)
+    held = [np.unique(read_label(sample.label)) for sample in progress(samples, "read labels", len(samples))]
+    classes = np.setdiff1d(np.concatenate(held), [255])
+    presence = np.stack([np.isin(classes, values) for values in held])
+    splits = assign(presence, groups, shares, seed)
     found = {}
     for split in SPLITS:
         found[split] = [

@@ -35,7 +35,7 @@ def read_sbd_label(path: Path) -> np.ndarray:
         raise DataError(f"{path}: no such file, though the image sets of SBD list it")
     try:
         content = loadmat(str(path), squeeze_me=True, struct_as_record=False)
-    except Exception as error:  # scipy raises whatever its parser comes across
+    except Exception as error:  # scipy raises errors of many kinds for damaged files
         raise DataError(f"{path}: cannot be read as a .mat file ({type(error).__name__}: {error})") from error
     label = getattr(content.get("GTcls"), "Segmentation", None)
     if label is None or np.ndim(label) != 2:
@@ -45,14 +45,6 @@ def read_sbd_label(path: Path) -> np.ndarray:
     if wrong:
         raise DataError(f"{path}: class numbers {wrong[:5]}; expected 0 to {_CLASSES - 1} or 255")
     return label.astype(np.uint8)
-
-
-def _sbd_folder(root: Path) -> Path:
-    """The folder with `cls`, `train.txt` and `val.txt`, in SBD's archive `benchmark_RELEASE/dataset`."""
-    for folder in (root, root / "dataset", root / "benchmark_RELEASE" / "dataset"):
-        if (folder / "cls").is_dir():
-            return folder
-    raise DataError(f"{root}: no folder cls; give SBD's benchmark_RELEASE folder")
 
 
 def augment(sbd_path: str | Path, voc_path: str | Path, force: bool = False) -> int:
@@ -74,7 +66,12 @@ def augment(sbd_path: str | Path, voc_path: str | Path, force: bool = False) -> 
         UsageError: scipy is not installed.
     """
     _loadmat()
-    sbd, voc = _sbd_folder(Path(sbd_path)), Path(voc_path) / "VOC2012"
+    root, voc = Path(sbd_path), Path(voc_path) / "VOC2012"
+    # In SBD's archive the folder with `cls`, `train.txt` and `val.txt` is benchmark_RELEASE/dataset.
+    places = (root, root / "dataset", root / "benchmark_RELEASE" / "dataset")
+    sbd = next((place for place in places if (place / "cls").is_dir()), None)
+    if sbd is None:
+        raise DataError(f"{root}: no folder cls; give SBD's benchmark_RELEASE folder")
     sets = voc / "ImageSets" / "Segmentation"
     known = {name for split in ("train", "val") for name in read_image_set(sets / f"{split}.txt")}
     offered = {name for split in ("train", "val") for name in read_image_set(sbd / f"{split}.txt")}

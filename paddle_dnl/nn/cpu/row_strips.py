@@ -30,7 +30,8 @@ class Geometry(NamedTuple):
     @classmethod
     def of(cls, conv: nn.Conv2D) -> "Geometry":
         """Of a layer with symmetric zero padding in pixels."""
-        pairs = map(_pair, (conv._kernel_size, conv._stride, conv._padding, conv._dilation))
+        sizes = (conv._kernel_size, conv._stride, conv._padding, conv._dilation)
+        pairs = [(size, size) if isinstance(size, int) else tuple(size) for size in sizes]
         return cls(*pairs, conv._groups)
 
     def extent(self, axis: int) -> int:
@@ -69,7 +70,10 @@ def conv2d(x, weight, bias, geometry: Geometry) -> paddle.Tensor:
         weight: `[K, C / groups, k_h, k_w]`.
         bias: `[K]` or None.
     """
-    if _takes_strips(x, geometry):
+    # A strip that consists of padding only would have no input rows.
+    are_whole = min(geometry.transposed().padding) >= 0
+    are_smaller = are_whole and _rows(x, geometry) < geometry.out_length(x, 0)
+    if are_smaller and (has_gradients(geometry) or not paddle.is_grad_enabled()):
         run = _StripedConv2D.apply if paddle.is_grad_enabled() else _in_strips
         return run(x, weight, bias, geometry)
     return F.conv2d(x, weight, bias, geometry.stride, geometry.padding, geometry.dilation, geometry.groups)
@@ -88,18 +92,6 @@ def is_watched(layer: nn.Layer) -> bool:
 def has_gradients(geometry: Geometry) -> bool:
     """Whether `input_gradient` and `weight_gradient` support this convolution."""
     return geometry.stride == (1, 1) and geometry.groups == 1 and min(geometry.transposed().padding) >= 0
-
-
-def _pair(value) -> tuple[int, int]:
-    return (value, value) if isinstance(value, int) else tuple(value)
-
-
-def _takes_strips(x, geometry: Geometry) -> bool:
-    """Whether strips save memory here, and gradients are written for this geometry."""
-    # A strip that consists of padding only would have no input rows.
-    if min(geometry.transposed().padding) < 0 or _rows(x, geometry) >= geometry.out_length(x, 0):
-        return False
-    return has_gradients(geometry) or not paddle.is_grad_enabled()
 
 
 def _rows(x, geometry: Geometry) -> int:
@@ -176,14 +168,12 @@ def weight_gradient(x, weight, grad, geometry: Geometry):
         rows, above, below = _window(x, geometry, top, bottom)
         side = geometry.padding[1]
         for image in range(x.shape[0]):
-            unfolded = _unfold(rows[image : image + 1], geometry, [above, side, below, side])
+            own, around = rows[image : image + 1], [above, side, below, side]
+            # `[1, C, H, W]` to `[C * k * k, positions]`, for 1x1 as a view.
+            if geometry.kernel == (1, 1) and not any(around):
+                unfolded = own.reshape([own.shape[1], -1])
+            else:
+                unfolded = F.unfold(own, geometry.kernel, geometry.stride, around, geometry.dilation)[0]
             columns = grad[image, :, top:bottom].reshape([out_channels, -1])
             total.add_(paddle.matmul(columns, unfolded, transpose_y=True))
     return total.reshape(weight.shape)
-
-
-def _unfold(image, geometry: Geometry, around: list[int]):
-    """`[1, C, H, W]` to `[C * k * k, positions]`."""
-    if geometry.kernel == (1, 1) and not any(around):
-        return image.reshape([image.shape[1], -1])  # a view
-    return F.unfold(image, geometry.kernel, geometry.stride, around, geometry.dilation)[0]

@@ -126,15 +126,10 @@ def _rebuild_tensor(storage, offset, size, stride, *_) -> _Tensor:
     return _Tensor(storage, offset, shape, strides)
 
 
-def _rebuild_parameter(tensor, *_):
-    """Stands in for `torch._utils._rebuild_parameter`."""
-    return tensor
-
-
 _ALLOWED = {
     **ORDERED_DICT,
     ("torch._utils", "_rebuild_tensor_v2"): Admitted(_rebuild_tensor),
-    ("torch._utils", "_rebuild_parameter"): Admitted(_rebuild_parameter),
+    ("torch._utils", "_rebuild_parameter"): Admitted(lambda tensor, *_: tensor),
     ("torch", "Size"): Admitted(sizes),
     **{("torch", name): dtype for name, dtype in _DTYPES.items()},
     **dict.fromkeys(_IGNORED_NAMES, Admitted(_Ignored)),

@@ -13,7 +13,7 @@ import numpy as np
 
 
 def _decode(height: int, width: int, segmentation: dict, size: list, source: Path, where: str) -> np.ndarray:
-    """A mask from run lengths, compressed or not, by pycocotools, which allocates whatever `size` says."""
+    """A mask from run lengths, compressed or not, by pycocotools, which allocates as much as `size` says."""
     try:
         from pycocotools import mask as coco_mask
     except ImportError as error:
@@ -26,7 +26,7 @@ def _decode(height: int, width: int, segmentation: dict, size: list, source: Pat
         if isinstance(segmentation["counts"], list):
             segmentation = coco_mask.frPyObjects(segmentation, *size)
         return coco_mask.decode(segmentation).astype(bool)
-    except Exception as error:  # pycocotools raises whatever its C code hands back
+    except Exception as error:  # pycocotools raises errors of many kinds
         raise DataError(f"{source}: {where}: its run lengths cannot be decoded ({error})") from error
 
 
@@ -59,15 +59,6 @@ def _content(source: Path) -> dict:
     return content
 
 
-def _categories(content: dict, source: Path) -> dict:
-    """Number -> name."""
-    found = {entry["id"]: entry.get("name") for entry in content["categories"]}
-    for number, name in found.items():
-        if not isinstance(name, str):
-            raise DataError(f"{source}: category {number!r}: has no name")
-    return dict(sorted(found.items(), key=lambda item: (isinstance(item[0], str), item[0])))
-
-
 def read(source: Path, images: Path | None) -> tuple[list[Sample], list[str]]:
     """The samples of a COCO file, and its categories in the order of their numbers.
 
@@ -82,7 +73,11 @@ def read(source: Path, images: Path | None) -> tuple[list[Sample], list[str]]:
             raise DataError(f"{source}: {len(found)} .json files there; name the one to read")
         source = found[0]
     content = _content(source)
-    categories = _categories(content, source)
+    categories = {entry["id"]: entry.get("name") for entry in content["categories"]}
+    for number, name in categories.items():
+        if not isinstance(name, str):
+            raise DataError(f"{source}: category {number!r}: has no name")
+    categories = dict(sorted(categories.items(), key=lambda item: (isinstance(item[0], str), item[0])))
     samples = {}
     for entry in content["images"]:
         file_name = str(entry.get("file_name", ""))

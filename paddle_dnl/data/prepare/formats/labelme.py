@@ -28,7 +28,7 @@ def _mask(height: int, width: int, text: str, source: Path, where: str) -> np.nd
             mask = np.array(picture) != 0
     except DataError:
         raise
-    except Exception as error:  # whatever Pillow stumbles over
+    except Exception as error:  # Pillow raises errors of many kinds for damaged files
         raise DataError(f"{source}: {where}: its mask cannot be read ({error})") from error
     if mask.ndim != 2:
         raise DataError(f"{source}: {where}: its mask has colours, expected one channel")
@@ -60,7 +60,7 @@ def _shape(entry, number: int, source: Path) -> Shape:
 
 
 def _image_of(content: dict, source: Path, folder: Path) -> Path:
-    """The picture that a JSON file names, in a folder; or one of the JSON's own name."""
+    """The picture in a folder that a JSON file names; or else one of the JSON's own name."""
     named = content.get("imagePath")
     if isinstance(named, str) and named:
         # Written on Windows it has backslashes; only the name is trusted, no path.
