@@ -79,6 +79,12 @@ def import_depth(graph: dict[str, set[str]]) -> list[str]:
     return max((chain(name, frozenset()) for name in list(graph)), key=len)
 
 
+def rooms(root: Path) -> Counter:
+    """Folder -> modules in it, but for empty ones and `__init__.py`."""
+    files = [path for path in (root / PACKAGE).rglob("*.py") if path.read_text(encoding="utf-8").strip()]
+    return Counter(str(path.parent.relative_to(root)) for path in files if path.name != "__init__.py")
+
+
 def single_caller_helpers(trees: dict[str, ast.Module]) -> tuple[list[str], list[str], int]:
     """Private functions and methods that the package names in one place besides their definition.
 
@@ -115,8 +121,7 @@ def main(argv=None) -> int:
     lines = sorted(len(path.read_text(encoding="utf-8").splitlines()) for path in files)
     p90 = lines[int(0.9 * (len(lines) - 1))]
     print(f"files {len(lines)}, lines {sum(lines)}: median {statistics.median(lines):.0f}, p90 {p90}, max {lines[-1]}")
-    rooms = Counter(str(path.parent.relative_to(root)) for path in files if path.name != "__init__.py")
-    print("files per room:", ", ".join(f"{room} {count}" for room, count in rooms.most_common()))
+    print("files per room:", ", ".join(f"{room} {count}" for room, count in rooms(root).most_common()))
     longest = import_depth(imports(trees))
     print(f"import depth {len(longest)}: {' -> '.join(name.removeprefix(PACKAGE + '.') for name in longest)}")
     print(f"import depth with imports for annotations alone: {len(import_depth(imports(trees, with_types=True)))}")
