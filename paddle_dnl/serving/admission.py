@@ -4,10 +4,10 @@
 import contextlib
 from typing import TYPE_CHECKING
 
+from paddle_dnl.serving.metrics import Metrics
 from paddle_dnl.serving.refusal import Refusal
 
 if TYPE_CHECKING:
-    from paddle_dnl.serving.metrics import Metrics
     from paddle_dnl.serving.settings import Settings
 
 
@@ -24,7 +24,7 @@ class Admission:
         stopping: no request is admitted any more.
     """
 
-    def __init__(self, settings: "Settings", metrics: "Metrics"):
+    def __init__(self, settings: "Settings", metrics: Metrics):
         self._settings = settings
         self.inside = self.receiving = 0
         self.stopping = False

@@ -17,7 +17,8 @@ from paddle_dnl.errors import UsageError
 from paddle_dnl.log import logger
 from paddle_dnl.serving.guard import Guard
 from paddle_dnl.serving.kserve import add_kserve
-from paddle_dnl.serving.pipeline import PictureWork
+from paddle_dnl.serving.metrics import Metrics
+from paddle_dnl.serving.pipeline import PictureWork, Pipeline
 from paddle_dnl.serving.refusal import Refusal
 from paddle_dnl.serving.results import Masks, Shares, as_json, masks, shares
 from paddle_dnl.serving.service import Service, error_response
@@ -32,8 +33,6 @@ from starlette.exceptions import HTTPException
 
 if TYPE_CHECKING:
     from paddle_dnl.deployment.runtime.predictor import Predictor
-    from paddle_dnl.serving.metrics import Metrics
-    from paddle_dnl.serving.pipeline import Pipeline
     from paddle_dnl.serving.settings import Settings
 
 CONTENT_TYPES = ("image/png", "image/jpeg", "image/bmp", "image/tiff", "image/webp")
@@ -121,7 +120,7 @@ def _add_segmentation(app: FastAPI, service: Service) -> None:
     async def label(request: Request, model: ModelName = None) -> Response:
         """The class number of each pixel, as a PNG with a palette: programs read numbers, people see colours."""
 
-        def make_work(pipeline: "Pipeline") -> PictureWork:
+        def make_work(pipeline: Pipeline) -> PictureWork:
             colors = pipeline.classes.colors
             return PictureWork(lambda found, _: encode_label_png(found, colors), headers=_PNG_HEADERS)
 
@@ -133,7 +132,7 @@ def _add_segmentation(app: FastAPI, service: Service) -> None:
     ) -> Response:
         """The picture with the classes' colours over it; 0 is the picture alone, 1 the colours."""
 
-        def make_work(pipeline: "Pipeline") -> PictureWork:
+        def make_work(pipeline: Pipeline) -> PictureWork:
             def finish(found, picture) -> bytes:
                 return encode_image(overlay(picture, found, pipeline.classes.colors, 1 - opacity))
 
@@ -150,7 +149,7 @@ def _add_segmentation(app: FastAPI, service: Service) -> None:
         Only of models that are exported with `--output_op softmax` or `none`; others answer 422.
         """
 
-        def make_work(pipeline: "Pipeline") -> PictureWork:
+        def make_work(pipeline: Pipeline) -> PictureWork:
             try:
                 pipeline.predictor.require_scores()
             except UsageError as error:
@@ -165,7 +164,7 @@ def _add_segmentation(app: FastAPI, service: Service) -> None:
     async def class_shares(request: Request, model: ModelName = None) -> Response:
         """Which classes there are and how much of the picture each one takes."""
 
-        def make_work(pipeline: "Pipeline") -> PictureWork:
+        def make_work(pipeline: Pipeline) -> PictureWork:
             return PictureWork(lambda found, _: as_json(shares(found, pipeline.classes)), headers=_JSON_HEADERS)
 
         return await service.answer(request, model, make_work)
@@ -174,7 +173,7 @@ def _add_segmentation(app: FastAPI, service: Service) -> None:
     async def run_lengths(request: Request, model: ModelName = None) -> Response:
         """The mask of each class as COCO's uncompressed run lengths."""
 
-        def make_work(pipeline: "Pipeline") -> PictureWork:
+        def make_work(pipeline: Pipeline) -> PictureWork:
             return PictureWork(lambda found, _: as_json(masks(found, pipeline.classes)), headers=_JSON_HEADERS)
 
         return await service.answer(request, model, make_work)
@@ -244,7 +243,7 @@ def _add_information(app: FastAPI, service: Service) -> None:
 class _Count:
     """ASGI middleware that counts responses by route and status; bodies are streamed through."""
 
-    def __init__(self, app, metrics: "Metrics"):
+    def __init__(self, app, metrics: Metrics):
         self._app, self._metrics = app, metrics
 
     async def __call__(self, scope, receive, send) -> None:

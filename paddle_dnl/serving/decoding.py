@@ -7,19 +7,16 @@ import queue
 import signal
 import sys
 import threading
-from typing import TYPE_CHECKING
 
 from paddle_dnl.data.images.untrusted import TooLarge, UnknownFormat
 from paddle_dnl.errors import PaddleDnlError
 from paddle_dnl.log import logger
+from paddle_dnl.serving.readers import PictureReader, TensorReader
 from paddle_dnl.serving.refusal import Refusal
 from paddle_dnl.startup import child_processes
 
 import cv2
 import numpy as np
-
-if TYPE_CHECKING:
-    from paddle_dnl.serving.readers import PictureReader, TensorReader
 
 # Address space for the decoding libraries, beyond a worker's size at its start and the memory of its readers.
 _MEMORY = 512 << 20
@@ -50,7 +47,7 @@ class DecodePool:
         for worker in self._all:
             worker.start()
 
-    def decode(self, reader: "PictureReader | TensorReader", content: bytes) -> tuple[np.ndarray, object]:
+    def decode(self, reader: PictureReader | TensorReader, content: bytes) -> tuple[np.ndarray, object]:
         """The result of `reader.read(content)`: an array and a second value. May be called from any thread.
 
         Raises:
@@ -82,7 +79,7 @@ class _Worker:
         self._seconds, self._memory = seconds, memory
         self._process, self._connection, self._ready = None, None, False
 
-    def decode(self, reader: "PictureReader | TensorReader", content: bytes) -> tuple[np.ndarray, object]:
+    def decode(self, reader: PictureReader | TensorReader, content: bytes) -> tuple[np.ndarray, object]:
         seconds = self._seconds
         try:
             if self._process is None or not self._process.is_alive():

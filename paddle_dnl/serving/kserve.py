@@ -8,7 +8,8 @@ import json
 from typing import TYPE_CHECKING, Annotated, Any
 
 import paddle_dnl
-from paddle_dnl.serving.pipeline import TensorWork
+from paddle_dnl.serving.pipeline import Pipeline, TensorWork
+from paddle_dnl.serving.readers import Asked, TensorSpec
 from paddle_dnl.serving.refusal import KSERVE, Refusal
 
 import numpy as np
@@ -16,8 +17,6 @@ from fastapi import FastAPI, Header, Path, Request, Response
 from pydantic import BaseModel, Field
 
 if TYPE_CHECKING:
-    from paddle_dnl.serving.pipeline import Pipeline
-    from paddle_dnl.serving.readers import Asked, TensorSpec
     from paddle_dnl.serving.service import Service
 
 _HEADER = "Inference-Header-Content-Length"
@@ -154,7 +153,7 @@ def _require_version(version: str) -> None:
         raise Refusal(404, f"there is no version {version[:20]!r}, only {_VERSION}")
 
 
-def _make_work(request: Request, pipeline: "Pipeline", version: str) -> TensorWork:
+def _make_work(request: Request, pipeline: Pipeline, version: str) -> TensorWork:
     """The work of one inference request; `finish` raises Refusal for numbers that JSON cannot hold.
 
     Raises:
@@ -167,7 +166,7 @@ def _make_work(request: Request, pipeline: "Pipeline", version: str) -> TensorWo
     if length is not None and not (length.isascii() and length.isdigit() and len(length) < 12):
         raise Refusal(400, f"{_HEADER}: expected a number of bytes")
 
-    def finish(output: np.ndarray, spec: "TensorSpec", asked: "Asked") -> bytes:
+    def finish(output: np.ndarray, spec: TensorSpec, asked: Asked) -> bytes:
         tensor: dict = {"name": spec.name, "datatype": spec.datatype, "shape": list(output.shape)}
         answer = {"model_name": pipeline.name, "model_version": _VERSION, "outputs": [tensor]}
         if asked.id is not None:
@@ -188,7 +187,7 @@ def _make_work(request: Request, pipeline: "Pipeline", version: str) -> TensorWo
     return work
 
 
-def _describe(spec: "TensorSpec") -> TensorMetadata:
+def _describe(spec: TensorSpec) -> TensorMetadata:
     return TensorMetadata(name=spec.name, datatype=spec.datatype, shape=list(spec.shape))
 
 

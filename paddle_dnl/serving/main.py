@@ -6,7 +6,6 @@ import os
 import signal
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from paddle_dnl.addresses import is_loopback
 from paddle_dnl.deployment.runtime.backend_process import BackendProcess
@@ -16,20 +15,17 @@ from paddle_dnl.log import logger
 from paddle_dnl.serving.app import create_app
 from paddle_dnl.serving.pipeline import WARM_UP
 from paddle_dnl.serving.protocol import ConnectionLimits, RateLimit, limited_protocol
-from paddle_dnl.serving.settings import find_models
+from paddle_dnl.serving.settings import Settings, find_models
 
 import numpy as np
 import uvicorn
 from tqdm import tqdm
 
-if TYPE_CHECKING:
-    from paddle_dnl.serving.settings import Settings
-
 # File descriptors of the process besides connections.
 _OWN_FILES = 64
 
 
-def load(settings: "Settings") -> dict[str, Predictor]:
+def load(settings: Settings) -> dict[str, Predictor]:
     """Loads the models, each with its backend in a process of its own, and runs each once, since the first run is slow.
 
     Returns:
@@ -49,7 +45,7 @@ def load(settings: "Settings") -> dict[str, Predictor]:
     return found
 
 
-def _load(folder: Path, settings: "Settings") -> Predictor:
+def _load(folder: Path, settings: Settings) -> Predictor:
     backend = BackendProcess(
         folder,
         settings.backend,
@@ -94,7 +90,7 @@ class _Server(uvicorn.Server):
         super().handle_exit(sig, frame)
 
 
-def _check_access(settings: "Settings") -> None:
+def _check_access(settings: Settings) -> None:
     """Checks the TLS files, and warns of a service that is open to everybody."""
     if (settings.tls_certificate is None) != (settings.tls_key is None):
         raise UsageError("--tls_certificate and --tls_key belong together")
@@ -106,7 +102,7 @@ def _check_access(settings: "Settings") -> None:
         logger.warning(f"--host {settings.host}: whoever reaches this address can use the service; set --token_file")
 
 
-def serve(settings: "Settings") -> int:
+def serve(settings: Settings) -> int:
     """Serves until a signal; returns the exit status.
 
     Raises:

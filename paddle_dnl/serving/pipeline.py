@@ -18,7 +18,8 @@ from paddle_dnl.data.images.picture_rows import Tiled
 from paddle_dnl.errors import DataError, ExportError
 from paddle_dnl.log import logger
 from paddle_dnl.serving.batching import BatchQueue
-from paddle_dnl.serving.readers import PictureReader, TensorReader, TensorSpec
+from paddle_dnl.serving.metrics import Metrics
+from paddle_dnl.serving.readers import Asked, PictureReader, TensorReader, TensorSpec
 from paddle_dnl.serving.refusal import Refusal
 
 import numpy as np
@@ -26,8 +27,6 @@ import numpy as np
 if TYPE_CHECKING:
     from paddle_dnl.deployment.runtime.predictor import Predictor
     from paddle_dnl.serving.decoding import DecodePool
-    from paddle_dnl.serving.metrics import Metrics
-    from paddle_dnl.serving.readers import Asked
     from paddle_dnl.serving.results import ClassNames
     from paddle_dnl.serving.settings import Settings
 
@@ -83,7 +82,7 @@ class TensorWork(_Work):
     `header_length` is that of `TensorReader`.
     """
 
-    finish: "Callable[[np.ndarray, TensorSpec, Asked], bytes]"
+    finish: Callable[[np.ndarray, TensorSpec, Asked], bytes]
     header_length: int | None = None
 
 
@@ -105,7 +104,7 @@ class Pipeline:
         predictor: "Predictor",
         classes: "ClassNames",
         settings: "Settings",
-        metrics: "Metrics",
+        metrics: Metrics,
         decoders: "DecodePool",
     ):
         self.name, self.predictor = name, predictor

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from paddle_dnl.serving.admission import Admission
 from paddle_dnl.serving.decoding import DecodePool
 from paddle_dnl.serving.metrics import Metrics
-from paddle_dnl.serving.pipeline import Pipeline
+from paddle_dnl.serving.pipeline import PictureWork, Pipeline, TensorWork
 from paddle_dnl.serving.readers import PictureReader
 from paddle_dnl.serving.refusal import Refusal, error_body
 from paddle_dnl.serving.results import ClassNames
@@ -21,7 +21,6 @@ from starlette.requests import ClientDisconnect
 
 if TYPE_CHECKING:
     from paddle_dnl.deployment.runtime.predictor import Predictor
-    from paddle_dnl.serving.pipeline import PictureWork, TensorWork
     from paddle_dnl.serving.settings import Settings
 
 # Interval at which a request checks whether its client is connected.
@@ -100,7 +99,7 @@ class Service:
         return all(map(self.is_ready, self.models.values()))
 
     async def answer(
-        self, request: Request, name: str | None, make_work: "Callable[[Pipeline], PictureWork | TensorWork]"
+        self, request: Request, name: str | None, make_work: Callable[[Pipeline], PictureWork | TensorWork]
     ) -> Response:
         """Receives a request, runs the model and responds, within the time limits; turns a refusal into a response.
 

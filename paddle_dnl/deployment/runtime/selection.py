@@ -9,9 +9,9 @@ import json
 import platform
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from paddle_dnl.deployment.runtime.backends import OnnxBackend, PaddleBackend
+from paddle_dnl.deployment.runtime.deploy_config import DeployConfig
 from paddle_dnl.deployment.runtime.openvino_backend import OpenvinoBackend, has_bf16, openvino_version
 from paddle_dnl.deployment.runtime.options import BackendOptions, default_threads
 from paddle_dnl.deployment.runtime.verified import mkldnn_obstacle, paddle_version
@@ -26,9 +26,6 @@ from paddle_dnl.startup.threads import available_cores
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from paddle_dnl.deployment.runtime.deploy_config import DeployConfig
-
 BACKENDS = (PaddleBackend.name, OnnxBackend.name, OpenvinoBackend.name, "auto")
 
 # Input shape of the measurement where the graph leaves it free.
@@ -38,7 +35,7 @@ _TIMED_RUNS = 2
 MIN_AGREEMENT = 0.995
 
 
-def _make(name: str, files: "DeployConfig", options: BackendOptions):
+def _make(name: str, files: DeployConfig, options: BackendOptions):
     """A named backend, after its files were checked."""
     if name == PaddleBackend.name:
         if options.streams:
@@ -68,14 +65,14 @@ def _make(name: str, files: "DeployConfig", options: BackendOptions):
     return kinds[name](files, options)
 
 
-def resolve_backend(name: str, files: "DeployConfig", options: BackendOptions) -> tuple[str, BackendOptions]:
+def resolve_backend(name: str, files: DeployConfig, options: BackendOptions) -> tuple[str, BackendOptions]:
     """`auto`, or the precision `fastest`, to the fastest verified one on this machine; others stay as they are."""
     if name != "auto" and options.precision != "fastest":
         return name, options
     return choose(files, options, None if name == "auto" else name)
 
 
-def make_backend(name: str, files: "DeployConfig", options: BackendOptions):
+def make_backend(name: str, files: DeployConfig, options: BackendOptions):
     """The backend `paddle`, `onnxruntime` or `openvino`; `auto` takes the fastest verified one on this machine.
 
     Raises:
@@ -91,7 +88,7 @@ def make_backend(name: str, files: "DeployConfig", options: BackendOptions):
 
 
 def candidates(
-    files: "DeployConfig", options: BackendOptions, only: str | None = None
+    files: DeployConfig, options: BackendOptions, only: str | None = None
 ) -> dict[str, tuple[str, BackendOptions]]:
     """The backends that may run this folder as asked: what the log calls each -> (backend, options).
 
@@ -140,7 +137,7 @@ def candidates(
 
 
 def _on_gpu(
-    files: "DeployConfig", options: BackendOptions, plain: BackendOptions, only: str | None
+    files: DeployConfig, options: BackendOptions, plain: BackendOptions, only: str | None
 ) -> dict[str, tuple[str, BackendOptions]]:
     """Paddle Inference, and ONNX Runtime where it is built for GPUs; not run on any machine yet.
 
@@ -163,7 +160,7 @@ def _on_gpu(
     return found or {name: (name, plain)}  # its start raises the error with the reason
 
 
-def onnx_obstacle(backend: str, files: "DeployConfig") -> str | None:
+def onnx_obstacle(backend: str, files: DeployConfig) -> str | None:
     """Why a backend that reads ONNX is not to be used with this folder; None where the export verified it."""
     if files.onnx is None:
         return "the folder has no ONNX file (export.py --format onnx makes one)"
@@ -173,7 +170,7 @@ def onnx_obstacle(backend: str, files: "DeployConfig") -> str | None:
     return None if version else f"it is not installed ({install_hint(backend)})"
 
 
-def verified_precisions(files: "DeployConfig") -> list[tuple[str, str]]:
+def verified_precisions(files: DeployConfig) -> list[tuple[str, str]]:
     """(backend, precision), but fp32, whose classes agreed with the model's in enough pixels of images, and can be run here."""
     versions = {OnnxBackend.name: _onnxruntime_version(), OpenvinoBackend.name: openvino_version()}
     found = []
@@ -193,7 +190,7 @@ def verified_precisions(files: "DeployConfig") -> list[tuple[str, str]]:
     return found
 
 
-def choose(files: "DeployConfig", options: BackendOptions, only: str | None = None) -> tuple[str, BackendOptions]:
+def choose(files: DeployConfig, options: BackendOptions, only: str | None = None) -> tuple[str, BackendOptions]:
     """The fastest candidate and its options; says what was measured.
 
     Args:
@@ -252,7 +249,7 @@ def _onnxruntime_providers() -> list[str]:
     return onnxruntime.get_available_providers()
 
 
-def _key(files: "DeployConfig", options: BackendOptions, shape: list[int], labels: list[str]) -> str | None:
+def _key(files: DeployConfig, options: BackendOptions, shape: list[int], labels: list[str]) -> str | None:
     """What the measurement depends on, as a digest; None for folders that do not say what their files are."""
     if not files.sha256:
         return None
