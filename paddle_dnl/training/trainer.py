@@ -60,7 +60,8 @@ class Trainer:
         if options.resume_model is None:
             fetch_start_weights(config)  # before data are read, which may take minutes
         self._build_data()
-        self._build_model()
+        self.precision = amp.effective_precision(options.precision)
+        self.model, self.losses, self.schedule, self.optimizer = self.parts.network(self.train_dataset)
         self.folder, self.has_other_schedule = None, False
         self.writer = CheckpointWriter(options.keep_checkpoint_max)
         try:
@@ -92,10 +93,6 @@ class Trainer:
             rank=collectives.rank(),
             world_size=collectives.world_size(),
         )
-
-    def _build_model(self) -> None:
-        self.precision = amp.effective_precision(self.options.precision)
-        self.model, self.losses, self.schedule, self.optimizer = self.parts.network(self.train_dataset)
 
     def _prepare_model(self) -> None:
         options = self.options
