@@ -4,16 +4,19 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from paddle_dnl.analysis import pictures as draw
 from paddle_dnl.analysis import viewer
 from paddle_dnl.analysis.filters import strongest
 from paddle_dnl.analysis.geometry import Geometry
 from paddle_dnl.analysis.nonlocal_maps import BlockAttention
-from paddle_dnl.analysis.sampled_points import SampledAttention
 from paddle_dnl.data.overlay import save_image
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from paddle_dnl.analysis.sampled_points import SampledAttention
 
 Point = tuple[int, int]
 _QUERIES_AT_ONCE = 32
@@ -103,7 +106,7 @@ def _on_grid(rows, grid: tuple[int, int], size: tuple[int, int], geometry: Geome
     return np.concatenate([geometry.regrid(rows(group), size) for group in groups]).reshape(*grid, *size)
 
 
-def render_samples(layers: Sequence[tuple[SampledAttention, Geometry]], scene: Scene) -> None:
+def render_samples(layers: "Sequence[tuple[SampledAttention, Geometry]]", scene: Scene) -> None:
     """`samples_LAYER_X_Y.png` for each point and layer, and `overview.png` with all of them."""
     rows = []
     for x, y in scene.points:

@@ -11,12 +11,15 @@ the weights by 1 for the tenth of the positions with the largest ones and by 0 f
 """
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from paddle_dnl.analysis.nonlocal_maps import BlockAttention
 from paddle_dnl.errors import UsageError
 
 import cv2
 import numpy as np
+
+if TYPE_CHECKING:
+    from paddle_dnl.analysis.nonlocal_maps import BlockAttention
 
 TOP = 0.1
 
@@ -100,7 +103,7 @@ class AttentionStatistics:
     images: int = 0
     _values: dict[str, list[float]] = field(default_factory=dict)
 
-    def add(self, attention: BlockAttention, label: np.ndarray, cells: np.ndarray) -> None:
+    def add(self, attention: "BlockAttention", label: np.ndarray, cells: np.ndarray) -> None:
         """One image.
 
         Args:

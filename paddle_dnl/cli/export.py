@@ -114,7 +114,7 @@ def main(argv=None) -> int:
     from paddle_dnl.data.images.image_format import ImageFormat
     from paddle_dnl.data.label_rule import label_rule
     from paddle_dnl.deployment.export.exporter import export_model
-    from paddle_dnl.deployment.export.image_check import MAX_IMAGES, spread
+    from paddle_dnl.deployment.export.image_check import MAX_IMAGES, ImageCheck, spread
     from paddle_dnl.deployment.export.shapes import FreeSizeError
     from paddle_dnl.deployment.export.triton import Repository
     from paddle_dnl.deployment.model_names import name_from
@@ -141,7 +141,7 @@ def main(argv=None) -> int:
             with_fp16=args.fp16,
             for_fd=args.for_fd,
             inputs=[*config.files, model_path, args.verify_images, *(path for pair in pairs for path in pair)],
-            verify_images=pairs,
+            image_check=ImageCheck(pairs) if pairs else None,
         )
     except FreeSizeError as error:
         raise ExportError(f"{error}. For one size run\n{_command(args, config)}") from error

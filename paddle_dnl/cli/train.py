@@ -96,6 +96,22 @@ def parse_args(argv=None) -> argparse.Namespace:
     return args
 
 
+def _ranks_of(value: str | int | list[int]) -> set[int]:
+    """The numbers in PaddleSeg's `log_ranks`: `"0,1"`, one number or a list.
+
+    Raises:
+        UsageError: not numbers of ranks.
+    """
+    words = value.split(",") if isinstance(value, str) else value if isinstance(value, list | tuple) else [value]
+    try:
+        ranks = {int(word) for word in words}
+    except (TypeError, ValueError):
+        ranks = set()
+    if not ranks or min(ranks) < 0:
+        raise UsageError(f"log_ranks: expected numbers of ranks such as 0,1; got {value!r}")
+    return ranks
+
+
 def main(argv=None) -> int:
     """Trains; returns the exit status."""
     args = parse_args(argv)
@@ -116,7 +132,7 @@ def main(argv=None) -> int:
 
         require_start_weights(config)  # before the data are checked
     args.to_static_training = args.to_static_training or config.to_static_training
-    log.choose_ranks(config.dic.get("log_ranks", "0") if args.log_ranks is None else args.log_ranks)
+    log.choose_ranks(_ranks_of(config.dic.get("log_ranks", "0") if args.log_ranks is None else args.log_ranks))
     if args.print_mem_info is None:
         args.print_mem_info = config.dic.get("print_mem_info", True)
     if args.do_eval and not config.val_dataset_cfg:

@@ -15,8 +15,7 @@ import time
 
 import paddle_dnl
 from paddle_dnl.distributed import launched, watch
-from paddle_dnl.distributed.ports import opening_error, wait_until_open
-from paddle_dnl.distributed.waiting import WAIT_VARIABLE, wait_seconds
+from paddle_dnl.distributed.ports import WAIT_VARIABLE, opening_error, wait_seconds, wait_until_open
 from paddle_dnl.errors import DistributedError
 from paddle_dnl.log import logger
 from paddle_dnl.startup import child_processes

@@ -14,8 +14,7 @@ import time
 from dataclasses import dataclass
 
 from paddle_dnl.addresses import is_loopback
-from paddle_dnl.distributed.ports import opening_error, wait_until_open
-from paddle_dnl.distributed.waiting import wait_seconds
+from paddle_dnl.distributed.ports import opening_error, wait_seconds, wait_until_open
 from paddle_dnl.errors import DistributedError, UsageError
 
 ETCD = "etcd://"

@@ -1,14 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ports: whether this process can open one, and waiting until another process has opened one."""
+"""Ports: whether this process can open one, and waiting until another process has, with the time limit of all waits."""
 
+import os
 import socket
 import time
 
-from paddle_dnl.distributed.waiting import WAIT_VARIABLE, wait_seconds
 from paddle_dnl.errors import DistributedError
 from paddle_dnl.log import logger
 
+WAIT_VARIABLE = "PADDLE_DNL_WAIT_SECONDS"
+_WAIT_SECONDS = 1800.0
 _NOTICE_SECONDS = 60.0
+
+
+def wait_seconds() -> float:
+    """Time limit in seconds, from the environment variable `PADDLE_DNL_WAIT_SECONDS` or the default.
+
+    Raises:
+        DistributedError: the variable is not a positive number.
+    """
+    text = os.environ.get(WAIT_VARIABLE, "") or str(_WAIT_SECONDS)
+    try:
+        if float(text) > 0:
+            return float(text)
+    except ValueError:
+        pass
+    raise DistributedError(f"{WAIT_VARIABLE}={text}: must be a positive number of seconds")
 
 
 def opening_error(port: int) -> OSError | None:

@@ -6,15 +6,16 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from paddle_dnl import registry
-from paddle_dnl.data.classes import BACKGROUND_COLOR, classes_of_config
+from paddle_dnl.data.classes import BACKGROUND_COLOR, Colors, classes_of_config
 from paddle_dnl.data.images.block_rows import open_rows
-from paddle_dnl.data.images.geo_files import Place, save_geotiff
+from paddle_dnl.data.images.geo_files import save_geotiff
 from paddle_dnl.data.images.image_files import iter_images
 from paddle_dnl.data.images.image_format import ImageFormat
 from paddle_dnl.data.images.pending_images import PendingImages, Shard
+from paddle_dnl.data.images.raster_files import Place
 from paddle_dnl.data.images.strip_results import StripResults
 from paddle_dnl.data.multilabel import join_masks, summed_numbers
-from paddle_dnl.data.overlay import Colors, as_label, overlay, overlay_masks, save_image, save_label_png
+from paddle_dnl.data.overlay import as_label, overlay, overlay_masks, save_image, save_label_png
 from paddle_dnl.data.probability_files import probability_file
 from paddle_dnl.data.transforms.compose import Compose
 from paddle_dnl.errors import DataError, UsageError

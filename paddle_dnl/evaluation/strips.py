@@ -5,8 +5,8 @@ Scores of 19 classes at 20000x20000 pixels are 30 GB; those of one row of window
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
-from paddle_dnl.data.transforms import Compose
 from paddle_dnl.evaluation.inference import WHOLE, infer, slide_strips
 from paddle_dnl.evaluation.options import InferenceOptions
 from paddle_dnl.nn.resize import resize
@@ -14,13 +14,16 @@ from paddle_dnl.nn.resize import resize
 import numpy as np
 import paddle
 
+if TYPE_CHECKING:
+    from paddle_dnl.data.transforms import Compose
+
 Announce = Callable[[tuple[int, int], tuple[int, int]], None] | None
 # Values of one strip of scores: 32 MB in float32.
 _STRIP = 1 << 23
 
 
 def label_strips(
-    model: paddle.nn.Layer, compose: Compose, rows, name, options: InferenceOptions = WHOLE, announce: Announce = None
+    model: paddle.nn.Layer, compose: "Compose", rows, name, options: InferenceOptions = WHOLE, announce: Announce = None
 ) -> Iterator[np.ndarray]:
     """Classes of a picture in strips `[rows, W]`, uint8, or uint16 for more than 256 classes; equal to those computed at once.
 
@@ -70,7 +73,7 @@ def label_strips(
         yield strip.argmax(0).astype(np.uint8 if len(strip) <= 256 else np.uint16)
 
 
-def network_input(compose: Compose, pixels: np.ndarray, name) -> tuple[paddle.Tensor, Sequence]:
+def network_input(compose: "Compose", pixels: np.ndarray, name) -> tuple[paddle.Tensor, Sequence]:
     """`[1, C, H, W]` for the network, and the sizes before the transforms, see `inference.restore`."""
     data = compose.picture(pixels, name, "val_dataset.transforms")
     return paddle.to_tensor(data["img"][None]), data["trans_info"]

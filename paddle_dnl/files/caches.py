@@ -8,8 +8,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from paddle_dnl.files.shown import printable
-from paddle_dnl.log import logger
+from paddle_dnl.log import logger, printable
 
 
 def writable_cache(folder: Path) -> Path:

@@ -8,7 +8,6 @@ edited by hand, is refused. A line is added before the file gets its name, so a 
 """
 
 import contextlib
-import hashlib
 import json
 import os
 import stat
@@ -18,10 +17,9 @@ from pathlib import Path
 
 from paddle_dnl.errors import OutputError, UsageError
 from paddle_dnl.files.appending import open_appended
-from paddle_dnl.files.reading import open_file, parse_json
+from paddle_dnl.files.reading import file_digest, open_file, parse_json
 
 JOURNAL = ".paddle_dnl_outputs"
-_BLOCK = 1 << 20
 
 _lock = threading.Lock()
 _journals: dict[Path, "_Journal"] = {}
@@ -78,15 +76,6 @@ def _journal(folder: Path) -> _Journal:
 def _place(path: Path) -> Path:
     """The path with links in its folders resolved, but not a link that the file itself may be."""
     return path.parent.resolve() / path.name
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file's content, in hexadecimal."""
-    found = hashlib.sha256()
-    with open_file(path) as file:
-        while block := file.read(_BLOCK):
-            found.update(block)
-    return found.hexdigest()
 
 
 def is_ours(path: Path) -> bool:

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reading of small files that anybody may have written: regular ones only, of a bounded size; JSON of bounded depth."""
+"""Reading of files that anybody may have written: regular ones only, of a bounded size; JSON of bounded depth; digests."""
 
 import errno
+import hashlib
 import json
 import os
 import stat
@@ -11,6 +12,7 @@ from typing import BinaryIO
 
 # Annotations of a large dataset are the largest files that are read whole.
 _MOST = 4 << 30
+_BLOCK = 1 << 20
 
 
 def open_file(path: str | Path) -> BinaryIO:
@@ -24,6 +26,33 @@ def open_file(path: str | Path) -> BinaryIO:
         os.close(handle)
         raise OSError(errno.EINVAL, "is a folder, pipe or device, no file", str(path))
     return open(handle, "rb")
+
+
+def require_file(path: str | Path, kind: type[Exception]) -> None:
+    """Refuses what is no regular file, before a library opens it.
+
+    Args:
+        path: of the file.
+        kind: of the error, which names it.
+
+    Raises:
+        kind: missing, a folder, a pipe or a device.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except OSError as error:
+        raise kind(f"{path}: cannot be read ({error.strerror or error})") from error
+    if not stat.S_ISREG(mode):
+        raise kind(f"{path}: is a folder, pipe or device, no file")
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's content, in hexadecimal."""
+    found = hashlib.sha256()
+    with open_file(path) as file:
+        while block := file.read(_BLOCK):
+            found.update(block)
+    return found.hexdigest()
 
 
 def read_bytes(path: str | Path, most: int = _MOST) -> bytes:

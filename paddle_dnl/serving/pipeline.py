@@ -12,8 +12,9 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from paddle_dnl.deployment.runtime.predictor import Predictor, Tiled
+from paddle_dnl.data.images.block_rows import Tiled
 from paddle_dnl.errors import DataError, ExportError
 from paddle_dnl.log import logger
 
@@ -26,6 +27,9 @@ from .readers import Asked, PictureReader, TensorReader, TensorSpec
 from .refusal import Refusal
 from .results import ClassNames
 from .settings import Settings
+
+if TYPE_CHECKING:
+    from paddle_dnl.deployment.runtime.predictor import Predictor
 
 # Largest height x width x classes of an answer with probabilities: 200 MB as float32.
 MAX_PROBABILITIES = 50_000_000
@@ -94,7 +98,7 @@ class Pipeline:
         decoders: shared by all models of the service.
     """
 
-    def __init__(self, name: str, predictor: Predictor, settings: Settings, metrics: Metrics, decoders: DecodePool):
+    def __init__(self, name: str, predictor: "Predictor", settings: Settings, metrics: Metrics, decoders: DecodePool):
         self.name, self.predictor = name, predictor
         self.classes = ClassNames(predictor.classes)
         self._max_pixels, self._decoders = settings.max_pixels, decoders

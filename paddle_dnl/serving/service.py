@@ -4,8 +4,7 @@
 import asyncio
 import contextlib
 from collections.abc import Callable, Mapping
-
-from paddle_dnl.deployment.runtime.predictor import Predictor
+from typing import TYPE_CHECKING
 
 from fastapi import Request, Response
 from fastapi.responses import JSONResponse
@@ -19,6 +18,9 @@ from .readers import PictureReader
 from .refusal import Refusal, error_body
 from .settings import Settings
 from .uploads import Upload
+
+if TYPE_CHECKING:
+    from paddle_dnl.deployment.runtime.predictor import Predictor
 
 # Interval at which a request checks whether its client is connected.
 _LOOK_SECONDS = 0.5
@@ -59,7 +61,7 @@ class Service:
         decoders: decoding processes, shared by all models.
     """
 
-    def __init__(self, models: Mapping[str, Predictor], settings: Settings):
+    def __init__(self, models: "Mapping[str, Predictor]", settings: Settings):
         self.settings, self.metrics = settings, Metrics()
         self.admission = Admission(settings, self.metrics)
         readers = [PictureReader(predictor.image_format, settings.max_pixels) for predictor in models.values()]

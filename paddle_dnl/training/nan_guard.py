@@ -16,16 +16,19 @@ save, and every few seconds (`training/loss_window.py`).
 import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from paddle_dnl.distributed import collectives
 from paddle_dnl.errors import CheckpointError, NonFiniteError
 from paddle_dnl.training.bad_values import bad_names
 from paddle_dnl.training.checkpoints import checkpoint
-from paddle_dnl.training.loss_window import Found
 from paddle_dnl.training.sampling import sample_names
 
 import numpy as np
 import paddle
+
+if TYPE_CHECKING:
+    from paddle_dnl.training.loss_window import Found
 
 _SHOWN = 4
 
@@ -115,7 +118,7 @@ def require_useful_scale(iteration: int, model: paddle.nn.Layer, scaler, saved: 
         raise NonFiniteError(f"{text}; all updates would be skipped. {_advice(saved)}")
 
 
-def require_finite(trainer, found: Found) -> None:
+def require_finite(trainer, found: "Found") -> None:
     """Stops the run if `found` has non-finite losses or gradients, and names them.
 
     Args:

@@ -7,44 +7,40 @@ palettes and turned JPEGs, and pictures whose file has to be decoded whole anywa
 
 import contextlib
 import os
-import warnings
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from paddle_dnl.data.images.bands import TIFF_MAGICS, as_eight_bits, scale
-from paddle_dnl.data.images.image_format import ImageFormat
 from paddle_dnl.data.images.picture_rows import ArrayRows
-from paddle_dnl.data.images.reading import require_file
+from paddle_dnl.data.images.raster_files import DRIVERS, OPTIONS, open_dataset
 from paddle_dnl.data.images.untrusted import ANY_SIZE, Header, UnknownFormat, read_header, require_modest_tiles
 from paddle_dnl.errors import DataError
+from paddle_dnl.files.reading import require_file
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from paddle_dnl.data.images.image_format import ImageFormat
 
 # Pictures of fewer pixels are read whole: 32 million are 100 MB.
 BLOCKS_FROM = 32_000_000
 # GDAL's JPEG decoder interpolates colours otherwise than OpenCV's (up to 16 of 255 at edges of colour), so that the same
 # numbers are worth 768 MB.
 JPEG_BLOCKS_FROM = 256_000_000
-# GDAL's name of each format; no other of its hundred drivers is ever tried.
-_DRIVERS = {"PNG": "PNG", "JPEG": "JPEG", "TIFF": "GTiff"}
 _PALETTE_PNG = 3
 # The mark of the end lies within so many bytes from the end of a file.
 _ENDS, _TAIL = {"PNG": b"IEND", "JPEG": b"\xff\xd9"}, 1 << 16
-# Nothing is read but the file itself: no listing of its folder, no .aux.xml or .ovr beside it. Damage is an error.
-OPTIONS = {
-    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
-    "GDAL_PAM_ENABLED": "NO",
-    "GDAL_ERROR_ON_LIBJPEG_WARNING": "YES",
-}
 _CACHE = 64 << 20
 
 
-def open_rows(path: str | Path, image_format: ImageFormat, max_pixels: int | None = None, whole: bool = False):
+def open_rows(path: str | Path, image_format: "ImageFormat", max_pixels: int | None = None, whole: bool = False):
     """A picture file as rows: by blocks where it is large and rasterio is installed, else read whole.
 
     Args:
         path: the file.
         image_format: how it becomes an array; rows are as those of `image_format.read`.
-        max_pixels, whole: see `paddle_dnl.data.images.reading.decode_image`.
+        max_pixels, whole: see `paddle_dnl.data.images.image_format.decode_image`.
 
     Returns:
         `BlockRows` or `ArrayRows`.
@@ -52,24 +48,13 @@ def open_rows(path: str | Path, image_format: ImageFormat, max_pixels: int | Non
     Raises:
         DataError: as `image_format.read`.
     """
-    require_file(path)
+    require_file(path, DataError)
     with open(path, "rb") as file:
         header = _header(file, path, max_pixels)
         if header is not None and _fits(header, file, image_format):
             with contextlib.suppress(ImportError, NotByBlocks):
                 return BlockRows(path, header, image_format)
     return ArrayRows(image_format.read(path, max_pixels=max_pixels, whole=whole))
-
-
-def open_dataset(path: str | Path, kind: str):
-    """A file by rasterio, as nothing but `kind`, a format of Pillow's name. Called within `rasterio.Env(**OPTIONS)`."""
-    import rasterio
-    from rasterio.errors import NotGeoreferencedWarning
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        # An absolute path of a regular file is never taken for one of GDAL's virtual file systems.
-        return rasterio.open(os.path.abspath(path), driver=_DRIVERS[kind])
 
 
 class NotByBlocks(Exception):
@@ -106,10 +91,10 @@ def _tiff_header(path, limit: int) -> Header | None:
     return Header("TIFF", size[1], size[0], "", None) if size[0] * size[1] <= limit else None
 
 
-def _fits(header: Header, file, image_format: ImageFormat) -> bool:
+def _fits(header: Header, file, image_format: "ImageFormat") -> bool:
     """Whether reading by blocks gives the numbers that decoding the whole gives."""
     least = JPEG_BLOCKS_FROM if header.kind == "JPEG" else BLOCKS_FROM
-    if header.kind not in _DRIVERS or header.orientation not in (None, 1) or header.width * header.height < least:
+    if header.kind not in DRIVERS or header.orientation not in (None, 1) or header.width * header.height < least:
         return False
     if header.kind == "TIFF":
         return True
@@ -141,7 +126,7 @@ class BlockRows:
         DataError: damaged.
     """
 
-    def __init__(self, path: str | Path, header: Header, image_format: ImageFormat):
+    def __init__(self, path: str | Path, header: Header, image_format: "ImageFormat"):
         import rasterio
 
         self._path, self._format = path, image_format
@@ -236,3 +221,15 @@ class BlockRows:
     def close(self) -> None:
         """Closes the file."""
         self._file.close()
+
+
+@dataclass
+class Tiled:
+    """A picture that is too large for a model and is worked through in tiles."""
+
+    rows: ArrayRows | BlockRows
+
+    @property
+    def is_stream(self) -> bool:
+        """Whether it is so large that its results are better written in strips."""
+        return isinstance(self.rows, BlockRows) or self.rows.size[0] * self.rows.size[1] >= BLOCKS_FROM

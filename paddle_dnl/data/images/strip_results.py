@@ -3,15 +3,19 @@
 
 import contextlib
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
-from paddle_dnl.data.images.geo_files import GeoTiffFile, Place
+from paddle_dnl.data.classes import Colors, label_palette
+from paddle_dnl.data.images.geo_files import GeoTiffFile
 from paddle_dnl.data.images.png_strips import PngStrips
-from paddle_dnl.data.overlay import Colors, encode_image, label_palette, overlay
+from paddle_dnl.data.overlay import encode_image, overlay
 from paddle_dnl.errors import DataError
 from paddle_dnl.files.atomic import NewFile
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from paddle_dnl.data.images.raster_files import Place
 
 
 class _PngFile(NewFile):
@@ -77,7 +81,7 @@ class StripResults:
         labels: Path,
         overlays: Path | None = None,
         geotiff: Path | None = None,
-        place: Place | None = None,
+        place: "Place | None" = None,
     ):
         self._colors, self._done = colors, 0
         self._label_path, self._is_wide = labels, len(colors) > 256

@@ -10,9 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from paddle_dnl.data.images import list_files
-from paddle_dnl.data.images.image_files import is_hidden
-from paddle_dnl.deployment.runtime.outputs import all_names_differ, iter_results
-from paddle_dnl.deployment.runtime.pipeline import Picture
+from paddle_dnl.data.images.image_files import all_names_differ, is_hidden, iter_results
 from paddle_dnl.errors import DataError, UsageError
 from paddle_dnl.optional import not_installed
 
@@ -40,9 +38,9 @@ class FileChunk:
         """Names of the results, without suffix."""
         return [name for _, name in self.rows]
 
-    def pictures(self, wanted: set[str]) -> Iterator[Picture]:
-        """Those whose results are wanted, in order."""
-        return (Picture(path, Path(path), Path(name)) for path, name in self.rows if name in wanted)
+    def pictures(self, wanted: set[str]) -> Iterator[tuple[str, Path, Path]]:
+        """Title, file and name of the result of those whose results are wanted, in order."""
+        return ((path, Path(path), Path(name)) for path, name in self.rows if name in wanted)
 
 
 @dataclass(frozen=True)
@@ -66,14 +64,14 @@ class BytesChunk:
     def __len__(self) -> int:
         return len(self.names)
 
-    def pictures(self, wanted: set[str]) -> Iterator[Picture]:
-        """Those whose results are wanted, in order."""
+    def pictures(self, wanted: set[str]) -> Iterator[tuple[str, bytes, Path]]:
+        """Title, content and name of the result of those whose results are wanted, in order."""
         names = iter(self.names)
         rows = _open(Path(self.file)).iter_batches(_ROWS_AT_A_TIME, row_groups=[self.row_group], columns=[self.column])
         for batch in rows:
             for content in batch.column(0):
                 if (name := next(names)) in wanted:
-                    yield Picture(f"{self.file}: {name}", content.as_py() or b"", Path(name))
+                    yield f"{self.file}: {name}", content.as_py() or b"", Path(name)
 
 
 Chunk = FileChunk | BytesChunk

@@ -3,17 +3,19 @@
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from paddle_dnl.deployment.runtime.deploy_config import DeployConfig
 from paddle_dnl.errors import UsageError
 from paddle_dnl.files.atomic import write_text
-from paddle_dnl.files.outputs import file_digest
-from paddle_dnl.files.reading import parse_json
+from paddle_dnl.files.reading import file_digest, parse_json
+
+if TYPE_CHECKING:
+    from paddle_dnl.deployment.runtime.deploy_config import DeployConfig
 
 NAME = "predict_dataset.json"
 
 
-def model_digests(files: DeployConfig) -> dict[str, str]:
+def model_digests(files: "DeployConfig") -> dict[str, str]:
     """File name -> SHA-256 of all that makes the model's results; what the export recorded, where it did."""
     return {name: files.sha256.get(name) or file_digest(files.folder / name) for name in files.file_names}
 

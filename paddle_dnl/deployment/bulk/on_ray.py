@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Chunks on Ray Data: a pool of actors, each with one `ChunkWorker`; what dies is started anew and its chunk done again."""
+"""Chunks on Ray Data: a pool of actors, each with one worker; what dies is started anew and its chunk done again."""
 
 import contextlib
 import logging
@@ -7,11 +7,10 @@ import os
 import pickle
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from paddle_dnl.deployment.bulk.chunks import Plan, unpack
-from paddle_dnl.deployment.bulk.worker import ChunkWorker, WorkerSettings
 from paddle_dnl.errors import ExportError, UsageError
 from paddle_dnl.optional import not_installed
 
@@ -39,10 +38,10 @@ class Cluster:
 class _Actor:
     """What Ray Data calls with a batch of one chunk."""
 
-    def __init__(self, settings: WorkerSettings):
+    def __init__(self, make_worker: Callable):
         import ray
 
-        self._worker = ChunkWorker(settings)
+        self._worker = make_worker()
         self._node = ray.get_runtime_context().get_node_id()
 
     def __call__(self, batch: dict) -> dict:
@@ -126,8 +125,13 @@ def _most_actors(ray, cluster: Cluster) -> int:
     return int(min(*room, cluster.actors or float("inf")))
 
 
-def run(plan: Plan, settings: WorkerSettings, cluster: Cluster) -> Iterator[dict]:
-    """Reports of all chunks (`ChunkWorker.run`, and the `node` that did it), in the order in which they are finished.
+def run(plan: Plan, make_worker: Callable, cluster: Cluster) -> Iterator[dict]:
+    """Reports of all chunks, with the `node` that did each, in the order in which they are finished.
+
+    Args:
+        plan: the chunks.
+        make_worker: called in each actor, so that it must be picklable; makes an object whose `run(chunk)` gives a report.
+        cluster: where the actors run.
 
     Raises:
         UsageError: Ray is not installed, no cluster can be reached, or it has no room for an actor.
@@ -141,7 +145,7 @@ def run(plan: Plan, settings: WorkerSettings, cluster: Cluster) -> Iterator[dict
         most = min(_most_actors(ray, cluster), len(plan.packed))
         dataset = ray.data.from_items(items, override_num_blocks=min(len(items), _MOST_BLOCKS)).map_batches(
             _Actor,
-            fn_constructor_args=[settings],
+            fn_constructor_args=[make_worker],
             batch_size=1,
             compute=ray.data.ActorPoolStrategy(min_size=1, max_size=most, initial_size=most),
             num_cpus=cluster.cpus,

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from paddle_dnl import user_code
-from paddle_dnl.data.classes import colors_or_palette
-from paddle_dnl.data.overlay import Colors, encode_label_png
+from paddle_dnl.data.classes import Colors, colors_or_palette
+from paddle_dnl.data.overlay import encode_label_png
 from paddle_dnl.deployment.bulk.chunks import Chunk
-from paddle_dnl.deployment.runtime.pipeline import run_pipeline
+from paddle_dnl.deployment.runtime.pipeline import Picture, run_pipeline
 from paddle_dnl.deployment.runtime.predictor import Predictor
 from paddle_dnl.errors import DataError, ExportError, OutputError, PaddleDnlError, sendable
 from paddle_dnl.files.atomic import new_file, write_bytes
@@ -98,7 +98,7 @@ class ChunkWorker:
         with _shard(shard, self._colors) if in_shards else _pictures(folder, self._colors) as write:
             timing = run_pipeline(
                 self._model,
-                chunk.pictures(wanted),
+                (Picture(*one) for one in chunk.pictures(wanted)),
                 lambda picture, pixels, label, probabilities: write(picture.name.as_posix(), label),
                 batch_size=self._settings.batch_size,
                 # Rows of a shard stay in order.

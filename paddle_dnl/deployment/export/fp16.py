@@ -2,17 +2,21 @@
 """The ONNX graph with weights and arithmetic in float16, for GPUs; `sensitive_nodes`, input and output stay in float32."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from paddle_dnl.deployment.export.onnx_nodes import normalise, sensitive_nodes
-from paddle_dnl.deployment.runtime.deploy_config import FP16_NAME, DeployConfig
+from paddle_dnl.deployment.runtime.deploy_config import FP16_NAME
 from paddle_dnl.errors import ExportError
+
+if TYPE_CHECKING:
+    from paddle_dnl.deployment.runtime.deploy_config import DeployConfig
 
 # Largest difference of logits, relative to the largest one, and share of pixels with another class.
 TOLERANCE = 0.05
 DISAGREEMENT = 0.005
 
 
-def convert(files: DeployConfig) -> Path:
+def convert(files: "DeployConfig") -> Path:
     """Writes `model_fp16.onnx` beside `model.onnx`, by ONNX Runtime's converter.
 
     Args:

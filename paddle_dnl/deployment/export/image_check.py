@@ -139,36 +139,42 @@ class _ModelBackend:
             raise ExportError(f"--verify_images: the model refuses a batch {list(batch.shape)}: {error}") from error
 
 
-def verify_on_images(
-    model: paddle.nn.Layer, files: DeployConfig, pairs: list[tuple], num_classes: int, found: dict[str, Comparison]
-) -> dict:
+class ImageCheck:
     """Compares every backend and precision that can run here with the dynamic graph, on pictures.
 
     Pictures go through the same `Predictor` for all: preprocessing, tiles and resizing as in deployment. Each backend runs
-    in a process of its own, so this must not be called from a script without `if __name__ == "__main__"`.
+    in a process of its own, so this must not be used from a script without `if __name__ == "__main__"`.
 
     Args:
-        model: maps a batch to what the exported graph gives; in evaluation mode.
-        files: the export, already written into its folder.
-        pairs: (picture, label file or None).
-        num_classes: of the model.
-        found: from `verify`: backends that it found wrong are left out.
-
-    Returns:
-        For `verified` of deploy.yaml: `images` (how many, mIoU of the model) and `precisions`, by backend and precision.
-
-    Raises:
-        DataError: a picture or label that cannot be used.
-        ExportError: the model refuses a picture.
+        pairs: (picture, label file or None), at least one.
     """
-    logger.info(f"verifying backends and precisions on {len(pairs)} images")
-    images = ScoredImages(Predictor(files.folder, backend=_ModelBackend(model)), pairs, files, num_classes)
-    precisions = {}
-    for label, (backend, options) in _trials(found).items():
-        score = score_in_process(images, files, backend, **options)
-        logger.info(f"{label} on {len(pairs)} images: {score.describe()}")
-        precisions[label] = asdict(score)
-    return {"images": {"images": len(pairs), "miou": images.miou}, "precisions": precisions}
+
+    def __init__(self, pairs: list[tuple]):
+        self.pairs = pairs
+
+    def run(self, model: paddle.nn.Layer, files: DeployConfig, num_classes: int, found: dict[str, Comparison]) -> dict:
+        """For `verified` of deploy.yaml: `images` (how many, mIoU of the model) and `precisions`, by backend and precision.
+
+        Args:
+            model: maps a batch to what the exported graph gives; in evaluation mode.
+            files: the export, already written into its folder.
+            num_classes: of the model.
+            found: from `verify`: backends that it found wrong are left out.
+
+        Raises:
+            DataError: a picture or label that cannot be used.
+            ExportError: the model refuses a picture.
+        """
+        count = len(self.pairs)
+        logger.info(f"verifying backends and precisions on {count} images")
+        reference = Predictor(files.folder, backend=_ModelBackend(model))
+        images = ScoredImages(reference, self.pairs, files, num_classes)
+        precisions = {}
+        for label, (backend, options) in _trials(found).items():
+            score = score_in_process(images, files, backend, **options)
+            logger.info(f"{label} on {count} images: {score.describe()}")
+            precisions[label] = asdict(score)
+        return {"images": {"images": count, "miou": images.miou}, "precisions": precisions}
 
 
 def score_in_process(images: ScoredImages, files: DeployConfig, backend: str, **options) -> ImageScore:

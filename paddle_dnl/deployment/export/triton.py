@@ -9,12 +9,16 @@ import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from paddle_dnl.data.classes import ClassInfo
 from paddle_dnl.deployment.model_names import is_name
-from paddle_dnl.deployment.runtime.deploy_config import ONNX_NAME, DeployConfig
+from paddle_dnl.deployment.runtime.deploy_config import ONNX_NAME
 from paddle_dnl.errors import ExportError, UsageError
 from paddle_dnl.files.atomic import write_text
+
+if TYPE_CHECKING:
+    from paddle_dnl.deployment.runtime.deploy_config import DeployConfig
 
 FOLDER = "triton"
 BACKENDS = ("onnxruntime", "openvino")
@@ -56,7 +60,7 @@ class Repository:
         if self.backend not in BACKENDS:
             raise UsageError(f"--triton_backend {self.backend!r} is not one of {', '.join(BACKENDS)}")
 
-    def models(self, files: DeployConfig) -> dict[str, str]:
+    def models(self, files: "DeployConfig") -> dict[str, str]:
         """Name of each model -> its ONNX file in the exported folder."""
         return {self.name: files.onnx} | ({f"{self.name}_fp16": files.onnx_fp16} if files.onnx_fp16 else {})
 
@@ -71,7 +75,7 @@ def existing_files(folder: Path) -> list[str]:
     return [f"{FOLDER}/{model.name}/{file}" for model in sorted(found) for file in _FILES if (model / file).is_file()]
 
 
-def write(files: DeployConfig, repository: Repository) -> None:
+def write(files: "DeployConfig", repository: Repository) -> None:
     """Writes the repository into the exported folder, of ONNX files that have been compared with the model.
 
     Raises:

@@ -7,9 +7,9 @@ import threading
 import warnings
 from pathlib import Path
 
-from paddle_dnl.deployment.runtime.backend_factory import make_backend
-from paddle_dnl.deployment.runtime.deploy_config import read_deploy_config
+from paddle_dnl.deployment.runtime.deploy_yaml import read_deploy_config
 from paddle_dnl.deployment.runtime.options import BackendOptions
+from paddle_dnl.deployment.runtime.selection import make_backend
 from paddle_dnl.errors import ExportError, PaddleDnlError, revived, sendable
 from paddle_dnl.startup import child_processes, configure_process
 

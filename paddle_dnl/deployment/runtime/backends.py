@@ -2,8 +2,8 @@
 """Backends for exported graphs: Paddle Inference and ONNX Runtime, each with `run(batch) -> array`."""
 
 import os
+from typing import TYPE_CHECKING
 
-from paddle_dnl.deployment.runtime.deploy_config import DeployConfig
 from paddle_dnl.deployment.runtime.devices import enable_accelerator, gpu_of_process, require_device
 from paddle_dnl.deployment.runtime.onnx_thread import in_onnx_thread
 from paddle_dnl.deployment.runtime.operators import require_known_operators
@@ -14,8 +14,11 @@ from paddle_dnl.optional import install_hint, not_installed
 
 import numpy as np
 
+if TYPE_CHECKING:
+    from paddle_dnl.deployment.runtime.deploy_config import DeployConfig
 
-def _paddle_config(files: DeployConfig, options: BackendOptions):
+
+def _paddle_config(files: "DeployConfig", options: BackendOptions):
     from paddle import inference
 
     config = inference.Config(str(files.model_path), str(files.params_path))
@@ -46,7 +49,7 @@ def _paddle_config(files: DeployConfig, options: BackendOptions):
     return config
 
 
-def _paddle_predictor(files: DeployConfig, options: BackendOptions):
+def _paddle_predictor(files: "DeployConfig", options: BackendOptions):
     """The graph in Paddle Inference.
 
     Its constant folding (Paddle 3.3) fails on a batch normalisation of a parameter, as PaddleSeg's GINet has, and the graph
@@ -108,7 +111,7 @@ class PaddleBackend:
 
     name = "paddle"
 
-    def __init__(self, files: DeployConfig, options: BackendOptions):
+    def __init__(self, files: "DeployConfig", options: BackendOptions):
         try:
             import paddle
             import paddle.inference
@@ -205,7 +208,7 @@ class OnnxBackend:
 
     name = "onnxruntime"
 
-    def __init__(self, files: DeployConfig, options: BackendOptions):
+    def __init__(self, files: "DeployConfig", options: BackendOptions):
         if options.precision not in ("fp32", "fp16", "int8"):
             raise UsageError(f"backend onnxruntime has no precision {options.precision}; use fp32, fp16 or int8")
         path = files.require_onnx(options.precision, self.name)

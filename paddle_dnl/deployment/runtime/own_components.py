@@ -2,10 +2,13 @@
 """Transforms of users in an exported folder: which module each needs, said at the export and when the module is missing."""
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from paddle_dnl import registry
-from paddle_dnl.deployment.runtime.deploy_config import DeployConfig
 from paddle_dnl.errors import ConfigError, ExportError
+
+if TYPE_CHECKING:
+    from paddle_dnl.deployment.runtime.deploy_config import DeployConfig
 
 _KNOWN = ("paddle_dnl", "paddleseg")
 
@@ -39,7 +42,7 @@ def _names(transforms: list[dict], where: str) -> Iterator[tuple[str, str]]:
                 yield inner["type"], place
 
 
-def require_modules(files: DeployConfig) -> None:
+def require_modules(files: "DeployConfig") -> None:
     """Names the module of a transform that is not there.
 
     Raises:

@@ -1,15 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`--backend auto`: the fastest of an exported folder's verified backends on this machine; measured once, then remembered."""
+"""Makes the backend of a name after checking its files; `auto` is the fastest verified one on this machine.
+
+What `auto` finds is measured once per folder and machine, and then remembered.
+"""
 
 import hashlib
 import json
 import platform
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from paddle_dnl.deployment.runtime.backends import OnnxBackend, PaddleBackend
-from paddle_dnl.deployment.runtime.deploy_config import DeployConfig
 from paddle_dnl.deployment.runtime.openvino_backend import OpenvinoBackend, has_bf16, openvino_version
 from paddle_dnl.deployment.runtime.options import BackendOptions, default_threads
 from paddle_dnl.deployment.runtime.verified import mkldnn_obstacle, paddle_version
@@ -24,6 +26,11 @@ from paddle_dnl.startup.threads import available_cores
 
 import numpy as np
 
+if TYPE_CHECKING:
+    from paddle_dnl.deployment.runtime.deploy_config import DeployConfig
+
+BACKENDS = (PaddleBackend.name, OnnxBackend.name, OpenvinoBackend.name, "auto")
+
 # Input shape of the measurement where the graph leaves it free.
 _FREE = (1, 3, 256, 512)
 _TIMED_RUNS = 2
@@ -31,8 +38,60 @@ _TIMED_RUNS = 2
 MIN_AGREEMENT = 0.995
 
 
+def _make(name: str, files: "DeployConfig", options: BackendOptions):
+    """A named backend, after its files were checked."""
+    if name == PaddleBackend.name:
+        if options.streams:
+            raise UsageError("streams are the backend openvino's; the backend paddle has none")
+        if options.device == "cpu":
+            if options.precision == "int8":
+                raise UsageError(
+                    "int8 on a CPU is run by the backends onnxruntime and openvino; use one of them, or auto"
+                )
+            if options.precision != "fp32":
+                raise UsageError(
+                    f"{options.precision} on a CPU is run by the backend openvino; use --backend openvino or auto"
+                )
+            obstacle = mkldnn_obstacle(files) if options.enable_mkldnn else None
+            if obstacle:
+                raise UsageError(f"--enable_mkldnn: not verified for {files.folder} ({obstacle}); run without it")
+        files.check_files(files.model, files.params)
+        return PaddleBackend(files, options)
+    kinds = {kind.name: kind for kind in (OnnxBackend, OpenvinoBackend)}
+    if name not in kinds:
+        raise UsageError(f"backend {name!r} is not one of {', '.join(BACKENDS)}")
+    if options.streams and name != OpenvinoBackend.name:
+        raise UsageError(f"streams are the backend openvino's; the backend {name} has none")
+    file = files.onnx_of(options.precision)
+    if file:
+        files.check_files(file)
+    return kinds[name](files, options)
+
+
+def resolve_backend(name: str, files: "DeployConfig", options: BackendOptions) -> tuple[str, BackendOptions]:
+    """`auto`, or the precision `fastest`, to the fastest verified one on this machine; others stay as they are."""
+    if name != "auto" and options.precision != "fastest":
+        return name, options
+    return choose(files, options, None if name == "auto" else name)
+
+
+def make_backend(name: str, files: "DeployConfig", options: BackendOptions):
+    """The backend `paddle`, `onnxruntime` or `openvino`; `auto` takes the fastest verified one on this machine.
+
+    Raises:
+        UsageError: unknown name, a device or precision that the backend has not, or oneDNN for a folder whose export did not
+            verify it.
+        ExportError: files that are missing, damaged or cannot be loaded.
+    """
+    name, options = resolve_backend(name, files, options)
+    backend = _make(name, files, options)
+    extras = [options.precision] * (options.precision != "fp32") + ["oneDNN"] * options.enable_mkldnn
+    logger.info(" ".join([f"backend {name} on {options.device}", *extras]))
+    return backend
+
+
 def candidates(
-    files: DeployConfig, options: BackendOptions, only: str | None = None
+    files: "DeployConfig", options: BackendOptions, only: str | None = None
 ) -> dict[str, tuple[str, BackendOptions]]:
     """The backends that may run this folder as asked: what the log calls each -> (backend, options).
 
@@ -81,7 +140,7 @@ def candidates(
 
 
 def _on_gpu(
-    files: DeployConfig, options: BackendOptions, plain: BackendOptions, only: str | None
+    files: "DeployConfig", options: BackendOptions, plain: BackendOptions, only: str | None
 ) -> dict[str, tuple[str, BackendOptions]]:
     """Paddle Inference, and ONNX Runtime where it is built for GPUs; not run on any machine yet.
 
@@ -104,7 +163,7 @@ def _on_gpu(
     return found or {name: (name, plain)}  # its start raises the error with the reason
 
 
-def onnx_obstacle(backend: str, files: DeployConfig) -> str | None:
+def onnx_obstacle(backend: str, files: "DeployConfig") -> str | None:
     """Why a backend that reads ONNX is not to be used with this folder; None where the export verified it."""
     if files.onnx is None:
         return "the folder has no ONNX file (export.py --format onnx makes one)"
@@ -114,7 +173,7 @@ def onnx_obstacle(backend: str, files: DeployConfig) -> str | None:
     return None if version else f"it is not installed ({install_hint(backend)})"
 
 
-def verified_precisions(files: DeployConfig) -> list[tuple[str, str]]:
+def verified_precisions(files: "DeployConfig") -> list[tuple[str, str]]:
     """(backend, precision), but fp32, whose classes agreed with the model's in enough pixels of images, and can be run here."""
     versions = {OnnxBackend.name: _onnxruntime_version(), OpenvinoBackend.name: openvino_version()}
     found = []
@@ -134,15 +193,12 @@ def verified_precisions(files: DeployConfig) -> list[tuple[str, str]]:
     return found
 
 
-def choose(
-    files: DeployConfig, options: BackendOptions, make: Callable, only: str | None = None
-) -> tuple[str, BackendOptions]:
+def choose(files: "DeployConfig", options: BackendOptions, only: str | None = None) -> tuple[str, BackendOptions]:
     """The fastest candidate and its options; says what was measured.
 
     Args:
         files: the exported folder.
         options: what was asked for.
-        make: (backend, files, options) -> a backend with `run`; checks the files first.
         only: see `candidates`.
 
     Raises:
@@ -163,7 +219,7 @@ def choose(
         batch = np.random.default_rng(0).standard_normal(shape, np.float32)
         # Read before the measurement, which raises the load itself.
         load = load_average()
-        seconds = {label: _time(make(chosen[0], files, chosen[1]), batch) for label, chosen in found.items()}
+        seconds = {label: _time(_make(chosen[0], files, chosen[1]), batch) for label, chosen in found.items()}
         when = "measured now" + (
             f", with a load of {load:.1f}: measured again when it is less" if _loaded(load) else ""
         )
@@ -196,7 +252,7 @@ def _onnxruntime_providers() -> list[str]:
     return onnxruntime.get_available_providers()
 
 
-def _key(files: DeployConfig, options: BackendOptions, shape: list[int], labels: list[str]) -> str | None:
+def _key(files: "DeployConfig", options: BackendOptions, shape: list[int], labels: list[str]) -> str | None:
     """What the measurement depends on, as a digest; None for folders that do not say what their files are."""
     if not files.sha256:
         return None
