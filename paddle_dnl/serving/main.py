@@ -18,10 +18,9 @@ import uvicorn
 from tqdm import tqdm
 
 from .app import create_app
-from .models import find_models
 from .pipeline import WARM_UP
 from .protocol import ConnectionLimits, RateLimit, limited_protocol
-from .settings import Settings
+from .settings import Settings, find_models
 
 # File descriptors of the process besides connections.
 _OWN_FILES = 64

@@ -5,15 +5,15 @@ import argparse
 import os
 import re
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from paddle_dnl.deployment.model_names import NAME, name_from
 from paddle_dnl.errors import UsageError
 
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, CliSettingsSource, NoDecode, SettingsConfigDict
-
-from .models import split_models
 
 PREFIX = "SERVING_"
 # Former name, still accepted -> present name.
@@ -82,7 +82,9 @@ class Settings(BaseSettings):
     @classmethod
     def _split(cls, value: Any) -> Any:
         """Converts a path, or models joined by commas, to a list."""
-        return split_models(str(value)) if isinstance(value, str | Path) else value
+        if not isinstance(value, str | Path):
+            return value
+        return re.split(rf",(?={NAME}=)", str(value))  # other commas belong to a path
 
 
 def _explain(error: ValidationError) -> str:
@@ -114,3 +116,36 @@ def read_settings(argv: list[str]) -> Settings:
         return Settings(_cli_parse_args=argv, _cli_prog_name=os.path.basename(sys.argv[0]))
     except ValidationError as error:
         raise UsageError(_explain(error)) from error
+
+
+def find_models(given: Iterable[str]) -> dict[str, Path]:
+    """The models that `--model` names, as DIR, NAME=DIR or a folder of exported folders.
+
+    An exported folder without a given name is named after the folder. A folder that contains exported folders stands for all of
+    them, in the order of their names.
+
+    Returns:
+        Name -> exported folder (or deploy.yaml), in the order given.
+
+    Raises:
+        UsageError: two models have the same name.
+    """
+    from paddle_dnl.deployment.runtime.deploy_config import is_exported  # not for --help: it imports OpenCV
+
+    found: dict[str, Path] = {}
+    for text in given:
+        path, named = Path(text), re.fullmatch(rf"({NAME})=(.+)", text, re.S)
+        if named and not path.exists():
+            models = [(named[1], Path(named[2]))]
+        else:
+            inside = sorted(filter(is_exported, path.iterdir())) if path.is_dir() and not is_exported(path) else []
+            models = []
+            for exported in inside or [path]:
+                folder = exported.resolve()
+                folder = folder.parent if exported.suffix in (".yaml", ".yml") else folder
+                models.append((name_from(folder.name), exported))
+        for name, exported in models:
+            if name in found:
+                raise UsageError(f"--model: two models are called {name}; name them: --model NAME={exported}")
+            found[name] = exported
+    return found

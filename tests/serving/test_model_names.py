@@ -3,8 +3,7 @@
 
 from paddle_dnl.errors import ConfigError, UsageError
 from paddle_dnl.serving.main import load
-from paddle_dnl.serving.models import find_models
-from paddle_dnl.serving.settings import Settings, read_settings
+from paddle_dnl.serving.settings import Settings, find_models, read_settings
 
 import psutil
 import pytest
