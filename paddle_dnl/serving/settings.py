@@ -130,7 +130,7 @@ def find_models(given: Iterable[str]) -> dict[str, Path]:
     Raises:
         UsageError: two models have the same name.
     """
-    from paddle_dnl.deployment.runtime.deploy_config import is_exported  # not for --help: it imports OpenCV
+    from paddle_dnl.deployment.runtime.deploy_yaml import is_exported  # not for --help: it imports OpenCV
 
     found: dict[str, Path] = {}
     for text in given:
