@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from paddle_dnl.deployment.bulk.chunks import Plan, unpack
 from paddle_dnl.errors import ExportError, UsageError
 from paddle_dnl.optional import not_installed
+from paddle_dnl.startup import termination
 
 # Blocks of Ray Data; each has one or more chunks.
 _MOST_BLOCKS = 4096
@@ -58,61 +59,45 @@ def require_ray() -> None:
         raise not_installed("predict-dataset", error, "ray") from error
 
 
-def _require_answer(address: str | None) -> None:
-    """Refuses HOST:PORT where nothing listens; Ray itself tries for minutes.
-
-    Raises:
-        UsageError: no connection within `_CONNECT_SECONDS`.
-    """
-    host, colon, port = (address or "").rpartition(":")
-    if "/" in host or not colon or not port.isdigit():
-        return
-    try:
-        socket.create_connection((host, int(port)), _CONNECT_SECONDS).close()
-    except (OSError, OverflowError) as error:
-        raise UsageError(f"--address {address}: no Ray cluster can be reached there ({error})") from error
-
-
 @contextlib.contextmanager
 def _connected(cluster: Cluster) -> Iterator:
-    """The module `ray`, connected; its handlers of signals are replaced by those that were there.
+    """Connects Ray for the block and yields its module; the signal handlers that Ray sets are replaced by the previous ones.
 
     A signal during the start takes effect after it, or ends the start. Two agents of Ray may then live on for a minute.
     """
     require_ray()
-    _require_answer(cluster.address)
+    host, colon, port = (cluster.address or "").rpartition(":")
+    if colon and "/" not in host and port.isdigit():  # Ray itself would try for minutes to reach HOST:PORT
+        try:
+            socket.create_connection((host, int(port)), _CONNECT_SECONDS).close()
+        except (OSError, OverflowError) as error:
+            text = f"--address {cluster.address}: no Ray cluster can be reached there ({error})"
+            raise UsageError(text) from error
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent to anybody
     import ray
 
-    held: list[int] = []
-    handlers = {
-        number: signal.signal(number, lambda number, frame: held.append(number))
-        for number in (signal.SIGINT, signal.SIGTERM)
-    }
     local = {} if cluster.address else {"include_dashboard": False}
     try:
-        ray.init(address=cluster.address or "local", logging_level=logging.ERROR, log_to_driver=False, **local)
-    except SystemExit:  # of Ray's own handler of SIGTERM, which it sets in between
-        held.append(signal.SIGTERM)
-    except (ray.exceptions.RayError, ConnectionError, ValueError, RuntimeError) as error:
-        text = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UsageError(f"--address {cluster.address}: no Ray cluster can be reached there ({text})") from error
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-    try:
-        if held:
-            os.kill(os.getpid(), held[0])
+        with termination.held_signals() as held:
+            try:
+                ray.init(address=cluster.address or "local", logging_level=logging.ERROR, log_to_driver=False, **local)
+            except SystemExit:  # of Ray's own handler of SIGTERM, which it sets in between
+                held.append(signal.SIGTERM)
+            except (ray.exceptions.RayError, ConnectionError, ValueError, RuntimeError) as error:
+                text = str(error).splitlines()[0] if str(error) else type(error).__name__
+                raise UsageError(
+                    f"--address {cluster.address}: no Ray cluster can be reached there ({text})"
+                ) from error
         yield ray
     finally:
         ray.shutdown()
 
 
 def _most_actors(ray, cluster: Cluster) -> int:
-    """How many actors there is room for.
+    """Number of actors that the cluster has room for.
 
     Raises:
-        UsageError: for none.
+        UsageError: there is no room for one.
     """
     found = ray.cluster_resources()
     room = [found.get("CPU", 0) // cluster.cpus if cluster.cpus else float("inf")]

@@ -49,25 +49,6 @@ def _paddle_config(files: "DeployConfig", options: BackendOptions):
     return config
 
 
-def _paddle_predictor(files: "DeployConfig", options: BackendOptions):
-    """The graph in Paddle Inference.
-
-    Its constant folding (Paddle 3.3) fails on a batch normalisation of a parameter, as PaddleSeg's GINet has, and the graph
-    cannot be loaded; without that pass it can.
-    """
-    from paddle import inference
-
-    config = _paddle_config(files, options)
-    try:
-        return inference.create_predictor(config)
-    except ValueError:
-        if not files.model.endswith(".json"):
-            raise
-    config = _paddle_config(files, options)
-    config.delete_pass("constant_folding_pass")
-    return inference.create_predictor(config)
-
-
 def _configure_gpu(config, options: BackendOptions, inference) -> None:
     config.enable_use_gpu(100, gpu_of_process())
     if options.collect_shapes_file:
@@ -126,7 +107,16 @@ class PaddleBackend:
             )
         require_known_operators(files.model_path)
         try:
-            self._predictor = _paddle_predictor(files, options)
+            config = _paddle_config(files, options)
+            try:
+                self._predictor = paddle.inference.create_predictor(config)
+            except ValueError:
+                # Constant folding (Paddle 3.3) fails on a batch normalisation of a parameter, as PaddleSeg's GINet has.
+                if not files.model.endswith(".json"):
+                    raise
+                config = _paddle_config(files, options)
+                config.delete_pass("constant_folding_pass")
+                self._predictor = paddle.inference.create_predictor(config)
             self.input_name = self._predictor.get_input_names()[0]
             self.output_name = self._predictor.get_output_names()[0]
             self._input = self._predictor.get_input_handle(self.input_name)
