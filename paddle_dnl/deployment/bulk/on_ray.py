@@ -3,6 +3,7 @@
 
 import contextlib
 import logging
+import math
 import os
 import pickle
 import signal
@@ -93,23 +94,6 @@ def _connected(cluster: Cluster) -> Iterator:
         ray.shutdown()
 
 
-def _most_actors(ray, cluster: Cluster) -> int:
-    """Number of actors that the cluster has room for.
-
-    Raises:
-        UsageError: there is no room for one.
-    """
-    found = ray.cluster_resources()
-    room = [found.get("CPU", 0) // cluster.cpus if cluster.cpus else float("inf")]
-    room += [found.get("GPU", 0) // cluster.gpus] if cluster.gpus else []
-    if min(room) < 1:
-        raise UsageError(
-            f"the Ray cluster has {found.get('CPU', 0):g} CPUs and {found.get('GPU', 0):g} GPUs, and an actor needs "
-            f"{cluster.cpus:g} and {cluster.gpus:g} (--cpus_per_actor, --gpus_per_actor)"
-        )
-    return int(min(*room, cluster.actors or float("inf")))
-
-
 def run(plan: Plan, make_worker: Callable, cluster: Cluster) -> Iterator[dict]:
     """Reports of all chunks, with the `node` that did each, in the order in which they are finished.
 
@@ -126,8 +110,18 @@ def run(plan: Plan, make_worker: Callable, cluster: Cluster) -> Iterator[dict]:
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = context.print_on_execution_start = False
         logging.getLogger("ray.data").setLevel(logging.ERROR)
+        resources = ray.cluster_resources()
+        cpus, gpus = resources.get("CPU", 0), resources.get("GPU", 0)
+        room = min(
+            cpus // cluster.cpus if cluster.cpus else math.inf, gpus // cluster.gpus if cluster.gpus else math.inf
+        )
+        if room < 1:
+            raise UsageError(
+                f"the Ray cluster has {cpus:g} CPUs and {gpus:g} GPUs, and an actor needs {cluster.cpus:g} and "
+                f"{cluster.gpus:g} (--cpus_per_actor, --gpus_per_actor)"
+            )
+        most = int(min(room, cluster.actors or math.inf, len(plan.packed)))
         items = [{"chunk": packed} for packed in plan.packed]
-        most = min(_most_actors(ray, cluster), len(plan.packed))
         dataset = ray.data.from_items(items, override_num_blocks=min(len(items), _MOST_BLOCKS)).map_batches(
             _Actor,
             fn_constructor_args=[make_worker],
