@@ -59,7 +59,8 @@ def start(rank: int, ranks: int, host: str, hub_address: str, agree: Callable[[o
         server.close()
     # Data loading processes are forked later; a copy of the pipe in them would hide the end of this process.
     os.register_at_fork(after_in_child=_forget_in_child)
-    atexit.register(_say_normal_end)
+    # The end of a program that does not call `finish` is normal if it has no uncaught exception.
+    atexit.register(lambda: None if hasattr(sys, "last_type") else _say("done"))
 
 
 def is_on() -> bool:
@@ -73,12 +74,6 @@ def _forget_in_child() -> None:
         _watchdog.stdin.close()
         _watchdog.stdout.close()
         _watchdog = None
-
-
-def _say_normal_end() -> None:
-    """Reports a normal end of a program that does not call `finish`; an end by an exception is detected by the watchdog."""
-    if not hasattr(sys, "last_type"):
-        _say("done")
 
 
 def _say(line: str) -> None:

@@ -5,7 +5,7 @@ import hmac
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from paddle_dnl.addresses import is_loopback
 from paddle_dnl.errors import UsageError
@@ -91,10 +91,10 @@ class Guard:
             return 400, "Content-Length and Transfer-Encoding do not go together"
         host = headers.get(b"host", "")
         # Browsers always send `Host`; HTTP/1.0 clients may not.
-        if self._hosts and host and _name_of(host) not in self._hosts:
+        if self._hosts and host and _parsed(f"//{host}").hostname not in self._hosts:
             return 421, "this host name is not served (allowed_hosts)"
         origin = headers.get(b"origin", "").lower()
-        if origin and urlsplit(origin).netloc != host.lower() and origin not in self._origins:
+        if origin and _parsed(origin).netloc != host.lower() and origin not in self._origins:
             return 403, "pages of this origin may not use the service (allowed_origins)"
         if self._token is not None and path not in self._open:
             scheme, _, given = headers.get(b"authorization", "").partition(" ")
@@ -104,9 +104,9 @@ class Guard:
         return None
 
 
-def _name_of(host: str) -> str:
-    """The host name of a `Host` header, without the port."""
+def _parsed(url: str) -> SplitResult:
+    """The parts of a URL; all are empty for malformed text, which `urlsplit` refuses."""
     try:
-        return urlsplit(f"//{host}").hostname or ""
+        return urlsplit(url)
     except ValueError:
-        return ""
+        return urlsplit("")

@@ -90,8 +90,12 @@ class _Server(uvicorn.Server):
         super().handle_exit(sig, frame)
 
 
-def _check_access(settings: Settings) -> None:
-    """Checks the TLS files, and warns of a service that is open to everybody."""
+def serve(settings: Settings) -> int:
+    """Serves until a signal; returns the exit status.
+
+    Raises:
+        ConfigError, ExportError, UsageError: a folder, setting or address that cannot be used.
+    """
     if (settings.tls_certificate is None) != (settings.tls_key is None):
         raise UsageError("--tls_certificate and --tls_key belong together")
     for name in ("tls_certificate", "tls_key"):
@@ -100,15 +104,6 @@ def _check_access(settings: Settings) -> None:
             raise UsageError(f"--{name} {path}: there is no such file")
     if not is_loopback(settings.host) and settings.token_file is None:
         logger.warning(f"--host {settings.host}: whoever reaches this address can use the service; set --token_file")
-
-
-def serve(settings: Settings) -> int:
-    """Serves until a signal; returns the exit status.
-
-    Raises:
-        ConfigError, ExportError, UsageError: a folder, setting or address that cannot be used.
-    """
-    _check_access(settings)
     for name in ("asyncio", "uvicorn.error"):
         logging.getLogger(name).addFilter(RateLimit())
     # The form parser logs a warning for every unreadable form, which the answer says too.

@@ -60,7 +60,7 @@ class ConfiguredParts:
 
 
 def check_config(config) -> None:
-    """What the configuration alone tells.
+    """Checks the configuration by itself; warns of missing or different normalisation, and of padding that does not fit it.
 
     Raises:
         ConfigError: one class only, a number of class weights other than that of the classes, or a dataset for evaluation
@@ -79,10 +79,21 @@ def check_config(config) -> None:
     for i, loss in enumerate(config.loss_cfg["types"]):
         _check_weights(loss, count, f"loss.types.{i}")
     normalisers = {}
-    for section in ("train_dataset", "val_dataset"):
-        cfg = config.dic.get(section)
-        if cfg:
-            normalisers[section] = _look_at_normalisation(cfg.get("transforms") or [], section)
+    for section in filter(config.dic.get, ("train_dataset", "val_dataset")):
+        steps = config.dic[section].get("transforms") or []
+        places = [i for i, step in enumerate(steps) if step["type"] in _NORMALISERS]
+        normalisers[section] = [steps[i] for i in places]
+        if not places:
+            logger.warning(f"{section}.transforms: no Normalize; the network gets numbers up to 255")
+            continue
+        for i, step in enumerate(steps[places[0] + 1 :], places[0] + 1):
+            pads = "Pad" in step["type"] or "im_padding_value" in step
+            value = step.get("im_padding_value", 127.5)
+            if pads and any(abs(v) > 5 for v in (value if isinstance(value, list) else [value])):
+                logger.warning(
+                    f"{section}.transforms.{i}: {step['type']} pads with {value} after {steps[places[0]]['type']}, far "
+                    "outside of normalised pictures; set im_padding_value: 0, or put it before"
+                )
     if len({repr(found) for found in normalisers.values()}) > 1:
         logger.warning(f"train_dataset and val_dataset normalise pictures differently: {normalisers}")
 
@@ -93,23 +104,6 @@ def _check_weights(loss: dict, count: int | None, where: str) -> None:
         raise ConfigError(f"{where}.weight: {len(weight)} class weights for {count} classes")
     for i, inner in enumerate(loss.get("losses") or []):
         _check_weights(inner, count, f"{where}.losses.{i}")
-
-
-def _look_at_normalisation(steps: list[dict], section: str) -> list[dict]:
-    """The transforms that normalise; warns when there is none, and of padding behind them with a picture's value."""
-    places = [i for i, step in enumerate(steps) if step["type"] in _NORMALISERS]
-    if not places:
-        logger.warning(f"{section}.transforms: no Normalize; the network gets numbers up to 255")
-        return []
-    for i, step in enumerate(steps[places[0] + 1 :], places[0] + 1):
-        pads = "Pad" in step["type"] or "im_padding_value" in step
-        value = step.get("im_padding_value", 127.5)
-        if pads and any(abs(v) > 5 for v in (value if isinstance(value, list) else [value])):
-            logger.warning(
-                f"{section}.transforms.{i}: {step['type']} pads with {value} after {steps[places[0]]['type']}, far outside of "
-                "normalised pictures; set im_padding_value: 0, or put it before"
-            )
-    return [steps[i] for i in places]
 
 
 def with_class_weights(loss_cfg: dict, wanted, dataset) -> dict:

@@ -117,6 +117,15 @@ def _single_values(model: nn.Layer) -> Iterator[None]:
     Raises:
         ConfigError: names the layer.
     """
+
+    def refuse_one_value(name: str, layer: nn.Layer, inputs: tuple) -> None:
+        shape = inputs[0].shape
+        if shape[0] == 1 and all(side == 1 for side in shape[2:]):
+            raise _SingleValue(
+                f"batch_size: 1 gives the batch normalisation {name} one value per channel, so that its output does not "
+                "depend on the picture; give a batch_size of at least 2"
+            )
+
     handles = []
     for name, layer in model.named_sublayers():
         together = collectives.world_size() if isinstance(layer, nn.SyncBatchNorm) else 1
@@ -124,18 +133,9 @@ def _single_values(model: nn.Layer) -> Iterator[None]:
             isinstance(layer, _BATCH_NORMS) and layer.training and not getattr(layer, "_use_global_stats", None)
         )
         if uses_batch and together == 1:
-            handles.append(layer.register_forward_pre_hook(partial(_refuse_one_value, name)))
+            handles.append(layer.register_forward_pre_hook(partial(refuse_one_value, name)))
     try:
         yield
     finally:
         for handle in handles:
             handle.remove()
-
-
-def _refuse_one_value(name: str, layer: nn.Layer, inputs: tuple) -> None:
-    shape = inputs[0].shape
-    if shape[0] == 1 and all(side == 1 for side in shape[2:]):
-        raise _SingleValue(
-            f"batch_size: 1 gives the batch normalisation {name} one value per channel, so that its output does not depend "
-            "on the picture; give a batch_size of at least 2"
-        )

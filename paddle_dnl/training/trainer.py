@@ -2,6 +2,7 @@
 """Training, in the order things happen: build, resume, then loop { step, log, evaluate, save }."""
 
 import contextlib
+import math
 from pathlib import Path
 
 from paddle_dnl.data.loading import WorkerError, as_tensors, load_batches, stack_training
@@ -213,10 +214,14 @@ class Trainer:
         self.window = LossWindow(self.accumulate)
         self.stop = StopSignal()
         profiler = make_profiler(options.profiler_options, self.save_dir)
+        limit = math.inf if options.early_stop_intervals is None else options.early_stop_intervals
         try:
             self.model.train()
             interrupted = state.evaluation_due and self._evaluate_and_save(interrupted=False)
-            while not interrupted and state.iteration < iters and not self._converged():
+            while not interrupted and state.iteration < iters:
+                if state.evaluations_without_gain >= limit:
+                    logger.info(f"early stop at iter {state.iteration}: no better mIoU in {limit} evaluations")
+                    break
                 state.iteration += 1
                 found = self._step(batches)
                 profiler.step()
@@ -240,14 +245,6 @@ class Trainer:
 
     def _is_save_point(self) -> bool:
         return self.state.iteration % self.options.save_interval == 0 or self.state.iteration == self.config.iters
-
-    def _converged(self) -> bool:
-        """Whether the last `early_stop_intervals` evaluations brought no better mIoU."""
-        limit = self.options.early_stop_intervals
-        if limit is None or self.state.evaluations_without_gain < limit:
-            return False
-        logger.info(f"early stop at iter {self.state.iteration}: no better mIoU in {limit} evaluations")
-        return True
 
     def _step(self, batches) -> Found | None:
         """One update from `grad_accum_iters` micro-batches; what was found since the last read, where this step reads."""

@@ -79,7 +79,7 @@ Chunk = FileChunk | BytesChunk
 
 @dataclass(frozen=True)
 class Source:
-    """What is to be labelled.
+    """The pictures to label.
 
     Attributes:
         path: a picture, a folder, a list or a pattern as of infer.py; or a Parquet file, or a folder of such with `column`.
@@ -98,27 +98,23 @@ class Source:
 
         Raises:
             DataError: nothing there, a column that is not there, or two results of one name.
-            UsageError: a column of a path that is no Parquet file.
+            UsageError: a column is given for a path without Parquet files.
         """
         is_folder = Path(self.path).is_dir()
         if not self.path.lower().endswith(".parquet") and not (self.column and is_folder):
             if self.column or self.name_column:
                 raise UsageError(f"--column: is for Parquet files, {self.path} is none and no folder of such")
             return _of_rows(self._pictures(), size)
-        files = self._parquet_files()
+        files = [root := Path(self.path)]
+        if is_folder:
+            found = root.rglob("*.parquet")
+            files = sorted(path for path in found if not any(map(is_hidden, path.relative_to(root).parts)))
+            if not files:
+                raise DataError(f"{root}: no Parquet file (*.parquet) in it")
         column = self.column or "path"
         if _is_text(_field(_open(files[0]), files[0], column)):
             return _of_rows(self._paths(files, column), size)
         return self._row_groups(files, column)
-
-    def _parquet_files(self) -> list[Path]:
-        path = Path(self.path)
-        if not path.is_dir():
-            return [path]
-        found = sorted(p for p in path.rglob("*.parquet") if not any(map(is_hidden, p.relative_to(path).parts)))
-        if not found:
-            raise DataError(f"{path}: no Parquet file (*.parquet) in it")
-        return found
 
     def _pictures(self) -> Iterator[tuple[str, str]]:
         """Paths and names as infer.py has them: flat where all names differ."""
@@ -184,10 +180,10 @@ def _of_rows(rows: Iterable[tuple[str, str]], size: int) -> Iterator[FileChunk]:
 
 
 def _add(seen: set, name: str) -> None:
-    """Notes a name; its digest takes less memory than most names.
+    """Records the digest of a name, which takes less memory than most names.
 
     Raises:
-        DataError: it was there.
+        DataError: the name occurs twice.
     """
     digest = hashlib.blake2b(name.encode("utf-8", "surrogateescape"), digest_size=12).digest()
     if digest in seen:
@@ -209,10 +205,10 @@ def _checked(name: str | None, file: Path) -> str:
 
 
 def _open(file: Path):
-    """The Parquet file.
+    """Opens a Parquet file.
 
     Raises:
-        DataError: it is not there, or none.
+        DataError: it is missing, or not a Parquet file.
         UsageError: pyarrow is not installed.
     """
     try:

@@ -78,13 +78,18 @@ class ScoredImages:
         return ImageScore(len(self.pairs), same / total, miou)
 
     def _miou(self, predictor: Predictor, observe) -> float | None:
-        """mIoU over the labelled pictures; `observe` gets the number of each picture and its classes `[h, w]`."""
+        """mIoU over the labelled pictures; `observe` is called with the index of each picture and its classes `[h, w]`."""
         confusion = np.zeros((self._num_classes, self._num_classes), np.int64)
         for i, (image, label_path) in enumerate(self.pairs):
             found = predictor.predict([image])[0]
             observe(i, found)
             if label_path is not None:
-                label = _read_label(label_path, self._files)
+                label, label_map = read_label(label_path), self._files.label_map
+                if label_map is not None and label.max() >= len(label_map):
+                    raise DataError(
+                        f"{label_path}: holds {label.max()}; {FILE_NAME}: label_map ends at {len(label_map) - 1}"
+                    )
+                label = label if label_map is None else np.asarray(label_map)[label]
                 if label.shape != found.shape:
                     raise DataError(
                         f"{label_path}: is {label.shape[1]}x{label.shape[0]}, its picture {found.shape[1]}x{found.shape[0]}"
@@ -96,20 +101,6 @@ class ScoredImages:
 def spread(items: list, count: int) -> list:
     """At most `count` items at even distances."""
     return [items[i * len(items) // count] for i in range(count)] if len(items) > count else items
-
-
-def _read_label(path, files: DeployConfig) -> np.ndarray:
-    """A label file `[H, W]` in the model's classes, as the export recorded them.
-
-    Raises:
-        DataError: a number that `label_map` does not have.
-    """
-    label = read_label(path)
-    if files.label_map is None:
-        return label
-    if label.max() >= len(files.label_map):
-        raise DataError(f"{path}: holds {label.max()}; {FILE_NAME}: label_map ends at {len(files.label_map) - 1}")
-    return np.asarray(files.label_map)[label]
 
 
 class _ModelBackend:

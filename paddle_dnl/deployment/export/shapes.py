@@ -43,20 +43,6 @@ def check_shape(input_shape, channels: int) -> list[int]:
     return shape
 
 
-def _preprocess(picture: np.ndarray, transforms: list[dict]) -> np.ndarray:
-    """`[C, H, W]`, as the network gets it."""
-
-    def apply(settings: list[dict]) -> np.ndarray:
-        steps = [registry.build(step, "transform") for step in settings]
-        return Compose(steps, img_channels=picture.shape[2])({"img": picture.copy()})["img"]
-
-    try:
-        return apply(transforms)
-    except ValueError:
-        # Some transforms refuse some sizes, such as padding to a smaller one. The check only needs the range of values.
-        return apply([step for step in transforms if step["type"].startswith("Normalize")])
-
-
 def example_batch(shape: list[int], transforms: list[dict]) -> np.ndarray:
     """A batch like real input, `[N, C, H, W]` float32: smooth blobs and grain, through the model's own preprocessing.
 
@@ -65,13 +51,22 @@ def example_batch(shape: list[int], transforms: list[dict]) -> np.ndarray:
         transforms: as in a `val_dataset`.
     """
     batch, channels, height, width = shape
+
+    def preprocess(picture: np.ndarray, settings: list[dict]) -> np.ndarray:
+        steps = [registry.build(step, "transform") for step in settings]
+        return Compose(steps, img_channels=channels)({"img": picture.copy()})["img"]
+
     rng = np.random.default_rng(0)
     images = []
     for _ in range(batch):
         blobs = rng.uniform(0, 255, (6, 8, channels)).astype(np.float32)
         picture = resized(blobs, (width, height), cv2.INTER_CUBIC)
         picture = np.clip(picture + rng.normal(0, 12, picture.shape), 0, 255).astype(np.float32)
-        image = _preprocess(picture, transforms)
+        try:
+            image = preprocess(picture, transforms)
+        except ValueError:
+            # Some transforms refuse some sizes, such as padding to a smaller one. The check only needs the range of values.
+            image = preprocess(picture, [step for step in transforms if step["type"].startswith("Normalize")])
         if image.shape[1:] != (height, width):
             image = resized(image.transpose(1, 2, 0), (width, height)).transpose(2, 0, 1)
         images.append(image)

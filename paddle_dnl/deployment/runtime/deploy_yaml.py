@@ -125,14 +125,6 @@ def _mapping(section: dict, key: str, kind: type, path: Path) -> dict:
     return value
 
 
-def _value_range(section: dict, path: Path) -> tuple[float, float] | None:
-    """`Deploy.value_range`, with the file in its errors."""
-    try:
-        return require_value_range(section.get("value_range"), "Deploy.value_range")
-    except DataError as error:
-        raise ConfigError(f"{path}: {error}") from error
-
-
 def is_exported(folder: Path) -> bool:
     """Whether the folder has the description of an exported model."""
     return any((folder / name).is_file() for name in _NAMES)
@@ -175,6 +167,10 @@ def read_deploy_config(path: str | Path) -> DeployConfig:
         raise ConfigError(f"{path}: Deploy.ignore_index: expected a whole number, got {ignore_index!r}")
     if label_map is not None and (not isinstance(label_map, list) or not all(type(v) is int for v in label_map)):
         raise ConfigError(f"{path}: Deploy.label_map: expected a list of whole numbers, got {reprlib.repr(label_map)}")
+    try:
+        value_range = require_value_range(section.get("value_range"), "Deploy.value_range")
+    except DataError as error:
+        raise ConfigError(f"{path}: {error}") from error
     onnx_names = {key: section.get(key) for key in ONNX_KEYS}
     onnx_names["onnx"] = onnx_names["onnx"] or (ONNX_NAME if (folder / ONNX_NAME).is_file() else None)
     return DeployConfig(
@@ -191,7 +187,7 @@ def read_deploy_config(path: str | Path) -> DeployConfig:
         **{key: _inside(folder, name, key, path) if name else None for key, name in onnx_names.items()},
         ignore_index=ignore_index,
         label_map=label_map,
-        value_range=_value_range(section, path),
+        value_range=value_range,
         name=path.name,
         components=_mapping(section, "components", str, path),
     )

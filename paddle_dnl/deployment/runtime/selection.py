@@ -9,6 +9,7 @@ import json
 import platform
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 from paddle_dnl.deployment.runtime.backends import OnnxBackend, PaddleBackend
 from paddle_dnl.deployment.runtime.deploy_config import DeployConfig
@@ -147,7 +148,8 @@ def _on_gpu(
     found = {}
     if options.precision in ("fp32", "fastest") or options.use_trt:
         found[PaddleBackend.name] = (PaddleBackend.name, plain)
-    if _onnxruntime_version() and "CUDAExecutionProvider" in _onnxruntime_providers():
+    onnxruntime = _onnxruntime()
+    if onnxruntime and "CUDAExecutionProvider" in onnxruntime.get_available_providers():
         if options.precision in ("fp32", "fastest") and onnx_obstacle(OnnxBackend.name, files) is None:
             found[OnnxBackend.name] = (OnnxBackend.name, plain)
         is_wanted = options.precision == "fp16" or (
@@ -166,13 +168,13 @@ def onnx_obstacle(backend: str, files: DeployConfig) -> str | None:
         return "the folder has no ONNX file (export.py --format onnx makes one)"
     if files.verified.get(backend, {}).get("ok") is not True:
         return "the export did not verify it"
-    version = openvino_version() if backend == OpenvinoBackend.name else _onnxruntime_version()
-    return None if version else f"it is not installed ({install_hint(backend)})"
+    found = openvino_version() if backend == OpenvinoBackend.name else _onnxruntime()
+    return None if found else f"it is not installed ({install_hint(backend)})"
 
 
 def verified_precisions(files: DeployConfig) -> list[tuple[str, str]]:
     """(backend, precision), but fp32, whose classes agreed with the model's in enough pixels of images, and can be run here."""
-    versions = {OnnxBackend.name: _onnxruntime_version(), OpenvinoBackend.name: openvino_version()}
+    installed = {OnnxBackend.name: _onnxruntime(), OpenvinoBackend.name: openvino_version()}
     found = []
     for label, record in files.verified.get("precisions", {}).items():
         backend, _, precision = str(label).partition(" ")
@@ -181,7 +183,7 @@ def verified_precisions(files: DeployConfig) -> list[tuple[str, str]]:
         agreement = record.get("agreement") if isinstance(record, dict) else None
         if not isinstance(agreement, float) or agreement < MIN_AGREEMENT:
             logger.info(f"backend auto: not {label}: agreement {agreement} with the model is below {MIN_AGREEMENT}")
-        elif versions.get(backend) is None:
+        elif installed.get(backend) is None:
             logger.info(f"backend auto: not {label}: {backend} is not installed")
         elif precision == "bf16" and not has_bf16():
             logger.info(f"backend auto: not {label}: this processor has no bfloat16 arithmetic")
@@ -233,20 +235,13 @@ def _time(backend, batch: np.ndarray) -> float:
     return min(seconds_of_runs(lambda: backend.run(batch), warmup=1, repeats=_TIMED_RUNS))
 
 
-def _onnxruntime_version() -> str | None:
-    """None without it. Asked of the module: its packages have several names, for GPUs and other devices."""
+def _onnxruntime() -> ModuleType | None:
+    """ONNX Runtime if it is installed; its packages have several names, for GPUs and other devices."""
     try:
         import onnxruntime
     except ImportError:
         return None
-    return onnxruntime.__version__
-
-
-def _onnxruntime_providers() -> list[str]:
-    """Names of the devices' providers that the installed ONNX Runtime was built with."""
-    import onnxruntime
-
-    return onnxruntime.get_available_providers()
+    return onnxruntime
 
 
 def _key(files: DeployConfig, options: BackendOptions, shape: list[int], labels: list[str]) -> str | None:
@@ -254,7 +249,7 @@ def _key(files: DeployConfig, options: BackendOptions, shape: list[int], labels:
     if not files.sha256:
         return None
     threads = options.cpu_threads or default_threads()
-    versions = [paddle_version(), _onnxruntime_version(), openvino_version()]
+    versions = [paddle_version(), getattr(_onnxruntime(), "__version__", None), openvino_version()]
     content = [
         files.sha256,
         options.device,
