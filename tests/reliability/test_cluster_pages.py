@@ -68,7 +68,7 @@ if [ "$1" = show ]; then echo 127.0.0.1; else echo "$@" >> "$(dirname "$0")/requ
 @pytest.mark.slow
 @pytest.mark.parametrize("signalled", [False, True])
 def test_the_slurm_job(tmp_path, signalled):
-    """Two launchers on this machine; after a signal the job is put into the queue again, after its end it is not."""
+    """Two launchers on this machine; after a signal the job is requeued, after its end it is not."""
     make_config(tmp_path)
     folder = tmp_path / "bin"
     folder.mkdir()
@@ -107,7 +107,7 @@ def test_the_slurm_job_is_a_script():
 
 
 def test_the_kubernetes_job_fits_together():
-    """Names that must agree; that its fields are those of Kubernetes was checked with its schemas, which are not here."""
+    """Names that must agree; tests/serving/test_kubernetes.py compares the fields with the schemas of Kubernetes."""
     service, job = yaml.safe_load_all((ROOT / "deploy" / "cluster" / "kubernetes_job.yaml").read_text())
     spec, pod = job["spec"], job["spec"]["template"]["spec"]
     (container,) = pod["containers"]
