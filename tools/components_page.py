@@ -52,7 +52,7 @@ TEST_CONFIG = {
     "is_slide": "`true`: average over sliding windows",
     "crop_size": "[width, height] of a sliding window",
     "stride": "[x, y] distance of sliding windows",
-    "average": "rule: `logits` (PaddleSeg), `softmax` (mmsegmentation), `official` (DNL authors), see [evaluation](evaluation.md)",
+    "average": "`logits` (PaddleSeg), `softmax` (mmsegmentation), `official` (DNL authors), see [evaluation](evaluation.md)",
     "align_corners": "`true`: resize the logits to the size of the picture with aligned corners",
     "auc_roc": "`true`: also compute the area under the ROC curve",
     "batch_size": "pictures of equal size that are evaluated at once",
