@@ -33,7 +33,7 @@ class SampleTable:
     def __init__(self):
         for name, code in _COLUMNS.items():
             setattr(self, name, array(code))
-        self._order: np.ndarray | None = None  # sort order of the keys; made by the first search, after which nothing is added
+        self._order: np.ndarray | None = None  # sorts the keys; after the first search nothing is added
 
     def __len__(self) -> int:
         return len(self.keys)
