@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Datasets of configurations, under PaddleSeg's names: lists of files, also of masks, Cityscapes, ADE20K.
+"""Datasets with PaddleSeg's names and arguments: list files, also of masks, Cityscapes, ADE20K.
 
-PaddleSeg's own pair images and labels by position in two sorted listings (one missing file shifts all that follow), or
-download on their own; these pair by name and refuse what is missing.
+PaddleSeg's datasets pair images and labels by their position in two sorted folder listings, so that one missing file shifts
+all later pairs, or download data without being asked. These pair by name, refuse missing files and download nothing.
 """
 
 from pathlib import Path
@@ -30,19 +30,19 @@ class Dataset(SegmentationDataset):
     """Images and labels named by list files, with PaddleSeg's arguments.
 
     Args:
-        mode: `train`, `val` or `test`; it chooses among the list files.
-        dataset_root: folder that the names in the lists are relative to.
+        mode: `train`, `val` or `test`; selects the list file.
+        dataset_root: folder to which the paths in the list files are relative.
         transforms: see `SegmentationDataset`.
         num_classes: number of classes.
-        img_channels: 3, 1, or the number of bands of .npy files, TIFFs and PNGs.
-        train_path, val_path, test_path: list files.
+        img_channels: number of channels: 3, 1, or any number for .npy, TIFF and PNG files.
+        train_path, val_path, test_path: list file of the mode: an image and its label per line.
         separator: between image and label; see `paddle_dnl.data.images.list_files`.
-        ignore_index: label that does not count; where it is not given, a `classes.txt` may say another.
+        ignore_index: label of ignored pixels; a `classes.txt` may set another default.
         edge: see `SegmentationDataset`.
-        class_names: one per class; by default those of a `classes.txt` beside the list or in `dataset_root`.
-        class_colors: [red, green, blue] of each name.
-        value_range: [lo, hi], the stored numbers that become 0 and 255; needed for floats, and for 12 bits in 16. Nothing is
-            clipped. See `paddle_dnl.data.images.bands.scale`.
+        class_names: one name per class; by default from a `classes.txt` beside the list file or in `dataset_root`.
+        class_colors: [red, green, blue] of each class.
+        value_range: [lo, hi], stored values that become 0 and 255, without clipping. Required for floats, and for 16-bit files
+            that use fewer bits. See `paddle_dnl.data.images.bands.scale`.
     """
 
     def __init__(
@@ -85,24 +85,24 @@ class Dataset(SegmentationDataset):
 
 @DATASETS.add_component
 class MultilabelDataset(Dataset):
-    """Images and masks named by list files; takes the place of `Dataset` under `--use_multilabel`.
+    """Images and masks named by list files; replaces `Dataset` with `--use_multilabel`.
 
-    The `label` of a sample is `[K, H, W]`, in validation of the original size. Arguments are those of `Dataset`.
+    The `label` of a sample is `[K, H, W]`, in validation at the original size. Arguments are those of `Dataset`.
     """
 
     multilabel = True
 
     @property
     def stored_masks(self) -> int:
-        """How many masks a label picture holds."""
+        """Number of masks in a label picture."""
         added = sum(isinstance(step, AddMultiLabelAuxiliaryCategory) for step in self.transforms.transforms)
         return self.num_classes - added
 
     def read_masks(self, path: str, image: np.ndarray, image_path: str) -> np.ndarray:
-        """`[H, W, K]` of a label file.
+        """The masks `[H, W, K]` in a label file.
 
         Raises:
-            DataError: unreadable, or not as many masks as classes; names the file.
+            DataError: the file is unreadable, or does not contain one mask per class.
         """
         label = read_label(path)
         masks = split_masks(label, *image.shape[:2])
@@ -114,12 +114,12 @@ class MultilabelDataset(Dataset):
         return masks
 
     def _with_first(self, masks: np.ndarray) -> np.ndarray:
-        """`[H, W, K]` with the mask of what belongs to no class in front, where a transform adds one."""
+        """The masks `[H, W, K]`, with the background mask first if a transform adds one."""
         none = (masks == 0).all(2, keepdims=True).astype(masks.dtype)
         return np.concatenate([none, masks], axis=2) if masks.shape[2] < self.num_classes else masks
 
     def stored_label(self, index: int) -> np.ndarray | None:
-        """The masks `[K, H, W]` of an image before any transform; None where it has none."""
+        """The masks `[K, H, W]` of an image before any transform; None for an image without a label."""
         image_path, path = self.file_list[index]
         if path is None:
             return None
@@ -155,7 +155,7 @@ class MultilabelDataset(Dataset):
 
 @DATASETS.add_component
 class Cityscapes(SegmentationDataset):
-    """Cityscapes in its own folder tree, with labels of the 19 training classes.
+    """Cityscapes in its original folder structure, with the labels of the 19 training classes.
 
     Args:
         transforms: see `SegmentationDataset`.
@@ -191,7 +191,7 @@ class Cityscapes(SegmentationDataset):
 
 @DATASETS.add_component
 class ADE20K(SegmentationDataset):
-    """ADE20K (scene parsing challenge), 150 classes; its label 0, "other", is ignored.
+    """ADE20K (scene parsing challenge), 150 classes; label 0 of the files, "other", is ignored.
 
     Args:
         transforms: see `SegmentationDataset`.
@@ -220,8 +220,8 @@ class ADE20K(SegmentationDataset):
 
     @staticmethod
     def map_label(label: np.ndarray) -> np.ndarray:
-        """0 to 255 (ignored), n to n - 1; uint8 wraps around to just that.
+        """Maps n to n - 1, and 0 to 255 (ignored), by the overflow of uint8.
 
-        A label with numbers that no uint8 holds stays as it is stored, to be refused with those numbers.
+        A label with numbers above 255 is returned unchanged, so that the error message shows the stored numbers.
         """
         return label if exceeds_byte(label) else label.astype(np.uint8) - np.uint8(1)

@@ -12,10 +12,10 @@ _NAMES_SHOWN = 8
 
 
 def class_weights(statistics: DatasetStatistics) -> list[float]:
-    """Weights for `CrossEntropyLoss` that are larger for rare classes: median frequency over frequency, within [0.1, 10].
+    """Class weights for `CrossEntropyLoss`, larger for rare classes: median frequency / frequency, limited to [0.1, 10].
 
-    The frequency of a class is its share of the pixels of the images in which it occurs (Eigen and Fergus 2015), here with
-    all images counted at the mean size. Absent classes get 1.
+    The frequency of a class is its share of the pixels of the images in which it occurs (Eigen and Fergus 2015). All images
+    are counted with the mean size. Absent classes get 1.
     """
     images_with = np.asarray(statistics.images_with, np.float64)
     mean_pixels = statistics.labelled / max(1, statistics.images)
@@ -33,7 +33,7 @@ def _listed(names: tuple[str, ...], classes: list[int]) -> str:
 
 
 def summary(statistics: DatasetStatistics, names: tuple[str, ...], where: str) -> list[str]:
-    """Two lines about a dataset for the log."""
+    """Two log lines that summarise a dataset."""
     (width, height), common = next(iter(statistics.sizes.items()), ((0, 0), 0))
     size = (
         f"all {width}x{height}"
@@ -54,12 +54,12 @@ def require_learnable(dataset, where: str, is_training: bool) -> None:
     """Refuses labels from which nothing can be learned, and logs the statistics of a dataset.
 
     Args:
-        dataset: one that was checked, so that it has `statistics`; others pass.
-        where: how it is called.
-        is_training: whether it is trained on; then missing classes are warned of.
+        dataset: a checked dataset (with `statistics`); others are accepted without a check.
+        where: name of the dataset in messages.
+        is_training: whether it is trained on; only then absent classes are warned of.
 
     Raises:
-        DataError: labels that hold only 0 and the ignored 255, or no labelled pixel at all.
+        DataError: the labels contain only 0 and the ignored 255, or no labelled pixel at all.
     """
     statistics = getattr(dataset, "statistics", None)
     if statistics is None:
@@ -107,14 +107,14 @@ def require_learnable(dataset, where: str, is_training: bool) -> None:
 
 
 def shared_images(first: DatasetStatistics, second: DatasetStatistics) -> list[int]:
-    """Places in `second` of images whose content also is in `first`."""
+    """Indices in `second` of images whose content also occurs in `first`."""
     return np.flatnonzero(np.isin(second.digests, first.digests)).tolist()
 
 
 def suggest_crop(sizes: dict[tuple[int, int], int], largest: int = 768) -> list[int]:
-    """[width, height] of training crops: the median picture, at most `largest`, in multiples of 32 and at least 64.
+    """[width, height] of training crops: the median size, rounded down to a multiple of 32, from 64 to `largest`.
 
-    A side shorter than that is padded, so that no picture is enlarged.
+    Shorter pictures are padded.
     """
     sides = []
     for axis in range(2):

@@ -13,15 +13,15 @@ RARE_SHARE = 0.001  # of the labelled pixels
 
 @dataclass
 class SampleCounts:
-    """One image and its label.
+    """Counts of one image and its label.
 
     Attributes:
         size: (width, height).
-        digest: of the image file's content, to find duplicates, 64 bits.
-        pixels: of each class, int64 `[K]`.
-        ignored: pixels that do not count.
-        stored: the numbers in the label file, at most 257 of them.
-        values: least and greatest number of the image on the scale 0..255.
+        digest: 64-bit hash of the image file's content, to find duplicates.
+        pixels: number of pixels of each class, int64 `[K]`.
+        ignored: number of ignored pixels.
+        stored: the distinct numbers in the label file, at most 257 of them.
+        values: smallest and largest value of the image on the scale 0..255.
     """
 
     size: tuple[int, int]
@@ -46,8 +46,8 @@ class SampleCounts:
         Args:
             content: bytes of the image file.
             image: on the scale 0..255.
-            stored: numbers in the label file.
-            label: the same in the model's classes, all of them classes or `ignore_index`.
+            stored: the label as stored.
+            label: the label in class numbers; contains only classes and `ignore_index`.
             num_classes, ignore_index: of the dataset.
         """
         valid = label[label != ignore_index]
@@ -56,14 +56,14 @@ class SampleCounts:
 
     @classmethod
     def of_pixels(cls, content: np.ndarray, image: np.ndarray, numbers: np.ndarray, pixels: np.ndarray, ignored: int):
-        """One sample whose label is counted.
+        """The counts of a sample whose label is already counted.
 
         Args:
             content: bytes of the image file.
             image: on the scale 0..255.
-            numbers: that the label file holds, ascending.
-            pixels: of each class, int64 `[K]`.
-            ignored: pixels that do not count.
+            numbers: the distinct numbers in the label file, sorted.
+            pixels: number of pixels of each class, int64 `[K]`.
+            ignored: number of ignored pixels.
         """
         digest = int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little")
         size, values = (image.shape[1], image.shape[0]), (float(image.min()), float(image.max()))
@@ -75,15 +75,15 @@ class DatasetStatistics:
     """Sums over a dataset.
 
     Attributes:
-        images: how many.
-        pixels: labelled pixels of each class, `[K]`.
-        images_with: images in which each class occurs, `[K]`.
-        ignored: pixels that do not count.
-        sizes: (width, height) -> images.
+        images: number of images.
+        pixels: number of pixels of each class, `[K]`.
+        images_with: number of images in which each class occurs, `[K]`.
+        ignored: number of ignored pixels.
+        sizes: (width, height) -> number of images.
         stored: all numbers that occur in the label files.
-        digests: of each image in the order of the dataset, uint64 `[N]`.
-        values: least and greatest number of all images on the scale 0..255.
-        multilabel: whether several classes may hold for one pixel; shares are then those of the pixels of all images.
+        digests: hash of each image in the order of the dataset, uint64 `[N]`.
+        values: smallest and largest value of all images on the scale 0..255.
+        multilabel: whether a pixel can have several classes; shares are then relative to all pixels of the images.
     """
 
     images: int
@@ -98,7 +98,7 @@ class DatasetStatistics:
 
     @classmethod
     def joined(cls, shares: list["DatasetStatistics"]) -> "DatasetStatistics":
-        """The sums over shares of a dataset."""
+        """The sums over parts of a dataset."""
         sizes: Counter = Counter()
         for share in shares:
             sizes.update(share.sizes)
@@ -115,17 +115,17 @@ class DatasetStatistics:
         )
 
     def to_json(self) -> dict:
-        """Plain values."""
+        """The statistics as values that JSON can store."""
         sizes = [[*size, count] for size, count in self.sizes.items()]
         digests = base64.b64encode(self.digests.astype("<u8").tobytes()).decode()
         return {**vars(self), "sizes": sizes, "digests": digests}
 
     @classmethod
     def from_json(cls, values: dict) -> "DatasetStatistics":
-        """What `to_json` gave.
+        """Inverse of `to_json`.
 
         Raises:
-            KeyError, TypeError, ValueError: it is something else.
+            KeyError, TypeError, ValueError: the values are not from `to_json`.
         """
         sizes = {(width, height): count for width, height, count in values["sizes"]}
         digests = np.frombuffer(base64.b64decode(values["digests"], validate=True), "<u8")
@@ -135,7 +135,7 @@ class DatasetStatistics:
 
     @property
     def labelled(self) -> int:
-        """Pixels that count."""
+        """Number of labelled pixels."""
         return sum(self.pixels)
 
     @property
@@ -144,12 +144,12 @@ class DatasetStatistics:
 
     @property
     def ignored_share(self) -> float:
-        """Share of the pixels that do not count; of those of all masks where there are masks."""
+        """Share of ignored pixels; for multi-label data, of the pixels of all masks."""
         pixels = self._area * len(self.pixels) if self.multilabel else self.ignored + self.labelled
         return self.ignored / max(1, pixels)
 
     def shares(self) -> np.ndarray:
-        """Share of each class, float64 `[K]`: of the labelled pixels, or of all pixels where there are masks."""
+        """Share of each class in the labelled pixels, or for multi-label data in all pixels; float64 `[K]`."""
         return np.asarray(self.pixels, np.float64) / max(1, self._area if self.multilabel else self.labelled)
 
     def absent(self) -> list[int]:
@@ -157,5 +157,5 @@ class DatasetStatistics:
         return [i for i, count in enumerate(self.pixels) if count == 0]
 
     def rare(self) -> list[int]:
-        """Classes with pixels, but fewer than one in a thousand."""
+        """Classes that occur, but in fewer than one of a thousand pixels."""
         return [i for i, share in enumerate(self.shares()) if 0 < share < RARE_SHARE]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""GeoTIFF: label maps that lie where their pictures lie on the earth."""
+"""GeoTIFF: writing label maps with the georeference of their pictures."""
 
 from pathlib import Path
 
@@ -9,21 +9,21 @@ from paddle_dnl.files.atomic import NewFile
 
 import numpy as np
 
-# Side of the tiles of a label map; TIFF wants multiples of 16.
+# Side of the tiles of a label map in pixels; TIFF requires multiples of 16.
 _TILE = 256
 
 
 class GeoTiffFile(NewFile):
-    """A label map as GeoTIFF, written from top to bottom: tiled, deflated, with the classes' colours, BigTIFF from 4 GB on.
+    """Writes a label map as GeoTIFF, from top to bottom: tiled, deflate compression, class colours, BigTIFF from 4 GB on.
 
     Args:
         path: final name.
         size: height and width.
-        colors: red, green, blue of each class; from 257 on numbers have 16 bits and no colours.
-        place: of the picture.
+        colors: (red, green, blue) of each class; more than 256 classes are stored in 16 bits without colours.
+        place: georeference of the picture.
 
     Raises:
-        OutputError: a file of such a name is not ours.
+        OutputError: a file of this name exists that this package did not write.
     """
 
     def __init__(self, path: Path, size: tuple[int, int], colors: Colors, place: Place):
@@ -48,7 +48,7 @@ class GeoTiffFile(NewFile):
             raise
 
     def write(self, labels: np.ndarray) -> None:
-        """Adds rows; whole rows of tiles reach the file, of which each is compressed once."""
+        """Adds rows. They are written when a row of tiles is complete, so that each tile is compressed once."""
         self._waiting.append(labels)
         if sum(map(len, self._waiting)) >= _TILE:
             rows = np.concatenate(self._waiting)
@@ -69,7 +69,7 @@ class GeoTiffFile(NewFile):
         self._dataset.close()
 
     def discard(self) -> None:
-        """Closes and removes the temporary file."""
+        """Closes the file and deletes it, unless it has its final name already."""
         try:
             self._dataset.close()
         finally:
@@ -77,7 +77,7 @@ class GeoTiffFile(NewFile):
 
 
 def save_geotiff(path: Path, label: np.ndarray, colors: Colors, place: Place) -> None:
-    """Writes a label map `[H, W]` of which all is there."""
+    """Writes a whole label map `[H, W]`."""
     file = GeoTiffFile(path, label.shape, colors, place)
     try:
         with file.naming_errors():

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a model's pictures are read: number of bands and scale, given once in the dataset and kept in deploy.yaml."""
+"""How the pictures of a model are read: number of channels and value range, set in the dataset and stored in deploy.yaml."""
 
 import importlib.util
 from dataclasses import dataclass, replace
@@ -32,11 +32,12 @@ _NO_PLAIN_TIFF = (
 
 @dataclass(frozen=True)
 class ImageFormat:
-    """How picture files become arrays.
+    """How picture files are read as arrays.
 
     Attributes:
-        channels: 3 (arrays are BGR), 1 (`[H, W]`), or any other number of bands, in the order of the file.
-        value_range: the stored numbers that become 0 and 255 (`paddle_dnl.data.images.bands.scale`); None for 8 and 16 bits.
+        channels: 3 (BGR), 1 (`[H, W]`), or another number of bands, in the order of the file.
+        value_range: stored values that become 0 and 255 (`paddle_dnl.data.images.bands.scale`); None: the range of the dtype,
+            for 8 and 16 bits.
     """
 
     channels: int = 3
@@ -44,12 +45,12 @@ class ImageFormat:
 
     @classmethod
     def of(cls, source) -> "ImageFormat":
-        """Of a dataset, of the mapping that configures one, or of a `DeployConfig`; three channels where it says nothing."""
+        """The format of a dataset, its mapping in a configuration, or a `DeployConfig`; by default three channels."""
         get = source.get if isinstance(source, dict) else lambda key, default: getattr(source, key, default)
         return cls(get("img_channels", 3), require_value_range(get("value_range", None)))
 
     def with_range(self, value_range) -> "ImageFormat":
-        """The same with another `value_range`, where one is given.
+        """The same format with another `value_range`, unless that is None.
 
         Raises:
             DataError: see `require_value_range`.
@@ -58,7 +59,7 @@ class ImageFormat:
 
     @property
     def endings(self) -> tuple[str, ...]:
-        """Of picture files in a folder; .npy only where colour pictures of 8 bits are not what is meant."""
+        """Endings of picture files; includes .npy unless the format is that of 8-bit colour pictures."""
         return EXTENSIONS if self.is_plain else (*EXTENSIONS, ".npy")
 
     @property
@@ -67,31 +68,31 @@ class ImageFormat:
         return self.channels in (1, 3) and self.value_range is None
 
     def read(self, path: str | Path, **limits) -> np.ndarray:
-        """A file as uint8, or as float32 on the scale 0..255: BGR `[H, W, 3]`, grey `[H, W]`, or bands `[H, W, C]`.
+        """Reads a file as uint8, or as float32 on the scale 0..255: BGR `[H, W, 3]`, grey `[H, W]`, or bands `[H, W, C]`.
 
         Args:
             path: the file.
             limits: `max_pixels` and `whole` of `decode_image`.
 
         Raises:
-            DataError: missing, damaged, no picture, or of other bands or numbers than the format's.
+            DataError: the file is missing, damaged or no picture, or does not fit this format.
         """
         return self.decode(read_bytes(path), path, **limits)
 
     def decode(self, content: np.ndarray, path: str | Path, **limits) -> np.ndarray:
-        """`read` for the content of a file, uint8, which errors call `path`."""
+        """`read` for the content of a file, uint8; `path` is its name in errors."""
         return decode_image(content, path, self.channels, value_range=self.value_range, **limits)
 
     def of_array(self, image: np.ndarray, name: str = "image array") -> np.ndarray:
-        """An array of pixels as `read` would give it.
+        """Converts an array of pixels to what `read` returns.
 
         Args:
-            image: BGR `[H, W, 3]`, grey `[H, W]` or `[H, W, 1]`, or the model's bands `[H, W, C]`; numbers other than uint8,
-                and with a `value_range` all numbers, are brought to its scale.
-            name: how errors call it.
+            image: BGR `[H, W, 3]`, grey `[H, W]` or `[H, W, 1]`, or the model's bands `[H, W, C]`. Scaled to 0..255 unless it is
+                uint8 and the format has no `value_range`.
+            name: name of the array in errors.
 
         Raises:
-            DataError: another shape, or numbers without a scale.
+            DataError: another shape, or a dtype that needs a `value_range`.
         """
         count = image.shape[2] if image.ndim == 3 else 1
         if image.size == 0 or image.ndim not in (2, 3) or count not in (1, 3, self.channels):
@@ -122,22 +123,23 @@ def decode_image(
     max_pixels: int | None = None,
     whole: bool = False,
 ) -> np.ndarray:
-    """An image as uint8, BGR `[H, W, 3]` or grey `[H, W]` for one channel; other numbers of bands as `[H, W, C]`.
+    """Decodes an image as uint8: BGR `[H, W, 3]`, grey `[H, W]` for one channel, or `[H, W, C]` for other numbers of bands.
 
-    EXIF orientation is applied, alpha is dropped from colours, CMYK and palettes become colours. 16 bits become 8 by 65535 ->
-    255, which is logged once; with `value_range`, or with other numbers of bands than 1 and 3, no bits are lost.
+    The EXIF orientation is applied, alpha is dropped, and CMYK and palette pictures are converted to colours. 16 bits are
+    reduced to 8 (65535 becomes 255), which is logged once. With `value_range`, or other numbers of bands than 1 and 3, the
+    full precision is kept.
 
     Args:
-        content: of the file, uint8 with at least one byte.
-        path: how errors call it.
-        channels: 3, 1, or another number of bands, of a .npy file, TIFF or PNG.
-        value_range: stored numbers that become 0 and 255; the image is then float32, see `paddle_dnl.data.images.bands.scale`.
-        max_pixels: for untrusted pictures: only the formats and structures that `paddle_dnl.data.images.untrusted` allows, and
-            no larger ones; checked before decoding.
-        whole: refuse JPEGs that are cut off, which OpenCV fills up with grey.
+        content: content of the file, uint8 with at least one byte.
+        path: name of the file in errors.
+        channels: 3, 1, or another number of bands (.npy, TIFF and PNG files).
+        value_range: stored values that become 0 and 255; the image is then float32, see `paddle_dnl.data.images.bands.scale`.
+        max_pixels: for untrusted files: allow only the formats and structures of `paddle_dnl.data.images.untrusted`, and at
+            most this number of pixels; checked before decoding.
+        whole: refuse truncated JPEGs, which OpenCV would fill with grey.
 
     Raises:
-        DataError: damaged, too large, no image, or with numbers whose scale is not known.
+        DataError: the file is damaged, too large or no image, or has a dtype that needs a `value_range`.
     """
     plain = channels in (1, 3) and value_range is None
     if is_npy(content) or (is_tiff(content) and not plain):
@@ -147,7 +149,7 @@ def decode_image(
     try:
         size = None if max_pixels is None else require_bounded(data, str(path), max_pixels)
     except UnknownFormat as error:
-        # Pillow, which reads the header, knows no TIFF of floats with several bands.
+        # The header is read with Pillow, which does not know float TIFFs with several bands.
         if is_tiff(content):
             raise DataError(f"{path}: {_NO_PLAIN_TIFF}") from error
         raise
@@ -159,7 +161,7 @@ def decode_image(
             at += 1 if data[at + 1] == 0xFF else 2 + int.from_bytes(data[at + 2 : at + 4], "big")
         if data.find(b"\xff\xd9", at) < 0:
             raise DataError(f"{path}: is a damaged JPEG (it ends before the picture does)")
-    if is_bigtiff(content):  # which OpenCV does not read
+    if is_bigtiff(content):  # OpenCV does not read these
         image = read_array(content, path, channels, max_pixels)
         if channels == 3:
             image = image[..., ::-1]
@@ -167,7 +169,7 @@ def decode_image(
             image = as_eight_bits(image, path)
         return np.ascontiguousarray(scale(image, None, path))
     image = _decode(content, path, channels)
-    # The orientation in the EXIF header may exchange the sides.
+    # The EXIF orientation may swap width and height.
     if size is not None and sorted(image.shape[:2]) != sorted(size):
         raise DataError(
             f"{path}: is {image.shape[1]}x{image.shape[0]} after decoding, its header says {size[0]}x{size[1]}"
@@ -179,7 +181,7 @@ def decode_image(
 
 
 def _decode(content: np.ndarray, path: str | Path, channels: int, flag: int | None = None) -> np.ndarray:
-    """A picture file by OpenCV, in its own depth unless `flag` says otherwise."""
+    """Decodes a picture file with OpenCV, at its own depth unless `flag` is given."""
     if flag is None:
         kinds = {1: cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH, 3: cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH}
         flag = kinds.get(channels, cv2.IMREAD_UNCHANGED)
@@ -198,14 +200,14 @@ def _decode(content: np.ndarray, path: str | Path, channels: int, flag: int | No
 
 
 def read_as_stored(path: str | Path) -> np.ndarray:
-    """A picture file in its own numbers and bands, to see what it is: `[H, W]` or `[H, W, C]`.
+    """Reads a picture with its own dtype and number of bands, without scaling: `[H, W]` or `[H, W, C]`.
 
     Raises:
-        DataError: missing, damaged or no picture.
+        DataError: the file is missing, damaged or no picture.
     """
     content = read_bytes(path)
     if is_npy(content) or (is_tiff(content) and importlib.util.find_spec("tifffile") is not None):
         return bands.read_as_stored(content, path)
-    grey_or_colour = _decode(content, path, 3)  # turned as EXIF says
+    grey_or_colour = _decode(content, path, 3)  # with EXIF orientation
     stored = cv2.imdecode(content, cv2.IMREAD_UNCHANGED)
     return grey_or_colour[..., 0] if stored is not None and stored.ndim == 2 else grey_or_colour

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A picture whose rows are asked for from top to bottom: an array, or a file that is read by blocks."""
+"""A picture that is read row by row from top to bottom: `ArrayRows` for an array, or `BlockRows` for a file."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -9,7 +9,7 @@ import numpy as np
 if TYPE_CHECKING:
     from paddle_dnl.data.images.block_rows import BlockRows
 
-# Pictures of fewer pixels are read whole: 32 million are 100 MB.
+# Smaller pictures are read as a whole: 32 million pixels take 100 MB.
 BLOCKS_FROM = 32_000_000
 
 
@@ -31,14 +31,14 @@ class ArrayRows:
         self.size = pixels.shape[:2]
 
     def read(self, top: int, bottom: int) -> np.ndarray:
-        """The rows from `top` to before `bottom`."""
+        """The rows `top` to `bottom - 1`."""
         return self._pixels[top:bottom]
 
     def release(self, top: int) -> None:
-        """Rows above `top` will not be asked for again."""
+        """Does nothing; `BlockRows` frees memory here."""
 
     def close(self) -> None:
-        """Nothing is left open."""
+        """Does nothing; `BlockRows` closes its file here."""
 
 
 @dataclass

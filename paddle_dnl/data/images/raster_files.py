@@ -12,9 +12,9 @@ from paddle_dnl.errors import DataError
 from paddle_dnl.files.reading import require_file
 from paddle_dnl.optional import not_installed
 
-# GDAL's name of each format; its other drivers are never tried.
+# Format -> GDAL's driver; no other of GDAL's drivers is used.
 DRIVERS = {"PNG": "PNG", "JPEG": "JPEG", "TIFF": "GTiff"}
-# Nothing is read but the file itself: no listing of its folder, no .aux.xml or .ovr beside it. Damage is an error.
+# GDAL reads only the file itself: it lists no folder and reads no .aux.xml or .ovr file. Damaged files are errors.
 OPTIONS = {
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
     "GDAL_PAM_ENABLED": "NO",
@@ -37,23 +37,23 @@ def require_rasterio(what):
 
 
 def open_dataset(path: str | Path, kind: str):
-    """A file by rasterio, as nothing but `kind`, a format of Pillow's name. Called within `rasterio.Env(**OPTIONS)`."""
+    """Opens a file with rasterio, with only the driver of `kind` (format name of Pillow), within `rasterio.Env(**OPTIONS)`."""
     import rasterio
     from rasterio.errors import NotGeoreferencedWarning
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        # An absolute path of a regular file is never taken for one of GDAL's virtual file systems.
+        # Absolute, because GDAL could take a relative path for one of its virtual file systems.
         return rasterio.open(os.path.abspath(path), driver=DRIVERS[kind])
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where the pixels of a GeoTIFF are.
+    """The georeference of a GeoTIFF.
 
     Attributes:
-        crs: coordinate reference system (`rasterio.crs.CRS`), None where the file names none.
-        transform: (column, row) to its coordinates (`affine.Affine`).
+        crs: coordinate reference system (`rasterio.crs.CRS`); None if the file has none.
+        transform: from (column, row) to coordinates of the reference system (`affine.Affine`).
     """
 
     crs: Any
@@ -61,10 +61,10 @@ class Place:
 
     @classmethod
     def of(cls, path: str | Path) -> "Place":
-        """What the file itself says; files beside it (.tfw, .aux.xml) are not read.
+        """The georeference in the file itself; files beside it (.tfw, .aux.xml) are not read.
 
         Raises:
-            DataError: no TIFF, or one without a transform.
+            DataError: the file is no TIFF, or has no transform.
             UsageError: rasterio is not installed.
         """
         rasterio = require_rasterio(path)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Contents of picture files, and label pictures, with an error that names the file."""
+"""Reads the contents of picture files, and label pictures; errors name the file."""
 
 import contextlib
 import io
@@ -14,39 +14,39 @@ from PIL import Image, UnidentifiedImageError
 
 
 def read_bytes(path: str | Path) -> np.ndarray:
-    """The file's content; works for every name the file system allows, which `cv2.imread` does not.
+    """The content of a file, uint8. Supports all file names; `cv2.imread` does not.
 
     Raises:
-        DataError: missing, unreadable or empty.
+        DataError: the file is missing, unreadable or empty.
     """
     try:
         require_file(path, DataError)
         content = np.fromfile(str(path), dtype=np.uint8)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
-    except ValueError as error:  # a byte 0 in it
+    except ValueError as error:  # the name contains a zero byte
         raise DataError(f"{str(path)!r}: is no name of a file") from error
     if content.size == 0:
         raise DataError(f"{path}: is empty (0 bytes)")
     return content
 
 
-# Pillow reads forty formats; some are lossy, some start other programs.
+# Only these of Pillow's forty formats, of which some are lossy and some start other programs.
 _LABEL_FORMATS = ("PNG", "BMP", "TIFF", "GIF", "PPM")
 _LOSSY_TIFF = ("jpeg", "tiff_jpeg", "webp")
 
 
 @contextlib.contextmanager
 def open_label(path: str | Path, lossy: tuple[str, ...] = ()) -> Iterator[Image.Image]:
-    """A label picture or mask as Pillow's picture, of a format that keeps numbers and colours.
+    """Opens a label picture or mask with Pillow, only in lossless formats.
 
     Args:
         path: the file.
-        lossy: further formats that are let through, by Pillow's names.
+        lossy: lossy formats that are allowed too, by Pillow's names.
 
     Raises:
-        DataError: missing, damaged, larger than Pillow reads, or of another format; also for errors of Pillow while the
-            pixels are read in the block.
+        DataError: the file is missing, damaged, too large for Pillow or of another format. Pillow's errors while the pixels
+            are read inside the block are converted too.
     """
     content = read_bytes(path)
     try:
@@ -66,19 +66,17 @@ def open_label(path: str | Path, lossy: tuple[str, ...] = ()) -> Iterator[Image.
     except UnidentifiedImageError as error:
         known = ", ".join(_LABEL_FORMATS)
         raise DataError(f"{path}: is not a readable label picture, or of another format than {known}") from error
-    except (
-        Exception
-    ) as error:  # Pillow passes on what its reader stumbled over: struct.error, IndexError, TypeError, ...
+    except Exception as error:  # for damaged files Pillow raises struct.error, IndexError, TypeError, ...
         raise DataError(f"{path}: is not a readable label picture; it may be damaged ({_reason(error)})") from error
 
 
 def read_label(path: str | Path) -> np.ndarray:
-    """Class numbers of each pixel, `[H, W]` uint8; of a palette picture the indices, not the colours.
+    """Reads the class number of each pixel, `[H, W]` uint8; of palette pictures the palette indices.
 
-    Numbers that do not fit (more than 256 classes in 16 bits) are int32.
+    16-bit pictures with numbers above 255 are int32.
 
     Raises:
-        DataError: see `open_label`; or a picture with several channels or with fractions.
+        DataError: see `open_label`; or the picture has several channels, or floats.
     """
     with open_label(path) as picture:
         label = np.array(picture)
@@ -91,25 +89,25 @@ def read_label(path: str | Path) -> np.ndarray:
         raise DataError(
             f"{path}: holds {label.dtype} numbers; a label picture has whole class numbers (8 or 16 bit PNG)"
         )
-    # Paddle takes uint16 arrays for bfloat16, so that class numbers of 16 bit pictures would turn into almost zero.
+    # Not uint16, which Paddle takes for bfloat16: class numbers would become values near zero.
     return label.astype(np.int32 if exceeds_byte(label) else np.uint8, copy=False)
 
 
 def exceeds_byte(label: np.ndarray) -> bool:
-    """Whether a label holds numbers outside of 0 to 255, which as uint8 would be taken for classes that are not meant."""
+    """Whether a label contains numbers outside of 0 to 255, which a conversion to uint8 would turn into other classes."""
     return label.dtype.itemsize > 1 and bool(label.min() < 0 or label.max() > 255)
 
 
 def _reason(error: Exception) -> str:
-    """The text of an error of Pillow, with its type where it is not an OSError: many texts say little alone."""
+    """Text of an error of Pillow with its type, without which many are not understandable."""
     return str(error) if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
 
 
 def require_whole(path: str | Path) -> None:
-    """Finds JPEGs that end too early, which OpenCV silently fills up with grey.
+    """Refuses truncated JPEGs, which OpenCV silently fills with grey.
 
     Raises:
-        DataError: the file is a JPEG and its data end before the picture does.
+        DataError: the file is a truncated JPEG.
     """
     try:
         with open(path, "rb") as file:
