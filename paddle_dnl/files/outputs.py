@@ -50,9 +50,9 @@ class _Journal:
         complete = content.rpartition(b"\n")[0] + b"\n" if b"\n" in content else b""
         self._position += len(complete)
         for line in complete.splitlines():
-            digest, _, name = line.partition(b" ")
+            written, _, relative = line.partition(b" ")
             try:
-                self._known.add((digest.decode(), parse_json(name)))
+                self._known.add((written.decode(), parse_json(relative)))
             except (ValueError, TypeError):  # a damaged line protects its file from being overwritten
                 continue
         return (digest, name) in self._known
