@@ -50,9 +50,9 @@ class _Journal:
         complete = content.rpartition(b"\n")[0] + b"\n" if b"\n" in content else b""
         self._position += len(complete)
         for line in complete.splitlines():
-            written, _, relative = line.partition(b" ")
+            found_digest, _, found_name = line.partition(b" ")
             try:
-                self._known.add((written.decode(), parse_json(relative)))
+                self._known.add((found_digest.decode(), parse_json(found_name)))
             except (ValueError, TypeError):  # a damaged line protects its file from being overwritten
                 continue
         return (digest, name) in self._known
