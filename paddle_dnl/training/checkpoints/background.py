@@ -33,7 +33,7 @@ class CheckpointWriter:
 
     def __init__(self, keep: int):
         self.keep = keep
-        self.folder: "RunFolder | None" = None
+        self.folder: RunFolder | None = None
         self._was_deleted = self._was_slow = False
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
