@@ -8,6 +8,8 @@ rounding of the matrix product. Where a strip's copy fits into the cache, strips
 
 from typing import NamedTuple
 
+from paddle_dnl.nn.cpu import winograd
+
 import paddle
 import paddle.nn.functional as F
 from paddle import nn
@@ -70,7 +72,7 @@ def conv2d(x, weight, bias, geometry: Geometry) -> paddle.Tensor:
         bias: `[K]` or None.
     """
     if _takes_strips(x, geometry):
-        run = _StripedConv2D.apply if paddle.is_grad_enabled() else _in_strips
+        run = _StripedConv2D.apply if paddle.is_grad_enabled() else _forward
         return run(x, weight, bias, geometry)
     return F.conv2d(x, weight, bias, geometry.stride, geometry.padding, geometry.dilation, geometry.groups)
 
@@ -122,6 +124,22 @@ def _window(x, geometry: Geometry, top: int, bottom: int):
     return rows, max(-start, 0), max(stop - x.shape[2], 0)
 
 
+def _takes_winograd(x, weight, geometry: Geometry) -> bool:
+    """Whether a convolution that would take strips has fewer multiplications and is faster by Winograd's algorithm."""
+    if geometry != Geometry((3, 3), (1, 1), geometry.dilation, geometry.dilation, 1) or x.dtype != paddle.float32:
+        return False
+    is_square = geometry.dilation[0] == geometry.dilation[1]
+    return is_square and winograd.is_faster(*weight.shape[:2]) and _rows(x, geometry) < geometry.out_length(x, 0)
+
+
+def _forward(x, weight, bias, geometry: Geometry) -> paddle.Tensor:
+    """The fastest way for a convolution that takes strips."""
+    if _takes_winograd(x, weight, geometry):
+        y = winograd.convolve(x, weight, geometry.dilation[0])
+        return y if bias is None else y.add_(bias.reshape([1, -1, 1, 1]))
+    return _in_strips(x, weight, bias, geometry)
+
+
 def _in_strips(x, weight, bias, geometry: Geometry) -> paddle.Tensor:
     parts = []
     for top, bottom in _strips(x, geometry):
@@ -141,7 +159,7 @@ class _StripedConv2D(PyLayer):
         ctx.save_for_backward(x, weight)
         ctx.geometry = geometry
         ctx.wanted = [not tensor.stop_gradient for tensor in (x, weight, bias) if tensor is not None]
-        return _in_strips(x, weight, bias, geometry)
+        return _forward(x, weight, bias, geometry)
 
     @staticmethod
     def backward(ctx, grad):
@@ -161,6 +179,8 @@ def input_gradient(weight, grad, geometry: Geometry):
 
     A convolution of the output gradient with the rotated kernel, which unfolds the output's channels: often fewer.
     """
+    if _takes_winograd(grad, weight, geometry):
+        return winograd.convolve(grad, weight, geometry.dilation[0], transposed=True)
     turned = weight.flip([2, 3]).transpose([1, 0, 2, 3])
     return _in_strips(grad, turned, None, geometry.transposed())
 
@@ -170,6 +190,8 @@ def weight_gradient(x, weight, grad, geometry: Geometry):
 
     The sum over images and strips of output gradient times unfolded input.
     """
+    if _takes_winograd(x, weight, geometry):
+        return winograd.weight_gradient(x, grad, geometry.dilation[0])
     out_channels = grad.shape[1]
     total = paddle.zeros([out_channels, weight.size // out_channels], weight.dtype)
     for top, bottom in _strips(x, geometry):
