@@ -27,8 +27,8 @@ _TAPS = np.einsum("ia,jb->ijab", _G, _G).reshape(16, 9)
 # Of a kernel turned by 180 degrees: G with its columns reversed.
 _TURNED_TAPS = np.einsum("ia,jb->ijab", _G[:, ::-1], _G[:, ::-1]).reshape(16, 9)
 
-# Transformed input and output of one matrix product. On 2 cores of an EPYC, 512 channels of 64 x 128: 114 ms with 64 MiB, 122 with
-# 32, 212 in strips without this algorithm.
+# Transformed input and output of one matrix product. On 2 cores of an EPYC, 512 channels of 64 x 128: 114 ms with 64 MiB, 122
+# with 32, 212 in strips without this algorithm.
 WORKING_BYTES = 64 << 20
 # Padded input of one block of channels; 125 ms with half as much, 155 with a quarter: NumPy's calls are short then.
 _BLOCK_BYTES = 1 << 20
@@ -39,6 +39,11 @@ _CHANNELS = 30
 def is_faster(in_channels: int, out_channels: int) -> bool:
     """Whether the matrix products saved take longer than the transforms."""
     return in_channels * out_channels >= _CHANNELS * (in_channels + out_channels)
+
+
+def working_bytes(in_channels: int, out_channels: int) -> int:
+    """Bytes that a convolution holds beside its input and output."""
+    return WORKING_BYTES + 64 * in_channels * out_channels
 
 
 def convolve(x: paddle.Tensor, weight: paddle.Tensor, dilation: int, transposed: bool = False) -> paddle.Tensor:
