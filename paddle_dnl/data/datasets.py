@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Datasets of configurations, under PaddleSeg's names: lists of files, Cityscapes, ADE20K.
+"""Datasets with PaddleSeg's names and arguments: list files, Cityscapes, ADE20K.
 
-PaddleSeg's own pair images and labels by position in two sorted listings (one missing file shifts all that follow), or
-download on their own; these pair by name and refuse what is missing.
+PaddleSeg's datasets pair images and labels by their position in two sorted folder listings, so that one missing file shifts
+all later pairs, or download data without being asked. These pair by name, refuse missing files and download nothing.
 """
 
 from pathlib import Path
@@ -27,19 +27,19 @@ class Dataset(SegmentationDataset):
     """Images and labels named by list files, with PaddleSeg's arguments.
 
     Args:
-        mode: `train`, `val` or `test`; it chooses among the list files.
-        dataset_root: folder that the names in the lists are relative to.
+        mode: `train`, `val` or `test`; selects the list file.
+        dataset_root: folder to which the paths in the list files are relative.
         transforms: see `SegmentationDataset`.
         num_classes: number of classes.
-        img_channels: 3, 1, or the number of bands of .npy files, TIFFs and PNGs.
-        train_path, val_path, test_path: list files.
+        img_channels: number of channels: 3, 1, or any number for .npy, TIFF and PNG files.
+        train_path, val_path, test_path: list file of the mode: an image and its label per line.
         separator: between image and label; see `paddle_dnl.data.images.list_files`.
-        ignore_index: label that does not count; where it is not given, a `classes.txt` may say another.
+        ignore_index: label of ignored pixels; a `classes.txt` may set another default.
         edge: see `SegmentationDataset`.
-        class_names: one per class; by default those of a `classes.txt` beside the list or in `dataset_root`.
-        class_colors: [red, green, blue] of each name.
-        value_range: [lo, hi], the stored numbers that become 0 and 255; needed for floats, and for 12 bits in 16. Nothing is
-            clipped. See `paddle_dnl.data.images.bands.scale`.
+        class_names: one name per class; by default from a `classes.txt` beside the list file or in `dataset_root`.
+        class_colors: [red, green, blue] of each class.
+        value_range: [lo, hi], stored values that become 0 and 255, without clipping. Required for floats, and for 16-bit files
+            that use fewer bits. See `paddle_dnl.data.images.bands.scale`.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class Dataset(SegmentationDataset):
 
 @DATASETS.add_component
 class Cityscapes(SegmentationDataset):
-    """Cityscapes in its own folder tree, with labels of the 19 training classes.
+    """Cityscapes in its original folder structure, with the labels of the 19 training classes.
 
     Args:
         transforms: see `SegmentationDataset`.
@@ -120,7 +120,7 @@ class Cityscapes(SegmentationDataset):
 
 @DATASETS.add_component
 class ADE20K(SegmentationDataset):
-    """ADE20K (scene parsing challenge), 150 classes; its label 0, "other", is ignored.
+    """ADE20K (scene parsing challenge), 150 classes; label 0 of the files, "other", is ignored.
 
     Args:
         transforms: see `SegmentationDataset`.
@@ -149,8 +149,8 @@ class ADE20K(SegmentationDataset):
 
     @staticmethod
     def map_label(label: np.ndarray) -> np.ndarray:
-        """0 to 255 (ignored), n to n - 1; uint8 wraps around to just that.
+        """Maps n to n - 1, and 0 to 255 (ignored), by the overflow of uint8.
 
-        A label with numbers that no uint8 holds stays as it is stored, to be refused with those numbers.
+        A label with numbers above 255 is returned unchanged, so that the error message shows the stored numbers.
         """
         return label if exceeds_byte(label) else label.astype(np.uint8) - np.uint8(1)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Multi-label segmentation: a binary mask per class, in PaddleSeg's format for `--use_multilabel`.
+"""Multi-label segmentation: one binary mask per class, in PaddleSeg's format for `--use_multilabel`.
 
-A label picture holds the K masks of an image side by side, `[H, K * W]`, or below each other, `[K * H, W]`: 1 where the class
-is there, 0 where it is not, `ignore_index` where nobody knows.
+A label picture contains the K masks of an image side by side, `[H, K * W]`, or one below the other, `[K * H, W]`. A mask is 1
+where the class is present, 0 where it is not, and `ignore_index` where that is unknown.
 """
 
 from paddle_dnl.data.base_dataset import size_text
@@ -17,7 +17,7 @@ import numpy as np
 
 
 def split_masks(label: np.ndarray, height: int, width: int) -> np.ndarray | None:
-    """The masks `[H, W, K]` of a label picture of an image of this size; None where it does not hold whole masks."""
+    """The masks `[H, W, K]` in a label picture, for an image of this size; None if the picture's size is no multiple of it."""
     rows, columns = label.shape
     if rows == height and columns % width == 0:
         return label.reshape(height, -1, width).transpose(0, 2, 1)
@@ -27,14 +27,14 @@ def split_masks(label: np.ndarray, height: int, width: int) -> np.ndarray | None
 
 
 def join_masks(masks: np.ndarray) -> np.ndarray:
-    """Masks `[K, H, W]` side by side, `[H, K * W]`."""
+    """Concatenates masks `[K, H, W]` side by side, `[H, K * W]`."""
     return np.concatenate(list(masks), axis=1)
 
 
 def summed_numbers(masks: np.ndarray) -> np.ndarray:
-    """One number per pixel, `[H, W]`: 0 without a class, else the sum of the numbers of its classes, counted from 1.
+    """One number per pixel, `[H, W]`: the sum of k + 1 over its classes k, or 0 without a class.
 
-    That is what PaddleSeg draws. Where classes overlap, the number is another class's or none's.
+    PaddleSeg draws this number. It is ambiguous where classes overlap.
 
     Args:
         masks: `[K, H, W]`, 0 or 1.
@@ -44,24 +44,24 @@ def summed_numbers(masks: np.ndarray) -> np.ndarray:
 
 @DATASETS.add_component
 class MultilabelDataset(Dataset):
-    """Images and masks named by list files; takes the place of `Dataset` under `--use_multilabel`.
+    """Images and masks named by list files; replaces `Dataset` with `--use_multilabel`.
 
-    The `label` of a sample is `[K, H, W]`, in validation of the original size. Arguments are those of `Dataset`.
+    The `label` of a sample is `[K, H, W]`, in validation at the original size. Arguments are those of `Dataset`.
     """
 
     multilabel = True
 
     @property
     def stored_masks(self) -> int:
-        """How many masks a label picture holds."""
+        """Number of masks in a label picture."""
         added = sum(isinstance(step, AddMultiLabelAuxiliaryCategory) for step in self.transforms.transforms)
         return self.num_classes - added
 
     def read_masks(self, path: str, image: np.ndarray, image_path: str) -> np.ndarray:
-        """`[H, W, K]` of a label file.
+        """The masks `[H, W, K]` in a label file.
 
         Raises:
-            DataError: unreadable, or not as many masks as classes; names the file.
+            DataError: the file is unreadable, or does not contain one mask per class.
         """
         label = read_label(path)
         masks = split_masks(label, *image.shape[:2])
@@ -73,12 +73,12 @@ class MultilabelDataset(Dataset):
         return masks
 
     def _with_first(self, masks: np.ndarray) -> np.ndarray:
-        """`[H, W, K]` with the mask of what belongs to no class in front, where a transform adds one."""
+        """The masks `[H, W, K]`, with the background mask first if a transform adds one."""
         none = (masks == 0).all(2, keepdims=True).astype(masks.dtype)
         return np.concatenate([none, masks], axis=2) if masks.shape[2] < self.num_classes else masks
 
     def stored_label(self, index: int) -> np.ndarray | None:
-        """The masks `[K, H, W]` of an image before any transform; None where it has none."""
+        """The masks `[K, H, W]` of an image before any transform; None for an image without a label."""
         image_path, path = self.file_list[index]
         if path is None:
             return None

@@ -26,16 +26,16 @@ td.number { text-align: right; font-variant-numeric: tabular-nums; white-space: 
 
 @dataclass
 class Section:
-    """A heading and what is below it.
+    """A section of the page.
 
     Attributes:
-        title: the heading.
-        rows: name and value.
-        pictures: PNG files, or the content of JPEG files, with captions.
+        title: heading.
+        rows: pairs of name and value.
+        pictures: pairs of a PNG file, or the content of a JPEG file, and its caption.
         note: small text at the end.
-        legend: name and (red, green, blue).
-        table: lines of cells, the first one the head.
-        bars: name, text, length in [0, 1] and colour.
+        legend: pairs of name and (red, green, blue).
+        table: rows of cells; the first row is the header.
+        bars: bar chart: name, text, length in [0, 1] and colour of each bar.
     """
 
     title: str
@@ -48,7 +48,7 @@ class Section:
 
 
 def _picture(picture: Path | bytes, caption: str) -> str:
-    """A figure that holds its picture as base64."""
+    """A figure with an embedded picture (base64)."""
     content, kind = (picture, "jpeg") if isinstance(picture, bytes) else (Path(picture).read_bytes(), "png")
     data, text = base64.b64encode(content).decode(), html.escape(caption)
     return f'<figure><img alt="{text}" src="data:image/{kind};base64,{data}"><figcaption>{text}</figcaption></figure>'
@@ -89,9 +89,9 @@ def write_page(path: str | Path, title: str, subtitle: str, sections: list[Secti
     """Writes the page atomically.
 
     Args:
-        path: of the HTML file.
-        title, subtitle: its head.
-        sections: in reading order; pictures are embedded.
+        path: the HTML file.
+        title, subtitle: head of the page.
+        sections: in the order in which they are shown; pictures are embedded.
     """
     body = "\n".join(_section(section) for section in sections)
     page = (

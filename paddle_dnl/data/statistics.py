@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Statistics of a dataset, from the check before training: pixels and images per class, ignored share, sizes, duplicates."""
+"""Statistics of a dataset from the check before training: pixels and images per class, ignored pixels, sizes, duplicates."""
 
 import base64
 import hashlib
@@ -18,15 +18,15 @@ _NAMES_SHOWN = 8
 
 @dataclass
 class SampleCounts:
-    """One image and its label.
+    """Counts of one image and its label.
 
     Attributes:
         size: (width, height).
-        digest: of the image file's content, to find duplicates, 64 bits.
-        pixels: of each class, int64 `[K]`.
-        ignored: pixels that do not count.
-        stored: the numbers in the label file, at most 257 of them.
-        values: least and greatest number of the image on the scale 0..255.
+        digest: 64-bit hash of the image file's content, to find duplicates.
+        pixels: number of pixels of each class, int64 `[K]`.
+        ignored: number of ignored pixels.
+        stored: the distinct numbers in the label file, at most 257 of them.
+        values: smallest and largest value of the image on the scale 0..255.
     """
 
     size: tuple[int, int]
@@ -51,8 +51,8 @@ class SampleCounts:
         Args:
             content: bytes of the image file.
             image: on the scale 0..255.
-            stored: numbers in the label file.
-            label: the same in the model's classes, all of them classes or `ignore_index`.
+            stored: the label as stored.
+            label: the label in class numbers; contains only classes and `ignore_index`.
             num_classes, ignore_index: of the dataset.
         """
         valid = label[label != ignore_index]
@@ -61,14 +61,14 @@ class SampleCounts:
 
     @classmethod
     def of_pixels(cls, content: np.ndarray, image: np.ndarray, numbers: np.ndarray, pixels: np.ndarray, ignored: int):
-        """One sample whose label is counted.
+        """The counts of a sample whose label is already counted.
 
         Args:
             content: bytes of the image file.
             image: on the scale 0..255.
-            numbers: that the label file holds, ascending.
-            pixels: of each class, int64 `[K]`.
-            ignored: pixels that do not count.
+            numbers: the distinct numbers in the label file, sorted.
+            pixels: number of pixels of each class, int64 `[K]`.
+            ignored: number of ignored pixels.
         """
         digest = int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little")
         size, values = (image.shape[1], image.shape[0]), (float(image.min()), float(image.max()))
@@ -80,15 +80,15 @@ class DatasetStatistics:
     """Sums over a dataset.
 
     Attributes:
-        images: how many.
-        pixels: labelled pixels of each class, `[K]`.
-        images_with: images in which each class occurs, `[K]`.
-        ignored: pixels that do not count.
-        sizes: (width, height) -> images.
+        images: number of images.
+        pixels: number of pixels of each class, `[K]`.
+        images_with: number of images in which each class occurs, `[K]`.
+        ignored: number of ignored pixels.
+        sizes: (width, height) -> number of images.
         stored: all numbers that occur in the label files.
-        digests: of each image in the order of the dataset, uint64 `[N]`.
-        values: least and greatest number of all images on the scale 0..255.
-        multilabel: whether several classes may hold for one pixel; shares are then those of the pixels of all images.
+        digests: hash of each image in the order of the dataset, uint64 `[N]`.
+        values: smallest and largest value of all images on the scale 0..255.
+        multilabel: whether a pixel can have several classes; shares are then relative to all pixels of the images.
     """
 
     images: int
@@ -103,7 +103,7 @@ class DatasetStatistics:
 
     @classmethod
     def joined(cls, shares: list["DatasetStatistics"]) -> "DatasetStatistics":
-        """The sums over shares of a dataset."""
+        """The sums over parts of a dataset."""
         sizes: Counter = Counter()
         for share in shares:
             sizes.update(share.sizes)
@@ -120,17 +120,17 @@ class DatasetStatistics:
         )
 
     def to_json(self) -> dict:
-        """Plain values."""
+        """The statistics as values that JSON can store."""
         sizes = [[*size, count] for size, count in self.sizes.items()]
         digests = base64.b64encode(self.digests.astype("<u8").tobytes()).decode()
         return {**vars(self), "sizes": sizes, "digests": digests}
 
     @classmethod
     def from_json(cls, values: dict) -> "DatasetStatistics":
-        """What `to_json` gave.
+        """Inverse of `to_json`.
 
         Raises:
-            KeyError, TypeError, ValueError: it is something else.
+            KeyError, TypeError, ValueError: the values are not from `to_json`.
         """
         sizes = {(width, height): count for width, height, count in values["sizes"]}
         digests = np.frombuffer(base64.b64decode(values["digests"], validate=True), "<u8")
@@ -140,7 +140,7 @@ class DatasetStatistics:
 
     @property
     def labelled(self) -> int:
-        """Pixels that count."""
+        """Number of labelled pixels."""
         return sum(self.pixels)
 
     @property
@@ -149,12 +149,12 @@ class DatasetStatistics:
 
     @property
     def ignored_share(self) -> float:
-        """Share of the pixels that do not count; of those of all masks where there are masks."""
+        """Share of ignored pixels; for multi-label data, of the pixels of all masks."""
         pixels = self._area * len(self.pixels) if self.multilabel else self.ignored + self.labelled
         return self.ignored / max(1, pixels)
 
     def shares(self) -> np.ndarray:
-        """Share of each class, float64 `[K]`: of the labelled pixels, or of all pixels where there are masks."""
+        """Share of each class in the labelled pixels, or for multi-label data in all pixels; float64 `[K]`."""
         return np.asarray(self.pixels, np.float64) / max(1, self._area if self.multilabel else self.labelled)
 
     def absent(self) -> list[int]:
@@ -162,15 +162,15 @@ class DatasetStatistics:
         return [i for i, count in enumerate(self.pixels) if count == 0]
 
     def rare(self) -> list[int]:
-        """Classes with pixels, but fewer than one in a thousand."""
+        """Classes that occur, but in fewer than one of a thousand pixels."""
         return [i for i, share in enumerate(self.shares()) if 0 < share < RARE_SHARE]
 
 
 def class_weights(statistics: DatasetStatistics) -> list[float]:
-    """Weights for `CrossEntropyLoss` that lift rare classes: median frequency over frequency, within [0.1, 10].
+    """Class weights for `CrossEntropyLoss`, larger for rare classes: median frequency / frequency, limited to [0.1, 10].
 
-    The frequency of a class is its share of the pixels of the images in which it occurs (Eigen and Fergus 2015), here with
-    all images counted at the mean size. Absent classes get 1.
+    The frequency of a class is its share of the pixels of the images in which it occurs (Eigen and Fergus 2015). All images
+    are counted with the mean size. Absent classes get 1.
     """
     images_with = np.asarray(statistics.images_with, np.float64)
     mean_pixels = statistics.labelled / max(1, statistics.images)
@@ -188,7 +188,7 @@ def _listed(names: tuple[str, ...], classes: list[int]) -> str:
 
 
 def summary(statistics: DatasetStatistics, names: tuple[str, ...], where: str) -> list[str]:
-    """Two lines about a dataset for the log."""
+    """Two log lines that summarise a dataset."""
     (width, height), common = next(iter(statistics.sizes.items()), ((0, 0), 0))
     size = (
         f"all {width}x{height}"
@@ -209,12 +209,12 @@ def require_learnable(dataset, where: str, is_training: bool) -> None:
     """Refuses labels from which nothing can be learned, and logs the statistics of a dataset.
 
     Args:
-        dataset: one that was checked, so that it has `statistics`; others pass.
-        where: how it is called.
-        is_training: whether it is trained on; then a lack of labels is refused, else said.
+        dataset: a checked dataset (with `statistics`); others are accepted without a check.
+        where: name of the dataset in messages.
+        is_training: whether it is trained on; only then absent classes are warned of.
 
     Raises:
-        DataError: labels that hold only 0 and the ignored 255, or no labelled pixel at all.
+        DataError: the labels contain only 0 and the ignored 255, or no labelled pixel at all.
     """
     statistics = getattr(dataset, "statistics", None)
     if statistics is None:
@@ -251,7 +251,7 @@ def require_learnable(dataset, where: str, is_training: bool) -> None:
 
 
 def _say_scale(dataset, statistics: DatasetStatistics, where: str) -> None:
-    """Says how much of a `value_range` the images fill; numbers outside of it are not clipped."""
+    """Logs which part of `value_range` the images use; warns of values outside, which are not clipped, and of a small part."""
     value_range = getattr(dataset, "value_range", None)
     if value_range is None:
         return
@@ -268,14 +268,14 @@ def _say_scale(dataset, statistics: DatasetStatistics, where: str) -> None:
 
 
 def shared_images(first: DatasetStatistics, second: DatasetStatistics) -> list[int]:
-    """Places in `second` of images whose content also is in `first`."""
+    """Indices in `second` of images whose content also occurs in `first`."""
     return np.flatnonzero(np.isin(second.digests, first.digests)).tolist()
 
 
 def suggest_crop(sizes: dict[tuple[int, int], int], largest: int = 768) -> list[int]:
-    """[width, height] of training crops: the median picture, at most `largest`, in multiples of 32 and at least 64.
+    """[width, height] of training crops: the median size, rounded down to a multiple of 32, from 64 to `largest`.
 
-    A side shorter than that is padded, so that no picture is enlarged.
+    Shorter pictures are padded.
     """
     sides = []
     for axis in range(2):

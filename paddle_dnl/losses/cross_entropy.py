@@ -37,14 +37,14 @@ def class_weights(weight, label: paddle.Tensor, valid: paddle.Tensor, num_classe
 
 @LOSSES.add_component
 class CrossEntropyLoss(nn.Layer):
-    """Mean cross entropy over pixels.
+    """Mean cross entropy over the labelled pixels.
 
     Args:
-        weight: one number per class; the mean is then the weighted one.
-        ignore_index: label that does not count.
-        top_k_percent_pixels: share of pixels, the hardest ones, that count; 1 for all.
-        avg_non_ignore: divide by the number of labelled pixels; False divides by all, as mmsegmentation 0.x does.
-            With `weight` the divisor is the weight of the labelled pixels in both cases.
+        weight: one weight per class; the result is then the weighted mean.
+        ignore_index: label of ignored pixels.
+        top_k_percent_pixels: share of the pixels with the largest losses that are averaged, in (0, 1]; 1: all pixels.
+        avg_non_ignore: True: divide by the number of labelled pixels; False: by the number of all pixels, as
+            mmsegmentation 0.x does. With `weight` the divisor is the sum of the weights of the labelled pixels in both cases.
         data_format: only NCHW.
 
     Raises:

@@ -39,7 +39,7 @@ class Recipe:
     """One optimizer of a configuration: `Recipe(**arguments)(model, schedule)` gives Paddle's optimizer.
 
     Args:
-        weight_decay: factor of L2 decay, decoupled for AdamW; None is none.
+        weight_decay: factor of the L2 penalty (AdamW: of the decoupled decay); null: none.
         grad_clip_cfg: `{"name": a clip of paddle.nn, ...}`.
         custom_cfg: parameter groups, see `paddle_dnl.optim.groups.parameter_groups`.
         arguments: the others of the Paddle class.
@@ -109,14 +109,14 @@ class _AdamW(Recipe):
 
 @registry.OPTIMIZERS.add_component
 class AdamWDL(_AdamW):
-    """AdamW with a rate that falls from layer to layer of a transformer towards its input, as in PaddleSeg.
+    """AdamW whose learning rate decreases from layer to layer towards the input of a transformer, as in PaddleSeg.
 
     A parameter of block i (`blocks.<i>.` in its name) has the rate times `layerwise_decay ** (n_layers - i)`, one of an
     embedding (`embed` in its name) times `layerwise_decay ** (n_layers + 1)`, every other the rate itself.
 
     Args:
-        layerwise_decay: 0 < factor <= 1.
-        n_layers: blocks of the transformer.
+        layerwise_decay: factor from one layer to the layer below it, in (0, 1].
+        n_layers: number of blocks of the transformer.
         arguments: of AdamW.
     """
 
@@ -155,7 +155,7 @@ class AdamWDL(_AdamW):
 
 @registry.OPTIMIZERS.add_component
 class AdamWDL_CAE(AdamWDL):  # noqa: N801  PaddleSeg's name
-    """`AdamWDL` for backbones with `get_num_layers` and `no_weight_decay`: vectors and biases do not decay."""
+    """`AdamWDL` for backbones with `get_num_layers` and `no_weight_decay`; vectors and biases have no weight decay."""
 
     __signature__ = _signature(paddle.optimizer.AdamW, layerwise_decay=0.65)
 

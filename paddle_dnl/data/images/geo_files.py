@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""GeoTIFF: where a picture lies on the earth, and label maps that lie there too."""
+"""GeoTIFF: reading the georeference of a picture, and writing label maps with the same georeference."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,17 +15,17 @@ from paddle_dnl.optional import not_installed
 
 import numpy as np
 
-# Side of the tiles of a label map; TIFF wants multiples of 16.
+# Side of the tiles of a label map in pixels; TIFF requires multiples of 16.
 _TILE = 256
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where the pixels of a GeoTIFF are.
+    """The georeference of a GeoTIFF.
 
     Attributes:
-        crs: coordinate reference system (`rasterio.crs.CRS`), None where the file names none.
-        transform: (column, row) to its coordinates (`affine.Affine`).
+        crs: coordinate reference system (`rasterio.crs.CRS`); None if the file has none.
+        transform: from (column, row) to coordinates of the reference system (`affine.Affine`).
     """
 
     crs: Any
@@ -33,10 +33,10 @@ class Place:
 
     @classmethod
     def of(cls, path: str | Path) -> "Place":
-        """What the file itself says; files beside it (.tfw, .aux.xml) are not read.
+        """The georeference in the file itself; files beside it (.tfw, .aux.xml) are not read.
 
         Raises:
-            DataError: no TIFF, or one without a transform.
+            DataError: the file is no TIFF, or has no transform.
             UsageError: rasterio is not installed.
         """
         rasterio = _rasterio(path)
@@ -67,16 +67,16 @@ def _rasterio(what):
 
 
 class GeoTiffFile(NewFile):
-    """A label map as GeoTIFF, written from top to bottom: tiled, deflated, with the classes' colours, BigTIFF from 4 GB on.
+    """Writes a label map as GeoTIFF, from top to bottom: tiled, deflate compression, class colours, BigTIFF from 4 GB on.
 
     Args:
         path: final name.
         size: height and width.
-        colors: red, green, blue of each class; from 257 on numbers have 16 bits and no colours.
-        place: of the picture.
+        colors: (red, green, blue) of each class; more than 256 classes are stored in 16 bits without colours.
+        place: georeference of the picture.
 
     Raises:
-        OutputError: a file of such a name is not ours.
+        OutputError: a file of this name exists that this package did not write.
     """
 
     def __init__(self, path: Path, size: tuple[int, int], colors: Colors, place: Place):
@@ -101,7 +101,7 @@ class GeoTiffFile(NewFile):
             raise
 
     def write(self, labels: np.ndarray) -> None:
-        """Adds rows; whole rows of tiles reach the file, of which each is compressed once."""
+        """Adds rows. They are written when a row of tiles is complete, so that each tile is compressed once."""
         self._waiting.append(labels)
         if sum(map(len, self._waiting)) >= _TILE:
             rows = np.concatenate(self._waiting)
@@ -117,12 +117,12 @@ class GeoTiffFile(NewFile):
             self._done += len(rows)
 
     def finish(self) -> None:
-        """Writes what waits and closes the file."""
+        """Writes the remaining rows and closes the file."""
         self._put(np.concatenate(self._waiting))
         self._dataset.close()
 
     def discard(self) -> None:
-        """Closes and drops what has no name yet."""
+        """Closes the file and deletes it, unless it has its final name already."""
         try:
             self._dataset.close()
         finally:
@@ -130,7 +130,7 @@ class GeoTiffFile(NewFile):
 
 
 def save_geotiff(path: Path, label: np.ndarray, colors: Colors, place: Place) -> None:
-    """Writes a label map `[H, W]` of which all is there."""
+    """Writes a whole label map `[H, W]`."""
     file = GeoTiffFile(path, label.shape, colors, place)
     try:
         with file.naming_errors():

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a model's pictures are read: number of bands and scale, given once in the dataset and kept in deploy.yaml."""
+"""How the pictures of a model are read: number of channels and value range, set in the dataset and stored in deploy.yaml."""
 
 import math
 from dataclasses import dataclass, replace
@@ -15,10 +15,10 @@ import numpy as np
 
 
 def require_value_range(value, where: str = "value_range") -> tuple[float, float] | None:
-    """`value` as (lo, hi), or None.
+    """`value` as (lo, hi); None stays None.
 
     Raises:
-        DataError: not two finite numbers, the first below the second.
+        DataError: not two finite numbers with lo < hi.
     """
     if value is None:
         return None
@@ -30,11 +30,12 @@ def require_value_range(value, where: str = "value_range") -> tuple[float, float
 
 @dataclass(frozen=True)
 class ImageFormat:
-    """How picture files become arrays.
+    """How picture files are read as arrays.
 
     Attributes:
-        channels: 3 (arrays are BGR), 1 (`[H, W]`), or any other number of bands, in the order of the file.
-        value_range: the stored numbers that become 0 and 255 (`paddle_dnl.data.images.bands.scale`); None for 8 and 16 bits.
+        channels: 3 (BGR), 1 (`[H, W]`), or another number of bands, in the order of the file.
+        value_range: stored values that become 0 and 255 (`paddle_dnl.data.images.bands.scale`); None: the range of the dtype,
+            for 8 and 16 bits.
     """
 
     channels: int = 3
@@ -42,12 +43,12 @@ class ImageFormat:
 
     @classmethod
     def of(cls, source) -> "ImageFormat":
-        """Of a dataset, or of the mapping that configures one; three channels where it says nothing."""
+        """The format of a dataset, or of its mapping in a configuration; by default three channels."""
         get = source.get if isinstance(source, dict) else lambda key, default: getattr(source, key, default)
         return cls(get("img_channels", 3), require_value_range(get("value_range", None)))
 
     def with_range(self, value_range) -> "ImageFormat":
-        """The same with another `value_range`, where one is given.
+        """The same format with another `value_range`, unless that is None.
 
         Raises:
             DataError: see `require_value_range`.
@@ -56,36 +57,36 @@ class ImageFormat:
 
     @property
     def endings(self) -> tuple[str, ...]:
-        """Of picture files in a folder; .npy only where colour pictures of 8 bits are not what is meant."""
+        """Endings of picture files; includes .npy unless the format is that of 8-bit colour pictures."""
         plain = self.channels in (1, 3) and self.value_range is None
         return EXTENSIONS if plain else (*EXTENSIONS, ".npy")
 
     def read(self, path: str | Path, **limits) -> np.ndarray:
-        """A file as uint8, or as float32 on the scale 0..255: BGR `[H, W, 3]`, grey `[H, W]`, or bands `[H, W, C]`.
+        """Reads a file as uint8, or as float32 on the scale 0..255: BGR `[H, W, 3]`, grey `[H, W]`, or bands `[H, W, C]`.
 
         Args:
             path: the file.
             limits: `max_pixels` and `whole` of `paddle_dnl.data.images.reading.decode_image`.
 
         Raises:
-            DataError: missing, damaged, no picture, or of other bands or numbers than the format's.
+            DataError: the file is missing, damaged or no picture, or does not fit this format.
         """
         return self.decode(read_bytes(path), path, **limits)
 
     def decode(self, content: np.ndarray, path: str | Path, **limits) -> np.ndarray:
-        """`read` for the content of a file, uint8, which errors call `path`."""
+        """`read` for the content of a file, uint8; `path` is its name in errors."""
         return decode_image(content, path, self.channels, value_range=self.value_range, **limits)
 
     def of_array(self, image: np.ndarray, name: str = "image array") -> np.ndarray:
-        """An array of pixels as `read` would give it.
+        """Converts an array of pixels to what `read` returns.
 
         Args:
-            image: BGR `[H, W, 3]`, grey `[H, W]` or `[H, W, 1]`, or the model's bands `[H, W, C]`; numbers other than uint8,
-                and with a `value_range` all numbers, are brought to its scale.
-            name: how errors call it.
+            image: BGR `[H, W, 3]`, grey `[H, W]` or `[H, W, 1]`, or the model's bands `[H, W, C]`. Scaled to 0..255 unless it is
+                uint8 and the format has no `value_range`.
+            name: name of the array in errors.
 
         Raises:
-            DataError: another shape, or numbers without a scale.
+            DataError: another shape, or a dtype that needs a `value_range`.
         """
         bands = image.shape[2] if image.ndim == 3 else 1
         if image.size == 0 or image.ndim not in (2, 3) or bands not in (1, 3, self.channels):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A picture whose rows are asked for from top to bottom: an array, or a file that is read by blocks."""
+"""A picture that is read row by row from top to bottom: `ArrayRows` for an array, or `BlockRows` for a file."""
 
 import numpy as np
 
@@ -19,11 +19,11 @@ class ArrayRows:
         self.size = pixels.shape[:2]
 
     def read(self, top: int, bottom: int) -> np.ndarray:
-        """The rows from `top` to before `bottom`."""
+        """The rows `top` to `bottom - 1`."""
         return self._pixels[top:bottom]
 
     def release(self, top: int) -> None:
-        """Rows above `top` will not be asked for again."""
+        """Does nothing; `BlockRows` frees memory here."""
 
     def close(self) -> None:
-        """Nothing is left open."""
+        """Does nothing; `BlockRows` closes its file here."""

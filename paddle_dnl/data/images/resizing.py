@@ -4,11 +4,11 @@
 import cv2
 import numpy as np
 
-_CHANNELS = 128  # that OpenCV 5 resizes at once; OpenCV 4 takes 512
+_CHANNELS = 128  # limit of OpenCV 5; OpenCV 4 resizes 512 at once
 
 
 def resized(array: np.ndarray, size: tuple[int, int], interpolation: int = cv2.INTER_LINEAR) -> np.ndarray:
-    """`cv2.resize`, in parts where there are more channels than it takes.
+    """`cv2.resize` for any number of channels; more than OpenCV's limit are resized in parts.
 
     Args:
         array: `[h, w]` or `[h, w, C]`.

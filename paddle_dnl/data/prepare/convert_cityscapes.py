@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Cityscapes polygons to label pictures with the 19 training classes, with the official cityscapesscripts."""
+"""Converts Cityscapes polygons to label pictures with the 19 training classes, with the official cityscapesscripts."""
 
 import io
 from pathlib import Path
@@ -27,7 +27,7 @@ def _official():
 
 
 def _is_done(polygons: Path, target: Path) -> bool:
-    """Whether the label picture is there, not empty (a full disk leaves such), and not older than its polygons."""
+    """Whether the label picture exists, is not empty (as after a full disk) and is not older than its polygons."""
     if not target.exists():
         return False
     made = target.stat()
@@ -35,11 +35,11 @@ def _is_done(polygons: Path, target: Path) -> bool:
 
 
 def convert_file(polygons: Path, force: bool = False) -> str | None:
-    """Writes the label picture beside a polygons file; returns what went wrong, or None.
+    """Writes the label picture beside a polygons file. Returns an error message, or None.
 
     Args:
         polygons: a `*_gtFine_polygons.json`.
-        force: also when the picture is already there and newer.
+        force: convert also if the label picture is up to date.
     """
     target = polygons.with_name(polygons.name[: -len(_POLYGONS)] + _LABELS)
     if not force and _is_done(polygons, target):
@@ -56,7 +56,7 @@ def convert_file(polygons: Path, force: bool = False) -> str | None:
         write_bytes(target, buffer.getvalue(), replace=force)
     except PaddleDnlError as error:
         return str(error)
-    except (SystemExit, Exception) as error:  # cityscapesscripts ends the process on unknown labels
+    except (SystemExit, Exception) as error:  # cityscapesscripts calls exit() on unknown labels
         return f"{polygons}: {type(error).__name__}: {error}"
     return None
 
@@ -66,12 +66,12 @@ def _convert(force: bool, polygons: Path) -> str | None:
 
 
 def convert_tree(root: str | Path, num_workers: int = 8, force: bool = False) -> int:
-    """Converts all polygons below `root/gtFine`; returns how many files there are.
+    """Converts all polygons below `root/gtFine`. Returns the number of files.
 
     Args:
-        root: folder with `gtFine`.
-        num_workers: processes.
-        force: convert also what is done.
+        root: folder that contains `gtFine`.
+        num_workers: number of worker processes.
+        force: convert also files whose label picture is up to date.
 
     Raises:
         DataError: nothing to convert, or files that cannot be converted (named).

@@ -22,23 +22,23 @@ from PIL import Image
 
 NAMES = ("describe.json", "describe.html")
 _SAMPLE_WIDTH = 480
-_LOWEST_SHARE = 1e-5  # left end of the logarithmic bars
+_LOWEST_SHARE = 1e-5  # start of the logarithmic scale of the bars
 
 
 def _channels(dataset) -> dict[str, int]:
-    """Pillow's mode of the image files (`RGB`, `L`, `I;16`, ...) -> how many."""
+    """Pillow's mode (`RGB`, `L`, `I;16`, ...) -> number of image files."""
     modes: Counter = Counter()
     for image, _ in dataset.file_list:
         try:
             with Image.open(image) as picture:
                 modes[picture.mode] += 1
-        except Exception:  # formats that OpenCV alone reads
+        except Exception:  # a format that only OpenCV reads
             modes["other"] += 1
     return dict(modes.most_common())
 
 
 def _duplicates(datasets: dict[str, object]) -> list[str]:
-    """Lines on pictures that occur twice, in one split or in two."""
+    """Lines about pictures that occur twice, within a split or in two splits."""
     lines = []
     for name, dataset in datasets.items():
         seen: dict[int, str] = {}
@@ -55,15 +55,15 @@ def _duplicates(datasets: dict[str, object]) -> list[str]:
 
 
 def describe(datasets: dict[str, object], num_workers: int = 0, skip_bad: bool = False) -> dict:
-    """Reads and counts the datasets; all that the page and the table show, as plain values.
+    """Reads and counts the datasets. Returns the content of the page and of the table as values that JSON can store.
 
     Args:
         datasets: split -> a `SegmentationDataset`.
-        num_workers: processes that read.
-        skip_bad: leave out samples that cannot be used, with a warning for each.
+        num_workers: number of worker processes.
+        skip_bad: skip unusable samples, with a warning for each.
 
     Raises:
-        DataError: samples that cannot be used, or datasets of a type whose labels are not known.
+        DataError: a sample is unusable, or a dataset is of a foreign type, whose labels cannot be read.
     """
     for name, dataset in datasets.items():
         check_dataset(dataset, name, num_workers=num_workers, skip_bad=skip_bad)
@@ -97,7 +97,7 @@ def describe(datasets: dict[str, object], num_workers: int = 0, skip_bad: bool =
         },
         "duplicates": _duplicates(datasets),
         "multilabel": training.multilabel,
-        # The formula is for labels of one class per pixel.
+        # The formula assumes one class per pixel.
         "suggested_class_weights": None if training.multilabel else class_weights(training),
         "suggested_crop_size": suggest_crop(training.sizes),
     }
@@ -115,7 +115,7 @@ def _size_text(sizes: list[dict]) -> str:
 
 
 def class_table(found: dict) -> list[list[str]]:
-    """Share of the pixels (see `DatasetStatistics.shares`) and images of each class and split, as cells with a head."""
+    """Share of the pixels (see `DatasetStatistics.shares`) and images per class and split, as rows with a header."""
     splits = list(found["splits"])
     lines = [["class", *(f"{split} {what}" for split in splits for what in ("pixels", "images"))]]
     for row in found["classes"]:
@@ -127,7 +127,7 @@ def class_table(found: dict) -> list[list[str]]:
 
 
 def facts(found: dict) -> list[tuple[str, str]]:
-    """Name and value of all that is not by class."""
+    """Name and value of all results that are not per class."""
     rows = []
     for split, s in found["splits"].items():
         text = f"{s['images']} images, {_size_text(s['sizes'])}, {', '.join(f'{n} {mode}' for mode, n in s['channels'].items())}"
@@ -144,7 +144,7 @@ def facts(found: dict) -> list[tuple[str, str]]:
 
 
 def to_text(found: dict) -> str:
-    """Table and facts for a terminal."""
+    """`class_table` and `facts` as text for a terminal."""
     cells = class_table(found)
     widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]
     lines = [
@@ -160,12 +160,12 @@ def to_text(found: dict) -> str:
 
 
 def _bar(share: float) -> float:
-    """Length in [0, 1] on a logarithmic scale from 0.001 % to 100 %."""
+    """Length of a bar in [0, 1], on a logarithmic scale from 0.001 % to 100 %."""
     return 0.0 if share <= 0 else max(0.005, 1 - math.log10(max(share, _LOWEST_SHARE)) / math.log10(_LOWEST_SHARE))
 
 
 def labelled_jpeg(dataset, index: int, width: int = _SAMPLE_WIDTH) -> bytes:
-    """One picture beside itself with its label drawn over it, as a JPEG's content."""
+    """A picture, and beside it the same picture with its label overlaid, as the content of a JPEG."""
     image = displayed(ImageFormat.of(dataset).read(dataset.file_list[index][0]))
     panels, label = [image], dataset.stored_label(index)
     if label is not None:
@@ -180,11 +180,11 @@ def write_outputs(found: dict, datasets: dict[str, object], folder: str | Path, 
     """Writes `describe.json` and `describe.html`; returns the page's path.
 
     Args:
-        found: of `describe`.
-        datasets: the same.
-        folder: made if needed.
-        title: head of the page.
-        samples: pictures shown of each split, at even distances.
+        found: result of `describe`.
+        datasets: the same datasets.
+        folder: output folder; created if needed.
+        title: title of the page.
+        samples: number of pictures shown per split, evenly spaced.
     """
     folder = Path(folder)
     write_bytes(folder / NAMES[0], (json.dumps(found, indent=2, ensure_ascii=False) + "\n").encode())

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Imports annotations of any known format as pictures, label pictures and `classes.txt`, ready for training.
+"""Imports annotations of several formats as pictures, label pictures and `classes.txt`, ready for training.
 
 DIR/images/NAME.jpg   copies of the pictures
-DIR/labels/NAME.png   class numbers with a palette, 16 bits above 255 classes
-DIR/classes.txt       names and colours in the order of the numbers, and the number that does not count: 255, or 65535
-DIR/all.txt           the list of all pairs, for `data split`
-DIR/import.json       what was imported how; a second run of the same import does only what is missing
+DIR/labels/NAME.png   class numbers as palette PNG, or 16-bit PNG for more than 255 classes
+DIR/classes.txt       names and colours in the order of the class numbers, and the number of ignored pixels: 255 or 65535
+DIR/all.txt           list of all pairs, for `data split`
+DIR/import.json       source and settings of the import; running it again does only what is missing
 """
 
 import json
@@ -38,13 +38,13 @@ _SHOWN = 5
 
 @dataclass
 class Plan:
-    """What an import does.
+    """The plan of an import.
 
     Attributes:
-        samples: what is read.
+        samples: the samples to import.
         classes: names and colours of the result.
-        table: lines for people: what becomes which number.
-        label_of: sample, height, width -> label `[H, W]`.
+        table: lines to print: which label becomes which number.
+        label_of: function (sample, height, width) -> label `[H, W]`.
     """
 
     samples: list[Sample]
@@ -59,11 +59,11 @@ class ImportOptions:
 
     Attributes:
         format: one of `FORMATS`.
-        classes: names in order, with colours where they were given; None takes what is found.
-        images, labels: folders where they are not where the format has them.
-        threshold: of binary masks.
-        num_workers: processes.
-        skip_bad: go on without samples that cannot be used.
+        classes: names in order, with colours if given; None: the classes of the source.
+        images, labels: folders of pictures and labels, if they are not in the format's usual places.
+        threshold: for binary masks: values from this one on are foreground.
+        num_workers: number of worker processes.
+        skip_bad: skip unusable samples.
     """
 
     format: str
@@ -77,7 +77,7 @@ class ImportOptions:
 
 @dataclass
 class ImportResult:
-    """What an import did: pairs written now, pairs that were there already, and samples that cannot be used."""
+    """Result of an import: number of pairs written, number of pairs that existed already, and messages on unusable samples."""
 
     written: int
     kept: int
@@ -101,7 +101,7 @@ def _copy_numbers(sample: Sample, height: int, width: int, count: int, ignored: 
 
 
 def _shape_plan(samples: list[Sample], given: ClassInfo | None, found: ClassInfo | None, listed: list[str]) -> Plan:
-    """For polygons: classes from the user, else from the format's own list, else from the labels."""
+    """Plan for samples with shapes: classes from the user, else from the format's own list, else from the labels."""
     labels = {shape.label for sample in samples for shape in sample.shapes}
     if given is None and found is not None:
         given = annotations.with_background(found)
@@ -118,10 +118,10 @@ def _shape_plan(samples: list[Sample], given: ClassInfo | None, found: ClassInfo
 
 
 def make_plan(source: Path, options: ImportOptions) -> Plan:
-    """Reads the annotations, not yet the pictures.
+    """Reads the annotations, but not the pictures.
 
     Raises:
-        DataError: the source is not of the format; its errors name file and line or shape.
+        DataError: the source is not of this format, or has errors.
     """
     given = options.classes
     if options.format == "labelme":
@@ -162,7 +162,7 @@ def _color_plan(samples: list[Sample], classes: ClassInfo, numbers: dict[int, in
 
 
 def _number_plan(samples: list[Sample], classes: ClassInfo) -> Plan:
-    ignored = {classes.ignored, LARGEST_NUMBER}  # which no class can have
+    ignored = {classes.ignored, LARGEST_NUMBER}  # never class numbers
     table = [f"{i} ({name})" for i, name in enumerate(classes.names)]
     table += [f"{number} -> {ignored_number(len(classes.names))} (ignored)" for number in sorted(ignored)]
     return Plan(samples, classes, table, partial(_copy_numbers, count=len(classes.names), ignored=ignored))
@@ -173,7 +173,7 @@ def _targets(root: Path, sample: Sample) -> tuple[Path, Path]:
 
 
 def _convert(sample: Sample, root: Path, plan: Plan, fresh: bool) -> tuple[bool, str | None]:
-    """Whether files were written, and what is wrong."""
+    """Writes the files of one sample. Returns whether files were written, and an error message or None."""
     if sample.problem:
         return False, sample.problem
     image_to, label_to = _targets(root, sample)
@@ -195,7 +195,7 @@ def _convert(sample: Sample, root: Path, plan: Plan, fresh: bool) -> tuple[bool,
         return False, str(error)
     if not is_done(sample.image, image_to) or image_to.stat().st_size != sample.image.stat().st_size:
         write_bytes(image_to, sample.image.read_bytes())
-    # Last, and never older than its sources: where it is, the pair is whole.
+    # Written last and never older than its sources: if it exists, the pair is complete.
     write_bytes(label_to, encode_label_png(label, plan.classes.colors))
     return True, None
 
@@ -206,10 +206,10 @@ def _convert_number(shared: tuple[Path, Plan, bool], index: int) -> tuple[bool, 
 
 
 def _require_own_folder(root: Path, settings: dict) -> bool:
-    """Whether everything must be done anew; a folder with other content than an import's is refused.
+    """Whether all samples must be imported again. Refuses folders with other content.
 
     Raises:
-        UsageError: the folder holds something else, or another source was imported into it.
+        UsageError: the folder contains other files, or an import of another source.
     """
     note = root / NOTE
     if not root.exists() or not any(root.iterdir()):
@@ -228,12 +228,12 @@ def _require_own_folder(root: Path, settings: dict) -> bool:
 
 
 def import_data(source: str | Path, to: str | Path, options: ImportOptions) -> ImportResult:
-    """Writes the layout above; nothing of the source is changed.
+    """Writes the files listed at the top. The source is not changed.
 
     Raises:
-        DataError: samples that cannot be used, the first five named, unless `skip_bad`; or no sample is left. What is good
-            is written all the same, so that a second run goes on from there.
-        UsageError: no such source, or a target that is inside of it or holds something else.
+        DataError: samples are unusable (the first five are named) and `skip_bad` is not set, or none is left. The usable ones
+            are written in any case, and a second run continues from there.
+        UsageError: the source does not exist, or the target lies inside of it or contains other files.
     """
     source, root = Path(source), Path(to)
     if not source.exists():
@@ -263,7 +263,7 @@ def import_data(source: str | Path, to: str | Path, options: ImportOptions) -> I
             [f"{source}: {len(plan.samples)} samples; what becomes which class:", *(f"  {row}" for row in plan.table)]
         )
     )
-    # First, with what is new: an interrupted import is known as one.
+    # Written first, so that the folder of an interrupted import is recognised.
     write_bytes(root / NOTE, json.dumps(settings if not fresh else settings | {"unfinished": True}, indent=2).encode())
     result, lines = ImportResult(0, 0), []
     done = map_in_processes(
@@ -302,7 +302,7 @@ def import_data(source: str | Path, to: str | Path, options: ImportOptions) -> I
 
 
 def _require_names(plan: Plan) -> None:
-    """Raises DataError for two samples that would be written to one file, and for names that a list of files cannot hold."""
+    """Raises DataError if two samples would be written to the same file, or if a list file cannot contain a name."""
     seen: dict[str, Sample] = {}
     for sample in plan.samples:
         if re.search(r"[\0-\x1f\x7f]", sample.name + sample.image.suffix):

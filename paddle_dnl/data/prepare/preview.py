@@ -20,11 +20,11 @@ _WIDTH = 300
 
 
 def visible(image: np.ndarray, steps: list) -> np.ndarray:
-    """The network's input `[C, H, W]` as a picture, BGR uint8 `[H, W, 3]`: normalisation undone.
+    """The input of the network as a picture for display, BGR uint8 `[H, W, 3]`, with the normalisation reversed.
 
     Args:
-        image: float32.
-        steps: the transforms that made it; `Normalize` and `SubtractMeanBGR` are undone, without them it is in 0..255.
+        image: input of the network, float32 `[C, H, W]`.
+        steps: its transforms, of which `Normalize` and `SubtractMeanBGR` are reversed.
     """
     image = image.transpose(1, 2, 0).astype(np.float64)
     is_bgr = False
@@ -39,7 +39,7 @@ def visible(image: np.ndarray, steps: list) -> np.ndarray:
 
 
 def _panel(dataset, index: int, colors) -> tuple[np.ndarray, str]:
-    """One transformed sample with its label drawn over, `_WIDTH` wide, and its size."""
+    """One transformed sample with its label overlaid, `_WIDTH` pixels wide, and the size of the sample as text."""
     sample = dataset[index]
     image = visible(sample["img"], getattr(dataset.transforms, "transforms", []))
     height, width = image.shape[:2]
@@ -55,7 +55,7 @@ def _panel(dataset, index: int, colors) -> tuple[np.ndarray, str]:
 
 
 def _row(panels: list[np.ndarray]) -> bytes:
-    """Panels side by side with a gap, white below the shorter ones, as a JPEG's content."""
+    """Panels side by side with a gap, padded with white at the bottom, as the content of a JPEG."""
     height = max(panel.shape[0] for panel in panels)
     padded = [
         cv2.copyMakeBorder(panel, 0, height - panel.shape[0], 0, 6, cv2.BORDER_CONSTANT, value=(255, 255, 255))
@@ -71,15 +71,15 @@ def write_preview(
 
     Args:
         datasets: split -> dataset with its transforms.
-        path: of the HTML file.
-        title: its head.
-        samples: pictures of each split, at even distances.
-        times: augmented versions of each training picture.
-        seed: of the augmentation.
+        path: the HTML file.
+        title: title of the page.
+        samples: number of pictures per split, evenly spaced.
+        times: number of augmented versions of each training picture.
+        seed: seed of the augmentation.
 
     Raises:
-        OutputError: the page would replace a file of the data, or one that is not ours.
-        DataError: an unreadable sample, or a transform that fails on one; names it.
+        OutputError: the page would overwrite a file of the dataset, or one that this package did not write.
+        DataError: a sample is unreadable, or a transform fails on it.
     """
     check_outputs([path], files_of(datasets.values()))
     sections = []

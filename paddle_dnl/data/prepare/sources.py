@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Datasets of a configuration or of a folder of data, for description and preview."""
+"""The datasets of a configuration or of a data folder, for `data describe` and `data preview`."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -26,17 +26,17 @@ def _labels(paths: Iterable[Path], root: Path) -> Iterator[np.ndarray]:
 
 
 def of_folder(root: Path, multilabel: bool = False) -> dict[str, Dataset]:
-    """The lists `train.txt`, `val.txt`, `test.txt` of a folder as datasets; `all.txt` where there are no others.
+    """The lists `train.txt`, `val.txt` and `test.txt` of a folder as datasets; `all.txt` if there is none of them.
 
-    Classes are those of `classes.txt`; without it as many as the largest number in the labels tells.
+    The classes are those of `classes.txt`. Without it their number follows from the largest number in the labels.
 
     Args:
         root: the folder.
-        multilabel: label pictures hold masks, see `MultilabelDataset`.
+        multilabel: label pictures contain masks, see `MultilabelDataset`.
 
     Raises:
-        UsageError: no lists, or masks without a classes.txt.
-        DataError: a list or label that cannot be read.
+        UsageError: there are no lists, or masks but no classes.txt.
+        DataError: a list or label cannot be read.
     """
     lists = {split: root / f"{split}.txt" for split in SPLITS if (root / f"{split}.txt").is_file()}
     if len(lists) > 1:
@@ -60,7 +60,7 @@ def of_folder(root: Path, multilabel: bool = False) -> dict[str, Dataset]:
 
 
 def of_config(config) -> dict[str, object]:
-    """`train` and `val` datasets of a `Config`, as they are trained on."""
+    """The `train` and `val` datasets of a `Config`."""
     made = {}
     for section, split in (("train_dataset", "train"), ("val_dataset", "val")):
         cfg = config.dic.get(section)
@@ -70,5 +70,5 @@ def of_config(config) -> dict[str, object]:
 
 
 def spread(count: int, wanted: int) -> list[int]:
-    """At most `wanted` places among `count`, at even distances."""
+    """At most `wanted` evenly spaced indices below `count`."""
     return np.unique(np.linspace(0, count - 1, min(wanted, count)).round().astype(int)).tolist() if count else []

@@ -113,18 +113,18 @@ class DGMN2Block(nn.Layer):
 
 
 class DGMN2(nn.Layer):
-    """The backbone; its sizes differ only in `depths`, the number of blocks per stage.
+    """The DGMN2 backbone: image `[B, in_channels, H, W]` to a list of feature maps; the sizes differ in the number of blocks.
 
     Args:
-        output: `decode_head` (the last map, strides 4, 8, 8, 8), `decode_head_multi` (all four of them) or `neck`
-            (all four, strides 4, 8, 16, 32).
+        output: the returned feature maps: `decode_head` (the last one; strides of the stages 4, 8, 8, 8),
+            `decode_head_multi` (all four, the same strides) or `neck` (all four, strides 4, 8, 16, 32).
         in_channels: channels of the image.
-        drop_path_rate: rate of the last block, rising linearly from 0 in the first one. Published: 0.
-        drop_path_mode: `sample` (every sample by itself) or `batch` (stochastic depth of the whole batch).
-        unfold: `auto`, `deform` or `grid`, see `paddle_dnl.nn.deformable_unfold`.
-        recompute: keep only the input of each block in training and compute it again in the backward pass. The
-            gradients are the same; the large network keeps 8.1 GB per 769x769 image otherwise.
-        pretrained: weights of the backbone; loaded by the programs, not here.
+        drop_path_rate: stochastic depth: rate of the last block; it rises linearly from 0 in the first block. Published: 0.
+        drop_path_mode: `sample` (drawn for each sample) or `batch` (drawn once for the batch).
+        unfold: implementation: `auto`, `deform` or `grid`, see `paddle_dnl.nn.deformable_unfold`.
+        recompute: activation checkpointing: keep only the input of each block and compute the block again in the backward
+            pass. The gradients are the same; without it, DGMN2_Large keeps 8.1 GB per 769x769 image.
+        pretrained: weights of the backbone (file or URL), loaded by the programs.
 
     Raises:
         ConfigError: unknown names, a rate outside [0, 1), or (in `forward`) an image that is too small.
@@ -209,27 +209,27 @@ class DGMN2(nn.Layer):
 
 @BACKBONES.add_component
 class DGMN2_Tiny(DGMN2):
-    """8 blocks."""
+    """DGMN2 with 8 blocks."""
 
     depths = (2, 2, 2, 2)
 
 
 @BACKBONES.add_component
 class DGMN2_Small(DGMN2):
-    """16 blocks."""
+    """DGMN2 with 16 blocks."""
 
     depths = (3, 4, 6, 3)
 
 
 @BACKBONES.add_component
 class DGMN2_Medium(DGMN2):
-    """28 blocks."""
+    """DGMN2 with 28 blocks."""
 
     depths = (3, 4, 18, 3)
 
 
 @BACKBONES.add_component
 class DGMN2_Large(DGMN2):
-    """41 blocks."""
+    """DGMN2 with 41 blocks."""
 
     depths = (3, 8, 27, 3)

@@ -38,15 +38,15 @@ class ResNet(nn.Layer):
 
     Args:
         depth: 18, 34, 50, 101 or 152.
-        stem: `vd`, `v1c`, `3x3` or `v1`, see the table at the top of the file.
-        output_stride: 8, 16 or 32: image size over size of the last map.
+        stem: first layers and shortcuts: `vd` (PaddleSeg), `v1c` (mmsegmentation), `3x3` (the DNL authors) or `v1`
+            (torchvision); details at the top of `paddle_dnl/models/backbones/resnet.py`.
+        output_stride: size of the image / size of the last feature map: 8, 16 or 32.
         multi_grid: factors on the dilation of the last stage's blocks.
-        contract_dilation: the first block of a dilated stage takes half the stage's dilation (the dilation that
-            its input has); by default for all but `vd`.
-        in_channels: image channels.
-        project_first: for `vd` with 18 or 34 layers: whether the very first block projects its input although the shapes
-            agree, as PaddleSeg's does; timm's `resnet18d` and `resnet34d` do not.
-        pretrained: start weights; loaded by the programs, not here.
+        contract_dilation: the first block of a dilated stage has half of the stage's dilation; null: True except for `vd`.
+        in_channels: channels of the image.
+        project_first: for `vd` with 18 or 34 layers: project the input of the very first block although the shapes agree,
+            as PaddleSeg does; timm's `resnet18d` and `resnet34d` do not.
+        pretrained: weights of the backbone (file or URL), loaded by the programs.
 
     Attributes:
         feat_channels: channels of the four outputs.
