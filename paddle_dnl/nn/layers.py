@@ -3,7 +3,7 @@
 
 from collections.abc import Iterable
 
-from paddle_dnl.nn.cpu.conv2d import Conv2D
+from paddle_dnl.nn.cpu.row_strips import Conv2D
 from paddle_dnl.nn.torch_init import init_conv_like_torch, init_conv_module, init_normal
 
 import paddle

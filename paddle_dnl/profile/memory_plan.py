@@ -14,8 +14,7 @@ from paddle_dnl.evaluation.options import InferenceOptions
 from paddle_dnl.log import logger
 from paddle_dnl.nn.attention import evaluation_map_bytes
 from paddle_dnl.nn.cpu.concat_conv import ConcatConvBNReLU
-from paddle_dnl.nn.cpu.conv2d import Conv2D
-from paddle_dnl.nn.cpu.row_strips import largest_copy, unfolded_bytes
+from paddle_dnl.nn.cpu.row_strips import Conv2D, largest_copy, unfolded_bytes
 from paddle_dnl.nn.disentangled_nonlocal import SOFTMAX_MODES, DisentangledNonLocal2D
 from paddle_dnl.profile.free_memory import free_bytes
 
@@ -123,7 +122,7 @@ class Sizes:
         original: height and width to which logits are restored; None: those of `image`.
         batch_size, channels: of the network's input.
         copies: arrays of logits at image size that exist together.
-        strips: `paddle_dnl.nn.cpu.conv2d.Conv2D` works in strips of rows: in the dynamic graph on a CPU, not in an
+        strips: `paddle_dnl.nn.cpu.row_strips.Conv2D` works in strips of rows: in the dynamic graph on a CPU, not in an
             exported one.
         models: how many copies of the weights there are.
     """

@@ -4,7 +4,7 @@
 import logging
 
 from paddle_dnl.nn.cpu.concat_conv import ConcatConvBNReLU
-from paddle_dnl.nn.cpu.conv2d import Conv2D
+from paddle_dnl.nn.cpu.row_strips import Conv2D
 from paddle_dnl.nn.disentangled_nonlocal import DisentangledNonLocal2D
 from paddle_dnl.profile import memory_plan
 from paddle_dnl.profile.memory_plan import Sizes, announce_evaluation, announce_export, plan_evaluation
