@@ -65,10 +65,11 @@ def _compare_entries(pairs: Sequence, name: str) -> None:
             and os.path.abspath(image) == os.path.abspath(label)
         ):
             raise DataError(f"{name}: {image} is listed as its own label; name the label pictures in the list")
-    values, counts = np.unique(hashes, return_counts=True)
+    ordered = np.sort(hashes)
+    repeated = ordered[1:][ordered[1:] == ordered[:-1]]
     labels: dict[str, str | None] = {}
     twice: list[str] = []
-    for place in np.flatnonzero(np.isin(hashes, values[counts > 1])).tolist():
+    for place in np.flatnonzero(np.isin(hashes, repeated)).tolist():
         image, label = pairs[place]
         if image in labels:
             twice.append(image)
