@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes docs/components.md, every key that a configuration may have, from signatures and docstrings."""
+"""Writes docs/components.md, the reference of all configuration keys, from signatures and docstrings."""
 
 import argparse
 import importlib
@@ -21,49 +21,49 @@ import paddle  # noqa: E402
 
 PAGE = ROOT / "docs" / "components.md"
 TOP_LEVEL = {
-    "batch_size": "images per process and step",
-    "iters": "steps",
-    "train_dataset": "a [dataset](#datasets) with its [transforms](#transforms)",
-    "val_dataset": "the same, scored by `--do_eval` and val.py; its transforms prepare pictures for predict.py too",
+    "batch_size": "images per process in a batch",
+    "iters": "number of training iterations",
+    "train_dataset": "training data: a [dataset](#datasets) with its [transforms](#transforms)",
+    "val_dataset": "validation data, for `--do_eval` and val.py; predict.py applies its transforms to pictures",
     "optimizer": "an [optimizer](#optimizers)",
-    "lr_scheduler": "a [schedule](#schedules)",
-    "loss": "`types`, [losses](#losses), and `coef`, a weight for each output of the model; one loss serves all outputs",
-    "model": "a [model](#models), mostly with a [backbone](#backbones)",
-    "test_config": "how pictures are scored, see [below](#test_config)",
-    "to_static_training": "train a static graph (`true` or `false`)",
-    "export": "`transforms` of the exported model, where they are not those of `val_dataset`",
-    "grad_accum_iters": "steps whose gradients are added before the weights change",
-    "ema_decay": "of the averaged weights (`--use_ema`)",
-    "pretrained_sha256": "digest that a fetched file of start weights must have",
-    "start_weights": "`file`, `from` and `source` of the weights that a published recipe begins with",
-    "custom_imports": "modules that register components, imported with `--trust_config`",
-    "print_mem_info": "log the memory in use (`true` or `false`), as the flag of this name",
-    "log_ranks": "processes that write log lines, as the flag of this name",
-    "class_weights": "`auto` (median frequency over frequency of the training labels, within 0.1 to 10) or a number per class",
-    "freeze": "`backbone`, `{stages: N}` (the stem and N stages) or names of layers: no learning, fixed batch statistics",
-    "find_unused_parameters": "`auto` (default) tries one batch; `true` where the loss leaves out parameters only at times",
-    "_base_": "a file, or a list, whose values this one changes; `_inherited_: false` in a section drops what it would inherit",
+    "lr_scheduler": "a [learning rate schedule](#learning-rate-schedules)",
+    "loss": "`types`: list of [losses](#losses), one per output of the model or one for all; `coef`: list of their weights",
+    "model": "a [model](#models), usually with a [backbone](#backbones)",
+    "test_config": "evaluation settings, see [below](#test_config)",
+    "to_static_training": "`true`: train with a static graph",
+    "export": "`transforms` of the exported model, if they differ from those of `val_dataset`",
+    "grad_accum_iters": "gradient accumulation: number of batches per update of the weights",
+    "ema_decay": "decay of the exponential moving average of the weights (`--use_ema`)",
+    "pretrained_sha256": "expected SHA-256 of downloaded start weights",
+    "start_weights": "`file`, `from` and `source` of the start weights of a published recipe",
+    "custom_imports": "files and modules with your components; the key alone imports nothing, see [extending](extending.md)",
+    "print_mem_info": "`true` or `false`: log the memory in use, like the flag of the same name",
+    "log_ranks": "ranks that write log lines, like the flag of the same name",
+    "class_weights": "`auto` (median class frequency / frequency of the class, limited to 0.1 to 10), or one number per class",
+    "freeze": "`backbone`, `{stages: N}` (stem and first N stages) or a list of layers, see [training](training.md#fine-tuning)",
+    "find_unused_parameters": "`auto` (default): found with one batch; `true`: if some iterations give a parameter no gradient",
+    "_base_": "a file, or a list, whose values this file overrides; `_inherited_: false` discards a section's inherited keys",
 }
 TEST_CONFIG = {
-    "aug_eval": "several scales and flips, averaged",
-    "scales": "one factor or a list, with `aug_eval`",
-    "flip_horizontal": "with `aug_eval`: the mirrored picture too",
-    "flip_vertical": "with `aug_eval`: the picture upside down too",
-    "is_slide": "windows of `crop_size` at distances of `stride`",
-    "crop_size": "[width, height] of a window",
-    "stride": "[width, height] from one window to the next",
-    "average": "`logits` (PaddleSeg), `softmax` (mmsegmentation) or `official` (the DNL authors)",
-    "align_corners": "how scores are resized to the picture",
-    "auc_roc": "area under the ROC curve too",
-    "batch_size": "pictures at once, of one size",
-    "use_multilabel": "masks as labels, one per class (`true` or `false`), as the flag of this name",
-    "while_training": "keys of this table that apply during training only",
+    "aug_eval": "`true`: test-time augmentation, the average over `scales` and flips",
+    "scales": "scale factor or list of scale factors, for `aug_eval`",
+    "flip_horizontal": "`true`: also flip horizontally, for `aug_eval`",
+    "flip_vertical": "`true`: also flip vertically, for `aug_eval`",
+    "is_slide": "`true`: average over sliding windows",
+    "crop_size": "[width, height] of a sliding window",
+    "stride": "[x, y] distance of sliding windows",
+    "average": "`logits` (PaddleSeg), `softmax` (mmsegmentation), `official` (DNL authors), see [evaluation](evaluation.md)",
+    "align_corners": "`true`: resize the logits to the size of the picture with aligned corners",
+    "auc_roc": "`true`: also compute the area under the ROC curve",
+    "batch_size": "pictures of equal size that are evaluated at once",
+    "use_multilabel": "`true`: multi-label segmentation, one mask per class, like the flag of the same name",
+    "while_training": "mapping of keys of this table: values for the evaluations during training",
 }
 OF_OPTIMIZERS = dict.fromkeys(
     ("beta1", "beta2", "epsilon", "use_lowprecision_moment", "lazy_mode", "multi_precision", "amsgrad"), "as in Paddle"
 ) | {
     "weight_decay": "factor of the decay, or `L2Decay` and `L1Decay` as a mapping",
-    "grad_clip_cfg": "`name`, a class of Paddle such as `ClipGradByGlobalNorm`, and its arguments",
+    "grad_clip_cfg": "gradient clipping: `name`, a class of Paddle such as `ClipGradByGlobalNorm`, and its arguments",
     "custom_cfg": "list of groups: `name` (part of a parameter's name) or `pattern`, `lr_mult`, `weight_decay_mult`",
 }
 EXAMPLE = """\
@@ -73,8 +73,8 @@ train_dataset:
   type: Dataset
   dataset_root: data/mine
   train_path: data/mine/train.txt
-  num_classes: 3                    # the model follows
-  ignore_index: 255                 # transforms, losses, metrics and the export follow
+  num_classes: 3                    # also for the model
+  ignore_index: 255                 # also for transforms, losses, metrics and the export
   class_names: [background, road, car]
   class_colors: [[0, 0, 0], [128, 64, 128], [0, 0, 142]]
   mode: train
@@ -101,10 +101,10 @@ model:
   backbone:
     type: ResNet50
     output_stride: 8
-    pretrained: resnet50_vd_ssld_v2.pdparams   # or --pretrained FILE; null starts from random weights
+    pretrained: resnet50_vd_ssld_v2.pdparams   # start weights; null: random initialisation
 loss:
   types: [{type: CrossEntropyLoss}]
-  coef: [1, 0.4]                    # main and auxiliary output
+  coef: [1, 0.4]                    # weights of the main and the auxiliary output
 optimizer:
   type: SGD
   momentum: 0.9
@@ -159,14 +159,14 @@ def _followed(key: str, text: str, component) -> str:
 
 def _shown(default) -> str:
     if default is inspect.Parameter.empty:
-        return "needed"
+        return "required"
     if isinstance(default, tuple):
         default = list(default)
     return f"`{'null' if default is None else str(default).lower() if isinstance(default, bool) else default}`"
 
 
 def keys_of(component) -> dict[str, tuple[str, str]]:
-    """Key -> its default as YAML, and what it means; what the program around a component supplies is left out."""
+    """Key -> its default as YAML, and its meaning."""
     meanings = OF_OPTIMIZERS | documented(component)[1]
     kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     given = {name: p for name, p in inspect.signature(component).parameters.items() if p.kind in kinds}
@@ -181,14 +181,14 @@ def _component(name: str, component) -> list[str]:
     lines = [f"### {name}", "", documented(component)[0], ""]
     keys = keys_of(component)
     if keys:
-        lines += ["| key | default | |", "|---|---|---|"]
+        lines += ["| key | default | meaning |", "|---|---|---|"]
         lines += [f"| `{key}` | {_cell(default)} | {_cell(text)} |" for key, (default, text) in keys.items()]
         lines += [""]
     return lines
 
 
 def _table(keys: dict[str, str]) -> list[str]:
-    return ["| key | |", "|---|---|", *(f"| `{key}` | {_cell(text)} |" for key, text in keys.items()), ""]
+    return ["| key | meaning |", "|---|---|", *(f"| `{key}` | {_cell(text)} |" for key, text in keys.items()), ""]
 
 
 def _of_paddle(classes: dict[str, type], leave_out: set[str]) -> list[str]:
@@ -205,7 +205,7 @@ def _of_paddle(classes: dict[str, type], leave_out: set[str]) -> list[str]:
 
 
 def own_components(kind: str) -> dict[str, object]:
-    """Name -> component of this package, in the order of the alphabet."""
+    """Name -> component of this package, sorted by name."""
     registry.load_components()
     found = registry.REGISTRIES[kind].components_dict
     return {name: found[name] for name in sorted(found) if found[name].__module__.startswith("paddle_dnl")}
@@ -222,10 +222,11 @@ def make_page() -> str:
     lines = [
         "# Every key of a configuration", "",
         "<!-- Written by tools/components_page.py from signatures and docstrings; change those, and run it again. -->", "",
-        "A configuration is a YAML file under PaddleSeg's names. A component is a mapping with its `type` and its keys.",
-        "The names below are this package's; with PaddleSeg installed its own are found too ([comparison](comparison.md)),",
-        "and [yours](extending.md) join them. An unknown key, type or value ends the program with the file, the dotted key",
-        "and the nearest valid name. `--opts KEY=VALUE` replaces any of them.", "",
+        "A configuration is a YAML file with PaddleSeg's keys. A component (dataset, transform, model, ...) is a mapping:",
+        "`type` is its name, the other keys are its arguments. This page lists the components of this package.",
+        "[Your own](extending.md) and, if it is installed, PaddleSeg's ([comparison](comparison.md)) are used in the same way.",
+        "An unknown key, type or value is an error that names the file, the key (such as `model.backbone.type`) and the",
+        "nearest valid name. `--opts KEY=VALUE` overrides values, for instance `--opts model.backbone.output_stride=16`.", "",
         "## A complete file", "", "```yaml", EXAMPLE.rstrip(), "```", "",
         "## Top level", "", *_table(TOP_LEVEL), "### test_config", "", *_table(TEST_CONFIG),
     ]  # fmt: skip
@@ -237,9 +238,9 @@ def make_page() -> str:
             lines += _component(name, component)
     lines += [
         "## Optimizers", "",
-        f"Those of Paddle {paddle.__version__}, and two of PaddleSeg. `SGD` with a `momentum` is `Momentum`.",
-        "`custom_cfg` sets rates and decays of parts of the model, `grad_clip_cfg` clips gradients: "
-        f"{OF_OPTIMIZERS['grad_clip_cfg']}.", "",
+        f"Those of Paddle {paddle.__version__}, and two of PaddleSeg. `SGD` with a `momentum` is `Momentum`. All have",
+        f"`custom_cfg`, parameter groups with a learning rate and weight decay of their own ({OF_OPTIMIZERS['custom_cfg']}),",
+        f"and `grad_clip_cfg`, {OF_OPTIMIZERS['grad_clip_cfg']}.", "",
     ]  # fmt: skip
     optimizers = registry.REGISTRIES["optimizer"].components_dict
     ours = {name: cls for name, cls in sorted(optimizers.items()) if "DL" in name}
@@ -248,9 +249,10 @@ def make_page() -> str:
     paddles = {name: cls for name, cls in optimizers.items() if name not in ours}
     lines += _of_paddle(paddles, {"parameters", "learning_rate", "name"})
     lines += [
-        "## Schedules", "",
-        f"Those of Paddle {paddle.__version__} (`paddle.optimizer.lr`). `warmup_iters` and `warmup_start_lr` put a linear",
-        "warm-up before any of them; `PolynomialDecay` ends with the training unless `decay_steps` is given.", "",
+        "## Learning rate schedules", "",
+        f"Those of Paddle {paddle.__version__} (`paddle.optimizer.lr`). With `warmup_iters` and `warmup_start_lr` each of",
+        "them begins with a linear warm-up. `PolynomialDecay` reaches `end_lr` in the last iteration unless `decay_steps` is",
+        "given.", "",
     ]  # fmt: skip
     module = paddle.optimizer.lr
     schedules = {}

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Datasets, transforms and batches; checks and statistics of datasets; pictures of labels."""
+"""Datasets, transforms and batches; checks and statistics of datasets; reading of images; drawing of label maps."""

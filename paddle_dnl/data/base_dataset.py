@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Base class of datasets: pairs of image and label files to transformed samples."""
+"""Base class of the datasets: reads pairs of image and label files and transforms them."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
+from paddle_dnl.data.checking.counts import SampleCounts
 from paddle_dnl.data.file_list import FileList
 from paddle_dnl.data.images.image_format import ImageFormat
 from paddle_dnl.data.images.reading import exceeds_byte, read_bytes, read_label
-from paddle_dnl.data.statistics import SampleCounts
 from paddle_dnl.data.transforms.compose import Compose
 from paddle_dnl.data.transforms.edges import binary_edges
 from paddle_dnl.errors import DataError
@@ -17,25 +17,26 @@ import paddle
 
 
 class SegmentationDataset(paddle.io.Dataset):
-    """Pairs of image and label as samples with PaddleSeg's fields.
+    """Samples of image and label, with PaddleSeg's fields.
 
     A sample is a dict with `img` float32 `[C, H, W]`; `label` `[H, W]` in training and `[1, h, w]` (original size) in
-    validation; `trans_info`, the sizes before each resize and padding, to reverse them; `edge` in training if asked for.
+    validation; `trans_info`, the sizes before each resize and padding, to reverse them; in training, if `edge` is set,
+    `edge` `[1, H, W]`.
 
     Args:
         file_list: pairs (image, label or None).
-        transforms: callables on such dicts.
-        mode: `val` leaves labels as they are stored, others transform them with the image.
+        transforms: list of transforms, applied in this order.
+        mode: `val`: labels are not transformed; other modes transform them with the image.
         num_classes: labels are in [0, num_classes) or `ignore_index`.
-        ignore_index: label that does not count.
-        img_channels: bands of the images.
-        value_range: stored numbers that become 0 and 255, see `paddle_dnl.data.images.bands.scale`.
-        edge: add a mask of class boundaries in training.
+        ignore_index: label of ignored pixels.
+        img_channels: number of channels of the images.
+        value_range: stored values that become 0 and 255, see `paddle_dnl.data.images.bands.scale`.
+        edge: in training, also return a mask of the class boundaries, for losses that use it.
 
     Attributes:
-        classes: names and colours, None where the type says them.
-        statistics: what `paddle_dnl.data.checking.check.check_dataset` counted, None before.
-        multilabel: whether labels are masks of which several hold for one pixel, see `paddle_dnl.data.multilabel`.
+        classes: names and colours; None for datasets whose type determines them.
+        statistics: result of `paddle_dnl.data.checking.check.check_dataset`; None before it ran.
+        multilabel: whether a pixel can have several classes, see `paddle_dnl.data.masks`.
     """
 
     classes = None
@@ -68,18 +69,19 @@ class SegmentationDataset(paddle.io.Dataset):
 
     @staticmethod
     def map_label(label: np.ndarray) -> np.ndarray:
-        """Stored class numbers to the model's; a dataset whose files use other numbers overrides it.
+        """Maps the class numbers in the label files to the model's. Datasets whose files use other numbers override it.
 
-        Static where the rule is the same for all datasets of the class: it can then be stored with an exported model.
+        A static method if the mapping is the same for all datasets of the class; an export can then store it.
         """
         return label
 
     def read_label(self, path: str) -> np.ndarray:
-        """The label `[H, W]` of a file in the model's class numbers.
+        """The label `[H, W]` of a file, in the model's class numbers.
 
         Raises:
-            DataError: unreadable, or with numbers beyond 8 bits that are no class. Numbers of 8 bits are for the check
-                before training and for the metrics: checking every pixel of each sample here would be too slow.
+            DataError: the file is unreadable, or contains a number above 255 that is no class. Smaller numbers are not
+                checked here, because checking every pixel of each sample would be too slow; the check before training and
+                the metrics find them.
         """
         label = self.map_label(read_label(path))
         problem = (
@@ -90,14 +92,14 @@ class SegmentationDataset(paddle.io.Dataset):
         return label
 
     def count(self, image: np.ndarray, image_path: str, label_path: str) -> SampleCounts:
-        """What one sample holds, for the check before training; a dataset whose label files are of another kind overrides it.
+        """Checks and counts one sample, for the check before training. Datasets with other label files override it.
 
         Args:
             image: `[H, W, C]`, as read.
             image_path, label_path: its file and that of its label.
 
         Raises:
-            DataError: the label is unreadable, of another size than the image, or holds what is no class.
+            DataError: the label is unreadable, of another size than the image, or contains a number that is no class.
         """
         stored = read_label(label_path)
         label = self.map_label(stored)
@@ -109,7 +111,7 @@ class SegmentationDataset(paddle.io.Dataset):
         return SampleCounts.of(read_bytes(image_path), image, stored, label, self.num_classes, self.ignore_index)
 
     def stored_label(self, index: int) -> np.ndarray | None:
-        """The label of an image before any transform, `[H, W]`, masks `[K, H, W]`; None where it has none.
+        """The label of an image before any transform, `[H, W]`, or masks `[K, H, W]`; None for an image without a label.
 
         Raises:
             DataError: see `read_label`.
@@ -140,13 +142,13 @@ class SegmentationDataset(paddle.io.Dataset):
 
 
 def label_problem(path: str, stored: np.ndarray, label: np.ndarray, num_classes: int, ignore_index: int) -> str | None:
-    """Which numbers of a label file are neither a class nor ignored, or None.
+    """An error message if a label contains numbers that are neither a class nor ignored, else None.
 
     Args:
-        path: the file.
-        stored: the numbers in it.
-        label: what the dataset makes of them.
-        num_classes, ignore_index: what is allowed in `label`.
+        path: the label file.
+        stored: the numbers in the file.
+        label: the same after `map_label`.
+        num_classes, ignore_index: `label` may contain 0 to num_classes - 1 and ignore_index.
     """
     values = np.unique(label)
     bad = values[(values != ignore_index) & ((values < 0) | (values >= num_classes))]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Names and colours of classes, and the ignored number: of known datasets, of a configuration, of a `classes.txt`."""
+"""Class names, class colours and the ignored label, of known datasets, of a configuration or of a `classes.txt`."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -12,9 +12,11 @@ from paddle_dnl.files.reading import read_bytes
 import numpy as np
 
 FILE_NAME = "classes.txt"
-# Ignored pixels in pictures of labels: the colour that PASCAL VOC's palette gives to 255.
+# Colour of ignored pixels in label pictures: that of 255 in PASCAL VOC's palette.
 IGNORED_COLOR = (224, 224, 192)
 BACKGROUND_COLOR = (0, 0, 0)
+
+Colors = Sequence[tuple[int, int, int]]
 
 CITYSCAPES = {
     "road": (128, 64, 128), "sidewalk": (244, 35, 232), "building": (70, 70, 70), "wall": (102, 102, 156),
@@ -57,11 +59,12 @@ ADE20K = (
 
 @dataclass(frozen=True)
 class ClassInfo:
-    """One name and one (red, green, blue) colour per class, in order.
+    """Names and colours of the classes.
 
     Attributes:
-        names, colors: of class 0, 1, ...
-        ignore_index: number in the label files of pixels that do not count; None where nothing says it.
+        names: of class 0, 1, ...
+        colors: (red, green, blue) of class 0, 1, ...
+        ignore_index: number of ignored pixels in the label files; None if it is not specified.
     """
 
     names: tuple[str, ...]
@@ -70,22 +73,22 @@ class ClassInfo:
 
     @property
     def ignored(self) -> int:
-        """`ignore_index`, or where nothing says it, `ignored_number`."""
+        """`ignore_index`, by default `ignored_number`."""
         return ignored_number(len(self.names)) if self.ignore_index is None else self.ignore_index
 
 
-LARGEST_NUMBER = 65535  # of 16 bits; never a class
+LARGEST_NUMBER = 65535  # the largest number of 16 bits; never a class
 
 
 def ignored_number(num_classes: int) -> int:
-    """The number of pixels that do not count, in label files that this package writes: 255 unless that is a class."""
+    """Number of ignored pixels in label files that this package writes: 255, or 65535 if 255 is a class."""
     return 255 if num_classes <= 255 else LARGEST_NUMBER
 
 
 def count_classes(labels: Iterable[np.ndarray]) -> int:
-    """How many classes label pictures hold: up to their largest number but the ignored one.
+    """Number of classes in label pictures: 1 + the largest number, not counting the ignored number.
 
-    That is 255, or 65535 where larger numbers than 255 occur.
+    65535 is always ignored; 255 is ignored unless larger class numbers occur.
     """
     seen: set[int] = set()
     for label in labels:
@@ -97,7 +100,7 @@ def count_classes(labels: Iterable[np.ndarray]) -> int:
 
 
 def bit_palette(count: int) -> tuple[tuple[int, int, int], ...]:
-    """PASCAL VOC's colours: the bits of the class number spread over the high bits of red, green and blue."""
+    """PASCAL VOC's palette: the bits of the class number are distributed over the high bits of red, green and blue."""
     colors = []
     for number in range(count):
         red = green = blue = 0
@@ -111,8 +114,16 @@ def bit_palette(count: int) -> tuple[tuple[int, int, int], ...]:
 
 
 def colors_or_palette(classes: ClassInfo | None) -> tuple[tuple[int, int, int], ...]:
-    """The classes' colours; without any PaddleSeg's palette, which begins with the second: black would hide class 0."""
+    """The colours of the classes; without classes PaddleSeg's palette, which starts at VOC's second colour, not at black."""
     return classes.colors if classes else bit_palette(257)[1:]
+
+
+def label_palette(colors: Colors, rows: int = 256) -> np.ndarray:
+    """RGB of the numbers 0 to `rows` - 1. Numbers without a class, such as 255 for ignored pixels, get a colour of their own."""
+    table = np.full((rows, 3), IGNORED_COLOR, np.uint8)
+    known = np.asarray(colors[:rows], np.uint8).reshape(-1, 3)
+    table[: len(known)] = known
+    return table
 
 
 _NAMES = {
@@ -125,13 +136,13 @@ _NAMES = {
 
 
 def class_info(dataset_type: str, num_classes: int) -> ClassInfo:
-    """Names and colours for a dataset of a configuration; `class_0`, `class_1`, ... where it has none of its own.
+    """Names and colours of a dataset type; `class_0`, `class_1`, ... for unknown ones.
 
-    Of two unknown classes the first is taken for background, which is black and which overlays leave clear.
+    If there are two unknown classes, class 0 is taken for background: it is black, and overlays do not colour it.
 
     Args:
         dataset_type: the `type` of the dataset, such as `Cityscapes`.
-        num_classes: how many classes the model has.
+        num_classes: number of classes of the model.
     """
     if dataset_type == "Cityscapes" and num_classes == len(CITYSCAPES):
         return ClassInfo(tuple(CITYSCAPES), tuple(CITYSCAPES.values()))
@@ -142,19 +153,19 @@ def class_info(dataset_type: str, num_classes: int) -> ClassInfo:
 
 
 def _default_colors(count: int, names: Sequence[str] = ()) -> tuple[tuple[int, int, int], ...]:
-    """PASCAL VOC's colours; without its black unless class 0 is background, and without the one of ignored pixels."""
+    """PASCAL VOC's palette, starting with black only if class 0 is background, and without the colour of ignored pixels."""
     has_background = names[0].lower() in ("background", "_background_") if names else count == 2
     colors = [color for color in bit_palette(256) if color != IGNORED_COLOR]
     colors = colors if has_background else colors[1:]
-    # VOC's palette has 256 entries; beyond them colours repeat.
+    # VOC's palette has 256 colours, which are then repeated.
     return tuple(colors[i % len(colors)] for i in range(count))
 
 
 def named_classes(names: Sequence[str], colors: Sequence[Sequence[int]] | None = None) -> ClassInfo:
-    """Names and colours given by a user; colours are chosen where there are none.
+    """Names and colours given by a user; by default PASCAL VOC's colours.
 
     Raises:
-        DataError: names that are empty, hold a line break or tab, or occur twice, or colours that are not one
+        DataError: a name that is empty, contains a line break or tab or occurs twice, or colours that are not one
             [red, green, blue] per name.
     """
     if isinstance(names, str) or not all(isinstance(name, str) and name.strip() for name in names):
@@ -176,19 +187,19 @@ def named_classes(names: Sequence[str], colors: Sequence[Sequence[int]] | None =
     return ClassInfo(tuple(names), tuple(tuple(color) for color in colors))
 
 
-# Text of a list of classes, by far.
+# No list of classes is longer.
 _MOST_BYTES = 16 << 20
 _IGNORED_LINE = re.compile(r"#\s*ignore_index:\s*(\d+)\s*")
 _NAME_AND_COLOR = re.compile(r"(.*?)[\s,]+(\d{1,3})[\s,]+(\d{1,3})[\s,]+(\d{1,3})")
 
 
 def read_classes(path: str | Path) -> ClassInfo:
-    """A `classes.txt`: one class per line in the order of their numbers, `name` or `name red green blue`.
+    """Reads a `classes.txt`: one class per line in the order of the class numbers, `name` or `name red green blue`.
 
-    Blank lines and lines that start with `#` are left out, but for `# ignore_index: N`, the number of ignored pixels.
+    Blank lines and comments (`#`) are skipped, except `# ignore_index: N`, the number of ignored pixels.
 
     Raises:
-        DataError: unreadable, without classes, or colours for some classes only; names the line.
+        DataError: the file is unreadable, contains no class, or has colours for some classes only.
     """
     try:
         text = read_bytes(path, _MOST_BYTES).decode("utf-8-sig")
@@ -215,7 +226,7 @@ def read_classes(path: str | Path) -> ClassInfo:
 
 
 def classes_text(classes: ClassInfo) -> str:
-    """The content of a `classes.txt`."""
+    """The content of a `classes.txt`, as `read_classes` reads it."""
     head = ["# name red green blue; the first line is class 0"]
     if classes.ignore_index is not None:
         head.append(f"# ignore_index: {classes.ignore_index}")
@@ -224,16 +235,16 @@ def classes_text(classes: ClassInfo) -> str:
 
 
 def classes_of(dataset) -> ClassInfo:
-    """Names and colours of a dataset's classes: its own, else those known for its type."""
+    """Names and colours of a dataset's classes: its own, or those of its type."""
     classes = getattr(dataset, "classes", None)
     return classes or class_info(type(dataset).__name__, dataset.num_classes)
 
 
 def classes_of_config(config) -> ClassInfo:
-    """Names and colours of a configuration's classes, without its data being there.
+    """Names and colours of a configuration's classes. The data need not exist.
 
     Args:
-        config: a `paddle_dnl.config.Config`; its `val_dataset`, or `train_dataset` where there is none, is asked.
+        config: a `paddle_dnl.config.Config`; its `val_dataset` is used, or `train_dataset` without one.
     """
     cfg = config.val_dataset_cfg or config.train_dataset_cfg
     if cfg.get("class_names"):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A list of pairs of file names that a million of them do not make heavy."""
+"""A list of pairs of file names with little memory per pair, for datasets of millions of pictures."""
 
 import os
 import sys
@@ -7,18 +7,20 @@ from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 
+import numpy as np
+
 _CODING = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()  # as `os.fsdecode`
 
 
 class FileList(Sequence):
-    """Pairs `[image, label]` of file names, the label may be None; equal to a list of such pairs.
+    """A sequence of pairs `[image, label]` of file names; the label may be None. Compares equal to a list of such pairs.
 
-    All names are bytes in one buffer, with an array of where each ends: about 80 bytes for a pair in place of 500, and
-    processes that are forked share the pages, since no reference counts are written to them. The folder that the first pair
-    has in common is stored once.
+    All names are stored in one bytes object, with an array of their end positions: about 80 bytes per pair in place of 500.
+    Forked processes share this memory, since no reference counts are written to it. The common folder of the first pair
+    is stored once.
 
     Args:
-        pairs: of names or paths.
+        pairs: pairs of names or paths.
     """
 
     def __init__(self, pairs: Iterable):
@@ -30,7 +32,7 @@ class FileList(Sequence):
                 self._folder = common[: common.rfind(b"/") + 1]
             for name in (image, label):
                 if name is not None:
-                    # A zero byte, which no name holds, marks a name that is elsewhere.
+                    # A leading zero byte, which no name contains, marks a name that is not below the common folder.
                     inside = name.startswith(self._folder) and len(name) > len(self._folder)
                     self._names += name[len(self._folder) :] if inside else b"\0" + name
                 self._ends.append(len(self._names))
@@ -48,7 +50,7 @@ class FileList(Sequence):
         return self.between(0, len(self))
 
     def between(self, first: int, last: int) -> Iterator[list]:
-        """The pairs from one place to before another; half the time of asking for each."""
+        """The pairs `first` to `last - 1`, in half of the time of indexing each."""
         names, folder, coding = self._names, os.fsdecode(self._folder or b""), _CODING
         start = self._ends[2 * first - 1] if first else 0
         for place in range(2 * first, 2 * last, 2):
@@ -75,6 +77,11 @@ class FileList(Sequence):
 
 
 def files_of(datasets: Iterable) -> Iterator[str]:
-    """The images and labels of datasets and the lists that name them: what no output of a program may replace."""
+    """The images, labels and list files of datasets, which no output of a program may overwrite."""
     for dataset in datasets:
         yield from filter(None, (getattr(dataset, "list_path", None), *chain.from_iterable(dataset.file_list)))
+
+
+def spread(count: int, wanted: int) -> list[int]:
+    """At most `wanted` evenly spaced indices below `count`."""
+    return np.unique(np.linspace(0, count - 1, min(wanted, count)).round().astype(int)).tolist() if count else []

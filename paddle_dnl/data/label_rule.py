@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The mapping from numbers in label files to classes, as plain values that an exported folder stores."""
+"""The mapping from numbers in label files to classes, in the form in which an exported folder stores it."""
 
 import inspect
 
@@ -15,11 +15,11 @@ def label_rule(cfg: dict, where: str) -> tuple[int, list[int] | None]:
     """The ignored label of a dataset, and the class of each number 0 to 255 in its files.
 
     Args:
-        cfg: the dataset's configuration; its data need not be there unless its `map_label` needs an object.
-        where: its dotted key.
+        cfg: the dataset's configuration. The data need not exist unless `map_label` is not a static method.
+        where: its key in the configuration, for log lines.
 
     Returns:
-        `ignore_index`, and a list of 256 numbers, or None where files hold the classes themselves.
+        `ignore_index`, and a list of 256 class numbers, or None if the files contain the class numbers themselves.
     """
     cls = registry.find(cfg["type"], "dataset", where)
     default = getattr(inspect.signature(cls).parameters.get("ignore_index"), "default", 255)

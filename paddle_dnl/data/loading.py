@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Batches from a dataset, in this process or in workers, with errors raised where the batch is used.
+"""Batches from a dataset, loaded in this process, in a thread or in worker processes.
 
-PaddlePaddle's own loader hangs when a sample raises in its reader thread; here a failing sample becomes a
-value that crosses threads and processes and is raised where the batch is used.
+PaddlePaddle's loader hangs when a sample raises an exception in its reader thread. Here the exception of a sample is
+returned as a value, passes threads and processes, and is raised where the batch is used.
 """
 
 import os
@@ -23,7 +23,7 @@ import numpy as np
 import paddle
 
 _FAILURE = "failure"
-_AHEAD = 2  # batches that a thread holds ready, or reads
+_AHEAD = 2  # batches that the thread of `read_ahead` has loaded or is loading
 _WORKER_KILLED = (
     "a data loading process was killed, as the system does when memory or shared memory (/dev/shm) runs out; give fewer "
     "--num_workers, or a container more shared memory (docker run --shm-size)"
@@ -31,7 +31,7 @@ _WORKER_KILLED = (
 
 
 class WorkerError(DataError):
-    """A process that loads data was killed."""
+    """A data loading process was killed."""
 
 
 # A transform's `exit()` ends a data loading process with status 0, and the training would miss a batch.
@@ -82,31 +82,26 @@ def _checked(batch: dict) -> dict:
 
 
 def _obey(parent: int) -> None:
-    """Ends this process when its parent asks for it; signals to the whole process group are answered by the parent alone."""
+    """Ends this process on SIGTERM or SIGINT from its parent; those sent to the whole process group are left to the parent."""
     while signal.sigwaitinfo({signal.SIGTERM, signal.SIGINT}).si_pid != parent:
         pass
     os._exit(0)
 
 
-def _belong_to(parent: int) -> None:
-    """Ties a data loading process to its training, which Paddle leaves loose at both ends.
-
-    It is not to outlive a kill, where Paddle's waits for ever to hand over its last batch. And it is to outlive a Ctrl-C and
-    the launcher's SIGTERM, which go to the whole group: the training finishes its step and saves, and needs the batch.
-    """
-    if sys.platform != "linux":
-        return
-    child_processes.die_with(parent)
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
-    threading.Thread(target=_obey, args=(parent,), daemon=True).start()
-
-
 def _start_worker(parent: int, worker: int) -> None:
-    """Set-up of a data loading process."""
-    # One per process is enough: each would start as many threads as the machine has cores, against all the others. 0 is
-    # OpenCV's word for it; with 1 it would end the threads that its parent had, which a forked process lacks, and crash.
+    """Set-up of a data loading process, which ends with its training, and not before.
+
+    If the training is killed, Paddle's worker would wait for ever to deliver its last batch. On Ctrl-C and on the launcher's
+    SIGTERM, which go to the whole process group, the worker must go on: the training finishes its step, which needs the
+    batch, and saves.
+    """
+    # No threads: otherwise each worker starts one per core. 0 and not 1, with which OpenCV would try to end the threads of
+    # the parent, which a forked process does not have, and crash.
     cv2.setNumThreads(0)
-    _belong_to(parent)
+    if sys.platform == "linux":
+        child_processes.die_with(parent)
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
+        threading.Thread(target=_obey, args=(parent,), daemon=True).start()
 
 
 def load_batches(
@@ -119,16 +114,16 @@ def load_batches(
     """Yields `collate([dataset[i] for i in indices])` for each list of indices, in order.
 
     Args:
-        dataset: indexed by whatever `batches` holds.
+        dataset: indexed by the elements of `batches`.
         batches: lists of indices; with workers it must have a length.
-        collate: samples to a dict of NumPy arrays and plain values.
-        num_workers: processes that load; 0 loads here.
-        read_ahead: without workers, load the next batches in a thread; only where loading draws nothing from the random
-            generators of the process.
+        collate: makes a dict of NumPy arrays and plain values of a list of samples.
+        num_workers: number of worker processes; 0: load in this process.
+        read_ahead: without workers, load the next batches in a thread. Only if loading does not use the random generators
+            of the process.
 
     Raises:
-        DataError: a sample could not be read or does not fit its batch; names what is wrong.
-        WorkerError: a process was killed.
+        DataError: a sample could not be read, or does not fit its batch.
+        WorkerError: a worker was killed.
     """
     guarded, join = _Guarded(dataset), _GuardedCollate(collate)
 
@@ -147,7 +142,7 @@ def load_batches(
         )
         iterator = iter(loader)
         if threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGCHLD"):
-            # Paddle's handler would raise its error anywhere, in the middle of a save too; `next` looks after the processes.
+            # Paddle's handler would raise its error at any time, also during a save; `next` checks the processes instead.
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         try:
             for batch in iterator:
@@ -157,7 +152,7 @@ def load_batches(
                 raise
             raise WorkerError(_WORKER_KILLED) from error
         finally:
-            # Ends worker processes now; the garbage collector would do it later.
+            # Ends the worker processes now, not when the loader is garbage-collected.
             iterator._try_shutdown_all()
     elif read_ahead:
         thread = ThreadPoolExecutor(1, thread_name_prefix="read")
@@ -177,10 +172,10 @@ def load_batches(
 
 
 def stack_training(samples: list[dict]) -> dict:
-    """`img [B, C, H, W]` float32, `label [B, H, W]`, `edge` if there is one, and mappings of arrays (`instances`).
+    """Stacks samples: `img [B, C, H, W]` float32, `label [B, H, W]`, `edge` if present, and mappings of arrays (`instances`).
 
     Raises:
-        DataError: samples that differ in size.
+        DataError: the samples differ in size.
     """
     shapes = {sample["img"].shape[1:] for sample in samples}
     if len(shapes) > 1:
@@ -190,7 +185,7 @@ def stack_training(samples: list[dict]) -> dict:
             "for instance RandomPaddingCrop"
         )
     batch = {key: np.stack([s[key] for s in samples]) for key in ("img", "label", "edge") if key in samples[0]}
-    # PaddleSeg's transform for mask classification adds its targets.
+    # PaddleSeg's transform for mask classification adds `instances`.
     for key, value in samples[0].items():
         if isinstance(value, dict):
             batch[key] = {name: np.stack([np.asarray(s[key][name]) for s in samples]) for name in value}
@@ -198,17 +193,17 @@ def stack_training(samples: list[dict]) -> dict:
 
 
 def as_tensors(batch: dict) -> dict:
-    """A batch of `stack_training` on the current device; labels and edges as int64. What workers have put there is not copied."""
-    batch = paddle.utils.map_structure(lambda v: v if isinstance(v, paddle.Tensor) else _on_device(v), batch)
+    """A batch of `stack_training` as tensors on the current device; labels and edges as int64. Tensors are not copied again."""
+    is_gpu = paddle.get_device().startswith("gpu")
+
+    def on_device(value):
+        if isinstance(value, paddle.Tensor):
+            return value
+        if not is_gpu:
+            return paddle.to_tensor(value)
+        # To a GPU asynchronously from pinned memory. Paddle keeps the pinned copy until the transfer is done, and its kernels
+        # run after it in the same stream. Only run on CPUs so far, where the copy is synchronous.
+        return paddle.to_tensor(value, place=paddle.CUDAPinnedPlace()).cuda(blocking=False)
+
+    batch = paddle.utils.map_structure(on_device, batch)
     return batch | {key: batch[key].astype("int64") for key in ("label", "edge") if key in batch}
-
-
-def _on_device(array: np.ndarray) -> paddle.Tensor:
-    """The array on the current device. A GPU fetches it from page-locked memory while this process goes on.
-
-    Paddle keeps the page-locked copy until the GPU has it, and its kernels wait for that, as they are in the same stream. Has
-    run on CPUs only, where the array is copied at once.
-    """
-    if not paddle.get_device().startswith("gpu"):
-        return paddle.to_tensor(array)
-    return paddle.to_tensor(array, place=paddle.CUDAPinnedPlace()).cuda(blocking=False)

@@ -1,31 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Label maps as colour pictures, overlays and palette PNGs."""
+"""Drawing of label maps: colour pictures, overlays and palette PNGs."""
 
 import io
-from collections.abc import Sequence
 from pathlib import Path
 
-from paddle_dnl.data.classes import BACKGROUND_COLOR, IGNORED_COLOR
+from paddle_dnl.data.classes import BACKGROUND_COLOR, Colors, label_palette
 from paddle_dnl.files.atomic import write_bytes
 
 import cv2
 import numpy as np
 from PIL import Image
 
-Colors = Sequence[tuple[int, int, int]]
-
 
 def as_label(numbers: np.ndarray) -> np.ndarray:
-    """Class numbers as uint8, or as uint16 where they do not fit."""
+    """Class numbers as uint8, or as uint16 if a number is above 255."""
     return numbers.astype(np.uint16 if numbers.size and numbers.max() > 255 else np.uint8)
-
-
-def label_palette(colors: Colors, rows: int = 256) -> np.ndarray:
-    """RGB of the first `rows` numbers; those without a colour, such as 255 for ignored pixels, have one that no class has."""
-    table = np.full((rows, 3), IGNORED_COLOR, np.uint8)
-    known = np.asarray(colors[:rows], np.uint8).reshape(-1, 3)
-    table[: len(known)] = known
-    return table
 
 
 def colorize(label: np.ndarray, colors: Colors) -> np.ndarray:
@@ -39,10 +28,9 @@ def colorize(label: np.ndarray, colors: Colors) -> np.ndarray:
 
 
 def displayed(image: np.ndarray) -> np.ndarray:
-    """A picture of any format for the screen, BGR uint8 `[H, W, 3]`.
+    """A picture of any `ImageFormat` for display, BGR uint8 `[H, W, 3]`, clipped to 0..255.
 
-    Numbers outside of 0..255 are clipped here only. Of other numbers of bands than 1 and 3 the first three are shown as red,
-    green and blue, of two the first as grey.
+    Of pictures with two bands the first is shown as grey; of those with four or more the first three as red, green and blue.
 
     Args:
         image: as from `paddle_dnl.data.images.image_format.ImageFormat.read`.
@@ -57,13 +45,13 @@ def displayed(image: np.ndarray) -> np.ndarray:
 
 
 def overlay_masks(image_bgr: np.ndarray, masks: np.ndarray, colors: Colors, weight: float = 0.6) -> np.ndarray:
-    """The picture with masks laid over each other and outlined, BGR `[H, W, 3]`, uint8; clear where none is.
+    """The picture with all masks drawn over it, with outlines; BGR `[H, W, 3]`, uint8. Pixels without a mask are unchanged.
 
     Args:
-        image_bgr: `[H, W, 3]`, or what `displayed` makes such a picture of.
+        image_bgr: `[H, W, 3]`, or any input of `displayed`.
         masks: `[K, H, W]`, 0 or 1.
         colors: (red, green, blue) of each mask.
-        weight: share of what is below a mask, the rest is its colour.
+        weight: weight of the picture; the mask's colour has 1 - weight.
     """
     mixed = displayed(image_bgr).copy()
     for mask, color in zip(masks.astype(np.uint8), colors, strict=False):
@@ -75,13 +63,15 @@ def overlay_masks(image_bgr: np.ndarray, masks: np.ndarray, colors: Colors, weig
 
 
 def overlay(image_bgr: np.ndarray, label: np.ndarray, colors: Colors, weight: float = 0.6) -> np.ndarray:
-    """The picture with classes laid over it, BGR `[H, W, 3]`, uint8; it stays clear where class 0 is black background.
+    """The picture blended with the class colours, BGR `[H, W, 3]`, uint8.
+
+    If class 0 is black, it is taken for background, and its pixels are unchanged.
 
     Args:
-        image_bgr: `[H, W, 3]`, or what `displayed` makes such a picture of.
+        image_bgr: `[H, W, 3]`, or any input of `displayed`.
         label: class numbers `[H, W]`.
         colors: (red, green, blue) of each class.
-        weight: share of the picture, the rest is the colour.
+        weight: weight of the picture; the class colour has 1 - weight.
     """
     image_bgr = displayed(image_bgr)
     mixed = cv2.addWeighted(image_bgr, weight, colorize(label, colors)[..., ::-1], 1 - weight, 0)
@@ -104,15 +94,15 @@ def encode_image(image_bgr: np.ndarray, suffix: str = ".png") -> bytes:
 
 
 def encode_jpeg(image_bgr: np.ndarray, quality: int = 85) -> bytes:
-    """A BGR picture as the content of a JPEG, for pages."""
+    """A BGR picture as the content of a JPEG file."""
     _, content = cv2.imencode(".jpg", image_bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
     return content.tobytes()
 
 
 def encode_label_png(label: np.ndarray, colors: Colors) -> bytes:
-    """Class numbers as a palette PNG: programs read the numbers, people see the colours.
+    """Class numbers as the content of a palette PNG: its pixels are the numbers, and viewers show the colours.
 
-    More than 256 classes do not fit a palette and give a grey PNG of 16 bits.
+    More than 256 classes do not fit into a palette and are stored as a grey PNG of 16 bits.
     """
     if len(colors) > 256 or (label.size and label.max() > 255):
         _, content = cv2.imencode(".png", label.astype(np.uint16))
@@ -125,7 +115,7 @@ def encode_label_png(label: np.ndarray, colors: Colors) -> bytes:
 
 
 def save_image(path: str | Path, image_bgr: np.ndarray) -> None:
-    """Writes a BGR or grey picture in the format of its name."""
+    """Writes a BGR or grey picture in the format of the file name's ending."""
     write_bytes(path, encode_image(image_bgr, Path(path).suffix))
 
 

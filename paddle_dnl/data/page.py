@@ -26,16 +26,16 @@ td.number { text-align: right; font-variant-numeric: tabular-nums; white-space: 
 
 @dataclass
 class Section:
-    """A heading and what is below it.
+    """A section of the page.
 
     Attributes:
-        title: the heading.
-        rows: name and value.
-        pictures: PNG files, or the content of JPEG files, with captions.
+        title: heading.
+        rows: pairs of name and value.
+        pictures: pairs of a PNG file, or the content of a JPEG file, and its caption.
         note: small text at the end.
-        legend: name and (red, green, blue).
-        table: lines of cells, the first one the head.
-        bars: name, text, length in [0, 1] and colour.
+        legend: pairs of name and (red, green, blue).
+        table: rows of cells; the first row is the header.
+        bars: bar chart: name, text, length in [0, 1] and colour of each bar.
     """
 
     title: str
@@ -45,13 +45,6 @@ class Section:
     legend: list[tuple[str, tuple[int, int, int]]] = field(default_factory=list)
     table: list[list[str]] = field(default_factory=list)
     bars: list[tuple[str, str, float, tuple[int, int, int]]] = field(default_factory=list)
-
-
-def _picture(picture: Path | bytes, caption: str) -> str:
-    """A figure that holds its picture as base64."""
-    content, kind = (picture, "jpeg") if isinstance(picture, bytes) else (Path(picture).read_bytes(), "png")
-    data, text = base64.b64encode(content).decode(), html.escape(caption)
-    return f'<figure><img alt="{text}" src="data:image/{kind};base64,{data}"><figcaption>{text}</figcaption></figure>'
 
 
 def _section(section: Section) -> str:
@@ -79,7 +72,10 @@ def _section(section: Section) -> str:
         entries = (f'<span><i style="background:rgb{c}"></i>{html.escape(n)}</span>' for n, c in section.legend)
         spans = "".join(entries)
         parts.append(f'<p class="legend">{spans}</p>')
-    parts += [_picture(path, caption) for path, caption in section.pictures]
+    for picture, caption in section.pictures:
+        content, kind = (picture, "jpeg") if isinstance(picture, bytes) else (Path(picture).read_bytes(), "png")
+        source, text = f"data:image/{kind};base64,{base64.b64encode(content).decode()}", html.escape(caption)
+        parts.append(f'<figure><img alt="{text}" src="{source}"><figcaption>{text}</figcaption></figure>')
     if section.note:
         parts.append(f'<p class="note">{html.escape(section.note)}</p>')
     return "\n".join(parts)
@@ -89,9 +85,9 @@ def write_page(path: str | Path, title: str, subtitle: str, sections: list[Secti
     """Writes the page atomically.
 
     Args:
-        path: of the HTML file.
-        title, subtitle: its head.
-        sections: in reading order; pictures are embedded.
+        path: the HTML file.
+        title, subtitle: head of the page.
+        sections: in the order in which they are shown; pictures are embedded.
     """
     body = "\n".join(_section(section) for section in sections)
     page = (

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""PASCAL VOC 2012 and PASCAL Context, in the folder trees that PaddleSeg's tools make."""
+"""PASCAL VOC 2012 and PASCAL Context, in the folder structure that PaddleSeg's tools create."""
 
 from pathlib import Path
 
@@ -91,15 +91,15 @@ class PascalContext(_Context):
 
 @DATASETS.add_component
 class PascalContext59(_Context):
-    """PASCAL Context without background, 59 classes, as the DNL authors evaluate; arguments: see `PascalContext`."""
+    """PASCAL Context without background, 59 classes, as the DNL authors evaluate it; arguments: see `PascalContext`."""
 
     NUM_CLASSES = 59
 
     @staticmethod
     def map_label(label: np.ndarray) -> np.ndarray:
-        """0 to 255 (ignored), n to n - 1, 255 stays.
+        """Maps n to n - 1, 0 to 255 (ignored), and 255 to itself.
 
-        A label with numbers that no uint8 holds stays as it is stored, to be refused with those numbers.
+        A label with numbers above 255 is returned unchanged, so that the error message shows the stored numbers.
         """
         if exceeds_byte(label):
             return label

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Parallel map in processes; a killed process raises an error instead of blocking for ever."""
+"""Parallel map in worker processes. If one is killed, an error is raised; `multiprocessing.Pool` would wait for ever."""
 
 import multiprocessing
 import os
@@ -12,7 +12,7 @@ from paddle_dnl.errors import DataError
 from paddle_dnl.startup import child_processes
 
 _LAST_SECONDS = 5.0
-_shared = None  # in a process of a pool: what `shared` was at the fork
+_shared = None  # in a worker: the argument `shared`, inherited at the fork
 
 
 def _start(parent: int, shared) -> None:
@@ -23,7 +23,7 @@ def _start(parent: int, shared) -> None:
 
 
 class _Bound:
-    """`work` without its first argument, small enough to send with each item."""
+    """`work` with its first argument bound to `_shared`; it is sent with each item and therefore small."""
 
     def __init__(self, work: Callable):
         self._work = work
@@ -35,24 +35,24 @@ class _Bound:
 def map_in_processes(
     work: Callable, shared, items: Sequence, num_workers: int, *, what: str, chunk: int = 8, name: Callable = str
 ) -> Iterator:
-    """Yields `work(shared, item)` for each item, in order; here when there is one process or the system cannot fork.
+    """Yields `work(shared, item)` for each item, in order. With one worker, or without fork, it runs in this process.
 
     Args:
-        work: a function of a module.
-        shared: for all calls; got by the fork, as sending it with each item would take long.
-        items: sent to the processes.
-        num_workers: processes.
-        what: the process, for the error, for instance "that checks the files".
-        chunk: items that a process gets at a time.
-        name: how an item is called, for the error.
+        work: a function at module level.
+        shared: first argument of all calls; workers inherit it by the fork, because sending it with each item would be slow.
+        items: sent to the workers.
+        num_workers: number of worker processes.
+        what: what the processes do, for the error message, for instance "that checks the files".
+        chunk: number of items sent to a worker at a time.
+        name: gives the name of an item for the error message.
 
     Raises:
-        DataError: a process was killed.
+        DataError: a worker was killed.
     """
     if num_workers <= 1 or "fork" not in multiprocessing.get_all_start_methods():
         yield from (work(shared, item) for item in items)
         return
-    # multiprocessing.Pool would start another process and wait for ever for the result of the killed one.
+    # If a process is killed, multiprocessing.Pool starts another one and waits for ever for the result of the killed one.
     context = multiprocessing.get_context("fork")
     pool = ProcessPoolExecutor(num_workers, context, _start, (os.getpid(), shared))
     done = 0
@@ -66,7 +66,7 @@ def map_in_processes(
             f"next {name(items[done])}); give fewer --num_workers"
         ) from error
     except BaseException:
-        # Also for a signal: what was handed out is waited for shortly, since it may be writing.
+        # Also after a signal: waits briefly for items in progress, since they may be writing files.
         processes = list((pool._processes or {}).values())
         pool.shutdown(wait=False, cancel_futures=True)
         until = time.monotonic() + _LAST_SECONDS

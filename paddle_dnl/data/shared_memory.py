@@ -1,46 +1,46 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether /dev/shm has room for the batches that data loading processes hand over.
+"""Whether /dev/shm is large enough for the batches of the data loading processes.
 
-A container has 64 MB there unless it is told otherwise. When it is full the kernel kills the process that writes, so this is
-found out before the first batch.
+Docker gives a container 64 MB by default. When /dev/shm is full, the kernel kills the process that writes to it, so its size
+is checked before the first batch.
 """
 
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 from paddle_dnl.data.transforms.randomness import unchanged_generators
 from paddle_dnl.log import logger
+from paddle_dnl.startup.threads import local_ranks
 
 import paddle
 
 FOLDER = Path("/dev/shm")
 _said: list[bool] = []
-_IN_USE = 2  # batches that the training holds: of its step, and the one before it until the next has come
+_IN_USE = 2  # batches that the training holds: the current one, and the previous one until the next arrives
 
 
 def suffices(load: Callable[[], dict], num_workers: int) -> bool:
-    """Whether the batches of some processes go through shared memory; False, with a warning, where it is too small for them.
+    """Whether shared memory is large enough for the batches of the workers; logs a warning if it is not.
 
-    Paddle's loader has two batches for each process under way, and those in use stay in shared memory on a CPU.
+    Paddle's loader holds two batches per worker; on a CPU also the batches in use are in shared memory.
 
     Args:
-        load: gives one of the batches, which stands for all. It is called in this process; random numbers that it draws are
-            put back.
-        num_workers: processes that load.
+        load: loads one batch, whose size is taken for all. It runs in this process; the states of the random generators are
+            restored afterwards.
+        num_workers: number of worker processes.
     """
     if not FOLDER.is_dir():
-        return True  # not Linux: Paddle itself knows
+        return True  # not Linux: left to Paddle
     state = paddle.get_rng_state()
     with unchanged_generators():
         size = _bytes(load())
     paddle.set_rng_state(state)
-    wanted = (2 * num_workers + _IN_USE) * size * _local_ranks()
+    wanted = (2 * num_workers + _IN_USE) * size * local_ranks()
     free = shutil.disk_usage(FOLDER).free
     if wanted <= free:
         return True
-    if not _said:  # the loaders of all evaluations of a training would say it again
+    if not _said:  # once per process, not for each evaluation
         _said.append(True)
         logger.warning(
             f"{FOLDER} has {free / 2**20:.1f} MB free, and with --num_workers {num_workers} up to {wanted / 2**20:.1f} MB of "
@@ -50,15 +50,9 @@ def suffices(load: Callable[[], dict], num_workers: int) -> bool:
 
 
 def _bytes(value) -> int:
-    """Of all arrays in a batch."""
+    """Size of all arrays in a batch, in bytes."""
     if isinstance(value, dict):
         return sum(map(_bytes, value.values()))
     if isinstance(value, list | tuple):
         return sum(map(_bytes, value))
     return getattr(value, "nbytes", 0)
-
-
-def _local_ranks() -> int:
-    """Processes of this run on this machine, each with loading processes of its own; as Paddle's launcher says."""
-    text = os.environ.get("PADDLE_LOCAL_SIZE", "")
-    return max(1, int(text)) if text.isdigit() else 1

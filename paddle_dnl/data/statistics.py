@@ -1,176 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Statistics of a dataset, from the check before training: pixels and images per class, ignored share, sizes, duplicates."""
+"""What the counts of a dataset tell: class weights, a crop size, duplicates, labels from which nothing can be learned."""
 
-import base64
-import hashlib
-from collections import Counter
-from dataclasses import dataclass, field
-
+from paddle_dnl.data.checking.counts import DatasetStatistics
 from paddle_dnl.data.classes import classes_of, ignored_number
 from paddle_dnl.errors import DataError
 from paddle_dnl.log import logger
 
 import numpy as np
 
-RARE_SHARE = 0.001  # of the labelled pixels
 _NAMES_SHOWN = 8
 
 
-@dataclass
-class SampleCounts:
-    """One image and its label.
-
-    Attributes:
-        size: (width, height).
-        digest: of the image file's content, to find duplicates, 64 bits.
-        pixels: of each class, int64 `[K]`.
-        ignored: pixels that do not count.
-        stored: the numbers in the label file, at most 257 of them.
-        values: least and greatest number of the image on the scale 0..255.
-    """
-
-    size: tuple[int, int]
-    digest: int
-    pixels: np.ndarray
-    ignored: int
-    stored: tuple[int, ...]
-    values: tuple[float, float]
-
-    @classmethod
-    def of(
-        cls,
-        content: np.ndarray,
-        image: np.ndarray,
-        stored: np.ndarray,
-        label: np.ndarray,
-        num_classes: int,
-        ignore_index: int,
-    ):
-        """Counts one sample.
-
-        Args:
-            content: bytes of the image file.
-            image: on the scale 0..255.
-            stored: numbers in the label file.
-            label: the same in the model's classes, all of them classes or `ignore_index`.
-            num_classes, ignore_index: of the dataset.
-        """
-        valid = label[label != ignore_index]
-        pixels = np.bincount(valid.ravel().astype(np.int64), minlength=num_classes)[:num_classes]
-        return cls.of_pixels(content, image, np.unique(stored), pixels, int(label.size - valid.size))
-
-    @classmethod
-    def of_pixels(cls, content: np.ndarray, image: np.ndarray, numbers: np.ndarray, pixels: np.ndarray, ignored: int):
-        """One sample whose label is counted.
-
-        Args:
-            content: bytes of the image file.
-            image: on the scale 0..255.
-            numbers: that the label file holds, ascending.
-            pixels: of each class, int64 `[K]`.
-            ignored: pixels that do not count.
-        """
-        digest = int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little")
-        size, values = (image.shape[1], image.shape[0]), (float(image.min()), float(image.max()))
-        return cls(size, digest, pixels, ignored, tuple(numbers[:257].tolist()), values)
-
-
-@dataclass
-class DatasetStatistics:
-    """Sums over a dataset.
-
-    Attributes:
-        images: how many.
-        pixels: labelled pixels of each class, `[K]`.
-        images_with: images in which each class occurs, `[K]`.
-        ignored: pixels that do not count.
-        sizes: (width, height) -> images.
-        stored: all numbers that occur in the label files.
-        digests: of each image in the order of the dataset, uint64 `[N]`.
-        values: least and greatest number of all images on the scale 0..255.
-        multilabel: whether several classes may hold for one pixel; shares are then those of the pixels of all images.
-    """
-
-    images: int
-    pixels: list[int]
-    images_with: list[int]
-    ignored: int = 0
-    sizes: dict[tuple[int, int], int] = field(default_factory=dict)
-    stored: list[int] = field(default_factory=list)
-    digests: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint64))
-    values: tuple[float, float] = (0.0, 255.0)
-    multilabel: bool = False
-
-    @classmethod
-    def joined(cls, shares: list["DatasetStatistics"]) -> "DatasetStatistics":
-        """The sums over shares of a dataset."""
-        sizes: Counter = Counter()
-        for share in shares:
-            sizes.update(share.sizes)
-        return cls(
-            images=sum(share.images for share in shares),
-            pixels=np.sum([share.pixels for share in shares], 0).tolist(),
-            images_with=np.sum([share.images_with for share in shares], 0).tolist(),
-            ignored=sum(share.ignored for share in shares),
-            sizes=dict(sizes.most_common()),
-            stored=sorted({number for share in shares for number in share.stored}),
-            digests=np.concatenate([share.digests for share in shares]),
-            values=(min(share.values[0] for share in shares), max(share.values[1] for share in shares)),
-            multilabel=shares[0].multilabel,
-        )
-
-    def to_json(self) -> dict:
-        """Plain values."""
-        sizes = [[*size, count] for size, count in self.sizes.items()]
-        digests = base64.b64encode(self.digests.astype("<u8").tobytes()).decode()
-        return {**vars(self), "sizes": sizes, "digests": digests}
-
-    @classmethod
-    def from_json(cls, values: dict) -> "DatasetStatistics":
-        """What `to_json` gave.
-
-        Raises:
-            KeyError, TypeError, ValueError: it is something else.
-        """
-        sizes = {(width, height): count for width, height, count in values["sizes"]}
-        digests = np.frombuffer(base64.b64decode(values["digests"], validate=True), "<u8")
-        if len(digests) != values["images"]:
-            raise ValueError("digests")
-        return cls(**{**values, "sizes": sizes, "digests": digests})
-
-    @property
-    def labelled(self) -> int:
-        """Pixels that count."""
-        return sum(self.pixels)
-
-    @property
-    def _area(self) -> int:
-        return sum(width * height * count for (width, height), count in self.sizes.items())
-
-    @property
-    def ignored_share(self) -> float:
-        """Share of the pixels that do not count; of those of all masks where there are masks."""
-        pixels = self._area * len(self.pixels) if self.multilabel else self.ignored + self.labelled
-        return self.ignored / max(1, pixels)
-
-    def shares(self) -> np.ndarray:
-        """Share of each class, float64 `[K]`: of the labelled pixels, or of all pixels where there are masks."""
-        return np.asarray(self.pixels, np.float64) / max(1, self._area if self.multilabel else self.labelled)
-
-    def absent(self) -> list[int]:
-        """Classes without a pixel."""
-        return [i for i, count in enumerate(self.pixels) if count == 0]
-
-    def rare(self) -> list[int]:
-        """Classes with pixels, but fewer than one in a thousand."""
-        return [i for i, share in enumerate(self.shares()) if 0 < share < RARE_SHARE]
-
-
 def class_weights(statistics: DatasetStatistics) -> list[float]:
-    """Weights for `CrossEntropyLoss` that lift rare classes: median frequency over frequency, within [0.1, 10].
+    """Class weights for `CrossEntropyLoss`, larger for rare classes: median frequency / frequency, limited to [0.1, 10].
 
-    The frequency of a class is its share of the pixels of the images in which it occurs (Eigen and Fergus 2015), here with
-    all images counted at the mean size. Absent classes get 1.
+    The frequency of a class is its share of the pixels of the images in which it occurs (Eigen and Fergus 2015). All images
+    are counted with the mean size. Absent classes get 1.
     """
     images_with = np.asarray(statistics.images_with, np.float64)
     mean_pixels = statistics.labelled / max(1, statistics.images)
@@ -188,7 +33,7 @@ def _listed(names: tuple[str, ...], classes: list[int]) -> str:
 
 
 def summary(statistics: DatasetStatistics, names: tuple[str, ...], where: str) -> list[str]:
-    """Two lines about a dataset for the log."""
+    """Two log lines that summarise a dataset."""
     (width, height), common = next(iter(statistics.sizes.items()), ((0, 0), 0))
     size = (
         f"all {width}x{height}"
@@ -209,12 +54,12 @@ def require_learnable(dataset, where: str, is_training: bool) -> None:
     """Refuses labels from which nothing can be learned, and logs the statistics of a dataset.
 
     Args:
-        dataset: one that was checked, so that it has `statistics`; others pass.
-        where: how it is called.
-        is_training: whether it is trained on; then a lack of labels is refused, else said.
+        dataset: a checked dataset (with `statistics`); others are accepted without a check.
+        where: name of the dataset in messages.
+        is_training: whether it is trained on; only then absent classes are warned of.
 
     Raises:
-        DataError: labels that hold only 0 and the ignored 255, or no labelled pixel at all.
+        DataError: the labels contain only 0 and the ignored 255, or no labelled pixel at all.
     """
     statistics = getattr(dataset, "statistics", None)
     if statistics is None:
@@ -242,7 +87,18 @@ def require_learnable(dataset, where: str, is_training: bool) -> None:
     absent = statistics.absent()
     if absent and is_training:
         logger.warning(f"{where}: no pixel of {_listed(names, absent)}; the model cannot learn what it never sees")
-    _say_scale(dataset, statistics, where)
+    value_range = getattr(dataset, "value_range", None)
+    if value_range is not None:
+        low, high = value_range
+        least, most = (low + value * (high - low) / 255 for value in statistics.values)
+        text = f"{where}: its images hold {least:g} to {most:g}; value_range {low:g} to {high:g} becomes 0 to 255"
+        slack = 1e-4 * (high - low)
+        if least < low - slack or most > high + slack:
+            logger.warning(f"{text}, what is outside is not clipped")
+        elif most - least < 0.05 * (high - low):
+            logger.warning(f"{text}, of which they fill {100 * (most - least) / (high - low):.1f} %: is it right?")
+        else:
+            logger.info(text)
     if statistics.ignored_share > 0.5:
         logger.warning(
             f"{where}: {100 * statistics.ignored_share:.0f} % of its pixels are ignored ({dataset.ignore_index}); "
@@ -250,32 +106,15 @@ def require_learnable(dataset, where: str, is_training: bool) -> None:
         )
 
 
-def _say_scale(dataset, statistics: DatasetStatistics, where: str) -> None:
-    """Says how much of a `value_range` the images fill; numbers outside of it are not clipped."""
-    value_range = getattr(dataset, "value_range", None)
-    if value_range is None:
-        return
-    low, high = value_range
-    found = [low + value * (high - low) / 255 for value in statistics.values]
-    text = f"{where}: its images hold {found[0]:g} to {found[1]:g}; value_range {low:g} to {high:g} becomes 0 to 255"
-    slack = 1e-4 * (high - low)
-    if found[0] < low - slack or found[1] > high + slack:
-        logger.warning(f"{text}, what is outside is not clipped")
-    elif found[1] - found[0] < 0.05 * (high - low):
-        logger.warning(f"{text}, of which they fill {100 * (found[1] - found[0]) / (high - low):.1f} %: is it right?")
-    else:
-        logger.info(text)
-
-
 def shared_images(first: DatasetStatistics, second: DatasetStatistics) -> list[int]:
-    """Places in `second` of images whose content also is in `first`."""
+    """Indices in `second` of images whose content also occurs in `first`."""
     return np.flatnonzero(np.isin(second.digests, first.digests)).tolist()
 
 
 def suggest_crop(sizes: dict[tuple[int, int], int], largest: int = 768) -> list[int]:
-    """[width, height] of training crops: the median picture, at most `largest`, in multiples of 32 and at least 64.
+    """[width, height] of training crops: the median size, rounded down to a multiple of 32, from 64 to `largest`.
 
-    A side shorter than that is padded, so that no picture is enlarged.
+    Shorter pictures are padded.
     """
     sides = []
     for axis in range(2):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Overlapping tiles of a picture of any size, and scores of tiles blended into one map with memory for one row of tiles."""
+"""Overlapping tiles of a picture, and blending of their scores into one map, with memory for one row of tiles."""
 
 from collections.abc import Iterator
 
@@ -9,12 +9,12 @@ BLENDS = ("cosine", "linear", "uniform")
 
 
 def tile_starts(length: int, tile: int, stride: int) -> list[int]:
-    """First pixels of tiles along an axis; the last tile is moved back so that it ends with the picture.
+    """Start positions of the tiles along an axis; the last tile ends with the picture.
 
     Args:
-        length: of the picture, in pixels.
-        tile: of a tile; a picture that is shorter has one tile, which reaches beyond it.
-        stride: from tile to tile, 1 to `tile`.
+        length: length of the picture in pixels.
+        tile: length of a tile. A shorter picture has one tile, which extends beyond it.
+        stride: distance of tiles, 1 to `tile`.
     """
     if length <= tile:
         return [0]
@@ -22,17 +22,17 @@ def tile_starts(length: int, tile: int, stride: int) -> list[int]:
 
 
 def blend_weights(length: int, overlap: int, blend: str, first: bool = False, last: bool = False) -> np.ndarray:
-    """Weight of each pixel of a tile along an axis, `[length]` float32 in [0, 1].
+    """Blending weight of each pixel of a tile along an axis, `[length]` float32 in [0, 1].
 
-    The outer quarter of an overlap counts nothing, since there a tile lacks its neighbours; over the middle half `cosine` and
-    `linear` ramps of two neighbours add up to 1, so that one tile passes smoothly into the next. `uniform` averages there.
-    At a border of the picture, where there is no neighbour, all pixels count in full.
+    In the outer quarter of an overlap, where a tile has least context, the weight is 0. In the middle half `cosine` and
+    `linear` are ramps, which add up to 1 for two neighbours, and `uniform` is 1 (an average). At a border of the picture all
+    weights are 1.
 
     Args:
-        length: of the tile, in pixels.
-        overlap: pixels shared with a neighbour.
+        length: length of the tile in pixels.
+        overlap: number of pixels shared with a neighbour.
         blend: one of `BLENDS`.
-        first, last: the tile is at the start or the end of the picture.
+        first, last: the tile is the first or the last one of the picture.
     """
     margin = overlap // 4
     steps = overlap - 2 * margin
@@ -47,12 +47,12 @@ def blend_weights(length: int, overlap: int, blend: str, first: bool = False, la
 
 
 class TileGrid:
-    """Where the tiles of a picture are.
+    """The positions of the tiles of a picture, and the blending of their results.
 
     Args:
         size: height and width of the picture.
         tile: height and width of a tile.
-        overlap: pixels that neighbouring tiles share, rows and columns; at most half a tile.
+        overlap: rows and columns that neighbouring tiles share, at most half a tile.
         blend: one of `BLENDS`.
 
     Raises:
@@ -81,9 +81,9 @@ class TileGrid:
 
         Args:
             top: one of `tops`.
-            read: (top, bottom) to those rows of the picture, `[rows, width, ...]`.
+            read: function (top, bottom) -> these rows of the picture, `[rows, width, ...]`.
 
-        What lies beyond a picture that is smaller than a tile repeats its edge.
+        A picture that is smaller than a tile is padded by repeating its edge.
         """
         band = read(top, min(top + self.tile[0], self.size[0]))
         for left in self.lefts:
@@ -94,30 +94,31 @@ class TileGrid:
             yield part
 
     def blend(self, scores_of_row) -> Iterator[np.ndarray]:
-        """Blended scores `[K, rows, width]` in strips from top to bottom, which together are the picture.
+        """Yields the blended scores `[K, rows, width]` in strips from top to bottom.
 
         Args:
-            scores_of_row: a row's top to the scores `[K, tile_h, tile_w]` of its tiles, from left to right.
+            scores_of_row: function top -> the scores `[K, tile_h, tile_w]` of the tiles of this row, from left to right.
         """
         for total, weight in self._strips(scores_of_row):
             yield total / weight
 
     def labels(self, results_of_row) -> Iterator[np.ndarray]:
-        """Classes `[rows, width]` in strips from top to bottom; dtype uint8, or uint16 for more than 256 classes.
+        """Yields the classes `[rows, width]` in strips from top to bottom; uint8, or uint16 for more than 256 classes.
 
         Args:
-            results_of_row: a row's top to the results of its tiles: scores `[K, tile_h, tile_w]`, which are blended, or
-                classes `[tile_h, tile_w]`, of which each pixel takes those of the tile where its weight is largest.
+            results_of_row: function top -> the results of the tiles of this row, from left to right: scores
+                `[K, tile_h, tile_w]`, which are blended, or classes `[tile_h, tile_w]`; then each pixel has the class from
+                the tile in which its weight is largest.
         """
         for total, _ in self._strips(results_of_row):
-            # The largest score needs no division by the weights.
+            # Dividing by the weights would not change which score is largest.
             found = total if total.dtype != np.float32 else total.argmax(0)
             yield found.astype(np.uint16 if found.max() > 255 else np.uint8)
 
     def _strips(self, results_of_row) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Weighted sums of scores (or chosen classes) and their weights, for the rows that no later tile reaches.
+        """Yields the weighted sums of the scores (or the chosen classes) and the weights, for the rows that are complete.
 
-        Held at a time: results of one tile, and sums for one row of tiles. The arrays are overwritten afterwards.
+        The memory is that of one tile's result and of the sums of one row of tiles. The yielded arrays are overwritten later.
         """
         height, width = self.size
         total = weight = None
@@ -140,7 +141,7 @@ class TileGrid:
                     weight[area][better] = part[better]
             done = below - top
             yield total[..., :done, :], weight[:done]
-            # What the next row of tiles overlaps moves up; the rest starts anew.
+            # Rows that overlap the next row of tiles move up; the others are reset.
             kept = self.tile[0] - done
             if kept > 0:
                 total[..., :kept, :], weight[:kept] = total[..., done:, :].copy(), weight[done:].copy()

@@ -37,14 +37,14 @@ def class_weights(weight, label: paddle.Tensor, valid: paddle.Tensor, num_classe
 
 @LOSSES.add_component
 class CrossEntropyLoss(nn.Layer):
-    """Mean cross entropy over pixels.
+    """Mean cross entropy over the labelled pixels.
 
     Args:
-        weight: one number per class; the mean is then the weighted one.
-        ignore_index: label that does not count.
-        top_k_percent_pixels: share of pixels, the hardest ones, that count; 1 for all.
-        avg_non_ignore: divide by the number of labelled pixels; False divides by all, as mmsegmentation 0.x does.
-            With `weight` the divisor is the weight of the labelled pixels in both cases.
+        weight: one weight per class; the result is then the weighted mean.
+        ignore_index: label of ignored pixels.
+        top_k_percent_pixels: share of the pixels with the largest losses that are averaged, in (0, 1]; 1: all pixels.
+        avg_non_ignore: True: divide by the number of labelled pixels; False: by the number of all pixels, as
+            mmsegmentation 0.x does. With `weight` the divisor is the sum of the weights of the labelled pixels in both cases.
         data_format: only NCHW.
 
     Raises:
@@ -83,18 +83,11 @@ class CrossEntropyLoss(nn.Layer):
             share = class_weights(self.weight, label, valid, logits.shape[1])
             losses = losses * share
         if self.top_k_percent_pixels < 1:
-            return self._hardest(losses, share)
-        if self.avg_non_ignore or self.weight is not None:
+            # The mean over the largest losses. Where these reach into the ignored pixels, those count in the divisor: by 1, or
+            # by the weight of class 0. That is PaddleSeg's rule, and so is their number, a float32 product rounded down.
+            count = int(np.float32(self.top_k_percent_pixels) * np.float32(losses.size))
+            losses, indices = paddle.topk(losses.flatten(), max(1, count))
+            share = paddle.gather(share.flatten(), indices)
+        elif self.avg_non_ignore or self.weight is not None:
             share = share * valid
         return losses.mean() / (share.mean() + _EPS)
-
-    def _hardest(self, losses, share):
-        """Mean over the largest losses.
-
-        When these reach into the ignored pixels, those count in the divisor: by 1, or by the weight of class 0. That
-        is PaddleSeg's rule, and so is the number of pixels, a float32 product rounded down.
-        """
-        count = int(np.float32(self.top_k_percent_pixels) * np.float32(losses.size))
-        hardest, indices = paddle.topk(losses.flatten(), max(1, count))
-        share = paddle.gather(share.flatten(), indices)
-        return hardest.mean() / (share.mean() + _EPS)

@@ -11,11 +11,11 @@ from paddle import nn
 
 @LOSSES.add_component
 class MixedLoss(nn.Layer):
-    """Several losses of one output; returns the list of weighted values, as PaddleSeg's does.
+    """Weighted sum of several losses of one output. Returns the list of its terms, like PaddleSeg's.
 
     Args:
-        losses: callables `(logits, label) -> scalar`.
-        coef: one factor per loss.
+        losses: list of losses, `(logits, label) -> scalar`.
+        coef: list of weights, one per loss.
 
     Raises:
         ValueError: not as many factors as losses.

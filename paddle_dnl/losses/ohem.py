@@ -15,7 +15,7 @@ _EPS = 1e-5
 
 @LOSSES.add_component
 class OhemCrossEntropyLoss(nn.Layer):
-    """Cross entropy of the pixels whose own class has a probability below a threshold, and of a least number of pixels.
+    """Online hard example mining: mean cross entropy of the pixels whose probability of the true class is below a threshold.
 
     With `min_kept` the values are PaddleSeg's: the threshold rises to the `min_kept`-th smallest probability of the
     batch, and pixels strictly below it count, that is one fewer; `min_kept=0` lets all pixels count, and 1 leaves the
@@ -29,11 +29,11 @@ class OhemCrossEntropyLoss(nn.Layer):
     easiest pixels count, unless these are hard too, as in the authors' code, whose threshold is then their probability.
 
     Args:
-        thresh: probability below which a pixel is hard.
-        min_kept: least number of pixels in the batch.
-        ignore_index: label that does not count.
-        weight: one factor per class on the losses; the mean stays over pixels, it is not divided by the weights.
-        min_kept_per_image: replaces `min_kept`, see above.
+        thresh: a pixel is hard if the probability of its class is below this threshold.
+        min_kept: smallest number of pixels in the batch that count; the threshold is raised if fewer pixels are hard.
+        ignore_index: label of ignored pixels.
+        weight: one factor per class on the losses; the sum is divided by the number of pixels, not by the weights.
+        min_kept_per_image: the same per image, by the rule of the DNL authors' code; replaces `min_kept`.
 
     Raises:
         ConfigError: at the first call, not one weight per class.

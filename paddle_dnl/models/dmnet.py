@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from paddle_dnl.errors import ConfigError
 from paddle_dnl.nn.cpu.concat_conv import ConcatConvBNReLU
 from paddle_dnl.nn.dynamic_filter import DynamicFilter
-from paddle_dnl.nn.layers import ConvBNReLU
+from paddle_dnl.nn.layers import ConvBNReLU, init_head
 from paddle_dnl.nn.resize import resize, spatial_size
-from paddle_dnl.nn.torch_init import init_conv_like_torch, init_head
+from paddle_dnl.nn.torch_init import init_conv_like_torch
 from paddle_dnl.registry import MODELS
 
 from paddle import nn
@@ -16,26 +16,26 @@ from paddle import nn
 
 @MODELS.add_component
 class DMNet(nn.Layer):
-    """Filters the last feature map with kernels of several sizes that are made from the map itself.
+    """Dynamic multi-scale filters: convolves the last feature map with kernels of several sizes computed from that map.
 
-    The output has the size of the input, whatever it is. (PaddleSeg's enlarges by 8: 769 pixels become 776.) The
+    The logits have the size of the image. (PaddleSeg's network resizes by the factor 8: 769 pixels become 776.) The
     defaults are PaddleSeg's network; `aux_channels: 256, dropout_ratio: 0.1, conv_bias: false, align_corners: false,
     init: mmseg` on a ResNet `v1c` with contracted dilation is mmsegmentation's.
 
     Args:
         num_classes: number of classes K.
-        backbone: gives four maps with strides 4, 8, 8, 8 (or 16) and has `feat_channels`.
-        mid_channels: width of the dynamic convolutions and of the head.
-        filter_sizes: one dynamic convolution each; any positive integers.
-        fusion: a 1x1 convolution after each dynamic convolution.
-        pretrained: weights of the whole network; loaded by the programs, not here.
-        aux_channels: width of the auxiliary head on stage 3; None: `mid_channels`.
+        backbone: returns four feature maps with strides 4, 8, 8 or 16, and 8 or 16, and has `feat_channels`.
+        mid_channels: channels of the dynamic convolutions and of the head.
+        filter_sizes: kernel sizes, one dynamic convolution for each; positive integers.
+        fusion: add a 1x1 convolution after each dynamic convolution.
+        pretrained: weights of the whole network (file or URL), loaded by the programs.
+        aux_channels: channels of the auxiliary head on stage 3; null: `mid_channels`.
         dropout_ratio: channel dropout before both classifiers.
-        align_corners: how logits are enlarged; True in PaddleSeg and for 769x769, else False in mmsegmentation.
-        conv_bias: biases in front of batch norms, as in PaddleSeg's checkpoints.
-        enable_auxiliary_loss: whether the auxiliary head exists.
-        dynamic_conv: `auto`, `grouped` or `batch_free`, see `paddle_dnl.nn.dynamic_filter`.
-        init: initial values of the heads, `paddle` (as PaddleSeg) or `mmseg`.
+        align_corners: resize the logits with aligned corners; True in PaddleSeg, and in mmsegmentation for 769x769 crops.
+        conv_bias: biases in convolutions that a batch norm follows, as in PaddleSeg's checkpoints.
+        enable_auxiliary_loss: create the auxiliary head.
+        dynamic_conv: implementation: `auto`, `grouped` or `batch_free`, see `paddle_dnl.nn.dynamic_filter`.
+        init: initialisation of the heads: `paddle` (as in PaddleSeg) or `mmseg`.
 
     Raises:
         ConfigError: no or non-positive filter sizes, a backbone without four feature maps, unknown names.

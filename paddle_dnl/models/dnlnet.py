@@ -15,9 +15,8 @@ from paddle_dnl.errors import ConfigError
 from paddle_dnl.nn.cpu.concat_conv import ConcatConvBNReLU
 from paddle_dnl.nn.disentangled_nonlocal import DIALECTS as BLOCK_DIALECTS
 from paddle_dnl.nn.disentangled_nonlocal import DisentangledNonLocal2D
-from paddle_dnl.nn.layers import ConvBNReLU
+from paddle_dnl.nn.layers import ConvBNReLU, init_head
 from paddle_dnl.nn.resize import resize, spatial_size
-from paddle_dnl.nn.torch_init import init_head
 from paddle_dnl.registry import MODELS
 
 from paddle import nn
@@ -49,29 +48,29 @@ DIALECTS = {
 
 @MODELS.add_component
 class DNLNet(nn.Layer):
-    """Image `[B, 3, H, W]`, H and W from 33, to a list of logits `[B, num_classes, H, W]`.
+    """Disentangled non-local network: image `[B, 3, H, W]`, H and W >= 33, to a list of logits `[B, num_classes, H, W]`.
 
     The list holds the main output and, in training with `enable_auxiliary_loss`, the auxiliary one.
 
     Args:
         num_classes: number of classes.
         backbone: returns a list of feature maps and has `feat_channels`.
-        backbone_indices: which maps are C4 (auxiliary head) and C5 (main head).
-        reduction: channels of the block over channels of its queries and keys.
-        use_scale: divide the pairwise logits by the root of the query width.
-        mode: `embedded_gaussian`, `gaussian`, `dot_product` or `concatenation`.
-        temperature: divides the pairwise logits.
-        concat_input: join C5 to the block's result before the last convolution.
-        enable_auxiliary_loss: use the auxiliary head in training. Its parameters exist either way (PaddleSeg's
-            checkpoints hold them); without it they are frozen.
-        align_corners: convention of the last resize; True for crops such as 769x769.
-        pretrained: start weights; loaded by the programs, not here.
-        dialect: `paddleseg`, `mmseg` or `official`: the published implementation whose function and
-            initialisation are taken.
-        whitening: what is taken off queries and keys, see `paddle_dnl.nn.whitening`.
-        sub_sample: keys and values at half the resolution.
-        pairwise: False drops the pairwise term (ablation).
-        unary: False drops the unary term (ablation). Without both, there is no block: conv1 follows conv0.
+        backbone_indices: indices of the feature maps for the auxiliary head (C4) and the main head (C5).
+        reduction: the queries and keys have 1 / reduction of the block's channels.
+        use_scale: divide the pairwise logits by the square root of the number of query channels.
+        mode: pairwise function: `embedded_gaussian`, `gaussian`, `dot_product` or `concatenation`.
+        temperature: the pairwise logits are divided by it.
+        concat_input: concatenate C5 with the block's output before the last convolution.
+        enable_auxiliary_loss: use the auxiliary head in training. Its parameters exist in any case, as in PaddleSeg's
+            checkpoints; without it they are frozen.
+        align_corners: resize the logits with aligned corners; True for crops such as 769x769.
+        pretrained: weights of the whole network (file or URL), loaded by the programs.
+        dialect: the published implementation to follow in function and initialisation: `paddleseg`, `mmseg` or
+            `official` (the DNL authors').
+        whitening: which mean is subtracted from queries and keys, see `paddle_dnl.nn.whitening`.
+        sub_sample: compute keys and values at half the resolution.
+        pairwise: False removes the pairwise term (ablation).
+        unary: False removes the unary term (ablation). Without both terms the block is left out: conv1 follows conv0.
         unary_key, combine: the paper's steps between the plain and the disentangled block, see
             `paddle_dnl.nn.disentangled_nonlocal.DisentangledNonLocal2D`.
         attention: `auto`, `plain`, `streaming` or `flash`, see `paddle_dnl.nn.attention`.

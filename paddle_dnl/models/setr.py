@@ -7,7 +7,7 @@ published multi-scale results depend on it (their 512x769 windows), so it is the
 """
 
 from paddle_dnl.errors import ConfigError
-from paddle_dnl.nn.cpu.conv2d import Conv2D
+from paddle_dnl.nn.cpu.row_strips import Conv2D
 from paddle_dnl.nn.layers import batch_norm, relu_inplace
 from paddle_dnl.nn.resize import resize, spatial_size
 from paddle_dnl.nn.torch_init import init_conv_like_torch
@@ -120,15 +120,15 @@ class DGMN2SETR(nn.Layer):
 
     Args:
         num_classes: number of classes K.
-        backbone: a DGMN2; `output: decode_head` for `naive` and `pup`, `output: decode_head_multi` for `mla`.
+        backbone: a DGMN2 with `output: decode_head` for `naive` and `pup`, `output: decode_head_multi` for `mla`.
         decoder: `naive`, `pup` or `mla`.
-        image_size: side of the square to which `naive` and `mla` resize their logits, the training crop in pixels.
-        square_upsample: True: square maps as published; False: the form that follows the image's shape. The two are
-            equal only for `pup` on square images.
-        pretrained: weights of the whole network; loaded by the programs, not here.
+        image_size: side in pixels of the square to which `naive` and `mla` resize their logits: the training crop.
+        square_upsample: True: maps are resized to squares, as published; False: to the aspect ratio of the image. The
+            two are equal only for `pup` on square images.
+        pretrained: weights of the whole network (file or URL), loaded by the programs.
 
     Raises:
-        ConfigError: unknown decoder, a backbone with another output, or a crop that the backbone cannot take.
+        ConfigError: unknown decoder, a backbone with another output, or an image size that is too small for the backbone.
     """
 
     def __init__(

@@ -88,6 +88,8 @@ def test_bad_lists(tmp_path):
         _dataset(tmp_path, b"a.png b.png\nonly.png\n")
     with pytest.raises(DataError, match="none.txt: cannot be read"):
         read_list(tmp_path / "none.txt", tmp_path)
+    with pytest.raises(DataError, match="separator between image and label must not be empty"):
+        read_list(tmp_path / "train.txt", tmp_path, separator="")
     with pytest.raises(DataError, match="not a folder"):
         Dataset("train", str(tmp_path / "no"), [], 3, train_path="x")
     with pytest.raises(DataError, match="needs val_path"):

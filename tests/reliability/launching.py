@@ -15,6 +15,8 @@ import started_programs
 from default_signals import default_signals
 
 HERE = Path(__file__).resolve().parent
+# For the programs themselves, with `--custom_imports` of norm_net.py.
+PATHS = {"PYTHONPATH": os.pathsep.join(map(str, (HERE.parents[1], HERE.parent / "helpers", HERE)))}
 _TAG = "PADDLE_DNL_TEST_TAG"
 
 

@@ -12,43 +12,32 @@ from paddle_dnl.training.checkpoints import checkpoint
 
 import pytest
 import yaml
-from launching import HERE, Started
+from cluster_page import commands, with_values
+from launching import HERE, PATHS, Started
 from recording import make_config
 from two_hosts import two_hosts
 
 ROOT = HERE.parents[1]
-PAGE = (ROOT / "docs" / "many_machines.md").read_text(encoding="utf-8")
-PATHS = {"PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "tests" / "helpers", HERE)))}  # of norm_net.py
 CONFIG = "dnlnet_resnet50_os8_cityscapes_1024x512_80k"
 
 
 def _for_tests(words: list[str], folder: Path) -> list[str]:
     """The words of a command with a small model, in a folder of the test, and one process in place of 8 GPUs."""
-    replaced = {"--config": folder / "config.yml", "--save_dir": folder / "output", "--nproc_per_node": 1}
-    found = [sys.executable, "-m", "paddle_dnl"] if words[0] == "paddle-dnl" else [words[0]]
-    for before, word in zip(words, words[1:], strict=False):
-        found.append(str(replaced.get(before, word)))
+    values = {"--config": folder / "config.yml", "--save_dir": folder / "output", "--nproc_per_node": 1}
     more = ["--custom_imports", HERE / "norm_net.py", "--iters", 4, "--save_interval", 2, "--log_iters", 1]
-    return [*found, *map(str, more)]
-
-
-def _commands(heading: str) -> list[list[str]]:
-    """Words of the `paddle-dnl launch` commands below a heading of the page."""
-    section = PAGE.split(f"\n## {heading}\n")[1].split("\n## ")[0]
-    blocks = "".join(re.findall(r"```bash\n(.*?)```", section, re.S))
-    return [shlex.split(line) for line in blocks.splitlines() if line.startswith("paddle-dnl launch")]
+    return [sys.executable, "-m", "paddle_dnl", *with_values(words, values)[1:], *map(str, more)]
 
 
 def test_the_commands_for_two_machines(tmp_path):
     """As the page has them: the second machine first, names of hosts, logs of each; and once more to resume."""
     make_config(tmp_path)
-    commands = _commands("Two machines by hand")
-    assert [words[words.index("--rank") + 1] for words in commands] == ["0", "1"]
+    of_nodes = commands("Two machines by hand")
+    assert [words[words.index("--rank") + 1] for words in of_nodes] == ["0", "1"]
     with two_hosts(tmp_path) as hosts:
         for times in (1, 2):
             nodes = {}
             for host in (1, 0):
-                words = _for_tests(commands[host], tmp_path)
+                words = _for_tests(of_nodes[host], tmp_path)
                 words += ["--iters", str(4 * times)]
                 more = {"prefix": hosts.prefix(host), "logs": tmp_path / "log" / str(host), "environment": PATHS}
                 nodes[host] = Started(words, [], tmp_path, **more)
@@ -79,7 +68,7 @@ if [ "$1" = show ]; then echo 127.0.0.1; else echo "$@" >> "$(dirname "$0")/requ
 @pytest.mark.slow
 @pytest.mark.parametrize("signalled", [False, True])
 def test_the_slurm_job(tmp_path, signalled):
-    """Two launchers on this machine; after a signal the job is put into the queue again, after its end it is not."""
+    """Two launchers on this machine; after a signal the job is requeued, after its end it is not."""
     make_config(tmp_path)
     folder = tmp_path / "bin"
     folder.mkdir()
@@ -118,7 +107,7 @@ def test_the_slurm_job_is_a_script():
 
 
 def test_the_kubernetes_job_fits_together():
-    """Names that must agree; that its fields are those of Kubernetes was checked with its schemas, which are not here."""
+    """Names that must agree; tests/serving/test_kubernetes.py compares the fields with the schemas of Kubernetes."""
     service, job = yaml.safe_load_all((ROOT / "deploy" / "cluster" / "kubernetes_job.yaml").read_text())
     spec, pod = job["spec"], job["spec"]["template"]["spec"]
     (container,) = pod["containers"]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An elastic job of one to two machines that meet at an etcd server: one is lost, the other goes on, it comes back.
+"""The elastic job of docs/many_machines.md: of two machines that meet at an etcd server one is lost, and comes back.
 
 Needs the program `etcd` (Debian: etcd-server) and the Python package etcd3, which the test environment does not have.
 """
@@ -13,6 +13,7 @@ import time
 import unittest
 
 import pytest
+from cluster_page import commands, with_values
 from launching import Started, training_words
 from recording import make_config
 from two_hosts import two_hosts
@@ -47,13 +48,14 @@ def _node(hosts, host, fault=None):
     words = training_words(
         hosts.folder, [slow, *([fault] if fault else [])], iters=ITERS, save_interval=3, resume_model="auto"
     )
-    flags = ["--nnodes", "1:2", "--master", "etcd://node0:2379", "--job_id", "test"]
+    (command,) = commands("Elastic: one to two machines")
+    launch = with_values(command[2 : command.index("train")], {"--nproc_per_node": 1, "--elastic_timeout": 10})
     return Started(
         "faulty_training.py",
         words,
         hosts.folder,
         command=[sys.executable, "-m", "paddle_dnl", "launch"],
-        launch=[*flags, "--elastic_timeout", "10"],
+        launch=launch,
         prefix=hosts.prefix(host),
         logs=hosts.folder / f"log_{host}",
     )

@@ -4,14 +4,17 @@
 import re
 import shutil
 import signal
+import sys
 import time
 
+from paddle_dnl.models.build import build_model
 from paddle_dnl.training.checkpoints import checkpoint
 
+import paddle
 import pytest
-from launching import training_words
+from launching import HERE, PATHS, Started, training_words
 from recording import make_config
-from two_hosts import two_hosts
+from two_hosts import MASTER_PORT, two_hosts
 
 LIMIT = 60
 
@@ -122,6 +125,32 @@ def test_data_that_is_missing_on_one_machine(hosts):
     assert 0 not in _end(nodes)
     assert re.search(r"Error \(rank 1\): .*train\.txt", nodes[1].text()), nodes[1].text()[-3000:]
     assert re.search(r"Error \(rank 0\): rank 1 on node1 .* failed: .*train\.txt", nodes[0].text())
+
+
+@pytest.mark.slow
+def test_an_evaluation_whose_data_are_missing_on_one_machine(hosts):
+    """`paddle-dnl launch ... val`: rank 0 would wait for the counts of rank 1."""
+    config = make_config(hosts.folder)
+    weights = hosts.folder / "weights.pdparams"
+    paddle.save(build_model(config).state_dict(), str(weights))
+    flags = ["--config", config.path, "--model_path", weights, "--custom_imports", HERE / "norm_net.py"]
+    nodes = []
+    for host in (0, 1):
+        launch = ["--nnodes", "2", "--master", f"node0:{MASTER_PORT}", "--rank", str(host), "--nproc_per_node", "1"]
+        logs = hosts.folder / f"log_{host}"
+        nodes.append(
+            Started(
+                [sys.executable, "-m", "paddle_dnl", "launch", *launch, "--log_dir", logs, "val", *flags],
+                [],
+                hosts.folder,
+                prefix=hosts.prefix(host, hosts.folder / "data" if host else None),
+                logs=logs,
+                environment=PATHS,
+            )
+        )
+    assert 0 not in _end(nodes)
+    assert re.search(r"Error \(rank 1\): .*val\.txt", nodes[1].text()), nodes[1].text()[-3000:]
+    assert re.search(r"Error \(rank 0\): rank 1 on node1 .* failed: .*val\.txt", nodes[0].text())
 
 
 def test_a_picture_that_differs_on_one_machine(hosts):

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from paddle_dnl.errors import CheckpointError
-from paddle_dnl.training.checkpoints import checkpoint
+from paddle_dnl.training.checkpoints import background, checkpoint
 from paddle_dnl.training.checkpoints.snapshot import take_snapshot
 from paddle_dnl.training.trainer import Trainer
 from paddle_dnl.weights import manifest
@@ -90,6 +90,26 @@ def test_a_failed_write_ends_the_training(tmp_path, monkeypatch, at):
         tiny_training.train(tmp_path, do_eval=True)
     assert [path.name for path in (tmp_path / "output").glob("iter_*")] == ["iter_5"][: at // 5 - 1]
     assert not list((tmp_path / "output").glob(".tmp-*"))
+
+
+@pytest.mark.parametrize("launched, seconds, lines", [(True, 1.1, 1), (True, 0, 0), (False, 1.1, 0)])
+def test_a_write_that_does_not_fit_into_the_launchers_time_is_said_once(
+    tmp_path, monkeypatch, caplog, launched, seconds, lines
+):
+    """30 s after SIGTERM the launcher kills its ranks, perhaps in the second of two writes."""
+    if launched:
+        monkeypatch.setenv("PADDLE_TRAINER_ID", "0")
+    if seconds:
+        monkeypatch.setattr(background, "_LAUNCHER_SECONDS", 2.0)
+    write = checkpoint.write_snapshot
+
+    def slow(folder, snapshot):
+        time.sleep(seconds)
+        return write(folder, snapshot)
+
+    monkeypatch.setattr(checkpoint, "write_snapshot", slow)
+    tiny_training.train(tmp_path)
+    assert caplog.text.count("paddle.distributed.launch kills its processes") == lines
 
 
 def test_digests_are_computed_once(tmp_path, monkeypatch):

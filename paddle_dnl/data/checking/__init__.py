@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Check of a dataset before its use: every file is read once, by all ranks together, and remembered while it does not change."""
+"""Check of a dataset before training: each file is read once, divided among the ranks, and again only after it has changed."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The check of a dataset before training: every file is there, readable, of its image's size, with labels in range."""
+"""The check of a dataset before training: all files exist and are readable, labels have the image's size and valid numbers."""
 
 import contextlib
 import hashlib
@@ -8,30 +8,29 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from paddle_dnl.data.base_dataset import SegmentationDataset
 from paddle_dnl.data.checking import fingerprint
+from paddle_dnl.data.checking.counts import DatasetStatistics, SampleCounts
 from paddle_dnl.data.checking.fingerprint import Fingerprints
 from paddle_dnl.data.checking.ranks import Ranks
 from paddle_dnl.data.checking.sample_table import SampleTable
 from paddle_dnl.data.file_list import FileList
 from paddle_dnl.data.images.reading import require_whole
 from paddle_dnl.data.processes import map_in_processes
-from paddle_dnl.data.statistics import DatasetStatistics, SampleCounts
 from paddle_dnl.errors import DataError
-from paddle_dnl.files.atomic import write_text
-from paddle_dnl.files.caches import writable_cache
+from paddle_dnl.files.atomic import write_bytes, write_text
+from paddle_dnl.files.caches import paddleseg_home, writable_cache
 from paddle_dnl.files.reading import parse_json, read_bytes
 from paddle_dnl.log import logger, progress
 
 import numpy as np
 
 _SHOWN = 5
-_CHUNK = 32  # samples that a process gets at a time
+_CHUNK = 32  # samples sent to a worker at a time
 
 
-def _look(dataset, pair) -> str | SampleCounts | None:
-    """The fault of one image and its label as text, or their counts; None where there is no label."""
-    image_path, label_path = pair
+def _look_at(dataset, place: int) -> str | SampleCounts | None:
+    """What is wrong with an image or its label, as text, else their counts; None for an image without a label."""
+    image_path, label_path = dataset.file_list[place]
     try:
         image = dataset.image_format.read(image_path)
         require_whole(image_path)
@@ -48,7 +47,7 @@ def _raise(name: str, problems: list[str], total: int) -> None:
 
 
 def _compare_entries(pairs: Sequence, name: str) -> None:
-    """An image with two labels is a mistake; one that is listed twice may be meant, as it then counts twice.
+    """Refuses images with two labels; warns of pairs that are listed twice, which can be intended, as they count twice.
 
     Raises:
         DataError: an image is listed with different labels, or as its own label.
@@ -65,10 +64,11 @@ def _compare_entries(pairs: Sequence, name: str) -> None:
             and os.path.abspath(image) == os.path.abspath(label)
         ):
             raise DataError(f"{name}: {image} is listed as its own label; name the label pictures in the list")
-    values, counts = np.unique(hashes, return_counts=True)
+    ordered = np.sort(hashes)
+    repeated = ordered[1:][ordered[1:] == ordered[:-1]]
     labels: dict[str, str | None] = {}
     twice: list[str] = []
-    for place in np.flatnonzero(np.isin(hashes, values[counts > 1])).tolist():
+    for place in np.flatnonzero(np.isin(hashes, repeated)).tolist():
         image, label = pairs[place]
         if image in labels:
             twice.append(image)
@@ -76,25 +76,6 @@ def _compare_entries(pairs: Sequence, name: str) -> None:
             raise DataError(f"{name}: {image} is listed with two labels, {labels[image]} and {label}; remove one")
     if twice:
         logger.warning(f"{name}: {len(twice)} entries are listed more than once, first {twice[0]}; they count as often")
-
-
-def _skip(dataset, name: str, problems: dict[int, str]) -> None:
-    """Removes samples from the dataset, with a warning that gives the reason of each."""
-    total = len(dataset.file_list)
-    if len(problems) == total:
-        _raise(name, list(problems.values()), total)
-    for text in problems.values():
-        logger.warning(f"{name}: skipped: {text}")
-    logger.warning(f"{name}: skipped {len(problems)} of {total} samples that cannot be used (--skip_bad_samples)")
-    dataset.file_list = FileList(pair for index, pair in enumerate(dataset.file_list) if index not in problems)
-
-
-def _recall(note: str) -> DatasetStatistics | None:
-    """The stored counts of an earlier check of the same files; None without one."""
-    try:
-        return DatasetStatistics.from_json(parse_json(read_bytes(note)))
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
 
 
 def _remember(note: str, statistics: DatasetStatistics) -> None:
@@ -115,28 +96,29 @@ def check_dataset(
     skip_bad: bool = False,
     ranks: Ranks | None = None,
 ) -> int:
-    """Reads every image and label once and counts what they hold; unchanged files are not read again.
+    """Reads and counts every image and label; files that have not changed since the last check are not read again.
 
-    The counts become `dataset.statistics`.
+    Sets `dataset.statistics`.
 
     Args:
-        dataset: a `SegmentationDataset`; others pass, since how they store labels is not known.
-        name: how the dataset is called in messages.
-        cache_dir: where passed checks are noted; default below `$SEG_HOME` or `~/.paddleseg`. A folder that cannot be
-            written only costs the next check its time.
-        num_workers: processes that read.
-        skip_bad: take samples that cannot be used out of the dataset, with a warning for each, instead of refusing it.
-        ranks: that train together. Those of one machine read a share each. A sample that one of them cannot read is left
-            out, or refused, by all.
+        dataset: one with an `image_format`, such as a `SegmentationDataset`; others are not checked, because it is unknown
+            how they store pictures and labels.
+        name: name of the dataset in messages.
+        cache_dir: folder of the results of checks; default below `$SEG_HOME` or `~/.paddleseg`. If it is not writable, the
+            next check reads all files again.
+        num_workers: number of worker processes.
+        skip_bad: remove unusable samples from the dataset, with a warning for each, instead of raising.
+        ranks: the ranks of the training. Those of one machine share the work. A sample that one of them cannot read is
+            removed or refused by all.
 
     Returns:
-        How many samples were taken out.
+        Number of removed samples.
 
     Raises:
-        DataError: an empty dataset, an image with two labels, or the first problems with file names and values; with
-            `skip_bad` only when no sample is left. A process that reads was killed. Processes that see other files.
+        DataError: the dataset is empty, an image has two labels, samples are unusable (the message names the first ones; with
+            `skip_bad` only if none is left), a worker was killed, or the ranks see different files.
     """
-    if not isinstance(dataset, SegmentationDataset):
+    if not hasattr(dataset, "image_format"):
         return 0
     pairs, ranks = dataset.file_list, ranks or Ranks()
     if not pairs:
@@ -147,10 +129,13 @@ def check_dataset(
     if problems and not skip_bad:
         _raise(name, list(problems.values()), len(pairs))
     if not cache_dir:
-        cache_dir = writable_cache(Path(os.environ.get("SEG_HOME", "~/.paddleseg")) / "tmp" / "checked_datasets")
+        cache_dir = writable_cache(paddleseg_home() / "tmp" / "checked_datasets")
     rule = fingerprint.rule_of(dataset)
     note = os.path.join(cache_dir, f"{found.digest(rule)}.json")
-    statistics = None if problems else _recall(note)
+    statistics = None
+    if not problems:
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # no note, or one that somebody spoiled
+            statistics = DatasetStatistics.from_json(parse_json(read_bytes(note)))
     own, machines = ranks.by_machine(statistics is not None)
     if not all(is_known for known in machines.values() for is_known in known):
         share = _read_share(dataset, name, found, Path(cache_dir), ranks, num_workers) if not all(own) else ({}, {})
@@ -164,23 +149,28 @@ def check_dataset(
             if not problems and ranks.place == 0:
                 _remember(note, statistics)
     dataset.statistics = statistics
-    if problems and skip_bad:
-        _skip(dataset, name, problems)
-    elif problems:
+    if problems and (not skip_bad or len(problems) == len(pairs)):
         _raise(name, list(problems.values()), len(pairs))
+    if problems:
+        for text in problems.values():
+            logger.warning(f"{name}: skipped: {text}")
+        logger.warning(
+            f"{name}: skipped {len(problems)} of {len(pairs)} samples that cannot be used (--skip_bad_samples)"
+        )
+        dataset.file_list = FileList(pair for index, pair in enumerate(pairs) if index not in problems)
     return len(problems)
 
 
 def _read_share(
     dataset, name: str, found: Fingerprints, cache: Path, ranks: Ranks, num_workers: int
 ) -> tuple[dict[int, DatasetStatistics], dict[int, str]]:
-    """Reads this process's share of the files, but for those that were read before.
+    """Reads this rank's share of the files, except those that were read before.
 
     Returns:
-        Counts of each part of the list by its first place; place -> what is wrong with a sample.
+        Counts of each part of the list, by the part's first index; and index -> what is wrong with the sample.
     """
     pairs = dataset.file_list
-    size = min(fingerprint.PART, -(-len(pairs) // ranks.count))  # so that all have work
+    size = min(fingerprint.PART, -(-len(pairs) // ranks.count))  # at least one part per rank
     parts = [range(first, min(first + size, len(pairs))) for first in range(0, len(pairs), size)]
     parts = parts[ranks.place :: ranks.count]
     keys = {part: fingerprint.keys_of(pairs, part) for part in parts}
@@ -219,20 +209,15 @@ def _read_share(
                 rows_here.add(key, sample)
         counts[part.start] = rows_here.statistics(dataset.num_classes, dataset.multilabel)
         table.append(rows_here)
-    for _ in looks:  # ends the processes
+    for _ in looks:  # ends the workers
         pass
     if places and len(table):
         _keep(cache / f"samples_{identity}_{ranks.place}of{ranks.count}.npz", table)
     return counts, unread
 
 
-def _look_at(dataset, place: int) -> str | SampleCounts | None:
-    """`_look` at the pair in a place of the list."""
-    return _look(dataset, dataset.file_list[place])
-
-
 def _keep(path: Path, table: SampleTable) -> None:
-    """Stores what was read; a folder that cannot be written is said by `_remember`."""
+    """Stores what was read. Does nothing if the folder is not writable, of which `_remember` warns."""
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        table.write(path)
+        write_bytes(path, table.content(), own=True)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether the files of a dataset are those of an earlier check, and of other processes: by name, size and time of change."""
+"""Compares the files of a dataset with those of an earlier check and of other ranks, by name, size and modification time."""
 
 import contextlib
 import hashlib
@@ -14,11 +14,11 @@ from paddle_dnl.errors import DataError
 
 import numpy as np
 
-PART = 4096  # pairs that are compared at once
+PART = 4096  # pairs per digest
 
 
 def rule_of(dataset) -> bytes:
-    """What decides what a check finds in the same files."""
+    """The settings of a dataset that determine the result of a check, as bytes for a digest."""
     rule = [
         dataset.num_classes,
         dataset.ignore_index,
@@ -32,13 +32,13 @@ def rule_of(dataset) -> bytes:
 
 @dataclass
 class Fingerprints:
-    """What some parts of a list are on this machine; of several processes they can be joined.
+    """Digests of parts of a list of files on this machine; those of several ranks can be joined.
 
     Attributes:
-        files: of each part, a digest of the names, sizes and times of change of its files.
-        names: of each part, a digest of the names without folders: the data may lie elsewhere on another machine.
-        sizes: of each part, a digest of the sizes of its files.
-        problems: place in the list -> what cannot be read.
+        files: per part, a digest of the names, sizes and modification times of its files.
+        names: per part, a digest of the names without folders, since the folder may differ between machines.
+        sizes: per part, a digest of the sizes of its files.
+        problems: index in the list -> which file cannot be read.
     """
 
     files: dict[int, bytes] = field(default_factory=dict)
@@ -48,7 +48,7 @@ class Fingerprints:
 
     @classmethod
     def of(cls, pairs: Sequence, parts: Sequence[int]) -> "Fingerprints":
-        """Looks at the files of the parts."""
+        """Computes the digests of the given parts."""
         found = cls()
         for part in parts:
             found._look(pairs, part)
@@ -78,7 +78,7 @@ class Fingerprints:
 
     @classmethod
     def joined(cls, shares: Sequence["Fingerprints"]) -> "Fingerprints":
-        """All parts, of which several processes of a machine looked at some each."""
+        """The parts of all ranks of a machine together."""
         everything = cls()
         for share in shares:
             for name in vars(everything):
@@ -86,7 +86,7 @@ class Fingerprints:
         return everything
 
     def digest(self, rule: bytes) -> str:
-        """Changes when any file, or the rule for labels, changes."""
+        """One digest of all files and of `rule_of` the dataset."""
         digest = hashlib.sha256(rule)
         for part in sorted(self.files):
             digest.update(self.files[part])
@@ -94,12 +94,12 @@ class Fingerprints:
 
 
 def _state(path: str, status: os.stat_result) -> str:
-    """What changes when a file does."""
+    """Name, size and modification time of a file, as text."""
     return f"{path}\0{status.st_size}\0{status.st_mtime_ns}"
 
 
 def keys_of(pairs: Sequence, places: range) -> np.ndarray:
-    """A hash of the names, sizes and times of change of the pairs in some places, uint64 `[n]`."""
+    """A hash of the names, sizes and modification times of each of some pairs, uint64 `[n]`."""
     keys = []
     for place in places:
         text = ""
@@ -112,18 +112,18 @@ def keys_of(pairs: Sequence, places: range) -> np.ndarray:
 
 
 def agree(pairs: Sequence, name: str, ranks: Ranks) -> Fingerprints:
-    """Looks at all files, a share in each process of a machine, and compares the machines.
+    """Fingerprints of all files, computed by the ranks of each machine together, and compared between the machines.
 
     Args:
-        pairs: of file names.
-        name: how the dataset is called in messages.
-        ranks: that look together.
+        pairs: pairs of file names.
+        name: name of the dataset in messages.
+        ranks: the ranks that share the work.
 
     Returns:
-        That of this machine, with the problems of all.
+        The fingerprints of this machine, with the problems of all machines.
 
     Raises:
-        DataError: the machines have other files, so that a place does not mean the same sample in all of them.
+        DataError: the machines have different files, so that an index does not mean the same sample on all of them.
     """
     parts = range(-(-len(pairs) // PART))
     share = Fingerprints.of(pairs, parts[ranks.place :: ranks.count])
@@ -142,7 +142,7 @@ def agree(pairs: Sequence, name: str, ranks: Ranks) -> Fingerprints:
     for machine, found in everywhere.items():
         other = everywhere[first]
         differing = [part for part in parts if found.names[part] != other.names[part]]
-        if not problems:  # else a size is missing
+        if not problems:  # with problems some sizes are missing
             differing += [part for part in parts if found.sizes[part] != other.sizes[part]]
         if differing:
             _refuse(pairs, name, ranks, differing[0], first, machine)
@@ -152,10 +152,10 @@ def agree(pairs: Sequence, name: str, ranks: Ranks) -> Fingerprints:
 
 
 def _refuse(pairs: Sequence, name: str, ranks: Ranks, part: int, first: str, other: str) -> None:
-    """Names the first file that differs between two machines.
+    """Raises an error that names the first file that differs between two machines.
 
     Raises:
-        DataError: with it.
+        DataError: always.
     """
     paths = [path for pair in pairs[part * PART : (part + 1) * PART] for path in pair if path is not None]
     sizes = [os.stat(path).st_size if os.path.exists(path) else -1 for path in paths]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Processes that look at a dataset together, some of them on one machine."""
+"""The ranks that check a dataset together, and which of them are on one machine."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,13 +10,13 @@ T = TypeVar("T")
 
 @dataclass
 class Ranks:
-    """Processes that check a dataset together; by default this one alone.
+    """The ranks that check a dataset together; by default this process alone.
 
     Attributes:
-        gather: gives each of them the values of all, in rank order.
-        machine: of this process; the same text in those that see the same files, and share the work; empty where this
-            process works for itself.
-        place, count: this process among those of the machine.
+        gather: all-gather of an object: the values of all ranks, in rank order.
+        machine: name of the machine; ranks with the same name see the same files and share the work. Empty if this process
+            works alone.
+        place, count: index of this rank among those of its machine, and their number.
     """
 
     gather: Callable[[object], list] = lambda value: [value]
@@ -25,7 +25,7 @@ class Ranks:
     count: int = 1
 
     def by_machine(self, value: T) -> tuple[list[T], dict[str, list[T]]]:
-        """The values of the processes of this machine, and those of all machines, that of rank 0 first."""
+        """The values of the ranks of this machine, and machine -> values for all machines, that of rank 0 first."""
         machines: dict[str, list[T]] = {}
         for rank, (machine, given) in enumerate(self.gather((self.machine, value))):
             machines.setdefault(machine or f"rank {rank}", []).append(given)

@@ -1,13 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a check found in each pair of files, in columns: some 80 bytes a pair, on disk too, so that only new files are read."""
+"""Counts of each pair of files in columns, about 80 bytes per pair, stored on disk so that only new files are read."""
 
 import io
 from array import array
 from collections.abc import Iterable
 from pathlib import Path
 
-from paddle_dnl.data.statistics import DatasetStatistics, SampleCounts
-from paddle_dnl.files.atomic import write_bytes
+from paddle_dnl.data.checking.counts import DatasetStatistics, SampleCounts
 
 import numpy as np
 
@@ -16,24 +15,24 @@ _COLUMNS = {
     "sizes": "I",  # width, height
     "digests": "Q",
     "ignored": "Q",
-    "values": "d",  # least, greatest
-    "class_ends": "Q",  # where the classes of each sample end in the next two
+    "values": "d",  # smallest, largest
+    "class_ends": "Q",  # end position of each sample's classes in the next two columns
     "classes": "H",
     "pixels": "I",
     "stored_ends": "Q",
     "stored": "i",
 }
-# Which columns have a varying number of entries a row.
+# Columns whose number of entries per row varies.
 _ENDS = {"class_ends": ("classes", "pixels"), "stored_ends": ("stored",)}
 
 
 class SampleTable:
-    """Counts of samples, each under the key of its files."""
+    """Counts of samples, with the key of each sample's files."""
 
     def __init__(self):
         for name, code in _COLUMNS.items():
             setattr(self, name, array(code))
-        self._order: np.ndarray | None = None  # of the keys; a table that is searched does not grow any more
+        self._order: np.ndarray | None = None  # sorts the keys; after the first search nothing is added
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -75,7 +74,7 @@ class SampleTable:
                 getattr(self, name).extend(getattr(other, name))
 
     def rows_of(self, keys: np.ndarray) -> np.ndarray:
-        """The row of each key, -1 where it is not there, int64 `[n]`."""
+        """The row of each key, int64 `[n]`; -1 for unknown keys."""
         if not len(self):
             return np.full(len(keys), -1)
         if self._order is None:
@@ -111,15 +110,11 @@ class SampleTable:
             multilabel=multilabel,
         )
 
-    def write(self, path: Path) -> None:
-        """Into a file that `read` takes.
-
-        Raises:
-            OSError: it cannot be written.
-        """
+    def content(self) -> memoryview:
+        """The content of a file, for `read`."""
         buffer = io.BytesIO()
         np.savez(buffer, **{name: self._column(name) for name in _COLUMNS})
-        write_bytes(path, buffer.getbuffer(), own=True)
+        return buffer.getbuffer()
 
     @classmethod
     def joined(cls, paths: Iterable[Path]) -> "SampleTable":
@@ -131,7 +126,7 @@ class SampleTable:
 
     @classmethod
     def read(cls, path: Path) -> "SampleTable":
-        """From a file of `write`; an empty table where there is none, or another one."""
+        """Reads a file of `content`; an empty table if there is none, or if it is damaged or of another kind."""
         table = cls()
         try:
             with np.load(path, allow_pickle=False) as columns:
@@ -139,7 +134,7 @@ class SampleTable:
                     if columns[name].dtype != np.dtype(code) or columns[name].ndim != 1:
                         return cls()
                     getattr(table, name).frombytes(columns[name].tobytes())
-        except Exception:  # NumPy raises what it likes for a damaged file
+        except Exception:  # NumPy raises many kinds of exceptions for damaged files
             return cls()
         rows = len(table)
         fits = len(table.class_ends) == len(table.stored_ends) == len(table.digests) == len(table.ignored) == rows

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures beyond 8 bits and three colours: .npy and TIFF with any number of bands, and the scale of their numbers."""
+"""Pictures with more than 8 bits or other than 3 channels: .npy and TIFF files, and the scaling of their values."""
 
 import io
 import logging
@@ -19,37 +19,51 @@ NPY_MAGIC = b"\x93NUMPY"
 # Little and big endian, classic and BigTIFF.
 TIFF_MAGICS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _TIFF_KINDS = {"shaped", "imagej", "uniform", "geotiff", "gdal", "multipage"}
-# More than any camera has bands.
+# More bands than any camera has.
 _MAX_TIFF_PAGES = 4096
 _ALPHA = (1, 2)  # values of TIFF's ExtraSamples
-# Numbers of 14 bits or fewer have 64 levels or fewer on the scale of 16 bits.
+# Values of at most 14 bits use at most a quarter of the 16-bit range: 64 of 256 grey levels.
 _FEW_LEVELS = 1 << 14
 _said, _said_few = threading.Event(), threading.Event()
 
 
 def is_npy(content: np.ndarray) -> bool:
-    """Whether a file's content, uint8, is a NumPy array."""
+    """Whether the content of a file, uint8, is a .npy file."""
     return content[:6].tobytes() == NPY_MAGIC
 
 
 def is_tiff(content: np.ndarray) -> bool:
-    """Whether a file's content, uint8, is a TIFF."""
+    """Whether the content of a file, uint8, is a TIFF."""
     return content[:4].tobytes() in TIFF_MAGICS
 
 
 def is_bigtiff(content: np.ndarray) -> bool:
-    """Whether a file's content, uint8, is a TIFF with offsets of 64 bits."""
+    """Whether the content of a file, uint8, is a BigTIFF (64-bit offsets)."""
     return content[:4].tobytes() in TIFF_MAGICS[2:]
 
 
-def scale(image: np.ndarray, value_range: tuple[float, float] | None, path: str | Path) -> np.ndarray:
-    """The numbers of a picture on the scale 0..255 that transforms expect.
-
-    With `value_range` (lo, hi): (image - lo) * 255 / (hi - lo), float32; numbers outside of the range stay outside of 0..255,
-    nothing is clipped. Without: 8 bits stay as they are, and 16 bits are divided by 257, which is said once.
+def require_value_range(value, where: str = "value_range") -> tuple[float, float] | None:
+    """`value` as (lo, hi); None stays None.
 
     Raises:
-        DataError: NaN or infinity, or numbers whose scale is not known.
+        DataError: not two finite numbers with lo < hi.
+    """
+    if value is None:
+        return None
+    fits = isinstance(value, list | tuple) and len(value) == 2
+    if not fits or not all(type(v) in (int, float) and math.isfinite(v) for v in value) or not value[0] < value[1]:
+        raise DataError(f"{where}: must be [LO, HI], two numbers with LO below HI; got {value!r}")
+    return (float(value[0]), float(value[1]))
+
+
+def scale(image: np.ndarray, value_range: tuple[float, float] | None, path: str | Path) -> np.ndarray:
+    """Scales the values of a picture to 0..255, which the transforms expect.
+
+    With `value_range` (lo, hi): (image - lo) * 255 / (hi - lo), float32, without clipping. Without it 8-bit values are
+    unchanged, and 16-bit values are divided by 257, which is logged once.
+
+    Raises:
+        DataError: NaN or infinity, or a dtype that needs a `value_range`.
     """
     if image.dtype.kind == "f" and not np.isfinite(image).all():
         count = int(np.count_nonzero(~np.isfinite(image)))
@@ -70,11 +84,11 @@ def scale(image: np.ndarray, value_range: tuple[float, float] | None, path: str 
 
 
 def say_sixteen_bits(path: str | Path, image: np.ndarray) -> None:
-    """Says once per process on which scale pictures of 16 bits are read, and once where that leaves few grey levels.
+    """Warns, once per process each, that 16-bit pictures are scaled from 0..65535, and if that leaves few grey levels.
 
     Args:
-        path: of the picture.
-        image: its numbers, uint16.
+        path: path of the picture.
+        image: its values, uint16.
     """
     largest = int(image.max(initial=0))
     if 0 < largest < _FEW_LEVELS:
@@ -94,32 +108,32 @@ def say_sixteen_bits(path: str | Path, image: np.ndarray) -> None:
 
 
 def as_eight_bits(image: np.ndarray, path: str | Path, cut: bool = False) -> np.ndarray:
-    """Numbers of 16 bits as uint8, 65535 as 255, which is said as in `say_sixteen_bits`: rounded as by libtiff.
+    """Converts uint16 to uint8 (65535 becomes 255), with the warnings of `say_sixteen_bits`. Rounded as by libtiff.
 
     Args:
         image: uint16.
-        path: of the picture.
-        cut: leave out the lower bits, as libpng does.
+        path: path of the picture.
+        cut: drop the lower 8 bits instead of rounding, as libpng does.
     """
     say_sixteen_bits(path, image)
     return (image >> 8 if cut else (image.astype(np.uint32) + 128) // 257).astype(np.uint8)
 
 
 def read_array(content: np.ndarray, path: str | Path, channels: int, max_pixels: int | None) -> np.ndarray:
-    """A .npy file or TIFF in its own numbers, `[H, W, C]` or `[H, W]` for one band; colours in the order red, green, blue.
+    """Reads a .npy or TIFF file without scaling, `[H, W, C]`, or `[H, W]` for one band; colours in the order RGB.
 
-    A grey file gives three equal bands where three are wanted; otherwise the number of bands must be that of the model.
+    A grey file gives three equal bands if `channels` is 3. Otherwise the file must have `channels` bands.
 
     Args:
         content: the whole file, uint8.
-        path: how errors call it.
-        channels: bands that are wanted.
-        max_pixels: width times height that is allowed, None for all.
+        path: name of the file in errors.
+        channels: required number of bands.
+        max_pixels: largest allowed width * height; None: no limit.
 
     Raises:
-        DataError: damaged, of another number of bands, or with numbers that are no measurements.
+        DataError: the file is damaged, or has another number of bands, or values that are no numbers.
         TooLarge: more pixels than allowed.
-        UsageError: tifffile, which reads TIFFs, is not installed.
+        UsageError: tifffile, needed for TIFFs, is not installed.
     """
     image = read_as_stored(content, path, channels, max_pixels)
     bands = 1 if image.ndim == 2 else image.shape[2]
@@ -129,18 +143,19 @@ def read_array(content: np.ndarray, path: str | Path, channels: int, max_pixels:
         return cv2.cvtColor(image.astype(np.float32), cv2.COLOR_RGB2GRAY)
     if bands != channels:
         raise DataError(f"{path}: has {bands} bands, expected {channels} (img_channels)")
-    # Big-endian numbers of files in the machine's own order, which OpenCV needs.
+    # OpenCV needs the machine's byte order.
     return np.ascontiguousarray(image, image.dtype.newbyteorder("="))
 
 
 def read_as_stored(
     content: np.ndarray, path: str | Path, channels: int | None = None, max_pixels: int | None = None
 ) -> np.ndarray:
-    """`read_array` with all bands that there are: `[H, W]`, or `[H, W, C]` with C above 1.
+    """`read_array` with all bands of the file: `[H, W]`, or `[H, W, C]` with C > 1.
 
     Args:
         content, path, max_pixels: see `read_array`.
-        channels: tells the axis of bands in a .npy file; None: the first where it is shorter than both others, else the last.
+        channels: expected number of bands, to find the axis of bands in a .npy file; None: the first axis if it is shorter
+            than both others, else the last.
     """
     reader = _read_npy if is_npy(content) else _read_tiff
     image = reader(content, path, channels, max_pixels)
@@ -159,7 +174,7 @@ def _require_size(height: int, width: int, values: int, path, max_pixels: int | 
 
 
 def _read_npy(content: np.ndarray, path, channels: int | None, max_pixels: int | None) -> np.ndarray:
-    """An array `[H, W]`, `[H, W, C]` or `[C, H, W]`: the bands come last unless only the first axis has as many as wanted."""
+    """Reads `[H, W]`, `[H, W, C]` or `[C, H, W]`. Bands are the last axis, unless only the first one has the expected length."""
     try:
         stream = io.BytesIO(content.tobytes())
         if max_pixels is not None:
@@ -171,7 +186,7 @@ def _read_npy(content: np.ndarray, path, channels: int | None, max_pixels: int |
         array = np.load(stream, allow_pickle=False)
     except DataError:
         raise
-    except Exception as error:  # a damaged header makes NumPy raise nearly anything
+    except Exception as error:  # NumPy raises many kinds of exceptions for damaged headers
         raise DataError(f"{path}: is not a readable .npy file ({' '.join(str(error).split())[:200]})") from error
     if array.ndim not in (2, 3):
         raise DataError(f"{path}: is an array {list(array.shape)}; a picture is [H, W], [H, W, C] or [C, H, W]")
@@ -183,18 +198,18 @@ def _read_npy(content: np.ndarray, path, channels: int | None, max_pixels: int |
 
 
 def _read_tiff(content: np.ndarray, path, channels: int | None, max_pixels: int | None) -> np.ndarray:
-    """The first series of a TIFF or GeoTIFF: one page with bands, or pages that are bands."""
+    """Reads the first series of a TIFF or GeoTIFF: a page with all bands, or one page per band."""
     try:
         import tifffile
     except ImportError as error:
         raise not_installed(f"{path}: TIFF of more than 8 bits or three bands", error, "bands") from error
-    # It logs a line for every damaged page; what matters of them is raised.
+    # tifffile logs each damaged page; errors that matter are raised as well.
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)
     try:
-        # Of the formats inside TIFF only those that keep all pixels in this file, without XML of other programs.
+        # Only the TIFF variants whose pixels are all in this file, and no XML of other programs.
         others = {f"is_{kind}": False for kind in tifffile.TIFF.FILE_FLAGS - _TIFF_KINDS}
         with tifffile.TiffFile(io.BytesIO(content.tobytes()), **others) as file:
-            if len(file.pages) > _MAX_TIFF_PAGES:  # each costs tifffile 0.1 ms, and may be of 18 bytes
+            if len(file.pages) > _MAX_TIFF_PAGES:  # a page takes tifffile 0.1 ms and needs only 18 bytes in the file
                 raise DataError(f"{path}: a TIFF of {len(file.pages)} pages is not read, {_MAX_TIFF_PAGES} are allowed")
             series = file.series[0]
             page, axes, shape = series.keyframe, series.axes, series.shape
@@ -210,7 +225,7 @@ def _read_tiff(content: np.ndarray, path, channels: int | None, max_pixels: int 
             alpha = bool(page.extrasamples) and page.extrasamples[-1] in _ALPHA and page.photometric.name == "RGB"
     except DataError:
         raise
-    except Exception as error:  # tifffile passes on what it stumbled over
+    except Exception as error:  # tifffile raises many kinds of exceptions for damaged files
         text = " ".join(str(error).split())[:200]
         if "imagecodecs" in text:
             text += "; pip install imagecodecs"

@@ -1,96 +1,73 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rows of PNG, JPEG and TIFF files read by blocks, for pictures that are too large to hold.
+"""Reads PNG, JPEG and TIFF files by blocks of rows, for pictures that do not fit into memory.
 
-OpenCV and Pillow decode whole pictures; rasterio (GDAL) reads parts. What GDAL would decode differently from OpenCV, such as
-palettes and turned JPEGs, and pictures whose file has to be decoded whole anyway, such as interlaced PNGs, are read whole.
+OpenCV and Pillow decode whole pictures; rasterio (GDAL) can read parts. Files that GDAL would decode differently from OpenCV
+(palettes, rotated JPEGs) or that must be decoded as a whole in any case (interlaced PNGs) are not read by blocks.
 """
 
 import contextlib
 import os
-import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from paddle_dnl.data.images.bands import TIFF_MAGICS, as_eight_bits, scale
-from paddle_dnl.data.images.image_format import ImageFormat
-from paddle_dnl.data.images.picture_rows import ArrayRows
-from paddle_dnl.data.images.reading import require_file
+from paddle_dnl.data.images.picture_rows import BLOCKS_FROM, ArrayRows
+from paddle_dnl.data.images.raster_files import DRIVERS, OPTIONS, open_dataset
 from paddle_dnl.data.images.untrusted import ANY_SIZE, Header, UnknownFormat, read_header, require_modest_tiles
 from paddle_dnl.errors import DataError
+from paddle_dnl.files.reading import require_file
 
 import numpy as np
 
-# Pictures of fewer pixels are read whole: 32 million are 100 MB.
-BLOCKS_FROM = 32_000_000
-# GDAL's JPEG decoder interpolates colours otherwise than OpenCV's (up to 16 of 255 at edges of colour), so that the same
-# numbers are worth 768 MB.
+if TYPE_CHECKING:
+    from paddle_dnl.data.images.image_format import ImageFormat
+
+# GDAL's JPEG decoder interpolates colours differently from OpenCV's (up to 16 of 255 at colour edges). To get the same pixels
+# as from OpenCV, JPEGs of up to 768 MB (decoded) are read as a whole.
 JPEG_BLOCKS_FROM = 256_000_000
-# GDAL's name of each format; no other of its hundred drivers is ever tried.
-_DRIVERS = {"PNG": "PNG", "JPEG": "JPEG", "TIFF": "GTiff"}
 _PALETTE_PNG = 3
-# The mark of the end lies within so many bytes from the end of a file.
+# The end-of-image marker is within this number of bytes from the end of the file.
 _ENDS, _TAIL = {"PNG": b"IEND", "JPEG": b"\xff\xd9"}, 1 << 16
-# Nothing is read but the file itself: no listing of its folder, no .aux.xml or .ovr beside it. Damage is an error.
-OPTIONS = {
-    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
-    "GDAL_PAM_ENABLED": "NO",
-    "GDAL_ERROR_ON_LIBJPEG_WARNING": "YES",
-}
 _CACHE = 64 << 20
 
 
-def open_rows(path: str | Path, image_format: ImageFormat, max_pixels: int | None = None, whole: bool = False):
-    """A picture file as rows: by blocks where it is large and rasterio is installed, else read whole.
+def open_rows(path: str | Path, image_format: "ImageFormat", max_pixels: int | None = None, whole: bool = False):
+    """The rows of a picture file: read by blocks if it is large and rasterio is installed, else as a whole.
 
     Args:
         path: the file.
-        image_format: how it becomes an array; rows are as those of `image_format.read`.
-        max_pixels, whole: see `paddle_dnl.data.images.reading.decode_image`.
+        image_format: how the file is read; rows are equal to those of `image_format.read`.
+        max_pixels, whole: see `paddle_dnl.data.images.image_format.decode_image`.
 
     Returns:
         `BlockRows` or `ArrayRows`.
 
     Raises:
-        DataError: as `image_format.read`.
+        DataError: as for `image_format.read`.
     """
-    require_file(path)
+    require_file(path, DataError)
+    limit = ANY_SIZE if max_pixels is None else max_pixels
     with open(path, "rb") as file:
-        header = _header(file, path, max_pixels)
+        try:
+            header = read_header(file, str(path), limit)
+        except UnknownFormat:
+            file.seek(0)
+            # Pillow knows few kinds of numbers and bands.
+            header = _tiff_header(path, limit) if file.read(4) in TIFF_MAGICS else None
+        except DataError:
+            header = None  # `image_format.read` says what is wrong
         if header is not None and _fits(header, file, image_format):
             with contextlib.suppress(ImportError, NotByBlocks):
                 return BlockRows(path, header, image_format)
     return ArrayRows(image_format.read(path, max_pixels=max_pixels, whole=whole))
 
 
-def open_dataset(path: str | Path, kind: str):
-    """A file by rasterio, as nothing but `kind`, a format of Pillow's name. Called within `rasterio.Env(**OPTIONS)`."""
-    import rasterio
-    from rasterio.errors import NotGeoreferencedWarning
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        # An absolute path of a regular file is never taken for one of GDAL's virtual file systems.
-        return rasterio.open(os.path.abspath(path), driver=_DRIVERS[kind])
-
-
 class NotByBlocks(Exception):
-    """The file is of a kind that has to be read whole."""
-
-
-def _header(file, path, max_pixels: int | None) -> Header | None:
-    """None for a file that `image_format.read` is to judge."""
-    limit = ANY_SIZE if max_pixels is None else max_pixels
-    try:
-        return read_header(file, str(path), limit)
-    except UnknownFormat:
-        file.seek(0)
-        # Pillow knows few kinds of numbers and bands.
-        return _tiff_header(path, limit) if file.read(4) in TIFF_MAGICS else None
-    except DataError:
-        return None
+    """The file must be read as a whole."""
 
 
 def _tiff_header(path, limit: int) -> Header | None:
-    """The header of a TIFF by GDAL, under the bounds of `read_header`."""
+    """The header of a TIFF, read by GDAL, with the limits of `read_header`; None if the file must be read as a whole."""
     try:
         import rasterio
         from rasterio.errors import RasterioError
@@ -106,14 +83,14 @@ def _tiff_header(path, limit: int) -> Header | None:
     return Header("TIFF", size[1], size[0], "", None) if size[0] * size[1] <= limit else None
 
 
-def _fits(header: Header, file, image_format: ImageFormat) -> bool:
-    """Whether reading by blocks gives the numbers that decoding the whole gives."""
+def _fits(header: Header, file, image_format: "ImageFormat") -> bool:
+    """Whether reading by blocks gives the same pixels as decoding the whole file."""
     least = JPEG_BLOCKS_FROM if header.kind == "JPEG" else BLOCKS_FROM
-    if header.kind not in _DRIVERS or header.orientation not in (None, 1) or header.width * header.height < least:
+    if header.kind not in DRIVERS or header.orientation not in (None, 1) or header.width * header.height < least:
         return False
     if header.kind == "TIFF":
         return True
-    # What is cut off is left to the other reader, which refuses it.
+    # Truncated files are left to `image_format.read`, which refuses them.
     file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL))
     if _ENDS[header.kind] not in file.read():
         return False
@@ -121,27 +98,30 @@ def _fits(header: Header, file, image_format: ImageFormat) -> bool:
         file.seek(24)
         depth, kind, _, _, interlaced = file.read(5)
         return depth >= 8 and kind != _PALETTE_PNG and not interlaced
-    return header.mode in ("L", "RGB"[: image_format.channels])  # grey is computed from colours differently
+    return header.mode in ("L", "RGB"[: image_format.channels])  # GDAL converts colour to grey differently
 
 
 class BlockRows:
-    """The rows of a file, decoded once from top to bottom; those that were released are forgotten.
+    """The rows of a file, each decoded once, from top to bottom. Released rows are no longer in memory.
 
     Args:
         path: the file.
-        header: of the file.
-        image_format: how numbers of the file become rows.
+        header: header of the file.
+        image_format: how the file is read.
 
     Attributes:
         size: height and width.
+        by_blocks: that it is never held whole.
 
     Raises:
         ImportError: rasterio is not installed.
-        NotByBlocks: bands or numbers that only the other reader knows or refuses.
-        DataError: damaged.
+        NotByBlocks: a dtype or number of bands that `image_format.read` must read, or refuse.
+        DataError: the file is damaged.
     """
 
-    def __init__(self, path: str | Path, header: Header, image_format: ImageFormat):
+    by_blocks = True
+
+    def __init__(self, path: str | Path, header: Header, image_format: "ImageFormat"):
         import rasterio
 
         self._path, self._format = path, image_format
@@ -156,7 +136,7 @@ class BlockRows:
             raise
         itemsize = np.dtype(self._file.dtypes[0]).itemsize
         row_of_blocks = self._file.block_shapes[0][0] * self.size[1] * self._file.count * itemsize
-        # A row of tiles is decoded once only if it stays in GDAL's cache.
+        # GDAL's cache must hold a row of tiles, or tiles are decoded several times.
         self._environment = rasterio.Env(**OPTIONS, GDAL_CACHEMAX=max(_CACHE, 2 * row_of_blocks))
         self._first, self._held = 0, self._decode(0, 0)
 
@@ -172,10 +152,10 @@ class BlockRows:
             raise DataError(f"{self._path}: is not a readable picture; it may be damaged ({text})") from error
 
     def _known_bands(self) -> int:
-        """How many bands make the rows; opacity, the last one, is left out of grey and colour pictures.
+        """Number of bands that are read; the alpha channel of grey and colour pictures, the last band, is not.
 
         Raises:
-            NotByBlocks: bands or numbers that only the other reader knows or refuses.
+            NotByBlocks: a dtype or number of bands that `image_format.read` must read, or refuse.
         """
         from rasterio.enums import ColorInterp
 
@@ -197,7 +177,7 @@ class BlockRows:
         return bands
 
     def _decode(self, top: int, bottom: int) -> np.ndarray:
-        """Rows as `ImageFormat.read` gives them."""
+        """Decodes rows, as `ImageFormat.read` returns them."""
         if top == bottom:
             return np.zeros((0, self.size[1]), np.uint8)
         channels = self._format.channels
@@ -213,11 +193,11 @@ class BlockRows:
         return np.ascontiguousarray(scale(rows, self._format.value_range, self._path))
 
     def read(self, top: int, bottom: int) -> np.ndarray:
-        """The rows from `top` to before `bottom`, `[rows, W]` or `[rows, W, C]`.
+        """The rows `top` to `bottom - 1`, `[rows, W]` or `[rows, W, C]`.
 
         Raises:
-            DataError: damaged, or numbers that are no measurements.
-            ValueError: rows that were released.
+            DataError: the file is damaged, or contains NaN or infinity.
+            ValueError: the rows were released.
         """
         if top < self._first:
             raise ValueError(f"row {top} was released, the first held is {self._first}")
@@ -228,7 +208,7 @@ class BlockRows:
         return self._held[top - self._first : bottom - self._first]
 
     def release(self, top: int) -> None:
-        """Rows above `top` will not be asked for again."""
+        """Frees the rows above `top`, which will not be read again."""
         if top > self._first:
             self._held = self._held[top - self._first :].copy()
             self._first = top

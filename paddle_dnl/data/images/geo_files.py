@@ -1,86 +1,33 @@
 # SPDX-License-Identifier: Apache-2.0
-"""GeoTIFF: where a picture lies on the earth, and label maps that lie there too."""
+"""GeoTIFF: writing label maps with the georeference of their pictures."""
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from paddle_dnl.data.images.block_rows import OPTIONS, open_dataset
-from paddle_dnl.data.images.reading import require_file
-from paddle_dnl.data.images.untrusted import ANY_SIZE, read_header
-from paddle_dnl.data.overlay import Colors, label_palette
-from paddle_dnl.errors import DataError
+from paddle_dnl.data.classes import Colors, label_palette
+from paddle_dnl.data.images.raster_files import Place, require_rasterio
 from paddle_dnl.files.atomic import NewFile
-from paddle_dnl.optional import not_installed
 
 import numpy as np
 
-# Side of the tiles of a label map; TIFF wants multiples of 16.
+# Side of the tiles of a label map in pixels; TIFF requires multiples of 16.
 _TILE = 256
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where the pixels of a GeoTIFF are.
-
-    Attributes:
-        crs: coordinate reference system (`rasterio.crs.CRS`), None where the file names none.
-        transform: (column, row) to its coordinates (`affine.Affine`).
-    """
-
-    crs: Any
-    transform: Any
-
-    @classmethod
-    def of(cls, path: str | Path) -> "Place":
-        """What the file itself says; files beside it (.tfw, .aux.xml) are not read.
-
-        Raises:
-            DataError: no TIFF, or one without a transform.
-            UsageError: rasterio is not installed.
-        """
-        rasterio = _rasterio(path)
-        require_file(path)
-        with open(path, "rb") as file:
-            kind = read_header(file, str(path), ANY_SIZE).kind
-        if kind != "TIFF":
-            raise DataError(f"{path}: --geotiff needs GeoTIFFs, this is a {kind}; leave --geotiff out")
-        try:
-            with rasterio.Env(**OPTIONS), open_dataset(path, "TIFF") as file:
-                if file.transform.is_identity:
-                    raise DataError(
-                        f"{path}: is a TIFF without a transform (ModelPixelScale and ModelTiepoint), so that a label map could "
-                        "not be placed; leave --geotiff out, or set one with gdal_edit or rio edit-info"
-                    )
-                return cls(file.crs, file.transform)
-        except rasterio.errors.RasterioError as error:
-            raise DataError(f"{path}: is not a readable TIFF ({' '.join(str(error).split())[:200]})") from error
-
-
-def _rasterio(what):
-    try:
-        import rasterio
-        import rasterio.errors
-    except ImportError as error:
-        raise not_installed(f"{what}: --geotiff", error, "geo") from error
-    return rasterio
-
-
 class GeoTiffFile(NewFile):
-    """A label map as GeoTIFF, written from top to bottom: tiled, deflated, with the classes' colours, BigTIFF from 4 GB on.
+    """Writes a label map as GeoTIFF, from top to bottom: tiled, deflate compression, class colours, BigTIFF from 4 GB on.
 
     Args:
         path: final name.
         size: height and width.
-        colors: red, green, blue of each class; from 257 on numbers have 16 bits and no colours.
-        place: of the picture.
+        colors: (red, green, blue) of each class; more than 256 classes are stored in 16 bits without colours.
+        place: georeference of the picture.
 
     Raises:
-        OutputError: a file of such a name is not ours.
+        OutputError: a file of this name exists that this package did not write.
     """
 
     def __init__(self, path: Path, size: tuple[int, int], colors: Colors, place: Place):
-        rasterio = _rasterio(path)
+        rasterio = require_rasterio(path)
         super().__init__(path)
         self._environment, self._waiting, self._done = rasterio.Env(GDAL_PAM_ENABLED="NO"), [], 0
         is_wide = len(colors) > 256
@@ -101,7 +48,7 @@ class GeoTiffFile(NewFile):
             raise
 
     def write(self, labels: np.ndarray) -> None:
-        """Adds rows; whole rows of tiles reach the file, of which each is compressed once."""
+        """Adds rows. They are written when a row of tiles is complete, so that each tile is compressed once."""
         self._waiting.append(labels)
         if sum(map(len, self._waiting)) >= _TILE:
             rows = np.concatenate(self._waiting)
@@ -117,12 +64,12 @@ class GeoTiffFile(NewFile):
             self._done += len(rows)
 
     def finish(self) -> None:
-        """Writes what waits and closes the file."""
+        """Writes the remaining rows and closes the file."""
         self._put(np.concatenate(self._waiting))
         self._dataset.close()
 
     def discard(self) -> None:
-        """Closes and drops what has no name yet."""
+        """Closes the file and deletes it, unless it has its final name already."""
         try:
             self._dataset.close()
         finally:
@@ -130,7 +77,7 @@ class GeoTiffFile(NewFile):
 
 
 def save_geotiff(path: Path, label: np.ndarray, colors: Colors, place: Place) -> None:
-    """Writes a label map `[H, W]` of which all is there."""
+    """Writes a whole label map `[H, W]`."""
     file = GeoTiffFile(path, label.shape, colors, place)
     try:
         with file.naming_errors():

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Image files of a command-line path (image, folder, list or pattern), with the relative names of their results."""
+"""Finds the image files that a command-line path means (image, folder, list or pattern), and the names of their results."""
 
 import functools
 import glob
@@ -10,31 +10,32 @@ from pathlib import Path
 
 from paddle_dnl.data.images import list_files
 from paddle_dnl.errors import DataError
+from paddle_dnl.log import logger
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file or folder is no content: `.git`, `.ipynb_checkpoints`, macOS's `._a.png` and `__MACOSX`."""
+    """Whether a file or folder is to be skipped: names with a leading dot (`.git`, macOS's `._a.png`) and `__MACOSX`."""
     return name.startswith(".") or name == "__MACOSX"
 
 
 def walk_files(folder: str | Path, endings: tuple[str, ...] = EXTENSIONS, depth: int | None = None) -> Iterator[Path]:
-    """Files below a folder, in the order of their paths, whose names end in one of `endings`, in any case of letters.
+    """Yields the files below a folder whose names end in one of `endings` (case-insensitive), sorted by path.
 
-    Hidden files and folders are left out (`is_hidden`); links to folders are followed, each real folder once. One folder's
-    names are held at a time, not all.
+    Hidden files and folders are skipped (`is_hidden`). Links to folders are followed, each real folder once. Only the names of
+    one folder are in memory at a time.
 
     Args:
-        folder: where to begin.
-        endings: in small letters.
-        depth: only files that lie so many folders below, 0 for those in `folder` itself; None for all.
+        folder: the folder to search.
+        endings: in lower case.
+        depth: only files in subfolders of this depth, 0 for `folder` itself; None: all.
     """
     seen = set()
 
     def walk(here: Path, level: int) -> Iterator[Path]:
         real = os.path.realpath(here)
-        if real in seen:  # a link back to where the walk has been
+        if real in seen:  # a link to a folder that was already searched
             return
         seen.add(real)
         try:
@@ -55,9 +56,9 @@ def walk_files(folder: str | Path, endings: tuple[str, ...] = EXTENSIONS, depth:
 
 
 def in_any_case(path: str | Path) -> Path:
-    """The file itself, or where there is none the one beside it whose name differs in the case of its letters alone.
+    """The file, or if it does not exist, the file in the same folder whose name differs in upper and lower case only.
 
-    Of several, and of none, the path as it was given.
+    Returns the path unchanged if there is no such file, or more than one.
     """
     path = Path(path)
     if path.is_file() or not path.parent.is_dir():
@@ -68,7 +69,7 @@ def in_any_case(path: str | Path) -> Path:
 
 @functools.lru_cache(maxsize=8)
 def _spellings(folder: Path, changed: int) -> dict[str, list[str]]:
-    """Names of files in small letters -> as they are; `changed` keeps an outdated listing from being used."""
+    """File names of a folder by their lower-case form. `changed`, its modification time, is part of the cache key."""
     names: dict[str, list[str]] = {}
     with os.scandir(folder) as entries:
         for entry in entries:
@@ -78,7 +79,7 @@ def _spellings(folder: Path, changed: int) -> dict[str, list[str]]:
 
 
 def _from_list(path: Path) -> Iterator[tuple[Path, Path]]:
-    """The images of a list file, found while they are used; relative names are relative to the list."""
+    """Yields the images of a list file; relative names are relative to the list."""
     for _, line in list_files.lines(path):
         name = list_files.names_of(line, path.parent, labelled=False)[0]
         file = list_files.place(path.parent, name)
@@ -89,10 +90,10 @@ def _from_list(path: Path) -> Iterator[tuple[Path, Path]]:
 
 
 def find_pairs(path: str | Path) -> list[tuple[Path, Path | None]]:
-    """The (image, label) of each line of a list file, which names are relative to; label None where there is only an image.
+    """The (image, label) of each line of a list file, relative to its folder; the label is None if a line has only an image.
 
     Raises:
-        DataError: no such list, an empty one, or a line that names a file that is not there.
+        DataError: the list does not exist or is empty, or names a file that does not exist.
     """
     path = Path(path)
     if not path.is_file():
@@ -107,14 +108,14 @@ def find_pairs(path: str | Path) -> list[tuple[Path, Path | None]]:
 
 
 def iter_images(path: str | Path, endings: tuple[str, ...] = EXTENSIONS) -> Iterator[tuple[Path, Path]]:
-    """Images as (file, name relative to what was given), in a fixed order; of a folder and a list found while they are used.
+    """Yields images as (file, relative name of its results), in a fixed order. Folders and lists are read lazily.
 
     Args:
-        path: an image, a folder (searched with all its subfolders), a .txt list (first column), or a pattern with `*`.
-        endings: of pictures in folders and patterns.
+        path: an image, a folder (searched recursively), a .txt list (first column), or a pattern with `*`.
+        endings: endings of pictures in folders and patterns.
 
     Raises:
-        DataError: nothing there, or two images would share one name.
+        DataError: there are no images, or two images would have results of the same name.
     """
     path = Path(path)
     if path.is_dir():
@@ -132,7 +133,7 @@ def iter_images(path: str | Path, endings: tuple[str, ...] = EXTENSIONS) -> Iter
     is_folder, here = path.is_dir(), None
     stems: dict[Path, dict[str, Path]] = {}
     for file, name in found:
-        if is_folder and file.parent != here:  # of a folder that was left no further names come
+        if is_folder and file.parent != here:  # sorted by folder: earlier folders do not occur again
             here = file.parent
             stems = {folder: names for folder, names in stems.items() if folder in name.parents}
         if ".." in name.parts:
@@ -147,5 +148,22 @@ def iter_images(path: str | Path, endings: tuple[str, ...] = EXTENSIONS) -> Iter
 
 
 def find_images(path: str | Path, endings: tuple[str, ...] = EXTENSIONS) -> list[tuple[Path, Path]]:
-    """All of `iter_images`."""
+    """`iter_images` as a list."""
     return list(iter_images(path, endings))
+
+
+def all_names_differ(path: str, endings: tuple[str, ...]) -> bool:
+    """Whether all results fit into one folder, as PaddleSeg's infer.py writes them: no two pictures share a name."""
+    stems: set[str] = set()
+    for _, name in iter_images(path, endings):
+        if name.stem in stems:
+            logger.info(f"several pictures are called {name.stem}: results are stored in their sub-folders")
+            return False
+        stems.add(name.stem)
+    return True
+
+
+def iter_results(path: str, endings: tuple[str, ...], is_flat: bool) -> Iterator[tuple[Path, Path]]:
+    """The pictures of `iter_images`, each with the name of its results: without sub-folders where `is_flat`."""
+    for file, name in iter_images(path, endings):
+        yield file, Path(name.name) if is_flat else name

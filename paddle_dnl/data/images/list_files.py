@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""List files: one image per line, with its label where there is one; and image sets, lists of names.
+"""Parser of list files (an image and optionally its label per line) and of image sets (lists of names).
 
-The only parser of both: names are bytes on disk, so a byte order mark, CRLF, blank lines, blanks in names and bytes that
-are not UTF-8 do no harm anywhere.
+Byte order marks, CRLF, empty lines, spaces in names and names that are not valid UTF-8 are supported.
 """
 
 import os
@@ -14,17 +13,16 @@ from paddle_dnl.errors import DataError
 from paddle_dnl.files.reading import open_file
 
 _BLANK = " \t"
-# A file whose lines end with a carriage return alone is one line to the system.
+# Longer lines are no names; a file whose lines end with CR only is one long line.
 _LONGEST_LINE = 1 << 26
-# Names that `pathlib` does not change: parts that do not begin with a dot, no backslashes.
-_PLAIN = re.compile(r"[^/\\.][^/\\]*(/[^/\\.][^/\\]*)*")
+_SEPARATORS = (",", "\t", " ")
 
 
 def lines(path: str | Path) -> Iterator[tuple[int, str]]:
-    """(number, text) of the lines that are not empty, without blanks around them; one line at a time is in memory.
+    """Yields (line number, text) of the non-empty lines, stripped; only one line is in memory.
 
     Raises:
-        DataError: unreadable, or not text.
+        DataError: the file is unreadable, or not text.
     """
     try:
         with open_file(path) as file:
@@ -32,9 +30,9 @@ def lines(path: str | Path) -> Iterator[tuple[int, str]]:
             while content := file.readline(_LONGEST_LINE):
                 if len(content) == _LONGEST_LINE:
                     raise DataError(f"{path}, line {number + 1}: longer than {_LONGEST_LINE} bytes; it is no list")
-                # Bytes that are not UTF-8 must survive to find their file.
+                # `fsdecode` keeps bytes that are not UTF-8, so that the file is found.
                 text = content.decode("utf-8" if number else "utf-8-sig", "surrogateescape")
-                # Not `splitlines` and `strip`: to them some letters of file names are line breaks or blanks.
+                # Not `splitlines` and `strip`, which treat some Unicode letters as line breaks or spaces.
                 text = text.removesuffix("\n").removesuffix("\r")
                 for line in re.split("\r\n|\r|\n", text) if "\r" in text else (text,):
                     number += 1
@@ -49,15 +47,15 @@ def lines(path: str | Path) -> Iterator[tuple[int, str]]:
 
 
 def is_file(path: Path) -> bool:
-    """Whether there is such a file; False for names that no file can have."""
+    """Whether the file exists; False for invalid names."""
     try:
         return path.is_file()
-    except OSError:  # a name that is too long
+    except OSError:  # the name is too long
         return False
 
 
 def place(root: Path, name: str) -> Path:
-    """The file that a list names; backslashes of lists from Windows are read as what they mean there."""
+    """The path of a name in a list. Backslashes are separators if the list was made on Windows."""
     path = root / name
     if "\\" in name and not is_file(path) and is_file(root / name.replace("\\", "/")):
         return root / name.replace("\\", "/")
@@ -67,19 +65,19 @@ def place(root: Path, name: str) -> Path:
 def names_of(line: str, root: Path, separator: str = " ", labelled: bool = True) -> list[str]:
     """The names in a line: an image, or an image and its label.
 
-    The configured separator comes first, then comma, tab and blank. File names may hold blanks: where several separators
-    make two names of the line, the one whose files exist is right, else the one whose image exists.
+    The given separator is tried first, then comma, tab and space. File names may contain spaces: if several separators give
+    two names, the one with which both files exist is used, else the one with which the image exists.
 
     Args:
-        line: without blanks around it.
-        root: the folder that names are relative to.
-        separator: tried first.
-        labelled: False where a line may be an image alone.
+        line: a stripped line.
+        root: folder to which names are relative.
+        separator: the separator that is tried first.
+        labelled: False if a line may be an image without a label.
     """
     if not labelled and is_file(root / line):
         return [line]
     candidates = []
-    for candidate in dict.fromkeys((separator, ",", "\t", " ")):
+    for candidate in dict.fromkeys((separator, *_SEPARATORS)):
         parts = [part.strip(_BLANK) for part in line.split(candidate)]
         if len(parts) == 2 and all(parts) and parts not in candidates:
             candidates.append(parts)
@@ -91,51 +89,59 @@ def names_of(line: str, root: Path, separator: str = " ", labelled: bool = True)
 
 
 def pairs_of(path: str | Path, root: str | Path, separator: str = " ", labelled: bool = True) -> Iterator[tuple]:
-    """The (image, label) file names of a list file, one `image separator label` per line; one line at a time is in memory.
+    """Yields the (image, label) file names of a list file, one `image separator label` per line, read lazily.
 
     Args:
         path: the list.
-        root: the folder that names are relative to.
-        separator: tried first; comma, tab and blank are read too.
-        labelled: refuse lines without a label; otherwise the label is None.
+        root: folder to which names are relative.
+        separator: tried first; comma, tab and space are accepted too.
+        labelled: refuse lines without a label; otherwise their label is None.
 
     Raises:
-        DataError: unreadable or empty list, or a line that is no pair (with its number).
+        DataError: the list is unreadable or empty, the separator is empty, or a line is no pair (the message has its number).
     """
     root, found = Path(root), False
     folder = "" if str(root) == "." else os.path.join(root, "")
-    others = [other for other in (",", "\t", " ") if other != separator]
+    if not separator:
+        raise DataError(f"{path}: the separator between image and label must not be empty")
+    # Lines without any doubt: two names without separators and backslashes, whose parts do not begin with a dot, so that
+    # `pathlib` does not change them. A million other lines take some seconds longer.
+    excluded = "/\\\\" + re.escape(separator + "".join(_SEPARATORS))
+    part = rf"[^.{excluded}][^{excluded}]*"
+    name = f"({part}(?:/{part})*)"
+    plain = re.compile(name + re.escape(separator) + name).fullmatch
     for number, line in lines(path):
-        names = line.split(separator) if labelled else []
-        if len(names) != 2 or not all(names) or any(other in line for other in others):
-            names = names_of(line, root, separator, labelled)
+        found = True
+        if labelled and (pair := plain(line)):
+            yield folder + pair[1], folder + pair[2]
+            continue
+        names = names_of(line, root, separator, labelled)
         if len(names) == 1 and labelled:
             raise DataError(
                 f"{path}, line {number}: expected `image{separator}label`, found {line!r}; "
                 "use a comma as separator when file names hold blanks"
             )
-        placed = [folder + name if _PLAIN.fullmatch(name) else os.fspath(place(root, name)) for name in names]
+        placed = [os.fspath(place(root, name)) for name in names]
         yield placed[0], placed[1] if len(placed) == 2 else None
-        found = True
     if not found:
         raise DataError(f"{path}: lists no files")
 
 
 def read_list(path: str | Path, root: str | Path, separator: str = " ", labelled: bool = True) -> list[tuple]:
-    """The pairs of `pairs_of` as paths."""
+    """`pairs_of` as a list of paths."""
     found = pairs_of(path, root, separator, labelled)
     return [(Path(image), None if label is None else Path(label)) for image, label in found]
 
 
 def read_image_set(path: Path, advice: str = "") -> list[str]:
-    """The image names in a file of PASCAL VOC's `ImageSets`, divided by white space.
+    """The image names in a file of PASCAL VOC's `ImageSets`, separated by white space.
 
     Args:
         path: the file.
-        advice: what to do when it is missing.
+        advice: added to the error if the file is missing: what to do.
 
     Raises:
-        DataError: missing, unreadable or empty.
+        DataError: the file is missing, unreadable or empty.
     """
     if not path.is_file():
         raise DataError(f"{path}: no such image set" + (f"; {advice}" if advice else ""))

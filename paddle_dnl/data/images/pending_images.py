@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The images left to one process: its shard of all images, without those whose results exist."""
+"""The images that one process has to handle: its shard, without images whose results exist."""
 
+import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -13,17 +14,17 @@ from paddle_dnl.log import logger
 
 @dataclass(frozen=True)
 class Shard:
-    """Images `index`, `index + count`, `index + 2 * count`, ... of all."""
+    """Every `count`-th image from `index` on: `index`, `index + count`, `index + 2 * count`, ..."""
 
     index: int = 0
     count: int = 1
 
     @classmethod
     def of(cls, text: str | None) -> "Shard":
-        """From `--shard I/N`; without it from the rank under `paddle.distributed.launch`, or the task of a SLURM array.
+        """From `--shard I/N`; by default from the rank under `paddle.distributed.launch`, or the task of a SLURM array.
 
         Raises:
-            UsageError: not two whole numbers, or I is not from 0 to N-1.
+            UsageError: not two integers, or I is not from 0 to N-1.
         """
         if text is not None:
             try:
@@ -54,18 +55,19 @@ def _number(name: str) -> int | None:
 
 
 class PendingImages:
-    """(file, relative name) of each image to do. Every pass finds them anew, so that memory does not grow with their number.
+    """Iterable of (file, relative name) of the images to handle. Each pass searches again: memory does not grow with the number.
 
     Args:
-        find: gives (file, relative name) of all images, in the same order at each call; see `image_files.iter_images`.
-        results: the files that are written for a relative name.
+        find: returns an iterator of (file, relative name) of all images, always in the same order; see
+            `image_files.iter_images`.
+        results: function relative name -> the result files.
         inputs: other files that the program reads.
         root: the output folder.
-        shard: which of them.
-        skip_existing: leave out images of which all results are there. Results appear whole or not at all.
+        shard: the shard of this process.
+        skip_existing: skip images whose results all exist. (Results are written atomically.)
 
     Raises:
-        OutputError: a result would replace an input, or a file that is not ours; nothing was written.
+        OutputError: a result would overwrite an input, or a file that this package did not write; nothing was written.
     """
 
     def __init__(
@@ -80,17 +82,13 @@ class PendingImages:
         self._find, self._results = find, results
         self.shard, self._skip_existing = shard or Shard(), skip_existing
         self._bad = self._count = self._done = 0
-        check_outputs(self._count_results(), self._all_inputs(inputs), root=root)
+        # An output may replace none of the pictures, those of other shards included, nor the files that name them.
+        pictures = (image for image, _ in find())
+        check_outputs(self._count_results(), itertools.chain(inputs, pictures), root=root)
         if self.shard.count > 1:
             logger.info(f"shard {self.shard.index}/{self.shard.count}: {self._count + self._done} images")
         if skip_existing:
             logger.info(f"{self._done} images have their results already (--skip_existing); {self._count} to do")
-
-    def _all_inputs(self, inputs) -> Iterator[str | Path | None]:
-        """What an output may not replace: pictures and the files that name them."""
-        yield from inputs
-        for image, _ in self._find():  # also those of other shards
-            yield image
 
     def _is_done(self, name: Path) -> bool:
         return self._skip_existing and all(result.exists() for result in self._results(name))
@@ -109,22 +107,22 @@ class PendingImages:
                 yield from self._results(name)
 
     def __len__(self) -> int:
-        """How many are to do, as found at the start."""
+        """Number of images to handle, as counted at the start."""
         return self._count
 
     def __iter__(self) -> Iterator[tuple[Path, Path]]:
         return (found for found in self._shard() if not self._is_done(found[1]))
 
     def skip(self, error: DataError) -> None:
-        """Notes an image that cannot be used (`--skip_bad_samples`)."""
+        """Counts and logs an unusable image (`--skip_bad_samples`)."""
         self._bad += 1
         logger.warning(f"skipped: {error}")
 
     def require_some(self) -> None:
-        """At the end: says how many were skipped.
+        """To be called at the end: logs how many images were skipped.
 
         Raises:
-            DataError: all of them.
+            DataError: all images were skipped.
         """
         if self._bad:
             logger.warning(f"skipped {self._bad} of {self._count} images that cannot be used (--skip_bad_samples)")

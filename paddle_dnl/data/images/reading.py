@@ -1,178 +1,52 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images and labels from files, with an error that names the file."""
+"""Reads the contents of picture files, and label pictures; errors name the file."""
 
 import contextlib
-import importlib.util
 import io
-import os
-import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from paddle_dnl.data.images import bands
-from paddle_dnl.data.images.bands import as_eight_bits, is_bigtiff, is_npy, is_tiff, read_array, say_sixteen_bits, scale
-from paddle_dnl.data.images.untrusted import UnknownFormat, require_bounded
 from paddle_dnl.errors import DataError
+from paddle_dnl.files.reading import require_file
 
-import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-_NO_PLAIN_TIFF = (
-    "is not a TIFF of 8 or 16 bits with one, three or four bands, or it is damaged; others are read with value_range [LO, HI] "
-    "and img_channels in the dataset (--value_range LO HI)"
-)
-
-
-def require_file(path: str | Path) -> None:
-    """Refuses what is no file: a pipe would be waited for, a device read without end.
-
-    Raises:
-        DataError: not there, or a folder, pipe or device.
-    """
-    try:
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            raise DataError(f"{path}: is a folder, pipe or device, no file")
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
-
 
 def read_bytes(path: str | Path) -> np.ndarray:
-    """The file's content; works for every name the file system allows, which `cv2.imread` does not.
+    """The content of a file, uint8. Supports all file names; `cv2.imread` does not.
 
     Raises:
-        DataError: missing, unreadable or empty.
+        DataError: the file is missing, unreadable or empty.
     """
     try:
-        require_file(path)
+        require_file(path, DataError)
         content = np.fromfile(str(path), dtype=np.uint8)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
-    except ValueError as error:  # a byte 0 in it
+    except ValueError as error:  # the name contains a zero byte
         raise DataError(f"{str(path)!r}: is no name of a file") from error
     if content.size == 0:
         raise DataError(f"{path}: is empty (0 bytes)")
     return content
 
 
-def _start_of_scan(data: bytes) -> int:
-    """Where a JPEG's picture data begin, after its head; the head may hold a whole small JPEG of its own."""
-    at = 2
-    while at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] != 0xDA:
-        at += 1 if data[at + 1] == 0xFF else 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-    return at
-
-
-def decode_image(
-    content: np.ndarray,
-    path: str | Path,
-    channels: int = 3,
-    *,
-    value_range: tuple[float, float] | None = None,
-    max_pixels: int | None = None,
-    whole: bool = False,
-) -> np.ndarray:
-    """An image as uint8, BGR `[H, W, 3]` or grey `[H, W]` for one channel; other numbers of bands as `[H, W, C]`.
-
-    EXIF orientation is applied, alpha is dropped from colours, CMYK and palettes become colours. 16 bits become 8 by 65535 ->
-    255, which is said once; with `value_range`, or with other numbers of bands than 1 and 3, no bits are lost.
-
-    Args:
-        content: of the file, uint8 with at least one byte.
-        path: how errors call it.
-        channels: 3, 1, or another number of bands, of a .npy file, TIFF or PNG.
-        value_range: stored numbers that become 0 and 255; the image is then float32, see `paddle_dnl.data.images.bands.scale`.
-        max_pixels: for pictures of strangers: only the formats and structures that `paddle_dnl.data.images.untrusted` allows, and
-            no larger ones; checked before decoding.
-        whole: refuse JPEGs that are cut off, of which OpenCV makes a picture with a grey rest.
-
-    Raises:
-        DataError: damaged, too large, no image, or with numbers whose scale is not known.
-    """
-    plain = channels in (1, 3) and value_range is None
-    if is_npy(content) or (is_tiff(content) and not plain):
-        image = scale(read_array(content, path, channels, max_pixels), value_range, path)
-        return np.ascontiguousarray(image[..., ::-1]) if channels == 3 else image
-    data = content.tobytes() if whole or max_pixels is not None else b""
-    try:
-        size = None if max_pixels is None else require_bounded(data, str(path), max_pixels)
-    except UnknownFormat as error:
-        # Pillow, which reads the header, knows no TIFF of floats with several bands.
-        if is_tiff(content):
-            raise DataError(f"{path}: {_NO_PLAIN_TIFF}") from error
-        raise
-    if whole:
-        # A cheap form of `require_whole`: the mark of the end must follow the start of the picture's data
-        if data[:2] == b"\xff\xd8" and data.find(b"\xff\xd9", _start_of_scan(data)) < 0:
-            raise DataError(f"{path}: is a damaged JPEG (it ends before the picture does)")
-    if is_bigtiff(content):  # which OpenCV does not read
-        image = read_array(content, path, channels, max_pixels)
-        if channels == 3:
-            image = image[..., ::-1]
-        if image.dtype == np.uint16:
-            image = as_eight_bits(image, path)
-        return np.ascontiguousarray(scale(image, None, path))
-    image = _decode(content, path, channels)
-    # The orientation in the EXIF header may exchange the sides.
-    if size is not None and sorted(image.shape[:2]) != sorted(size):
-        raise DataError(
-            f"{path}: is {image.shape[1]}x{image.shape[0]} after decoding, its header says {size[0]}x{size[1]}"
-        )
-    if plain and image.dtype == np.uint16:
-        say_sixteen_bits(path, image)
-        return _decode(content, path, channels, cv2.IMREAD_COLOR if channels == 3 else cv2.IMREAD_GRAYSCALE)
-    return scale(image, value_range, path)
-
-
-def _decode(content: np.ndarray, path: str | Path, channels: int, flag: int | None = None) -> np.ndarray:
-    """A picture file by OpenCV, in its own depth unless `flag` says otherwise."""
-    if flag is None:
-        kinds = {1: cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH, 3: cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH}
-        flag = kinds.get(channels, cv2.IMREAD_UNCHANGED)
-    try:
-        image = cv2.imdecode(content, flag)
-    except cv2.error as error:
-        raise DataError(f"{path}: cannot be decoded ({str(error).strip().splitlines()[-1]})") from error
-    if image is None and is_tiff(content):
-        raise DataError(f"{path}: {_NO_PLAIN_TIFF}")
-    if image is None:
-        raise DataError(f"{path}: is not a readable image; it may be damaged or of an unknown format")
-    found = 1 if image.ndim == 2 else image.shape[2]
-    if found != channels:
-        raise DataError(f"{path}: has {found} bands, expected {channels} (img_channels)")
-    return cv2.cvtColor(image, cv2.COLOR_BGRA2RGBA) if channels == 4 else image
-
-
-def read_as_stored(path: str | Path) -> np.ndarray:
-    """A picture file in its own numbers and bands, to see what it is: `[H, W]` or `[H, W, C]`.
-
-    Raises:
-        DataError: missing, damaged or no picture.
-    """
-    content = read_bytes(path)
-    if is_npy(content) or (is_tiff(content) and importlib.util.find_spec("tifffile") is not None):
-        return bands.read_as_stored(content, path)
-    grey_or_colour = _decode(content, path, 3)  # turned as EXIF says
-    stored = cv2.imdecode(content, cv2.IMREAD_UNCHANGED)
-    return grey_or_colour[..., 0] if stored is not None and stored.ndim == 2 else grey_or_colour
-
-
-# Pillow reads forty formats; some are lossy, some start other programs.
+# Only these of Pillow's forty formats, of which some are lossy and some start other programs.
 _LABEL_FORMATS = ("PNG", "BMP", "TIFF", "GIF", "PPM")
 _LOSSY_TIFF = ("jpeg", "tiff_jpeg", "webp")
 
 
 @contextlib.contextmanager
 def open_label(path: str | Path, lossy: tuple[str, ...] = ()) -> Iterator[Image.Image]:
-    """A label picture or mask as Pillow's picture, of a format that keeps numbers and colours.
+    """Opens a label picture or mask with Pillow, only in lossless formats.
 
     Args:
         path: the file.
-        lossy: further formats that are let through, by Pillow's names.
+        lossy: lossy formats that are allowed too, by Pillow's names.
 
     Raises:
-        DataError: missing, damaged, larger than Pillow reads, or of another format; also for what Pillow stumbles over while
-            the pixels are read in the block.
+        DataError: the file is missing, damaged, too large for Pillow or of another format. Pillow's errors while the pixels
+            are read inside the block are converted too.
     """
     content = read_bytes(path)
     try:
@@ -192,19 +66,17 @@ def open_label(path: str | Path, lossy: tuple[str, ...] = ()) -> Iterator[Image.
     except UnidentifiedImageError as error:
         known = ", ".join(_LABEL_FORMATS)
         raise DataError(f"{path}: is not a readable label picture, or of another format than {known}") from error
-    except (
-        Exception
-    ) as error:  # Pillow passes on what its reader stumbled over: struct.error, IndexError, TypeError, ...
+    except Exception as error:  # for damaged files Pillow raises struct.error, IndexError, TypeError, ...
         raise DataError(f"{path}: is not a readable label picture; it may be damaged ({_reason(error)})") from error
 
 
 def read_label(path: str | Path) -> np.ndarray:
-    """Class numbers of each pixel, `[H, W]` uint8; of a palette picture the indices, not the colours.
+    """Reads the class number of each pixel, `[H, W]` uint8; of palette pictures the palette indices.
 
-    Numbers that do not fit (more than 256 classes in 16 bits) are int32.
+    16-bit pictures with numbers above 255 are int32.
 
     Raises:
-        DataError: see `open_label`; or a picture with several channels or with fractions.
+        DataError: see `open_label`; or the picture has several channels, or floats.
     """
     with open_label(path) as picture:
         label = np.array(picture)
@@ -217,25 +89,25 @@ def read_label(path: str | Path) -> np.ndarray:
         raise DataError(
             f"{path}: holds {label.dtype} numbers; a label picture has whole class numbers (8 or 16 bit PNG)"
         )
-    # Paddle takes uint16 arrays for bfloat16, so that class numbers of 16 bit pictures would turn into almost zero.
+    # Not uint16, which Paddle takes for bfloat16: class numbers would become values near zero.
     return label.astype(np.int32 if exceeds_byte(label) else np.uint8, copy=False)
 
 
 def exceeds_byte(label: np.ndarray) -> bool:
-    """Whether a label holds numbers outside of 0 to 255, which as uint8 would be taken for classes that are not meant."""
+    """Whether a label contains numbers outside of 0 to 255, which a conversion to uint8 would turn into other classes."""
     return label.dtype.itemsize > 1 and bool(label.min() < 0 or label.max() > 255)
 
 
 def _reason(error: Exception) -> str:
-    """What an error of Pillow says; many say nothing without their kind."""
+    """Text of an error of Pillow with its type, without which many are not understandable."""
     return str(error) if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
 
 
 def require_whole(path: str | Path) -> None:
-    """Finds JPEGs that end too early, of which OpenCV silently makes a picture with a grey rest.
+    """Refuses truncated JPEGs, which OpenCV silently fills with grey.
 
     Raises:
-        DataError: the file is a JPEG and its data end before the picture does.
+        DataError: the file is a truncated JPEG.
     """
     try:
         with open(path, "rb") as file:
@@ -244,5 +116,5 @@ def require_whole(path: str | Path) -> None:
             file.seek(0)
             with Image.open(file, formats=("JPEG", "MPO")) as picture:
                 picture.load()
-    except Exception as error:  # as in `read_label`
+    except Exception as error:  # as in `open_label`
         raise DataError(f"{path}: is a damaged JPEG ({_reason(error)})") from error

@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The files of one large picture, label picture, overlay and GeoTIFF, written in strips of rows while they are found."""
+"""Writes the results of a large picture (label picture, overlay, GeoTIFF) in strips of rows."""
 
 import contextlib
 from pathlib import Path
 from typing import BinaryIO
 
-from paddle_dnl.data.images.geo_files import GeoTiffFile, Place
+from paddle_dnl.data.classes import Colors, label_palette
+from paddle_dnl.data.images.geo_files import GeoTiffFile
 from paddle_dnl.data.images.png_strips import PngStrips
-from paddle_dnl.data.overlay import Colors, encode_image, label_palette, overlay
+from paddle_dnl.data.images.raster_files import Place
+from paddle_dnl.data.overlay import encode_image, overlay
 from paddle_dnl.errors import DataError
 from paddle_dnl.files.atomic import NewFile
 
@@ -15,7 +17,7 @@ import numpy as np
 
 
 class _PngFile(NewFile):
-    """A PNG, see `PngStrips`."""
+    """A PNG that is written in strips, see `PngStrips`."""
 
     _stream: BinaryIO | None = None
 
@@ -35,13 +37,13 @@ class _PngFile(NewFile):
 
     def discard(self) -> None:
         if self._stream is not None:
-            with contextlib.suppress(OSError):  # what is still in its buffer finds no place on a full disk
+            with contextlib.suppress(OSError):  # the disk is full, so that the buffer cannot be flushed
                 self._stream.close()
         super().discard()
 
 
 class _HeldFile(NewFile):
-    """A colour picture in a format that is written whole only: three bytes per pixel are held until the end."""
+    """A colour picture in a format that cannot be written in strips; it is kept in memory, three bytes per pixel."""
 
     def __init__(self, path: Path, size: tuple[int, int]):
         self._pixels, self._done = np.zeros((*size, 3), np.uint8), 0
@@ -57,17 +59,17 @@ class _HeldFile(NewFile):
 
 
 class StripResults:
-    """Label picture and overlay of one picture. All files appear at `commit`, the label picture last.
+    """Label picture, overlay and GeoTIFF of one picture. `commit` renames them to their final names, the label picture last.
 
     Args:
         size: height and width.
-        colors: red, green, blue of each class.
-        labels: name of the label picture, which is as from `paddle_dnl.data.overlay.encode_label_png`.
-        overlays: name of the overlay, None without; a PNG is written in strips, other formats are held whole.
-        geotiff: name of a label map with the `place` of the picture, None without.
+        colors: (red, green, blue) of each class.
+        labels: path of the label picture, as from `paddle_dnl.data.overlay.encode_label_png`.
+        overlays: path of the overlay, or None. PNGs are written in strips, other formats are kept in memory.
+        geotiff: path of a GeoTIFF label map with the georeference `place`, or None.
 
     Raises:
-        OutputError: a file of such a name is not ours.
+        OutputError: a file of such a name exists that this package did not write.
     """
 
     def __init__(
@@ -100,19 +102,19 @@ class StripResults:
         return self
 
     def __exit__(self, *error) -> None:
-        with contextlib.ExitStack() as stack:  # all of them, also where one raises
+        with contextlib.ExitStack() as stack:  # discards all of them, even if one raises
             for file in self._files:
                 stack.callback(file.discard)
 
     def write(self, rows, labels: np.ndarray) -> None:
-        """Adds the classes `[rows, W]` of the next rows of the picture.
+        """Adds the classes of the next rows of the picture.
 
         Args:
             rows: the picture, see `paddle_dnl.data.images.picture_rows`.
-            labels: uint8 or uint16.
+            labels: classes `[rows, W]`, uint8 or uint16.
 
         Raises:
-            DataError: classes without a colour that a palette has no place for.
+            DataError: a class above 255, for which a palette has no colour.
         """
         if labels.dtype != np.uint8 and not self._is_wide:
             raise DataError(
@@ -131,7 +133,7 @@ class StripResults:
         self._done = bottom
 
     def commit(self) -> None:
-        """Ends all files and gives them their names."""
+        """Completes all files and renames them to their final names."""
         for file in self._files:
             with file.naming_errors():
                 file.finish()

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Limits for untrusted image files, checked in their headers before decoding.
 
-Decoders trust a file's structure: a JPEG of 224 kB with 3,000 progressive scans keeps libjpeg busy for minutes, a PNG of a
-million empty chunks or a TIFF of one enormous tile costs seconds or gigabytes. So the format comes from an allow-list, and
-pixels, scans, chunks, tiles and channels are bounded.
+A small file can make a decoder slow or large: libjpeg needs minutes for a JPEG of 224 kB with 3,000 progressive scans, and
+a PNG of a million empty chunks or a TIFF of one enormous tile costs seconds or gigabytes. Therefore only some formats are
+allowed, and the numbers of pixels, scans, chunks, tiles and channels are limited.
 """
 
 import io
@@ -15,11 +15,11 @@ from paddle_dnl.errors import DataError
 
 from PIL import Image
 
-# By Pillow's names. Each of these is decoded by OpenCV at the size that its header announces.
+# Pillow's names. OpenCV decodes all of these at the size in the header.
 FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "TIFF")
-# libjpeg-turbo's own advice against denial of service; cameras and encoders write 10 or fewer.
+# The limit that libjpeg-turbo recommends against denial of service; cameras and encoders write at most 10.
 MAX_JPEG_SCANS = 100
-# Writers put at least a few kilobytes of data into a chunk; text and colour chunks are few.
+# Encoders put at least a few kilobytes of image data into a chunk, and write few other chunks.
 MAX_PNG_CHUNKS, PNG_BYTES_PER_CHUNK = 1000, 512
 ANY_SIZE = 1 << 60
 _ORIENTATION = 274
@@ -27,22 +27,22 @@ _TIFF_TAGS = _TIFF_SAMPLES, _TIFF_TILE_WIDTH, _TIFF_TILE_LENGTH = 277, 322, 323
 
 
 class UnknownFormat(DataError):
-    """The content is not a picture of an allowed format."""
+    """The file is not a picture of an allowed format."""
 
 
 class TooLarge(DataError):
-    """The header announces more pixels than are allowed."""
+    """The picture has more pixels than allowed."""
 
 
 @dataclass(frozen=True)
 class Header:
-    """What a picture file says of itself.
+    """The header of a picture file.
 
     Attributes:
         kind: one of `FORMATS`; MPO counts as JPEG.
         width, height: in pixels, as stored.
-        mode: Pillow's name of the kind of its pixels.
-        orientation: EXIF's number, 1 is upright; None where nothing is said.
+        mode: Pillow's mode of the pixels.
+        orientation: EXIF orientation, 1 is upright; None if it is not given.
     """
 
     kind: str
@@ -53,36 +53,36 @@ class Header:
 
 
 def require_bounded(content: bytes, name: str, max_pixels: int) -> tuple[int, int]:
-    """Width and height from the header of a picture that is safe to hand to a decoder; see `read_header`."""
+    """Width and height of a picture that is safe to decode; see `read_header`."""
     header = read_header(io.BytesIO(content), name, max_pixels)
     return header.width, header.height
 
 
 def read_header(file: BinaryIO, name: str, max_pixels: int) -> Header:
-    """The header of a picture that is safe to hand to a decoder. The file is gone through, but never held in memory.
+    """The header of a picture that is safe to decode. The file is scanned, but not held in memory.
 
     Args:
-        file: the whole file, open for reading.
-        name: how errors call it.
-        max_pixels: width times height that is allowed; for TIFF also the pixels of one tile.
+        file: the file, open for reading.
+        name: name of the file in errors.
+        max_pixels: largest allowed width * height; for TIFF also of one tile.
 
     Raises:
-        UnknownFormat: no picture, or of a format outside `FORMATS`.
+        UnknownFormat: the file is no picture, or its format is not in `FORMATS`.
         TooLarge: too many pixels.
-        DataError: a structure that costs a decoder far more than its pixels.
+        DataError: decoding would cost far more than the number of pixels explains.
     """
     start = file.read(16)
-    if start.startswith(b"\x89PNG"):  # before Pillow, which reads all chunks in front of the data
+    if start.startswith(b"\x89PNG"):  # before `Image.open`, which reads all chunks before the image data
         _require_few_chunks(file, name)
     try:
         with _open(file, start) as picture:
             kind, (width, height), mode = picture.format, picture.size, picture.mode
             tags = {tag: picture.tag_v2.get(tag) for tag in _TIFF_TAGS} if kind == "TIFF" else {}
             too_large = width * height > max_pixels
-            # For a PNG without it Pillow would decode the picture to look behind.
+            # `getexif` of a PNG without EXIF before the image data would decode the picture to look behind it.
             has_exif = not too_large and (kind != "PNG" or "exif" in picture.info)
             orientation = picture.getexif().get(_ORIENTATION) if has_exif else None
-    except Exception as error:  # damaged headers make Pillow raise nearly anything
+    except Exception as error:  # Pillow raises many kinds of exceptions for damaged headers
         known = ", ".join(FORMATS)
         raise UnknownFormat(
             f"{name}: is not a picture of a known format ({known}), or its header is damaged"
@@ -101,7 +101,7 @@ def read_header(file: BinaryIO, name: str, max_pixels: int) -> Header:
 
 
 def _open(file: BinaryIO, start: bytes) -> Image.Image:
-    """`Image.open` with the limit of pixels of this module in place of Pillow's, which is fixed at 179 million."""
+    """`Image.open` without Pillow's own limit of 179 million pixels; this module checks the size."""
     Image.init()
     for kind in FORMATS:
         factory, accept = Image.OPEN[kind]
@@ -123,9 +123,9 @@ def _require_few_chunks(file: BinaryIO, name: str) -> None:
 
 
 def _require_few_scans(file: BinaryIO, name: str) -> None:
-    """A progressive JPEG of many scans takes minutes per megabyte."""
-    # Inside compressed data 0xFF is always followed by 0x00 or a restart marker, so this counts scans (and, at most, bytes of
-    # an embedded thumbnail or profile that look like one).
+    """Refuses JPEGs of many scans; progressive ones take minutes per megabyte."""
+    # In compressed data 0xFF is always followed by 0x00 or a restart marker, so only scans are counted (and possibly bytes in an
+    # embedded thumbnail or profile that look like one).
     file.seek(0)
     scans, last = 0, b""
     while block := file.read(1 << 20):
@@ -136,17 +136,18 @@ def _require_few_scans(file: BinaryIO, name: str) -> None:
 
 
 def require_modest_tiles(samples: int, tile: tuple[int, int], name: str, pixels: int, max_pixels: int) -> None:
-    """Refuses a TIFF whose tiles are much larger than its picture, or that has too many values.
+    """Refuses TIFFs whose tiles are much larger than the picture, or that have too many values.
 
     Args:
-        samples: channels.
-        tile: its sides, 0 without tiles.
-        name: how errors call it.
-        pixels: of the picture.
-        max_pixels: that are allowed.
+        samples: number of channels.
+        tile: sides of a tile, 0 without tiles.
+        name: name of the file in errors.
+        pixels: number of pixels of the picture.
+        max_pixels: largest allowed number.
 
     Raises:
-        DataError, TooLarge: as said.
+        DataError: the tiles are too large.
+        TooLarge: too many values.
     """
     area = tile[0] * tile[1]
     if area > max(1 << 20, min(4 * pixels, max_pixels)):

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 EXTENSIONS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv")
-# Containers round, and some only estimate how many frames they hold.
+# Some containers only estimate their number of frames.
 _MISSING_FRAMES = 0.02
 _DEFAULT_RATE = 25.0
 # Matroska and WebM, MPEG program streams and video, ASF (WMV).
@@ -25,22 +25,23 @@ _FFMPEG_OPTIONS = (
 
 
 def camera_index(path: str) -> int | None:
-    """The number that `--image_path 0` means; None where it is a file or no number."""
+    """The camera number if the path is one (`--image_path 0`); None for files and other names."""
     return int(path) if path.isascii() and path.isdigit() and not Path(path).exists() else None
 
 
 def is_video(path: str) -> bool:
-    """Whether a command line's path means a video or a camera."""
+    """Whether a command-line path is a video or a camera."""
     return camera_index(path) is not None or (Path(path).suffix.lower() in EXTENSIONS and "*" not in path)
 
 
 def _require_container(path: str) -> None:
-    """Refuses what is no container of pictures by its first bytes, whatever its name says.
+    """Refuses files that are no video container according to their first bytes.
 
-    FFmpeg decides by content too: a text named `.mp4` may be a playlist or a list for `concat`, which reads other files.
+    The ending is not enough, because FFmpeg decides by content: a text file named `.mp4` can be a playlist or a `concat` list,
+    which reads other files.
 
     Raises:
-        DataError: another kind of file.
+        DataError: the file is no known video container.
     """
     with open_file(path) as file:
         head = file.read(189)
@@ -54,11 +55,11 @@ def _require_container(path: str) -> None:
 
 
 def _open_file(path: str) -> cv2.VideoCapture:
-    """A file through FFmpeg, which may read this file only and take it only for one of the known containers."""
+    """Opens a file with FFmpeg, which is restricted to this file and to the known containers."""
     before = os.environ.get(_FFMPEG_VARIABLE)
     os.environ[_FFMPEG_VARIABLE] = "|".join(filter(None, [_FFMPEG_OPTIONS, before]))
     try:
-        # An absolute path is never taken for a protocol such as `concat:`.
+        # Absolute, because FFmpeg could take a relative path for a protocol such as `concat:`.
         return cv2.VideoCapture(os.path.abspath(path), cv2.CAP_FFMPEG)
     finally:
         if before is None:
@@ -71,13 +72,13 @@ class Video:
     """A video file, or a camera by its number.
 
     Attributes:
-        title: what messages call it.
+        title: its name in messages.
         name: name of its results, without ending.
-        rate: frames per second, 25 where the source does not know.
-        is_camera: it has no end.
+        rate: frames per second; 25 if the source does not specify it.
+        is_camera: whether it is a camera, which has no end.
 
     Raises:
-        DataError: not there, empty, or nothing that can be opened.
+        DataError: the file does not exist, is empty or cannot be opened.
     """
 
     def __init__(self, path: str):
@@ -99,10 +100,10 @@ class Video:
         self.rate = rate if math.isfinite(rate) and 0 < rate <= 1000 else _DEFAULT_RATE
 
     def frames(self, limit: int | None = None, stride: int = 1) -> Iterator[np.ndarray]:
-        """BGR `[H, W, 3]`, upright, every `stride`-th from the first on, at most `limit` of them.
+        """Yields frames, BGR `[H, W, 3]`, rotated upright: every `stride`-th from the first on, at most `limit`.
 
         Raises:
-            DataError: no frame at all, or the end comes before what the file announces.
+            DataError: there is no frame, or fewer than the file's header says.
         """
         announced = 0 if self.is_camera else int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))
         count = 0
@@ -124,5 +125,5 @@ class Video:
             raise DataError(f"{self.title}: ends after {count} of {announced} frames; the file is damaged")
 
     def close(self) -> None:
-        """Gives the file or camera back."""
+        """Closes the file or camera."""
         self._capture.release()

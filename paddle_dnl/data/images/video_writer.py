@@ -12,7 +12,7 @@ import numpy as np
 
 
 class VideoWriter:
-    """Writes an MP4 (MPEG-4 part 2, the one codec that OpenCV's own library brings), whole or not at all.
+    """Writes an MP4 atomically. The codec is MPEG-4 part 2, the only one that is included in OpenCV's packages.
 
     Args:
         path: a name that ends in .mp4.
@@ -27,10 +27,10 @@ class VideoWriter:
         self._count = 0
 
     def write(self, frame: np.ndarray) -> None:
-        """Adds a frame, BGR `[H, W, 3]`; all have one size.
+        """Adds a frame, BGR `[H, W, 3]`.
 
         Raises:
-            DataError: another size than the frame before, or the file cannot be made.
+            DataError: the frame has another size than the first one, or OpenCV cannot create the file.
         """
         size = (frame.shape[1], frame.shape[0])
         if self._writer is None:
@@ -47,10 +47,10 @@ class VideoWriter:
         self._count += 1
 
     def close(self) -> None:
-        """Ends the file and gives it its name.
+        """Completes the file and renames it to its final name.
 
         Raises:
-            DataError: it does not hold all frames; OpenCV does not say so when a disk is full.
+            DataError: the file does not contain all frames, for instance because the disk is full, which OpenCV does not report.
         """
         if self._writer is None:
             return
@@ -68,7 +68,7 @@ class VideoWriter:
             self._file.discard()
 
     def discard(self) -> None:
-        """Drops what was written, for a failure in which it is of no use."""
+        """Deletes the unfinished file."""
         if self._writer is not None:
             self._writer.release()
             self._writer = None

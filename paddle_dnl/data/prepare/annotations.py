@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 BACKGROUND_NAMES = ("background", "_background_", "__background__")
-# Labels of regions that do not count, as labelme's and CVAT's users write them.
+# Labels that users of labelme and CVAT give to ignored regions.
 IGNORED_NAMES = ("ignore", "ignored", "__ignore__", "_ignore_", "void", "unlabeled", "unlabelled", "dontcare")
 _MAX_COORDINATE = 1 << 20
 
@@ -25,10 +25,10 @@ class Shape:
 
     Attributes:
         label: class name.
-        where: for errors, such as `shape 3`.
-        rings: polygons, float `[n, 2]` of x and y each; overlapping parts of one shape are all inside.
-        mask: in place of polygons, a function of the picture's height and width that gives a mask; it is called where the
-            label is painted, and refuses a mask that is larger than the picture before it is decoded.
+        where: name of the shape in errors, such as `shape 3`.
+        rings: polygons, each float `[n, 2]` of (x, y). The shape is their union.
+        mask: instead of polygons, a function of the picture's height and width that returns a mask. It is called when the
+            label is painted, and refuses masks larger than the picture before decoding them.
         corner: (x, y) of the mask's first pixel.
     """
 
@@ -44,13 +44,13 @@ class Sample:
     """One picture and its annotation.
 
     Attributes:
-        name: of the results, without ending; may hold folders.
-        image: the picture's file.
-        source: the annotation's file.
-        size: (width, height) that the annotation names, or None.
-        shapes: in the order in which they are painted, later over earlier.
-        label: in place of shapes, a label picture whose numbers or colours are mapped.
-        problem: what is wrong with the annotation itself; the sample cannot be used then.
+        name: name of the results without ending; may contain folders.
+        image: file of the picture.
+        source: file of the annotation.
+        size: (width, height) according to the annotation, or None.
+        shapes: in the order in which they are painted; later ones cover earlier ones.
+        label: instead of shapes, a label picture whose numbers or colours are mapped to classes.
+        problem: an error in the annotation that makes the sample unusable, or None.
     """
 
     name: str
@@ -66,7 +66,7 @@ def read_json(source: Path):
     """The content of a JSON file.
 
     Raises:
-        DataError: unreadable, no JSON, or nested too deeply.
+        DataError: the file is unreadable, no JSON, or nested too deeply.
     """
     try:
         return parse_json(read_bytes(source))
@@ -75,15 +75,15 @@ def read_json(source: Path):
 
 
 def picture_path(name: str, folders: Sequence[Path], source: Path, what: str) -> Path:
-    """Where a picture lies that annotations name: in the first folder that has it; in the first where none has.
+    """The path of a picture named in an annotation: in the first folder that contains it, or in the first folder if none does.
 
     Args:
-        name: relative to the folders.
-        folders: that are looked through.
-        source, what: the file of annotations and what `name` is in it, for errors.
+        name: name relative to the folders.
+        folders: folders to search.
+        source, what: the annotation file, and the meaning of `name` in it, for errors.
 
     Raises:
-        DataError: a name that leads out of its folder: absolute, with `..` or without any part.
+        DataError: the name leads out of the folder: it is absolute, contains `..` or is empty.
     """
     parts = Path(name).parts
     if not parts or ".." in parts or Path(name).is_absolute():
@@ -93,10 +93,10 @@ def picture_path(name: str, folders: Sequence[Path], source: Path, what: str) ->
 
 
 def ring(points, source: Path, where: str) -> np.ndarray:
-    """Points of a polygon, checked.
+    """The points of a polygon as a float array `[n, 2]`.
 
     Raises:
-        DataError: not a list of at least three (x, y), or coordinates that are no numbers or absurd.
+        DataError: not a list of at least three (x, y), or a coordinate is no number or absurdly large.
     """
     try:
         array = np.asarray(points, np.float64).reshape(-1, 2)
@@ -122,7 +122,7 @@ def ellipse(x: float, y: float, x_radius: float, y_radius: float) -> np.ndarray:
 
 
 def rotated(points: np.ndarray, degrees: float) -> np.ndarray:
-    """A polygon turned around the mean of its points, clockwise as seen in the picture."""
+    """A polygon rotated around the mean of its points, clockwise in the picture."""
     sine, cosine = math.sin(math.radians(degrees)), math.cos(math.radians(degrees))
     middle = points.mean(0)
     return (points - middle) @ np.array([[cosine, sine], [-sine, cosine]]) + middle
@@ -134,11 +134,11 @@ def rectangle(left: float, top: float, right: float, bottom: float) -> np.ndarra
 
 
 def _shape_mask(shape: Shape, height: int, width: int, source: Path) -> np.ndarray:
-    """`[height, width]` bool."""
+    """The mask of a shape, `[height, width]` bool."""
     mask = np.zeros((height, width), np.uint8)
     if shape.mask is None:
         for points in shape.rings:
-            # A pixel reaches from i to i + 1, and OpenCV's integers are its middle. As labelme, contours are inside.
+            # Pixel i covers i to i + 1, while OpenCV's integer coordinates are pixel centres. As in labelme, contours are inside.
             cv2.fillPoly(mask, [np.floor(points).astype(np.int32)], 1)
         return mask.astype(bool)
     part = np.asarray(shape.mask(height, width))
@@ -153,16 +153,16 @@ def _shape_mask(shape: Shape, height: int, width: int, source: Path) -> np.ndarr
 
 
 def paint(sample: Sample, numbers: dict[str, int], height: int, width: int, unlabelled: int) -> np.ndarray:
-    """The label picture `[height, width]` of a sample with shapes, uint8, or uint16 above 255 classes.
+    """The label picture `[height, width]` of a sample with shapes, uint8, or uint16 for more than 255 classes.
 
     Args:
-        sample: its shapes are painted in order.
-        numbers: class name -> number.
-        height, width: of the picture.
-        unlabelled: number of pixels that no shape covers.
+        sample: the sample; its shapes are painted in order.
+        numbers: class name -> class number.
+        height, width: size of the picture.
+        unlabelled: class number of pixels that no shape covers.
 
     Raises:
-        DataError: an unknown class, or a shape that lies outside of the picture; names file and shape.
+        DataError: a shape has an unknown class or lies outside of the picture.
     """
     kind = np.uint8 if max([*numbers.values(), unlabelled]) < 256 else np.uint16
     label = np.full((height, width), unlabelled, kind)
@@ -171,7 +171,10 @@ def paint(sample: Sample, numbers: dict[str, int], height: int, width: int, unla
             known = ", ".join(list(numbers)[:20])
             raise DataError(f"{sample.source}: {shape.where}: unknown class {shape.label!r}; known are {known}")
         mask = _shape_mask(shape, height, width, sample.source)
-        if not mask.any() and (shape.mask is not None or _is_outside(shape, height, width)):
+        # A polygon thinner than a pixel may cover none and still lie inside.
+        if not mask.any() and not any(
+            (points.max(0) >= 0).all() and (points.min(0) < (width, height)).all() for points in shape.rings
+        ):
             raise DataError(
                 f"{sample.source}: {shape.where} ({shape.label}): lies outside of the picture of {width}x{height}"
             )
@@ -179,19 +182,8 @@ def paint(sample: Sample, numbers: dict[str, int], height: int, width: int, unla
     return label
 
 
-def _is_outside(shape: Shape, height: int, width: int) -> bool:
-    """Whether no ring reaches into the picture; a polygon thinner than a pixel may cover none and be inside."""
-    return not any(
-        points[:, 0].max() >= 0
-        and points[:, 1].max() >= 0
-        and points[:, 0].min() < width
-        and points[:, 1].min() < height
-        for points in shape.rings
-    )
-
-
 def with_background(found: ClassInfo) -> ClassInfo:
-    """A format's own list of classes without names of ignored regions, and with `background` in front where it has none."""
+    """A format's list of classes, without names of ignored regions, and with `background` added in front if it is missing."""
     entries = [pair for pair in zip(found.names, found.colors, strict=True) if pair[0].lower() not in IGNORED_NAMES]
     if not any(name.lower() in BACKGROUND_NAMES for name, _ in entries):
         entries.insert(0, ("background", BACKGROUND_COLOR))
@@ -199,15 +191,15 @@ def with_background(found: ClassInfo) -> ClassInfo:
 
 
 def class_numbers(names: list[str], found: set[str]) -> tuple[list[str], dict[str, int], int]:
-    """Numbers for class names.
+    """Assigns class numbers.
 
     Args:
-        names: as the user orders them; empty takes those that were found, sorted, behind `background`.
+        names: class names in the user's order; if empty, `background` and then the labels of the source, sorted.
         found: all labels of the source.
 
     Returns:
-        The classes in order; label -> number, with ignored labels; and the number of unlabelled pixels: that of background,
-        or `ignored_number` where the given names have none.
+        The classes in order; label -> number, including ignored labels; and the number of unlabelled pixels, which is that of
+        `background`, or `ignored_number` if the given names do not contain it.
     """
     if not names:
         rest = sorted(name for name in found if name.lower() not in (*BACKGROUND_NAMES, *IGNORED_NAMES))

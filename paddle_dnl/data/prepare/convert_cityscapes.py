@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Cityscapes polygons to label pictures with the 19 training classes, with the official cityscapesscripts."""
+"""Converts Cityscapes polygons to label pictures with the 19 training classes, with the official cityscapesscripts."""
 
 import io
 from pathlib import Path
 
 from paddle_dnl.data.images.image_files import walk_files
+from paddle_dnl.data.prepare.label_files import is_done
 from paddle_dnl.data.processes import map_in_processes
 from paddle_dnl.errors import DataError, PaddleDnlError
 from paddle_dnl.files import outputs
@@ -26,23 +27,15 @@ def _official():
     return Annotation, createLabelImage
 
 
-def _is_done(polygons: Path, target: Path) -> bool:
-    """Whether the label picture is there, not empty (a full disk leaves such), and not older than its polygons."""
-    if not target.exists():
-        return False
-    made = target.stat()
-    return made.st_size > 0 and made.st_mtime_ns >= polygons.stat().st_mtime_ns
-
-
 def convert_file(polygons: Path, force: bool = False) -> str | None:
-    """Writes the label picture beside a polygons file; returns what went wrong, or None.
+    """Writes the label picture beside a polygons file. Returns an error message, or None.
 
     Args:
         polygons: a `*_gtFine_polygons.json`.
-        force: also when the picture is already there and newer.
+        force: convert also if the label picture is up to date.
     """
     target = polygons.with_name(polygons.name[: -len(_POLYGONS)] + _LABELS)
-    if not force and _is_done(polygons, target):
+    if not force and is_done(polygons, target):
         return None
     annotation_class, create_label_image = _official()
     try:
@@ -56,7 +49,7 @@ def convert_file(polygons: Path, force: bool = False) -> str | None:
         write_bytes(target, buffer.getvalue(), replace=force)
     except PaddleDnlError as error:
         return str(error)
-    except (SystemExit, Exception) as error:  # cityscapesscripts ends the process on unknown labels
+    except (SystemExit, Exception) as error:  # cityscapesscripts calls exit() on unknown labels
         return f"{polygons}: {type(error).__name__}: {error}"
     return None
 
@@ -66,12 +59,12 @@ def _convert(force: bool, polygons: Path) -> str | None:
 
 
 def convert_tree(root: str | Path, num_workers: int = 8, force: bool = False) -> int:
-    """Converts all polygons below `root/gtFine`; returns how many files there are.
+    """Converts all polygons below `root/gtFine`. Returns the number of files.
 
     Args:
-        root: folder with `gtFine`.
-        num_workers: processes.
-        force: convert also what is done.
+        root: folder that contains `gtFine`.
+        num_workers: number of worker processes.
+        force: convert also files whose label picture is up to date.
 
     Raises:
         DataError: nothing to convert, or files that cannot be converted (named).

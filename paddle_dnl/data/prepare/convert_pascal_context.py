@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""PASCAL Context (Mottaghi et al., CVPR 2014): COCO-style annotations to label pictures with 59 classes and background.
+"""Converts PASCAL Context (Mottaghi et al., CVPR 2014) from COCO-style JSON to label pictures with 59 classes and background.
 
-Read are `images` (`file_name`, `height`, `width`, `image_id` or `id`, optionally `phase`), `categories` (`category_id`
-or `id`, `name`: the published trainval_merged.json has the longer keys, COCO the shorter ones) and
-`annos_segmentation` or `annotations` (`image_id`, `category_id`, `segmentation`: polygons, or run lengths either as a
-list or as COCO's text).
+Keys of the JSON file: `images` (`file_name`, `height`, `width`, `image_id` or `id`, optionally `phase`), `categories`
+(`category_id` or `id`, and `name`; the published trainval_merged.json has the longer keys, COCO the shorter ones) and
+`annos_segmentation` or `annotations` (`image_id`, `category_id`, `segmentation`: polygons, or run lengths as a list or in
+COCO's compressed text form).
 """
 
 from collections import defaultdict
@@ -21,7 +21,7 @@ from paddle_dnl.log import logger, progress
 import cv2
 import numpy as np
 
-# Category ids of trainval_merged.json in the order of the 59 classes, as everybody's conversion of that file has them.
+# Category ids of trainval_merged.json in the order of the 59 classes that is used with this file everywhere.
 _PUBLISHED_IDS = (
     2, 9, 18, 19, 22, 23, 25, 31, 33, 34, 44, 45, 46, 59, 65, 68, 72, 80, 85, 98,
     104, 105, 113, 115, 144, 158, 159, 162, 187, 189, 207, 220, 232, 258, 259, 260, 284, 295, 296, 308,
@@ -31,7 +31,7 @@ _NUMBERS = {name: number for number, name in enumerate(PASCAL_CONTEXT_59, start=
 
 
 def decode_counts(text: str) -> list[int]:
-    """COCO's compressed run lengths: five bits a character from '0', from the third run on as differences."""
+    """Decodes COCO's compressed run lengths: five bits per character, offset '0'; from the third run on differences."""
     counts, position = [], 0
     while position < len(text):
         value, shift, more = 0, 0, True
@@ -39,14 +39,14 @@ def decode_counts(text: str) -> list[int]:
             code = ord(text[position]) - 48
             value |= (code & 31) << shift
             more, shift, position = bool(code & 32), shift + 5, position + 1
-        if code & 16:  # the sign
+        if code & 16:  # sign bit
             value -= 1 << shift
         counts.append(value + (counts[-2] if len(counts) > 2 else 0))
     return counts
 
 
 def decode_mask(segmentation, height: int, width: int) -> np.ndarray:
-    """Polygons or run lengths (column by column, starting with pixels outside) to a mask `[H, W]` of booleans.
+    """The mask `[H, W]` (bool) of polygons or run lengths (in column order, starting with background pixels).
 
     Raises:
         ValueError: neither of the two, or of another size.
@@ -65,23 +65,14 @@ def decode_mask(segmentation, height: int, width: int) -> np.ndarray:
     return np.repeat(inside, counts).reshape((width, height)).T
 
 
-def _read(path: Path) -> dict:
-    """The lists `images`, `categories` and `annotations` of the file of annotations, whatever it calls the last one."""
-    content = read_json(path)
-    annotations = content.get("annos_segmentation", content.get("annotations")) if isinstance(content, dict) else None
-    if annotations is None or not content.get("images") or "categories" not in content:
-        raise DataError(f"{path}: needs images, categories and annos_segmentation (or annotations)")
-    return {"images": content["images"], "categories": content["categories"], "annotations": annotations}
-
-
 def _id(entry: dict, long_key: str) -> int:
     return entry[long_key] if long_key in entry else entry["id"]
 
 
 def _class_numbers(categories: list[dict], path: Path) -> dict[int, int]:
-    """Category id -> 1 to 59; the other categories of the 459 are background.
+    """Category id -> class number 1 to 59; the other categories of the 459 are background.
 
-    Names decide. A class under another name is taken by its published id, if the ids of all others are the published ones.
+    Categories are found by name. A class with another name is found by its published id, if all other ids are as published.
     """
     names = {_id(entry, "category_id"): str(entry["name"]).strip() for entry in categories}
     found = {number: _NUMBERS[name] for number, name in names.items() if name in _NUMBERS}
@@ -98,7 +89,7 @@ def _class_numbers(categories: list[dict], path: Path) -> dict[int, int]:
 
 
 def _paint(image: dict, annotations: list[dict], numbers: dict[int, int], path: Path) -> np.ndarray:
-    """The label picture of one image; where masks overlap the later one wins."""
+    """The label picture of one image; later masks cover earlier ones."""
     label = np.zeros((image["height"], image["width"]), np.uint8)
     for entry in annotations:
         number = numbers.get(entry["category_id"])
@@ -112,7 +103,7 @@ def _paint(image: dict, annotations: list[dict], numbers: dict[int, int], path: 
 
 
 def _splits(images: list[dict], sets: Path, path: Path) -> dict[str, list[str]]:
-    """Names by split: from `phase` in the annotations, else from train.txt and val.txt of VOC 2010."""
+    """Split -> image names, from `phase` in the annotations, else from train.txt and val.txt of VOC 2010."""
     names = {Path(image["file_name"]).stem: image.get("phase") for image in images}
     found = {split: sorted(name for name, phase in names.items() if phase == split) for split in ("train", "val")}
     if not any(names.values()):
@@ -132,26 +123,30 @@ def convert(voc_path: str | Path, annotation: str | Path | None = None, force: b
     Args:
         voc_path: the `VOC2010` folder.
         annotation: the JSON file; default `trainval_merged.json` in that folder.
-        force: convert also what is done.
+        force: convert also images whose label picture is up to date.
 
     Returns:
-        How many images there are.
+        Number of images.
 
     Raises:
-        DataError: a file that cannot be read, or an annotation that cannot be painted (named).
+        DataError: a file that cannot be read, or an annotation that cannot be painted.
     """
     voc = Path(voc_path)
     path = Path(annotation) if annotation else voc / "trainval_merged.json"
-    content, sets = _read(path), voc / "ImageSets" / "Segmentation"
+    content, sets = read_json(path), voc / "ImageSets" / "Segmentation"
+    annotations = content.get("annos_segmentation", content.get("annotations")) if isinstance(content, dict) else None
+    if annotations is None or not content.get("images") or "categories" not in content:
+        raise DataError(f"{path}: needs images, categories and annos_segmentation (or annotations)")
+    images = content["images"]
     try:
         numbers = _class_numbers(content["categories"], path)
-        splits = _splits(content["images"], sets, path)
+        splits = _splits(images, sets, path)
         by_image = defaultdict(list)
-        for entry in content["annotations"]:
+        for entry in annotations:
             by_image[entry["image_id"]].append(entry)
         wanted = set(splits["trainval"])
         check_outputs((sets / f"{split}_context.txt" for split in splits), [path], root=voc)
-        for image in progress(content["images"], "convert", len(content["images"])):
+        for image in progress(images, "convert", len(images)):
             name = Path(image["file_name"]).stem
             target = voc / "Context" / f"{name}.png"
             if name in wanted and (force or not is_done(path, target)):

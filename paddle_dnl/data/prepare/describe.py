@@ -8,10 +8,10 @@ from pathlib import Path
 
 from paddle_dnl.data.checking.check import check_dataset
 from paddle_dnl.data.classes import IGNORED_COLOR, classes_of
+from paddle_dnl.data.file_list import spread
 from paddle_dnl.data.images.image_format import ImageFormat
 from paddle_dnl.data.overlay import displayed, encode_jpeg, overlay_label
 from paddle_dnl.data.page import Section, write_page
-from paddle_dnl.data.prepare.sources import spread
 from paddle_dnl.data.statistics import class_weights, shared_images, suggest_crop
 from paddle_dnl.errors import DataError
 from paddle_dnl.files.atomic import write_bytes
@@ -22,23 +22,23 @@ from PIL import Image
 
 NAMES = ("describe.json", "describe.html")
 _SAMPLE_WIDTH = 480
-_LOWEST_SHARE = 1e-5  # left end of the logarithmic bars
+_LOWEST_SHARE = 1e-5  # start of the logarithmic scale of the bars
 
 
 def _channels(dataset) -> dict[str, int]:
-    """Pillow's mode of the image files (`RGB`, `L`, `I;16`, ...) -> how many."""
+    """Pillow's mode (`RGB`, `L`, `I;16`, ...) -> number of image files."""
     modes: Counter = Counter()
     for image, _ in dataset.file_list:
         try:
             with Image.open(image) as picture:
                 modes[picture.mode] += 1
-        except Exception:  # formats that OpenCV alone reads
+        except Exception:  # a format that only OpenCV reads
             modes["other"] += 1
     return dict(modes.most_common())
 
 
 def _duplicates(datasets: dict[str, object]) -> list[str]:
-    """Lines on pictures that occur twice, in one split or in two."""
+    """Lines about pictures that occur twice, within a split or in two splits."""
     lines = []
     for name, dataset in datasets.items():
         seen: dict[int, str] = {}
@@ -55,15 +55,15 @@ def _duplicates(datasets: dict[str, object]) -> list[str]:
 
 
 def describe(datasets: dict[str, object], num_workers: int = 0, skip_bad: bool = False) -> dict:
-    """Reads and counts the datasets; all that the page and the table show, as plain values.
+    """Reads and counts the datasets. Returns the content of the page and of the table as values that JSON can store.
 
     Args:
         datasets: split -> a `SegmentationDataset`.
-        num_workers: processes that read.
-        skip_bad: leave out samples that cannot be used, with a warning for each.
+        num_workers: number of worker processes.
+        skip_bad: skip unusable samples, with a warning for each.
 
     Raises:
-        DataError: samples that cannot be used, or datasets of a type whose labels are not known.
+        DataError: a sample is unusable, or a dataset is of a foreign type, whose labels cannot be read.
     """
     for name, dataset in datasets.items():
         check_dataset(dataset, name, num_workers=num_workers, skip_bad=skip_bad)
@@ -97,25 +97,14 @@ def describe(datasets: dict[str, object], num_workers: int = 0, skip_bad: bool =
         },
         "duplicates": _duplicates(datasets),
         "multilabel": training.multilabel,
-        # The formula is for labels of one class per pixel.
+        # The formula assumes one class per pixel.
         "suggested_class_weights": None if training.multilabel else class_weights(training),
         "suggested_crop_size": suggest_crop(training.sizes),
     }
 
 
-def _size_text(sizes: list[dict]) -> str:
-    if len(sizes) == 1:
-        return f"all {sizes[0]['width']}x{sizes[0]['height']}"
-    widths, heights = ([size[key] for size in sizes] for key in ("width", "height"))
-    common = sizes[0]
-    return (
-        f"{len(sizes)} sizes from {min(widths)}x{min(heights)} to {max(widths)}x{max(heights)}, most often "
-        f"{common['width']}x{common['height']} ({common['images']})"
-    )
-
-
 def class_table(found: dict) -> list[list[str]]:
-    """Share of the pixels (see `DatasetStatistics.shares`) and images of each class and split, as cells with a head."""
+    """Share of the pixels (see `DatasetStatistics.shares`) and images per class and split, as rows with a header."""
     splits = list(found["splits"])
     lines = [["class", *(f"{split} {what}" for split in splits for what in ("pixels", "images"))]]
     for row in found["classes"]:
@@ -127,11 +116,18 @@ def class_table(found: dict) -> list[list[str]]:
 
 
 def facts(found: dict) -> list[tuple[str, str]]:
-    """Name and value of all that is not by class."""
+    """Name and value of all results that are not per class."""
     rows = []
     for split, s in found["splits"].items():
-        text = f"{s['images']} images, {_size_text(s['sizes'])}, {', '.join(f'{n} {mode}' for mode, n in s['channels'].items())}"
-        rows.append((split, text))
+        widths, heights = ([size[key] for size in s["sizes"]] for key in ("width", "height"))
+        sizes = f"all {widths[0]}x{heights[0]}"
+        if len(s["sizes"]) > 1:
+            sizes = (
+                f"{len(s['sizes'])} sizes from {min(widths)}x{min(heights)} to {max(widths)}x{max(heights)}, most often "
+                f"{widths[0]}x{heights[0]} ({s['sizes'][0]['images']})"
+            )
+        modes = ", ".join(f"{n} {mode}" for mode, n in s["channels"].items())
+        rows.append((split, f"{s['images']} images, {sizes}, {modes}"))
         rows.append((f"{split}: ignored pixels", f"{100 * s['ignored_share']:.2f} %"))
         for key, title in (("absent", "classes without a pixel"), ("rare", "rare classes (below 0.1 %)")):
             if s[key]:
@@ -144,7 +140,7 @@ def facts(found: dict) -> list[tuple[str, str]]:
 
 
 def to_text(found: dict) -> str:
-    """Table and facts for a terminal."""
+    """`class_table` and `facts` as text for a terminal."""
     cells = class_table(found)
     widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]
     lines = [
@@ -159,13 +155,8 @@ def to_text(found: dict) -> str:
     return "\n".join(lines)
 
 
-def _bar(share: float) -> float:
-    """Length in [0, 1] on a logarithmic scale from 0.001 % to 100 %."""
-    return 0.0 if share <= 0 else max(0.005, 1 - math.log10(max(share, _LOWEST_SHARE)) / math.log10(_LOWEST_SHARE))
-
-
 def labelled_jpeg(dataset, index: int, width: int = _SAMPLE_WIDTH) -> bytes:
-    """One picture beside itself with its label drawn over it, as a JPEG's content."""
+    """A picture, and beside it the same picture with its label overlaid, as the content of a JPEG."""
     image = displayed(ImageFormat.of(dataset).read(dataset.file_list[index][0]))
     panels, label = [image], dataset.stored_label(index)
     if label is not None:
@@ -180,11 +171,11 @@ def write_outputs(found: dict, datasets: dict[str, object], folder: str | Path, 
     """Writes `describe.json` and `describe.html`; returns the page's path.
 
     Args:
-        found: of `describe`.
-        datasets: the same.
-        folder: made if needed.
-        title: head of the page.
-        samples: pictures shown of each split, at even distances.
+        found: result of `describe`.
+        datasets: the same datasets.
+        folder: output folder; created if needed.
+        title: title of the page.
+        samples: number of pictures shown per split, evenly spaced.
     """
     folder = Path(folder)
     write_bytes(folder / NAMES[0], (json.dumps(found, indent=2, ensure_ascii=False) + "\n").encode())
@@ -193,10 +184,11 @@ def write_outputs(found: dict, datasets: dict[str, object], folder: str | Path, 
     sections = [Section("Overview", rows=facts(found)), Section("Classes", table=class_table(found))]
     for split in found["splits"]:
         shares = [row["share"][split] for row in found["classes"]]
-        bars = [
-            (name, f"{100 * share:.3f} %", _bar(share), color)
-            for name, share, color in zip(classes.names, shares, classes.colors, strict=True)
-        ]
+        bars = []
+        for name, share, color in zip(classes.names, shares, classes.colors, strict=True):
+            # A logarithmic scale; the shortest bar of a class that occurs can still be seen.
+            length = 1 - math.log10(max(share, _LOWEST_SHARE)) / math.log10(_LOWEST_SHARE)
+            bars.append((name, f"{100 * share:.3f} %", max(0.005, length) if share > 0 else 0.0, color))
         of = "all pixels; a pixel may belong to several classes" if found["multilabel"] else "the labelled pixels"
         note = f"Share of {of}, on a logarithmic scale from 0.001 % to 100 %."
         sections.append(Section(f"Pixels of each class: {split}", bars=bars, note=note))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""List files (`train.txt`, `val.txt`, `test.txt`) of a dataset's folders."""
+"""Writes the list files (`train.txt`, `val.txt`, `test.txt`) of a dataset from its folders."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ SPLITS = ("train", "val", "test")
 
 @dataclass(frozen=True)
 class SplitFolders:
-    """The folders of one split, below the dataset's, and the name of its list."""
+    """The folders of one split, relative to the dataset, and the name of its list."""
 
     name: str
     images: str
@@ -24,7 +24,7 @@ class SplitFolders:
 
 
 def split_folders(images: str, labels: str, splits: Sequence[str]) -> list[SplitFolders]:
-    """PaddleSeg's layout: a folder per split below one of images and one of labels; `.` means these two themselves."""
+    """PaddleSeg's layout: one folder per split below `images` and below `labels`; `.` means these two folders themselves."""
     return [
         SplitFolders("all" if Path(split) == Path(".") else split, f"{images}/{split}", f"{labels}/{split}")
         for split in splits
@@ -41,7 +41,7 @@ CITYSCAPES_ENDINGS = ("_leftImg8bit.png", "_gtFine_labelTrainIds.png")
 
 
 def _one_split(root: Path, split: SplitFolders, image_end: str, label_end: str, separator: str):
-    """The lines of one split; a label is found by its image's name with the ending changed."""
+    """The lines of one split. A label has the name of its image with another ending."""
     lines, missing = [], []
     folder = root / split.images
     for image in walk_files(folder, (image_end.lower(),)):
@@ -68,18 +68,18 @@ def _one_split(root: Path, split: SplitFolders, image_end: str, label_end: str, 
 def write_lists(
     root: str | Path, splits: Sequence[SplitFolders], *, image_end: str, label_end: str, separator: str = " "
 ) -> dict[str, int]:
-    """Writes a list for each split that has images; returns their lengths.
+    """Writes a list for each split that has images. Returns the number of lines of each.
 
     Args:
-        root: the dataset; lists are written into it, with names relative to it.
-        splits: folders; images of `test` need no labels.
-        image_end, label_end: endings of file names, such as `.jpg` and `.png`; those of images in any case of letters.
+        root: folder of the dataset; lists are written into it, with names relative to it.
+        splits: folders of the splits; images of `test` need no labels.
+        image_end, label_end: endings of file names, such as `.jpg` and `.png`; that of images is case-insensitive.
         separator: between image and label.
 
     Raises:
-        DataError: no images at all, labels that are missing, an image that would be its own label, or file names that hold
-            the separator.
-        OutputError: a list of that name that we did not write, for instance one written by hand.
+        DataError: there are no images, labels are missing, an image would be its own label, or a file name contains the
+            separator.
+        OutputError: a list of this name exists that this package did not write, for instance one written by hand.
     """
     root = Path(root)
     if not any((root / split.images).is_dir() for split in splits):

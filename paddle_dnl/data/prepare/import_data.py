@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Imports annotations of any known format as pictures, label pictures and `classes.txt`, ready for training.
+"""Imports annotations of several formats as pictures, label pictures and `classes.txt`, ready for training.
 
 DIR/images/NAME.jpg   copies of the pictures
-DIR/labels/NAME.png   class numbers with a palette, 16 bits above 255 classes
-DIR/classes.txt       names and colours in the order of the numbers, and the number that does not count: 255, or 65535
-DIR/all.txt           the list of all pairs, for `data split`
-DIR/import.json       what was imported how; a second run of the same import does only what is missing
+DIR/labels/NAME.png   class numbers as palette PNG, or 16-bit PNG for more than 255 classes
+DIR/classes.txt       names and colours in the order of the class numbers, and the number of ignored pixels: 255 or 65535
+DIR/all.txt           list of all pairs, for `data split`
+DIR/import.json       source and settings of the import; running it again does only what is missing
 """
 
 import json
@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 
 from paddle_dnl.data.classes import LARGEST_NUMBER, ClassInfo, classes_text, ignored_number, named_classes
-from paddle_dnl.data.images.reading import read_as_stored
+from paddle_dnl.data.images.image_format import read_as_stored
 from paddle_dnl.data.overlay import encode_label_png
 from paddle_dnl.data.prepare import annotations
 from paddle_dnl.data.prepare.annotations import Sample
@@ -38,19 +38,19 @@ _SHOWN = 5
 
 @dataclass
 class Plan:
-    """What an import does.
+    """The plan of an import.
 
     Attributes:
-        samples: what is read.
+        samples: the samples to import.
         classes: names and colours of the result.
-        table: lines for people: what becomes which number.
-        label_of: sample, height, width -> label `[H, W]`.
+        table: lines to print: which label becomes which number.
+        label_of: function (sample, height, width) -> label `[H, W]`.
     """
 
     samples: list[Sample]
     classes: ClassInfo
     table: list[str]
-    label_of: Callable[[Sample, int, int], np.ndarray]
+    label_of: Callable[..., np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -59,11 +59,11 @@ class ImportOptions:
 
     Attributes:
         format: one of `FORMATS`.
-        classes: names in order, with colours where they were given; None takes what is found.
-        images, labels: folders where they are not where the format has them.
-        threshold: of binary masks.
-        num_workers: processes.
-        skip_bad: go on without samples that cannot be used.
+        classes: names in order, with colours if given; None: the classes of the source.
+        images, labels: folders of pictures and labels, if they are not in the format's usual places.
+        threshold: for binary masks: values from this one on are foreground.
+        num_workers: number of worker processes.
+        skip_bad: skip unusable samples.
     """
 
     format: str
@@ -77,31 +77,20 @@ class ImportOptions:
 
 @dataclass
 class ImportResult:
-    """What an import did: pairs written now, pairs that were there already, and samples that cannot be used."""
+    """Result of an import: number of pairs written, number of pairs that existed already, and messages on unusable samples."""
 
     written: int
     kept: int
     problems: list[str] = field(default_factory=list)
 
 
-def _paint(sample: Sample, height: int, width: int, numbers: dict[str, int], unlabelled: int) -> np.ndarray:
-    return annotations.paint(sample, numbers, height, width, unlabelled)
-
-
-def _map_colors(sample: Sample, height: int, width: int, numbers: dict[int, int]) -> np.ndarray:
-    return masks.from_colors(sample.label, numbers)
-
-
-def _map_binary(sample: Sample, height: int, width: int, threshold: int | None) -> np.ndarray:
-    return masks.from_binary(sample.label, threshold)
-
-
-def _copy_numbers(sample: Sample, height: int, width: int, count: int, ignored: set[int]) -> np.ndarray:
-    return masks.from_numbers(sample.label, count, ignored)
+def _mapped(sample: Sample, height: int, width: int, read: Callable[[Path], np.ndarray]) -> np.ndarray:
+    """The label of a sample that has a label picture; a function of the module, which processes can be given."""
+    return read(sample.label)
 
 
 def _shape_plan(samples: list[Sample], given: ClassInfo | None, found: ClassInfo | None, listed: list[str]) -> Plan:
-    """For polygons: classes from the user, else from the format's own list, else from the labels."""
+    """Plan for samples with shapes: classes from the user, else from the format's own list, else from the labels."""
     labels = {shape.label for sample in samples for shape in sample.shapes}
     if given is None and found is not None:
         given = annotations.with_background(found)
@@ -114,14 +103,14 @@ def _shape_plan(samples: list[Sample], given: ClassInfo | None, found: ClassInfo
     table = [f"{label!r} -> {number}" for label, number in sorted(numbers.items(), key=lambda item: item[1])]
     what = "ignored" if unlabelled == ignored_number(len(names)) else names[unlabelled]
     table.append(f"pixels without a label -> {unlabelled} ({what})")
-    return Plan(samples, classes, table, partial(_paint, numbers=numbers, unlabelled=unlabelled))
+    return Plan(samples, classes, table, partial(annotations.paint, numbers=numbers, unlabelled=unlabelled))
 
 
 def make_plan(source: Path, options: ImportOptions) -> Plan:
-    """Reads the annotations, not yet the pictures.
+    """Reads the annotations, but not the pictures.
 
     Raises:
-        DataError: the source is not of the format; its errors name file and line or shape.
+        DataError: the source is not of this format, or has errors.
     """
     given = options.classes
     if options.format == "labelme":
@@ -148,7 +137,8 @@ def make_plan(source: Path, options: ImportOptions) -> Plan:
             raise UsageError(f"--classes: binary masks have two classes, got {len(classes.names)}")
         other = f"from {options.threshold} on" if options.threshold is not None else "the other value"
         table = [f"0 -> 0 ({classes.names[0]})", f"{other} -> 1 ({classes.names[1]})"]
-        return Plan(samples, classes, table, partial(_map_binary, threshold=options.threshold))
+        read = partial(masks.from_binary, threshold=options.threshold)
+        return Plan(samples, classes, table, partial(_mapped, read=read))
     return _number_plan(samples, given or masks.number_classes(samples))
 
 
@@ -158,22 +148,25 @@ def _color_plan(samples: list[Sample], classes: ClassInfo, numbers: dict[int, in
         f"{masks.rgb(color)} -> {number} ({names[min(number, len(classes.names))]})"
         for color, number in numbers.items()
     ]
-    return Plan(samples, classes, table, partial(_map_colors, numbers=numbers))
+    return Plan(samples, classes, table, partial(_mapped, read=partial(masks.from_colors, numbers=numbers)))
 
 
 def _number_plan(samples: list[Sample], classes: ClassInfo) -> Plan:
-    ignored = {classes.ignored, LARGEST_NUMBER}  # which no class can have
+    ignored = {classes.ignored, LARGEST_NUMBER}  # never class numbers
     table = [f"{i} ({name})" for i, name in enumerate(classes.names)]
     table += [f"{number} -> {ignored_number(len(classes.names))} (ignored)" for number in sorted(ignored)]
-    return Plan(samples, classes, table, partial(_copy_numbers, count=len(classes.names), ignored=ignored))
+    read = partial(masks.from_numbers, count=len(classes.names), ignored=ignored)
+    return Plan(samples, classes, table, partial(_mapped, read=read))
 
 
 def _targets(root: Path, sample: Sample) -> tuple[Path, Path]:
     return root / "images" / f"{sample.name}{sample.image.suffix}", root / "labels" / f"{sample.name}.png"
 
 
-def _convert(sample: Sample, root: Path, plan: Plan, fresh: bool) -> tuple[bool, str | None]:
-    """Whether files were written, and what is wrong."""
+def _convert(shared: tuple[Path, Plan, bool], index: int) -> tuple[bool, str | None]:
+    """Writes the files of one sample of the plan. Returns whether files were written, and an error message or None."""
+    root, plan, fresh = shared
+    sample = plan.samples[index]
     if sample.problem:
         return False, sample.problem
     image_to, label_to = _targets(root, sample)
@@ -186,7 +179,7 @@ def _convert(sample: Sample, root: Path, plan: Plan, fresh: bool) -> tuple[bool,
             raise DataError(
                 f"{sample.source}: is for a picture of {sample.size[0]}x{sample.size[1]}, {sample.image} is {width}x{height}"
             )
-        label = plan.label_of(sample, height, width)
+        label = plan.label_of(sample, height=height, width=width)
         if label.shape != (height, width):
             raise DataError(
                 f"{sample.label}: is {label.shape[1]}x{label.shape[0]}, its image {sample.image} is {width}x{height}"
@@ -195,21 +188,16 @@ def _convert(sample: Sample, root: Path, plan: Plan, fresh: bool) -> tuple[bool,
         return False, str(error)
     if not is_done(sample.image, image_to) or image_to.stat().st_size != sample.image.stat().st_size:
         write_bytes(image_to, sample.image.read_bytes())
-    # Last, and never older than its sources: where it is, the pair is whole.
+    # Written last and never older than its sources: if it exists, the pair is complete.
     write_bytes(label_to, encode_label_png(label, plan.classes.colors))
     return True, None
 
 
-def _convert_number(shared: tuple[Path, Plan, bool], index: int) -> tuple[bool, str | None]:
-    root, plan, fresh = shared
-    return _convert(plan.samples[index], root, plan, fresh)
-
-
 def _require_own_folder(root: Path, settings: dict) -> bool:
-    """Whether everything must be done anew; a folder with other content than an import's is refused.
+    """Whether all samples must be imported again. Refuses folders with other content.
 
     Raises:
-        UsageError: the folder holds something else, or another source was imported into it.
+        UsageError: the folder contains other files, or an import of another source.
     """
     note = root / NOTE
     if not root.exists() or not any(root.iterdir()):
@@ -228,12 +216,12 @@ def _require_own_folder(root: Path, settings: dict) -> bool:
 
 
 def import_data(source: str | Path, to: str | Path, options: ImportOptions) -> ImportResult:
-    """Writes the layout above; nothing of the source is changed.
+    """Writes the files listed at the top. The source is not changed.
 
     Raises:
-        DataError: samples that cannot be used, the first five named, unless `skip_bad`; or no sample is left. What is good
-            is written all the same, so that a second run goes on from there.
-        UsageError: no such source, or a target that is inside of it or holds something else.
+        DataError: samples are unusable (the first five are named) and `skip_bad` is not set, or none is left. The usable ones
+            are written in any case, and a second run continues from there.
+        UsageError: the source does not exist, or the target lies inside of it or contains other files.
     """
     source, root = Path(source), Path(to)
     if not source.exists():
@@ -263,11 +251,11 @@ def import_data(source: str | Path, to: str | Path, options: ImportOptions) -> I
             [f"{source}: {len(plan.samples)} samples; what becomes which class:", *(f"  {row}" for row in plan.table)]
         )
     )
-    # First, with what is new: an interrupted import is known as one.
+    # Written first, so that the folder of an interrupted import is recognised.
     write_bytes(root / NOTE, json.dumps(settings if not fresh else settings | {"unfinished": True}, indent=2).encode())
     result, lines = ImportResult(0, 0), []
     done = map_in_processes(
-        _convert_number,
+        _convert,
         (root, plan, fresh),
         range(len(plan.samples)),
         options.num_workers,
@@ -302,7 +290,7 @@ def import_data(source: str | Path, to: str | Path, options: ImportOptions) -> I
 
 
 def _require_names(plan: Plan) -> None:
-    """Raises DataError for two samples that would be written to one file, and for names that a list of files cannot hold."""
+    """Raises DataError if two samples would be written to the same file, or if a list file cannot contain a name."""
     seen: dict[str, Sample] = {}
     for sample in plan.samples:
         if re.search(r"[\0-\x1f\x7f]", sample.name + sample.image.suffix):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Label pictures and image sets of the dataset conversions."""
+"""Writes label pictures and image sets, for the dataset conversions."""
 
 import io
 from pathlib import Path
@@ -12,7 +12,7 @@ from PIL import Image
 
 
 def write_label(path: Path, label: np.ndarray, replace: bool = False) -> None:
-    """Class numbers `[H, W]` (0 to 255) as a PNG with PASCAL VOC's palette; `replace`: also over a file that is not ours."""
+    """Writes class numbers `[H, W]` (0 to 255) as PNG with PASCAL VOC's palette; `replace`: overwrite files of others too."""
     picture = Image.fromarray(label.astype(np.uint8))
     picture.putpalette([value for color in bit_palette(256) for value in color])
     buffer = io.BytesIO()
@@ -21,7 +21,7 @@ def write_label(path: Path, label: np.ndarray, replace: bool = False) -> None:
 
 
 def is_done(source: Path, target: Path) -> bool:
-    """Whether `target` is there, not empty and not older than `source`."""
+    """Whether `target` exists, is not empty and is not older than `source`."""
     if not target.exists():
         return False
     made = target.stat()
@@ -29,5 +29,5 @@ def is_done(source: Path, target: Path) -> bool:
 
 
 def write_names(path: Path, names: list[str]) -> None:
-    """An image set, one name per line."""
+    """Writes an image set, one name per line."""
     write_bytes(path, "".join(f"{name}\n" for name in names).encode())

@@ -5,11 +5,10 @@ import random
 from pathlib import Path
 
 from paddle_dnl.data.classes import IGNORED_COLOR, classes_of
-from paddle_dnl.data.file_list import files_of
+from paddle_dnl.data.file_list import files_of, spread
 from paddle_dnl.data.overlay import displayed, encode_jpeg, overlay_label
 from paddle_dnl.data.page import Section, write_page
 from paddle_dnl.data.prepare.describe import labelled_jpeg
-from paddle_dnl.data.prepare.sources import spread
 from paddle_dnl.errors import DataError
 from paddle_dnl.files.outputs import check_outputs
 
@@ -20,11 +19,11 @@ _WIDTH = 300
 
 
 def visible(image: np.ndarray, steps: list) -> np.ndarray:
-    """The network's input `[C, H, W]` as a picture, BGR uint8 `[H, W, 3]`: normalisation undone.
+    """The input of the network as a picture for display, BGR uint8 `[H, W, 3]`, with the normalisation reversed.
 
     Args:
-        image: float32.
-        steps: the transforms that made it; `Normalize` and `SubtractMeanBGR` are undone, without them it is in 0..255.
+        image: input of the network, float32 `[C, H, W]`.
+        steps: its transforms, of which `Normalize` and `SubtractMeanBGR` are reversed.
     """
     image = image.transpose(1, 2, 0).astype(np.float64)
     is_bgr = False
@@ -39,7 +38,7 @@ def visible(image: np.ndarray, steps: list) -> np.ndarray:
 
 
 def _panel(dataset, index: int, colors) -> tuple[np.ndarray, str]:
-    """One transformed sample with its label drawn over, `_WIDTH` wide, and its size."""
+    """One transformed sample with its label overlaid, `_WIDTH` pixels wide, and the size of the sample as text."""
     sample = dataset[index]
     image = visible(sample["img"], getattr(dataset.transforms, "transforms", []))
     height, width = image.shape[:2]
@@ -54,16 +53,6 @@ def _panel(dataset, index: int, colors) -> tuple[np.ndarray, str]:
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA), f"{width}x{height}"
 
 
-def _row(panels: list[np.ndarray]) -> bytes:
-    """Panels side by side with a gap, white below the shorter ones, as a JPEG's content."""
-    height = max(panel.shape[0] for panel in panels)
-    padded = [
-        cv2.copyMakeBorder(panel, 0, height - panel.shape[0], 0, 6, cv2.BORDER_CONSTANT, value=(255, 255, 255))
-        for panel in panels
-    ]
-    return encode_jpeg(np.concatenate(padded, axis=1))
-
-
 def write_preview(
     datasets: dict[str, object], path: str | Path, title: str, samples: int, times: int, seed: int
 ) -> None:
@@ -71,15 +60,15 @@ def write_preview(
 
     Args:
         datasets: split -> dataset with its transforms.
-        path: of the HTML file.
-        title: its head.
-        samples: pictures of each split, at even distances.
-        times: augmented versions of each training picture.
-        seed: of the augmentation.
+        path: the HTML file.
+        title: title of the page.
+        samples: number of pictures per split, evenly spaced.
+        times: number of augmented versions of each training picture.
+        seed: seed of the augmentation.
 
     Raises:
-        OutputError: the page would replace a file of the data, or one that is not ours.
-        DataError: an unreadable sample, or a transform that fails on one; names it.
+        OutputError: the page would overwrite a file of the dataset, or one that this package did not write.
+        DataError: a sample is unreadable, or a transform fails on it.
     """
     check_outputs([path], files_of(datasets.values()))
     sections = []
@@ -101,9 +90,14 @@ def write_preview(
             except Exception as error:
                 raise DataError(f"{image}: a transform failed: {type(error).__name__}: {error}") from error
             sizes = ", ".join(sorted({size for _, size in panels}))
-            pictures.append(
-                (_row([panel for panel, _ in panels]), f"as the network sees it ({sizes}), with the label below")
-            )
+            # Side by side with a gap, white below the shorter ones.
+            height = max(panel.shape[0] for panel, _ in panels)
+            padded = [
+                cv2.copyMakeBorder(panel, 0, height - panel.shape[0], 0, 6, cv2.BORDER_CONSTANT, value=(255, 255, 255))
+                for panel, _ in panels
+            ]
+            row = encode_jpeg(np.concatenate(padded, axis=1))
+            pictures.append((row, f"as the network sees it ({sizes}), with the label below"))
         legend = [*zip(classes.names, classes.colors, strict=True), ("ignored", IGNORED_COLOR)]
         steps = [[type(step).__name__] for step in getattr(dataset.transforms, "transforms", [])]
         note = "Colours are those after the transforms, with the normalisation undone."

@@ -1,14 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Datasets of a configuration or of a folder of data, for description and preview."""
+"""The datasets of a configuration or of a data folder, for `data describe` and `data preview`."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from paddle_dnl import registry
 from paddle_dnl.data.classes import FILE_NAME, ClassInfo, class_info, count_classes, read_classes
-from paddle_dnl.data.datasets import Dataset
 from paddle_dnl.data.images.reading import read_label
-from paddle_dnl.data.multilabel import MultilabelDataset
 from paddle_dnl.errors import UsageError
 
 import numpy as np
@@ -25,18 +23,18 @@ def _labels(paths: Iterable[Path], root: Path) -> Iterator[np.ndarray]:
                 yield read_label(label)
 
 
-def of_folder(root: Path, multilabel: bool = False) -> dict[str, Dataset]:
-    """The lists `train.txt`, `val.txt`, `test.txt` of a folder as datasets; `all.txt` where there are no others.
+def of_folder(root: Path, multilabel: bool = False) -> dict[str, object]:
+    """The lists `train.txt`, `val.txt` and `test.txt` of a folder as datasets; `all.txt` if there is none of them.
 
-    Classes are those of `classes.txt`; without it as many as the largest number in the labels tells.
+    The classes are those of `classes.txt`. Without it their number follows from the largest number in the labels.
 
     Args:
         root: the folder.
-        multilabel: label pictures hold masks, see `MultilabelDataset`.
+        multilabel: label pictures contain masks, see `MultilabelDataset`.
 
     Raises:
-        UsageError: no lists, or masks without a classes.txt.
-        DataError: a list or label that cannot be read.
+        UsageError: there are no lists, or masks but no classes.txt.
+        DataError: a list or label cannot be read.
     """
     lists = {split: root / f"{split}.txt" for split in SPLITS if (root / f"{split}.txt").is_file()}
     if len(lists) > 1:
@@ -51,24 +49,22 @@ def of_folder(root: Path, multilabel: bool = False) -> dict[str, Dataset]:
         classes = class_info("Dataset", count_classes(_labels(lists.values(), root)))
     made = {}
     for split, path in lists.items():
-        kind = MultilabelDataset if multilabel else Dataset
-        more = {"val_path": str(path), "separator": "\t", "ignore_index": 255 if multilabel else classes.ignored}
-        dataset = kind("val", str(root), [], len(classes.names), **more)
+        cfg = {
+            "type": "MultilabelDataset" if multilabel else "Dataset", "mode": "val", "dataset_root": str(root),
+            "transforms": [], "num_classes": len(classes.names), "val_path": str(path), "separator": "\t",
+            "ignore_index": 255 if multilabel else classes.ignored,
+        }  # fmt: skip
+        dataset = registry.build(cfg, "dataset", str(path))
         dataset.classes = classes
         made[split] = dataset
     return made
 
 
 def of_config(config) -> dict[str, object]:
-    """`train` and `val` datasets of a `Config`, as they are trained on."""
+    """The `train` and `val` datasets of a `Config`."""
     made = {}
     for section, split in (("train_dataset", "train"), ("val_dataset", "val")):
         cfg = config.dic.get(section)
         if cfg:
             made[split] = registry.build(cfg, "dataset", section)
     return made
-
-
-def spread(count: int, wanted: int) -> list[int]:
-    """At most `wanted` places among `count`, at even distances."""
-    return np.unique(np.linspace(0, count - 1, min(wanted, count)).round().astype(int)).tolist() if count else []

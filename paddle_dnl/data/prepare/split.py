@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""train, val and test lists of a folder: pairs by name, every class in every part, groups kept together."""
+"""Splits a folder into train, val and test lists, with a share of each class in each list; groups are kept together."""
 
 import re
 from collections.abc import Sequence
@@ -19,10 +19,12 @@ SPLITS = ("train", "val", "test")
 
 
 def group_names(names: Sequence[str], pattern: str | None) -> list[str]:
-    """The group of each name: what a regular expression finds, its first group where it has one; else the name itself.
+    """The group of each name: the match of a regular expression, or of its first group if it has groups.
+
+    Without a pattern each name is a group of its own.
 
     Raises:
-        UsageError: not a regular expression, or one that finds nothing in a name.
+        UsageError: the regular expression is invalid, or does not match a name.
     """
     if pattern is None:
         return list(names)
@@ -40,15 +42,16 @@ def group_names(names: Sequence[str], pattern: str | None) -> list[str]:
 
 
 def assign(presence: np.ndarray, groups: Sequence[str], shares: dict[str, float], seed: int) -> list[str]:
-    """The split of each sample, by iterative stratification: rare classes are dealt out first, to where they lack most.
+    """The split of each sample, by iterative stratification: samples of rare classes are assigned first, to the split that
+    lacks most of them.
 
     Source: Sechidis et al., On the Stratification of Multi-Label Data (2011), with groups in place of samples.
 
     Args:
-        presence: `[N, K]` bool, which classes each sample holds.
-        groups: of each sample; samples of one group get one split.
-        shares: split -> share of the samples; they sum to 1.
-        seed: ties are broken at random.
+        presence: bool `[N, K]`, which classes occur in each sample.
+        groups: group of each sample; all samples of a group get the same split.
+        shares: split -> share of the samples; the shares sum to 1.
+        seed: for breaking ties at random.
 
     Raises:
         UsageError: fewer groups than splits.
@@ -69,7 +72,7 @@ def assign(presence: np.ndarray, groups: Sequence[str], shares: dict[str, float]
         left = (holds * open_groups[:, None]).sum(0)
         rare = int(np.argmin(np.where(left > 0, left, np.inf))) if (left > 0).any() else None
         now = [g for g in shuffled.tolist() if open_groups[g] and (rare is None or holds[g, rare] > 0)]
-        # Large groups first, as they fit in fewest places.
+        # Large groups first, since they fit into fewer splits.
         for group in sorted(now, key=lambda g: -sizes[g]):
             lack = missing[:, rare] if rare is not None else room
             best = max(range(len(part)), key=lambda s, lack=lack: (round(lack[s], 9), round(room[s], 9), rng.random()))
@@ -77,28 +80,13 @@ def assign(presence: np.ndarray, groups: Sequence[str], shares: dict[str, float]
             missing[best] -= holds[group]
             room[best] -= sizes[group]
             open_groups[group] = False
-    _fill_empty(chosen, wanted_splits, sizes)
+    # A split without a sample gets the smallest group of the largest one.
+    for split in wanted_splits:
+        if split not in chosen.values():
+            held = {s: [g for g, where in chosen.items() if where == s] for s in wanted_splits}
+            largest = max(held.values(), key=len)
+            chosen[min(largest, key=lambda g: sizes[g])] = split
     return [chosen[group] for group in members.tolist()]
-
-
-def _fill_empty(chosen: dict[int, str], splits: list[str], sizes: np.ndarray) -> None:
-    """Gives a split without a sample the smallest group of the largest one."""
-    for split in splits:
-        if split in chosen.values():
-            continue
-        held = {s: [g for g, where in chosen.items() if where == s] for s in splits}
-        largest = max(splits, key=lambda s: len(held[s]))
-        chosen[min(held[largest], key=lambda g: sizes[g])] = split
-
-
-def _presence(labels: list[Path]) -> np.ndarray:
-    found = [np.unique(read_label(path)) for path in progress(labels, "read labels", len(labels))]
-    classes = sorted({int(v) for values in found for v in values} - {255})
-    table = np.zeros((len(labels), max(1, len(classes))), bool)
-    for row, values in enumerate(found):
-        for column, number in enumerate(classes):
-            table[row, column] = number in values
-    return table
 
 
 def split_folder(
@@ -111,19 +99,20 @@ def split_folder(
     images: str | None = None,
     labels: str | None = None,
 ) -> dict[str, int]:
-    """Writes `train.txt`, `val.txt` and, with `test`, `test.txt` into a folder; returns how many pairs each has.
+    """Writes `train.txt`, `val.txt` and, if `test` > 0, `test.txt` into a folder. Returns the number of pairs of each.
 
     Args:
-        root: a folder with pictures and labels in two folders; they are paired by name, endings in any case of letters.
+        root: a folder with a folder of pictures and one of labels; files are paired by name, endings are case-insensitive.
         val, test: shares of the samples.
-        seed: the same gives the same lists.
-        group_by: regular expression on a sample's name; what it finds is kept in one split, such as one video or patient.
+        seed: the same seed gives the same lists.
+        group_by: regular expression on the names of samples; samples with the same match, such as those of one video or
+            patient, are kept in one split.
         images, labels: folders below `root`; by default those that `data import` writes, or other usual names.
 
     Raises:
-        OutputError: a list of that name is not ours; nothing was written.
-        UsageError: shares that leave nothing to train on, or fewer groups than splits.
-        DataError: labels that are missing or cannot be read.
+        OutputError: a list exists that this package did not write; nothing was written.
+        UsageError: no share is left for training, or there are fewer groups than splits.
+        DataError: labels are missing or cannot be read.
     """
     root = Path(root)
     if not root.is_dir():
@@ -138,7 +127,10 @@ def split_folder(
     samples = masks.pairs(root, images and root / images, labels and root / labels)
     shares = {"train": 1 - val - test, "val": val, "test": test}
     groups = group_names([sample.name for sample in samples], group_by)
-    splits = assign(_presence([sample.label for sample in samples]), groups, shares, seed)
+    held = [np.unique(read_label(sample.label)) for sample in progress(samples, "read labels", len(samples))]
+    classes = np.setdiff1d(np.concatenate(held), [255])
+    presence = np.stack([np.isin(classes, values) for values in held])
+    splits = assign(presence, groups, shares, seed)
     found = {}
     for split in SPLITS:
         found[split] = [

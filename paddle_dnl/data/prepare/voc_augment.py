@@ -24,10 +24,10 @@ def _loadmat():
 
 
 def read_sbd_label(path: Path) -> np.ndarray:
-    """The class numbers `[H, W]`, uint8, 0 to 20 and 255, of one file of SBD's `cls` folder.
+    """Reads the class numbers `[H, W]`, uint8, 0 to 20 and 255, of a file in SBD's `cls` folder.
 
     Raises:
-        DataError: unreadable, without `GTcls.Segmentation`, or with other values; the file is named.
+        DataError: the file is unreadable, has no `GTcls.Segmentation`, or contains other values.
         UsageError: scipy is not installed.
     """
     loadmat = _loadmat()
@@ -35,7 +35,7 @@ def read_sbd_label(path: Path) -> np.ndarray:
         raise DataError(f"{path}: no such file, though the image sets of SBD list it")
     try:
         content = loadmat(str(path), squeeze_me=True, struct_as_record=False)
-    except Exception as error:  # scipy raises whatever its parser comes across
+    except Exception as error:  # scipy raises many kinds of exceptions for damaged files
         raise DataError(f"{path}: cannot be read as a .mat file ({type(error).__name__}: {error})") from error
     label = getattr(content.get("GTcls"), "Segmentation", None)
     if label is None or np.ndim(label) != 2:
@@ -47,34 +47,31 @@ def read_sbd_label(path: Path) -> np.ndarray:
     return label.astype(np.uint8)
 
 
-def _sbd_folder(root: Path) -> Path:
-    """The folder with `cls`, `train.txt` and `val.txt`, in SBD's archive `benchmark_RELEASE/dataset`."""
-    for folder in (root, root / "dataset", root / "benchmark_RELEASE" / "dataset"):
-        if (folder / "cls").is_dir():
-            return folder
-    raise DataError(f"{root}: no folder cls; give SBD's benchmark_RELEASE folder")
-
-
 def augment(sbd_path: str | Path, voc_path: str | Path, force: bool = False) -> int:
     """Writes `VOC2012/SegmentationClassAug/*.png` and `VOC2012/ImageSets/Segmentation/aug.txt`.
 
-    `aug.txt` has the names of SBD's train and val sets that are in neither train nor val of VOC 2012, sorted. It is
-    written last: where it is, all its labels are.
+    `aug.txt` contains the names of SBD's train and val sets that are neither in train nor in val of VOC 2012, sorted. It is
+    written last: if it exists, all its labels do.
 
     Args:
         sbd_path: SBD's `benchmark_RELEASE` folder, or its `dataset`.
         voc_path: the `VOCdevkit` folder.
-        force: convert also what is done.
+        force: convert also files whose label picture is up to date.
 
     Returns:
-        How many names there are.
+        Number of names in `aug.txt`.
 
     Raises:
-        DataError: files are missing, unreadable or wrong (named), or nothing is left to add.
+        DataError: files are missing, unreadable or invalid, or there is nothing to add.
         UsageError: scipy is not installed.
     """
     _loadmat()
-    sbd, voc = _sbd_folder(Path(sbd_path)), Path(voc_path) / "VOC2012"
+    root, voc = Path(sbd_path), Path(voc_path) / "VOC2012"
+    # In SBD's archive the folder with `cls`, `train.txt` and `val.txt` is benchmark_RELEASE/dataset.
+    places = (root, root / "dataset", root / "benchmark_RELEASE" / "dataset")
+    sbd = next((place for place in places if (place / "cls").is_dir()), None)
+    if sbd is None:
+        raise DataError(f"{root}: no folder cls; give SBD's benchmark_RELEASE folder")
     sets = voc / "ImageSets" / "Segmentation"
     known = {name for split in ("train", "val") for name in read_image_set(sets / f"{split}.txt")}
     offered = {name for split in ("train", "val") for name in read_image_set(sbd / f"{split}.txt")}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A picture and the list of labelled polygons that made it, drawn from far to near."""
+"""A picture and the labelled polygons of its objects, drawn from far to near."""
 
 from dataclasses import dataclass
 
@@ -14,9 +14,9 @@ class Camera:
     World coordinates in metres: x to the right, y up from the ground, z forward.
 
     Attributes:
-        width, height: of the picture in pixels.
-        focal: in pixels.
-        center: horizon point (x, y) in pixels.
+        width, height: size of the picture in pixels.
+        focal: focal length in pixels.
+        center: principal point (x, y) in pixels, on the horizon.
         above_ground: height of the camera in metres.
     """
 
@@ -54,12 +54,12 @@ def clip_polygon(polygon: np.ndarray, width: int, height: int) -> np.ndarray:
 
 
 class Canvas:
-    """What is drawn so far.
+    """A picture being drawn.
 
     Args:
-        camera: gives the size.
-        haze: colour that far things fade to, RGB in 0..255.
-        visibility: metres at which two thirds of a thing's colour are gone.
+        camera: the camera, with the size of the picture.
+        haze: colour of distant objects, RGB in 0..255.
+        visibility: distance in metres at which an object has 1/e of its own colour, the rest is haze.
     """
 
     def __init__(self, camera: Camera, haze, visibility: float):
@@ -69,19 +69,19 @@ class Canvas:
         self._haze, self._visibility = np.asarray(haze, np.float32), visibility
 
     def label(self, name: str, polygon: np.ndarray) -> None:
-        """Notes a polygon in pixels under a Cityscapes label; parts outside the picture are cut off."""
+        """Adds a polygon (in pixels, clipped to the picture) with a Cityscapes label to the list of objects."""
         inside = np.rint(clip_polygon(np.asarray(polygon, np.float64), self.camera.width, self.camera.height))
         if len(inside) >= 3 and cv2.contourArea(inside.astype(np.float32)) >= 1:
             self.objects.append({"label": name, "polygon": inside.astype(int).tolist()})
 
     def fill(self, polygon: np.ndarray, texture: np.ndarray, depth: float, quad: np.ndarray | None = None) -> None:
-        """Paints the inside of a polygon.
+        """Fills a polygon with a texture.
 
         Args:
-            polygon: `[N, 2]` pixels.
+            polygon: `[N, 2]` in pixels.
             texture: `[h, w, 3]` RGB in 0..255, or one colour `[3]`.
-            depth: metres, for the haze.
-            quad: where the texture's corners (top left, top right, bottom right, bottom left) go; by default the
+            depth: distance in metres, for the haze.
+            quad: positions of the texture's corners (top left, top right, bottom right, bottom left); by default those of the
                 polygon's bounding box.
         """
         polygon = np.asarray(polygon, np.float32)
@@ -98,28 +98,26 @@ class Canvas:
             if quad is None:
                 low, high = polygon.min(0), polygon.max(0)
                 quad = np.array([low, (high[0], low[1]), high, (low[0], high[1])])
-            texture = self._warp(texture, np.asarray(quad, np.float32) - (x0, y0), mask.shape)
+            quad = (np.asarray(quad, np.float32) - (x0, y0)).astype(np.float32)
+            height, width = texture.shape[:2]
+            corners = np.array([(0, 0), (width, 0), (width, height), (0, height)], np.float32)
+            matrix = cv2.getPerspectiveTransform(corners, quad)
+            texture = cv2.warpPerspective(
+                texture, matrix, mask.shape[::-1], flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT
+            )
         fade = np.exp(-depth / self._visibility)
         colour = texture * fade + self._haze * (1 - fade)
         share = mask[..., None].astype(np.float32) / 255
         region = self.image[y0:y1, x0:x1]
         region += (colour - region) * share
 
-    @staticmethod
-    def _warp(texture: np.ndarray, quad: np.ndarray, shape) -> np.ndarray:
-        rows, columns = texture.shape[:2]
-        corners = np.array([(0, 0), (columns, 0), (columns, rows), (0, rows)], np.float32)
-        matrix = cv2.getPerspectiveTransform(corners, quad.astype(np.float32))
-        size = (shape[1], shape[0])
-        return cv2.warpPerspective(texture, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
-
     def add(self, name: str, polygon: np.ndarray, texture: np.ndarray, depth: float, quad=None) -> None:
-        """Labels and paints."""
+        """`label` and `fill`."""
         self.label(name, polygon)
         self.fill(polygon, texture, depth, quad)
 
     def shade(self, polygon: np.ndarray, factor: float) -> None:
-        """Darkens what is inside, as a shadow does."""
+        """Multiplies the colours inside a polygon by `factor`: a shadow."""
         mask = np.zeros(self.image.shape[:2], np.uint8)
         cv2.fillPoly(mask, [np.rint(polygon).astype(np.int32)], 255, cv2.LINE_AA)
         self.image *= 1 - (1 - factor) * (cv2.GaussianBlur(mask, (5, 5), 0)[..., None].astype(np.float32) / 255)

@@ -1,17 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Mini-Cityscapes: generated street scenes in the Cityscapes folder tree, so that nothing has to be downloaded.
+"""Mini-Cityscapes: generated street scenes in Cityscapes' folder structure, as a dataset that needs no download.
 
     paddle-dnl data mini-cityscapes --out data/mini_cityscapes --train 64 --val 16 --size 512x256 --seed 0
 
-Writes `leftImg8bit/SPLIT/CITY/*_leftImg8bit.png` and `gtFine/SPLIT/CITY/*_gtFine_polygons.json` as the original has them;
-`paddle-dnl data convert-cityscapes` then makes the label pictures. The training cities and the validation city differ.
+Writes `leftImg8bit/SPLIT/CITY/*_leftImg8bit.png` and `gtFine/SPLIT/CITY/*_gtFine_polygons.json`, as in Cityscapes;
+`paddle-dnl data convert-cityscapes` then makes the label pictures. The validation city is none of the training cities.
 """
 
 import json
 import re
 from pathlib import Path
 
-from paddle_dnl.data.scenes import draw_scene
+from paddle_dnl.data.scenes.scene import draw_scene
 from paddle_dnl.errors import DataError
 from paddle_dnl.files.atomic import write_bytes
 from paddle_dnl.files.outputs import check_outputs
@@ -23,15 +23,15 @@ import numpy as np
 
 CITIES = {"train": ("altstadt", "birkenau", "clausdorf"), "val": ("dornhafen",)}
 SETTINGS = "mini_cityscapes.json"
-# Raised whenever the same seed draws other pictures.
+# To be raised whenever a change of the code gives other pictures for the same seed.
 _VERSION = 1
 _SMALLEST = 64
-# What a picture of the dataset and all that is made from it are called after their common stem.
+# Endings of the pictures and of all files that are made from them.
 _ENDINGS = re.compile(r"_(leftImg8bit|gtFine_\w+)\.(png|json)$")
 
 
 def _files(out: Path, split: str, index: int) -> tuple[Path, Path]:
-    """Where a scene's picture and polygons are."""
+    """Paths of a scene's picture and polygons."""
     city = CITIES[split][index % len(CITIES[split])]
     stem = f"{city}_{index:06d}_000019"
     return (
@@ -41,7 +41,7 @@ def _files(out: Path, split: str, index: int) -> tuple[Path, Path]:
 
 
 def _checked_settings(train, val, size, seed) -> dict:
-    """The settings as they are noted in the folder; refuses unusable ones."""
+    """The settings as they are stored in the folder; raises DataError for invalid ones."""
     try:
         width, height = size
     except (TypeError, ValueError):
@@ -65,7 +65,7 @@ def _checked_settings(train, val, size, seed) -> dict:
 
 
 def _is_noted(out: Path, settings: dict) -> bool:
-    """Whether the folder was finished with these settings; refuses one that was finished with others."""
+    """Whether the dataset was completed with these settings; raises DataError if it has other settings."""
     note = out / SETTINGS
     if not note.exists():
         return False
@@ -76,16 +76,6 @@ def _is_noted(out: Path, settings: dict) -> bool:
     if noted != settings:
         raise DataError(f"--out {out}: holds scenes of other settings ({noted}); remove it or give another folder")
     return True
-
-
-def _refuse_strangers(out: Path, scenes: list[tuple[str, int]]) -> None:
-    """Pictures that are not overwritten would be read as part of the dataset: another one's, or a larger broken-off run's."""
-    own = {path for scene in scenes for path in _files(out, *scene)}
-    own_stems = {_ENDINGS.sub("", str(path)) for path in own}
-    for top in ("leftImg8bit", "gtFine"):
-        for path in sorted((out / top).rglob("*")):
-            if _ENDINGS.search(path.name) and _ENDINGS.sub("", str(path)) not in own_stems:
-                raise DataError(f"--out {out}: {path} is not of this dataset; remove the tree or give another folder")
 
 
 def _generate(out: Path, settings: dict) -> None:
@@ -100,7 +90,11 @@ def _generate(out: Path, settings: dict) -> None:
             return
         logger.warning(f"{out}: {len(scenes)} of {train + val} scenes are missing and are drawn again")
     else:
-        _refuse_strangers(out, scenes)
+        # Pictures that are not overwritten, of another dataset or a larger run that was broken off, would be read as part of it.
+        own_stems = {_ENDINGS.sub("", str(path)) for scene in scenes for path in _files(out, *scene)}
+        for path in [*sorted((out / "leftImg8bit").rglob("*")), *sorted((out / "gtFine").rglob("*"))]:
+            if _ENDINGS.search(path.name) and _ENDINGS.sub("", str(path)) not in own_stems:
+                raise DataError(f"--out {out}: {path} is not of this dataset; remove the tree or give another folder")
     check_outputs([out / SETTINGS], [], root=out)
     for split, index in progress(scenes, "street scenes"):
         width, height = size
@@ -122,18 +116,18 @@ def generate(
     size: tuple[int, int] = (512, 256),
     seed: int = 0,
 ) -> Path:
-    """Writes the dataset; does nothing when the same one is already there.
+    """Writes the dataset, unless it exists already.
 
-    Scenes that are missing from a finished dataset are drawn again, which is logged.
+    Scenes that are missing in a complete dataset are drawn again, with a warning.
 
     Args:
-        out: folder, made if needed.
+        out: output folder, created if needed.
         train, val: number of images.
         size: (width, height) in pixels.
         seed: the same seed gives the same files, byte for byte.
 
     Raises:
-        DataError: unusable numbers, or a folder that holds something else or cannot be written.
+        DataError: invalid numbers, or the folder contains other files or is not writable.
     """
     settings = _checked_settings(train, val, size, seed)
     try:

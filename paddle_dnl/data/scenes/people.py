@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""People on foot and on wheels."""
+"""Pedestrians and riders."""
 
 from paddle_dnl.data.scenes import textures
 from paddle_dnl.data.scenes.canvas import Canvas
@@ -8,7 +8,7 @@ import numpy as np
 
 
 def _part(canvas: Canvas, name, x, z, points, colour, lift, lean, size) -> None:
-    """One part of a body; `lean` shifts it forward with its height."""
+    """Draws one part of a body; `lean` shifts it forward in proportion to its height."""
     world = [(x + size * (px + lean * max(py - 0.8, 0)), lift + size * py, z) for px, py in points]
     canvas.add(name, canvas.camera.project(world), colour, z)
 
@@ -17,13 +17,13 @@ def draw_person(canvas: Canvas, rng, x, z, name="person", lift=0.0, lean=0.0, he
     """Legs, coat, arms and head; a rider's legs are bent and the body leans forward.
 
     Args:
-        canvas: drawn on.
-        rng: source of clothes and pose.
-        x, z: where the feet are, in metres.
-        name: the Cityscapes label.
-        lift: metres above the ground.
+        canvas: canvas to draw on.
+        rng: random generator for clothes and pose.
+        x, z: position of the feet in metres.
+        name: Cityscapes label.
+        lift: height above the ground in metres.
         lean: forward shift per metre of height.
-        helmet: draw one in place of hair.
+        helmet: draw a helmet instead of hair.
     """
     size = rng.uniform(0.92, 1.08) if name == "rider" else rng.choice([rng.uniform(0.92, 1.1), rng.uniform(0.65, 0.8)])
     coat, trousers = textures.paint(rng), textures.paint(rng) * 0.75

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What stands beside the road: houses, walls, fences, trees, poles, lights and signs."""
+"""Objects beside the road: houses, walls, fences, trees, poles, lights and signs."""
 
 from paddle_dnl.data.scenes import textures
 from paddle_dnl.data.scenes.canvas import Canvas
@@ -8,7 +8,7 @@ import numpy as np
 
 
 def _upright(canvas: Canvas, x, near, far, bottom, top) -> np.ndarray:
-    """A plane along the street at distance x from its middle, as texture corners (top left first)."""
+    """Corners (top left first) of an upright plane along the street, x metres from its middle."""
     corners = [(x, top, far), (x, top, near), (x, bottom, near), (x, bottom, far)]
     return canvas.camera.project(corners if x > 0 else [corners[i] for i in (1, 0, 3, 2)])
 

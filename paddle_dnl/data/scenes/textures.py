@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Surfaces: small RGB pictures in 0..255. Classes differ in pattern; their colours overlap on purpose."""
+"""Textures, small RGB pictures in 0..255. Classes differ in their patterns, while their colours overlap on purpose."""
 
 import cv2
 import numpy as np
 
-# One set of colours for all that people paint: facades, vehicles, clothes, walls.
+# Colours of man-made objects: facades, vehicles, clothes, walls.
 _PAINTS = np.array(
     [
         (180, 60, 55), (60, 80, 150), (200, 200, 200), (60, 60, 65), (120, 125, 130), (190, 160, 90), (70, 110, 80),
@@ -15,24 +15,24 @@ _PAINTS = np.array(
 
 
 def paint(rng: np.random.Generator) -> np.ndarray:
-    """A colour that any man-made thing may have."""
+    """A random colour of a man-made object."""
     colour = _PAINTS[rng.integers(len(_PAINTS))] * rng.uniform(0.7, 1.2) + rng.normal(0, 12, 3)
     return np.clip(colour, 10, 245).astype(np.float32)
 
 
 def mineral(rng) -> np.ndarray:
-    """A grey or brown: stone, asphalt, concrete, bare earth."""
+    """A random grey or brown: stone, asphalt, concrete, bare earth."""
     return np.clip(rng.uniform(70, 165) + rng.normal(0, 10, 3) + (rng.uniform(0, 18), 0, -rng.uniform(0, 18)), 10, 245)
 
 
 def leafy(rng) -> np.ndarray:
-    """A green or olive: leaves in summer and autumn."""
+    """A random green or olive: leaves in summer and autumn."""
     base = np.array([(62, 98, 42), (95, 108, 48), (48, 82, 46), (112, 104, 50)][rng.integers(4)])
     return np.clip(base * rng.uniform(0.7, 1.3) + rng.normal(0, 8, 3), 10, 245)
 
 
 def earthy(rng) -> np.ndarray:
-    """A light green, yellow or brown: grass, dry or worn."""
+    """A random light green, yellow or brown: grass, dry or worn."""
     base = np.array([(135, 150, 80), (160, 145, 90), (120, 135, 62), (140, 118, 82)][rng.integers(4)])
     return np.clip(base * rng.uniform(0.75, 1.2) + rng.normal(0, 8, 3), 10, 245)
 
@@ -116,7 +116,7 @@ def asphalt(rng, rows: int = 160, columns: int = 160) -> np.ndarray:
 
 
 def sky(rng, rows: int, columns: int) -> np.ndarray:
-    """From overcast to blue, lighter at the horizon, with soft clouds."""
+    """A sky from overcast to blue, lighter at the horizon, with soft clouds."""
     top = np.array([(120, 160, 215), (190, 195, 200), (150, 150, 155), (215, 190, 165)][rng.integers(4)], np.float32)
     ramp = np.linspace(0, 1, rows, dtype=np.float32)[:, None, None]
     picture = top * (1 - ramp) + np.clip(top * 1.25, 0, 245) * ramp

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Things on wheels: cars, trucks, buses, trams, motorcycles, bicycles and their riders."""
+"""Vehicles: cars, trucks, buses, trams, motorcycles, bicycles and their riders."""
 
 from paddle_dnl.data.scenes import textures
 from paddle_dnl.data.scenes.canvas import Canvas
@@ -15,9 +15,9 @@ def _ellipse(center, radii, count: int = 14) -> np.ndarray:
 
 
 class _Box:
-    """A box on the ground seen from the camera: its near face, the side that shows, and its outline.
+    """A box on the ground seen from the camera: its near face, its visible side face, and its outline.
 
-    `x` is the middle, `z` the near face; `bottom` and `top` are heights; `inset` narrows the top face.
+    `x` is the middle and `z` the distance of the near face; `bottom` and `top` are heights; `inset` narrows the top face.
     """
 
     def __init__(self, canvas: Canvas, x, z, width, length, bottom, top, inset=0.0, taper=0.0):
@@ -27,7 +27,7 @@ class _Box:
         self.front = canvas.camera.project(
             [(upper_left, top, near_top), (upper_right, top, near_top), (right, bottom, z), (left, bottom, z)]
         )
-        if x > 0:  # the left side shows
+        if x > 0:  # the left side is visible
             corners = [(upper_left, top, far_top), (upper_left, top, near_top), (left, bottom, z), (left, bottom, far)]
         else:
             corners = [
@@ -114,7 +114,7 @@ def draw_truck(canvas: Canvas, rng, x, z) -> None:
 
 
 def draw_bus(canvas: Canvas, rng, x, z) -> None:
-    """A bus: rounded colours in two bands, a wide window at the end and a row of windows along the side."""
+    """A bus: painted in two bands, with a wide rear window and a row of windows along the side."""
     width, height, length = 2.6, 3.1, rng.uniform(8, 12)
     colour, band = textures.paint(rng), textures.paint(rng)
     _shadow(canvas, x, z, width * 1.1, length)
@@ -133,7 +133,7 @@ def draw_bus(canvas: Canvas, rng, x, z) -> None:
 
 
 def draw_train(canvas: Canvas, rng, x, z) -> None:
-    """A tram on rails: long and tall, pointed front with one tall window, a pantograph, no wheels to be seen."""
+    """A tram on rails: long and tall, a pointed front with one tall window, a pantograph, no visible wheels."""
     width, height, length = 2.6, 3.5, rng.uniform(18, 28)
     colour, skirt = textures.paint(rng), textures.paint(rng)
     for rail in (-0.7, 0.7):

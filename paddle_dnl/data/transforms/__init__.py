@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Transforms of samples, under PaddleSeg's names and with its arguments. Importing this package registers all of them.
+"""Transforms of samples, with PaddleSeg's names and arguments. Importing this package registers all of them.
 
-Images are RGB in 0..255 until a transform says otherwise. Random numbers come from the generators of `randomness.py`, which
-training seeds for each sample; draws come in PaddleSeg's order. Sizes in arguments are (width, height), as in PaddleSeg.
+Images are RGB in 0..255 up to `Normalize` or `SubtractMeanBGR`. Random numbers come from the generators of `randomness.py`,
+which training seeds for each sample, and are drawn in PaddleSeg's order. Sizes in arguments are (width, height).
 """
 
 from paddle_dnl.data.transforms.colour import PhotoMetricDistortion, RandomBrightnessShift, RandomDistort

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Random changes of colour. The image is rounded to 8 bits inside and keeps the type that it came with."""
+"""Random colour augmentation. It is computed in 8 bits; the result has the dtype of the input image."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -18,7 +18,7 @@ def _enhance(kind: type, image: Image.Image, factor: float) -> Image.Image:
 
 
 def _turn_hue(image: Image.Image, shift: float) -> Image.Image:
-    """The hue of an RGB image moved by `shift` 256ths of the circle, as Pillow's HSV counts, rounded towards 0."""
+    """Rotates the hue of an RGB image by `shift` in Pillow's HSV units (256 are a full circle), rounded towards 0."""
     hue, saturation, value = image.convert("HSV").split()
     moved = np.trunc(np.arange(256) + shift).astype(int) % 256
     return Image.merge("HSV", (hue.point(moved.tolist()), saturation, value)).convert("RGB")
@@ -26,12 +26,12 @@ def _turn_hue(image: Image.Image, shift: float) -> Image.Image:
 
 @TRANSFORMS.add_component
 class RandomDistort:
-    """Random brightness, contrast, saturation, hue and sharpness, in random order, with Pillow's definitions.
+    """Random brightness, contrast, saturation, hue and sharpness, in random order, as Pillow's `ImageEnhance` defines them.
 
     Args:
-        brightness_range, contrast_range, saturation_range, sharpness_range: factors are drawn from [1 - range, 1 + range].
-        hue_range: largest shift of the hue, in 256ths of the circle; grey images have none.
-        brightness_prob, contrast_prob, saturation_prob, hue_prob, sharpness_prob: how often.
+        brightness_range, contrast_range, saturation_range, sharpness_range: the factor is drawn from [1 - range, 1 + range].
+        hue_range: the shift is drawn from [-range, range]; 256 are a full circle. Grey images have no hue.
+        brightness_prob, contrast_prob, saturation_prob, hue_prob, sharpness_prob: probability that it is changed.
     """
 
     CHANNELS = (1, 3)
@@ -71,11 +71,11 @@ class RandomDistort:
 
 @TRANSFORMS.add_component
 class RandomBrightnessShift:
-    """Adds one random integer in [-delta, delta] to all channels and clips, with probability `prob`.
+    """Adds a random integer from [-delta, delta] to all channels and clips to 0..255, with probability `prob`.
 
     Args:
-        delta: largest shift, in 0..255 units.
-        prob: how often.
+        delta: largest change, for colours in 0..255.
+        prob: probability that the image is changed.
     """
 
     def __init__(self, delta: int = 10, prob: float = 0.5):
@@ -98,12 +98,12 @@ def _adjust(image: np.ndarray, factor: float = 1.0, shift: float = 0.0) -> np.nd
 class PhotoMetricDistortion:
     """Random brightness, contrast, saturation and hue, each with probability 1/2, in mmsegmentation 0.x's order and rounding.
 
-    Contrast comes before or after the other two, by chance. The image is rounded to 8 bits at each step.
+    Contrast is changed before or after saturation and hue, at random. The image is rounded to 8 bits after each step.
 
     Args:
-        brightness_delta: largest shift, in 0..255 units.
-        contrast_range, saturation_range: [min, max] factors.
-        hue_delta: largest shift, in OpenCV's half degrees.
+        brightness_delta: largest change, for colours in 0..255.
+        contrast_range, saturation_range: [min, max] of the factor.
+        hue_delta: largest change of OpenCV's hue, in units of 2 degrees.
     """
 
     CHANNELS = (3,)
@@ -126,16 +126,6 @@ class PhotoMetricDistortion:
         contrast_first = numpy_random().randint(2) == 1
         if contrast_first:
             image = self._contrast(image)
-        image = self._colour(image)
-        if not contrast_first:
-            image = self._contrast(image)
-        data["img"] = keeps_type(data["img"], image)
-        return data
-
-    def _contrast(self, image):
-        return _adjust(image, numpy_random().uniform(*self.contrast_range)) if numpy_random().randint(2) else image
-
-    def _colour(self, image):
         if numpy_random().randint(2):
             hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
             hsv[..., 1] = _adjust(hsv[..., 1], numpy_random().uniform(*self.saturation_range))
@@ -145,4 +135,10 @@ class PhotoMetricDistortion:
             hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
             hsv[..., 0] = (hsv[..., 0].astype(int) + turn) % 180
             image = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
-        return image
+        if not contrast_first:
+            image = self._contrast(image)
+        data["img"] = keeps_type(data["img"], image)
+        return data
+
+    def _contrast(self, image):
+        return _adjust(image, numpy_random().uniform(*self.contrast_range)) if numpy_random().randint(2) else image

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Composition of transforms."""
+"""`Compose`, the transforms of a dataset as one callable, and `ToUint8`."""
 
 from collections.abc import Callable, Sequence
 
@@ -12,10 +12,10 @@ import numpy as np
 
 @TRANSFORMS.add_component
 class ToUint8:
-    """The image in 8 bits, rounded and clipped to 0..255. Where the following transforms resize, they round.
+    """Converts the image to uint8, rounded and clipped to 0..255, so that later resizes round to whole numbers.
 
-    As the first transform it keeps the image as it was read, which is what mmsegmentation, DGMN2 and the DNL authors
-    resize and distort. PaddleSeg works on float32, so that resizing does not round.
+    As the first transform it keeps the image in uint8 as it was read: mmsegmentation, DGMN2 and the DNL authors resize and
+    distort uint8 images. PaddleSeg resizes float32 images, without rounding.
     """
 
     POINTWISE = True
@@ -32,13 +32,13 @@ class Compose:
 
     Args:
         transforms: callables that take and return a sample (see `paddle_dnl.data.transforms.sample`).
-        to_rgb: the image comes as BGR and is turned into RGB first.
-        img_channels: images of another number of channels are refused.
+        to_rgb: convert BGR images to RGB first.
+        img_channels: expected number of channels.
 
     Raises:
-        ValueError: a transform is not for images of so many channels (its `CHANNELS`).
+        ValueError: a transform does not support this number of channels (its `CHANNELS`).
 
-    Transforms get the image in float32, as from PaddleSeg, unless the first of them is `ToUint8`.
+    Transforms get the image in float32, as in PaddleSeg, unless the first of them is `ToUint8`.
     """
 
     def __init__(self, transforms: Sequence[Callable], to_rgb: bool = True, img_channels: int = 3):
@@ -83,19 +83,19 @@ class Compose:
 
     @property
     def is_pointwise(self) -> bool:
-        """Whether every transform looks at each pixel alone, so that parts of a picture give parts of the result."""
+        """Whether each output pixel depends on the same input pixel only; a picture can then be processed in parts."""
         return all(getattr(transform, "POINTWISE", False) for transform in self.transforms)
 
     def picture(self, pixels: np.ndarray, name, where: str) -> dict:
-        """The sample of a picture without labels.
+        """The transformed sample of a picture without a label.
 
         Args:
             pixels: uint8 `[H, W, C]` or `[H, W]`.
-            name: of the picture, for an error.
-            where: key of the transforms, for an error.
+            name: name of the picture, for error messages.
+            where: configuration key of the transforms, for error messages.
 
         Raises:
-            DataError: the transforms cannot take it.
+            DataError: a transform failed on the picture.
         """
         try:
             return self({"img": pixels})

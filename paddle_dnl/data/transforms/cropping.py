@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Random windows: PaddleSeg's crop with padding, mmsegmentation's without."""
+"""Random crops: PaddleSeg's, which pads small images, and mmsegmentation's, which does not."""
 
 from collections.abc import Sequence
 
@@ -11,9 +11,9 @@ import numpy as np
 
 
 class _CategoryCrop:
-    """A random window in which no class fills more than its share of the labelled pixels.
+    """A random window in which no class covers more than a given share of the labelled pixels.
 
-    Up to `loop_times` windows are tried and the last one is taken, as mmsegmentation does.
+    Up to `loop_times` windows are tried; if none fits, the last one is used, as in mmsegmentation.
     """
 
     def __init__(self, crop_size, category_max_ratio, ignore_index, loop_times):
@@ -37,7 +37,6 @@ class _CategoryCrop:
         top, left = self._window(shape)
         if self.category_max_ratio < 1:
             for _ in range(self.loop_times):
-                # Taken when no class covers more than `category_max_ratio` of the labelled pixels.
                 window = data["label"][top : top + self.height, left : left + self.width]
                 values, counts = np.unique(window, return_counts=True)
                 counts = counts[values != self.ignore_index]
@@ -49,17 +48,18 @@ class _CategoryCrop:
 
 @TRANSFORMS.add_component
 class RandomPaddingCrop(_CategoryCrop):
-    """A random window; smaller images are padded at the right and bottom first.
+    """Crops a random window; images smaller than the window are first padded at the right and bottom.
 
-    PaddleSeg's arguments; unlike its own, `category_max_ratio` < 1 crops the image and not the label into the image.
+    Arguments as in PaddleSeg. PaddleSeg 2.8 replaces the image by the label's window where `category_max_ratio` < 1; this
+    one does not.
 
     Args:
         crop_size: [width, height].
-        im_padding_value: one number, or one per channel.
-        label_padding_value: for padded labels.
+        im_padding_value: padding value of the image, one number or one per channel.
+        label_padding_value: padding value of labels.
         category_max_ratio: see `RandomCrop`.
-        ignore_index: label that does not count for it.
-        loop_times: windows to try.
+        ignore_index: label of pixels that `category_max_ratio` leaves out.
+        loop_times: windows to try for `category_max_ratio`.
     """
 
     def __init__(
@@ -85,13 +85,13 @@ class RandomPaddingCrop(_CategoryCrop):
 
 @TRANSFORMS.add_component
 class RandomCrop(_CategoryCrop):
-    """A random window without padding: mmsegmentation's crop, which pads after normalising (PaddleSeg's `Padding` then).
+    """Crops a random window without padding, as mmsegmentation does; it pads later, after normalising (use `Padding`).
 
     Args:
         crop_size: [width, height].
-        category_max_ratio: no class may fill this share of the window's labelled pixels; 1 allows all.
-        ignore_index: label that does not count for it.
-        loop_times: windows to try.
+        category_max_ratio: largest share of the window's labelled pixels that one class may cover; 1 allows all windows.
+        ignore_index: label of pixels that `category_max_ratio` leaves out.
+        loop_times: windows to try for `category_max_ratio`.
     """
 
     def __init__(

@@ -5,9 +5,9 @@ import numpy as np
 
 
 def binary_edges(label: np.ndarray, radius: float, num_classes: int) -> np.ndarray:
-    """Pixels within `radius` of another class, or, if they have a class, of the image's border.
+    """Marks pixels within `radius` of another class, and labelled pixels within `radius` of the image's border.
 
-    Ignored pixels have no class; a boundary between a class and them counts, on both sides.
+    Ignored pixels count as one more class, so that both sides of a boundary with them are marked.
 
     Args:
         label: `[H, W]`; numbers outside [0, num_classes) are ignored.

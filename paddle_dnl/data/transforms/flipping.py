@@ -7,10 +7,10 @@ from paddle_dnl.registry import TRANSFORMS
 
 @TRANSFORMS.add_component
 class RandomHorizontalFlip:
-    """Left and right exchanged, at random.
+    """Flips the image and its labels horizontally, with probability `prob`.
 
     Args:
-        prob: how often.
+        prob: probability of a flip.
     """
 
     def __init__(self, prob: float = 0.5):
@@ -25,10 +25,10 @@ class RandomHorizontalFlip:
 
 @TRANSFORMS.add_component
 class RandomVerticalFlip:
-    """Top and bottom exchanged, at random.
+    """Flips the image and its labels vertically, with probability `prob`.
 
     Args:
-        prob: how often.
+        prob: probability of a flip.
     """
 
     def __init__(self, prob: float = 0.1):

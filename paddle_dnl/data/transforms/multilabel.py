@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A transform of masks, for labels of which several hold for one pixel: see `paddle_dnl.data.multilabel`."""
+"""A transform for multi-label segmentation, see `paddle_dnl.data.masks`."""
 
 from paddle_dnl.registry import TRANSFORMS
 
@@ -8,7 +8,7 @@ import numpy as np
 
 @TRANSFORMS.add_component
 class AddMultiLabelAuxiliaryCategory:
-    """Puts a mask before the others: the pixels that belong to none of them. `num_classes` counts it."""
+    """Prepends a mask of the pixels that belong to no other mask (background). `num_classes` includes it."""
 
     def __call__(self, data: dict) -> dict:
         if "label" in data:

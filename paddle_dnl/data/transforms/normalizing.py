@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Normalisation of colours in 0..255 to float32 network inputs."""
+"""Normalisation: colours in 0..255 to float32 inputs of the network."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ class Normalize:
     """(image / 255 - mean) / std in float32.
 
     Args:
-        mean, std: one number, or one per channel, for colours in 0..1.
+        mean, std: list of one number, or of one per channel, for colours in 0..1.
     """
 
     POINTWISE = True
@@ -42,10 +42,10 @@ class Normalize:
 
 @TRANSFORMS.add_component
 class SubtractMeanBGR:
-    """Turns RGB into BGR and subtracts a mean in 0..255 units, nothing else: the input of the DNL authors' networks.
+    """Converts RGB to BGR and subtracts a mean; colours stay in 0..255. This is the input of the DNL authors' networks.
 
     Args:
-        mean: blue, green, red.
+        mean: mean of blue, green and red, in 0..255.
     """
 
     CHANNELS = (3,)

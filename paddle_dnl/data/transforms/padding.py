@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Padding to a size or shape."""
+"""Padding to a given size or aspect ratio."""
 
 from collections.abc import Sequence
 
@@ -10,13 +10,13 @@ from paddle_dnl.registry import TRANSFORMS
 
 @TRANSFORMS.add_component
 class Padding:
-    """Pads to a size, at the bottom and the right.
+    """Pads image and labels to `target_size`, at the bottom and the right.
 
     Args:
         target_size: [width, height].
-        im_padding_value: one number, or one per channel.
-        label_padding_value: for labels.
-        random_offset: for training: the image comes to a random place of the padded one, as the DNL authors train
+        im_padding_value: padding value of the image, one number or one per channel.
+        label_padding_value: padding value of labels.
+        random_offset: for training: place the image at a random position in the padded one instead, as the DNL authors do
             (datasets/tools/collate.py of yinmh17/DNL-Semantic-Segmentation).
     """
 
@@ -46,7 +46,7 @@ class Padding:
         if not self.random_offset:
             data["trans_info"].append(("padding", (rows, columns)))
             return pad(data, down, right, self.im_padding_value, self.label_padding_value)
-        # No prediction can be taken back through this: restoring refuses the name.
+        # The offset is not recorded, so that this padding cannot be reversed; restoring a prediction refuses this name.
         data["trans_info"].append(("padding at a random offset", (rows, columns)))
         left, up = python_random().randint(0, right), python_random().randint(0, down)
         return pad(data, down - up, right - left, self.im_padding_value, self.label_padding_value, up, left)
@@ -54,12 +54,12 @@ class Padding:
 
 @TRANSFORMS.add_component
 class PaddingByAspectRatio:
-    """Pads at the bottom or the right to a shape.
+    """Pads at the bottom or the right to a given aspect ratio.
 
     Args:
         aspect_ratio: width / height.
-        im_padding_value: one number, or one per channel.
-        label_padding_value: for labels.
+        im_padding_value: padding value of the image, one number or one per channel.
+        label_padding_value: padding value of labels.
     """
 
     def __init__(self, aspect_ratio: float = 1, im_padding_value=127.5, label_padding_value: int = 255):

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The generators that transforms draw from: the process's, or those of a thread.
+"""Random generators of the transforms: those of the process, or those of the current thread.
 
-PaddleSeg's transforms draw from `random` and `numpy.random`. These belong to the whole process, so that of two threads that set
-them each would spoil the other's numbers. Ours ask here, and a thread that reads ahead has its own.
+PaddleSeg's transforms draw from `random` and `numpy.random`, which all threads of the process share: if two threads seeded
+them, each would change the other's numbers. Our transforms draw from `python_random()` and `numpy_random()`, and a thread that
+loads samples in advance has generators of its own.
 """
 
 import contextlib
@@ -16,21 +17,21 @@ _OWN = threading.local()
 
 
 def python_random():
-    """`random`, or a `random.Random` of this thread."""
+    """The thread's `random.Random` inside `own_generators`, else the module `random`."""
     return getattr(_OWN, "python", None) or random
 
 
 def numpy_random():
-    """`numpy.random`, or a `numpy.random.RandomState` of this thread."""
+    """The thread's `numpy.random.RandomState` inside `own_generators`, else the module `numpy.random`."""
     return getattr(_OWN, "numpy", None) or np.random
 
 
 @contextlib.contextmanager
 def own_generators(words: np.ndarray) -> Iterator[None]:
-    """Gives this thread generators that yield what `random` and `numpy.random` yield after they were seeded.
+    """Gives this thread generators of its own, with the numbers that `process_generators` gives for the same seed.
 
     Args:
-        words: as for `process_generators`.
+        words: the seed, an array of uint32.
     """
     _OWN.python, _OWN.numpy = random.Random(words.tobytes()), np.random.RandomState(words)
     try:
@@ -41,7 +42,7 @@ def own_generators(words: np.ndarray) -> Iterator[None]:
 
 @contextlib.contextmanager
 def unchanged_generators() -> Iterator[None]:
-    """Puts the states of `random` and `numpy.random` back at the end of the block."""
+    """Restores the states of `random` and `numpy.random` at the end of the block."""
     before = random.getstate(), np.random.get_state()
     try:
         yield
@@ -52,10 +53,10 @@ def unchanged_generators() -> Iterator[None]:
 
 @contextlib.contextmanager
 def process_generators(words: np.ndarray) -> Iterator[None]:
-    """Seeds `random` and `numpy.random` and puts both back afterwards. No other thread may draw from them meanwhile.
+    """Seeds `random` and `numpy.random`, and restores their states at the end. No other thread may use them meanwhile.
 
     Args:
-        words: the seed, uint32.
+        words: the seed, an array of uint32.
     """
     with unchanged_generators():
         random.seed(words.tobytes())
@@ -64,6 +65,6 @@ def process_generators(words: np.ndarray) -> Iterator[None]:
 
 
 def uses_own_generators(dataset) -> bool:
-    """Whether a dataset and all its transforms are ours, so that they draw from nothing but `own_generators`."""
+    """Whether the dataset and all its transforms are of this package, which draws random numbers only as described above."""
     steps = getattr(getattr(dataset, "transforms", None), "transforms", None)
     return steps is not None and all(type(part).__module__.startswith("paddle_dnl.data.") for part in (dataset, *steps))

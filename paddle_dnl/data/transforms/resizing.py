@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Resizing to a size that is given or follows from the image's."""
+"""Resizing to a fixed size, or to one that depends on the image's size."""
 
+import copy
 import math
 from collections.abc import Sequence
 
 from paddle_dnl.data.transforms.randomness import numpy_random, python_random
 from paddle_dnl.data.transforms.sample import length, require_range, resize, size_pair
+from paddle_dnl.errors import UsageError
 from paddle_dnl.registry import TRANSFORMS
 
 import cv2
@@ -21,14 +23,14 @@ _INTERPOLATIONS = {
 
 @TRANSFORMS.add_component
 class Resize:
-    """Resizes to a size, or with `keep_ratio` to the largest size of the same shape that fits a frame.
+    """Resizes to `target_size`; with `keep_ratio`, to the largest size that fits into it without changing the aspect ratio.
 
     Args:
-        target_size: [width, height]; with `keep_ratio` the longer number limits the image's long side.
-        keep_ratio: keep the image's shape.
-        size_divisor: round width and height up to multiples of it.
-        interp: NEAREST, LINEAR, CUBIC, AREA, LANCZOS4, or RANDOM for one of them at each image. Labels are always resized by
-            nearest neighbour.
+        target_size: [width, height]; with `keep_ratio` the larger number limits the long side, the smaller one the short side.
+        keep_ratio: keep the aspect ratio.
+        size_divisor: round width and height up to multiples of this number.
+        interp: NEAREST, LINEAR, CUBIC, AREA or LANCZOS4 (OpenCV's interpolations), or RANDOM: one of them, drawn for each
+            image. Labels are always resized with nearest neighbour.
     """
 
     def __init__(
@@ -65,10 +67,10 @@ def _resize_long_side(data: dict, long: int) -> dict:
 
 @TRANSFORMS.add_component
 class ResizeByLong:
-    """Resizes so that the long side has a given length.
+    """Resizes the long side to `long_size`, keeping the aspect ratio.
 
     Args:
-        long_size: pixels.
+        long_size: length of the long side in pixels.
     """
 
     def __init__(self, long_size: int):
@@ -80,11 +82,11 @@ class ResizeByLong:
 
 @TRANSFORMS.add_component
 class LimitLong:
-    """Resizes images whose long side is out of bounds to the bound.
+    """Resizes images whose long side is above `max_long` or below `min_long` to that length, keeping the aspect ratio.
 
     Args:
-        max_long: largest long side in pixels, None for no limit.
-        min_long: smallest long side in pixels, None for no limit.
+        max_long: largest long side in pixels; null for no limit.
+        min_long: smallest long side in pixels; null for no limit.
     """
 
     def __init__(self, max_long: int | None = None, min_long: int | None = None):
@@ -106,13 +108,13 @@ class LimitLong:
 
 @TRANSFORMS.add_component
 class ResizeByShort:
-    """Resizes so that the short side has a given length, unless the long side would exceed another.
+    """Resizes the short side to `short_size`, or to less where the long side would exceed `max_size`; keeps the aspect ratio.
 
-    PaddleSeg's arguments; unlike its own, one image does not change the rule for those that follow.
+    Arguments as in PaddleSeg, whose own transform keeps a size that it reduced for one image for all later images.
 
     Args:
-        short_size: pixels; of a list one is drawn for each image.
-        max_size: longest allowed long side.
+        short_size: length of the short side in pixels, or a list from which one is drawn for each image.
+        max_size: largest long side in pixels.
     """
 
     def __init__(self, short_size: int | list[int], max_size: float = 1e10):
@@ -130,18 +132,18 @@ class ResizeByShort:
 
 
 def fit_size(rows: int, columns: int, width: int, height: int) -> tuple[int, int]:
-    """(width, height) of the largest picture of the same shape with sides within long and short side of the frame."""
+    """(width, height) of the largest size of the same aspect ratio whose long and short side fit those of the frame."""
     factor = min(max(width, height) / max(rows, columns), min(width, height) / min(rows, columns))
     return int(columns * factor + 0.5), int(rows * factor + 0.5)
 
 
 @TRANSFORMS.add_component
 class ResizeToFit:
-    """Resizes to fit a frame, keeping the shape: mmsegmentation's `Resize(keep_ratio=True)`.
+    """Resizes to the largest size that fits into a frame, keeping the aspect ratio: mmsegmentation's `Resize(keep_ratio=True)`.
 
     Args:
-        frame: [width, height]; the long side of the image goes with its longer one.
-        ratio_range: training: a random factor on the frame, [min, max].
+        frame: [width, height]; the larger number limits the long side, the smaller one the short side.
+        ratio_range: [min, max] of a random factor on the frame, for training.
     """
 
     def __init__(self, frame: Sequence[int], ratio_range: Sequence[float] | None = None):
@@ -155,3 +157,16 @@ class ResizeToFit:
             ratio = numpy_random().random_sample() * (high - low) + low
             width, height = int(width * ratio), int(height * ratio)
         return resize(data, *fit_size(*data["img"].shape[:2], width, height))
+
+    def at_scale(self, scale: float) -> "ResizeToFit":
+        """The same for a scaled frame, sides cut to whole pixels.
+
+        Raises:
+            UsageError: nothing is left of it.
+        """
+        width, height = self.frame
+        scaled = copy.copy(self)
+        scaled.frame = (int(width * scale), int(height * scale))
+        if min(scaled.frame) < 1:
+            raise UsageError(f"scale {scale}: nothing is left of the frame {width}x{height} of ResizeToFit")
+        return scaled

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Operations on a sample that transforms share: resize, pad and crop of the image and the labels that follow it.
+"""Resize, pad and crop of a sample, shared by the transforms, and checks of their arguments.
 
-A sample is a dict: `img` `[H, W, C]` (grey: `[H, W]`), the arrays named in `gt_fields`, and `trans_info`, which notes sizes
-so that predictions can be taken back to the original size.
+A sample is a dict: `img` `[H, W, C]` (grey: `[H, W]`); `gt_fields`, the names of the arrays (labels) that are transformed
+like the image; and `trans_info`, the sizes before each resize and padding, with which predictions are restored to the
+original size.
 """
 
 from paddle_dnl.data.images.resizing import resized
@@ -11,15 +12,15 @@ from paddle_dnl.errors import DataError
 import cv2
 import numpy as np
 
-# 16,384 x 16,384: an image of it takes 3 GiB in float32. A larger one in a configuration is a mistake, or an attack.
+# 16,384 x 16,384: a float32 RGB image of this size takes 3 GiB. A configuration that asks for more is a mistake or an attack.
 MAX_PIXELS = 1 << 28
 
 
 def require_size(data: dict, width: float, height: float, what: str) -> None:
-    """Refuses to make an image of more than `MAX_PIXELS`, unless the image itself has as many.
+    """Refuses sizes of more than `MAX_PIXELS` pixels, unless the image itself is as large.
 
     Raises:
-        DataError: names the step and the size.
+        DataError: names the operation (`what`) and the sizes.
     """
     rows, columns = data["img"].shape[:2]
     if not width * height <= max(MAX_PIXELS, rows * columns):
@@ -54,7 +55,7 @@ def length(value, name: str) -> int:
 
 
 def resize_arrays(data: dict, width: int, height: int, interpolation: int = cv2.INTER_LINEAR) -> dict:
-    """Resizes the image, and labels by nearest neighbour. A side that rounds to 0, of a thin image made small, becomes 1."""
+    """Resizes the image, and the labels with nearest neighbour. A side that was rounded to 0 becomes 1 pixel."""
     require_size(data, width, height, "resizing")
     size = max(1, width), max(1, height)
     data["img"] = resized(data["img"], size, interpolation)
@@ -64,19 +65,19 @@ def resize_arrays(data: dict, width: int, height: int, interpolation: int = cv2.
 
 
 def resize(data: dict, width: int, height: int, interpolation: int = cv2.INTER_LINEAR) -> dict:
-    """`resize_arrays`, with the size before in `trans_info`."""
+    """`resize_arrays`, which also appends the size before to `trans_info`."""
     data["trans_info"].append(("resize", data["img"].shape[:2]))
     return resize_arrays(data, width, height, interpolation)
 
 
 def pad(data: dict, down: int, right: int, image_value, label_value: int, up: int = 0, left: int = 0) -> dict:
-    """Adds rows and columns.
+    """Pads the image and the labels.
 
     Args:
         data: the sample.
         down, right, up, left: pixels to add on each side.
-        image_value: one number, or one per channel.
-        label_value: for labels.
+        image_value: padding value of the image, one number or one per channel.
+        label_value: padding value of the labels.
     """
     rows, columns = data["img"].shape[:2]
     require_size(data, columns + left + right, rows + up + down, "padding")
@@ -90,7 +91,7 @@ def pad(data: dict, down: int, right: int, image_value, label_value: int, up: in
 def _pad_image(image: np.ndarray, sides: tuple[int, int, int, int], value) -> np.ndarray:
     channels = 1 if image.ndim == 2 else image.shape[2]
     values = tuple(value) if isinstance(value, list | tuple) else (value,) * max(3, channels)
-    if channels <= 4:  # what OpenCV's scalars hold
+    if channels <= 4:  # OpenCV's scalars have at most four numbers
         return cv2.copyMakeBorder(image, *sides, cv2.BORDER_CONSTANT, value=values)
     up, down, left, right = sides
     padded = np.empty((image.shape[0] + up + down, image.shape[1] + left + right, channels), image.dtype)
@@ -101,14 +102,14 @@ def _pad_image(image: np.ndarray, sides: tuple[int, int, int, int], value) -> np
 
 
 def crop(data: dict, top: int, left: int, height: int, width: int) -> dict:
-    """The window of image and labels, as views."""
+    """Crops image and labels to a window; the results are views."""
     for key in ("img", *data.get("gt_fields", [])):
         data[key] = data[key][top : top + height, left : left + width]
     return data
 
 
 def require_range(value, name: str) -> tuple[float, float]:
-    """`value` as (min, max) of a factor.
+    """`value` as (min, max).
 
     Raises:
         ValueError: not two numbers with 0 < min <= max.
@@ -119,5 +120,5 @@ def require_range(value, name: str) -> tuple[float, float]:
 
 
 def keeps_type(image: np.ndarray, result: np.ndarray) -> np.ndarray:
-    """`result` in the type of `image`, so that a pipeline stays in 8 bits or in float32."""
+    """`result` in the dtype of `image`, so that a pipeline stays in uint8 or in float32."""
     return result.astype(image.dtype, copy=False)

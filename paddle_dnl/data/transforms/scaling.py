@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Random scale and shape for training."""
+"""Random scale and aspect ratio, for training."""
 
 import math
 from collections.abc import Sequence
@@ -16,8 +16,8 @@ class ResizeStepScaling:
     """Resizes by a random factor.
 
     Args:
-        min_scale_factor, max_scale_factor: the range of the factor.
-        scale_step_size: distance of the factors to choose from; 0 takes any factor of the range.
+        min_scale_factor, max_scale_factor: smallest and largest factor.
+        scale_step_size: step between the factors to choose from; 0 draws from the whole range.
     """
 
     def __init__(self, min_scale_factor: float = 0.75, max_scale_factor: float = 1.25, scale_step_size: float = 0.25):
@@ -36,7 +36,7 @@ class ResizeStepScaling:
         elif self.steps is None:
             factor = numpy_random().uniform(self.low, self.high)
         else:
-            # A shuffle, where a draw would do: with equal seeds the factors are PaddleSeg's.
+            # PaddleSeg shuffles too, in place of drawing one: equal seeds give equal factors.
             factors = list(self.steps)
             numpy_random().shuffle(factors)
             factor = factors[0]
@@ -46,10 +46,10 @@ class ResizeStepScaling:
 
 @TRANSFORMS.add_component
 class ResizeRangeScaling:
-    """Resizes the long side to a random length.
+    """Resizes the long side to a random length, keeping the aspect ratio.
 
     Args:
-        min_value, max_value: range of the length in pixels.
+        min_value, max_value: smallest and largest length in pixels.
     """
 
     def __init__(self, min_value: int = 400, max_value: int = 600):
@@ -64,18 +64,17 @@ class ResizeRangeScaling:
 
 @TRANSFORMS.add_component
 class RandomScaleAspect:
-    """With `scale_range` or `aspect_range`: a random scale with a random change of shape, as the DNL authors train.
+    """Random scale and aspect ratio, as in PaddleSeg, or with `scale_range` or `aspect_range` as the DNL authors do it.
 
-    Without them it is PaddleSeg's transform of this name (a random part of the image, resized to the whole), so that its
-    configurations keep their meaning.
-
-    Source: https://github.com/yinmh17/DNL-Semantic-Segmentation, whose widths and heights are scaled by
-    s * sqrt(a) and s / sqrt(a).
+    PaddleSeg's crops a random window and resizes it to the size of the image; the authors' multiplies width and height by
+    s * sqrt(a) and s / sqrt(a). Source: https://github.com/yinmh17/DNL-Semantic-Segmentation.
 
     Args:
-        min_scale, aspect_ratio: PaddleSeg's; not together with the ranges.
-        scale_range: [min, max] of the factor s on both sides; [0.5, 2.0] if only `aspect_range` is given.
-        aspect_range: [min, max] of the factor a on width over height; [0.9, 1.1] if only `scale_range` is given.
+        min_scale: PaddleSeg's: smallest area of the window as a share of the image's. Not together with the ranges.
+        aspect_ratio: PaddleSeg's: smallest aspect ratio of the window; the largest is 1 / aspect_ratio. Not together with
+            the ranges.
+        scale_range: [min, max] of the factor s; [0.5, 2.0] if only `aspect_range` is given.
+        aspect_range: [min, max] of the factor a; [0.9, 1.1] if only `scale_range` is given.
     """
 
     def __init__(
@@ -97,13 +96,8 @@ class RandomScaleAspect:
         if self.resizes:
             scale, aspect = python_random().uniform(*self.scale_range), python_random().uniform(*self.aspect_range)
             return resize(data, int(columns * scale * math.sqrt(aspect)), int(rows * scale / math.sqrt(aspect)))
-        if self.min_scale and self.aspect_ratio:
-            return self._resized_part(data, rows, columns)
-        return data
-
-    def _resized_part(self, data: dict, rows: int, columns: int) -> dict:
-        """A random part, resized to the size of the whole; the whole where ten draws do not fit in it."""
-        for _ in range(10):
+        # A random window, resized to the size of the image; the image itself if none of ten windows fits into it.
+        for _ in range(10 if self.min_scale and self.aspect_ratio else 0):
             area = rows * columns * numpy_random().uniform(self.min_scale, 1.0)
             aspect = numpy_random().uniform(self.aspect_ratio, 1.0 / self.aspect_ratio)
             width, height = int(math.sqrt(area * aspect)), int(math.sqrt(area / aspect))

@@ -6,7 +6,7 @@ absolute position embedding. Parameter names are those of the published checkpoi
 """
 
 from paddle_dnl.errors import ConfigError
-from paddle_dnl.nn.cpu.conv2d import Conv2D
+from paddle_dnl.nn.cpu.row_strips import Conv2D
 from paddle_dnl.nn.dgmn2_attention import DGMN2Attention, linear
 from paddle_dnl.nn.layers import batch_norm, relu_inplace
 from paddle_dnl.nn.shapes import is_known, size_of
@@ -113,18 +113,18 @@ class DGMN2Block(nn.Layer):
 
 
 class DGMN2(nn.Layer):
-    """The backbone; its sizes differ only in `depths`, the number of blocks per stage.
+    """The DGMN2 backbone: image `[B, in_channels, H, W]` to a list of feature maps; the sizes differ in the number of blocks.
 
     Args:
-        output: `decode_head` (the last map, strides 4, 8, 8, 8), `decode_head_multi` (all four of them) or `neck`
-            (all four, strides 4, 8, 16, 32).
+        output: the returned feature maps: `decode_head` (the last one; strides of the stages 4, 8, 8, 8),
+            `decode_head_multi` (all four, the same strides) or `neck` (all four, strides 4, 8, 16, 32).
         in_channels: channels of the image.
-        drop_path_rate: rate of the last block, rising linearly from 0 in the first one. Published: 0.
-        drop_path_mode: `sample` (every sample by itself) or `batch` (stochastic depth of the whole batch).
-        unfold: `auto`, `deform` or `grid`, see `paddle_dnl.nn.deformable_unfold`.
-        recompute: keep only the input of each block in training and compute it again in the backward pass. The
-            gradients are the same; the large network keeps 8.1 GB per 769x769 image otherwise.
-        pretrained: weights of the backbone; loaded by the programs, not here.
+        drop_path_rate: stochastic depth: rate of the last block; it rises linearly from 0 in the first block. Published: 0.
+        drop_path_mode: `sample` (drawn for each sample) or `batch` (drawn once for the batch).
+        unfold: implementation: `auto`, `deform` or `grid`, see `paddle_dnl.nn.deformable_unfold`.
+        recompute: activation checkpointing: keep only the input of each block and compute the block again in the backward
+            pass. The gradients are the same; without it, DGMN2_Large keeps 8.1 GB per 769x769 image.
+        pretrained: weights of the backbone (file or URL), loaded by the programs.
 
     Raises:
         ConfigError: unknown names, a rate outside [0, 1), or (in `forward`) an image that is too small.
@@ -184,14 +184,6 @@ class DGMN2(nn.Layer):
             return recompute(block, x, height, width)
         return block(x, height, width)
 
-    def _run_stage(self, stage: int, x):
-        x = getattr(self, f"patch_embed{stage}")(x)
-        dim, height, width = x.shape[1], size_of(x, 2), size_of(x, 3)
-        x = x.flatten(2).transpose([0, 2, 1])
-        for block in getattr(self, f"block{stage}"):
-            x = self._run_block(block, x, height, width)
-        return x.transpose([0, 2, 1]).reshape([-1, dim, height, width])
-
     def forward(self, x):
         """Image `[B, 3, H, W]` -> list of maps, one (`decode_head`) or four."""
         height, width = size_of(x, 2), size_of(x, 3)
@@ -202,34 +194,39 @@ class DGMN2(nn.Layer):
             )
         feats = []
         for stage in range(1, 5):
-            x = self._run_stage(stage, x)
+            x = getattr(self, f"patch_embed{stage}")(x)
+            dim, height, width = x.shape[1], size_of(x, 2), size_of(x, 3)
+            x = x.flatten(2).transpose([0, 2, 1])
+            for block in getattr(self, f"block{stage}"):
+                x = self._run_block(block, x, height, width)
+            x = x.transpose([0, 2, 1]).reshape([-1, dim, height, width])
             feats.append(x)
         return feats[-1:] if self.output == "decode_head" else feats
 
 
 @BACKBONES.add_component
 class DGMN2_Tiny(DGMN2):
-    """8 blocks."""
+    """DGMN2 with 8 blocks."""
 
     depths = (2, 2, 2, 2)
 
 
 @BACKBONES.add_component
 class DGMN2_Small(DGMN2):
-    """16 blocks."""
+    """DGMN2 with 16 blocks."""
 
     depths = (3, 4, 6, 3)
 
 
 @BACKBONES.add_component
 class DGMN2_Medium(DGMN2):
-    """28 blocks."""
+    """DGMN2 with 28 blocks."""
 
     depths = (3, 4, 18, 3)
 
 
 @BACKBONES.add_component
 class DGMN2_Large(DGMN2):
-    """41 blocks."""
+    """DGMN2 with 41 blocks."""
 
     depths = (3, 8, 27, 3)

@@ -1,16 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """Writes checkpoints in a thread while the training goes on."""
 
+import os
 import threading
+import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from paddle_dnl.errors import CheckpointError
 from paddle_dnl.log import logger
 from paddle_dnl.training.checkpoints import checkpoint
-from paddle_dnl.training.checkpoints.run_folder import RunFolder
 from paddle_dnl.training.checkpoints.snapshot import Snapshot
 
+if TYPE_CHECKING:
+    from paddle_dnl.training.checkpoints.run_folder import RunFolder
+
 _ATTEMPTS = 3
+_LAUNCHER_SECONDS = 30.0  # after SIGTERM, `paddle.distributed.launch` kills its processes
 
 
 class CheckpointWriter:
@@ -28,7 +34,7 @@ class CheckpointWriter:
     def __init__(self, keep: int):
         self.keep = keep
         self.folder: RunFolder | None = None
-        self._was_deleted = False
+        self._was_deleted = self._was_slow = False
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
 
@@ -48,9 +54,11 @@ class CheckpointWriter:
         self._thread.start()
 
     def _run(self, folder: Path, snapshot: Snapshot, written: list[Path]) -> None:
+        began = time.monotonic()
         try:
             self._write(folder, snapshot)
             written.append(folder)
+            self._warn_of_slow_writes(folder, time.monotonic() - began)
         except BaseException as error:
             self._error = error
 
@@ -68,6 +76,16 @@ class CheckpointWriter:
             error = error or CheckpointError(f"{folder}: was deleted {attempt + 1} times while it was written")
         if error is not None:
             raise error
+
+    def _warn_of_slow_writes(self, folder: Path, seconds: float) -> None:
+        """Once: where SIGTERM comes at the beginning of a write, the launcher gives its ranks time for two of them."""
+        if "PADDLE_TRAINER_ID" in os.environ and 2 * seconds > _LAUNCHER_SECONDS and not self._was_slow:
+            self._was_slow = True
+            logger.warning(
+                f"{folder}: writing took {seconds:.0f} s, and paddle.distributed.launch kills its processes "
+                f"{_LAUNCHER_SECONDS:.0f} s after SIGTERM: the last checkpoint may be lost, the one before stays. "
+                "Use a faster disk for --save_dir"
+            )
 
     def check(self) -> None:
         """Raises the error of a write that has failed, once."""

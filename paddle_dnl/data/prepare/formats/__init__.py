@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Readers of annotation formats: each gives the samples of a source as `paddle_dnl.data.prepare.annotations.Sample`."""
+"""Readers of annotation formats. Each returns the samples of a source as `paddle_dnl.data.prepare.annotations.Sample`."""

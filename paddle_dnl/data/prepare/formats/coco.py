@@ -13,7 +13,7 @@ import numpy as np
 
 
 def _decode(height: int, width: int, segmentation: dict, size: list, source: Path, where: str) -> np.ndarray:
-    """A mask from run lengths, compressed or not, by pycocotools, which allocates whatever `size` says."""
+    """Decodes run lengths, compressed or not, with pycocotools. `size` is checked first, since pycocotools allocates it."""
     try:
         from pycocotools import mask as coco_mask
     except ImportError as error:
@@ -26,7 +26,7 @@ def _decode(height: int, width: int, segmentation: dict, size: list, source: Pat
         if isinstance(segmentation["counts"], list):
             segmentation = coco_mask.frPyObjects(segmentation, *size)
         return coco_mask.decode(segmentation).astype(bool)
-    except Exception as error:  # pycocotools raises whatever its C code hands back
+    except Exception as error:  # pycocotools raises many kinds of exceptions
         raise DataError(f"{source}: {where}: its run lengths cannot be decoded ({error})") from error
 
 
@@ -59,21 +59,12 @@ def _content(source: Path) -> dict:
     return content
 
 
-def _categories(content: dict, source: Path) -> dict:
-    """Number -> name."""
-    found = {entry["id"]: entry.get("name") for entry in content["categories"]}
-    for number, name in found.items():
-        if not isinstance(name, str):
-            raise DataError(f"{source}: category {number!r}: has no name")
-    return dict(sorted(found.items(), key=lambda item: (isinstance(item[0], str), item[0])))
-
-
 def read(source: Path, images: Path | None) -> tuple[list[Sample], list[str]]:
-    """The samples of a COCO file, and its categories in the order of their numbers.
+    """The samples of a COCO file, and its category names in the order of their ids.
 
     Args:
-        source: the JSON file, or a folder with a single one.
-        images: folder of the pictures; by default beside the file, in `images`, or one level up.
+        source: the JSON file, or a folder that contains one JSON file.
+        images: folder of the pictures; by default the folder of the file, its subfolder `images`, or the folder above.
     """
     if source.is_dir():
         places = (source, source / "annotations")
@@ -82,11 +73,15 @@ def read(source: Path, images: Path | None) -> tuple[list[Sample], list[str]]:
             raise DataError(f"{source}: {len(found)} .json files there; name the one to read")
         source = found[0]
     content = _content(source)
-    categories = _categories(content, source)
+    categories = {entry["id"]: entry.get("name") for entry in content["categories"]}
+    for number, name in categories.items():
+        if not isinstance(name, str):
+            raise DataError(f"{source}: category {number!r}: has no name")
+    categories = dict(sorted(categories.items(), key=lambda item: (isinstance(item[0], str), item[0])))
     samples = {}
     for entry in content["images"]:
         file_name = str(entry.get("file_name", ""))
-        # Beside the annotations or in a usual folder.
+        # Beside the annotations or in one of the usual folders.
         here, above = source.parent, source.parent.parent
         folders = [images] if images else [here, here / "images", above, above / "images"]
         image = picture_path(file_name, folders, source, f"image {entry['id']}: file_name")

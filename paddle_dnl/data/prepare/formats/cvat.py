@@ -21,7 +21,7 @@ _AREAS = ("polygon", *_OUTLINES, "mask")
 def _mask(
     picture_height: int, picture_width: int, counts: list[int], height: int, width: int, source: Path, where: str
 ) -> np.ndarray:
-    """Run lengths, first of background, over the rows of the mask's box."""
+    """Decodes run lengths in row order over the mask's box, starting with background pixels."""
     if not (0 < height <= picture_height and 0 < width <= picture_width):
         raise DataError(
             f"{source}: {where}: its box of {width}x{height} does not fit a picture of {picture_width}x{picture_height}"
@@ -65,16 +65,16 @@ def _classes(root: ElementTree.Element, source: Path) -> ClassInfo | None:
     return named_classes(names, None if None in colors else colors)
 
 
-def _refuse_doctype(*_) -> None:
-    raise ValueError("it has a DOCTYPE, which may define entities; CVAT writes none")
-
-
 def _root(source: Path) -> ElementTree.Element:
-    """The XML file's root; entities, which may name other files or grow without bounds, are refused with their DOCTYPE."""
+    """The root of the XML file. A DOCTYPE is refused: its entities could read other files or expand without bounds."""
+
+    def refuse_doctype(*_):
+        raise ValueError("it has a DOCTYPE, which may define entities; CVAT writes none")
+
     try:
         content = read_bytes(source)
         scan = expat.ParserCreate()
-        scan.StartDoctypeDeclHandler = _refuse_doctype
+        scan.StartDoctypeDeclHandler = refuse_doctype
         scan.Parse(content, True)
         return ElementTree.fromstring(content)
     except (OSError, ValueError, expat.ExpatError, ElementTree.ParseError, RecursionError) as error:
@@ -85,8 +85,8 @@ def read(source: Path, images: Path | None) -> tuple[list[Sample], ClassInfo | N
     """The samples of an `annotations.xml`, and its labels with their colours.
 
     Args:
-        source: the file, or the folder that holds it.
-        images: folder of the pictures; by default `images` beside the file, or its own folder.
+        source: the file, or its folder.
+        images: folder of the pictures; by default `images` beside the file, or the folder of the file.
     """
     source = source / "annotations.xml" if source.is_dir() else source
     root = _root(source)
@@ -101,14 +101,14 @@ def read(source: Path, images: Path | None) -> tuple[list[Sample], ClassInfo | N
             sample.size = (int(entry.attrib["width"]), int(entry.attrib["height"]))
             shapes = []
             for number, child in enumerate(entry):
-                if child.tag == "tag":  # of the whole picture
+                if child.tag == "tag":  # a label of the whole picture, without a region
                     continue
                 if child.tag not in _AREAS:
                     raise DataError(
                         f"{source}: image {name}, {child.tag} {number}: has no area; remove it or draw a polygon"
                     )
                 shapes.append((int(child.get("z_order", 0)), _shape(child, number, source, name)))
-            # Stable: of the same z_order the later one covers the earlier.
+            # A stable sort: with equal z_order later shapes cover earlier ones.
             sample.shapes = [shape for _, shape in sorted(shapes, key=lambda pair: pair[0])]
         except (KeyError, ValueError) as error:
             sample.problem = f"{source}: image {name}: cannot be read ({type(error).__name__}: {error})"

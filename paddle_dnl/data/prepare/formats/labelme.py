@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""labelme: one JSON file per picture, beside it."""
+"""labelme: one JSON file beside each picture."""
 
 import base64
 import io
@@ -18,7 +18,7 @@ _NO_AREA = ("point", "points", "line", "linestrip")
 
 
 def _mask(height: int, width: int, text: str, source: Path, where: str) -> np.ndarray:
-    """A mask that labelme stores as a PNG in base64, `[h, w]` bool."""
+    """Decodes a mask, which labelme stores as base64 of a PNG; `[h, w]` bool."""
     try:
         with Image.open(io.BytesIO(base64.b64decode(text)), formats=["PNG"]) as picture:
             if picture.width > width or picture.height > height:
@@ -28,7 +28,7 @@ def _mask(height: int, width: int, text: str, source: Path, where: str) -> np.nd
             mask = np.array(picture) != 0
     except DataError:
         raise
-    except Exception as error:  # whatever Pillow stumbles over
+    except Exception as error:  # Pillow raises many kinds of exceptions for damaged files
         raise DataError(f"{source}: {where}: its mask cannot be read ({error})") from error
     if mask.ndim != 2:
         raise DataError(f"{source}: {where}: its mask has colours, expected one channel")
@@ -60,10 +60,10 @@ def _shape(entry, number: int, source: Path) -> Shape:
 
 
 def _image_of(content: dict, source: Path, folder: Path) -> Path:
-    """The picture that a JSON file names, in a folder; or one of the JSON's own name."""
+    """The picture in `folder` that a JSON file names, or else the one with the name of the JSON file."""
     named = content.get("imagePath")
     if isinstance(named, str) and named:
-        # Written on Windows it has backslashes; only the name is trusted, no path.
+        # On Windows the path has backslashes. Only the file name is used.
         path = folder / PureWindowsPath(named).name
         if path.is_file():
             return path
@@ -74,11 +74,11 @@ def _image_of(content: dict, source: Path, folder: Path) -> Path:
 
 
 def read(root: Path, images: Path | None = None) -> list[Sample]:
-    """The samples of a folder with all its subfolders; what is wrong with one is noted in its `problem`.
+    """The samples of a folder and its subfolders. An error in a sample is stored in its `problem`.
 
     Args:
-        root: of the JSON files.
-        images: of the pictures, in the same subfolders or in none; by default they are beside the JSON files.
+        root: folder of the JSON files.
+        images: folder of the pictures, with the same subfolders or without subfolders; by default beside the JSON files.
     """
     samples = []
     for source in walk_files(root, (".json",)):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Label pictures that exist already: class numbers, colours, or two values; and PASCAL VOC's folders."""
+"""Existing masks, with class numbers, colours or two values, and PASCAL VOC's folders."""
 
 import contextlib
 from collections import Counter
@@ -26,7 +26,7 @@ _IMAGE_FOLDERS = ("images", "JPEGImages", "image", "imgs", "img")
 _LABEL_FOLDERS = ("masks", "labels", "annotations", "SegmentationClass", "mask", "label", "gt")
 _LABEL_SUFFIXES = ("", "_mask", "_label", "_labels", "_gt", "_seg", "_segmentation")
 _IMAGE_SUFFIXES = ("", "_image", "_img", "_rgb", "_leftImg8bit")
-# So many colours, or more, are a photograph or a JPEG's noise and no classes.
+# More colours than this are no classes, but a photograph or noise of a JPEG.
 _MOST_COLORS = 256
 
 
@@ -48,14 +48,14 @@ def _stem(path: Path, folder: Path, suffixes: tuple[str, ...]) -> str:
 
 
 def pairs(root: Path, images: Path | None, labels: Path | None) -> list[Sample]:
-    """Pictures and label pictures of the same names below two folders; endings such as `_mask` are left out of the names.
+    """Pairs pictures and label pictures below two folders by name, ignoring endings such as `_mask`.
 
     Args:
-        root: holds the two folders unless they are given.
-        images, labels: the folders.
+        root: folder that contains the two folders unless they are given.
+        images, labels: the two folders.
 
     Raises:
-        DataError: no folders, labels that are missing, or two of one name.
+        DataError: a folder does not exist, labels are missing, or two labels have the same name.
     """
     images, labels = _folder(root, images, _IMAGE_FOLDERS, "images"), _folder(root, labels, _LABEL_FOLDERS, "labels")
     by_name: dict[str, Path] = {}
@@ -85,10 +85,10 @@ def pairs(root: Path, images: Path | None, labels: Path | None) -> list[Sample]:
 
 
 def color_array(path: Path) -> np.ndarray:
-    """The colours of a picture, `[H, W]` as red * 65536 + green * 256 + blue.
+    """The colour of each pixel of a picture as red * 65536 + green * 256 + blue, `[H, W]`.
 
     Raises:
-        DataError: unreadable, or a JPEG, which changes colours.
+        DataError: the file is unreadable, or a JPEG, whose colours are not exact.
     """
     with open_label(path) as picture:
         rgb = np.array(picture.convert("RGB")).astype(np.int64)
@@ -96,15 +96,15 @@ def color_array(path: Path) -> np.ndarray:
 
 
 def rgb(color: int) -> tuple[int, int, int]:
-    """(red, green, blue) of a number of `color_array`."""
+    """(red, green, blue) of a value of `color_array`."""
     return color >> 16, color >> 8 & 255, color & 255
 
 
 def count_colors(samples: list[Sample]) -> Counter:
-    """Colour -> pixels over all masks; unreadable masks are left to the conversion.
+    """Colour -> number of pixels in all masks. Unreadable masks are skipped; the conversion reports them.
 
     Raises:
-        DataError: more colours than classes can have.
+        DataError: there are too many colours.
     """
     counts: Counter = Counter()
     for sample in samples:
@@ -122,12 +122,12 @@ def count_colors(samples: list[Sample]) -> Counter:
 
 
 def color_classes(samples: list[Sample], classes: ClassInfo | None) -> tuple[ClassInfo, dict[int, int]]:
-    """Classes of colour masks, and colour -> number.
+    """The classes of colour masks, and colour -> class number.
 
     Args:
-        samples: with `label`.
-        classes: names and colours; without them each colour that occurs is a class, the darkest first. Those with names such
-            as `ignore` and `void` are no classes, their colours do not count.
+        samples: samples with `label`.
+        classes: names and colours. Those named `ignore`, `void` and the like are ignored regions. Without it each colour that
+            occurs is a class, the darkest first.
     """
     if classes is None:
         colors = sorted(count_colors(samples), key=lambda c: (sum(rgb(c)), c))
@@ -147,10 +147,10 @@ def color_classes(samples: list[Sample], classes: ClassInfo | None) -> tuple[Cla
 
 
 def from_colors(path: Path, numbers: dict[int, int]) -> np.ndarray:
-    """Class numbers of a colour mask, `[H, W]`, uint8 or uint16.
+    """The class numbers of a colour mask, `[H, W]`, uint8 or uint16.
 
     Raises:
-        DataError: a colour that is no class; names the first with its pixels.
+        DataError: the mask contains a colour that is no class.
     """
     colors = color_array(path)
     values, inverse, counts = np.unique(colors, return_inverse=True, return_counts=True)
@@ -165,16 +165,16 @@ def from_colors(path: Path, numbers: dict[int, int]) -> np.ndarray:
 
 
 def from_binary(path: Path, threshold: int | None) -> np.ndarray:
-    """0 where a mask is 0 and 1 where it has its other value, uint8 `[H, W]`.
+    """The class numbers of a binary mask, uint8 `[H, W]`: 0 where the mask is 0, and 1 where it has its other value.
 
     Args:
         path: the mask.
-        threshold: for masks with more than two values, as of soft edges: from here on it is 1.
+        threshold: for masks with more than two values, such as those with soft edges: values >= threshold are 1.
 
     Raises:
         DataError: more than two values and no threshold.
     """
-    with open_label(path, lossy=("JPEG",)) as picture:  # whose soft edges a threshold removes
+    with open_label(path, lossy=("JPEG",)) as picture:  # a threshold removes the noise of a JPEG
         values = np.array(picture if picture.mode in ("1", "P", "I", "I;16", "L") else picture.convert("L"))
     if threshold is not None:
         return (values >= threshold).astype(np.uint8)
@@ -188,10 +188,10 @@ def from_binary(path: Path, threshold: int | None) -> np.ndarray:
 
 
 def from_numbers(path: Path, count: int, ignored: set[int]) -> np.ndarray:
-    """Class numbers of a mask that has them already, with the ignored ones as `ignored_number`.
+    """The class numbers of a mask that stores class numbers; ignored pixels get `ignored_number`.
 
     Raises:
-        DataError: unreadable, or other numbers.
+        DataError: the mask is unreadable, or contains numbers that are neither a class nor ignored.
     """
     label = read_label(path)
     does_not_count = np.isin(label, list(ignored))
@@ -210,17 +210,18 @@ def number_classes(samples: list[Sample]) -> ClassInfo:
 
     def readable() -> Iterator[np.ndarray]:
         for sample in samples:
-            with contextlib.suppress(DataError):  # named by the conversion
+            with contextlib.suppress(DataError):  # the conversion reports it
                 yield read_label(sample.label)
 
     return named_classes([f"class_{i}" for i in range(count_classes(readable()))])
 
 
 def voc(root: Path) -> tuple[list[Sample], ClassInfo, dict[int, int] | None]:
-    """PASCAL VOC's folders, as VOC itself and CVAT's `Segmentation mask` export have them.
+    """Reads PASCAL VOC's folders, also those of CVAT's `Segmentation mask` export.
 
     Returns:
-        Samples, classes, and colour -> number where `labelmap.txt` gives colours (masks may then be colours or palettes).
+        Samples, classes, and colour -> class number if `labelmap.txt` gives colours (masks are then colour or palette
+        pictures), else None.
     """
     roots = [root, *sorted(path for path in root.glob("VOC20*") if path.is_dir())]
     root = next((path for path in roots if (path / "SegmentationClass").is_dir()), root)
