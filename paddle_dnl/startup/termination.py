@@ -13,7 +13,8 @@ import sys
 import threading
 import time
 
-_PADDLE = ("paddle.base.core", "paddle.base", "paddle")
+_LIBRARIES = ("paddle", "cv2")
+_PARTS = ("paddle.base.core", "paddle.base")  # after which Paddle's handler is replaced, before the rest is imported
 # A launcher repeats its signal within a second; a later repetition by the user ends the program at once.
 _REPEATED_SECONDS = 2.0
 _TEXTS = {"SIGINT": "interrupted", "SIGTERM": "terminated (SIGTERM)", "SIGHUP": "the terminal is gone (SIGHUP)"}
@@ -69,8 +70,8 @@ def _numbers() -> list[int]:
 class _Loader(importlib.abc.Loader):
     """Loads a module as its own loader does, then sets again the handlers that Python knows.
 
-    A signal while Paddle's library is being loaded takes effect after that: Paddle would report the exception as a library that
-    cannot be imported.
+    A signal during the import of a library takes effect after it: Paddle and OpenCV would report the exception as a library
+    that cannot be imported.
     """
 
     def __init__(self, loader):
@@ -83,23 +84,24 @@ class _Loader(importlib.abc.Loader):
         return self._loader.create_module(spec)
 
     def exec_module(self, module) -> None:
-        is_library = module.__name__ == _PADDLE[0]
-        _state["loading"] |= is_library
+        was_loading = _state["loading"]
+        _state["loading"] = was_loading or module.__name__ in _LIBRARIES
         try:
             self._loader.exec_module(module)
         finally:
-            _state["loading"] &= not is_library
+            _state["loading"] = was_loading
         if threading.current_thread() is threading.main_thread():
             for number in _numbers():
                 if callable(handler := signal.getsignal(number)):
                     signal.signal(number, handler)
-        if is_library and _state["held"] is not None:
-            os.kill(os.getpid(), _state["held"])
+        if not was_loading and _state["held"] is not None:
+            number, _state["held"] = _state["held"], None
+            os.kill(os.getpid(), number)
 
 
-class _AfterPaddle(importlib.abc.MetaPathFinder):
+class _Finder(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path, target=None):
-        if name not in _PADDLE:
+        if name not in (*_LIBRARIES, *_PARTS):
             return None
         sys.meta_path.remove(self)
         try:
@@ -112,7 +114,7 @@ class _AfterPaddle(importlib.abc.MetaPathFinder):
 
 
 def install() -> None:
-    """Sets the handlers in this process and keeps them over the import of Paddle; in other threads than the first nothing."""
+    """Sets the handlers in this process and keeps them over the import of Paddle; does nothing outside of the main thread."""
     if threading.current_thread() is not threading.main_thread():
         return
     _state.update(signal=None, owner=os.getpid())
@@ -124,8 +126,8 @@ def install() -> None:
         child_processes.signal_on_parent_death(signal.SIGTERM)
         if not parent_reports():  # it ended before that call
             os.kill(os.getpid(), signal.SIGTERM)
-    if "paddle" not in sys.modules and not any(isinstance(finder, _AfterPaddle) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _AfterPaddle())
+    if "paddle" not in sys.modules and not any(isinstance(finder, _Finder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Finder())
 
 
 def uninstall() -> None:
