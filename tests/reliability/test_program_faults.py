@@ -29,7 +29,7 @@ import paddle
 import pytest
 import tiny_export
 import tiny_onnx
-from default_signals import default_signals
+from default_signals import default_signals, wait_for_handlers
 from PIL import Image
 from scipy.io import savemat
 
@@ -343,17 +343,8 @@ class TestProgramsMeetFaults:
         _end(made, tmp_path, program, signal.SIGINT, os.killpg)
 
 
-def _catches_sigterm(status: str) -> bool:
-    """By /proc/PID/status; Python catches SIGINT from its beginning."""
-    caught = next(line.split()[1] for line in status.splitlines() if line.startswith("SigCgt"))
-    return bool(int(caught, 16) >> (signal.SIGTERM - 1) & 1)
-
-
 def _end(made, tmp_path, program, number, send):
-    """Sends a signal in the middle of the work: at most one line says so, and no process is left.
-
-    The time counts from the moment at which the program has handlers, which on a busy machine comes late.
-    """
+    """Sends a signal in the middle of the work: at most one line says so, and no process is left."""
     _prepare(program, made, tmp_path / "out")
     process = subprocess.Popen(
         _command(program, made, tmp_path / "out"),
@@ -364,10 +355,7 @@ def _end(made, tmp_path, program, number, send):
         start_new_session=True,
         preexec_fn=default_signals,
     )
-    status, until = Path(f"/proc/{process.pid}/status"), time.monotonic() + 60
-    while process.poll() is None and not _catches_sigterm(status.read_text()):
-        assert time.monotonic() < until, "no handlers after 60 s"
-        time.sleep(0.01)
+    wait_for_handlers(process)
     time.sleep(PROGRAMS[program].seconds)
     send(process.pid, number)
     err = process.communicate(timeout=120)[1].decode()
