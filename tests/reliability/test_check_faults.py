@@ -171,10 +171,13 @@ def test_ranks_with_a_file_of_another_size_are_refused(root, tmp_path, monkeypat
 def test_ranks_of_one_machine_read_a_share_each(root, monkeypatch, unreadable):
     """Each file once, and each rank has the counts of all, as one process has them."""
     monkeypatch.setattr(fingerprint, "PART", 3)  # 14 parts
-    read, look = [], check._look
-    monkeypatch.setattr(
-        check, "_look", lambda dataset, pair: read.append((_Ranks.place.rank, pair[0])) or look(dataset, pair)
-    )
+    read, look = [], check._look_at
+
+    def noted(dataset, place):
+        read.append((_Ranks.place.rank, dataset.file_list[place][0]))
+        return look(dataset, place)
+
+    monkeypatch.setattr(check, "_look_at", noted)
     alone = _dataset(root)
     _Ranks.place.rank = -1
     check_dataset(alone, "train_dataset", root.parent / "alone")
@@ -202,10 +205,13 @@ def test_only_what_has_changed_is_read_again(root, monkeypatch):
         (root / f"{kind}_new.png").write_bytes((root / f"{kind}0.png").read_bytes())
     text = (root / "train.txt").read_text()
     (root / "train.txt").write_text(f"a_new.png b_new.png\n{text}")
-    read, look = [], check._look
-    monkeypatch.setattr(
-        check, "_look", lambda dataset, pair: read.append(os.path.basename(pair[0])) or look(dataset, pair)
-    )
+    read, look = [], check._look_at
+
+    def noted(dataset, place):
+        read.append(os.path.basename(dataset.file_list[place][0]))
+        return look(dataset, place)
+
+    monkeypatch.setattr(check, "_look_at", noted)
     dataset, fresh = _dataset(root), _dataset(root)
     check_dataset(dataset, "train_dataset", cache)
     assert read == ["a_new.png", "a2.png"]
