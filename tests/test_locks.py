@@ -106,3 +106,11 @@ def test_every_lock_is_tested_and_names_no_host():
     assert {path.stem for path in (ROOT / "locks").glob("*.txt")} == set(LOCKS)
     for path in (ROOT / "locks").iterdir():
         assert not re.search(r"://|index-url|find-links|trusted-host", path.read_text()), path
+
+
+def test_the_documented_installation_without_paddle_is_that_of_the_lock():
+    page = (ROOT / "docs/deploy.md").read_text(encoding="utf-8")
+    section = page.split("### Size of an installation without Paddle")[1].split("\n## ")[0]
+    sizes = {name: float(size) for name, size in re.findall(r"^\| ([a-z-]+) \| ([0-9.]+) \|", section, re.M)}
+    assert sizes.keys() == {"paddle-dnl", *_installed("onnxruntime", "3.11")}
+    assert f"{round(sum(sizes.values()))} MB" in section

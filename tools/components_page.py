@@ -36,7 +36,7 @@ TOP_LEVEL = {
     "ema_decay": "decay of the exponential moving average of the weights (`--use_ema`)",
     "pretrained_sha256": "expected SHA-256 of downloaded start weights",
     "start_weights": "`file`, `from` and `source` of the start weights of a published recipe",
-    "custom_imports": "files and modules with your [components](extending.md); they are imported only with `--trust_config`",
+    "custom_imports": "files and modules with your components; the key alone imports nothing, see [extending](extending.md)",
     "print_mem_info": "`true` or `false`: log the memory in use, like the flag of the same name",
     "log_ranks": "ranks that write log lines, like the flag of the same name",
     "class_weights": "`auto` (median class frequency / frequency of the class, limited to 0.1 to 10), or one number per class",

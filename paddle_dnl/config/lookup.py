@@ -55,14 +55,12 @@ def find_config(given: str | Path) -> Path:
     zoo = zoo_configs()
     if name in zoo:
         if path.name != str(path):
-            logger.info(f"{path}: no such file; taking the configuration of that name, {zoo[name]}")
+            logger.info(f"{path}: no such file; using the installed configuration of this name, {zoo[name]}")
         return zoo[name]
     beside = {p.stem: p for suffix in SUFFIXES for p in path.parent.glob(f"*{suffix}")} if path.parent.is_dir() else {}
     close = difflib.get_close_matches(name, [*beside, *zoo], n=1, cutoff=0.6)
     hint = f" Did you mean {str(beside.get(close[0], close[0]))!r}?" if close else ""
-    raise ConfigError(
-        f"{shown(path)}: no such configuration file.{hint} `paddle-dnl configs` lists those that have a name"
-    )
+    raise ConfigError(f"{shown(path)}: no such configuration file.{hint} `paddle-dnl configs` lists the installed ones")
 
 
 def shown(path: Path) -> str:

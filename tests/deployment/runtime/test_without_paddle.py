@@ -6,7 +6,9 @@ The program below runs twice at most: in this Python with those libraries made u
 pip install -c constraints-core.txt -e ".[onnxruntime]"
 """
 
+import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -111,3 +113,25 @@ def test_infer_imports_neither_paddle_nor_paddleseg_where_both_are_installed(fol
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
     assert done.stdout.splitlines()[-1].strip() == "imported:"
     assert (tmp_path / "out/photo.png").is_file()
+
+
+SIZES = """
+import importlib.metadata, json
+sizes = {}
+for found in importlib.metadata.distributions():
+    files = [found.locate_file(file) for file in found.files]
+    sizes[found.metadata["Name"].lower()] = sum(file.stat().st_size for file in files if file.is_file()) / 1e6
+print(json.dumps(sizes))
+"""
+
+if "RUNTIME_PYTHON" in os.environ:
+
+    def test_the_documented_sizes_are_those_of_the_environment():
+        command = [os.environ["RUNTIME_PYTHON"], "-c", SIZES]
+        installed = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+        # This package is installed in place, without its files.
+        for name in ("pip", "setuptools", "wheel", "paddle-dnl"):
+            installed.pop(name, None)
+        page = (ROOT / "docs/deploy.md").read_text(encoding="utf-8")
+        documented = dict(re.findall(r"^\| ([a-z-]+) \| ([0-9.]+) \|", page, re.M))
+        assert {name: float(documented[name]) for name in installed} == pytest.approx(installed, rel=0.1, abs=0.5)
