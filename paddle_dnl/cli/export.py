@@ -2,7 +2,6 @@
 """Command line of export.py."""
 
 import argparse
-import re
 import shlex
 from pathlib import Path
 
@@ -95,9 +94,10 @@ def main(argv=None) -> int:
     from paddle_dnl.data.images.image_format import ImageFormat
     from paddle_dnl.data.label_rule import label_rule
     from paddle_dnl.deployment.export.exporter import export_model
-    from paddle_dnl.deployment.export.image_check import MAX_IMAGES, spread
+    from paddle_dnl.deployment.export.image_check import MAX_IMAGES, ImageCheck, spread
     from paddle_dnl.deployment.export.shapes import FreeSizeError
     from paddle_dnl.deployment.export.triton import Repository
+    from paddle_dnl.deployment.model_names import name_from
     from paddle_dnl.models.build import build_model
 
     # The preprocessing that is stored: `export.transforms`, else that of the validation, which may have none.
@@ -111,7 +111,7 @@ def main(argv=None) -> int:
         )
     repository = None
     if args.format == "triton":
-        name = args.triton_name or re.sub(r"[^A-Za-z0-9_.-]", "_", Path(args.config).stem)
+        name = args.triton_name or name_from(Path(args.config).stem)
         repository = Repository(name, args.triton_backend or "onnxruntime")
     pairs = spread(find_pairs(args.verify_images), MAX_IMAGES) if args.verify_images else []
     try:
@@ -130,7 +130,7 @@ def main(argv=None) -> int:
             with_fp16=args.fp16,
             for_fd=args.for_fd,
             inputs=[*config.files, model_path, args.verify_images, *(path for pair in pairs for path in pair)],
-            verify_images=pairs,
+            image_check=ImageCheck(pairs) if pairs else None,
         )
     except FreeSizeError as error:
         raise ExportError(f"{error}. For one size run\n{_command(args, config)}") from error

@@ -110,11 +110,11 @@ def _make_predictor(args: argparse.Namespace, is_long: bool):
     """The predictor of the flags; for many pictures Paddle Inference runs in a separate process, see `BackendProcess`."""
     from dataclasses import asdict
 
-    from paddle_dnl.deployment.runtime.backend_factory import resolve_backend
     from paddle_dnl.deployment.runtime.backend_process import BackendProcess
-    from paddle_dnl.deployment.runtime.deploy_config import read_deploy_config
+    from paddle_dnl.deployment.runtime.deploy_yaml import read_deploy_config
     from paddle_dnl.deployment.runtime.options import BackendOptions
     from paddle_dnl.deployment.runtime.predictor import Predictor
+    from paddle_dnl.deployment.runtime.selection import resolve_backend
 
     limits = {"wrong_size": args.wrong_size, "max_pixels": args.max_pixels}
     limits |= {"tile": args.tile, "tile_overlap": args.tile_overlap, "value_range": args.value_range}
@@ -138,6 +138,7 @@ def _make_predictor(args: argparse.Namespace, is_long: bool):
 
 def _make_job(args: argparse.Namespace, files, inputs: list):
     from paddle_dnl.data.classes import colors_or_palette
+    from paddle_dnl.data.images.image_format import ImageFormat
     from paddle_dnl.data.images.pending_images import Shard
     from paddle_dnl.data.images.video_files import is_video
     from paddle_dnl.deployment.runtime.outputs import PictureJob, Results, VideoJob
@@ -152,7 +153,7 @@ def _make_job(args: argparse.Namespace, files, inputs: list):
     for flag, default in (("stride", 1), ("preview", None)):
         if getattr(args, flag) != default:
             raise UsageError(f"--{flag}: is for videos and cameras, {args.image_path} is neither")
-    endings = files.image_format.with_range(args.value_range).endings
+    endings = ImageFormat.of(files).with_range(args.value_range).endings
     return PictureJob(
         args.image_path,
         to,
@@ -203,7 +204,7 @@ def main(argv=None) -> int:
 
     from paddle_dnl import user_code
     from paddle_dnl.data.images.video_files import is_video
-    from paddle_dnl.deployment.runtime.deploy_config import read_deploy_config
+    from paddle_dnl.deployment.runtime.deploy_yaml import read_deploy_config
     from paddle_dnl.files.outputs import check_outputs
     from paddle_dnl.log import logger
 

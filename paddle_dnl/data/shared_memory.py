@@ -5,13 +5,13 @@ Docker gives a container 64 MB by default. When /dev/shm is full, the kernel kil
 is checked before the first batch.
 """
 
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 from paddle_dnl.data.transforms.randomness import unchanged_generators
 from paddle_dnl.log import logger
+from paddle_dnl.startup.threads import local_ranks
 
 import paddle
 
@@ -36,10 +36,7 @@ def suffices(load: Callable[[], dict], num_workers: int) -> bool:
     with unchanged_generators():
         size = _bytes(load())
     paddle.set_rng_state(state)
-    # Each process of this run on this machine has loading processes of its own; Paddle's launcher says how many there are.
-    local_size = os.environ.get("PADDLE_LOCAL_SIZE", "")
-    ranks = max(1, int(local_size)) if local_size.isdigit() else 1
-    wanted = (2 * num_workers + _IN_USE) * size * ranks
+    wanted = (2 * num_workers + _IN_USE) * size * local_ranks()
     free = shutil.disk_usage(FOLDER).free
     if wanted <= free:
         return True

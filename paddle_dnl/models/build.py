@@ -3,9 +3,8 @@
 
 from pathlib import Path
 
-from paddle_dnl import registry
 from paddle_dnl.config.config import Config
-from paddle_dnl.models.start_weights import without_start_weights
+from paddle_dnl.models.section import build_section
 from paddle_dnl.weights.loading import load_weights
 
 import paddle
@@ -30,7 +29,7 @@ def build_model(config: str | Path | dict | Config, pretrained: str | Path | Non
         section = config
     else:
         section = (config if isinstance(config, Config) else Config(config)).model_cfg
-    model = registry.build(without_start_weights(section), "model")
+    model = build_section(section)
     if pretrained is not None:
         load_weights(model, pretrained, what="weights")
     return model

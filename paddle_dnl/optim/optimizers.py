@@ -194,6 +194,29 @@ def resolve(cfg: dict, where: str = "optimizer") -> tuple[type, dict]:
     return cls, arguments
 
 
+def check(cfg, where: str = "optimizer") -> None:
+    """Checks an `optimizer` section by constructing its recipe, which needs no model.
+
+    Its weight decay becomes a number, in place.
+
+    Raises:
+        ConfigError: unknown optimizer or argument, a missing one, or a value that cannot be.
+    """
+    registry.require_component(cfg, "optimizer", where)
+    cls, arguments = resolve(cfg, where)
+    # SGD with a momentum is another class.
+    registry.check_arguments(cls, cfg["type"], arguments, where, others=["momentum"] if cfg["type"] == "SGD" else ())
+    registry.refuse_harmful(cls, cfg, "optimizer", where)
+    if arguments.get("weight_decay") is not None:
+        cfg["weight_decay"] = arguments["weight_decay"] = number(arguments["weight_decay"], f"{where}.weight_decay")
+    try:
+        cls(**arguments)
+    except ConfigError:
+        raise
+    except Exception as error:
+        raise ConfigError(f"{where}: {cfg['type']} cannot be built: {error}") from error
+
+
 def build_optimizer(cfg: dict, model: paddle.nn.Layer, schedule) -> paddle.optimizer.Optimizer:
     """The optimizer of a configuration on the trainable parameters of `model`.
 

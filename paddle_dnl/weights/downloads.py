@@ -21,9 +21,9 @@ from paddle_dnl.distributed import collectives
 from paddle_dnl.errors import DownloadError
 from paddle_dnl.files.atomic import write_text
 from paddle_dnl.files.caches import paddleseg_home, writable_cache
+from paddle_dnl.files.reading import file_digest
 from paddle_dnl.log import logger
 from paddle_dnl.weights.archives import extract_weights
-from paddle_dnl.weights.manifest import file_digest
 
 _WEIGHTS = (".pdparams", ".safetensors", ".pth")
 _MAX_BYTES = 4 << 30

@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from paddle_dnl.errors import CheckpointError
-from paddle_dnl.files.reading import parse_json
+from paddle_dnl.files.reading import parse_json, require_file
 from paddle_dnl.log import logger
 from paddle_dnl.weights.manifest import require_as_written
-from paddle_dnl.weights.regular_file import require_file
 from paddle_dnl.weights.restricted_pickle import shown
 from paddle_dnl.weights.safe_pickle import read_pickle
 
@@ -106,7 +105,7 @@ def read_params(path: str | Path) -> dict:
         raise CheckpointError(f"{path}: is a folder; give the file in it, for instance {path / 'model.pdparams'}")
     if not path.exists():
         raise CheckpointError(f"{path}: no such file")
-    require_file(path)
+    require_file(path, CheckpointError)
     require_as_written(path)
     state = _read_safetensors(path) if path.suffix == ".safetensors" else read_pickle(path)
     if not isinstance(state, dict):

@@ -172,12 +172,11 @@ def test_ranks_of_one_machine_read_a_share_each(root, monkeypatch, unreadable):
     """Each file once, and each rank has the counts of all, as one process has them."""
     monkeypatch.setattr(fingerprint, "PART", 3)  # 14 parts
     read, look = [], check._look_at
-
-    def noted(dataset, place):
-        read.append((_Ranks.place.rank, dataset.file_list[place][0]))
-        return look(dataset, place)
-
-    monkeypatch.setattr(check, "_look_at", noted)
+    monkeypatch.setattr(
+        check,
+        "_look_at",
+        lambda dataset, place: read.append((_Ranks.place.rank, dataset.file_list[place][0])) or look(dataset, place),
+    )
     alone = _dataset(root)
     _Ranks.place.rank = -1
     check_dataset(alone, "train_dataset", root.parent / "alone")
@@ -206,12 +205,11 @@ def test_only_what_has_changed_is_read_again(root, monkeypatch):
     text = (root / "train.txt").read_text()
     (root / "train.txt").write_text(f"a_new.png b_new.png\n{text}")
     read, look = [], check._look_at
-
-    def noted(dataset, place):
-        read.append(os.path.basename(dataset.file_list[place][0]))
-        return look(dataset, place)
-
-    monkeypatch.setattr(check, "_look_at", noted)
+    monkeypatch.setattr(
+        check,
+        "_look_at",
+        lambda dataset, place: read.append(os.path.basename(dataset.file_list[place][0])) or look(dataset, place),
+    )
     dataset, fresh = _dataset(root), _dataset(root)
     check_dataset(dataset, "train_dataset", cache)
     assert read == ["a_new.png", "a2.png"]

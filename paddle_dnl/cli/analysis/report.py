@@ -124,9 +124,8 @@ def _result_sections(args, config, out: Path, more_scores: list[tuple[str, str]]
     """Scores, pictures of an even sample, the worst images, and the classes."""
     from paddle_dnl import registry
     from paddle_dnl.data.classes import IGNORED_COLOR, classes_of
-    from paddle_dnl.data.file_list import files_of
+    from paddle_dnl.data.file_list import files_of, spread
     from paddle_dnl.data.page import Section
-    from paddle_dnl.data.prepare.sources import spread
     from paddle_dnl.evaluation import curves
     from paddle_dnl.evaluation.class_table import class_rows, table_cells
     from paddle_dnl.evaluation.image_scores import score_images

@@ -8,17 +8,16 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from paddle_dnl.data.base_dataset import SegmentationDataset
 from paddle_dnl.data.checking import fingerprint
+from paddle_dnl.data.checking.counts import DatasetStatistics, SampleCounts
 from paddle_dnl.data.checking.fingerprint import Fingerprints
 from paddle_dnl.data.checking.ranks import Ranks
 from paddle_dnl.data.checking.sample_table import SampleTable
 from paddle_dnl.data.file_list import FileList
 from paddle_dnl.data.images.reading import require_whole
 from paddle_dnl.data.processes import map_in_processes
-from paddle_dnl.data.statistics import DatasetStatistics, SampleCounts
 from paddle_dnl.errors import DataError
-from paddle_dnl.files.atomic import write_text
+from paddle_dnl.files.atomic import write_bytes, write_text
 from paddle_dnl.files.caches import paddleseg_home, writable_cache
 from paddle_dnl.files.reading import parse_json, read_bytes
 from paddle_dnl.log import logger, progress
@@ -102,7 +101,8 @@ def check_dataset(
     Sets `dataset.statistics`.
 
     Args:
-        dataset: a `SegmentationDataset`; others are not checked, because it is unknown how they store labels.
+        dataset: one with an `image_format`, such as a `SegmentationDataset`; others are not checked, because it is unknown
+            how they store pictures and labels.
         name: name of the dataset in messages.
         cache_dir: folder of the results of checks; default below `$SEG_HOME` or `~/.paddleseg`. If it is not writable, the
             next check reads all files again.
@@ -118,7 +118,7 @@ def check_dataset(
         DataError: the dataset is empty, an image has two labels, samples are unusable (the message names the first ones; with
             `skip_bad` only if none is left), a worker was killed, or the ranks see different files.
     """
-    if not isinstance(dataset, SegmentationDataset):
+    if not hasattr(dataset, "image_format"):
         return 0
     pairs, ranks = dataset.file_list, ranks or Ranks()
     if not pairs:
@@ -220,4 +220,4 @@ def _keep(path: Path, table: SampleTable) -> None:
     """Stores what was read. Does nothing if the folder is not writable, of which `_remember` warns."""
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        table.write(path)
+        write_bytes(path, table.content(), own=True)

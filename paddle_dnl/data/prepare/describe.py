@@ -8,10 +8,10 @@ from pathlib import Path
 
 from paddle_dnl.data.checking.check import check_dataset
 from paddle_dnl.data.classes import IGNORED_COLOR, classes_of
+from paddle_dnl.data.file_list import spread
 from paddle_dnl.data.images.image_format import ImageFormat
 from paddle_dnl.data.overlay import displayed, encode_jpeg, overlay_label
 from paddle_dnl.data.page import Section, write_page
-from paddle_dnl.data.prepare.sources import spread
 from paddle_dnl.data.statistics import class_weights, shared_images, suggest_crop
 from paddle_dnl.errors import DataError
 from paddle_dnl.files.atomic import write_bytes

@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 
 from paddle_dnl.data.classes import LARGEST_NUMBER, ClassInfo, classes_text, ignored_number, named_classes
-from paddle_dnl.data.images.reading import read_as_stored
+from paddle_dnl.data.images.image_format import read_as_stored
 from paddle_dnl.data.overlay import encode_label_png
 from paddle_dnl.data.prepare import annotations
 from paddle_dnl.data.prepare.annotations import Sample

@@ -5,11 +5,10 @@ import random
 from pathlib import Path
 
 from paddle_dnl.data.classes import IGNORED_COLOR, classes_of
-from paddle_dnl.data.file_list import files_of
+from paddle_dnl.data.file_list import files_of, spread
 from paddle_dnl.data.overlay import displayed, encode_jpeg, overlay_label
 from paddle_dnl.data.page import Section, write_page
 from paddle_dnl.data.prepare.describe import labelled_jpeg
-from paddle_dnl.data.prepare.sources import spread
 from paddle_dnl.errors import DataError
 from paddle_dnl.files.outputs import check_outputs
 

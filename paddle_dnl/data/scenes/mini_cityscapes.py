@@ -11,7 +11,7 @@ import json
 import re
 from pathlib import Path
 
-from paddle_dnl.data.scenes import draw_scene
+from paddle_dnl.data.scenes.scene import draw_scene
 from paddle_dnl.errors import DataError
 from paddle_dnl.files.atomic import write_bytes
 from paddle_dnl.files.outputs import check_outputs

@@ -6,7 +6,7 @@ absolute position embedding. Parameter names are those of the published checkpoi
 """
 
 from paddle_dnl.errors import ConfigError
-from paddle_dnl.nn.cpu.conv2d import Conv2D
+from paddle_dnl.nn.cpu.row_strips import Conv2D
 from paddle_dnl.nn.dgmn2_attention import DGMN2Attention, linear
 from paddle_dnl.nn.layers import batch_norm, relu_inplace
 from paddle_dnl.nn.shapes import is_known, size_of

@@ -8,14 +8,8 @@ from dataclasses import replace
 from paddle_dnl.log import logger
 from paddle_dnl.weights.convert import dgmn2, mmseg, official_dnl, paddleclas, paddleseg, timm, torchvision
 from paddle_dnl.weights.convert.describe import looks_like
-from paddle_dnl.weights.convert.mapping import (
-    ConversionError,
-    ConversionReport,
-    Plan,
-    Rule,
-    carry_over,
-    strip_module,
-)
+from paddle_dnl.weights.convert.mapping import ConversionError, ConversionReport, Plan, carry_over, strip_module
+from paddle_dnl.weights.convert.rules import Rule
 
 import numpy as np
 

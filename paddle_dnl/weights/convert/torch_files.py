@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from paddle_dnl.errors import CheckpointError
-from paddle_dnl.weights.regular_file import require_file
+from paddle_dnl.files.reading import require_file
 from paddle_dnl.weights.restricted_pickle import ORDERED_DICT, Admitted, Allowance, RestrictedUnpickler, shown, sizes
 
 import numpy as np
@@ -239,7 +239,7 @@ def read_torch(path: str | Path):
             executed.
     """
     path = Path(path)
-    require_file(path)
+    require_file(path, CheckpointError)
     try:
         with open(path, "rb") as file:
             allowance = Allowance(file.seek(0, io.SEEK_END))
