@@ -18,7 +18,7 @@ TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(or $(JOBS),2) --dist load
 make_venv = @test ! -L $(1) || { echo "make: $(1) is a link; remove it, or link to a complete environment"; exit 1; }; \
 	echo "$(PYTHON) -m venv --clear $(1)"; $(PYTHON) -m venv --clear $(1)
 
-.PHONY: venv quickstart test test-core test-slow lint bench bench-backends gpu-check tipc parity docs serve lock sbom clean
+.PHONY: venv quickstart test test-core test-slow lint bench bench-backends bench-training gpu-check tipc parity docs serve lock sbom clean
 
 venv: $(STAMP)
 
@@ -103,6 +103,10 @@ gpu-check: $(STAMP)
 bench-backends: $(STAMP) .venv-parity/.complete
 	$(INSTALL) -e ".[onnx]"
 	$(BIN)/python benchmarks/backends.py --torch_python .venv-parity/bin/python $(ARGS)
+
+# A training step beside mmsegmentation's in PyTorch.
+bench-training: $(STAMP) .venv-parity/.complete
+	$(BIN)/python benchmarks/training_step.py --torch_python .venv-parity/bin/python $(ARGS)
 
 TIPC_MODE ?= lite_train_lite_infer
 tipc: $(STAMP)

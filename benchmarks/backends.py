@@ -39,21 +39,28 @@ SIDES = {
 # Ours over the peer's time, at most.
 TARGETS = {"ours_f32": 0.40, "ours_bf16": 0.20, "ours_mmseg_f32": 0.75, "ours_mmseg_bf16": 0.40}
 CONFIG = ROOT / "configs/dnlnet/mmseg/dnl_r50-d8_512x1024_40k_cityscapes.yml"
+GIVEN = ["--config", CONFIG, "--opts", "model.backbone.pretrained=null"]
+
+
+def mmseg_weights(work: Path, torch_python: Path) -> tuple[Path, Path]:
+    """The weights of `torch_peer.py`, as mmsegmentation stores them and converted; made once per state of the package."""
+    weights, check = work / "dnl.pth", work / "check.npz"
+    if not check.exists():
+        work.mkdir(parents=True, exist_ok=True)
+        output_of([torch_python, ROOT / "benchmarks/torch_peer.py", "prepare", weights, check])
+    converted = work / f"dnl_{exported.state('ours')}.safetensors"
+    if not converted.exists():
+        output_of([sys.executable, ROOT / "tools/convert_weights.py", "--source", "mmseg", "--input", weights, *GIVEN,
+                   "--output", converted, "--verify", check])  # fmt: skip
+    return weights, converted
 
 
 def mmseg_folder(work: Path, torch_python: Path, shape: tuple[int, ...]) -> Path:
     """OpenMMLab's variant with the weights of `torch_peer.py`, converted and exported; made once per state of the package."""
     folder = work / f"mmseg_{exported.state('ours')}_{shape[2]}x{shape[3]}"
-    weights, check = work / "dnl.pth", work / "check.npz"
-    if not check.exists():
-        work.mkdir(parents=True, exist_ok=True)
-        output_of([torch_python, ROOT / "benchmarks/torch_peer.py", "prepare", weights, check])
+    _, converted = mmseg_weights(work, torch_python)
     if not (folder / "deploy.yaml").exists():
-        converted = work / "dnl.safetensors"
-        given = ["--config", CONFIG, "--opts", "model.backbone.pretrained=null"]
-        output_of([sys.executable, ROOT / "tools/convert_weights.py", "--source", "mmseg", "--input", weights, *given,
-                   "--output", converted, "--verify", check])  # fmt: skip
-        output_of([sys.executable, ROOT / "export.py", *given, "--model_path", converted, "--format", "onnx",
+        output_of([sys.executable, ROOT / "export.py", *GIVEN, "--model_path", converted, "--format", "onnx",
                    "--save_dir", folder, "--input_shape", *shape])  # fmt: skip
     return folder
 

@@ -257,7 +257,7 @@ def main() -> None:
     if args.backend_alone:
         return _backend_worker(args.model, args.backend_alone, args.seconds)
     import paddle_dnl  # noqa: F401  first: zlib before paddle
-    from paddle_dnl.deployment.runtime.deploy_config import read_deploy_config
+    from paddle_dnl.deployment.runtime.deploy_yaml import read_deploy_config
     from paddle_dnl.files.atomic import write_text
     from paddle_dnl.profile.measuring import machine
 

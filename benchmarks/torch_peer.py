@@ -3,6 +3,7 @@
 
 PYTHON benchmarks/torch_peer.py prepare dnl.pth check.npz    random weights as after training, and logits of a small picture
 PYTHON benchmarks/torch_peer.py time dnl.pth HEIGHT WIDTH REPEATS THREADS    prints a JSON line
+PYTHON benchmarks/torch_peer.py train dnl.pth HEIGHT WIDTH WARMUP REPEATS THREADS    the same of training steps
 """
 
 import json
@@ -18,17 +19,24 @@ from paddle_dnl.profile.measuring import peak_bytes, seconds_of_runs  # noqa: E4
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from originals import mmseg_configs  # noqa: E402
+from training_input import training_input, without_dropout  # noqa: E402
 
 CONFIG = "dnlnet/dnl_r50-d8_4xb2-40k_cityscapes-512x1024.py"
 
 
-def build():
-    """The segmentor of mmsegmentation's own configuration, with batch norms of one process, in evaluation mode."""
+def configuration():
+    """mmsegmentation's own configuration."""
     from mmengine.config import Config
-    from mmseg.registry import MODELS
 
     logging.disable(logging.WARNING)
-    config = Config.fromfile(mmseg_configs() / CONFIG).model
+    return Config.fromfile(mmseg_configs() / CONFIG)
+
+
+def build():
+    """The segmentor of that configuration, with batch norms of one process, in evaluation mode."""
+    from mmseg.registry import MODELS
+
+    config = configuration().model
     config.pretrained = config.data_preprocessor = None
     for part in (config.backbone, config.decode_head, config.auxiliary_head):
         part.norm_cfg = {"type": "BN", "requires_grad": True}
@@ -81,8 +89,38 @@ def measure(weights: str, height: int, width: int, repeats: int, threads: int) -
     return {"seconds": seconds, "peak": peak_bytes(), "backend": f"PyTorch {torch.__version__}"}
 
 
+def measure_training(weights: str, height: int, width: int, warmup: int, repeats: int, threads: int) -> dict:
+    """Seconds of each of `repeats` training steps with the configuration's losses and optimizer, and bytes of memory.
+
+    `losses` are those of the `warmup` steps before, which are not timed and have no dropout.
+    """
+    from mmengine.optim import build_optim_wrapper
+    from mmengine.structures import PixelData
+    from mmseg.structures import SegDataSample
+
+    torch.set_num_threads(threads)
+    model = build()
+    model.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True)["state_dict"])
+    model.train()
+    optimizer = build_optim_wrapper(model, configuration().optim_wrapper)
+    image, label = map(torch.from_numpy, training_input(height, width))
+    sample = SegDataSample(gt_sem_seg=PixelData(data=label))
+    sample.set_metainfo({"img_shape": (height, width)})
+    data = {"inputs": image, "data_samples": [sample]}
+
+    def step():
+        return float(model.train_step(data, optimizer)["loss"])
+
+    dropouts = [layer for layer in model.modules() if isinstance(layer, torch.nn.Dropout2d)]
+    with without_dropout(dropouts):
+        losses = [step() for _ in range(warmup)]
+    seconds = seconds_of_runs(step, warmup=0, repeats=repeats)
+    return {"seconds": seconds, "losses": losses, "peak": peak_bytes(), "backend": f"PyTorch {torch.__version__}"}
+
+
 if __name__ == "__main__":
     if sys.argv[1] == "prepare":
         prepare(*sys.argv[2:])
     else:
-        print(json.dumps(measure(sys.argv[2], *map(int, sys.argv[3:]))))
+        run = {"time": measure, "train": measure_training}[sys.argv[1]]
+        print(json.dumps(run(sys.argv[2], *map(int, sys.argv[3:]))))

@@ -6,15 +6,33 @@
 
 import logging
 import os
+import re
 import sys
 import threading
 import time
-from collections.abc import Callable
-
-from paddle_dnl.errors import UsageError
-from paddle_dnl.files.shown import printable
+from collections.abc import Callable, Collection
 
 from tqdm import tqdm
+
+# C0 but for tab and line feed, DEL, C1, line separators, marks that turn the direction of text, lone surrogates.
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+# A line of a file name that would look like one of ours.
+_FORGED = re.compile(r"\n(?=\[|Error\b|Traceback\b)")
+
+
+def _escape(match: re.Match) -> str:
+    code = ord(match[0])
+    if 0xDC80 <= code <= 0xDCFF:  # a byte of a name that is not UTF-8
+        return f"\\x{code - 0xDC00:02x}"
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+
+
+def printable(text: str) -> str:
+    """`text` for a log or a terminal: control characters, which file names may hold, as escapes.
+
+    Line breaks stay, and no later line begins like a log line or an error.
+    """
+    return _FORGED.sub("\n  ", _CONTROL.sub(_escape, text))
 
 
 class _StdoutHandler(logging.Handler):
@@ -40,24 +58,10 @@ class _Formatter(logging.Formatter):
 _ranks = {0}
 
 
-def choose_ranks(ranks: str | int | list[int]) -> None:
-    """Sets the ranks that write log lines; the others write errors only. At first it is rank 0.
-
-    Args:
-        ranks: `"0,1"`, one number or a list, as PaddleSeg's `log_ranks`.
-
-    Raises:
-        UsageError: not numbers of ranks.
-    """
-    words = ranks.split(",") if isinstance(ranks, str) else ranks if isinstance(ranks, list | tuple) else [ranks]
-    try:
-        chosen = {int(word) for word in words}
-    except (TypeError, ValueError):
-        chosen = set()
-    if not chosen or min(chosen) < 0:
-        raise UsageError(f"log_ranks: expected numbers of ranks such as 0,1; got {ranks!r}")
+def choose_ranks(ranks: Collection[int]) -> None:
+    """Sets the ranks that write log lines; the others write errors only. At first it is rank 0."""
     _ranks.clear()
-    _ranks.update(chosen)
+    _ranks.update(ranks)
 
 
 def _chosen_ranks_only(record: logging.LogRecord) -> bool:
@@ -66,20 +70,14 @@ def _chosen_ranks_only(record: logging.LogRecord) -> bool:
     return record.levelno >= logging.ERROR or rank.isdecimal() and int(rank) in _ranks
 
 
-def _make_logger() -> logging.Logger:
-    log = logging.getLogger("paddle_dnl")
-    if not log.handlers:
-        handler = _StdoutHandler()
-        handler.setFormatter(_Formatter("[%(asctime)s] %(levelname)s: %(message)s", "%Y/%m/%d %H:%M:%S"))
-        handler.addFilter(_chosen_ranks_only)
-        log.addHandler(handler)
-        log.setLevel(logging.INFO)
-        log.propagate = False
-    return log
-
-
-logger = _make_logger()
-
+logger = logging.getLogger("paddle_dnl")
+if not logger.handlers:
+    _handler = _StdoutHandler()
+    _handler.setFormatter(_Formatter("[%(asctime)s] %(levelname)s: %(message)s", "%Y/%m/%d %H:%M:%S"))
+    _handler.addFilter(_chosen_ranks_only)
+    logger.addHandler(_handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
 
 _LINE_SECONDS = 30.0
 

@@ -7,7 +7,7 @@ PaddleSeg is imported only for a name that is not ours.
 
 import importlib
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from paddle_dnl import user_code
 from paddle_dnl.compat import construction, paddleseg, refusals
@@ -61,7 +61,7 @@ class ComponentManager:
 
 MODELS = ComponentManager("models", ["paddle_dnl.models"])
 BACKBONES = ComponentManager("backbones", ["paddle_dnl.models.backbones"])
-DATASETS = ComponentManager("datasets", [f"paddle_dnl.data.{name}" for name in ("datasets", "pascal", "multilabel")])
+DATASETS = ComponentManager("datasets", [f"paddle_dnl.data.{name}" for name in ("datasets", "pascal")])
 TRANSFORMS = ComponentManager("transforms", ["paddle_dnl.data.transforms"])
 LOSSES = ComponentManager("losses", ["paddle_dnl.losses"])
 OPTIMIZERS = ComponentManager("optimizers", ["paddle_dnl.optim"])
@@ -158,6 +158,52 @@ def nested(cfg: dict, kind: str, where: str) -> Iterator[tuple[dict, str, str]]:
             for i, item in enumerate(value):
                 if is_component(item):
                     yield item, kind_of(key, kind, item["type"]), f"{where}.{key}.{i}"
+
+
+def check_arguments(cls: type, name: str, arguments: Iterable[str], where: str, supplied=(), others=()) -> None:
+    """Refuses arguments that a component does not have, and a lack of those that it needs.
+
+    Args:
+        cls, name: of the component.
+        arguments: that a configuration gives.
+        where: dotted key for errors.
+        supplied: arguments that the program gives.
+        others: that are allowed beside those of the component.
+
+    Raises:
+        ConfigError: names the argument, and for an unknown one the nearest.
+    """
+    parameters = inspect.signature(cls).parameters
+    known = [key for key, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    if not any(p.kind == p.VAR_KEYWORD for p in parameters.values()):
+        for key in arguments:
+            refuse_unknown(key, [*known, *others], where)
+    for key in known:
+        if parameters[key].default is inspect.Parameter.empty and key not in arguments and key not in supplied:
+            raise ConfigError(f"{where}.{key}: missing; {name} needs it")
+
+
+def refuse_unknown(key: str, known, where: str) -> None:
+    """Refuses a key that is not known.
+
+    Raises:
+        ConfigError: names the dotted key, the nearest known one, and all of them.
+    """
+    if key not in known:
+        dotted = f"{where}.{key}" if where else key
+        raise ConfigError(
+            f"{dotted}: unknown key.{nearest(key, known)} Known here: {', '.join(sorted(map(str, known)))}"
+        )
+
+
+def require_component(cfg, kind: str, where: str) -> None:
+    """Refuses what is no mapping with a `type` key.
+
+    Raises:
+        ConfigError: names the dotted key and the value.
+    """
+    if not isinstance(cfg, dict) or not isinstance(cfg.get("type"), str):
+        raise ConfigError(f"{where}: expected a mapping with a `type` key that names the {kind}, got {cfg!r}")
 
 
 def refuse_harmful(cls: type, cfg: dict, kind: str, where: str) -> None:

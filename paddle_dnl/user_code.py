@@ -11,7 +11,6 @@ import importlib.util
 import re
 import sys
 from pathlib import Path
-from types import ModuleType
 
 from paddle_dnl.errors import ConfigError, describe, exit_of_component
 from paddle_dnl.log import logger
@@ -63,13 +62,8 @@ def is_loaded(name: str) -> bool:
     """Whether a module, or the module of a Python file given by its absolute path, has been imported."""
     if not name.endswith(".py"):
         return name in sys.modules
-    return any(_file_of(module) == name for module in list(sys.modules.values()))
-
-
-def _file_of(module: ModuleType) -> str | None:
-    """The resolved path of a module's source; None where it has none."""
-    file = getattr(module, "__file__", None)
-    return str(Path(file).resolve()) if isinstance(file, str) and file.endswith(".py") else None
+    files = [getattr(module, "__file__", None) for module in list(sys.modules.values())]
+    return any(isinstance(file, str) and file.endswith(".py") and str(Path(file).resolve()) == name for file in files)
 
 
 def import_modules(names: list[str], folders: list[Path], where: str) -> None:

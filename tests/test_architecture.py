@@ -3,6 +3,7 @@
 
 import ast
 import re
+import runpy
 import sys
 from collections import Counter
 from pathlib import Path
@@ -20,7 +21,7 @@ WRITTEN = sorted(
 
 # What a room may import of this package: cli, serving -> deployment, training, evaluation, analysis -> models, data, weights
 # -> nn, registry -> errors, log.
-BASE = {"errors", "files", "log", "optional", "startup"}
+BASE = {"addresses", "errors", "files", "log", "optional", "startup"}
 CORE = {"models", "losses", "nn", "data", "config", "optim", "registry", "weights"} | BASE
 ALLOWED = {
     "nn": {"nn", "errors"},
@@ -46,6 +47,7 @@ ALLOWED = {
     "analysis": {"analysis", "evaluation"} | CORE,
     # Atomic writes and output checks: needed by every room that writes, so below all of them.
     "files": {"files", "errors", "log"},
+    "addresses": set(),
     "errors": {"errors"},
     "optional": {"errors"},
     "user_code": {"errors", "log"},
@@ -188,6 +190,14 @@ def test_files_stay_readable():
     """Generated tables would be data, not code; there are none. The line of the licence does not count."""
     long = {_name(p): n for p in WRITTEN if (n := len(p.read_text(encoding="utf-8").splitlines()) - 1) >= 400}
     assert not long, f"files of 400 lines or more: {long}"
+
+
+def test_chains_of_imports_and_rooms_stay_short():
+    """A program is at most seven modules deep, itself included, and a room has at most 16 of them."""
+    metrics = runpy.run_path(str(ROOT / "tools" / "code_metrics.py"))
+    longest = metrics["import_depth"](metrics["imports"](metrics["parse"](ROOT)))
+    assert len(longest) <= 7, " -> ".join(longest)
+    assert not {room: count for room, count in metrics["rooms"](ROOT).items() if count > 16}
 
 
 def _mentions(tree: ast.Module) -> Counter:

@@ -3,6 +3,10 @@
 
 Lines per file, files per room, the longest chain of imports between modules, and private functions with a single caller:
 what makes a code base hard to find one's way in.
+
+The chain is of imports that are executed, at module level or in a function. What stands below `if TYPE_CHECKING:` names a type
+for annotations and is never imported at run time, so that a module can be read, tested and loaded without it; the length of the
+chain with those is printed too.
 """
 
 import argparse
@@ -10,6 +14,7 @@ import ast
 import statistics
 import sys
 from collections import Counter, defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -28,17 +33,34 @@ def parse(root: Path) -> dict[str, ast.Module]:
     return trees
 
 
-def imports(trees: dict[str, ast.Module]) -> dict[str, set[str]]:
-    """Module -> modules of the package that it imports at module level or inside functions."""
+def _executed(tree: ast.AST) -> Iterator[ast.AST]:
+    """The nodes of a tree without the bodies of `if TYPE_CHECKING:`."""
+    waiting = [tree]
+    while waiting:
+        node = waiting.pop()
+        yield node
+        is_for_types = isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING")
+        waiting += node.orelse if is_for_types else ast.iter_child_nodes(node)
+
+
+def imports(trees: dict[str, ast.Module], with_types: bool = False) -> dict[str, set[str]]:
+    """Module -> modules of the package that it imports at module level or inside functions.
+
+    Args:
+        trees: see `parse`.
+        with_types: also those below `if TYPE_CHECKING:`.
+    """
     found = defaultdict(set)
     for name, tree in trees.items():
-        for node in ast.walk(tree):
+        for node in ast.walk(tree) if with_types else _executed(tree):
             if isinstance(node, ast.Import):
                 found[name] |= {alias.name for alias in node.names if alias.name in trees}
-            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            elif isinstance(node, ast.ImportFrom):
+                above = name.split(".")[: -node.level] if node.level else []  # of a relative import
+                module = ".".join([*above, *([node.module] if node.module else [])])
                 for alias in node.names:
-                    target = f"{node.module}.{alias.name}"
-                    target = target if target in trees else node.module
+                    target = f"{module}.{alias.name}"
+                    target = target if target in trees else module
                     if target in trees and target != name:
                         found[name].add(target)
     return found
@@ -55,6 +77,12 @@ def import_depth(graph: dict[str, set[str]]) -> list[str]:
         return longest[name]
 
     return max((chain(name, frozenset()) for name in list(graph)), key=len)
+
+
+def rooms(root: Path) -> Counter:
+    """Folder -> modules in it, but for empty ones and `__init__.py`."""
+    files = [path for path in (root / PACKAGE).rglob("*.py") if path.read_text(encoding="utf-8").strip()]
+    return Counter(str(path.parent.relative_to(root)) for path in files if path.name != "__init__.py")
 
 
 def single_caller_helpers(trees: dict[str, ast.Module]) -> tuple[list[str], list[str], int]:
@@ -93,10 +121,10 @@ def main(argv=None) -> int:
     lines = sorted(len(path.read_text(encoding="utf-8").splitlines()) for path in files)
     p90 = lines[int(0.9 * (len(lines) - 1))]
     print(f"files {len(lines)}, lines {sum(lines)}: median {statistics.median(lines):.0f}, p90 {p90}, max {lines[-1]}")
-    rooms = Counter(str(path.parent.relative_to(root)) for path in files if path.name != "__init__.py")
-    print("files per room:", ", ".join(f"{room} {count}" for room, count in rooms.most_common()))
+    print("files per room:", ", ".join(f"{room} {count}" for room, count in rooms(root).most_common()))
     longest = import_depth(imports(trees))
     print(f"import depth {len(longest)}: {' -> '.join(name.removeprefix(PACKAGE + '.') for name in longest)}")
+    print(f"import depth with imports for annotations alone: {len(import_depth(imports(trees, with_types=True)))}")
     helpers, passed_on, total = single_caller_helpers(trees)
     print(
         f"single-caller private functions {len(helpers)} of {total} ({len(helpers) / total:.1%}); "

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The filters that a DMNet makes for one image."""
 
+from collections.abc import Callable
+
 from paddle_dnl.analysis.capture import layers_with_inputs
 from paddle_dnl.nn.dynamic_filter import DynamicFilter
 
@@ -9,13 +11,16 @@ import paddle
 
 
 @paddle.no_grad()
-def dynamic_filters(model: paddle.nn.Layer, image: paddle.Tensor) -> dict[str, np.ndarray]:
+def dynamic_filters(model: paddle.nn.Layer, image: paddle.Tensor, run: Callable | None = None) -> dict[str, np.ndarray]:
     """Name of the module -> its filters for one image `[1, 3, H, W]`: `[channels, k, k]`, as in the order of the model.
+
+    Args:
+        model, image, run: see `paddle_dnl.analysis.capture.capture_inputs`.
 
     Raises:
         UsageError: the model makes no filters.
     """
-    found = layers_with_inputs(model, image, DynamicFilter, "makes no filters")
+    found = layers_with_inputs(model, image, DynamicFilter, "makes no filters", run)
     return {name: layer.filters(x)[0].numpy() for name, layer, (x,) in found}
 
 

@@ -69,6 +69,17 @@ class Geometry:
                 found.append((coordinate + 0.5) * (length / cells) - 0.5)
         return found[0], found[1]
 
+    def original_pixels(self, rows: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(x, y) in the original image, in pixels, of fractional (row, column) coordinates of the feature map."""
+        x, y = self.pixels(rows, columns)
+        size = self.input_size
+        for name, before in reversed(list(self.trans_info)):
+            if name == "resize":  # padding lies at the right and bottom, so it moves nothing
+                x = (x + 0.5) * (before[1] / size[1]) - 0.5
+                y = (y + 0.5) * (before[0] / size[0]) - 0.5
+            size = before
+        return x, y
+
     def enlarge(self, maps: np.ndarray) -> np.ndarray:
         """Maps `[n, h, w]` at the original image's size, `[n, H, W]` float32, interpolated as logits are."""
         large = resize(paddle.to_tensor(maps[None].astype(np.float32)), list(self.input_size), self.align_corners)
@@ -82,8 +93,7 @@ class Geometry:
     def regrid(self, maps: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         """Weights `[n, h, w]` summed into an even grid over the original image, `[n, *size]`.
 
-        A position's weight is spread evenly over its pixels, so shares of attention stay shares. What lies on padding
-        is lost.
+        A position's weight is spread evenly over its pixels, so that sums are kept; weight on padding is dropped.
         """
         source, target, share = self._plan(tuple(size))
         flat = maps.reshape(len(maps), -1)

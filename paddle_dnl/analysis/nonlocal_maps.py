@@ -7,7 +7,7 @@ positions, whatever the size of the image.
 
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from paddle_dnl.analysis.capture import layers_with_inputs
 from paddle_dnl.errors import UsageError
@@ -94,7 +94,7 @@ class BlockAttention:
         return self._by_blocks(positions, self._weight_rows)
 
     def factors(self) -> "BlockAttention":
-        """The same weights as a product of a whitened pairwise and a unary factor, if that is what they hide.
+        """The same weights as a product of a whitened pairwise and a unary factor, where they are one.
 
         A plain non-local block has no unary term of its own, but its logits hold one: q_i . k_j is
         (q_i - mean q) . k_j + mean q . k_j. Other blocks are returned as they are.
@@ -143,7 +143,8 @@ class BlockAttention:
         return np.pad(fine, ((0, 0), (0, height % 2), (0, width % 2)))
 
 
-def _concat_weights(block: DisentangledNonLocal2D):
+def _concat_weights(block: DisentangledNonLocal2D) -> tuple[np.ndarray, np.ndarray, float, float]:
+    """The weights of query and key, and the batch norm as a factor and a shift."""
     project = block.concat_project
     weight = project._conv.weight.numpy().astype(np.float64).reshape(-1)
     half, norm = len(weight) // 2, project._batch_norm
@@ -181,11 +182,16 @@ def block_attention(name: str, block: DisentangledNonLocal2D, x: paddle.Tensor) 
     )
 
 
-def nonlocal_attention(model: paddle.nn.Layer, image: paddle.Tensor) -> Iterator[BlockAttention]:
+def nonlocal_attention(
+    model: paddle.nn.Layer, image: paddle.Tensor, run: Callable | None = None
+) -> Iterator[BlockAttention]:
     """The weights of every non-local block of a model on one image `[1, 3, H, W]`.
+
+    Args:
+        model, image, run: see `paddle_dnl.analysis.capture.capture_inputs`.
 
     Raises:
         UsageError: the model has none.
     """
-    for name, layer, (x,) in layers_with_inputs(model, image, DisentangledNonLocal2D, "has no non-local block"):
+    for name, layer, (x,) in layers_with_inputs(model, image, DisentangledNonLocal2D, "has no non-local block", run):
         yield block_attention(name, layer, x)

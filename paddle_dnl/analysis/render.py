@@ -110,23 +110,12 @@ def render_samples(layers: Sequence[tuple[SampledAttention, Geometry]], scene: S
         row = [(draw.mark(scene.picture, x, y), scene.name_point(x, y))]
         for sampled, geometry in layers:
             at = sampled.at(geometry.position(x, y))
-            columns, lines = _original(geometry, *geometry.pixels(at[0], at[1]))
+            columns, lines = geometry.original_pixels(at[0], at[1])
             made = draw.draw_samples(draw.mark(scene.picture, x, y), columns, lines, at[2])
             save_image(scene.folder / f"samples_{sampled.name}_{x}_{y}.png", made)
             row.append((made, sampled.name))
         rows.append(row)
     save_image(scene.folder / "overview.png", draw.sheet(rows))
-
-
-def _original(geometry: Geometry, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Pixels of the network input as pixels of the original image; padding lies at the right and bottom."""
-    size = geometry.input_size
-    for name, before in reversed(list(geometry.trans_info)):
-        if name == "resize":
-            x = (x + 0.5) * (before[1] / size[1]) - 0.5
-            y = (y + 0.5) * (before[0] / size[0]) - 0.5
-        size = before
-    return x, y
 
 
 def render_filters(filters: dict[str, np.ndarray], scene: Scene) -> None:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sampling points of DGMN2: nine per pixel and head, with their attention weights."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from paddle_dnl.analysis.capture import layers_with_inputs
@@ -53,11 +53,17 @@ def layer_samples(name: str, layer: DGMN2Attention, x: paddle.Tensor, height: in
     return SampledAttention(name, (height, width), rows, columns, weights.numpy().reshape(-1, SAMPLES, height, width))
 
 
-def sampled_attention(model: paddle.nn.Layer, image: paddle.Tensor) -> Iterator[SampledAttention]:
+def sampled_attention(
+    model: paddle.nn.Layer, image: paddle.Tensor, run: Callable | None = None
+) -> Iterator[SampledAttention]:
     """All DGMN2 attention layers of a model on one image `[1, 3, H, W]`, from the first to the last.
+
+    Args:
+        model, image, run: see `paddle_dnl.analysis.capture.capture_inputs`.
 
     Raises:
         UsageError: the model has none.
     """
-    for name, layer, (x, height, width) in layers_with_inputs(model, image, DGMN2Attention, "has no DGMN2 attention"):
+    found = layers_with_inputs(model, image, DGMN2Attention, "has no DGMN2 attention", run)
+    for name, layer, (x, height, width) in found:
         yield layer_samples(name, layer, x, int(height), int(width))

@@ -30,8 +30,8 @@ def run(module: str, argv: list[str] | None = None) -> None:
     _open_streams()
     from paddle_dnl.startup import termination
 
-    termination.install()
     try:
+        termination.install()
         status = _status_of(module, argv)
     except KeyboardInterrupt:
         status = _fail("", 1, termination.seen() or signal.SIGINT)  # Paddle's tracing makes another exception of ours
@@ -125,7 +125,7 @@ def _has_work(under_launch: str) -> bool:
     elif under_launch == "share":  # each rank logs about its own pictures
         from paddle_dnl.log import choose_ranks
 
-        choose_ranks(rank)
+        choose_ranks([int(rank)])
     return under_launch in ("group", "share") or rank == "0"
 
 
@@ -180,7 +180,7 @@ def _fail(text: str, status: int, number: int | None = None) -> int:
     watch = sys.modules.get("paddle_dnl.distributed.watch")
     if watch is not None and watch.others_ended():
         return status  # the watchdog has reported which rank ended first
-    from paddle_dnl.files.shown import printable
+    from paddle_dnl.log import printable
     from paddle_dnl.startup import termination
 
     number = number or termination.seen()  # a library may have replaced the signal's exception by another one

@@ -75,31 +75,26 @@ def _list(args: argparse.Namespace) -> str:
     return "\n".join(lines)
 
 
-def _write_new(args: argparse.Namespace) -> int:
-    """`configs new`: writes the configuration and reads it back."""
-    from paddle_dnl.config.config import Config
-    from paddle_dnl.config.new_config import make_config
-    from paddle_dnl.files.outputs import check_outputs
-    from paddle_dnl.log import logger
-    from paddle_dnl.profile.free_memory import free_bytes
-
-    out = Path(args.out)
-    if out.suffix not in (".yml", ".yaml"):
-        raise UsageError(f"--out {out}: a configuration file ends in .yml")
-    check_outputs([out], Path(args.data).glob("*.txt"))
-    write_text(out, make_config(Path(args.data), args.new_model, free_bytes()))
-    Config(str(out))
-    logger.info(f"{out}: train with `paddle-dnl train --config {out} --do_eval --save_dir output/mine`")
-    return 0
-
-
 def main(argv=None) -> int:
     """Lists, shows, copies or writes; returns the exit status."""
     args = make_parser().parse_args(argv)
-    if args.action == "new":
-        return _write_new(args)
     if args.action is None:
         print(_list(args))
+        return 0
+    if args.action == "new":
+        from paddle_dnl.config.config import Config
+        from paddle_dnl.config.new_config import make_config
+        from paddle_dnl.files.outputs import check_outputs
+        from paddle_dnl.log import logger
+        from paddle_dnl.profile.free_memory import free_bytes
+
+        out = Path(args.out)
+        if out.suffix not in (".yml", ".yaml"):
+            raise UsageError(f"--out {out}: a configuration file ends in .yml")
+        check_outputs([out], Path(args.data).glob("*.txt"))
+        write_text(out, make_config(Path(args.data), args.new_model, free_bytes()))
+        Config(str(out))  # refuses what would not train
+        logger.info(f"{out}: train with `paddle-dnl train --config {out} --do_eval --save_dir output/mine`")
         return 0
     import paddle_dnl
     from paddle_dnl.config.lookup import find_config

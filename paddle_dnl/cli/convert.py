@@ -83,10 +83,10 @@ def main(argv=None) -> int:
     from paddle_dnl.files.outputs import check_outputs
     from paddle_dnl.log import logger
     from paddle_dnl.models.build import build_model
+    from paddle_dnl.models.start_weights import read_any
     from paddle_dnl.weights.convert import ConversionError, convert_with_report
     from paddle_dnl.weights.convert.verification import compare_logits
     from paddle_dnl.weights.loading import load_weights
-    from paddle_dnl.weights.start_weights import read_any
 
     output = Path(args.output)
     if output.suffix not in _PADDLE_FILES:

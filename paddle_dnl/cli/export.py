@@ -2,7 +2,6 @@
 """Command line of export.py."""
 
 import argparse
-import re
 import shlex
 from pathlib import Path
 
@@ -69,38 +68,18 @@ def parse_args(argv=None) -> argparse.Namespace:
 def _command(args: argparse.Namespace, config) -> str:
     """The same export for one size: the batch that was given, and the training's crop."""
     batch = next((size for size in args.input_shape or () if size > 0), 1)
-    width, height = _trained_size(config.dic)
-    channels = (config.train_dataset_cfg or {}).get("img_channels", 3)
+    dataset = config.train_dataset_cfg or {}
+    crops = (step.get("crop_size") for step in dataset.get("transforms") or ())
+    fitting = (
+        crop
+        for crop in crops
+        if isinstance(crop, list) and len(crop) == 2 and all(isinstance(v, int) and v > 0 for v in crop)
+    )
+    width, height = next(fitting, (1024, 512))
+    channels = dataset.get("img_channels", 3)
     return (
         f"paddle-dnl export --config {shlex.quote(args.config)} --model_path {shlex.quote(args.model_path)} "
         f"--save_dir {shlex.quote(args.save_dir)} --input_shape {batch} {channels} {height} {width}"
-    )
-
-
-def _trained_size(config: dict) -> tuple[int, int]:
-    """Width and height of the training crops, else the recipe's most frequent ones."""
-    dataset = config.get("train_dataset")
-    transforms = dataset.get("transforms") if isinstance(dataset, dict) else None
-    for step in transforms if isinstance(transforms, list) else []:
-        size = step.get("crop_size") if isinstance(step, dict) else None
-        if isinstance(size, list) and len(size) == 2 and all(isinstance(v, int) and v > 0 for v in size):
-            return tuple(size)
-    return 1024, 512
-
-
-def _transforms(config) -> list[dict]:
-    """The preprocessing to store: `export.transforms`, else that of the validation, also when it is none.
-
-    Raises:
-        UsageError: neither is there.
-    """
-    for section in ("export", "val_dataset"):
-        cfg = config.dic.get(section)
-        if cfg and (section == "val_dataset" or "transforms" in cfg):
-            return list(cfg.get("transforms") or [])
-    raise UsageError(
-        f"{config.path}: has no val_dataset, so nothing says how pictures are prepared; name it, for instance "
-        "--opts 'export.transforms=[{type: Normalize}]'"
     )
 
 
@@ -115,14 +94,24 @@ def main(argv=None) -> int:
     from paddle_dnl.data.images.image_format import ImageFormat
     from paddle_dnl.data.label_rule import label_rule
     from paddle_dnl.deployment.export.exporter import export_model
-    from paddle_dnl.deployment.export.image_check import MAX_IMAGES, spread
+    from paddle_dnl.deployment.export.image_check import MAX_IMAGES, ImageCheck, spread
     from paddle_dnl.deployment.export.shapes import FreeSizeError
     from paddle_dnl.deployment.export.triton import Repository
+    from paddle_dnl.deployment.model_names import name_from
     from paddle_dnl.models.build import build_model
 
+    # The preprocessing that is stored: `export.transforms`, else that of the validation, which may have none.
+    prepared = config.dic.get("export") or {}
+    if "transforms" not in prepared:
+        prepared = config.val_dataset_cfg
+    if not prepared:
+        raise UsageError(
+            f"{config.path}: has no val_dataset, so nothing says how pictures are prepared; name it, for instance "
+            "--opts 'export.transforms=[{type: Normalize}]'"
+        )
     repository = None
     if args.format == "triton":
-        name = args.triton_name or re.sub(r"[^A-Za-z0-9_.-]", "_", Path(args.config).stem)
+        name = args.triton_name or name_from(Path(args.config).stem)
         repository = Repository(name, args.triton_backend or "onnxruntime")
     pairs = spread(find_pairs(args.verify_images), MAX_IMAGES) if args.verify_images else []
     try:
@@ -131,7 +120,7 @@ def main(argv=None) -> int:
             args.save_dir,
             input_shape=args.input_shape,
             output_op=args.output_op,
-            transforms=_transforms(config),
+            transforms=list(prepared.get("transforms") or []),
             image_format=ImageFormat.of(config.val_dataset_cfg or config.train_dataset_cfg),
             label_rule=label_rule(config.val_dataset_cfg or config.train_dataset_cfg, "val_dataset"),
             class_info=classes_of_config(config),
@@ -141,7 +130,7 @@ def main(argv=None) -> int:
             with_fp16=args.fp16,
             for_fd=args.for_fd,
             inputs=[*config.files, model_path, args.verify_images, *(path for pair in pairs for path in pair)],
-            verify_images=pairs,
+            image_check=ImageCheck(pairs) if pairs else None,
         )
     except FreeSizeError as error:
         raise ExportError(f"{error}. For one size run\n{_command(args, config)}") from error

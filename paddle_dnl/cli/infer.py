@@ -106,27 +106,15 @@ def _check(args: argparse.Namespace) -> None:
     require_folder(args.save_dir)
 
 
-def _collect_shapes(args: argparse.Namespace, images: list) -> None:
-    """A first pass over some images that writes the shapes TensorRT is to be built for."""
-    from paddle_dnl.deployment.runtime.predictor import Predictor
-    from paddle_dnl.files.atomic import new_file
-
-    with new_file(args.auto_tuned_shape_file) as temporary:
-        range_ = args.value_range
-        predictor = Predictor(args.config, value_range=range_, device=args.device, collect_shapes_file=str(temporary))
-        predictor.predict(images, args.batch_size)
-        predictor.close()
-
-
 def _make_predictor(args: argparse.Namespace, is_long: bool):
     """The predictor of the flags; for many pictures Paddle Inference runs in a separate process, see `BackendProcess`."""
     from dataclasses import asdict
 
-    from paddle_dnl.deployment.runtime.backend_factory import resolve_backend
     from paddle_dnl.deployment.runtime.backend_process import BackendProcess
-    from paddle_dnl.deployment.runtime.deploy_config import read_deploy_config
+    from paddle_dnl.deployment.runtime.deploy_yaml import read_deploy_config
     from paddle_dnl.deployment.runtime.options import BackendOptions
     from paddle_dnl.deployment.runtime.predictor import Predictor
+    from paddle_dnl.deployment.runtime.selection import resolve_backend
 
     limits = {"wrong_size": args.wrong_size, "max_pixels": args.max_pixels}
     limits |= {"tile": args.tile, "tile_overlap": args.tile_overlap, "value_range": args.value_range}
@@ -150,6 +138,7 @@ def _make_predictor(args: argparse.Namespace, is_long: bool):
 
 def _make_job(args: argparse.Namespace, files, inputs: list):
     from paddle_dnl.data.classes import colors_or_palette
+    from paddle_dnl.data.images.image_format import ImageFormat
     from paddle_dnl.data.images.pending_images import Shard
     from paddle_dnl.data.images.video_files import is_video
     from paddle_dnl.deployment.runtime.outputs import PictureJob, Results, VideoJob
@@ -164,7 +153,7 @@ def _make_job(args: argparse.Namespace, files, inputs: list):
     for flag, default in (("stride", 1), ("preview", None)):
         if getattr(args, flag) != default:
             raise UsageError(f"--{flag}: is for videos and cameras, {args.image_path} is neither")
-    endings = files.image_format.with_range(args.value_range).endings
+    endings = ImageFormat.of(files).with_range(args.value_range).endings
     return PictureJob(
         args.image_path,
         to,
@@ -215,7 +204,7 @@ def main(argv=None) -> int:
 
     from paddle_dnl import user_code
     from paddle_dnl.data.images.video_files import is_video
-    from paddle_dnl.deployment.runtime.deploy_config import read_deploy_config
+    from paddle_dnl.deployment.runtime.deploy_yaml import read_deploy_config
     from paddle_dnl.files.outputs import check_outputs
     from paddle_dnl.log import logger
 
@@ -231,9 +220,17 @@ def main(argv=None) -> int:
         logger.info("all images are done")
         return 0
     if args.enable_auto_tune:
+        from paddle_dnl.deployment.runtime.predictor import Predictor
+        from paddle_dnl.files.atomic import new_file
+
         args.auto_tuned_shape_file = args.auto_tuned_shape_file or str(Path(args.save_dir) / "auto_tuned_shapes.pbtxt")
         check_outputs([args.auto_tuned_shape_file], [args.image_path, *inputs])
-        _collect_shapes(args, job.examples(_TUNING_IMAGES))
+        # A first pass over some images, which writes the shapes that TensorRT is built for.
+        with new_file(args.auto_tuned_shape_file) as temporary:
+            tuning = {"device": args.device, "collect_shapes_file": str(temporary)}
+            predictor = Predictor(args.config, value_range=args.value_range, **tuning)
+            predictor.predict(job.examples(_TUNING_IMAGES), args.batch_size)
+            predictor.close()
     examples = job.examples(1) if args.benchmark else []
     predictor = _make_predictor(args, not hasattr(job, "__len__") or len(job) >= _PROCESS_FROM_IMAGES)
     if args.save_prob:

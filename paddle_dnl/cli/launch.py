@@ -87,7 +87,8 @@ def command(argv: list[str] | None = None) -> list[str]:
         for name, value in _ELASTIC.items():
             if getattr(args, name) is None:
                 setattr(args, name, value)
-        program = [sys.executable, "-m", "paddle_dnl.distributed.elastic_rank", *_started(program)]
+        started = [sys.executable, "-u", *program] if program[0].endswith(".py") else program
+        program = [sys.executable, "-m", "paddle_dnl.distributed.elastic_rank", *started]
     nodes = launching.settle(nodes)
     words = ["--nnodes", args.nnodes, "--rank", str(nodes.rank)]
     for flag, value in (("--master", nodes.master), ("--host", nodes.host)):
@@ -96,11 +97,6 @@ def command(argv: list[str] | None = None) -> list[str]:
         value = getattr(args, flag.removeprefix("--"))
         words += [flag, value] if value is not None else []
     return [sys.executable, "-m", "paddle.distributed.launch", *words, *program, *args.words]
-
-
-def _started(program: list[str]) -> list[str]:
-    """The command that Paddle's launcher makes of a program."""
-    return [sys.executable, "-u", *program] if program[0].endswith(".py") else program
 
 
 def main(argv=None) -> int:

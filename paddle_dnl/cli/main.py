@@ -11,17 +11,6 @@ from paddle_dnl.cli.programs import PROGRAMS, split_command
 COMMAND = "paddle-dnl"
 
 
-def _help(group: str = "") -> str:
-    """All programs, or those of a group such as `data`, one a line."""
-    chosen = {name: program for name, program in PROGRAMS.items() if name.startswith(f"{group} ".lstrip())}
-    width = max(map(len, chosen))
-    lines = [f"  {name:{width}}  {program.summary}" for name, program in chosen.items()]
-    name = f"{COMMAND} {group}".rstrip()
-    return "\n".join(
-        [f"usage: {name} PROGRAM [flags]", "", "programs:", *lines, "", f"`{COMMAND} PROGRAM --help` shows its flags."]
-    )
-
-
 def _refuse(words: list[str]) -> int:
     """Says that `words` name no program; returns the exit status."""
     from paddle_dnl.errors import nearest
@@ -54,7 +43,12 @@ def main(argv: list[str] | None = None) -> None:
     if not rest or is_group:
         # Requested help goes to stdout with status 0, the help after an incomplete command to stderr.
         asked = len(rest) < len(words)
-        text = _help(rest[0] if rest else "")
+        group = "".join(rest)  # such as `data`; empty for all programs
+        chosen = {name: program for name, program in PROGRAMS.items() if name.startswith(f"{group} ".lstrip())}
+        width = max(map(len, chosen))
+        lines = [f"usage: {COMMAND} {group}".rstrip() + " PROGRAM [flags]", "", "programs:"]
+        lines += [f"  {name:{width}}  {program.summary}" for name, program in chosen.items()]
+        text = "\n".join([*lines, "", f"`{COMMAND} PROGRAM --help` shows its flags."])
         if asked:
             write_out(f"{text}\n")
             sys.exit(0)

@@ -96,6 +96,22 @@ def parse_args(argv=None) -> argparse.Namespace:
     return args
 
 
+def _ranks_of(value: str | int | list[int]) -> set[int]:
+    """The numbers in PaddleSeg's `log_ranks`: `"0,1"`, one number or a list.
+
+    Raises:
+        UsageError: not numbers of ranks.
+    """
+    words = value.split(",") if isinstance(value, str) else value if isinstance(value, list | tuple) else [value]
+    try:
+        ranks = {int(word) for word in words}
+    except (TypeError, ValueError):
+        ranks = set()
+    if not ranks or min(ranks) < 0:
+        raise UsageError(f"log_ranks: expected numbers of ranks such as 0,1; got {value!r}")
+    return ranks
+
+
 def main(argv=None) -> int:
     """Trains; returns the exit status."""
     args = parse_args(argv)
@@ -116,22 +132,22 @@ def main(argv=None) -> int:
 
         require_start_weights(config)  # before the data are checked
     args.to_static_training = args.to_static_training or config.to_static_training
-    log.choose_ranks(config.dic.get("log_ranks", "0") if args.log_ranks is None else args.log_ranks)
+    log.choose_ranks(_ranks_of(config.dic.get("log_ranks", "0") if args.log_ranks is None else args.log_ranks))
     if args.print_mem_info is None:
         args.print_mem_info = config.dic.get("print_mem_info", True)
     if args.do_eval and not config.val_dataset_cfg:
         raise UsageError(f"--do_eval: {args.config} has no val_dataset")
     from paddle_dnl.startup.environment import log_environment
     from paddle_dnl.training.options import TrainOptions
-    from paddle_dnl.training.trainer import train_from_config
+    from paddle_dnl.training.trainer import Trainer, train_from_config
 
     log_environment(config)
     if args.find_lr is not None:
-        from paddle_dnl.training.rate_sweep import RateSweep
+        from paddle_dnl.training.rate_sweep import RateSweep, SweptParts, sweep_options
 
         with config.named_in_errors():
-            sweep = RateSweep(config, TrainOptions.of(args))
-        sweep.run()
+            trainer = Trainer(config, sweep_options(TrainOptions.of(args)), SweptParts(config))
+        RateSweep(trainer).run()
         return 0
     train_from_config(config, args)
     return 0

@@ -68,22 +68,6 @@ def _outputs(args: argparse.Namespace, dataset):
     )
 
 
-def _require_model(args: argparse.Namespace) -> None:
-    """Refuses a command line without a model, with two, or with flags of the other kind.
-
-    Raises:
-        UsageError: names the flags.
-    """
-    if args.exported is None:
-        if args.backend is not None:
-            raise UsageError(f"--backend {args.backend}: is for --exported")
-        if args.precision in _EXPORTED_PRECISIONS:
-            raise UsageError(f"--precision {args.precision}: is for --exported")
-        _arguments.require_model_path(args)
-    elif args.model_path is not None:
-        raise UsageError("--model_path and --exported: give one of them")
-
-
 def _exported(args: argparse.Namespace, settings: dict, dataset_cfg: dict) -> tuple:
     """The exported folder as a model, and the dataset's settings with its preprocessing."""
     from paddle_dnl.deployment.exported_model import ExportedModel
@@ -104,7 +88,14 @@ def _exported(args: argparse.Namespace, settings: dict, dataset_cfg: dict) -> tu
 def main(argv=None) -> int:
     """Evaluates and logs the metrics; returns the exit status."""
     args = parse_args(argv)
-    _require_model(args)
+    if args.exported is None:
+        if args.backend is not None:
+            raise UsageError(f"--backend {args.backend}: is for --exported")
+        if args.precision in _EXPORTED_PRECISIONS:
+            raise UsageError(f"--precision {args.precision}: is for --exported")
+        _arguments.require_model_path(args)
+    elif args.model_path is not None:
+        raise UsageError("--model_path and --exported: give one of them")
     from paddle_dnl import registry
 
     _arguments.check_common(args)

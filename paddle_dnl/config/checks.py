@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checks of a whole configuration: known keys, known components and arguments, values that fit together.
+"""Checks of the sections of a configuration: known keys, known components and arguments, values of the right kind.
 
-Each check works on the plain dict, raises `ConfigError` with file, dotted key and nearest valid name, and fills in what
-PaddleSeg fills in: the number of classes and channels of the model, `ignore_index` of the losses, repeated losses.
+Each check works on the plain dict, raises `ConfigError` with dotted key and nearest valid name, and repeats a loss that
+stands for several, as PaddleSeg does.
 """
 
 import inspect
@@ -10,11 +10,8 @@ import math
 import reprlib
 
 from paddle_dnl import registry
-from paddle_dnl.config import dataset_values, training_keys
 from paddle_dnl.config.choices import AVERAGES
 from paddle_dnl.errors import ConfigError
-from paddle_dnl.optim.groups import number
-from paddle_dnl.optim.optimizers import resolve
 from paddle_dnl.optim.schedules import schedule_class
 
 _REQUIRED = ("batch_size", "iters", "train_dataset", "optimizer", "lr_scheduler", "loss", "model")
@@ -29,43 +26,30 @@ _TEST_KEYS = (
 )  # fmt: skip
 # The file that a recipe begins with, where its project publishes it, and the converter's name of that project.
 _START_WEIGHT_KEYS = ("file", "from", "source")
-_SECTIONS = {"model": "model", "train_dataset": "dataset", "val_dataset": "dataset", "optimizer": "optimizer"}
+_SECTIONS = {"model": "model", "train_dataset": "dataset", "val_dataset": "dataset"}
 
 
-def check(config: dict, path: str, for_training: bool = True) -> None:
-    """Checks `config` in place.
+def check(config: dict, for_training: bool = True) -> None:
+    """Checks `config` in place, but for its optimizer (`optim.optimizers.check`) and for values that depend on each other.
 
     Args:
         config: the whole configuration.
-        path: named in errors.
         for_training: whether the sections that only a training needs must be there; they are checked where they are.
     """
-    try:
-        _check_top_level(config, _REQUIRED if for_training else ("model",))
-        for section, kind in _SECTIONS.items():
-            if section in config:
-                check_component(config[section], kind, section)
-        _check_normalisation(config)
-        for section, check_section in _TRAINING_SECTIONS.items():
-            if config.get(section) is not None:
-                check_section(config[section])
-        _check_test_config(config.get("test_config") or {})
-        _match_datasets(config)
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from error.__cause__
-
-
-def _refuse_unknown(key: str, known, where: str) -> None:
-    if key not in known:
-        dotted = f"{where}.{key}" if where else key
-        raise ConfigError(
-            f"{dotted}: unknown key.{registry.nearest(key, known)} Known here: {', '.join(sorted(map(str, known)))}"
-        )
+    _check_top_level(config, _REQUIRED if for_training else ("model",))
+    for section, kind in _SECTIONS.items():
+        if section in config:
+            check_component(config[section], kind, section)
+    _check_normalisation(config)
+    for section, check_section in _TRAINING_SECTIONS.items():
+        if config.get(section) is not None:
+            check_section(config[section])
+    _check_test_config(config.get("test_config") or {})
 
 
 def _check_top_level(config: dict, required: tuple[str, ...]) -> None:
     for key in config:
-        _refuse_unknown(key, (*_REQUIRED, *_OPTIONAL), "")
+        registry.refuse_unknown(key, (*_REQUIRED, *_OPTIONAL), "")
     for key in required:
         if config.get(key) is None:
             raise ConfigError(f"{key}: missing")
@@ -84,7 +68,7 @@ def _check_top_level(config: dict, required: tuple[str, ...]) -> None:
         if not isinstance(wanted, dict) or not all(isinstance(value, str) for value in wanted.values()):
             raise ConfigError(f"start_weights: expected file, from and source, each a text; got {wanted!r}")
         for key in wanted:
-            _refuse_unknown(key, _START_WEIGHT_KEYS, "start_weights")
+            registry.refuse_unknown(key, _START_WEIGHT_KEYS, "start_weights")
         for key in _START_WEIGHT_KEYS:
             if key not in wanted:
                 raise ConfigError(f"start_weights.{key}: missing")
@@ -98,14 +82,10 @@ def check_component(cfg, kind: str, where: str, owner=None) -> None:
 
     `owner` is the class of the component that it is a part of.
     """
-    if not isinstance(cfg, dict) or not isinstance(cfg.get("type"), str):
-        raise ConfigError(f"{where}: expected a mapping with a `type` key that names the {kind}, got {cfg!r}")
-    if kind == "optimizer":
-        cls, arguments = resolve(cfg, where)
-    else:
-        cls = registry.find(cfg["type"], kind, where, owner)
-        arguments = {key: value for key, value in cfg.items() if key != "type"}
-    _check_arguments(cls, cfg["type"], arguments, where, kind)
+    registry.require_component(cfg, kind, where)
+    cls = registry.find(cfg["type"], kind, where, owner)
+    arguments = {key: value for key, value in cfg.items() if key != "type"}
+    registry.check_arguments(cls, cfg["type"], arguments, where, _SUPPLIED.get(kind, ()))
     weights = cfg.get("pretrained")
     if weights is not None and where not in _START_WEIGHTS:
         raise ConfigError(
@@ -131,21 +111,7 @@ _SUPPLIED = {
     "model": {"num_classes", "pretrained"},
     "backbone": {"pretrained"},
     "dataset": {"transforms", "num_classes"},
-    "optimizer": set(),
 }
-
-
-def _check_arguments(cls, name: str, arguments: dict, where: str, kind: str) -> None:
-    parameters = inspect.signature(cls).parameters
-    known = [key for key, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
-    if not any(p.kind == p.VAR_KEYWORD for p in parameters.values()):
-        for key in arguments:
-            # SGD with a momentum is another class, whose arguments `known` then is.
-            _refuse_unknown(key, [*known, "momentum"] if (kind, name) == ("optimizer", "SGD") else known, where)
-    for key in known:
-        parameter = parameters[key]
-        if parameter.default is parameter.empty and key not in arguments and key not in _SUPPLIED.get(kind, ()):
-            raise ConfigError(f"{where}.{key}: missing; {name} needs it")
 
 
 def _is_number(value) -> bool:
@@ -173,7 +139,7 @@ def _check_scheduler(cfg) -> None:
     parameters = inspect.signature(schedule_class(cfg["type"])).parameters
     known = [*parameters, "type", "warmup_iters", "warmup_start_lr"]
     for key, value in cfg.items():
-        _refuse_unknown(key, known, where)
+        registry.refuse_unknown(key, known, where)
         default = parameters[key].default if key in parameters else 0.0
         if key != "type" and type(default) in (int, float) and not _is_number(value):
             raise ConfigError(f"{where}.{key}: must be a number, got {value!r}")
@@ -186,25 +152,12 @@ def _check_scheduler(cfg) -> None:
         raise ConfigError(f"{where}.learning_rate: must be a number from 0, got {rate!r}")
 
 
-def _check_optimizer(cfg: dict) -> None:
-    """Checks values by constructing the recipe, which needs no model yet."""
-    cls, arguments = resolve(cfg)
-    if arguments.get("weight_decay") is not None:
-        cfg["weight_decay"] = arguments["weight_decay"] = number(arguments["weight_decay"], "optimizer.weight_decay")
-    try:
-        cls(**arguments)
-    except ConfigError:
-        raise
-    except Exception as error:
-        raise ConfigError(f"optimizer: {cfg['type']} cannot be built: {error}") from error
-
-
 def _check_losses(cfg: dict) -> None:
     """`loss`: types, coefficients, and one type repeated for each coefficient."""
     if not isinstance(cfg, dict):
         raise ConfigError(f"loss: expected a mapping with `types` and `coef`, got {cfg!r}")
     for key in cfg:
-        _refuse_unknown(key, ("types", "coef"), "loss")
+        registry.refuse_unknown(key, ("types", "coef"), "loss")
     types, coef = cfg.get("types"), cfg.get("coef")
     if not isinstance(types, list) or not types:
         raise ConfigError(f"loss.types: expected a list of losses, got {types!r}")
@@ -218,14 +171,14 @@ def _check_losses(cfg: dict) -> None:
         raise ConfigError(f"loss.types: {len(types)} losses for {len(coef)} coef; give one, or one per coef")
 
 
-_TRAINING_SECTIONS = {"lr_scheduler": _check_scheduler, "loss": _check_losses, "optimizer": _check_optimizer}
+_TRAINING_SECTIONS = {"lr_scheduler": _check_scheduler, "loss": _check_losses}
 
 
 def _check_test_config(cfg: dict, where: str = "test_config") -> None:
     if not isinstance(cfg, dict):
         raise ConfigError(f"{where}: expected a mapping, got {cfg!r}")
     for key in cfg:
-        _refuse_unknown(key, _TEST_KEYS, where)
+        registry.refuse_unknown(key, _TEST_KEYS, where)
     if cfg.get("while_training") is not None:
         if where != "test_config":
             raise ConfigError(f"{where}.while_training: stands in test_config only")
@@ -242,71 +195,3 @@ def _check_test_config(cfg: dict, where: str = "test_config") -> None:
             isinstance(value, list) and len(value) == 2 and all(isinstance(v, int) and v > 0 for v in value)
         ):
             raise ConfigError(f"{where}.{key}: expected [width, height] in pixels, got {value!r}")
-
-
-def _one_value(sources: dict[str, object], what: str):
-    """The value, where all sources that give one give the same; else None."""
-    given = {where: value for where, value in sources.items() if value is not None}
-    if len(set(given.values())) > 1:
-        raise ConfigError(f"{what} disagree: {', '.join(f'{where} = {value}' for where, value in given.items())}")
-    return next(iter(given.values()), None)
-
-
-def _of_datasets(config: dict, argument: str, attribute: str) -> dict[str, object]:
-    """What each dataset says about `argument`: its configuration, or the class for datasets of fixed content."""
-    values = {}
-    for section in ("train_dataset", "val_dataset"):
-        cfg = config.get(section)
-        if cfg:
-            cls = registry.find(cfg["type"], "dataset", section)
-            parameter = inspect.signature(cls).parameters.get(argument)
-            default = None if parameter is None or parameter.default is parameter.empty else parameter.default
-            values[f"{section}.{argument}"] = cfg.get(argument, getattr(cls, attribute, default))
-    return values
-
-
-def _takes(cls, argument: str) -> bool:
-    parameters = inspect.signature(cls).parameters
-    return argument in parameters or any(p.kind == p.VAR_KEYWORD for p in parameters.values())
-
-
-def _match_datasets(config: dict) -> None:
-    model = config["model"]
-    classes = _of_datasets(config, "num_classes", "NUM_CLASSES")
-    classes = _one_value({**classes, "model.num_classes": model.get("num_classes")}, "numbers of classes")
-    if classes is None:
-        raise ConfigError(f"{'train_dataset' if config.get('train_dataset') else 'model'}.num_classes: missing")
-    if _takes(registry.find(model["type"], "model", "model"), "num_classes"):
-        model["num_classes"] = classes
-    for section in ("train_dataset", "val_dataset"):
-        cfg = config.get(section)
-        if cfg and "num_classes" in inspect.signature(registry.find(cfg["type"], "dataset", section)).parameters:
-            cfg.setdefault("num_classes", classes)
-    holder, where = model, "model"
-    if isinstance(model.get("backbone"), dict):
-        holder, where = model["backbone"], "model.backbone"
-    channels = _of_datasets(config, "img_channels", "IMG_CHANNELS")
-    agreed = _one_value({**channels, f"{where}.in_channels": holder.get("in_channels")}, "numbers of image channels")
-    if agreed not in (None, 3):
-        cls = registry.find(model["type"], "model", "model")
-        cls = cls if holder is model else registry.find(holder["type"], "backbone", where, cls)
-        if not _takes(cls, "in_channels"):
-            raise ConfigError(f"{where}: {holder['type']} has no in_channels, so it takes 3 channels, not {agreed}")
-        holder["in_channels"] = agreed
-    dataset_values.name_classes(config, classes)
-    ignored = _of_datasets(config, "ignore_index", "IGNORE_INDEX")
-    losses = (config.get("loss") or {}).get("types", [])
-    for i, loss in enumerate(losses):
-        _set_ignore_index(loss, ignored, f"loss.types.{i}")
-    training_keys.check_class_weights(config.get("class_weights"), losses, classes)
-    training_keys.check_freeze(config.get("freeze"))
-    dataset_values.carry_ignored(config, {where.split(".")[0]: value for where, value in ignored.items()}, classes)
-
-
-def _set_ignore_index(loss: dict, ignored: dict[str, object], where: str) -> None:
-    for i, inner in enumerate(loss.get("losses", [])):
-        _set_ignore_index(inner, ignored, f"{where}.losses.{i}")
-    if "ignore_index" in inspect.signature(registry.find(loss["type"], "loss", where)).parameters:
-        agreed = _one_value({**ignored, f"{where}.ignore_index": loss.get("ignore_index")}, "values of ignore_index")
-        if agreed is not None:
-            loss["ignore_index"] = agreed

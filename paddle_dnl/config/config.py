@@ -7,12 +7,13 @@ import math
 from pathlib import Path
 
 from paddle_dnl import user_code
-from paddle_dnl.config import checks, multilabel, training_keys
+from paddle_dnl.config import checks, dataset_values, multilabel, training_keys
 from paddle_dnl.config.lookup import find_config
 from paddle_dnl.config.overrides import apply_overrides
 from paddle_dnl.config.reading import read_config, to_yaml
 from paddle_dnl.config.spellings import modernise
 from paddle_dnl.errors import ConfigError
+from paddle_dnl.optim import optimizers
 
 
 def _set_start_weights(model, path: str | None) -> None:
@@ -95,7 +96,21 @@ class Config:
             training_keys.set_num_classes(self.dic, num_classes)
         with self.named_in_errors():
             multilabel.apply(self.dic, use_multilabel)
-        checks.check(self.dic, self.path, for_training)
+        self._check(for_training)
+
+    def _check(self, for_training: bool) -> None:
+        """Checks sections, then fills in the values that they determine for each other."""
+        config = self.dic
+        try:
+            checks.check(config, for_training)
+            if "optimizer" in config:
+                optimizers.check(config["optimizer"])
+            num_classes = dataset_values.match_datasets(config)
+            losses = (config.get("loss") or {}).get("types", [])
+            training_keys.check_class_weights(config.get("class_weights"), losses, num_classes)
+            training_keys.check_freeze(config.get("freeze"))
+        except ConfigError as error:
+            raise ConfigError(f"{self.path}: {error}") from error.__cause__
 
     @contextlib.contextmanager
     def named_in_errors(self):

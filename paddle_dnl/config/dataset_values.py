@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Values that datasets determine for the rest of a configuration: the ignored label and the class names."""
+"""Values that datasets determine for the rest of a configuration: classes and their names, channels, the ignored label."""
 
 import inspect
 from pathlib import Path
@@ -12,6 +12,48 @@ from paddle_dnl.log import logger
 SECTIONS = ("train_dataset", "val_dataset")
 # Arguments of transforms, ours and PaddleSeg's, that stand for the ignored label.
 _IGNORED = ("ignore_index", "label_padding_value")
+
+
+def match_datasets(config: dict) -> int:
+    """Fills in, in place, what PaddleSeg fills in: number of classes and channels of the model, ignored label, class names.
+
+    Args:
+        config: a whole configuration, checked section by section.
+
+    Returns:
+        The number of classes.
+
+    Raises:
+        ConfigError: sections that disagree; names them and their values.
+    """
+    model = config["model"]
+    classes = _of_datasets(config, "num_classes", "NUM_CLASSES")
+    classes = _one_value({**classes, "model.num_classes": model.get("num_classes")}, "numbers of classes")
+    if classes is None:
+        raise ConfigError(f"{'train_dataset' if config.get('train_dataset') else 'model'}.num_classes: missing")
+    if _takes(registry.find(model["type"], "model", "model"), "num_classes"):
+        model["num_classes"] = classes
+    for section in SECTIONS:
+        cfg = config.get(section)
+        if cfg and "num_classes" in inspect.signature(registry.find(cfg["type"], "dataset", section)).parameters:
+            cfg.setdefault("num_classes", classes)
+    holder, where = model, "model"
+    if isinstance(model.get("backbone"), dict):
+        holder, where = model["backbone"], "model.backbone"
+    channels = _of_datasets(config, "img_channels", "IMG_CHANNELS")
+    agreed = _one_value({**channels, f"{where}.in_channels": holder.get("in_channels")}, "numbers of image channels")
+    if agreed not in (None, 3):
+        cls = registry.find(model["type"], "model", "model")
+        cls = cls if holder is model else registry.find(holder["type"], "backbone", where, cls)
+        if not _takes(cls, "in_channels"):
+            raise ConfigError(f"{where}: {holder['type']} has no in_channels, so it takes 3 channels, not {agreed}")
+        holder["in_channels"] = agreed
+    name_classes(config, classes)
+    ignored = _of_datasets(config, "ignore_index", "IGNORE_INDEX")
+    for i, loss in enumerate((config.get("loss") or {}).get("types", [])):
+        _set_ignore_index(loss, ignored, f"loss.types.{i}")
+    carry_ignored(config, {where.split(".")[0]: value for where, value in ignored.items()}, classes)
+    return classes
 
 
 def carry_ignored(config: dict, ignore_index: dict[str, int | None], num_classes: int | None) -> None:
@@ -110,3 +152,38 @@ def _name_classes(cfg: dict, num_classes: int | None, where: str) -> None:
     says = classes.ignore_index
     if says is not None and "ignore_index" in parameters and says != parameters["ignore_index"].default:
         cfg.setdefault("ignore_index", says)
+
+
+def _one_value(sources: dict[str, object], what: str):
+    """The value, where all sources that give one give the same; else None."""
+    given = {where: value for where, value in sources.items() if value is not None}
+    if len(set(given.values())) > 1:
+        raise ConfigError(f"{what} disagree: {', '.join(f'{where} = {value}' for where, value in given.items())}")
+    return next(iter(given.values()), None)
+
+
+def _of_datasets(config: dict, argument: str, attribute: str) -> dict[str, object]:
+    """What each dataset says about `argument`: its configuration, or the class for datasets of fixed content."""
+    values = {}
+    for section in SECTIONS:
+        cfg = config.get(section)
+        if cfg:
+            cls = registry.find(cfg["type"], "dataset", section)
+            parameter = inspect.signature(cls).parameters.get(argument)
+            default = None if parameter is None or parameter.default is parameter.empty else parameter.default
+            values[f"{section}.{argument}"] = cfg.get(argument, getattr(cls, attribute, default))
+    return values
+
+
+def _takes(cls, argument: str) -> bool:
+    parameters = inspect.signature(cls).parameters
+    return argument in parameters or any(p.kind == p.VAR_KEYWORD for p in parameters.values())
+
+
+def _set_ignore_index(loss: dict, ignored: dict[str, object], where: str) -> None:
+    for i, inner in enumerate(loss.get("losses", [])):
+        _set_ignore_index(inner, ignored, f"{where}.losses.{i}")
+    if "ignore_index" in inspect.signature(registry.find(loss["type"], "loss", where)).parameters:
+        agreed = _one_value({**ignored, f"{where}.ignore_index": loss.get("ignore_index")}, "values of ignore_index")
+        if agreed is not None:
+            loss["ignore_index"] = agreed

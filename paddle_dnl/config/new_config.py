@@ -6,8 +6,8 @@ from pathlib import Path
 
 from paddle_dnl.config.reading import to_yaml
 from paddle_dnl.data.classes import FILE_NAME, read_classes
+from paddle_dnl.data.images.image_format import read_as_stored
 from paddle_dnl.data.images.list_files import lines, names_of
-from paddle_dnl.data.images.reading import read_as_stored
 from paddle_dnl.data.statistics import suggest_crop
 from paddle_dnl.errors import UsageError
 

@@ -113,21 +113,6 @@ def parse_yaml(text: str):
         loader.dispose()
 
 
-def _read_bytes(path: Path) -> bytes:
-    """The content of a regular file of a page's size.
-
-    Raises:
-        ConfigError: too large.
-        OSError, ValueError: no regular file, and the system's reasons.
-    """
-    with open_file(path) as file:
-        # Not by the size that the system states: files of /proc have none.
-        content = file.read(_MAX_BYTES + 1)
-    if len(content) > _MAX_BYTES:
-        raise ConfigError(f"{shown(path)}: more than {_MAX_BYTES} bytes is too large for a configuration")
-    return content
-
-
 def read_yaml_mapping(path: Path) -> dict:
     """One YAML file that holds a mapping.
 
@@ -136,7 +121,12 @@ def read_yaml_mapping(path: Path) -> dict:
     """
     name = shown(path)
     try:
-        value = parse_yaml(_read_bytes(path).decode("utf-8-sig"))
+        with open_file(path) as file:
+            # Not by the size that the system states: files of /proc have none.
+            content = file.read(_MAX_BYTES + 1)
+        if len(content) > _MAX_BYTES:
+            raise ConfigError(f"{name}: more than {_MAX_BYTES} bytes is too large for a configuration")
+        value = parse_yaml(content.decode("utf-8-sig"))
     except FileNotFoundError:
         raise ConfigError(f"{name}: no such configuration file") from None
     except OSError as error:

@@ -11,6 +11,16 @@ from paddle_dnl.log import logger
 
 _OLD_OPTIMIZERS = {"sgd": "Momentum", "adam": "Adam"}
 _OLD_SCHEDULES = {"poly": "PolynomialDecay", "piecewise": "PiecewiseDecay", "stepdecay": "StepDecay"}
+# Keys in PaddleSeg's own files that its programs never read, or that only PaddleX reads.
+_IGNORED_KEYS = {
+    "mean": "a place for an anchor",
+    "std": "a place for an anchor",
+    "weight": "a place for an anchor",
+    "uniform_output_enabled": "a switch of PaddleX; export.py writes the inference model",
+    "pdx_model_name": "a name for PaddleX",
+    "distill_loss": "read by PaddleSeg's distillation alone",
+    "hpi_config_path": "settings of PaddleX's inference",
+}
 
 
 def modernise(config: dict) -> None:
@@ -19,8 +29,22 @@ def modernise(config: dict) -> None:
     Raises:
         ConfigError: an old `learning_rate` section of another form than PaddleSeg's.
     """
-    _drop_ignored(config)
+    # Keys that PaddleSeg's files have by mistake; the checks refuse other unknown keys.
+    for key, reason in _IGNORED_KEYS.items():
+        if key in config:
+            del config[key]
+            logger.warning(f"{key}: ignored ({reason})")
+    for section in ("train_dataset", "val_dataset"):
+        dataset = config.get(section)
+        if isinstance(dataset, dict) and "shuffle" in dataset:
+            del dataset["shuffle"]
+            logger.warning(f"{section}.shuffle: ignored; pictures of the training are always shuffled, others never")
     optimizer = config.get("optimizer")
+    rules = optimizer.get("custom_cfg") if isinstance(optimizer, dict) else None
+    for i, rule in enumerate(rules if isinstance(rules, list) else []):
+        if isinstance(rule, dict) and "lr_multi" in rule and "lr_mult" not in rule:
+            del rule["lr_multi"]
+            logger.warning(f"optimizer.custom_cfg.{i}.lr_multi: ignored, as PaddleSeg does; the key is lr_mult")
     is_old = isinstance(optimizer, dict) and optimizer.get("type") in _OLD_OPTIMIZERS
     _schedule(config)
     if not is_old:
@@ -65,34 +89,3 @@ def _schedule(config: dict) -> None:
     if kind == "PolynomialDecay":
         decay = {"end_lr": 0, "power": 1.0, **decay}
     config["lr_scheduler"] = {"type": kind, **rate, **decay}
-
-
-# Keys in PaddleSeg's own files that its programs never read, or that only PaddleX reads.
-_IGNORED_KEYS = {
-    "mean": "a place for an anchor",
-    "std": "a place for an anchor",
-    "weight": "a place for an anchor",
-    "uniform_output_enabled": "a switch of PaddleX; export.py writes the inference model",
-    "pdx_model_name": "a name for PaddleX",
-    "distill_loss": "read by PaddleSeg's distillation alone",
-    "hpi_config_path": "settings of PaddleX's inference",
-}
-
-
-def _drop_ignored(config: dict) -> None:
-    """Drops keys that PaddleSeg's files have by mistake, with a warning each; the checks refuse other unknown keys."""
-    for key, reason in _IGNORED_KEYS.items():
-        if key in config:
-            del config[key]
-            logger.warning(f"{key}: ignored ({reason})")
-    for section in ("train_dataset", "val_dataset"):
-        dataset = config.get(section)
-        if isinstance(dataset, dict) and "shuffle" in dataset:
-            del dataset["shuffle"]
-            logger.warning(f"{section}.shuffle: ignored; pictures of the training are always shuffled, others never")
-    optimizer = config.get("optimizer")
-    rules = optimizer.get("custom_cfg") if isinstance(optimizer, dict) else None
-    for i, rule in enumerate(rules if isinstance(rules, list) else []):
-        if isinstance(rule, dict) and "lr_multi" in rule and "lr_mult" not in rule:
-            del rule["lr_multi"]
-            logger.warning(f"optimizer.custom_cfg.{i}.lr_multi: ignored, as PaddleSeg does; the key is lr_mult")

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The tables of published results, made from `configs/zoo.yml`."""
+"""`configs/zoo.yml`: the published results, the row of a configuration, and the tables made of them."""
 
 from pathlib import Path
 
+from paddle_dnl.config.lookup import zoo_folder
 from paddle_dnl.errors import ConfigError
 
 import yaml
@@ -39,6 +40,16 @@ def read_rows(path: str | Path) -> list[dict]:
             raise ConfigError(f"{path}: rows.{i}.source: {row['source']!r} is not among sources")
         row |= zoo["sources"][row["source"]]
     return zoo["rows"]
+
+
+def row_of(config) -> dict | None:
+    """The published row of a configuration's file or its nearest base; None where there is none.
+
+    Args:
+        config: a `paddle_dnl.config.Config`.
+    """
+    rows = {Path(row["config"]).stem: row for row in read_rows(zoo_folder() / "zoo.yml") if row["recipe"] is not None}
+    return next((rows[path.stem] for path in config.files if path.stem in rows), None)
 
 
 def _number(value, digits: int = 2) -> str:

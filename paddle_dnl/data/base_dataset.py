@@ -4,10 +4,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from paddle_dnl.data.checking.counts import SampleCounts
 from paddle_dnl.data.file_list import FileList
 from paddle_dnl.data.images.image_format import ImageFormat
 from paddle_dnl.data.images.reading import exceeds_byte, read_bytes, read_label
-from paddle_dnl.data.statistics import SampleCounts
 from paddle_dnl.data.transforms.compose import Compose
 from paddle_dnl.data.transforms.edges import binary_edges
 from paddle_dnl.errors import DataError
@@ -36,7 +36,7 @@ class SegmentationDataset(paddle.io.Dataset):
     Attributes:
         classes: names and colours; None for datasets whose type determines them.
         statistics: result of `paddle_dnl.data.checking.check.check_dataset`; None before it ran.
-        multilabel: whether a pixel can have several classes, see `paddle_dnl.data.multilabel`.
+        multilabel: whether a pixel can have several classes, see `paddle_dnl.data.masks`.
     """
 
     classes = None

@@ -16,6 +16,8 @@ FILE_NAME = "classes.txt"
 IGNORED_COLOR = (224, 224, 192)
 BACKGROUND_COLOR = (0, 0, 0)
 
+Colors = Sequence[tuple[int, int, int]]
+
 CITYSCAPES = {
     "road": (128, 64, 128), "sidewalk": (244, 35, 232), "building": (70, 70, 70), "wall": (102, 102, 156),
     "fence": (190, 153, 153), "pole": (153, 153, 153), "traffic light": (250, 170, 30), "traffic sign": (220, 220, 0),
@@ -114,6 +116,14 @@ def bit_palette(count: int) -> tuple[tuple[int, int, int], ...]:
 def colors_or_palette(classes: ClassInfo | None) -> tuple[tuple[int, int, int], ...]:
     """The colours of the classes; without classes PaddleSeg's palette, which starts at VOC's second colour, not at black."""
     return classes.colors if classes else bit_palette(257)[1:]
+
+
+def label_palette(colors: Colors, rows: int = 256) -> np.ndarray:
+    """RGB of the numbers 0 to `rows` - 1. Numbers without a class, such as 255 for ignored pixels, get a colour of their own."""
+    table = np.full((rows, 3), IGNORED_COLOR, np.uint8)
+    known = np.asarray(colors[:rows], np.uint8).reshape(-1, 3)
+    table[: len(known)] = known
+    return table
 
 
 _NAMES = {

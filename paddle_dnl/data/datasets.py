@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Datasets with PaddleSeg's names and arguments: list files, Cityscapes, ADE20K.
+"""Datasets with PaddleSeg's names and arguments: list files, also of masks, Cityscapes, ADE20K.
 
 PaddleSeg's datasets pair images and labels by their position in two sorted folder listings, so that one missing file shifts
 all later pairs, or download data without being asked. These pair by name, refuse missing files and download nothing.
@@ -7,12 +7,15 @@ all later pairs, or download data without being asked. These pair by name, refus
 
 from pathlib import Path
 
-from paddle_dnl.data.base_dataset import SegmentationDataset, require_folder, require_mode
+from paddle_dnl.data.base_dataset import SegmentationDataset, require_folder, require_mode, size_text
+from paddle_dnl.data.checking.counts import SampleCounts
 from paddle_dnl.data.classes import named_classes
 from paddle_dnl.data.file_list import FileList
 from paddle_dnl.data.images.image_files import in_any_case, walk_files
 from paddle_dnl.data.images.list_files import pairs_of
-from paddle_dnl.data.images.reading import exceeds_byte
+from paddle_dnl.data.images.reading import exceeds_byte, read_bytes, read_label
+from paddle_dnl.data.masks import split_masks
+from paddle_dnl.data.transforms.multilabel import AddMultiLabelAuxiliaryCategory
 from paddle_dnl.errors import DataError
 from paddle_dnl.log import logger
 from paddle_dnl.registry import DATASETS
@@ -81,6 +84,76 @@ class Dataset(SegmentationDataset):
 
 
 @DATASETS.add_component
+class MultilabelDataset(Dataset):
+    """Images and masks named by list files; replaces `Dataset` with `--use_multilabel`.
+
+    The `label` of a sample is `[K, H, W]`, in validation at the original size. Arguments are those of `Dataset`.
+    """
+
+    multilabel = True
+
+    @property
+    def stored_masks(self) -> int:
+        """Number of masks in a label picture."""
+        added = sum(isinstance(step, AddMultiLabelAuxiliaryCategory) for step in self.transforms.transforms)
+        return self.num_classes - added
+
+    def read_masks(self, path: str, image: np.ndarray, image_path: str) -> np.ndarray:
+        """The masks `[H, W, K]` in a label file.
+
+        Raises:
+            DataError: the file is unreadable, or does not contain one mask per class.
+        """
+        label = read_label(path)
+        masks = split_masks(label, *image.shape[:2])
+        if masks is None or masks.shape[2] != self.stored_masks:
+            raise DataError(
+                f"{path}: is {size_text(label)}, its image {image_path} is {size_text(image)}; with --use_multilabel it must "
+                f"hold {self.stored_masks} masks of that size side by side (num_classes)"
+            )
+        return masks
+
+    def _with_first(self, masks: np.ndarray) -> np.ndarray:
+        """The masks `[H, W, K]`, with the background mask first if a transform adds one."""
+        none = (masks == 0).all(2, keepdims=True).astype(masks.dtype)
+        return np.concatenate([none, masks], axis=2) if masks.shape[2] < self.num_classes else masks
+
+    def stored_label(self, index: int) -> np.ndarray | None:
+        """The masks `[K, H, W]` of an image before any transform; None for an image without a label."""
+        image_path, path = self.file_list[index]
+        if path is None:
+            return None
+        masks = self.read_masks(path, self.image_format.read(image_path), image_path)
+        return self._with_first(masks).transpose(2, 0, 1)
+
+    def __getitem__(self, index):
+        image_path, label_path = self.file_list[index]
+        data = {"img": self.image_format.read(image_path), "trans_info": [], "gt_fields": []}
+        if label_path is None:
+            return self.transforms(data)
+        data["label"] = np.ascontiguousarray(self.read_masks(label_path, data["img"], image_path))
+        if self.mode != "val":
+            data["gt_fields"].append("label")
+        data = self.transforms(data)
+        masks = np.atleast_3d(data["label"])  # OpenCV leaves out a last axis of one
+        data["label"] = np.ascontiguousarray(masks.transpose(2, 0, 1))
+        return data
+
+    def count(self, image: np.ndarray, image_path: str, label_path: str) -> SampleCounts:
+        """See `SegmentationDataset.count`; the pixels of a class are those of its mask."""
+        masks = self.read_masks(label_path, image, image_path)
+        numbers = np.unique(masks)
+        bad = [str(n) for n in numbers if n not in (0, 1, self.ignore_index)]
+        if bad:
+            raise DataError(
+                f"{label_path}: holds {', '.join(bad[:5])}; masks must be 0 and 1, or {self.ignore_index} for ignored"
+            )
+        pixels = (self._with_first(masks) == 1).sum((0, 1), dtype=np.int64)
+        ignored = int((masks == self.ignore_index).sum())
+        return SampleCounts.of_pixels(read_bytes(image_path), image, numbers, pixels, ignored)
+
+
+@DATASETS.add_component
 class Cityscapes(SegmentationDataset):
     """Cityscapes in its original folder structure, with the labels of the 19 training classes.
 
@@ -102,7 +175,10 @@ class Cityscapes(SegmentationDataset):
         images = list(walk_files(root / "leftImg8bit" / mode, (self.IMAGE_END.lower(),), depth=1))
         if not images:
             raise DataError(f"Cityscapes: no images {root / 'leftImg8bit' / mode}/CITY/*_leftImg8bit.png")
-        pairs = [(image, self._label_of(root, mode, image)) for image in images]
+        pairs = []
+        for image in images:
+            label = image.name[: -len(self.IMAGE_END)] + "_gtFine_labelTrainIds.png"
+            pairs.append((image, in_any_case(root / "gtFine" / mode / image.parent.name / label)))
         missing = [label for _, label in pairs if not label.is_file()]
         if missing:
             raise DataError(
@@ -111,11 +187,6 @@ class Cityscapes(SegmentationDataset):
             )
         super().__init__(pairs, transforms, mode, self.NUM_CLASSES, self.IGNORE_INDEX, edge=edge)
         self.dataset_root = dataset_root
-
-    @staticmethod
-    def _label_of(root: Path, mode: str, image: Path) -> Path:
-        name = f"{image.name[: -len(Cityscapes.IMAGE_END)]}_gtFine_labelTrainIds.png"
-        return in_any_case(root / "gtFine" / mode / image.parent.name / name)
 
 
 @DATASETS.add_component

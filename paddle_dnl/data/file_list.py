@@ -7,6 +7,8 @@ from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 
+import numpy as np
+
 _CODING = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()  # as `os.fsdecode`
 
 
@@ -78,3 +80,8 @@ def files_of(datasets: Iterable) -> Iterator[str]:
     """The images, labels and list files of datasets, which no output of a program may overwrite."""
     for dataset in datasets:
         yield from filter(None, (getattr(dataset, "list_path", None), *chain.from_iterable(dataset.file_list)))
+
+
+def spread(count: int, wanted: int) -> list[int]:
+    """At most `wanted` evenly spaced indices below `count`."""
+    return np.unique(np.linspace(0, count - 1, min(wanted, count)).round().astype(int)).tolist() if count else []

@@ -88,26 +88,20 @@ def _obey(parent: int) -> None:
     os._exit(0)
 
 
-def _belong_to(parent: int) -> None:
-    """Makes a data loading process end with its training, and not before.
+def _start_worker(parent: int, worker: int) -> None:
+    """Set-up of a data loading process, which ends with its training, and not before.
 
     If the training is killed, Paddle's worker would wait for ever to deliver its last batch. On Ctrl-C and on the launcher's
     SIGTERM, which go to the whole process group, the worker must go on: the training finishes its step, which needs the
     batch, and saves.
     """
-    if sys.platform != "linux":
-        return
-    child_processes.die_with(parent)
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
-    threading.Thread(target=_obey, args=(parent,), daemon=True).start()
-
-
-def _start_worker(parent: int, worker: int) -> None:
-    """Set-up of a data loading process."""
     # No threads: otherwise each worker starts one per core. 0 and not 1, with which OpenCV would try to end the threads of
     # the parent, which a forked process does not have, and crash.
     cv2.setNumThreads(0)
-    _belong_to(parent)
+    if sys.platform == "linux":
+        child_processes.die_with(parent)
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
+        threading.Thread(target=_obey, args=(parent,), daemon=True).start()
 
 
 def load_batches(
@@ -200,16 +194,16 @@ def stack_training(samples: list[dict]) -> dict:
 
 def as_tensors(batch: dict) -> dict:
     """A batch of `stack_training` as tensors on the current device; labels and edges as int64. Tensors are not copied again."""
-    batch = paddle.utils.map_structure(lambda v: v if isinstance(v, paddle.Tensor) else _on_device(v), batch)
+    is_gpu = paddle.get_device().startswith("gpu")
+
+    def on_device(value):
+        if isinstance(value, paddle.Tensor):
+            return value
+        if not is_gpu:
+            return paddle.to_tensor(value)
+        # To a GPU asynchronously from pinned memory. Paddle keeps the pinned copy until the transfer is done, and its kernels
+        # run after it in the same stream. Only run on CPUs so far, where the copy is synchronous.
+        return paddle.to_tensor(value, place=paddle.CUDAPinnedPlace()).cuda(blocking=False)
+
+    batch = paddle.utils.map_structure(on_device, batch)
     return batch | {key: batch[key].astype("int64") for key in ("label", "edge") if key in batch}
-
-
-def _on_device(array: np.ndarray) -> paddle.Tensor:
-    """Copies the array to the current device, to a GPU asynchronously from pinned memory.
-
-    Paddle keeps the pinned copy until the transfer is done, and its kernels run after it in the same stream. Only run on CPUs
-    so far, where the copy is synchronous.
-    """
-    if not paddle.get_device().startswith("gpu"):
-        return paddle.to_tensor(array)
-    return paddle.to_tensor(array, place=paddle.CUDAPinnedPlace()).cuda(blocking=False)

@@ -2,30 +2,19 @@
 """Drawing of label maps: colour pictures, overlays and palette PNGs."""
 
 import io
-from collections.abc import Sequence
 from pathlib import Path
 
-from paddle_dnl.data.classes import BACKGROUND_COLOR, IGNORED_COLOR
+from paddle_dnl.data.classes import BACKGROUND_COLOR, Colors, label_palette
 from paddle_dnl.files.atomic import write_bytes
 
 import cv2
 import numpy as np
 from PIL import Image
 
-Colors = Sequence[tuple[int, int, int]]
-
 
 def as_label(numbers: np.ndarray) -> np.ndarray:
     """Class numbers as uint8, or as uint16 if a number is above 255."""
     return numbers.astype(np.uint16 if numbers.size and numbers.max() > 255 else np.uint8)
-
-
-def label_palette(colors: Colors, rows: int = 256) -> np.ndarray:
-    """RGB of the numbers 0 to `rows` - 1. Numbers without a class, such as 255 for ignored pixels, get a colour of their own."""
-    table = np.full((rows, 3), IGNORED_COLOR, np.uint8)
-    known = np.asarray(colors[:rows], np.uint8).reshape(-1, 3)
-    table[: len(known)] = known
-    return table
 
 
 def colorize(label: np.ndarray, colors: Colors) -> np.ndarray:

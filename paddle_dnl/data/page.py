@@ -47,13 +47,6 @@ class Section:
     bars: list[tuple[str, str, float, tuple[int, int, int]]] = field(default_factory=list)
 
 
-def _picture(picture: Path | bytes, caption: str) -> str:
-    """A figure with an embedded picture (base64)."""
-    content, kind = (picture, "jpeg") if isinstance(picture, bytes) else (Path(picture).read_bytes(), "png")
-    data, text = base64.b64encode(content).decode(), html.escape(caption)
-    return f'<figure><img alt="{text}" src="data:image/{kind};base64,{data}"><figcaption>{text}</figcaption></figure>'
-
-
 def _section(section: Section) -> str:
     parts = [f"<h2>{html.escape(section.title)}</h2>"]
     if section.rows:
@@ -79,7 +72,10 @@ def _section(section: Section) -> str:
         entries = (f'<span><i style="background:rgb{c}"></i>{html.escape(n)}</span>' for n, c in section.legend)
         spans = "".join(entries)
         parts.append(f'<p class="legend">{spans}</p>')
-    parts += [_picture(path, caption) for path, caption in section.pictures]
+    for picture, caption in section.pictures:
+        content, kind = (picture, "jpeg") if isinstance(picture, bytes) else (Path(picture).read_bytes(), "png")
+        source, text = f"data:image/{kind};base64,{base64.b64encode(content).decode()}", html.escape(caption)
+        parts.append(f'<figure><img alt="{text}" src="{source}"><figcaption>{text}</figcaption></figure>')
     if section.note:
         parts.append(f'<p class="note">{html.escape(section.note)}</p>')
     return "\n".join(parts)

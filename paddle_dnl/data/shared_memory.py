@@ -5,13 +5,13 @@ Docker gives a container 64 MB by default. When /dev/shm is full, the kernel kil
 is checked before the first batch.
 """
 
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 from paddle_dnl.data.transforms.randomness import unchanged_generators
 from paddle_dnl.log import logger
+from paddle_dnl.startup.threads import local_ranks
 
 import paddle
 
@@ -36,7 +36,7 @@ def suffices(load: Callable[[], dict], num_workers: int) -> bool:
     with unchanged_generators():
         size = _bytes(load())
     paddle.set_rng_state(state)
-    wanted = (2 * num_workers + _IN_USE) * size * _local_ranks()
+    wanted = (2 * num_workers + _IN_USE) * size * local_ranks()
     free = shutil.disk_usage(FOLDER).free
     if wanted <= free:
         return True
@@ -56,9 +56,3 @@ def _bytes(value) -> int:
     if isinstance(value, list | tuple):
         return sum(map(_bytes, value))
     return getattr(value, "nbytes", 0)
-
-
-def _local_ranks() -> int:
-    """Number of ranks of this run on this machine, from the environment of Paddle's launcher; each has its own workers."""
-    text = os.environ.get("PADDLE_LOCAL_SIZE", "")
-    return max(1, int(text)) if text.isdigit() else 1

@@ -43,9 +43,9 @@ class ExportedModel(paddle.nn.Layer):
             UsageError: names both numbers.
         """
         bands = getattr(dataset, "img_channels", 3)
-        if bands != self.files.image_format.channels:
+        if bands != self.files.img_channels:
             raise UsageError(
-                f"{self.files.folder}: takes pictures of {self.files.image_format.channels} channels, the dataset's have {bands}"
+                f"{self.files.folder}: takes pictures of {self.files.img_channels} channels, the dataset's have {bands}"
             )
         if self.files.classes and len(self.files.classes.names) != dataset.num_classes:
             raise UsageError(
@@ -74,7 +74,7 @@ class ExportedModel(paddle.nn.Layer):
         if size and settings.get("is_slide") and tuple(window) != size[::-1]:
             raise UsageError(
                 f"--crop_size {window[0]} {window[1]}: {place} takes {size[1]}x{size[0]} only; give --crop_size {size[1]} "
-                f"{size[0]}, or export the model with --input_shape 1 {self.files.image_format.channels} {window[1]} {window[0]}"
+                f"{size[0]}, or export the model with --input_shape 1 {self.files.img_channels} {window[1]} {window[0]}"
             )
 
     def forward(self, x):

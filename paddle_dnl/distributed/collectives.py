@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The few collective operations that this package needs; no-ops in a single process.
+"""The collective operations that this package needs; no-ops in a single process.
 
-Every wait ends when another rank has ended (`watch.OtherRankEnded`), and after `PADDLE_DNL_WAIT_SECONDS` with an error that
+Every wait stops when another rank has ended (`watch.OtherRankEnded`), and after `PADDLE_DNL_WAIT_SECONDS` with an error that
 names the ranks which have not arrived.
 """
 
@@ -15,8 +15,7 @@ import time
 
 import paddle_dnl
 from paddle_dnl.distributed import launched, watch
-from paddle_dnl.distributed.ports import opening_error, wait_until_open
-from paddle_dnl.distributed.waiting import WAIT_VARIABLE, wait_seconds
+from paddle_dnl.distributed.ports import WAIT_VARIABLE, opening_error, wait_seconds, wait_until_open
 from paddle_dnl.errors import DistributedError
 from paddle_dnl.log import logger
 from paddle_dnl.startup import child_processes
@@ -25,23 +24,27 @@ import numpy as np
 import paddle
 import paddle.distributed as dist
 
-_QUIET_SECONDS = 20.0  # for a launcher to end the ranks that have nothing to say; it looks every few seconds
-_CLOCK_SECONDS = 60.0  # by which the clocks of two machines may differ
-_CHUNK_BYTES = 64 << 20  # sent in one operation: Gloo gives each of them 30 seconds
+_QUIET_SECONDS = 20.0  # time for the launcher, which polls every few seconds, to end the ranks that print nothing
+_CLOCK_SECONDS = 60.0  # largest tolerated difference between the clocks of two machines
+_CHUNK_BYTES = 64 << 20  # per operation: each one has Gloo's time limit of 30 seconds
 
 
 def rank() -> int:
-    """This process's number, 0 in a single process."""
+    """Rank of this process, 0 in a single process."""
     return int(os.environ.get("PADDLE_TRAINER_ID", "0"))
 
 
 def world_size() -> int:
-    """How many processes work together."""
+    """Number of processes of the run."""
     return int(os.environ.get("PADDLE_TRAINERS_NUM", "1"))
 
 
 def place_on_machine() -> tuple[str, int, int]:
-    """This machine, empty for a process that is alone on it, this process's place among those on it, and their number."""
+    """The machine's name (empty in a single process), this process's index on the machine, and the number of ranks on it.
+
+    Unlike `threads.local_ranks`, which assumes the worst case to divide resources, this function needs both variables of the
+    launcher: ranks that wrongly take themselves for neighbours would wait for each other's files.
+    """
     given = [os.environ.get(name, "") for name in ("PADDLE_LOCAL_RANK", "PADDLE_LOCAL_SIZE")]
     if not all(text.isdigit() for text in given) or int(given[1]) < 2 or world_size() == 1:
         return socket.gethostname() if world_size() > 1 else "", 0, 1
@@ -59,9 +62,10 @@ def is_main() -> bool:
 
 
 def initialise() -> None:
-    """Joins the process group that `paddle.distributed.launch` described; `finish` must follow when all is done.
+    """Joins the process group that `paddle.distributed.launch` described; call `finish` at the end.
 
-    From here on the end of any process ends all of them, with a line that names the one (`distributed/watch.py`).
+    From here on the end of any process ends all of them, with a line that names the one that ended first
+    (`distributed/watch.py`).
 
     Raises:
         DistributedError: the processes do not find each other, are of different versions, or were launched for GPUs that
@@ -72,11 +76,19 @@ def initialise() -> None:
     launched.require_sound()
     if world_size() == 1:
         return
-    wait_seconds()
+    wait_seconds()  # refuses a wrong value of the variable
     _require_gpus()
+    store_host, _, port = _store_address().rpartition(":")
     if not dist.is_initialized():
-        _require_free_port()
-        _wait_for_rank_0()
+        if port.isdigit() and not is_main():
+            wait_until_open(
+                store_host, int(port), f"rank 0 at {store_host}:{port}"
+            )  # Paddle would wait without a limit
+        elif port.isdigit() and (error := opening_error(int(port))) is not None:  # Paddle would abort the process
+            raise DistributedError(
+                f"rank 0 cannot open port {port}, at which the ranks are to meet ({error.strerror}): end the program that has "
+                "it (ss -ltnp), or start again, which takes another one"
+            ) from error
         try:
             dist.init_parallel_env()
         except (RuntimeError, ValueError) as error:
@@ -85,18 +97,17 @@ def initialise() -> None:
                 f"rank {rank()} cannot join the process group at {_store_address()} ({text[-1] if text else error}): "
                 "rank 0 must run there and the port be free and open (--master and --rank of each node)"
             ) from error
-    # A launcher that dies, as the legacy one does of a SIGTERM, asks its processes to save and end: else they would go on
-    # with nobody to see their end.
+    # When the launcher dies (SIGTERM kills Paddle's legacy launcher), its processes get SIGTERM, save and end; otherwise they
+    # would go on unsupervised.
     child_processes.signal_on_parent_death(signal.SIGTERM)
-    host, port = socket.gethostname(), _store_address().rpartition(":")[0]
-    watch.start(rank(), world_size(), host, port, _agree)
-    _compare_machines(host)
+    watch.start(rank(), world_size(), socket.gethostname(), store_host, _agree)
+    _compare_machines(socket.gethostname())
 
 
 def _require_gpus() -> None:
-    """Refuses a launch for GPUs on a machine without them, of which Paddle says nothing before the first exchange fails.
+    """Refuses a launch for GPUs on a machine without them; Paddle itself fails only at the first exchange.
 
-    Rank 0 says it, the others wait for the launcher to end them, so that a job of many ranks is answered in one line.
+    Rank 0 reports it; the others wait until the launcher ends them, so that a job of many ranks prints one line.
 
     Raises:
         DistributedError: names the GPUs and the launch that works on a CPU.
@@ -117,44 +128,16 @@ def _require_gpus() -> None:
     )
 
 
-def _require_free_port() -> None:
-    """Refuses a store whose port rank 0 cannot open: Paddle aborts the process then.
-
-    Raises:
-        DistributedError: another program has it.
-    """
-    port = _store_address().rpartition(":")[2]
-    if not is_main() or not port.isdigit():
-        return
-    error = opening_error(int(port))
-    if error is not None:
-        raise DistributedError(
-            f"rank 0 cannot open port {port}, at which the ranks are to meet ({error.strerror}): end the program that has it "
-            "(ss -ltnp), or start again, which takes another one"
-        ) from error
-
-
-def _wait_for_rank_0() -> None:
-    """Waits until the store in rank 0 is there, for which Paddle itself waits for ever.
-
-    Raises:
-        DistributedError: the time limit has passed.
-    """
-    host, _, port = _store_address().rpartition(":")
-    if not is_main() and port.isdigit():
-        wait_until_open(host, int(port), f"rank 0 at {host}:{port}")
-
-
 def _store_address() -> str:
-    """`host:port` of the store in rank 0, as Paddle chooses it."""
+    """`HOST:PORT` of the key-value store in rank 0, by Paddle's own rule."""
     if "MASTER_ADDR" in os.environ and "MASTER_PORT" in os.environ:
         return f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
     return os.environ.get("PADDLE_MASTER") or os.environ.get("PADDLE_TRAINER_ENDPOINTS", "?:?").split(",")[0]
 
 
 def _agree(value):
-    """Rank 0's value through the store, before there is a watchdog."""
-    # In a second training of the same processes the first one's value is still there: a key of its own for each.
+    """Rank 0's value, exchanged through the store; usable before the watchdog runs."""
+    # A second training in the same processes still finds the first one's value, so each has its own key.
     key = f"paddle_dnl/hub/{_meetings}"
     if is_main():
         _store().set(key, json.dumps(value))
@@ -162,6 +145,11 @@ def _agree(value):
 
 
 def _compare_machines(host: str) -> None:
+    """Refuses machines with different versions, and warns of clocks that differ.
+
+    Raises:
+        DistributedError: names two machines and what differs.
+    """
     versions = {"paddle_dnl": paddle_dnl.__version__, "paddle": paddle.__version__}
     versions["python"] = ".".join(platform.python_version_tuple()[:2])
     barrier("the start")  # so that the clocks are read at the same time
@@ -180,10 +168,10 @@ def _compare_machines(host: str) -> None:
 
 
 def finish() -> None:
-    """Waits for all processes and ends the watch over them: from here on one may end before another."""
+    """Waits for all processes and ends their supervision: from here on one may end before another."""
     barrier("the end")
     if world_size() > 1:
-        # The store lives in rank 0, which must not end while another one still asks whether all have arrived.
+        # Rank 0 holds the store, so it ends only after all others have left the last barrier.
         name = f"paddle_dnl/left/{_meetings}"
         _add(name, 1)
         if is_main():
@@ -198,13 +186,13 @@ _meetings = 0
 
 
 def barrier(what: str) -> None:
-    """Waits for all processes, however long one takes: to evaluate, to save, to read a dataset for the first time.
+    """Waits for all processes, also when one takes long to evaluate, to save or to read a dataset for the first time.
 
-    Gloo's own operations give up after 30 seconds, so this one, which is to come before them where ranks may be apart,
-    counts arrivals in the store through which the processes found each other.
+    Gloo's own operations give up after 30 seconds. This barrier counts arrivals in the key-value store of rank 0 instead; call
+    it before such an operation where ranks may be further apart.
 
     Args:
-        what: is about to be done, for messages.
+        what: the step that follows, for messages.
 
     Raises:
         OtherRankEnded: another rank has ended.
@@ -226,7 +214,7 @@ def _store():
 
 
 def _add(name: str, amount: int) -> int:
-    """Adds to a counter in the store; its value."""
+    """Adds to a counter in the store and returns its new value."""
     watch.require_others()
     try:
         return _store().add(name, amount)
@@ -249,19 +237,19 @@ def _wait_for_all(name: str, what: str) -> None:
 
 
 class SharedCounter:
-    """A number to which all processes add, kept in the store through which they found each other.
+    """A counter of all processes together, kept in the key-value store of rank 0.
 
-    It tells how far a long work is without an exchange for which they would have to wait. Each process goes to the store at
-    most every two seconds, so that the number may be a little too small.
+    It shows the progress of long work without a collective operation, for which processes would wait. Each process accesses the
+    store at most every two seconds, so the total may lag behind.
 
-    All processes make it between the same two barriers.
+    All processes must create it between the same two barriers.
     """
 
     _SECONDS = 2.0
 
     def __init__(self):
         self._key = f"paddle_dnl/count/{_meetings}"
-        self._own = self._total = 0  # not in the store yet; of all, as last seen
+        self._own = self._total = 0  # not added to the store yet; total of all as last read
         self._asked = time.monotonic()
 
     def add(self, amount: int) -> None:
@@ -269,7 +257,7 @@ class SharedCounter:
         self._own += amount
 
     def total(self) -> int:
-        """What all processes have added."""
+        """Sum over all processes."""
         if world_size() == 1:
             return self._own
         now = time.monotonic()
@@ -283,10 +271,10 @@ class SharedCounter:
 
 
 def all_reduce_sums(arrays: list[np.ndarray]) -> list[np.ndarray]:
-    """The sum over processes of each array of whole numbers, exact, in one exchange.
+    """The exact sum over processes of each integer array, in one exchange.
 
     Raises:
-        TypeError: other numbers, which would be cut.
+        TypeError: an array of floats, which would be truncated.
     """
     for array in arrays:
         if array.dtype.kind not in "iub":
@@ -300,7 +288,7 @@ def all_reduce_sums(arrays: list[np.ndarray]) -> list[np.ndarray]:
 
 
 def share_statistics(model: paddle.nn.Layer) -> None:
-    """Gives all processes rank 0's batch statistics and all else that is not learnt: those that a checkpoint holds."""
+    """Copies rank 0's batch statistics and other buffers, which a checkpoint of rank 0 holds, to all processes."""
     if world_size() > 1:
         barrier("sharing batch statistics")
         for tensor in model.state_dict().values():
@@ -309,7 +297,7 @@ def share_statistics(model: paddle.nn.Layer) -> None:
 
 
 def all_gather_object(value, what: str = "an exchange") -> list:
-    """The values of all processes, in rank order; `what` is it about, for messages."""
+    """The values of all processes, in rank order; `what` describes them in messages."""
     if world_size() == 1:
         return [value]
     barrier(what)
@@ -319,16 +307,16 @@ def all_gather_object(value, what: str = "an exchange") -> list:
 
 
 def broadcast_object(value, what: str = "an exchange"):
-    """Rank 0's value, on every process."""
+    """Rank 0's value, returned on every process."""
     return all_gather_object(value, what)[0]
 
 
 def broadcast_arrays(value, what: str):
-    """Rank 0's value, which may hold large arrays, on every process; that of other ranks is not looked at.
+    """Rank 0's value, which may hold large arrays, returned on every process; the argument of other ranks is ignored.
 
     Args:
-        value: anything that can be pickled; arrays in it are sent one after the other and never held twice.
-        what: is it about, for messages.
+        value: anything that can be pickled; its arrays are sent one by one, without a second copy.
+        what: describes the value in messages.
     """
     if world_size() == 1:
         return value

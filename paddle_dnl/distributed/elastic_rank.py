@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs one rank of an elastic job: `python -m paddle_dnl.distributed.elastic_rank COMMAND...`.
 
-Paddle's elastic launcher starts the ranks of the machines that are left again when etcd tells it that a machine is gone, which
-takes up to ten seconds. But the ranks notice at once and end, and the launcher takes the end of its own rank for a failure, after
-which it renews its lease with etcd no more and gives up. So the end of a rank is kept from it for a while: this process waits
-until the launcher, which has heard from etcd by then, ends it as it ends all ranks before it starts them again. When nothing is
-heard no machine was lost but a program has failed, which would fail again: this process then asks the launcher to end.
+When a machine is lost, etcd tells Paddle's elastic launcher within ten seconds, and the launcher restarts the ranks on the
+remaining machines. But the ranks notice the loss at once and end, which the launcher takes for a failure: it stops renewing its
+lease with etcd and gives up. So this process hides the end of its rank for a while, until the launcher has heard from etcd and
+ends all ranks by a signal before the restart. Without such a signal no machine was lost; the program itself has failed and would
+fail again, so this process asks the launcher to end.
 """
 
 import os
@@ -22,20 +22,23 @@ _ANSWER_SECONDS = 30.0
 
 
 def run(words: list[str], launcher: int, hold_seconds: float = HOLD_SECONDS) -> int:
-    """Runs a command, hands signals on to it, and keeps its failure back; its exit status, 128 plus the number for a signal.
+    """Runs a command, forwards signals to it, and delays the report of a failure.
 
     Args:
         words: the command.
-        launcher: its process number.
-        hold_seconds: how long a failure is kept back, unless a signal comes.
+        launcher: process ID of the launcher.
+        hold_seconds: how long a failure is hidden, unless a signal arrives.
+
+    Returns:
+        Exit status of the command, 128 plus the number of a signal that ended it.
     """
     environment = {**os.environ, ELASTIC: "1"}
-    if threads.is_of_launcher():  # the child asks its parent, which this process is
+    if threads.is_of_launcher():  # the child would ask its parent, which is now this process
         del environment[threads.VARIABLE]
     own = os.getpid()
     child_processes.signal_on_parent_death(signal.SIGTERM)
     signals: list[int] = []
-    # It ends with this process, which the launcher kills when a save takes longer than 30 s.
+    # The launcher kills this process when a save takes longer than 30 s; the child must not outlive it.
     child = subprocess.Popen(words, env=environment, preexec_fn=lambda: child_processes.die_with(own))
 
     def hand_on(number, frame):
@@ -49,12 +52,12 @@ def run(words: list[str], launcher: int, hold_seconds: float = HOLD_SECONDS) -> 
     _wait_for(signals, hold_seconds if status else 0)
     if status and not signals:
         os.kill(launcher, signal.SIGTERM)
-        _wait_for(signals, _ANSWER_SECONDS)  # an end before the launcher's answer would be a failure again
+        _wait_for(signals, _ANSWER_SECONDS)  # ending before the launcher's signal would count as a failure again
     return 128 - status if status < 0 else status
 
 
 def _wait_for(signals: list[int], seconds: float) -> None:
-    """Waits until the list, which a signal handler fills, is not empty, at most some seconds."""
+    """Waits until a signal handler has filled the list, for at most `seconds`."""
     until = time.monotonic() + seconds
     while not signals and time.monotonic() < until:
         time.sleep(0.2)

@@ -1,22 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the launcher, or a start by hand, has told this process about the others, checked before they look for each other.
+"""Checks of the environment variables of a rank, set by the launcher or by hand, before the ranks connect.
 
-What keeps the launcher itself waiting (`--nnodes 2` without `--master`, a `--master` that is a name or an address of another
-network, a machine that never starts) no process of this package sees, since none is started; `launching` checks that.
+Faults that stop the launcher before it starts a rank (`--nnodes 2` without `--master`, a `--master` that is a host name or an
+address of another network, a machine that never starts) are checked in `launching`.
 """
 
 import os
 from collections import Counter
 from collections.abc import Mapping
 
-from paddle_dnl.distributed.ports import is_loopback
+from paddle_dnl.addresses import is_loopback
 from paddle_dnl.errors import DistributedError
 
 _COUNT, _RANK, _ADDRESSES = "PADDLE_TRAINERS_NUM", "PADDLE_TRAINER_ID", "PADDLE_TRAINER_ENDPOINTS"
 
 
 def require_sound(variables: Mapping[str, str] = os.environ) -> None:
-    """Refuses variables with which the processes would wait for each other in vain, or fail with a traceback.
+    """Refuses variables with which the processes would wait for each other forever, or fail with a traceback.
 
     Raises:
         DistributedError: names the variable, its value, and what to do.
@@ -36,7 +36,19 @@ def require_sound(variables: Mapping[str, str] = os.environ) -> None:
         raise DistributedError(
             f"{_ADDRESSES} names {twice[0]} twice; give each process its own address (--host or POD_IP of each machine)"
         )
-    _require_reachable(variables, addresses)
+    # A meeting point on a loopback address, where the ranks' addresses show that they run on several machines.
+    by_hand = "MASTER_ADDR" in variables and "MASTER_PORT" in variables
+    store = variables["MASTER_ADDR"] if by_hand else variables.get("PADDLE_MASTER", "").rpartition(":")[0]
+    hosts = list(dict.fromkeys(address.rpartition(":")[0] for address in addresses))
+    others = [host for host in hosts if not is_loopback(host)]
+    if is_loopback(store) and others and len(hosts) > 1:
+        name = "PADDLE_MASTER"
+        advice = "give the machine of rank 0 --host with an address that the others reach, and mend its /etc/hosts"
+        if by_hand:
+            name, advice = "MASTER_ADDR", "unset it, or give an address that all machines reach"
+        raise DistributedError(
+            f"{name}: the ranks are to meet at {store}, which is each machine itself, and {others[0]} is another one; {advice}"
+        )
 
 
 def _number(variables: Mapping[str, str], name: str) -> int:
@@ -46,20 +58,3 @@ def _number(variables: Mapping[str, str], name: str) -> int:
             f"{name}={text}: expected a whole number; paddle.distributed.launch sets it, so unset it and start with that"
         )
     return int(text)
-
-
-def _require_reachable(variables: Mapping[str, str], addresses: list[str]) -> None:
-    """Refuses a meeting point on a loopback address where processes run on several machines, as their addresses tell."""
-    by_hand = "MASTER_ADDR" in variables and "MASTER_PORT" in variables
-    store = variables["MASTER_ADDR"] if by_hand else variables.get("PADDLE_MASTER", "").rpartition(":")[0]
-    hosts = list(dict.fromkeys(address.rpartition(":")[0] for address in addresses))
-    others = [host for host in hosts if not is_loopback(host)]
-    if not is_loopback(store) or not others or len(hosts) == 1:
-        return
-    name = "PADDLE_MASTER"
-    advice = "give the machine of rank 0 --host with an address that the others reach, and mend its /etc/hosts"
-    if by_hand:
-        name, advice = "MASTER_ADDR", "unset it, or give an address that all machines reach"
-    raise DistributedError(
-        f"{name}: the ranks are to meet at {store}, which is each machine itself, and {others[0]} is another one; {advice}"
-    )

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checks before `paddle.distributed.launch`: flags that do not fit, an unreachable master, occupied ports.
 
-Its own answers are an endless wait (`--nnodes 2` without `--master`, a `--master` with a host's name, a rank 0 that never
-comes) or a line about a script called `gloo`. It takes the first process on the address of `--master` for the meeting point
-by comparing text, so both addresses are given to it as numbers here.
+The launcher itself waits forever (`--nnodes 2` without `--master`, a `--master` with a host name, a rank 0 that never starts)
+or prints a line about a script called `gloo`. It finds the node that hosts the meeting point by comparing the text of addresses,
+so `settle` gives it both addresses in numeric form.
 """
 
 import importlib
@@ -13,14 +13,14 @@ import socket
 import time
 from dataclasses import dataclass
 
-from paddle_dnl.distributed.ports import is_loopback, opening_error, wait_until_open
-from paddle_dnl.distributed.waiting import wait_seconds
+from paddle_dnl.addresses import is_loopback
+from paddle_dnl.distributed.ports import opening_error, wait_seconds, wait_until_open
 from paddle_dnl.errors import DistributedError, UsageError
 
 ETCD = "etcd://"
 # The generated code of etcd3 0.12.0 is too old for the other implementations of today's protobuf.
 PROTOBUF = "PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION"
-_NAME_SECONDS = 60.0  # until the name of a machine is known
+_NAME_SECONDS = 60.0  # time for a host name to become resolvable
 
 
 @dataclass
@@ -31,7 +31,7 @@ class Nodes:
         low, high: smallest and largest number of machines; they differ for an elastic job.
         master: `HOST:PORT` of the first machine, or `etcd://HOST:PORT`; None for one machine.
         rank: of this machine, -1 where the launcher chooses.
-        host: address of this machine for the others; None where it is to be found.
+        host: address of this machine for the others; None to find it out.
     """
 
     low: int
@@ -42,7 +42,7 @@ class Nodes:
 
 
 def parse_nodes(nnodes: str, master: str | None, rank: int, host: str | None) -> Nodes:
-    """The flags of the same names, checked without asking the network.
+    """Checks the flags of the same names, without network access.
 
     Raises:
         UsageError: they do not fit each other.
@@ -71,11 +71,11 @@ def parse_nodes(nnodes: str, master: str | None, rank: int, host: str | None) ->
 
 
 def settle(nodes: Nodes) -> Nodes:
-    """The same with addresses as numbers, after waiting for the machine with rank 0.
+    """`nodes` with numeric addresses, after waiting for the machine with rank 0.
 
     Raises:
         DistributedError: a name without address, a port that is taken, a machine that is not the one of `--master`, a
-            missing library for etcd, or nobody answers within the time limit.
+            missing library for etcd, or no answer within the time limit.
     """
     if nodes.master is None:
         return nodes
@@ -83,18 +83,31 @@ def settle(nodes: Nodes) -> Nodes:
     name, _, port = nodes.master.removeprefix(ETCD).rpartition(":")
     ip = _resolve(name, nodes.master)
     if is_elastic:
-        _require_etcd3()
+        os.environ.setdefault(PROTOBUF, "python")
+        try:
+            importlib.import_module("etcd3")
+        except Exception as error:  # also protobuf's TypeError for generated code of another version
+            raise DistributedError(
+                f"--master {ETCD}...: the Python package etcd3 cannot be used ({' '.join(str(error).split())[:120]}); "
+                f"pip install etcd3, and set {PROTOBUF}=python, or install protobuf<=3.20.3"
+            ) from error
         wait_until_open(ip, int(port), f"etcd at {name}:{port}")
     elif nodes.rank == 0:
         _require_free(ip, int(port), nodes)
     elif nodes.rank > 0:
         wait_until_open(ip, int(port), f"the launcher of rank 0 at {name}:{port}")
     master = f"{ETCD if is_elastic else ''}{ip}:{port}"
-    return Nodes(nodes.low, nodes.high, master, nodes.rank, nodes.host or _address_towards(ip, int(port)))
+    own = nodes.host
+    if not own:
+        # Connecting a datagram socket sends nothing, and selects the address from which this machine reaches the other one.
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.connect((ip, int(port)))
+            own = probe.getsockname()[0]
+    return Nodes(nodes.low, nodes.high, master, nodes.rank, own)
 
 
 def _resolve(name: str, master: str) -> str:
-    """The address of a machine; its name may appear a little later, as that of a pod does."""
+    """The IPv4 address of a host name, waiting for a name that is registered later, such as that of a pod."""
     until = time.monotonic() + min(_NAME_SECONDS, wait_seconds())
     while True:
         try:
@@ -105,13 +118,6 @@ def _resolve(name: str, master: str) -> str:
                     f"--master {master}: {name} has no address here ({error.strerror}); give an IP address or mend the name"
                 ) from error
             time.sleep(min(1.0, wait_seconds()))
-
-
-def _address_towards(ip: str, port: int) -> str:
-    """The address of this machine from which it reaches another one; nothing is sent."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.connect((ip, port))
-        return probe.getsockname()[0]
 
 
 def _require_free(ip: str, port: int, nodes: Nodes) -> None:
@@ -136,15 +142,4 @@ def _require_free(ip: str, port: int, nodes: Nodes) -> None:
         raise DistributedError(
             f"--master {nodes.master}: port {port} of this machine cannot be opened ({error.strerror}); choose another one "
             "on all machines, or end the program that has it (ss -ltnp)"
-        ) from error
-
-
-def _require_etcd3() -> None:
-    os.environ.setdefault(PROTOBUF, "python")
-    try:
-        importlib.import_module("etcd3")
-    except Exception as error:  # also TypeError of protobuf, whose generated code must fit the library
-        raise DistributedError(
-            f"--master {ETCD}...: the Python package etcd3 cannot be used ({' '.join(str(error).split())[:120]}); "
-            f"pip install etcd3, and set {PROTOBUF}=python, or install protobuf<=3.20.3"
         ) from error

@@ -1,23 +1,35 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Addresses and ports: which others can reach, whether this process can open one, waiting until another process has."""
+"""Ports: whether this process can open one, and waiting until another process has, with the time limit of all waits."""
 
+import os
 import socket
 import time
 
-from paddle_dnl.distributed.waiting import WAIT_VARIABLE, wait_seconds
 from paddle_dnl.errors import DistributedError
 from paddle_dnl.log import logger
 
+WAIT_VARIABLE = "PADDLE_DNL_WAIT_SECONDS"
+_WAIT_SECONDS = 1800.0
 _NOTICE_SECONDS = 60.0
 
 
-def is_loopback(address: str) -> bool:
-    """Whether the address means each machine itself, so that no other one can be reached by it."""
-    return address.startswith("127.") or address == "localhost"
+def wait_seconds() -> float:
+    """Time limit in seconds, from the environment variable `PADDLE_DNL_WAIT_SECONDS` or the default.
+
+    Raises:
+        DistributedError: the variable is not a positive number.
+    """
+    text = os.environ.get(WAIT_VARIABLE, "") or str(_WAIT_SECONDS)
+    try:
+        if float(text) > 0:
+            return float(text)
+    except ValueError:
+        pass
+    raise DistributedError(f"{WAIT_VARIABLE}={text}: must be a positive number of seconds")
 
 
 def opening_error(port: int) -> OSError | None:
-    """The error of listening at a port on all addresses of this machine; None where it can be opened."""
+    """The error of listening on a port at all addresses of this machine; None if it can be opened."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -28,15 +40,15 @@ def opening_error(port: int) -> OSError | None:
 
 
 def wait_until_open(host: str, port: int, what: str) -> None:
-    """Waits until somebody accepts connections.
+    """Waits until a port accepts connections.
 
     Args:
         host: name or address.
-        port: of it.
-        what: is there, for messages.
+        port: port of the host.
+        what: describes the peer in messages.
 
     Raises:
-        DistributedError: nobody does within the time limit of `wait_seconds`.
+        DistributedError: no connection within the time limit of `wait_seconds`.
     """
     began, limit, said = time.monotonic(), wait_seconds(), 0.0
     while True:

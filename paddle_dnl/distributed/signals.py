@@ -13,14 +13,14 @@ _REPEATED_SECONDS = 1.0
 
 
 class OtherMachineStopped(DistributedError):
-    """The run has stopped for a signal that another machine got. To Paddle's elastic launcher success would mean the end."""
+    """The run has stopped for a signal to another machine; Paddle's elastic launcher would take exit status 0 for the end."""
 
 
 class StopSignal:
-    """Notes SIGTERM and SIGINT, so that the run can save and end between two steps.
+    """Records SIGTERM and SIGINT, so that the run can save and end between two steps.
 
-    SIGTERM may come several times (the launcher sends up to three within a second). SIGINT from a person who asks
-    again, a second later, ends the process without saving.
+    SIGTERM may come several times (the launcher sends up to three within a second). A second SIGINT more than a second after
+    the first signal ends the process without saving.
     """
 
     def __init__(self):
@@ -33,11 +33,11 @@ class StopSignal:
 
     @property
     def seen(self) -> bool:
-        """Whether this process was asked to stop; other ranks may not have been."""
+        """Whether this process was asked to stop; other ranks may not have been asked."""
         return self._first is not None
 
     def announce(self, iteration: int) -> None:
-        """Says that the run has stopped.
+        """Logs that the run has stopped.
 
         Raises:
             OtherMachineStopped: in a rank of an elastic job whose own machine goes on.
@@ -55,7 +55,7 @@ class StopSignal:
             raise KeyboardInterrupt
 
     def restore(self) -> None:
-        """Restores the previous handlers, after repeated signals of the same request have arrived too."""
+        """Restores the previous handlers, after waiting for repeated signals of the same request."""
         if self._first is not None:
             time.sleep(max(0.0, self._first + _REPEATED_SECONDS - time.monotonic()))
         for number, handler in self._before.items():

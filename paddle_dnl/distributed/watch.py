@@ -18,7 +18,7 @@ _START = "import sys; sys.path.insert(0, sys.argv.pop(1)); from watchdog.main im
 
 
 class OtherRankEnded(PaddleDnlError):
-    """Another rank has ended or failed. The watchdog of this process has said which one and why."""
+    """Another rank has ended or failed. The watchdog of this process has printed which one and why."""
 
 
 _watchdog: subprocess.Popen | None = None
@@ -30,11 +30,11 @@ def start(rank: int, ranks: int, host: str, hub_address: str, agree: Callable[[o
     """Starts this process's watchdog.
 
     Args:
-        rank: of this process.
-        ranks: how many there are.
+        rank: rank of this process.
+        ranks: number of ranks.
         host: name of this machine for messages.
-        hub_address: by which other machines reach rank 0's.
-        agree: gives all processes the value of rank 0.
+        hub_address: address at which other machines reach the machine of rank 0.
+        agree: returns rank 0's argument on all processes.
     """
     global _watchdog
     server, offer = None, None
@@ -57,9 +57,10 @@ def start(rank: int, ranks: int, host: str, hub_address: str, agree: Callable[[o
     os.set_blocking(_watchdog.stdout.fileno(), False)
     if server is not None:
         server.close()
-    # Data loading processes are forked later; with a copy of the pipe they would hide the end of this process.
+    # Data loading processes are forked later; a copy of the pipe in them would hide the end of this process.
     os.register_at_fork(after_in_child=_forget_in_child)
-    atexit.register(_say_normal_end)
+    # The end of a program that does not call `finish` is normal if it has no uncaught exception.
+    atexit.register(lambda: None if hasattr(sys, "last_type") else _say("done"))
 
 
 def is_on() -> bool:
@@ -75,12 +76,6 @@ def _forget_in_child() -> None:
         _watchdog = None
 
 
-def _say_normal_end() -> None:
-    """Reports a normal end of a program that does not call `finish`; an end by an exception is detected by the watchdog."""
-    if not hasattr(sys, "last_type"):
-        _say("done")
-
-
 def _say(line: str) -> None:
     if _watchdog is not None:
         with contextlib.suppress(OSError, ValueError):
@@ -94,7 +89,7 @@ def finish() -> None:
         _say("done")
         _watchdog.stdin.close()
         if _watchdog.args[-1] == "-1":
-            _watchdog.wait()  # that of rank 0 serves the others for a while
+            _watchdog.wait()  # not on rank 0, whose watchdog still serves the others for a while
         _watchdog = None
 
 
@@ -104,14 +99,14 @@ def report_failure(text: str) -> None:
 
 
 def reached(what: str) -> None:
-    """Notes that this process reached its next point of synchronisation, so that a rank which hangs can be told."""
+    """Reports that this process reached its next synchronisation point, so that a hanging rank can be identified."""
     global _synchronised
     _synchronised += 1
     _say(f"at {_synchronised} {what}")
 
 
 def others_ended(seconds: float = 0.0) -> bool:
-    """Whether the watchdog has reported the end of another rank, or does within some seconds."""
+    """Whether the watchdog has reported the end of another rank, or does so within `seconds`."""
     global _others_ended
     until = time.monotonic() + seconds
     while _watchdog is not None and not _others_ended:
@@ -124,10 +119,10 @@ def others_ended(seconds: float = 0.0) -> bool:
 
 
 def require_others(seconds: float = 0.0) -> None:
-    """As `others_ended`.
+    """Raises an error if `others_ended`.
 
     Raises:
-        OtherRankEnded: that is so.
+        OtherRankEnded: another rank has ended.
     """
     if others_ended(seconds):
         raise OtherRankEnded("another rank has ended")

@@ -4,9 +4,7 @@
 import copy
 from collections.abc import Iterator, Sequence
 
-from paddle_dnl.data.transforms.resizing import ResizeToFit
-from paddle_dnl.distributed import collectives
-from paddle_dnl.errors import DataError, UsageError
+from paddle_dnl.errors import DataError
 from paddle_dnl.evaluation.options import InferenceOptions
 
 import numpy as np
@@ -14,16 +12,17 @@ import paddle
 
 
 class Share(paddle.io.Dataset):
-    """The images of one rank: every `world_size`-th, so that no image is read twice.
+    """The images of one rank: every `ranks`-th, so that no image is read twice.
 
     Args:
-        dataset: of samples.
-        scaled: the same with pictures of other scales; their images are added as `pyramid`.
+        dataset: dataset of samples.
+        rank, ranks: this rank, and the number of ranks.
+        scaled: copies of it with pictures at other scales; their images are added as `pyramid`.
     """
 
-    def __init__(self, dataset, scaled: Sequence = ()):
+    def __init__(self, dataset, rank: int, ranks: int, scaled: Sequence = ()):
         self.dataset, self.scaled = dataset, scaled
-        self.indices = range(collectives.rank(), len(dataset), collectives.world_size())
+        self.indices = range(rank, len(dataset), ranks)
 
     def __len__(self):
         return len(self.indices)
@@ -39,32 +38,26 @@ class Share(paddle.io.Dataset):
 def pyramid(compose, options: InferenceOptions) -> list:
     """Transforms that fit the original picture to a scaled frame, one `Compose` for each scale, sides cut to whole pixels.
 
-    So mmsegmentation and DGMN2 make their scales, which they average by `softmax`. Empty where another rule is asked for,
-    for the single scale 1, and where `compose` has no `ResizeToFit`: scales are then made of the network's input.
+    This is how mmsegmentation and DGMN2 make the scales of the rule `softmax`. Empty for other rules, for the single scale 1,
+    and if no transform of `compose` has `at_scale`: scales are then made from the network's input.
 
     Raises:
-        UsageError: a scale that leaves nothing of the frame.
+        UsageError: a scale at which the frame has no pixels.
     """
     steps = getattr(compose, "transforms", ())
-    fits = any(isinstance(step, ResizeToFit) for step in steps)
+    fits = any(hasattr(step, "at_scale") for step in steps)
     if not fits or not options.gives_probabilities or options.scales == (1.0,):
         return []
     found = []
     for scale in options.scales:
         scaled = copy.copy(compose)
-        scaled.transforms = [copy.copy(step) for step in steps]
-        for step in scaled.transforms:
-            if isinstance(step, ResizeToFit):
-                width, height = step.frame
-                step.frame = (int(width * scale), int(height * scale))
-                if min(step.frame) < 1:
-                    raise UsageError(f"scale {scale}: nothing is left of the frame {width}x{height} of ResizeToFit")
+        scaled.transforms = [step.at_scale(scale) if hasattr(step, "at_scale") else copy.copy(step) for step in steps]
         found.append(scaled)
     return found
 
 
 def at_scales(dataset, options: InferenceOptions) -> list:
-    """Copies of a dataset whose pictures are of the scales that `pyramid` gives; empty where it gives none.
+    """Copies of a dataset whose pictures have the scales of `pyramid`; empty if there are none.
 
     Raises:
         UsageError: see `pyramid`.
@@ -81,24 +74,22 @@ def _stacked_images(samples: list[dict]) -> dict:
     infos = {repr(sample.get("trans_info", [])) for sample in samples}
     if len(shapes) > 1 or len(infos) > 1:
         raise DataError(f"batch_size {len(samples)}: images of one batch differ in size; evaluate with batch_size 1")
-    # One level less than PaddlePaddle's own collation makes: plain numbers, not tensors.
+    # Unlike PaddlePaddle's own collation: one level of nesting less, and plain numbers instead of tensors.
     return {"img": np.stack([s["img"] for s in samples]), "trans_info": samples[0].get("trans_info", [])}
 
 
-def _as_stored(label: np.ndarray) -> np.ndarray:
-    """`[h, w]`, or several masks `[K, h, w]`; 8 bits stay, a quarter to pass between processes and faster to count."""
-    label = label if label.ndim == 3 and len(label) > 1 else label.reshape(label.shape[-2:])
-    return label if label.dtype == np.uint8 else label.astype(np.int32)
-
-
 def collate(samples: list[dict]) -> dict:
-    """One batch: `img [B, C, H, W]`, `trans_info`, `label [B, h, w]`, and `pyramid`, the first two for each scale.
+    """One batch: `img [B, C, H, W]`, `trans_info`, `label [B, h, w]` (`[B, K, h, w]` for several masks), and `pyramid`, the first
+    two for each scale.
 
     Raises:
         DataError: images that differ in size.
     """
     batch = _stacked_images(samples)
-    batch["label"] = np.stack([_as_stored(sample["label"]) for sample in samples])
+    labels = [sample["label"] for sample in samples]
+    labels = [label if label.ndim == 3 and len(label) > 1 else label.reshape(label.shape[-2:]) for label in labels]
+    # uint8 is kept: a quarter of the bytes to pass between processes, and faster to count.
+    batch["label"] = np.stack([label if label.dtype == np.uint8 else label.astype(np.int32) for label in labels])
     if "pyramid" in samples[0]:
         levels = zip(*(sample["pyramid"] for sample in samples), strict=True)
         batch["pyramid"] = [_stacked_images(list(level)) for level in levels]
@@ -106,7 +97,7 @@ def collate(samples: list[dict]) -> dict:
 
 
 class Batches:
-    """Consecutive indices in lists of `batch_size`; can be gone through again."""
+    """Lists of `batch_size` consecutive indices; can be iterated several times."""
 
     def __init__(self, count: int, batch_size: int):
         self.count, self.batch_size = count, batch_size

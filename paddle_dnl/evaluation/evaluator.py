@@ -34,7 +34,7 @@ class EvalResult:
     """Result of an evaluation; unpacks to the tuple that PaddleSeg's `evaluate` returns."""
 
     metrics: Metrics
-    confusion: np.ndarray | None  # None where several classes hold for one pixel
+    confusion: np.ndarray | None  # None for multi-label masks
     num_images: int
     seconds: float
     auc_roc: float | None = None
@@ -65,20 +65,21 @@ def evaluate(
     """Evaluates and logs the scores in PaddleSeg's lines.
 
     Args:
-        model: maps `[B, 3, H, W]` to a list of logits; its layers are left in the modes they were in. One whose attribute
-            `gives_classes` is true has `predict_classes(images, trans_info)` in place of that, which gives `[B, h, w]`.
+        model: maps `[B, 3, H, W]` to a list of logits; the modes of its layers are restored afterwards. If its attribute
+            `gives_classes` is true, its method `predict_classes(images, trans_info)`, which returns `[B, h, w]`, is used
+            instead.
         dataset: of dicts with `img [3, H, W]`, `label [h, w]` and `trans_info`; has `num_classes` and `ignore_index`.
-        batch_size, num_workers: of the loader; images of one batch must agree in size.
+        batch_size, num_workers: of the loader; images of one batch must have the same size.
         precision, amp_level: see `paddle_dnl.training.amp`.
         auc_roc: also the area under the ROC curve.
-        use_multilabel: several classes hold for one pixel: the label is masks `[K, h, w]`, a class is predicted where the
+        use_multilabel: a pixel may have several classes: the label is masks `[K, h, w]`, and a class is predicted where the
             sigmoid of its logit is above 0.5.
         print_detail: write log lines.
-        stop: asked before each batch; a rank on which it is true counts no further.
-        observe: called for each image of this rank with its index, probabilities or logits `[K, h, w]` (a tensor; None of
-            a model that gives classes), whether these are probabilities, prediction `[h, w]` and label `[h, w]` (masks
+        stop: called before each batch; when it returns true, this rank stops.
+        observe: called for each image of this rank with its index, probabilities or logits `[K, h, w]` (a tensor; None for
+            a model that returns classes), whether these are probabilities, prediction `[h, w]` and label `[h, w]` (masks
             `[K, h, w]` with `use_multilabel`).
-        scored: False runs this rank's images without scores, to see whether model, pictures and settings go together.
+        scored: False runs this rank's images without scores, to check that model, pictures and settings fit together.
         inference: fields of `InferenceOptions`, such as `is_slide`, `scales` and `flip_horizontal`. With the average `softmax`
             and a dataset that has `ResizeToFit`, each scale is made from the original picture, as published; otherwise
             from the network's input.
@@ -96,7 +97,7 @@ def evaluate(
     began = time.perf_counter()
     scaled = at_scales(dataset, options)
     precision = amp.effective_precision(precision)
-    share = Share(dataset, scaled)
+    share = Share(dataset, collectives.rank(), collectives.world_size(), scaled)
     batches = Batches(len(share), batch_size)
     if print_detail:
         logger.info(f"Start evaluating (total_samples: {len(dataset)}, total_iters: {len(batches)})...")
@@ -142,15 +143,15 @@ def _tensor(array) -> paddle.Tensor:
 
 
 def _scores(model, data: dict, label: np.ndarray, options: InferenceOptions) -> Iterator:
-    """(logits, or probabilities for the softmax rule, `[B, K, h, w]`; label `[B, h, w]`), of some images at a time.
+    """Pairs of scores and label `[B, h, w]`, for some images at a time.
 
-    Of a model that gives classes these `[B, h, w]` are in the place of the logits.
+    Scores are logits, or probabilities for the softmax rule, `[B, K, h, w]`; classes `[B, h, w]` for a model that returns them.
     """
     if getattr(model, "gives_classes", False):
         yield model.predict_classes(np.asarray(data["img"]), data["trans_info"]), label
     elif not options.aug_eval:
         logits = infer(model, _tensor(data["img"]), options)
-        # Images are enlarged one by one: the logits of one at full size are the largest array of an evaluation.
+        # Images are resized one by one: the logits of one at full size are the largest array of an evaluation.
         parts = [slice(i, i + 1) for i in range(len(label))] if len(label) > 1 else [slice(None)]
         for part in parts:
             one = logits if len(parts) == 1 else logits[part]
@@ -180,7 +181,7 @@ class _Count:
         self.indices: Iterator[int] = iter(())  # of the next images
 
     def parts(self) -> list[np.ndarray]:
-        """What is summed over ranks: whether it was stopped, the pixel counts, and those of the ROC curves where asked for."""
+        """Arrays to sum over ranks: whether this one was stopped, the pixel counts, and those of the ROC curves if wanted."""
         curves = [] if self.curves is None else [self.curves.counts]
         return [np.array(int(self.stopped)), self.confusion, *curves]
 
@@ -217,6 +218,7 @@ class _MaskCount(_Count):
 
 
 def _log(result: EvalResult, names: tuple[str, ...]) -> None:
+    """Logs the scores in PaddleSeg's lines, and a table of the classes."""
     metrics = result.metrics
     auc = "" if result.auc_roc is None else f" Auc_roc: {result.auc_roc:.4f}"
     logger.info(

@@ -4,7 +4,7 @@
 from pathlib import Path
 
 from paddle_dnl.data.classes import BACKGROUND_COLOR, classes_of
-from paddle_dnl.data.multilabel import join_masks
+from paddle_dnl.data.masks import join_masks
 from paddle_dnl.data.overlay import encode_label_png
 from paddle_dnl.distributed import collectives
 from paddle_dnl.evaluation import class_table

@@ -174,21 +174,18 @@ class RocCounts:
         # [class, negative or positive, bin]
         self.counts = np.zeros((num_classes, 2, self.BINS), np.int64)
 
-    def _bins(self, scores: np.ndarray) -> np.ndarray:
-        scores = np.nan_to_num(np.clip(scores, 0, 1, dtype=np.float32), copy=False)
-        low = scores < 0.5
-        # Exact for float32: 1 - score, and both kinds of bins, as positive numbers are ordered like their bits.
-        distance = np.where(low, scores, 1 - scores)
-        wide = self._EDGE_BIN + ((distance - self._EDGE) * 65536).astype(np.int32)
-        bins = np.where(distance < self._EDGE, distance.view(np.int32) >> 15, wide)
-        return np.where(low, bins, 2 * self._HALF_BIN - bins)
-
     def add(self, probabilities: np.ndarray, label: np.ndarray, ignore_index: int) -> None:
-        """Takes in softmax scores `[K, H, W]` and the label `[H, W]`."""
+        """Adds softmax scores `[K, H, W]` and the label `[H, W]`."""
         valid = label != ignore_index
         label = label[valid]
         for k, scores in enumerate(probabilities):
-            places = self._bins(scores[valid]) + (label == k) * self.BINS
+            scores = np.nan_to_num(np.clip(scores[valid], 0, 1, dtype=np.float32), copy=False)
+            low = scores < 0.5
+            # Exact for float32: 1 - score, and both kinds of bins, as positive numbers are ordered like their bits.
+            distance = np.where(low, scores, 1 - scores)
+            wide = self._EDGE_BIN + ((distance - self._EDGE) * 65536).astype(np.int32)
+            bins = np.where(distance < self._EDGE, distance.view(np.int32) >> 15, wide)
+            places = np.where(low, bins, 2 * self._HALF_BIN - bins) + (label == k) * self.BINS
             self.counts[k] += np.bincount(places, minlength=2 * self.BINS).reshape(2, -1)
 
     def area(self) -> float:

@@ -31,13 +31,13 @@ from PIL import Image
 # labelId of each of the 19 training classes, from cityscapesscripts' helpers/labels.py.
 CITYSCAPES_LABEL_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
 
-# What every evaluation writes.
+# Files that every evaluation writes.
 SCORE_FILES = ("scores.json", "classes.csv", "images.csv")
 
 
 @dataclass(frozen=True)
 class OutputOptions:
-    """What to write.
+    """Files to write.
 
     Attributes:
         save_dir: folder of all files.
@@ -53,29 +53,29 @@ class OutputOptions:
 
 
 def require_no_input(dataset, save_dir: Path, files: Iterable[str]) -> None:
-    """Makes `save_dir`, unless a file that will be in it is read by the evaluation, as with labels of an earlier one.
+    """Makes `save_dir` after checking that no output file in it is an input of the evaluation, such as a label picture.
 
     Args:
-        dataset: that is evaluated.
+        dataset: the evaluated dataset.
         save_dir: folder of all files.
         files: names of all files, relative to it.
 
     Raises:
-        OutputError: it is so, or a file of that name is not ours.
+        OutputError: an output file is an input, or an existing file that this project did not write.
     """
     check_outputs((save_dir / name for name in files), files_of([dataset]))
     save_dir.mkdir(parents=True, exist_ok=True)
 
 
 class EvalOutputs:
-    """Collects while an evaluation runs (`observe`) and writes at its end (`finish`).
+    """Collects during an evaluation (`observe`) and writes the scores at its end (`finish`).
 
     Args:
-        dataset: that is evaluated, with `file_list`.
-        options: what to write.
+        dataset: the evaluated dataset, with `file_list`.
+        options: files to write.
 
     Raises:
-        UsageError: a submission of a dataset that is not Cityscapes, or `save_dir` is a file.
+        UsageError: a submission for a dataset that is not Cityscapes, or `save_dir` is a file.
     """
 
     def __init__(self, dataset, options: OutputOptions):
@@ -100,10 +100,10 @@ class EvalOutputs:
         require_no_input(dataset, options.save_dir, files)
 
     def observe(self, index: int, scores, is_probability: bool, pred: np.ndarray, label: np.ndarray) -> None:
-        """Takes in one image; see `evaluate`. Without scores nothing is known of the calibration.
+        """Adds one image; see `evaluate`. Without scores the calibration is not measured.
 
         Raises:
-            UsageError: probabilities are to be written, and there are no scores.
+            UsageError: probabilities are to be written, but there are no scores.
         """
         self._boundary.add(pred, label)
         if scores is not None:
@@ -161,20 +161,17 @@ class EvalOutputs:
         write_text(folder / "confusion.csv", class_table.confusion_csv(names, result.confusion))
         curves.draw_confusion(names, result.confusion, folder / "confusion.png")
         if self.options.cityscapes_submission:
-            self._zip_submission()
-
-    def _zip_submission(self) -> None:
-        parts, target = self.options.save_dir / ".submission", self.options.save_dir / "cityscapes_submission.zip"
-        with new_file(target) as temporary, zipfile.ZipFile(temporary, "w") as archive:
-            for index, (image, _) in enumerate(self.dataset.file_list):
-                name = Path(image).name.replace("_leftImg8bit.png", "_pred_labelIds.png")
-                archive.write(parts / f"{index}.png", name)
-                (parts / f"{index}.png").unlink()
-        parts.rmdir()
+            target = folder / "cityscapes_submission.zip"
+            with new_file(target) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+                for index, (image, _) in enumerate(self.dataset.file_list):
+                    part = folder / ".submission" / f"{index}.png"
+                    archive.write(part, Path(image).name.replace("_leftImg8bit.png", "_pred_labelIds.png"))
+                    part.unlink()
+            (folder / ".submission").rmdir()
 
 
 def main_scores(result, **more: float) -> dict:
-    """The scores of a whole dataset as plain values; None for those that are not defined.
+    """The scores of a whole dataset as plain values; None for undefined ones.
 
     Args:
         result: an `EvalResult`.
@@ -189,7 +186,7 @@ def main_scores(result, **more: float) -> dict:
 
 
 def image_row(image: str, areas: Areas, names: tuple[str, ...]) -> dict:
-    """The line of one image in `images.csv`; None where it has no labelled pixel."""
+    """The row of one image in `images.csv`; its scores are None if it has no labelled pixel."""
     row = {"image": image, "miou": None, "acc": None, "worst_class": None, "worst_iou": None}
     if areas.labelled.any():
         metrics = Metrics.from_areas(areas)
@@ -203,9 +200,9 @@ def write_scores(folder: Path, scores: dict, rows: list[dict]) -> None:
     """Writes scores.json, classes.csv and images.csv.
 
     Args:
-        folder: of the files.
+        folder: folder of the files.
         scores: with the rows of `class_table.class_rows` as `classes`.
-        rows: of `image_row`; the worst image comes first, those without a score last.
+        rows: from `image_row`; written in ascending order of mIoU, images without a score last.
     """
     rows = sorted(rows, key=lambda row: math.inf if row["miou"] is None else row["miou"])
     write_text(folder / "scores.json", json.dumps(scores, indent=2, ensure_ascii=False) + "\n")
@@ -214,10 +211,10 @@ def write_scores(folder: Path, scores: dict, rows: list[dict]) -> None:
 
 
 def names_of(images: list[Path]) -> list[str]:
-    """A name without ending for each image: its path below the folder that all share.
+    """A name without extension for each image: its path below the common folder of all.
 
     Raises:
-        DataError: two images would have the same.
+        DataError: two images would have the same name.
     """
     common = Path(os.path.commonpath([image.absolute().parent for image in images])) if images else Path()
     names = [image.absolute().relative_to(common).with_suffix("").as_posix() for image in images]

@@ -1,20 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Prediction with the dynamic graph, as predict.py does: label pictures and overlays of images."""
+"""Prediction with the dynamic graph, for predict.py: writes label pictures and overlays of images."""
 
 import contextlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from paddle_dnl import registry
-from paddle_dnl.data.classes import BACKGROUND_COLOR, classes_of_config
+from paddle_dnl.data.classes import BACKGROUND_COLOR, Colors, classes_of_config
 from paddle_dnl.data.images.block_rows import open_rows
-from paddle_dnl.data.images.geo_files import Place, save_geotiff
+from paddle_dnl.data.images.geo_files import save_geotiff
 from paddle_dnl.data.images.image_files import iter_images
 from paddle_dnl.data.images.image_format import ImageFormat
 from paddle_dnl.data.images.pending_images import PendingImages, Shard
+from paddle_dnl.data.images.raster_files import Place
 from paddle_dnl.data.images.strip_results import StripResults
-from paddle_dnl.data.multilabel import join_masks, summed_numbers
-from paddle_dnl.data.overlay import Colors, as_label, overlay, overlay_masks, save_image, save_label_png
+from paddle_dnl.data.masks import join_masks, summed_numbers
+from paddle_dnl.data.overlay import as_label, overlay, overlay_masks, save_image, save_label_png
 from paddle_dnl.data.probability_files import probability_file
 from paddle_dnl.data.transforms.compose import Compose
 from paddle_dnl.errors import DataError, UsageError
@@ -46,10 +47,11 @@ def colors_of(config, custom: list[int] | None = None) -> Colors:
 
 
 def preparation(config, value_range: list[float] | None = None) -> tuple[Compose, ImageFormat]:
-    """How the `val_dataset` of a configuration prepares pictures, and how it reads them.
+    """Transforms and image format of a configuration's `val_dataset`.
 
     Args:
-        value_range: in place of the dataset's.
+        config: a `Config`.
+        value_range: replaces the dataset's.
     """
     cfg = config.val_dataset_cfg if value_range is None else {**config.val_dataset_cfg, "value_range": value_range}
     image_format = ImageFormat.of(cfg)
@@ -61,17 +63,22 @@ def preparation(config, value_range: list[float] | None = None) -> tuple[Compose
 _OVERLAY_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
 # Number of pixels from which scores are computed in strips; 19 classes of 8 million pixels are 600 MB.
 STRIPS_FROM = 8_000_000
-# Label pictures, overlays, with `save_prob` probabilities, with `use_multilabel` masks, with `geotiff` those.
+# Label pictures, overlays; with `save_prob` probabilities, with `use_multilabel` masks, with `geotiff` GeoTIFFs.
 FOLDERS = ("pseudo_color_prediction", "added_prediction", "probabilities", "masks", "geotiff")
 
 
 def _write(
     files: dict[str, Path], picture, scores, colors, save_prob: str | None, is_probability: bool, place: Place | None
 ) -> None:
-    """The files of one picture, by folder, from its scores `[K, h, w]`; labels last, which say that all is there."""
+    """Writes the files of one picture from its scores `[K, h, w]`; the label picture last, since it marks a complete result."""
     labels, overlays, probabilities, stored_masks, geotiff = (files.get(folder) for folder in FOLDERS)
-    if stored_masks:
-        return _write_masks(files, picture, scores, colors)
+    if stored_masks:  # a pixel may have several classes
+        masks = predicted_masks(scores).numpy().astype("uint8")
+        save_label_png(stored_masks, join_masks(masks), (BACKGROUND_COLOR, (255, 255, 255)))
+        if overlays:
+            save_image(overlays, overlay_masks(picture, masks, colors))
+        save_label_png(labels, as_label(summed_numbers(masks)), (BACKGROUND_COLOR, *colors))
+        return
     label = as_label(paddle.argmax(scores, axis=0).numpy())
     if probabilities:
         found = (scores if is_probability else F.softmax(scores.astype("float32"), axis=0)).numpy()
@@ -81,16 +88,6 @@ def _write(
     if geotiff:
         save_geotiff(geotiff, label, colors, place)
     save_label_png(labels, label, colors)
-
-
-def _write_masks(files: dict[str, Path], picture, logits, colors) -> None:
-    """The files of one picture whose pixels may belong to several classes, from its logits `[K, h, w]`."""
-    labels, overlays, _, stored = (files.get(folder) for folder in FOLDERS[:4])
-    masks = predicted_masks(logits).numpy().astype("uint8")
-    save_label_png(stored, join_masks(masks), (BACKGROUND_COLOR, (255, 255, 255)))
-    if overlays:
-        save_image(overlays, overlay_masks(picture, masks, colors))
-    save_label_png(labels, as_label(summed_numbers(masks)), (BACKGROUND_COLOR, *colors))
 
 
 def predict(
@@ -106,8 +103,8 @@ def predict(
 ) -> int:
     """Predicts every image and writes `pseudo_color_prediction/NAME.png` and `added_prediction/NAME` with the image's ending.
 
-    NAME is the image's path below what `image_path` names; images are read in the dataset's `img_channels` and
-    `value_range`, in place of which one may be given.
+    NAME is the image's path relative to `image_path`. Images are read with the dataset's `img_channels` and `value_range`,
+    unless one is given.
 
     Args:
         model: maps `[B, C, H, W]` to a list of logits.
@@ -164,7 +161,7 @@ def predict_images(
     Args:
         model: maps `[B, C, H, W]` to a list of logits.
         compose: the transforms of the pictures.
-        find: gives (file, NAME) of each image, anew at each call.
+        find: returns (file, NAME) of each image; may be called several times.
         save_dir: folder of the results.
         colors: red, green, blue of each class.
         image_format: how the files are read.
@@ -174,8 +171,8 @@ def predict_images(
         geotiff: also `geotiff/NAME.tif`, class numbers with the transform and reference system of the image, a GeoTIFF.
         announce: see `paddle_dnl.evaluation.strips.label_strips`; called for large pictures.
 
-    With `use_multilabel` several classes may hold for one pixel: `masks/NAME.png` has them side by side, as label pictures for
-    training do, and the label picture the sum of their numbers, as PaddleSeg's.
+    With `use_multilabel` a pixel may have several classes: `masks/NAME.png` holds the masks side by side, like label pictures for
+    training, and the label picture holds the sum of their numbers, like PaddleSeg's.
 
     Returns:
         The number of images that were predicted.

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Classes of large pictures in strips of rows from top to bottom, so that scores never exist for the whole picture.
+"""Classes of large pictures in strips of rows from top to bottom, so that the scores of a whole picture are never held.
 
 Scores of 19 classes at 20000x20000 pixels are 30 GB; those of one row of windows are 0.8 GB, and of one strip 32 MB.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
-from paddle_dnl.data.transforms import Compose
 from paddle_dnl.evaluation.inference import WHOLE, infer, slide_strips
 from paddle_dnl.evaluation.options import InferenceOptions
 from paddle_dnl.nn.resize import resize
@@ -14,26 +14,29 @@ from paddle_dnl.nn.resize import resize
 import numpy as np
 import paddle
 
+if TYPE_CHECKING:
+    from paddle_dnl.data.transforms import Compose
+
 Announce = Callable[[tuple[int, int], tuple[int, int]], None] | None
 # Values of one strip of scores: 32 MB in float32.
 _STRIP = 1 << 23
 
 
 def label_strips(
-    model: paddle.nn.Layer, compose: Compose, rows, name, options: InferenceOptions = WHOLE, announce: Announce = None
+    model: paddle.nn.Layer, compose: "Compose", rows, name, options: InferenceOptions = WHOLE, announce: Announce = None
 ) -> Iterator[np.ndarray]:
-    """Classes of a picture in strips `[rows, W]`, uint8, or uint16 for more than 256 classes; equal to those of the whole.
+    """Classes of a picture in strips `[rows, W]`, uint8, or uint16 for more than 256 classes; equal to those computed at once.
 
-    With sliding windows and transforms that look at each pixel alone (Normalize) nothing is held for the whole picture.
-    Transforms that change its size, and a pass over the whole image, need their input whole; scores still come by strips.
+    With sliding windows and pointwise transforms (Normalize) no array of the whole picture is held. Transforms that change the
+    size, and a pass over the whole image, need the whole input; scores still come in strips.
 
     Args:
         model: maps `[B, C, H, W]` to a list of logits.
         compose: the transforms of the picture.
         rows: the picture, see `paddle_dnl.data.images.picture_rows`.
-        name: of the picture, for errors.
+        name: name of the picture for errors.
         options: without `aug_eval`.
-        announce: called with the size of the network's input and that of the picture before the model runs.
+        announce: called with the size of the network's input and the size of the picture before the model runs.
 
     Raises:
         DataError: the transforms cannot take the picture.
@@ -55,31 +58,28 @@ def label_strips(
         if options.is_slide:
             strips = slide_strips(model, size, lambda top, bottom: image[:, :, top:bottom], options)
         else:
-            strips = _cut(infer(model, image, options), max(size[1], width))
+            whole = infer(model, image, options)
+            step = max(1, _STRIP // (whole.shape[1] * max(size[1], width)))  # small also after a resize to `width`
+            strips = (whole[:, :, top : top + step].numpy() for top in range(0, whole.shape[2], step))
     scores = (strip[0] for strip in strips)
     for transform, before in reversed(list(info)):
         before = tuple(map(int, before))
-        undo = _resized if transform == "resize" else _cropped
-        scores = undo(scores, size, before, options.align_corners)
+        if transform == "resize":
+            scores = _resized(scores, size, before, options.align_corners)
+        else:
+            scores = _cropped(scores, before)
         size = before
     for strip in scores:
         yield strip.argmax(0).astype(np.uint8 if len(strip) <= 256 else np.uint16)
 
 
-def network_input(compose: Compose, pixels: np.ndarray, name) -> tuple[paddle.Tensor, Sequence]:
+def network_input(compose: "Compose", pixels: np.ndarray, name) -> tuple[paddle.Tensor, Sequence]:
     """`[1, C, H, W]` for the network, and the sizes before the transforms, see `inference.restore`."""
     data = compose.picture(pixels, name, "val_dataset.transforms")
     return paddle.to_tensor(data["img"][None]), data["trans_info"]
 
 
-def _cut(scores: paddle.Tensor, width: int) -> Iterator[np.ndarray]:
-    """`[B, K, H, W]` in strips that are small also after a resize to `width`."""
-    step = max(1, _STRIP // (scores.shape[1] * width))
-    for top in range(0, scores.shape[2], step):
-        yield scores[:, :, top : top + step].numpy()
-
-
-def _cropped(strips: Iterator[np.ndarray], size, before: tuple[int, int], _align_corners: bool) -> Iterator[np.ndarray]:
+def _cropped(strips: Iterator[np.ndarray], before: tuple[int, int]) -> Iterator[np.ndarray]:
     """Undoes a padding at the right and bottom."""
     top = 0
     for strip in strips:
@@ -100,7 +100,7 @@ def _resized(strips: Iterator[np.ndarray], size, before: tuple[int, int], align_
     if tuple(size) == before:
         yield from strips
         return
-    # In float32, as Paddle finds its neighbours and weights; of a result of one row it takes the first.
+    # In float32, like Paddle's own computation of neighbours and weights; a result of one row takes the first source row.
     target, half = np.arange(before[0], dtype=np.float32), np.float32(0.5)
     inner = 1 if align_corners else 0
     ratio = np.float32(size[0] - inner) / np.float32(before[0] - inner) if before[0] > 1 else np.float32(0)
@@ -108,7 +108,7 @@ def _resized(strips: Iterator[np.ndarray], size, before: tuple[int, int], align_
     upper = np.minimum(source.astype(np.int64), size[0] - 1)
     lower = np.minimum(upper + 1, size[0] - 1)
     weight = (source - upper.astype(np.float32))[:, None]
-    held, first, done = None, 0, 0  # rows of the source that are held, the number of the first, rows of the result
+    held, first, done = None, 0, 0  # held rows of the source, index of the first one, finished rows of the result
     for strip in strips:
         wide = resize(paddle.to_tensor(strip[None]), [strip.shape[1], before[1]], align_corners).numpy()[0]
         held = wide if held is None else np.concatenate([held, wide], axis=1)

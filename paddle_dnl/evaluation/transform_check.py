@@ -16,7 +16,7 @@ _SQUASHED = 1.1
 
 
 def _probe(channels: int, height: int = _HEIGHT, width: int = _WIDTH) -> np.ndarray:
-    """A picture that brightens to the right and, less, to the bottom, float32 `[H, W, C]` in 0..255."""
+    """A ramp that gets brighter to the right and, less, to the bottom, float32 `[H, W, C]` (`[H, W]` for 1) in 0..255."""
     ramp = 30 + 120 * np.linspace(0, 1, width)[None, :] + 80 * np.linspace(0, 1, height)[:, None]
     return ramp.astype(np.float32) if channels == 1 else np.repeat(ramp[..., None], channels, 2).astype(np.float32)
 
@@ -28,7 +28,7 @@ def _apply(step, sample: dict, seed: int) -> dict:
 
 
 def _look_at(step, sample: dict, place: str) -> dict:
-    """The sample after one transform.
+    """Applies one transform to the sample.
 
     Raises:
         ConfigError: the transform is random, changes the size without noting it, or mirrors.
@@ -44,7 +44,7 @@ def _look_at(step, sample: dict, place: str) -> dict:
             f"{place}: {name} turns a picture of {before[1]}x{before[0]} into {after[1]}x{after[0]} without a way back to the "
             "label's size; remove it from the validation (use Resize or Padding)"
         )
-    # The test picture is a ramp: turned, it brightens to the left or to the top. Medians ignore padding and its edge.
+    # The test picture is a ramp; mirrored or turned, it gets brighter to the left or to the top. Medians ignore padding.
     image = first["img"]
     grey = image if image.ndim == 2 else image.mean(2)
     to_the_right = np.median(np.diff(grey[: grey.shape[0] // 2 + 1, : grey.shape[1] // 2 + 1], axis=1))
@@ -57,7 +57,7 @@ def _look_at(step, sample: dict, place: str) -> dict:
 
 
 def require_restorable(dataset, where: str = "val_dataset") -> None:
-    """Tries each validation transform by itself on a small picture that brightens to the right and to the bottom.
+    """Applies each validation transform to a small ramp, which gets brighter to the right and to the bottom.
 
     Args:
         dataset: has `transforms` with a list `transforms`, as ours and PaddleSeg's datasets; others pass.
@@ -80,15 +80,15 @@ def require_restorable(dataset, where: str = "val_dataset") -> None:
                 raise
             except (
                 Exception
-            ):  # a picture of the wrong size, or no label here: the trial evaluation of a real one says it
+            ):  # such as a picture of the wrong size, or no label: left to the trial evaluation of a real one
                 break
     _say_squashed(dataset, steps, channels, where)
 
 
 def require_valid_labels(dataset, where: str = "train_dataset") -> None:
-    """Tries each training transform on a small label of the first class, the last and the ignored one.
+    """Applies each training transform to a small label of the first class, the last one and the ignored one.
 
-    Interpolation between them makes numbers that are no class, as PaddleSeg's ScalePadding does by cubic interpolation.
+    Interpolated labels hold numbers that are no class; PaddleSeg's ScalePadding makes such by cubic interpolation.
 
     Args:
         dataset: has `transforms` with a list `transforms`, `num_classes` and `ignore_index`; others pass.
@@ -115,7 +115,7 @@ def require_valid_labels(dataset, where: str = "train_dataset") -> None:
         for i, step in enumerate(steps):
             try:
                 sample = _apply(step, sample, seed=0)
-            except Exception:  # a picture of the wrong size, for instance: the first real one says it
+            except Exception:  # such as a picture of the wrong size: left to the first real one
                 break
             found = np.unique(sample.get("label", ignored))
             wrong = found[(found != ignored) & ((found < 0) | (found >= classes) | (found % 1 != 0))]
@@ -139,7 +139,7 @@ def _say_squashed(dataset, steps, channels: int, where: str) -> None:
         before = sample["img"].shape
         try:
             sample = step(sample)
-        except Exception:  # as above
+        except Exception:  # left to the trial evaluation
             return
         if [name for name, _ in sample["trans_info"][known:]] != ["resize"]:
             continue

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from paddle_dnl.files import outputs, problems
-from paddle_dnl.files.reading import parse_json, read_bytes
+from paddle_dnl.files.reading import file_digest, parse_json, read_bytes
 
 TEMPORARY = ".tmp-"
 # In the folders that `new_folder` makes: proves that they are ours, and holds the final name.
@@ -99,7 +99,7 @@ class NewFile:
             with self.naming_errors():
                 flush(self.temporary)
                 if not self._own:
-                    outputs.record(self.path, digest or outputs.file_digest(self.temporary))
+                    outputs.record(self.path, digest or file_digest(self.temporary))
                 os.replace(self.temporary, self.path)
                 _flush_folder(self.path.parent)
         finally:

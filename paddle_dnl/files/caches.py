@@ -8,12 +8,11 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from paddle_dnl.files.shown import printable
-from paddle_dnl.log import logger
+from paddle_dnl.log import logger, printable
 
 
 def writable_cache(folder: Path) -> Path:
-    """`folder`, made if needed, or a temporary one in its place, which is said once.
+    """`folder`, made if needed, or a temporary one in its place, which is logged once.
 
     Args:
         folder: may begin with `~`.
@@ -25,7 +24,13 @@ def writable_cache(folder: Path) -> Path:
         folder = folder.expanduser()
     except RuntimeError:
         return _temporary(folder, "this user has no home")
-    return _checked(folder)
+    why = _obstacle(folder)
+    return folder if why is None else _temporary(folder, why)
+
+
+def paddleseg_home() -> Path:
+    """The folder in which PaddleSeg keeps downloads and results: `$SEG_HOME`, by default `~/.paddleseg`."""
+    return Path(os.environ.get("SEG_HOME", "~/.paddleseg"))
 
 
 def package_cache(*names: str) -> Path:
@@ -33,22 +38,19 @@ def package_cache(*names: str) -> Path:
     return writable_cache(Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").joinpath("paddle-dnl", *names))
 
 
-@functools.cache
-def _checked(folder: Path) -> Path:
+def _obstacle(folder: Path) -> str | None:
+    """Why no files can be written to a folder, which is made if needed; None if they can."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if os.access(folder, os.W_OK | os.X_OK):
-            return folder
-        why = "Permission denied"
     except OSError as error:
-        why = error.strerror or str(error)
-    return _temporary(folder, why)
+        return error.strerror or str(error)
+    return None if os.access(folder, os.W_OK | os.X_OK) else "Permission denied"
 
 
 @functools.cache
 def _temporary(folder: Path, why: str, say: Callable[[str], None] = logger.warning) -> Path:
     owner = os.getuid() if hasattr(os, "getuid") else "user"
-    # The name of a folder that others could have made is not used: they could put files into it.
+    # A folder that another user may have made or can write to is not used: they could put files into it.
     top = Path(tempfile.gettempdir()) / f"paddle_dnl_cache_{owner}"
     top.mkdir(mode=0o700, exist_ok=True)
     if top.is_symlink() or (hasattr(os, "getuid") and top.stat().st_uid != os.getuid()) or top.stat().st_mode & 0o077:
@@ -60,24 +62,18 @@ def _temporary(folder: Path, why: str, say: Callable[[str], None] = logger.warni
 
 
 def provide_home() -> None:
-    """Points HOME to a temporary folder where the user's cannot be written: libraries keep caches there and fail without one.
+    """Points HOME to a temporary folder if the user's cannot be written: libraries keep caches there and fail without one.
 
-    Paddle writes traced code, Matplotlib its fonts and VisualDL settings below it. `~/.paddleseg` of the real home is read
-    all the same. Child processes inherit this.
+    Paddle writes traced code, Matplotlib its fonts and VisualDL settings below it. `~/.paddleseg` of the real home is still
+    read. Child processes inherit this.
     """
     home = Path(os.path.expanduser("~"))
-    try:
-        (home / ".cache").mkdir(parents=True, exist_ok=True)
-        if os.access(home, os.W_OK | os.X_OK) and os.access(home / ".cache", os.W_OK | os.X_OK):
-            return
-        why = "Permission denied"
-    except OSError as error:
-        why = error.strerror or str(error)
+    why = _obstacle(home / ".cache") or _obstacle(home)
+    if why is None:
+        return
     if (home / ".paddleseg").is_dir():
         os.environ.setdefault("SEG_HOME", str(home / ".paddleseg"))
     # Not into the log, which goes to stdout: that may be the result of a program.
-    os.environ["HOME"] = str(_temporary(home / "home", why, _to_stderr))
-
-
-def _to_stderr(text: str) -> None:
-    print(f"Warning: {printable(text)}", file=sys.stderr, flush=True)
+    os.environ["HOME"] = str(
+        _temporary(home / "home", why, lambda text: print(f"Warning: {printable(text)}", file=sys.stderr, flush=True))
+    )

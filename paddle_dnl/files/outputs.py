@@ -8,7 +8,6 @@ edited by hand, is refused. A line is added before the file gets its name, so a 
 """
 
 import contextlib
-import hashlib
 import json
 import os
 import stat
@@ -18,10 +17,9 @@ from pathlib import Path
 
 from paddle_dnl.errors import OutputError, UsageError
 from paddle_dnl.files.appending import open_appended
-from paddle_dnl.files.reading import open_file, parse_json
+from paddle_dnl.files.reading import file_digest, open_file, parse_json
 
 JOURNAL = ".paddle_dnl_outputs"
-_BLOCK = 1 << 20
 
 _lock = threading.Lock()
 _journals: dict[Path, "_Journal"] = {}
@@ -37,7 +35,8 @@ class _Journal:
         self._file: tuple[int, int] | None = None
         self._position = 0
 
-    def _refresh(self) -> None:
+    def lists(self, digest: str, name: str) -> bool:
+        """Whether a line has this digest and name."""
         try:
             with open_file(self.path) as file:
                 found = os.fstat(file.fileno())
@@ -47,18 +46,15 @@ class _Journal:
                 content = file.read()
         except OSError:
             self._file, self._position, self._known = None, 0, set()
-            return
+            return False
         complete = content.rpartition(b"\n")[0] + b"\n" if b"\n" in content else b""
         self._position += len(complete)
         for line in complete.splitlines():
-            digest, _, name = line.partition(b" ")
+            found_digest, _, found_name = line.partition(b" ")
             try:
-                self._known.add((digest.decode(), parse_json(name)))
+                self._known.add((found_digest.decode(), parse_json(found_name)))
             except (ValueError, TypeError):  # a damaged line protects its file from being overwritten
                 continue
-
-    def lists(self, digest: str, name: str) -> bool:
-        self._refresh()
         return (digest, name) in self._known
 
     def add(self, digest: str, name: str) -> None:
@@ -80,15 +76,6 @@ def _journal(folder: Path) -> _Journal:
 def _place(path: Path) -> Path:
     """The path with links in its folders resolved, but not a link that the file itself may be."""
     return path.parent.resolve() / path.name
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file's content, in hexadecimal."""
-    found = hashlib.sha256()
-    with open_file(path) as file:
-        while block := file.read(_BLOCK):
-            found.update(block)
-    return found.hexdigest()
 
 
 def is_ours(path: Path) -> bool:

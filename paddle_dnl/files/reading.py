@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reading of small files that anybody may have written: regular ones only, of a bounded size; JSON of bounded depth."""
+"""Reading of untrusted files: regular ones only, of a bounded size; JSON of bounded depth; digests."""
 
 import errno
+import hashlib
 import json
 import os
 import stat
@@ -11,6 +12,26 @@ from typing import BinaryIO
 
 # Annotations of a large dataset are the largest files that are read whole.
 _MOST = 4 << 30
+_BLOCK = 1 << 20
+_NO_FILE = "is a folder, pipe or device, no file"
+
+
+def require_file(path: str | Path, error_class: type[Exception]) -> None:
+    """Refuses what is no regular file before it is opened by name: a pipe would be waited for, a device read without end.
+
+    Args:
+        path: of the file.
+        error_class: of the error that is raised.
+
+    Raises:
+        error_class: names `path`; missing, or a folder, pipe or device.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except OSError as error:
+        raise error_class(f"{path}: cannot be read ({error.strerror or error})") from error
+    if not stat.S_ISREG(mode):
+        raise error_class(f"{path}: {_NO_FILE}")
 
 
 def open_file(path: str | Path) -> BinaryIO:
@@ -22,8 +43,17 @@ def open_file(path: str | Path) -> BinaryIO:
     handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))  # else a pipe without a writer stops here
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)
-        raise OSError(errno.EINVAL, "is a folder, pipe or device, no file", str(path))
+        raise OSError(errno.EINVAL, _NO_FILE, str(path))
     return open(handle, "rb")
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's content, in hexadecimal."""
+    found = hashlib.sha256()
+    with open_file(path) as file:
+        while block := file.read(_BLOCK):
+            found.update(block)
+    return found.hexdigest()
 
 
 def read_bytes(path: str | Path, most: int = _MOST) -> bytes:

@@ -4,13 +4,14 @@
 from dataclasses import dataclass
 from unittest import mock
 
-from paddle_dnl.config import Config
+from paddle_dnl.config.config import Config
 from paddle_dnl.evaluation.inference import evaluating, infer
 from paddle_dnl.gpu.kernels import choosing_as_on_a_gpu, launched_kernels
-from paddle_dnl.losses import build_losses
-from paddle_dnl.models.build import build_model
+from paddle_dnl.losses.build import build_losses
+from paddle_dnl.models.section import build_section
 from paddle_dnl.nn import attention
-from paddle_dnl.optim import build_lr_scheduler, build_optimizer
+from paddle_dnl.optim.optimizers import build_optimizer
+from paddle_dnl.optim.schedules import build_lr_scheduler
 from paddle_dnl.training.loss_window import all_finite
 
 import numpy as np
@@ -74,7 +75,7 @@ def small_family(family: str) -> Config:
 
 def _step_and_evaluation(config: Config, images: paddle.Tensor, labels: paddle.Tensor) -> None:
     """One training step and one prediction, the building of the network included."""
-    model = build_model(config)
+    model = build_section(config.model_cfg)
     losses = build_losses(config.loss_cfg)
     optimizer = build_optimizer(config.optimizer_cfg, model, build_lr_scheduler(config.lr_scheduler_cfg, config.iters))
     with choosing_as_on_a_gpu():

@@ -5,7 +5,7 @@ import contextlib
 import math
 from dataclasses import dataclass
 
-from paddle_dnl.config import Config
+from paddle_dnl.config.config import Config
 from paddle_dnl.data.loading import as_tensors, load_batches, stack_training
 from paddle_dnl.gpu.coverage import small_family
 from paddle_dnl.gpu.limits import end_of

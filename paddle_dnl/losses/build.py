@@ -60,24 +60,21 @@ class Losses:
         # Autocast must not bring half precision back inside a loss.
         with paddle.amp.auto_cast(enable=False):
             for i, (loss, factor) in enumerate(zip(self.losses, self.coef, strict=True)):
-                value = self._value(i, outputs, label, edges)
-                name = f"{type(loss).__name__}_{i}"
+                kind = type(loss).__name__
+                name = f"{kind}_{i}"
+                if getattr(loss, "edge_label", False):
+                    if edges is None:
+                        raise ConfigError(f"loss.types.{i}: {kind} learns edges; set train_dataset.edge: true")
+                    value = loss(outputs[i], edges)
+                elif kind == "KLLoss":  # between two outputs; PaddleSeg, too, tells it by its class
+                    value = loss(outputs[0], outputs[1].detach())
+                else:
+                    value = foreign.call(loss, outputs[i], label, f"loss.types.{i}")
                 if isinstance(value, list | tuple):
                     found += [(f"{name}.{j}", factor * part.reshape([])) for j, part in enumerate(value)]
                 else:
                     found.append((name, factor * value.reshape([])))
         return found
-
-    def _value(self, i: int, outputs: list, label, edges):
-        """Loss of output `i`: on labels, on edges, or between two outputs, which PaddleSeg also tells by the class."""
-        loss = self.losses[i]
-        if getattr(loss, "edge_label", False):
-            if edges is None:
-                raise ConfigError(f"loss.types.{i}: {type(loss).__name__} learns edges; set train_dataset.edge: true")
-            return loss(outputs[i], edges)
-        if type(loss).__name__ == "KLLoss":
-            return loss(outputs[0], outputs[1].detach())
-        return foreign.call(loss, outputs[i], label, f"loss.types.{i}")
 
 
 def build_losses(cfg: dict) -> Losses:

@@ -83,18 +83,11 @@ class CrossEntropyLoss(nn.Layer):
             share = class_weights(self.weight, label, valid, logits.shape[1])
             losses = losses * share
         if self.top_k_percent_pixels < 1:
-            return self._hardest(losses, share)
-        if self.avg_non_ignore or self.weight is not None:
+            # The mean over the largest losses. Where these reach into the ignored pixels, those count in the divisor: by 1, or
+            # by the weight of class 0. That is PaddleSeg's rule, and so is their number, a float32 product rounded down.
+            count = int(np.float32(self.top_k_percent_pixels) * np.float32(losses.size))
+            losses, indices = paddle.topk(losses.flatten(), max(1, count))
+            share = paddle.gather(share.flatten(), indices)
+        elif self.avg_non_ignore or self.weight is not None:
             share = share * valid
         return losses.mean() / (share.mean() + _EPS)
-
-    def _hardest(self, losses, share):
-        """Mean over the largest losses.
-
-        When these reach into the ignored pixels, those count in the divisor: by 1, or by the weight of class 0. That
-        is PaddleSeg's rule, and so is the number of pixels, a float32 product rounded down.
-        """
-        count = int(np.float32(self.top_k_percent_pixels) * np.float32(losses.size))
-        hardest, indices = paddle.topk(losses.flatten(), max(1, count))
-        share = paddle.gather(share.flatten(), indices)
-        return hardest.mean() / (share.mean() + _EPS)

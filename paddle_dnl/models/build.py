@@ -3,21 +3,11 @@
 
 from pathlib import Path
 
-from paddle_dnl import registry
 from paddle_dnl.config.config import Config
-from paddle_dnl.models.start_weights import without_start_weights
+from paddle_dnl.models.section import build_section
 from paddle_dnl.weights.loading import load_weights
 
 import paddle
-
-
-def _model_section(config) -> dict:
-    """The model's section of a configuration, however it is given."""
-    if isinstance(config, Config):
-        return config.model_cfg
-    if isinstance(config, dict) and "type" in config:
-        return config
-    return Config(config).model_cfg
 
 
 def build_model(config: str | Path | dict | Config, pretrained: str | Path | None = None) -> paddle.nn.Layer:
@@ -35,7 +25,11 @@ def build_model(config: str | Path | dict | Config, pretrained: str | Path | Non
         ConfigError: unknown name or argument in the configuration.
         CheckpointError: `pretrained` is unreadable or belongs to another model.
     """
-    model = registry.build(without_start_weights(_model_section(config)), "model")
+    if isinstance(config, dict) and "type" in config:
+        section = config
+    else:
+        section = (config if isinstance(config, Config) else Config(config)).model_cfg
+    model = build_section(section)
     if pretrained is not None:
         load_weights(model, pretrained, what="weights")
     return model

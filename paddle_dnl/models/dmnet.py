@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from paddle_dnl.errors import ConfigError
 from paddle_dnl.nn.cpu.concat_conv import ConcatConvBNReLU
 from paddle_dnl.nn.dynamic_filter import DynamicFilter
-from paddle_dnl.nn.layers import ConvBNReLU
+from paddle_dnl.nn.layers import ConvBNReLU, init_head
 from paddle_dnl.nn.resize import resize, spatial_size
-from paddle_dnl.nn.torch_init import init_conv_like_torch, init_head
+from paddle_dnl.nn.torch_init import init_conv_like_torch
 from paddle_dnl.registry import MODELS
 
 from paddle import nn

@@ -15,9 +15,8 @@ from paddle_dnl.errors import ConfigError
 from paddle_dnl.nn.cpu.concat_conv import ConcatConvBNReLU
 from paddle_dnl.nn.disentangled_nonlocal import DIALECTS as BLOCK_DIALECTS
 from paddle_dnl.nn.disentangled_nonlocal import DisentangledNonLocal2D
-from paddle_dnl.nn.layers import ConvBNReLU
+from paddle_dnl.nn.layers import ConvBNReLU, init_head
 from paddle_dnl.nn.resize import resize, spatial_size
-from paddle_dnl.nn.torch_init import init_head
 from paddle_dnl.registry import MODELS
 
 from paddle import nn

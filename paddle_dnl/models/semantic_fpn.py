@@ -5,7 +5,7 @@ Parameter names are those of the OpenMMLab checkpoints (`neck.`, `decode_head.`)
 """
 
 from paddle_dnl.errors import ConfigError
-from paddle_dnl.nn.cpu.conv2d import Conv2D
+from paddle_dnl.nn.cpu.row_strips import Conv2D
 from paddle_dnl.nn.layers import batch_norm, relu_inplace
 from paddle_dnl.nn.resize import resize, spatial_size
 from paddle_dnl.nn.torch_init import init_conv_like_torch, init_conv_module
@@ -76,21 +76,17 @@ class FPNHead(nn.Layer):
     def __init__(self, in_channels: int, levels: int, channels: int, num_classes: int, dropout_ratio, align_corners):
         super().__init__()
         self.align_corners = align_corners
-        self.scale_heads = nn.LayerList(
-            [self._scale_head(in_channels, channels, doublings, align_corners) for doublings in range(levels)]
-        )
+        self.scale_heads = nn.LayerList()
+        for doublings in range(levels):
+            layers = []
+            for i in range(max(1, doublings)):
+                layers.append(ConvModule(in_channels if i == 0 else channels, channels, 3, norm=True))
+                if doublings:
+                    layers.append(Upsample2x(align_corners))
+            self.scale_heads.append(nn.Sequential(*layers))
         self.dropout = nn.Dropout2D(dropout_ratio)
         self.conv_seg = nn.Conv2D(channels, num_classes, 1)
         init_conv_like_torch(self.conv_seg)
-
-    @staticmethod
-    def _scale_head(in_channels: int, channels: int, doublings: int, align_corners: bool) -> nn.Layer:
-        layers = []
-        for i in range(max(1, doublings)):
-            layers.append(ConvModule(in_channels if i == 0 else channels, channels, 3, norm=True))
-            if doublings:
-                layers.append(Upsample2x(align_corners))
-        return nn.Sequential(*layers)
 
     def forward(self, maps: list):
         """Maps from fine to coarse -> logits at the size of the finest."""

@@ -7,7 +7,7 @@ published multi-scale results depend on it (their 512x769 windows), so it is the
 """
 
 from paddle_dnl.errors import ConfigError
-from paddle_dnl.nn.cpu.conv2d import Conv2D
+from paddle_dnl.nn.cpu.row_strips import Conv2D
 from paddle_dnl.nn.layers import batch_norm, relu_inplace
 from paddle_dnl.nn.resize import resize, spatial_size
 from paddle_dnl.nn.torch_init import init_conv_like_torch

@@ -26,7 +26,7 @@ IMPLEMENTATIONS = ("auto", "plain", "streaming", "flash")
 
 
 class _Limits(typing.NamedTuple):
-    """What `auto` and `streaming` go by on a kind of device.
+    """Sizes by which `auto` and `streaming` decide, for a kind of device.
 
     Args:
         plain_bytes: the largest map that `auto` holds whole.
@@ -39,7 +39,7 @@ class _Limits(typing.NamedTuple):
     tile_rows: int
 
 
-# Larger tiles leave a processor's cache and are slower, smaller ones waste products.
+# Larger tiles do not fit into a processor's cache, smaller ones make the matrix products inefficient.
 _CPU = _Limits(plain_bytes=16 << 20, tile_bytes=32 << 20, tile_rows=256)
 # A GPU has no such cache but starts three kernels per tile: few large ones. Sizes by reasoning, not measured on a GPU.
 _GPU = _Limits(plain_bytes=64 << 20, tile_bytes=256 << 20, tile_rows=1 << 20)
@@ -116,13 +116,22 @@ def _limits() -> _Limits:
 
 
 def _choose(q, k) -> str:
+    """What `auto` means for these tensors; says once per process that tiles are in use, and what they save."""
+    global _announced
     rows, columns = q.shape[1], k.shape[1]
     if not (_known(rows) and _known(columns)):
         return "plain"
     size = _map_bytes(q, k, rows)
     if size <= _limits().plain_bytes:
         return "plain"
-    _announce(rows, columns, size >> 20)
+    if not _announced:
+        _announced = True
+        _logger.info(
+            "Attention: row tiles instead of the %d x %d map, which would take %d MiB (exact).",
+            rows,
+            columns,
+            size >> 20,
+        )
     return "streaming"
 
 
@@ -136,26 +145,13 @@ def evaluation_map_bytes(rows: int, columns: int, implementation: str) -> int:
     return min(whole, limits.tile_bytes, 4 * limits.tile_rows * columns)
 
 
-def _announce(rows: int, columns: int, mebibytes: int) -> None:
-    """Says once per process that tiles are in use, and what they save."""
-    global _announced
-    if not _announced:
-        _announced = True
-        _logger.info(
-            "Attention: row tiles instead of the %d x %d map, which would take %d MiB (exact).",
-            rows,
-            columns,
-            mebibytes,
-        )
-
-
 def _rows(q, k, v):
     """Attention of the given (already scaled) queries, with their part of the map in memory."""
     return paddle.matmul(_weights(q, k), v)
 
 
 def _weights(q, k):
-    """softmax(q k^T), in the memory of the product where nobody will ask for its gradient.
+    """softmax(q k^T), in place where no gradient is needed.
 
     A second tile costs more than its arithmetic: fresh memory is cold (N = 8192, 512 rows: 0.51 s with it, 0.39 s without).
     """

@@ -25,12 +25,6 @@ def one_hot_kernels(channels: int) -> paddle.Tensor:
     return paddle.eye(SAMPLES).reshape([SAMPLES, 1, 3, 3]).tile([channels, 1, 1, 1])
 
 
-def _by_deformable_convolution(x, offset, kernels):
-    """Samples by a deformable convolution whose kernels pick one position each."""
-    y = deform_conv2d(x, offset, kernels, padding=1, groups=x.shape[1])
-    return y.reshape([-1, x.shape[1], SAMPLES, size_of(x, 2) * size_of(x, 3)])
-
-
 def _positions(length, dtype) -> paddle.Tensor:
     return paddle.arange(0, length, 1, dtype="int64").astype(dtype)
 
@@ -97,4 +91,8 @@ class DeformableUnfold(nn.Layer):
         # NaN and whatever is beyond all maps become a point outside: both kernels read wrong memory for such numbers.
         offset = paddle.where(paddle.isnan(offset), paddle.full_like(offset, _FAR), offset)
         offset = offset.clip(-_FAR, _FAR)
-        return _by_grid_sample(x, offset) if self._uses_grid() else _by_deformable_convolution(x, offset, kernels)
+        if self._uses_grid():
+            return _by_grid_sample(x, offset)
+        # The kernels pick one position each.
+        y = deform_conv2d(x, offset, kernels, padding=1, groups=x.shape[1])
+        return y.reshape([-1, x.shape[1], SAMPLES, height * width])

@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Convolution with batch normalisation; attributes (`_conv`, `_batch_norm`) as in PaddleSeg's checkpoints."""
 
-from paddle_dnl.nn.cpu.conv2d import Conv2D
+from collections.abc import Iterable
+
+from paddle_dnl.nn.cpu.row_strips import Conv2D
+from paddle_dnl.nn.torch_init import init_conv_like_torch, init_conv_module, init_normal
 
 import paddle
 import paddle.nn.functional as F
@@ -52,3 +55,22 @@ class ConvBNReLU(ConvBN):
     def finish(self, y):
         """What follows the convolution."""
         return relu_inplace(self._batch_norm(y))
+
+
+def init_head(layers: Iterable[nn.Layer], init: str) -> None:
+    """Initial values of a segmentation head published in PyTorch; batch norms keep 1 and 0, which both frameworks use.
+
+    Args:
+        layers: convolutions with batch norm, classifiers, and containers of them.
+        init: `mmseg`: convolutions with batch norm as OpenMMLab's `ConvModule`, the others (classifiers) normal with
+            standard deviation 0.01 and zero bias. `torch`: PyTorch's defaults for all.
+    """
+    found = [sublayer for layer in layers for sublayer in layer.sublayers(include_self=True)]
+    normalised = {id(layer._conv) for layer in found if isinstance(layer, ConvBN)}
+    for conv in (layer for layer in found if isinstance(layer, nn.Conv2D)):
+        if init == "torch":
+            init_conv_like_torch(conv)
+        elif id(conv) in normalised:
+            init_conv_module(conv)
+        else:
+            init_normal(conv, 0.01)

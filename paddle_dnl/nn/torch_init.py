@@ -5,9 +5,6 @@ Paddle's default for a convolution is a normal distribution with variance 2/fan_
 """
 
 import math
-from collections.abc import Iterable
-
-from paddle_dnl.nn.layers import ConvBN
 
 import paddle
 from paddle import nn
@@ -38,25 +35,6 @@ def init_normal(layer: nn.Layer, std: float) -> None:
     _fill(layer.weight, nn.initializer.Normal(0.0, std))
     if layer.bias is not None:
         _fill(layer.bias, nn.initializer.Constant(0.0))
-
-
-def init_head(layers: Iterable[nn.Layer], init: str) -> None:
-    """Initial values of a segmentation head published in PyTorch; batch norms keep 1 and 0, which both frameworks use.
-
-    Args:
-        layers: convolutions with batch norm, classifiers, and containers of them.
-        init: `mmseg`: convolutions with batch norm as OpenMMLab's `ConvModule`, the others (classifiers) normal with
-            standard deviation 0.01 and zero bias. `torch`: PyTorch's defaults for all.
-    """
-    found = [sublayer for layer in layers for sublayer in layer.sublayers(include_self=True)]
-    normalised = {id(layer._conv) for layer in found if isinstance(layer, ConvBN)}
-    for conv in (layer for layer in found if isinstance(layer, nn.Conv2D)):
-        if init == "torch":
-            init_conv_like_torch(conv)
-        elif id(conv) in normalised:
-            init_conv_module(conv)
-        else:
-            init_normal(conv, 0.01)
 
 
 def normal_parameter(layer: nn.Layer, shape: list[int], std: float) -> paddle.Tensor:

@@ -45,7 +45,7 @@ class Recipe:
         arguments: the others of the Paddle class.
 
     Raises:
-        ConfigError: a value that cannot be.
+        ConfigError: an invalid value.
     """
 
     paddle_class: type[paddle.optimizer.Optimizer]
@@ -128,27 +128,21 @@ class AdamWDL(_AdamW):
         if not 0 < self.factor <= 1:
             raise ConfigError(f"optimizer.layerwise_decay: must be above 0 and at most 1, got {layerwise_decay!r}")
 
-    def _factor_of(self, name: str, n_layers: int) -> float:
-        """What the rate of a parameter of this name is multiplied by: less for each layer below the last."""
-        if "blocks" in name:
-            index = name[name.find("blocks.") :].split(".")[1]
-            return self.factor ** (n_layers - int(index)) if index.isdigit() else 1.0
-        return self.factor ** (n_layers + 1) if "embed" in name else 1.0
-
     def _decays(self, model: paddle.nn.Layer, name: str, parameter: paddle.Tensor) -> bool:
         return True
 
-    def _layers(self, model: paddle.nn.Layer) -> int:
-        return self.n_layers
-
     def groups(self, model: paddle.nn.Layer) -> list:
         """Groups of one rate and decay each."""
-        n_layers = self._layers(model)
         names = {id(p): name for name, p in model.named_parameters()}
 
         def of_parameter(parameter):
-            name = names[id(parameter)]
-            return self._factor_of(name, n_layers), self._decays(model, name, parameter)
+            name, factor = names[id(parameter)], 1.0
+            if "blocks" in name:
+                index = name[name.find("blocks.") :].split(".")[1]
+                factor = self.factor ** (self.n_layers - int(index)) if index.isdigit() else 1.0
+            elif "embed" in name:
+                factor = self.factor ** (self.n_layers + 1)
+            return factor, self._decays(model, name, parameter)
 
         return split_groups(super().groups(model), of_parameter)
 
@@ -159,14 +153,16 @@ class AdamWDL_CAE(AdamWDL):  # noqa: N801  PaddleSeg's name
 
     __signature__ = _signature(paddle.optimizer.AdamW, layerwise_decay=0.65)
 
-    def _layers(self, model: paddle.nn.Layer) -> int:
+    def groups(self, model: paddle.nn.Layer) -> list:
+        """As `AdamWDL`, with the backbone's number of layers."""
         backbone = getattr(model, "backbone", None)
         if not hasattr(backbone, "get_num_layers") or not hasattr(backbone, "no_weight_decay"):
             raise ConfigError(
                 "optimizer.type: AdamWDL_CAE needs a backbone of transformer blocks such as CAE_base_patch16_224; "
                 "AdamWDL with n_layers serves other models"
             )
-        return backbone.get_num_layers()
+        self.n_layers = backbone.get_num_layers()
+        return super().groups(model)
 
     def _decays(self, model: paddle.nn.Layer, name: str, parameter: paddle.Tensor) -> bool:
         # The list has names within the backbone, and PaddleSeg compares whole ones; the published recipe was trained so.
@@ -196,6 +192,29 @@ def resolve(cfg: dict, where: str = "optimizer") -> tuple[type, dict]:
     if inspect.isclass(cls) and issubclass(cls, paddle.optimizer.Optimizer):
         cls = _recipe(cls)
     return cls, arguments
+
+
+def check(cfg, where: str = "optimizer") -> None:
+    """Checks an `optimizer` section by constructing its recipe, which needs no model.
+
+    Its weight decay becomes a number, in place.
+
+    Raises:
+        ConfigError: unknown optimizer or argument, a missing one, or a value that cannot be.
+    """
+    registry.require_component(cfg, "optimizer", where)
+    cls, arguments = resolve(cfg, where)
+    # SGD with a momentum is another class.
+    registry.check_arguments(cls, cfg["type"], arguments, where, others=["momentum"] if cfg["type"] == "SGD" else ())
+    registry.refuse_harmful(cls, cfg, "optimizer", where)
+    if arguments.get("weight_decay") is not None:
+        cfg["weight_decay"] = arguments["weight_decay"] = number(arguments["weight_decay"], f"{where}.weight_decay")
+    try:
+        cls(**arguments)
+    except ConfigError:
+        raise
+    except Exception as error:
+        raise ConfigError(f"{where}: {cfg['type']} cannot be built: {error}") from error
 
 
 def build_optimizer(cfg: dict, model: paddle.nn.Layer, schedule) -> paddle.optimizer.Optimizer:

@@ -21,18 +21,6 @@ from paddle import nn
 _BILINEAR = 4
 
 
-def _convolution(layer: nn.Conv2D, inputs, output) -> int:
-    return math.prod(output.shape) * math.prod(layer.weight.shape[1:])
-
-
-def _transposed_convolution(layer: nn.Conv2DTranspose, inputs, output) -> int:
-    return math.prod(inputs[0].shape) * math.prod(layer.weight.shape[1:])
-
-
-def _linear(layer: nn.Linear, inputs, output) -> int:
-    return math.prod(output.shape) * layer.weight.shape[0]
-
-
 def _disentangled_nonlocal(layer: DisentangledNonLocal2D, inputs, output) -> int:
     """Pairwise and unary products; the projections are convolutions and are counted as such."""
     batch, channels, height, width = inputs[0].shape
@@ -55,12 +43,6 @@ def _disentangled_nonlocal(layer: DisentangledNonLocal2D, inputs, output) -> int
     return batch * count
 
 
-def _dynamic_filter(layer: DynamicFilter, inputs, output) -> int:
-    """The convolution with the generated filters, on the channels of the filters and the size of the input."""
-    batch, _, height, width = inputs[0].shape
-    return batch * layer.filter_gen_conv.weight.shape[0] * height * width * layer.filter_size**2
-
-
 def _dgmn2_attention(layer: DGMN2Attention, inputs, output) -> int:
     """Projections written as matrix products (q, k, v, output), logits and sum over samples, two position terms."""
     batch, tokens, dim = inputs[0].shape
@@ -70,19 +52,16 @@ def _dgmn2_attention(layer: DGMN2Attention, inputs, output) -> int:
     return batch * tokens * dim * (projections + attention + position)
 
 
-def _sampling(layer: DeformableUnfold, inputs, output) -> int:
-    return _BILINEAR * math.prod(inputs[0].shape) * SAMPLES
-
-
 # By class: what a call of the layer costs beyond the calls of its own sublayers.
 _COUNTERS: dict[type, Callable] = {
-    nn.Conv2D: _convolution,
-    nn.Conv2DTranspose: _transposed_convolution,
-    nn.Linear: _linear,
+    nn.Conv2D: lambda layer, inputs, output: math.prod(output.shape) * math.prod(layer.weight.shape[1:]),
+    nn.Conv2DTranspose: lambda layer, inputs, output: math.prod(inputs[0].shape) * math.prod(layer.weight.shape[1:]),
+    nn.Linear: lambda layer, inputs, output: math.prod(output.shape) * layer.weight.shape[0],
     DisentangledNonLocal2D: _disentangled_nonlocal,
-    DynamicFilter: _dynamic_filter,
+    # The depthwise convolution with the filters that were made.
+    DynamicFilter: lambda layer, inputs, output: math.prod(output.shape) * layer.filter_size**2,
     DGMN2Attention: _dgmn2_attention,
-    DeformableUnfold: _sampling,
+    DeformableUnfold: lambda layer, inputs, output: _BILINEAR * math.prod(inputs[0].shape) * SAMPLES,
 }
 
 

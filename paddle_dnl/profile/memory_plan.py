@@ -14,8 +14,7 @@ from paddle_dnl.evaluation.options import InferenceOptions
 from paddle_dnl.log import logger
 from paddle_dnl.nn.attention import evaluation_map_bytes
 from paddle_dnl.nn.cpu.concat_conv import ConcatConvBNReLU
-from paddle_dnl.nn.cpu.conv2d import Conv2D
-from paddle_dnl.nn.cpu.row_strips import UNFOLDED_LIMIT, unfolded_bytes
+from paddle_dnl.nn.cpu.row_strips import Conv2D, largest_copy, unfolded_bytes
 from paddle_dnl.nn.disentangled_nonlocal import SOFTMAX_MODES, DisentangledNonLocal2D
 from paddle_dnl.profile.free_memory import free_bytes
 
@@ -46,20 +45,20 @@ class MemoryPlan:
 class _Moment:
     """One layer at work on the probe: elements read and written, and unfolded; positions of a DNL block.
 
-    strips: the layer bounds its unfolded copy by working in strips of rows.
+    limit: the layer bounds its unfolded copy to so many bytes by working in parts; 0 for none.
     """
 
     maps: int
     unfolded: int = 0
-    strips: bool = False
+    limit: int = 0
     positions: int = 0
     attention: str = ""
 
     def bytes_at(self, scale: float, batch_size: int, strips: bool) -> float:
         """Of an image of `scale` times the probe's area."""
         unfolded = _FLOAT * scale * self.unfolded
-        if strips and self.strips:
-            unfolded = min(unfolded, UNFOLDED_LIMIT)
+        if strips and self.limit:
+            unfolded = min(unfolded, self.limit)
         positions = int(scale * self.positions)
         attention = evaluation_map_bytes(positions, positions, self.attention) if self.attention else 0
         return batch_size * (_FLOAT * scale * self.maps + attention) + unfolded
@@ -85,7 +84,7 @@ class _Probe:
         conv = layer._conv if isinstance(layer, ConcatConvBNReLU) else layer
         if isinstance(conv, nn.Conv2D) and conv._groups == 1 and paddle.get_device() == "cpu":
             moment.unfolded = unfolded_bytes(conv, conv._in_channels, *outputs.shape[2:]) // _FLOAT
-            moment.strips = isinstance(conv, Conv2D)
+            moment.limit = largest_copy(conv, conv._in_channels) if isinstance(conv, Conv2D) else 0
         if isinstance(layer, DisentangledNonLocal2D) and layer.pairwise and layer.mode in SOFTMAX_MODES:
             moment.positions, moment.attention = inputs[0].shape[2] * inputs[0].shape[3], layer.attention
         self.moments.append(moment)
@@ -123,7 +122,7 @@ class Sizes:
         original: height and width to which logits are restored; None: those of `image`.
         batch_size, channels: of the network's input.
         copies: arrays of logits at image size that exist together.
-        strips: `paddle_dnl.nn.cpu.conv2d.Conv2D` works in strips of rows: in the dynamic graph on a CPU, not in an
+        strips: `paddle_dnl.nn.cpu.row_strips.Conv2D` works in strips of rows: in the dynamic graph on a CPU, not in an
             exported one.
         models: how many copies of the weights there are.
     """

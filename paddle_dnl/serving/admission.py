@@ -1,27 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Admission: how many requests, and bytes of requests, the service holds at a time, whichever model they are for."""
+"""Admission control: limits of requests, and of bytes of requests, that the service holds at a time, over all models."""
 
 import contextlib
+from typing import TYPE_CHECKING
 
-from .metrics import Metrics
-from .refusal import Refusal
-from .settings import Settings
+from paddle_dnl.serving.metrics import Metrics
+from paddle_dnl.serving.refusal import Refusal
+
+if TYPE_CHECKING:
+    from paddle_dnl.serving.settings import Settings
 
 
 class Admission:
-    """Places of requests and bytes that are arriving; used from the event loop only.
+    """Counts admitted requests and arriving bytes; used from the event loop only.
 
     Args:
         settings: `queue_size` and `max_request_bytes`.
-        metrics: gets a gauge of each.
+        metrics: gets a gauge of each count.
 
     Attributes:
-        inside: admitted requests.
+        inside: number of admitted requests.
         receiving: bytes of requests that are not admitted yet.
         stopping: no request is admitted any more.
     """
 
-    def __init__(self, settings: Settings, metrics: Metrics):
+    def __init__(self, settings: "Settings", metrics: Metrics):
         self._settings = settings
         self.inside = self.receiving = 0
         self.stopping = False
@@ -29,10 +32,13 @@ class Admission:
         metrics.gauge("receiving_bytes", "Bytes of requests that are still arriving", lambda: self.receiving)
 
     def arrived(self, count: int) -> None:
-        """Counts bytes of requests that are not admitted yet; negative when they are admitted or given up.
+        """Counts received bytes of requests that are not admitted yet.
+
+        Args:
+            count: number of bytes; negative when their request is admitted or abandoned.
 
         Raises:
-            Refusal: together they would take more memory than the admitted requests may.
+            Refusal: 429; together they would take more memory than the admitted requests may.
         """
         if count > 0 and self.receiving + count > self._settings.queue_size * self._settings.max_request_bytes:
             raise Refusal(429, "too many pictures are arriving at the same time; try again", retry_after=1)
@@ -40,10 +46,10 @@ class Admission:
 
     @contextlib.contextmanager
     def place(self):
-        """A place among the admitted requests, for one whose body has arrived.
+        """Admits a request whose body has arrived, for the time of the block.
 
         Raises:
-            Refusal: all are taken, or the service is being stopped.
+            Refusal: 429 if all places are taken, 503 if the service is being stopped.
         """
         if self.stopping:
             raise Refusal(503, "the service is being stopped", retry_after=10)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The HTTP interface: addresses, statuses, time limits, and the description that clients can read (/openapi.json)."""
+"""The HTTP interface: routes, status codes, and the OpenAPI description (/openapi.json)."""
 
 import base64
 import contextlib
@@ -8,14 +8,21 @@ import re
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import paddle_dnl
 from paddle_dnl.data.overlay import encode_image, encode_label_png, overlay
 from paddle_dnl.data.probability_files import probability_file
-from paddle_dnl.deployment.runtime.predictor import Predictor
 from paddle_dnl.errors import UsageError
 from paddle_dnl.log import logger
+from paddle_dnl.serving.guard import Guard
+from paddle_dnl.serving.kserve import add_kserve
+from paddle_dnl.serving.metrics import Metrics
+from paddle_dnl.serving.pipeline import PictureWork, Pipeline
+from paddle_dnl.serving.refusal import Refusal
+from paddle_dnl.serving.results import Masks, Shares, as_json, masks, shares
+from paddle_dnl.serving.service import Service, error_response
+from paddle_dnl.serving.uploads import FIELD
 
 from fastapi import FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -24,30 +31,23 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
-from .guard import Guard
-from .kserve import add_kserve
-from .metrics import Metrics
-from .pipeline import PictureWork, Pipeline
-from .refusal import Refusal
-from .results import Masks, Shares, as_json, masks, shares
-from .service import Service, error_response
-from .settings import Settings
-from .uploads import FIELD
+if TYPE_CHECKING:
+    from paddle_dnl.deployment.runtime.predictor import Predictor
+    from paddle_dnl.serving.settings import Settings
 
 CONTENT_TYPES = ("image/png", "image/jpeg", "image/bmp", "image/tiff", "image/webp")
 _PNG_HEADERS, _JSON_HEADERS = {"Content-Type": "image/png"}, {"Content-Type": "application/json"}
-# Which model, of a service that has several.
 ModelName = Annotated[str | None, Query(description="name of the model; default: the first one")]
 
 
 class Problem(BaseModel):
-    """Every error's body."""
+    """Body of every error."""
 
     detail: str
 
 
 class Health(BaseModel):
-    """Whether requests are answered."""
+    """Status of the service."""
 
     status: str
 
@@ -61,7 +61,7 @@ class NamedClass(BaseModel):
 
 
 class ModelDescription(BaseModel):
-    """A model, and the limits of the service."""
+    """A model and the limits of the service."""
 
     name: str
     version: str
@@ -113,24 +113,9 @@ _NPZ = {200: {"content": {"application/zip": _binary}, "description": "An .npz"}
 _PNG = {200: {"content": {"image/png": _binary}, "description": "A PNG of the picture's size"}}
 
 
-def _describe(service: Service, pipeline: Pipeline) -> ModelDescription:
-    """Model and limits."""
-    predictor, settings, classes = pipeline.predictor, service.settings, pipeline.classes
-    return ModelDescription(
-        name=pipeline.name,
-        version=paddle_dnl.__version__,
-        backend=predictor.backend,
-        input_shape=predictor.files.input_shape,
-        max_batch=pipeline.max_batch,
-        wrong_size=settings.wrong_size,
-        tile=settings.tile,
-        max_request_bytes=settings.max_request_bytes,
-        max_pixels=settings.max_pixels,
-        classes=[NamedClass(**classes.describe(number)) for number in range(len(classes.names))],
-    )
-
-
 def _add_segmentation(app: FastAPI, service: Service) -> None:
+    """Adds the routes that take a picture."""
+
     @app.post("/v1/label", response_class=Response, responses=_PROBLEMS | _PNG, openapi_extra=_BODY)
     async def label(request: Request, model: ModelName = None) -> Response:
         """The class number of each pixel, as a PNG with a palette: programs read numbers, people see colours."""
@@ -194,35 +179,44 @@ def _add_segmentation(app: FastAPI, service: Service) -> None:
         return await service.answer(request, model, make_work)
 
 
-def _content_security_policy(page: str) -> str:
-    """Allows the page's own script and style, by their digests, and nothing else."""
+def _add_information(app: FastAPI, service: Service) -> None:
+    """Adds the page for people, and the routes for models, health and metrics."""
+    page = (Path(__file__).parent / "page.html").read_text(encoding="utf-8")
 
     def digests(tag: str) -> str:
         parts = re.findall(rf"<{tag}>(.*?)</{tag}>", page, re.S)
         found = (base64.b64encode(hashlib.sha256(part.encode()).digest()).decode() for part in parts)
         return " ".join(f"'sha256-{digest}'" for digest in found)
 
-    return (
+    # Allows only the page's own script and style, by their digests.
+    policy = (
         f"default-src 'none'; script-src {digests('script')}; style-src {digests('style')}; img-src 'self' blob: data:; "
         "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     )
 
-
-def _add_information(app: FastAPI, service: Service) -> None:
-    page = (Path(__file__).parent / "page.html").read_text(encoding="utf-8")
-    page_headers = {"Content-Security-Policy": _content_security_policy(page)}
-
     @app.get("/", response_class=HTMLResponse)
     async def page_for_people() -> HTMLResponse:
         """A page on which to drop a picture."""
-        return HTMLResponse(page, headers=page_headers)
+        return HTMLResponse(page, headers={"Content-Security-Policy": policy})
 
     @app.get("/v1/model", responses={404: _PROBLEMS[404]})
     async def describe_model(request: Request, model: ModelName = None) -> ModelDescription:
         """A model with its classes, and the limits of the service."""
         pipeline = service.find(model)
         request.state.model = pipeline.name
-        return _describe(service, pipeline)
+        predictor, settings, classes = pipeline.predictor, service.settings, pipeline.classes
+        return ModelDescription(
+            name=pipeline.name,
+            version=paddle_dnl.__version__,
+            backend=predictor.backend,
+            input_shape=predictor.files.input_shape,
+            max_batch=pipeline.max_batch,
+            wrong_size=settings.wrong_size,
+            tile=settings.tile,
+            max_request_bytes=settings.max_request_bytes,
+            max_pixels=settings.max_pixels,
+            classes=[NamedClass(**classes.describe(number)) for number in range(len(classes.names))],
+        )
 
     @app.get("/v1/models")
     async def model_names() -> list[str]:
@@ -247,7 +241,7 @@ def _add_information(app: FastAPI, service: Service) -> None:
 
 
 class _Count:
-    """Counts every answer by address and status; an ASGI layer, which passes the body on as it comes."""
+    """ASGI middleware that counts responses by route and status; bodies are streamed through."""
 
     def __init__(self, app, metrics: Metrics):
         self._app, self._metrics = app, metrics
@@ -265,17 +259,17 @@ class _Count:
         try:
             await self._app(scope, receive, noted)
         finally:
-            # Made-up addresses share one name, so that nobody can fill the memory with counters.
+            # All unknown paths share one label, so that made-up paths cannot fill the memory with counters.
             endpoint = getattr(scope.get("route"), "path", "other")
             model = scope.get("state", {}).get("model", "")
             self._metrics.answered(endpoint, model, status, time.perf_counter() - began)
 
 
-def create_app(models: Predictor | Mapping[str, Predictor], settings: Settings) -> FastAPI:
+def create_app(models: "Predictor | Mapping[str, Predictor]", settings: "Settings") -> FastAPI:
     """The application.
 
     Args:
-        models: name -> model, or a model, which is then called `model`; the backend of each is called from one thread.
+        models: name -> model, or one model, which is then named `model`; each backend is called from one thread only.
         settings: see `Settings`.
     """
     service = Service(models if isinstance(models, Mapping) else {"model": models}, settings)
@@ -286,7 +280,7 @@ def create_app(models: Predictor | Mapping[str, Predictor], settings: Settings) 
         service.stop()
         logger.info("all requests are answered; the service ends")
 
-    # The usual pages of documentation load scripts from elsewhere.
+    # FastAPI's documentation pages, which load scripts from other hosts, are switched off.
     app = FastAPI(
         title="paddle-dnl segmentation",
         version=paddle_dnl.__version__,

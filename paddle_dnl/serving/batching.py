@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The queue in front of the backend: inputs of one size that wait together run as one batch."""
+"""Dynamic batching in front of the backend: waiting inputs of the same size run as one batch."""
 
+import itertools
 import threading
 import time
 from collections import deque
@@ -13,7 +14,7 @@ import numpy as np
 
 @dataclass(eq=False)
 class _Waiting:
-    """One input, its future, and what is called once the queue holds the input no longer."""
+    """One input, its future, and a callback for when the queue no longer holds the input."""
 
     tensor: np.ndarray
     release: Callable[[], None]
@@ -21,16 +22,15 @@ class _Waiting:
 
 
 class BatchQueue:
-    """Runs inputs `[C, H, W]` in batches, in the order they came.
+    """Runs inputs `[C, H, W]` in batches, in the order of their arrival.
 
-    The first input that waits is always in the next batch; others of its size join it, those of other sizes wait for
-    their turn.
+    The next batch always contains the input that has waited longest, and others of its size; other sizes wait for their turn.
 
     Args:
         run: batch `[N, C, H, W]` to output `[N, ...]`; called from one thread.
         max_batch: inputs per run.
-        wait_seconds: how long an incomplete batch waits for more, from the moment its first input could run.
-        observe: told the size and seconds of each run that succeeded.
+        wait_seconds: how long an incomplete batch waits for more inputs, from the moment its first input could run.
+        observe: called with the size and seconds of each successful run.
     """
 
     def __init__(
@@ -48,12 +48,12 @@ class BatchQueue:
         self._thread.start()
 
     def submit(self, tensor: np.ndarray, release: Callable[[], None] = lambda: None) -> Future:
-        """A future of the input's output.
+        """Adds an input to the queue and returns a future of its output.
 
         Args:
             tensor: `[C, H, W]`.
             release: called once, from any thread, when the queue no longer holds `tensor`: after its run, or when it was
-                withdrawn. Until then its memory is taken, whether or not anybody still waits for the output.
+                withdrawn. Until then its memory is in use, even if nobody waits for the output any more.
 
         Raises:
             RuntimeError: after `stop`; `release` is not called.
@@ -67,7 +67,7 @@ class BatchQueue:
         return item.future
 
     def withdraw(self, future: Future) -> None:
-        """Takes an input out of the queue; one that runs already is left to its run."""
+        """Removes an input from the queue; does nothing for an input that is already running."""
         with self._changed:
             found = [item for item in self._waiting if item.future is future]
             for item in found:
@@ -91,10 +91,10 @@ class BatchQueue:
             self._changed.notify_all()
         self._thread.join()
 
-    def _matching(self) -> int:
-        """How many of the waiting inputs could run with the first."""
-        shape = self._waiting[0].tensor.shape
-        return sum(item.tensor.shape == shape for item in self._waiting)
+    def _matching(self) -> list[_Waiting]:
+        """The first waiting input and those that can run with it."""
+        same_size = (item for item in self._waiting if item.tensor.shape == self._waiting[0].tensor.shape)
+        return list(itertools.islice(same_size, self._max_batch))
 
     def _take(self) -> list[_Waiting]:
         """The next batch; empty at the end."""
@@ -102,17 +102,14 @@ class BatchQueue:
             while True:
                 self._changed.wait_for(lambda: self._waiting or self._stopping)
                 until = time.monotonic() + self._wait
-                while self._waiting and self._matching() < self._max_batch and not self._stopping:
+                while self._waiting and len(self._matching()) < self._max_batch and not self._stopping:
                     left = until - time.monotonic()
                     if left <= 0 or not self._changed.wait(left):
                         break
                 if self._waiting or self._stopping:
-                    break  # else all that waited was withdrawn meanwhile
-            batch, others = [], deque()
-            for item in self._waiting:
-                fits = len(batch) < self._max_batch and item.tensor.shape == self._waiting[0].tensor.shape
-                (batch if fits else others).append(item)
-            self._waiting = others
+                    break  # else all waiting inputs were withdrawn meanwhile
+            batch = self._matching()
+            self._waiting = deque(item for item in self._waiting if item not in batch)
             return batch
 
     def _work(self) -> None:
@@ -121,7 +118,7 @@ class BatchQueue:
             wanted = [item for item in batch if item.future.set_running_or_notify_cancel()]
             try:
                 outputs = self._run(np.stack([item.tensor for item in wanted])) if wanted else []
-            except Exception as error:  # belongs to those who wait for this batch, the next one may go well
+            except Exception as error:  # only for the inputs of this batch; the next one may succeed
                 for item in wanted:
                     item.future.set_exception(error)
             else:

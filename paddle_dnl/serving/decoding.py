@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Decoding in worker processes with limits of time and memory; a process can be killed, a thread cannot."""
+"""Decoding in worker processes with limits of time and memory: unlike a thread, a process can be killed."""
 
 import multiprocessing
 import os
@@ -11,15 +11,14 @@ import threading
 from paddle_dnl.data.images.untrusted import TooLarge, UnknownFormat
 from paddle_dnl.errors import PaddleDnlError
 from paddle_dnl.log import logger
+from paddle_dnl.serving.readers import PictureReader, TensorReader
+from paddle_dnl.serving.refusal import Refusal
 from paddle_dnl.startup import child_processes
 
 import cv2
 import numpy as np
 
-from .readers import PictureReader, TensorReader
-from .refusal import Refusal
-
-# Address space of a worker beyond what it takes when it starts and what its readers may take: the decoders' own.
+# Address space for the decoding libraries, beyond a worker's size at its start and the memory of its readers.
 _MEMORY = 512 << 20
 # A new worker imports NumPy and OpenCV before it answers.
 _START_SECONDS = 60
@@ -27,12 +26,12 @@ _STATUS = {UnknownFormat: 415, TooLarge: 413}
 
 
 class DecodePool:
-    """Decodes untrusted pictures and tensors in `workers` processes; a process that takes too long or dies is replaced.
+    """Decodes untrusted pictures and tensors in worker processes; a process that takes too long or dies is replaced.
 
     Args:
-        workers: processes; `decode` blocks while all are busy.
-        seconds: time limit of one picture.
-        memory: bytes that one picture may take in a process.
+        workers: number of processes; `decode` blocks while all are busy.
+        seconds: time limit per picture.
+        memory: bytes that a process may use per picture.
     """
 
     def __init__(self, workers: int, seconds: float, memory: int):
@@ -44,15 +43,15 @@ class DecodePool:
         child_processes.at_end_of(self, _kill_all, self._all)
 
     def start(self) -> None:
-        """Starts all processes without waiting for them; else each is started by its first picture."""
+        """Starts all processes without waiting for them; otherwise the first picture starts each."""
         for worker in self._all:
             worker.start()
 
     def decode(self, reader: PictureReader | TensorReader, content: bytes) -> tuple[np.ndarray, object]:
-        """What `reader.read(content)` gives: an array, and what else there is to say. May be called from any thread.
+        """The result of `reader.read(content)`: an array and a second value. May be called from any thread.
 
         Raises:
-            Refusal: 400, 413, 415 or 422, as the content deserves; 503 while the pool is being closed.
+            Refusal: 400, 413, 415 or 422 for content that cannot be used; 503 while the pool is being closed.
         """
         worker = self._idle.get()
         try:
@@ -63,7 +62,7 @@ class DecodePool:
             self._idle.put(worker)
 
     def close(self) -> None:
-        """Ends all workers at once; a picture that is being decoded is given up."""
+        """Kills all workers; pictures that are being decoded are abandoned."""
         self._closed.set()
         _kill_all(self._all)
 
@@ -91,7 +90,7 @@ class _Worker:
                     self._process.kill()
                 self._connection.recv_bytes()
                 self._ready = True
-            # The process reads its input before it decodes; if it hangs instead, it is killed, which ends the sending.
+            # If the process hangs and does not read its input, it is killed, which ends a blocked `send`.
             with child_processes.killed_after(self._process, seconds):
                 self._connection.send(reader)
                 self._connection.send_bytes(content)
@@ -140,7 +139,7 @@ class _Worker:
 
 
 def _limit_memory(extra: int) -> None:
-    """Bounds the address space, where the system can."""
+    """Limits the address space to its present size and `extra` bytes; does nothing outside Linux."""
     if sys.platform != "linux":
         return
     import resource
@@ -156,7 +155,7 @@ def _work(connection, parent: int, memory: int) -> None:
     child_processes.leave_signals_to_parent()
     cv2.setNumThreads(1)
     _limit_memory(_MEMORY + memory)
-    # OpenCV writes a line there for every picture that it cannot read; the answer says so.
+    # Stderr is discarded: OpenCV prints a line for every picture that it cannot read, which the answer says too.
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     connection.send_bytes(b"ready")
     while True:
@@ -171,7 +170,7 @@ def _work(connection, parent: int, memory: int) -> None:
             answer = (200, (array.shape, array.dtype.str, more))
         except Refusal as refusal:
             answer = (refusal.status, refusal.text)
-        except PaddleDnlError as error:  # or a library that is not installed
+        except PaddleDnlError as error:  # such as DataError, or a library that is not installed
             answer = (_STATUS.get(type(error), 422), str(error))
         except (MemoryError, cv2.error):
             array, answer = None, (422, "needs more memory to decode than is allowed")

@@ -2,35 +2,29 @@
 """Access checks: host names, origins and the bearer token; security headers of all responses."""
 
 import hmac
-import ipaddress
 import json
 from pathlib import Path
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING
+from urllib.parse import SplitResult, urlsplit
 
+from paddle_dnl.addresses import is_loopback
 from paddle_dnl.errors import UsageError
+from paddle_dnl.serving.refusal import KSERVE, error_body
 
-from .refusal import KSERVE, error_body
-from .settings import Settings
+if TYPE_CHECKING:
+    from paddle_dnl.serving.settings import Settings
 
 _LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 _LEAST_TOKEN = 16
-# For probes, which have no token.
+# Answered without a token: health probes have none.
 OPEN_PATHS = ("/healthz", f"{KSERVE}/health/live", f"{KSERVE}/health/ready")
 
 
-def is_loopback(host: str) -> bool:
-    """Whether an address to listen on is reachable from this machine alone."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
 def read_token(path: Path | None) -> str | None:
-    """The secret in `token_file`, or None without one.
+    """The bearer token in `token_file`; None without a file.
 
     Raises:
-        UsageError: the file cannot be read, or the secret is too short to be one.
+        UsageError: the file cannot be read, or the token is too short or has other characters than printable ASCII.
     """
     if path is None:
         return None
@@ -47,18 +41,18 @@ def read_token(path: Path | None) -> str | None:
 
 
 class Guard:
-    """An ASGI layer that refuses requests of other websites, under other names, or without the token.
+    """ASGI middleware that refuses requests of other websites, with other host names, or without the token.
 
-    A page of any website can make a browser post to a service on the same machine. It cannot choose the `Host` header
-    (which gives DNS rebinding away) nor leave out `Origin`.
+    A page of any website can make a browser post to a service on the same machine. It can neither set the `Host` header, which
+    reveals DNS rebinding, nor omit `Origin`.
 
     Args:
-        app: the application behind it.
+        app: the wrapped application.
         settings: see `Settings`.
-        open_paths: answered without a token.
+        open_paths: paths that are answered without a token.
     """
 
-    def __init__(self, app, settings: Settings, open_paths: tuple[str, ...] = OPEN_PATHS):
+    def __init__(self, app, settings: "Settings", open_paths: tuple[str, ...] = OPEN_PATHS):
         self._app, self._open = app, open_paths
         self._token = read_token(settings.token_file)
         self._hosts = set(settings.allowed_hosts)
@@ -91,28 +85,28 @@ class Guard:
         await send({"type": "http.response.body", "body": body})
 
     def _refusal(self, headers: dict[bytes, str], path: str) -> tuple[int, str] | None:
-        """Status and text, or None."""
+        """Status code and text of a refusal, or None."""
         if b"content-length" in headers and b"transfer-encoding" in headers:
-            # A proxy that believes the other one takes the body for the next request (RFC 9112, 6.1).
+            # Request smuggling: a proxy that trusts the other header takes the body for the next request (RFC 9112, 6.1).
             return 400, "Content-Length and Transfer-Encoding do not go together"
         host = headers.get(b"host", "")
-        # Browsers always send it; programs of HTTP/1.0 may not.
-        if self._hosts and host and _name_of(host) not in self._hosts:
+        # Browsers always send `Host`; HTTP/1.0 clients may not.
+        if self._hosts and host and _parsed(f"//{host}").hostname not in self._hosts:
             return 421, "this host name is not served (allowed_hosts)"
         origin = headers.get(b"origin", "").lower()
-        if origin and urlsplit(origin).netloc != host.lower() and origin not in self._origins:
+        if origin and _parsed(origin).netloc != host.lower() and origin not in self._origins:
             return 403, "pages of this origin may not use the service (allowed_origins)"
         if self._token is not None and path not in self._open:
             scheme, _, given = headers.get(b"authorization", "").partition(" ")
-            # Compared in constant time, so that answers do not tell how much of a guess is right.
+            # Compared in constant time, against timing attacks.
             if scheme.lower() != "bearer" or not hmac.compare_digest(given.strip().encode(), self._token.encode()):
                 return 401, "the header Authorization: Bearer TOKEN is missing or wrong (token_file)"
         return None
 
 
-def _name_of(host: str) -> str:
-    """The host name of a `Host` header, without the port."""
+def _parsed(url: str) -> SplitResult:
+    """The parts of a URL; all are empty for malformed text, which `urlsplit` refuses."""
     try:
-        return urlsplit(f"//{host}").hostname or ""
+        return urlsplit(url)
     except ValueError:
-        return ""
+        return urlsplit("")

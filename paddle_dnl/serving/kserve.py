@@ -1,30 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
 """The Open Inference Protocol (KServe v2) over HTTP: health, metadata, and inference with tensors as JSON or binary.
 
-A model here is its graph: float32 `[N, C, H, W]` after preprocessing to class numbers or scores, as Triton serves the same file.
+As with Triton, a model takes the preprocessed input, float32 `[N, C, H, W]`, and returns the graph's class numbers or scores.
 """
 
 import json
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import paddle_dnl
+from paddle_dnl.serving.pipeline import Pipeline, TensorWork
+from paddle_dnl.serving.readers import Asked, TensorSpec
+from paddle_dnl.serving.refusal import KSERVE, Refusal
 
 import numpy as np
 from fastapi import FastAPI, Header, Path, Request, Response
 from pydantic import BaseModel, Field
 
-from .pipeline import Pipeline, TensorWork
-from .readers import Asked, TensorSpec
-from .refusal import KSERVE, Refusal
-from .service import Service
+if TYPE_CHECKING:
+    from paddle_dnl.serving.service import Service
 
 _HEADER = "Inference-Header-Content-Length"
-# There is one version of each model.
 _VERSION = "1"
 
 
 class KserveError(BaseModel):
-    """Every error's body."""
+    """Body of every error."""
 
     error: str
 
@@ -75,7 +75,7 @@ class ModelMetadata(BaseModel):
 
 
 class OutputTensor(BaseModel):
-    """An output: `data` in JSON, or `parameters.binary_data_size` bytes behind the JSON."""
+    """An output: `data` in JSON, or `parameters.binary_data_size` bytes after the JSON."""
 
     name: str
     datatype: str
@@ -139,7 +139,7 @@ _WRONG = {
 }
 _ERRORS = {status: {"model": KserveError, "description": text} for status, text in _WRONG.items()}
 _NAME = Path(description="of the model")
-# For the description alone: what it says is read, with an error of one line, in `run`.
+# Only for the OpenAPI description; `_make_work` reads the header and reports errors in one line.
 _Length = Annotated[str | None, Header(alias=_HEADER, description="bytes of JSON before the numbers")]
 _NUMBER = Path(description="there is version 1 alone")
 
@@ -153,33 +153,11 @@ def _require_version(version: str) -> None:
         raise Refusal(404, f"there is no version {version[:20]!r}, only {_VERSION}")
 
 
-def _infer_answer(pipeline: Pipeline, spec: TensorSpec, output: np.ndarray, asked: Asked) -> tuple[bytes, int | None]:
-    """The body, and of a binary one the length of its JSON.
-
-    Raises:
-        Refusal: numbers that JSON cannot hold.
-    """
-    tensor: dict = {"name": spec.name, "datatype": spec.datatype, "shape": list(output.shape)}
-    answer = {"model_name": pipeline.name, "model_version": _VERSION, "outputs": [tensor]}
-    if asked.id is not None:
-        answer["id"] = asked.id
-    if not asked.binary:
-        tensor["data"] = output.ravel().tolist()
-        try:
-            return json.dumps(answer, separators=(",", ":"), allow_nan=False).encode(), None
-        except ValueError as error:
-            raise Refusal(422, "the output has numbers that JSON cannot hold; ask for a binary output") from error
-    numbers = np.ascontiguousarray(output).astype(output.dtype.newbyteorder("<"), copy=False).tobytes()
-    tensor["parameters"] = {"binary_data_size": len(numbers)}
-    header = json.dumps(answer, separators=(",", ":")).encode()
-    return header + numbers, len(header)
-
-
 def _make_work(request: Request, pipeline: Pipeline, version: str) -> TensorWork:
-    """The work of one inference request; a binary answer says in a header where its numbers begin.
+    """The work of one inference request; `finish` raises Refusal for numbers that JSON cannot hold.
 
     Raises:
-        Refusal: another version, a compressed body, or a header that is no number.
+        Refusal: another version, a compressed body, or a header that is not a number.
     """
     _require_version(version)
     if request.headers.get("content-encoding", "identity") != "identity":
@@ -189,10 +167,21 @@ def _make_work(request: Request, pipeline: Pipeline, version: str) -> TensorWork
         raise Refusal(400, f"{_HEADER}: expected a number of bytes")
 
     def finish(output: np.ndarray, spec: TensorSpec, asked: Asked) -> bytes:
-        body, begins = _infer_answer(pipeline, spec, output, asked)
-        if begins is not None:
-            work.headers |= {"Content-Type": "application/octet-stream", _HEADER: str(begins)}
-        return body
+        tensor: dict = {"name": spec.name, "datatype": spec.datatype, "shape": list(output.shape)}
+        answer = {"model_name": pipeline.name, "model_version": _VERSION, "outputs": [tensor]}
+        if asked.id is not None:
+            answer["id"] = asked.id
+        if not asked.binary:
+            tensor["data"] = output.ravel().tolist()
+            try:
+                return json.dumps(answer, separators=(",", ":"), allow_nan=False).encode()
+            except ValueError as error:
+                raise Refusal(422, "the output has numbers that JSON cannot hold; ask for a binary output") from error
+        numbers = np.ascontiguousarray(output).astype(output.dtype.newbyteorder("<"), copy=False).tobytes()
+        tensor["parameters"] = {"binary_data_size": len(numbers)}
+        header = json.dumps(answer, separators=(",", ":")).encode()
+        work.headers |= {"Content-Type": "application/octet-stream", _HEADER: str(len(header))}
+        return header + numbers
 
     work = TensorWork(finish, length and int(length), headers={"Content-Type": "application/json"})
     return work
@@ -202,8 +191,8 @@ def _describe(spec: TensorSpec) -> TensorMetadata:
     return TensorMetadata(name=spec.name, datatype=spec.datatype, shape=list(spec.shape))
 
 
-def add_kserve(app: FastAPI, service: Service) -> None:
-    """Adds the addresses below `/v2`."""
+def add_kserve(app: FastAPI, service: "Service") -> None:
+    """Adds the routes below `/v2`."""
     _add_health(app, service)
 
     @app.get(f"{KSERVE}/models/{{name}}", responses=_only(404, 500))
@@ -247,7 +236,9 @@ def add_kserve(app: FastAPI, service: Service) -> None:
         return await run(request, name, version)
 
 
-def _add_health(app: FastAPI, service: Service) -> None:
+def _add_health(app: FastAPI, service: "Service") -> None:
+    """Adds the routes for the server's metadata, liveness and readiness."""
+
     @app.get(KSERVE, responses=_only())
     async def server() -> ServerMetadata:
         """The server and the protocol's extensions that it knows."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Starts the service: backend, a first run, then the port; SIGTERM and Ctrl-C finish the admitted requests."""
+"""Starts the service: loads and runs each model once, then listens; SIGTERM and Ctrl-C finish the admitted requests."""
 
 import logging
 import os
@@ -7,28 +7,29 @@ import signal
 import threading
 from pathlib import Path
 
+from paddle_dnl.addresses import is_loopback
 from paddle_dnl.deployment.runtime.backend_process import BackendProcess
 from paddle_dnl.deployment.runtime.predictor import Predictor
 from paddle_dnl.errors import UsageError
 from paddle_dnl.log import logger
+from paddle_dnl.serving.app import create_app
+from paddle_dnl.serving.pipeline import WARM_UP
+from paddle_dnl.serving.protocol import ConnectionLimits, RateLimit, limited_protocol
+from paddle_dnl.serving.settings import Settings, find_models
 
 import numpy as np
 import uvicorn
 from tqdm import tqdm
 
-from .app import create_app
-from .guard import is_loopback
-from .models import find_models
-from .pipeline import WARM_UP
-from .protocol import ConnectionLimits, RateLimit, limited_protocol
-from .settings import Settings
-
-# Files and pipes of the process besides connections.
+# File descriptors of the process besides connections.
 _OWN_FILES = 64
 
 
 def load(settings: Settings) -> dict[str, Predictor]:
-    """Name -> model, each with its backend in a process of its own, after a first run (which takes longer than later ones).
+    """Loads the models, each with its backend in a process of its own, and runs each once, since the first run is slow.
+
+    Returns:
+        Name -> model.
 
     Raises:
         ConfigError, ExportError, UsageError: a folder or setting that cannot be used.
@@ -72,7 +73,7 @@ def _close(models: dict[str, Predictor]) -> None:
 
 
 class _Server(uvicorn.Server):
-    """Says where it listens, with the port that was chosen for 0."""
+    """uvicorn's server, which logs its address, with the port that was chosen for 0."""
 
     async def startup(self, sockets=None) -> None:
         await super().startup(sockets)
@@ -82,23 +83,11 @@ class _Server(uvicorn.Server):
             logger.info(f"serving on {scheme}://{f'[{host}]' if ':' in host else host}:{port}")
 
     def handle_exit(self, sig: int, frame) -> None:
-        """The first signal finishes the admitted requests; a second Ctrl-C ends the process at once."""
+        """Finishes the admitted requests; a second Ctrl-C ends the process at once."""
         if self.should_exit and sig == signal.SIGINT:
             logger.warning("interrupted again: requests are given up")
             os._exit(130)
         super().handle_exit(sig, frame)
-
-
-def _check_access(settings: Settings) -> None:
-    """Refuses half of a TLS setting; warns of a service that everybody can use."""
-    if (settings.tls_certificate is None) != (settings.tls_key is None):
-        raise UsageError("--tls_certificate and --tls_key belong together")
-    for name in ("tls_certificate", "tls_key"):
-        path = getattr(settings, name)
-        if path is not None and not path.is_file():
-            raise UsageError(f"--{name} {path}: there is no such file")
-    if not is_loopback(settings.host) and settings.token_file is None:
-        logger.warning(f"--host {settings.host}: whoever reaches this address can use the service; set --token_file")
 
 
 def serve(settings: Settings) -> int:
@@ -107,16 +96,23 @@ def serve(settings: Settings) -> int:
     Raises:
         ConfigError, ExportError, UsageError: a folder, setting or address that cannot be used.
     """
-    _check_access(settings)
+    if (settings.tls_certificate is None) != (settings.tls_key is None):
+        raise UsageError("--tls_certificate and --tls_key belong together")
+    for name in ("tls_certificate", "tls_key"):
+        path = getattr(settings, name)
+        if path is not None and not path.is_file():
+            raise UsageError(f"--{name} {path}: there is no such file")
+    if not is_loopback(settings.host) and settings.token_file is None:
+        logger.warning(f"--host {settings.host}: whoever reaches this address can use the service; set --token_file")
     for name in ("asyncio", "uvicorn.error"):
         logging.getLogger(name).addFilter(RateLimit())
-    # The parser of forms warns of every form that it cannot read; the answer says so.
+    # The form parser logs a warning for every unreadable form, which the answer says too.
     logging.getLogger("python_multipart").setLevel(logging.ERROR)
-    # The log's own lock is one between processes, which Python would report as left behind.
+    # tqdm's default lock is shared between processes, and Python would report it as leaked at the exit.
     tqdm.set_lock(threading.RLock())
 
     def stop_early(*_):
-        # Before the server handles signals there is nothing to finish; afterwards it passes them on to here.
+        # Before the server handles signals there is nothing to finish; once it has stopped, it raises them again.
         if not server or not server.started:
             raise SystemExit(0)
 
@@ -125,7 +121,7 @@ def serve(settings: Settings) -> int:
     models = load(settings)
     app = create_app(models, settings)
     app.state.service.decoders.start()
-    # Below what the system lets this process open.
+    # Fewer connections than the system's limit of open files.
     total = settings.max_connections
     try:
         import resource
@@ -153,7 +149,7 @@ def serve(settings: Settings) -> int:
         if ended.code:
             raise UsageError(f"--host {settings.host} --port {settings.port}: cannot listen there") from ended
     except KeyboardInterrupt:
-        # The server has finished its requests and passes the signal on.
+        # The server has finished its requests and raised the signal again.
         pass
     finally:
         _close(models)

@@ -7,7 +7,7 @@ _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
 
 class Metrics:
-    """Counters of one service, in a registry of their own so that two services in one process do not mix."""
+    """Metrics of one service, in a registry of its own, since one process may run several services."""
 
     def __init__(self):
         self.registry = CollectorRegistry()
@@ -42,15 +42,15 @@ class Metrics:
         )
 
     def queue_length(self, model: str, read) -> None:
-        """The number of inputs that wait for a model, read at each scrape."""
+        """Adds a gauge of the inputs that wait for a model; `read` is called at each scrape."""
         self._queue.labels(model).set_function(read)
 
     def gauge(self, name: str, text: str, read) -> None:
-        """A value that is read at each scrape."""
+        """Adds a gauge; `read` is called at each scrape."""
         Gauge(f"segmentation_{name}", text, registry=self.registry).set_function(read)
 
     def answered(self, endpoint: str, model: str, status: int, seconds: float) -> None:
-        """Counts a request; `model` is empty for those that are of no model."""
+        """Counts a request; `model` is empty for routes without a model."""
         self._requests.labels(endpoint, model, str(status)).inc()
         self._seconds.labels(endpoint).observe(seconds)
 
@@ -60,5 +60,5 @@ class Metrics:
         self._batch.labels(model).observe(pictures)
 
     def text(self) -> bytes:
-        """All of it in Prometheus's format."""
+        """All metrics in Prometheus's text format."""
         return generate_latest(self.registry)

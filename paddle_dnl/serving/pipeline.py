@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The steps of a request to one model: decoding, preprocessing, a batch of the backend, the answer.
 
-Bytes are cheap to keep, pixels are not. So up to `queue_size` requests are admitted (`admission.py`), but only three batches'
-worth of decoded pictures of a model exist at a time: one that runs, one that waits behind it, and one that is being read or
-written. A place among them belongs to the pixels and is given back when they are gone, not when the client is.
+Encoded pictures take little memory, decoded ones much. So up to `queue_size` requests are admitted (`admission.py`), but a model
+holds at most three batches of decoded pictures: one that runs, one that waits, and one that is being decoded or encoded. A slot
+is released when the decoded picture is freed, which may be later than the end of the client's connection.
 """
 
 import asyncio
@@ -12,32 +12,35 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from paddle_dnl.deployment.runtime.predictor import Predictor, Tiled
+from paddle_dnl.data.images.picture_rows import Tiled
 from paddle_dnl.errors import DataError, ExportError
 from paddle_dnl.log import logger
+from paddle_dnl.serving.batching import BatchQueue
+from paddle_dnl.serving.metrics import Metrics
+from paddle_dnl.serving.readers import Asked, PictureReader, TensorReader, TensorSpec
+from paddle_dnl.serving.refusal import Refusal
 
 import numpy as np
 
-from .batching import BatchQueue
-from .decoding import DecodePool
-from .metrics import Metrics
-from .readers import Asked, PictureReader, TensorReader, TensorSpec
-from .refusal import Refusal
-from .results import ClassNames
-from .settings import Settings
+if TYPE_CHECKING:
+    from paddle_dnl.deployment.runtime.predictor import Predictor
+    from paddle_dnl.serving.decoding import DecodePool
+    from paddle_dnl.serving.results import ClassNames
+    from paddle_dnl.serving.settings import Settings
 
-# Height times width times classes of an answer with probabilities: 200 MB as float32.
+# Largest height x width x classes of an answer with probabilities: 200 MB as float32.
 MAX_PROBABILITIES = 50_000_000
-# Numbers that are written as JSON.
+# Most numbers in a JSON answer.
 MAX_JSON_NUMBERS = 4_000_000
-# The first run of a model with a free size is made with this one.
+# Size of the first run of a model with a free input size.
 WARM_UP = (256, 256)
 
 
 @dataclass
 class _Work:
-    """What one request needs, headers of its answer, and the milliseconds of each step."""
+    """State of one request: headers of its answer, and the milliseconds of each step."""
 
     headers: dict[str, str] = field(default_factory=dict, kw_only=True)
     milliseconds: dict[str, float] = field(default_factory=dict, init=False)
@@ -45,7 +48,7 @@ class _Work:
     wanted: bool = field(default=True, init=False)
 
     def require_wanted(self) -> None:
-        """Ends the work when its client has left.
+        """Stops the work if its client has disconnected.
 
         Raises:
             Refusal: 499.
@@ -55,7 +58,7 @@ class _Work:
 
     @contextlib.contextmanager
     def step(self, name: str):
-        """Times a step."""
+        """Measures the time of a step."""
         began = time.perf_counter()
         try:
             yield
@@ -65,7 +68,7 @@ class _Work:
 
 @dataclass
 class PictureWork(_Work):
-    """A picture: `finish` makes the answer of its label map `[H, W]`, or of its scores, and the picture where it needs it."""
+    """A request with a picture: `finish` makes the answer from its label map `[H, W]` or scores, and the picture if needed."""
 
     finish: Callable[[np.ndarray, np.ndarray | None], bytes]
     needs_picture: bool = False
@@ -74,7 +77,7 @@ class PictureWork(_Work):
 
 @dataclass
 class TensorWork(_Work):
-    """A tensor: `finish` makes the answer of the graph's output `[N, ...]`, its description, and what was asked for.
+    """A request with a tensor: `finish` makes the answer from the graph's output `[N, ...]`, its description, and the request.
 
     `header_length` is that of `TensorReader`.
     """
@@ -87,21 +90,30 @@ class Pipeline:
     """One model of the service, without HTTP.
 
     Args:
-        name: of the model.
+        name: name of the model.
         predictor: the model.
+        classes: of the model.
         settings: limits and sizes.
-        metrics: is told about runs.
-        decoders: of all models of the service.
+        metrics: counts the runs.
+        decoders: shared by all models of the service.
     """
 
-    def __init__(self, name: str, predictor: Predictor, settings: Settings, metrics: Metrics, decoders: DecodePool):
+    def __init__(
+        self,
+        name: str,
+        predictor: "Predictor",
+        classes: "ClassNames",
+        settings: "Settings",
+        metrics: Metrics,
+        decoders: "DecodePool",
+    ):
         self.name, self.predictor = name, predictor
-        self.classes = ClassNames(predictor.classes)
+        self.classes = classes
         self._max_pixels, self._decoders = settings.max_pixels, decoders
         self._reader = PictureReader(predictor.image_format, settings.max_pixels)
         fixed = predictor.files.fixed_batch
         self.max_batch = fixed * predictor.parallel if fixed else settings.max_batch
-        # Waiting for more pictures is of no use to a model that takes one at a time.
+        # A model that takes one picture at a time does not wait for more.
         wait = settings.batch_wait_ms / 1000 if self.max_batch > 1 else 0
         self.queue = BatchQueue(predictor.run, self.max_batch, wait, lambda *run: metrics.ran(name, *run))
         self._pool = ThreadPoolExecutor(settings.workers, thread_name_prefix="pictures")
@@ -110,10 +122,10 @@ class Pipeline:
         metrics.queue_length(name, lambda: len(self.queue))
 
     async def tensors(self) -> tuple[TensorSpec, TensorSpec]:
-        """The graph's input and output. What it gives is known from a run: the output's kind, and how many classes it has.
+        """The graph's input and output; data type and classes of the output are known from a run, made here if needed.
 
         Raises:
-            Refusal: 500; this run failed.
+            Refusal: 500; the run failed.
         """
         if self._tensors is None:
             predictor = self.predictor
@@ -133,7 +145,7 @@ class Pipeline:
         return self._tensors
 
     async def answer(self, content: bytes, work: PictureWork | TensorWork) -> bytes:
-        """What `work.finish` makes of the model's output for a picture or tensor.
+        """The answer that `work.finish` makes from the model's output for a picture or tensor.
 
         Raises:
             Refusal: content that cannot be used, or a backend that failed.
@@ -142,10 +154,10 @@ class Pipeline:
             await self._pixel_slots.acquire()
         steps = asyncio.ensure_future(self._steps(content, work))
         try:
-            # A thread that decodes cannot be interrupted, so the steps go on and give their place back themselves.
+            # A decoding thread cannot be interrupted, so the steps go on and release their slot themselves.
             return await asyncio.shield(steps)
         except asyncio.CancelledError:
-            steps.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody is left to hear it
+            steps.add_done_callback(lambda done: done.cancelled() or done.exception())  # marks it as retrieved
             for future in work.futures:
                 self.queue.withdraw(future)
             work.wanted = False
@@ -157,7 +169,7 @@ class Pipeline:
             raise Refusal(500, f"the model failed: {error}") from error
 
     async def _steps(self, content: bytes, work: PictureWork | TensorWork) -> bytes:
-        """All steps of a request that holds a place; gives it back when its pixels are gone."""
+        """All steps of a request that holds a slot; releases it when the decoded picture is freed."""
         try:
             if isinstance(work, TensorWork):
                 return await self._tensor_steps(content, work)
@@ -201,7 +213,7 @@ class Pipeline:
             return await self._in_thread(lambda: work.finish(np.stack(outputs), graph_output, asked))
 
     async def _queued(self, inputs: list[np.ndarray], work: _Work) -> list[np.ndarray]:
-        """The graph's output for each input `[C, H, W]`; ends when the queue holds none of them. Empties `inputs`."""
+        """The graph's output for each input `[C, H, W]`; empties `inputs`, and returns when the queue holds none of them."""
         loop, gone, held = asyncio.get_running_loop(), asyncio.Event(), len(inputs)
 
         def released() -> None:
@@ -231,7 +243,7 @@ class Pipeline:
         return tensor, info, picture if needs_picture else None
 
     def _run_tiles(self, picture: Tiled, work: PictureWork) -> np.ndarray:
-        """Tiles queue one after another, so that other pictures get their turn between them."""
+        """Queues the batches of tiles one after another, so that other pictures run in between."""
 
         def run(batch: np.ndarray) -> list[np.ndarray]:
             work.require_wanted()

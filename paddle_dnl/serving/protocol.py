@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Connections: how many there may be, and how long a request's header may take. uvicorn has limits for neither."""
+"""Limits that uvicorn lacks: number of open connections, and time for the header of a request."""
 
 import logging
 import time
@@ -10,12 +10,12 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 
 class ConnectionLimits:
-    """Counts open connections, in total and of each client address.
+    """Counts open connections, in total and per client address.
 
     Args:
-        total: connections that may be open.
-        per_client: of one address; 0 for no limit.
-        header_seconds: until a request's header must have arrived.
+        total: most open connections.
+        per_client: most open connections of one address; 0 for no limit.
+        header_seconds: time limit for the arrival of a request's header.
     """
 
     def __init__(self, total: int, per_client: int, header_seconds: float):
@@ -23,7 +23,7 @@ class ConnectionLimits:
         self.open: Counter[str] = Counter()
 
     def admit(self, client: str) -> bool:
-        """Counts a new connection; False when it is one too many, and must be closed."""
+        """Counts a new connection; False if it exceeds a limit and must be closed."""
         self.open[client] += 1
         return self.open.total() <= self.total and not 0 < self.per_client < self.open[client]
 
@@ -80,11 +80,11 @@ def limited_protocol(limits: ConnectionLimits) -> type[H11Protocol]:
 
 
 class RateLimit(logging.Filter):
-    """Passes a log message of the same text at most once per `seconds`, and then says how many were left out.
+    """Passes equal log messages at most once per `seconds`, then with the number of suppressed ones.
 
     Args:
-        seconds: between two equal messages.
-        clock: seconds that only grow.
+        seconds: least time between two equal messages.
+        clock: monotonic time in seconds.
     """
 
     _MOST_TEXTS = 1000
@@ -95,7 +95,7 @@ class RateLimit(logging.Filter):
         self._seen: dict[str, tuple[float, int]] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether the message is passed on."""
+        """Whether the message is logged."""
         text, now = str(record.msg), self._clock()
         since, left_out = self._seen.get(text, (-self._seconds, 0))
         if now - since < self._seconds:

@@ -1,20 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Readers: what the decoding processes make of a request's bytes. Each is sent to the process with the bytes."""
+"""Readers, which decode the bytes of a request. A reader is sent to the decoding process together with the bytes."""
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from paddle_dnl.data.images.image_format import ImageFormat
 from paddle_dnl.files.reading import parse_json
+from paddle_dnl.serving.refusal import Refusal
 
 import numpy as np
 
-from .refusal import Refusal
+if TYPE_CHECKING:
+    from paddle_dnl.data.images.image_format import ImageFormat
 
-# Address space per pixel that decoding may take: three channels of 16 bits, twice (a turned copy), with room to spare.
+# Address space per pixel for decoding: two copies (one rotated) of three channels of 16 bits, doubled as a margin.
 _MEMORY_PER_PIXEL = 24
-# Of a picture with many bands: the file, its numbers of up to 8 bytes, and float32 twice.
+# Per pixel and band of a picture with many bands: the file, its values of up to 8 bytes, and two copies as float32.
 _MEMORY_PER_VALUE = 24
 
 # Names of the Open Inference Protocol -> NumPy's.
@@ -33,14 +34,13 @@ class PictureReader:
         max_pixels: see `paddle_dnl.data.images.untrusted.require_bounded`.
     """
 
-    image_format: ImageFormat
+    image_format: "ImageFormat"
     max_pixels: int
 
     @property
     def memory(self) -> int:
         """Bytes that reading one picture may take."""
-        plain = self.image_format == ImageFormat(self.image_format.channels) and self.image_format.channels in (1, 3)
-        per_pixel = _MEMORY_PER_PIXEL if plain else _MEMORY_PER_VALUE * self.image_format.channels
+        per_pixel = _MEMORY_PER_PIXEL if self.image_format.is_plain else _MEMORY_PER_VALUE * self.image_format.channels
         return per_pixel * self.max_pixels
 
     def read(self, content: bytes) -> tuple[np.ndarray, None]:
@@ -55,7 +55,7 @@ class PictureReader:
 
 
 class TensorSpec(NamedTuple):
-    """A tensor of the graph: name, NumPy's name of the numbers, shape with -1 where free."""
+    """A tensor of the graph: name, NumPy's name of the data type, shape with -1 where free."""
 
     name: str
     dtype: str
@@ -63,12 +63,12 @@ class TensorSpec(NamedTuple):
 
     @property
     def datatype(self) -> str:
-        """The Open Inference Protocol's name of the numbers."""
+        """The Open Inference Protocol's name of the data type."""
         return next((name for name, dtype in DATATYPES.items() if dtype == self.dtype), self.dtype.upper())
 
 
 class Asked(NamedTuple):
-    """What an inference request says beside its numbers: its own name, and whether the answer is to be binary."""
+    """Options of an inference request: its ID, and whether the answer is to be binary."""
 
     id: str | None
     binary: bool
@@ -79,8 +79,8 @@ class TensorReader:
     """Reads an inference request of the Open Inference Protocol: JSON, or JSON followed by the numbers (binary extension).
 
     Attributes:
-        input, output: of the graph; the input is float32 `[N, C, H, W]`.
-        max_pixels: N x H x W that are allowed.
+        input, output: tensors of the graph; the input is float32 `[N, C, H, W]`.
+        max_pixels: largest N x H x W.
         header_length: bytes of JSON before the binary numbers; None where all is JSON.
     """
 
@@ -90,11 +90,11 @@ class TensorReader:
     header_length: int | None = None
 
     def read(self, content: bytes) -> tuple[np.ndarray, Asked]:
-        """The input, float32 `[N, C, H, W]`, and what is asked for.
+        """The input, float32 `[N, C, H, W]`, and the options of the request.
 
         Raises:
-            Refusal: 400 for what is no such request, 413 for too many pixels, 422 for names, shapes and numbers that the graph
-                does not take.
+            Refusal: 400 for content that is not such a request, 413 for too many pixels, 422 for names, shapes and numbers that
+                the graph does not take.
         """
         length = len(content) if self.header_length is None else self.header_length
         if length > len(content):
@@ -132,7 +132,7 @@ class TensorReader:
         return Asked(name, binary is True)
 
     def _shape(self, item: dict) -> tuple[int, ...]:
-        """The announced shape, which must be one that the graph takes."""
+        """The given shape, checked against the graph's."""
         shape, wanted = item.get("shape"), self.input.shape
         if item.get("datatype") != self.input.datatype:
             raise Refusal(
@@ -183,10 +183,10 @@ class TensorReader:
 
 
 def _mapping(request: dict, key: str) -> dict:
-    """`request[key]`, empty where it is left out.
+    """`request[key]`, an empty dictionary if it is missing.
 
     Raises:
-        Refusal: 400; it is no JSON object.
+        Refusal: 400; it is not a JSON object.
     """
     value = request.get(key, {})
     if not isinstance(value, dict):

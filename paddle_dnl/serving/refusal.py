@@ -1,17 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A request that is answered with an error status and one line of text, and the body of such an answer."""
+"""Errors that a request is answered with: status code, one line of text, and the JSON body."""
 
-# Addresses of the Open Inference Protocol (KServe v2), whose errors have a form of their own.
+# Prefix of the routes of the Open Inference Protocol (KServe v2), which has its own form of errors.
 KSERVE = "/v2"
 
 
 class Refusal(Exception):
-    """Ends a request.
+    """Ends a request with an error.
 
     Args:
-        status: of HTTP.
+        status: HTTP status code.
         text: what is wrong and what to do.
-        retry_after: seconds after which another try makes sense.
+        retry_after: seconds after which the client may try again.
     """
 
     def __init__(self, status: int, text: str, retry_after: int | None = None):
@@ -20,5 +20,5 @@ class Refusal(Exception):
 
 
 def error_body(path: str, text: str) -> dict[str, str]:
-    """The JSON of an error: `{"error": text}` below `/v2`, as the Open Inference Protocol has it, else `{"detail": text}`."""
+    """Body of an error: `{"error": text}` below `/v2`, as in the Open Inference Protocol, else `{"detail": text}`."""
     return {"error" if path == KSERVE or path.startswith(f"{KSERVE}/") else "detail": text}

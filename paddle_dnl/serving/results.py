@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Label maps as answers: PNGs, shares of classes, and COCO's run lengths."""
+"""Answers made from label maps: shares of classes and COCO's run lengths."""
 
 import json
 
@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 
 
 class ClassShare(BaseModel):
-    """One class that occurs in the picture."""
+    """A class that occurs in the picture."""
 
     id: int
     name: str
@@ -20,7 +20,7 @@ class ClassShare(BaseModel):
 
 
 class Shares(BaseModel):
-    """Classes by their share, largest first."""
+    """Classes in descending order of their share."""
 
     width: int
     height: int
@@ -28,20 +28,20 @@ class Shares(BaseModel):
 
 
 class RunLengths(BaseModel):
-    """COCO's uncompressed run lengths: column by column, zeros first."""
+    """COCO's uncompressed run lengths: column-major, beginning with the run of zeros."""
 
     size: tuple[int, int] = Field(description="height, width")
     counts: list[int]
 
 
 class ClassMask(ClassShare):
-    """One class and where it is."""
+    """A class and its mask."""
 
     rle: RunLengths
 
 
 class Masks(BaseModel):
-    """Classes by their share, largest first, each with its mask."""
+    """Classes in descending order of their share, each with its mask."""
 
     width: int
     height: int
@@ -49,7 +49,7 @@ class Masks(BaseModel):
 
 
 class ClassNames:
-    """Name and colour of each number that a label map may hold, also where the export names none."""
+    """Name and colour of each class number, with defaults for those that the export does not name."""
 
     def __init__(self, classes: ClassInfo | None):
         # A lone surrogate cannot be written as UTF-8.

@@ -1,55 +1,56 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`Service`: receives requests for one of several models and answers them, each within its time; every refusal ends here."""
+"""`Service`: receives requests, finds their model and answers them within the time limits; every refusal becomes a response."""
 
 import asyncio
 import contextlib
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
-from paddle_dnl.deployment.runtime.predictor import Predictor
+from paddle_dnl.serving.admission import Admission
+from paddle_dnl.serving.decoding import DecodePool
+from paddle_dnl.serving.metrics import Metrics
+from paddle_dnl.serving.pipeline import PictureWork, Pipeline, TensorWork
+from paddle_dnl.serving.readers import PictureReader
+from paddle_dnl.serving.refusal import Refusal, error_body
+from paddle_dnl.serving.results import ClassNames
+from paddle_dnl.serving.uploads import Upload
 
 from fastapi import Request, Response
 from fastapi.responses import JSONResponse
 from starlette.requests import ClientDisconnect
 
-from .admission import Admission
-from .decoding import DecodePool
-from .metrics import Metrics
-from .pipeline import PictureWork, Pipeline, TensorWork
-from .readers import PictureReader
-from .refusal import Refusal, error_body
-from .settings import Settings
-from .uploads import Upload
+if TYPE_CHECKING:
+    from paddle_dnl.deployment.runtime.predictor import Predictor
+    from paddle_dnl.serving.settings import Settings
 
 # Interval at which a request checks whether its client is connected.
 _LOOK_SECONDS = 0.5
 
 
 def error_response(path: str, status: int, text: str, headers: Mapping | None = None) -> JSONResponse:
-    """An error's answer in the form of its address."""
+    """Response for an error, in the form that the protocol of its path defines."""
     return JSONResponse(error_body(path, text), status, headers)
 
 
-async def _until_gone(request: Request) -> None:
-    """Returns when the client has disconnected."""
-    while not await request.is_disconnected():
-        await asyncio.sleep(_LOOK_SECONDS)
-
-
 async def _unless_gone(request: Request, work) -> bytes:
-    """The result of `work`, which is cancelled when the client disconnects."""
-    tasks = [asyncio.ensure_future(work), asyncio.ensure_future(_until_gone(request))]
+    """The result of `work`, which is cancelled when the client disconnects.
+
+    Raises:
+        Refusal: 499; the client has disconnected.
+    """
+    task = asyncio.ensure_future(work)
     try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        if not tasks[0].done():
-            raise Refusal(499, "the client left")
-        return tasks[0].result()
+        while not task.done():
+            if await request.is_disconnected():
+                raise Refusal(499, "the client left")
+            await asyncio.wait([task], timeout=_LOOK_SECONDS)
+        return task.result()
     finally:
-        for task in tasks:
-            task.cancel()
+        task.cancel()
 
 
 class Service:
-    """Answers requests with pictures and tensors.
+    """Answers requests that contain a picture or a tensor.
 
     Args:
         models: name -> model; the first one answers requests that name none.
@@ -57,17 +58,18 @@ class Service:
 
     Attributes:
         models: name -> `Pipeline`.
-        admission: places and bytes of all models together.
-        decoders: processes that decode for all models.
+        admission: limits of requests and bytes over all models.
+        decoders: decoding processes, shared by all models.
     """
 
-    def __init__(self, models: Mapping[str, Predictor], settings: Settings):
+    def __init__(self, models: "Mapping[str, Predictor]", settings: "Settings"):
         self.settings, self.metrics = settings, Metrics()
         self.admission = Admission(settings, self.metrics)
         readers = [PictureReader(predictor.image_format, settings.max_pixels) for predictor in models.values()]
         self.decoders = DecodePool(settings.workers, settings.decode_seconds, max(one.memory for one in readers))
         self.models = {
-            name: Pipeline(name, predictor, settings, self.metrics, self.decoders) for name, predictor in models.items()
+            name: Pipeline(name, predictor, ClassNames(predictor.classes), settings, self.metrics, self.decoders)
+            for name, predictor in models.items()
         }
 
     @property
@@ -76,10 +78,10 @@ class Service:
         return next(iter(self.models.values()))
 
     def find(self, name: str | None) -> Pipeline:
-        """The model of a name, the first one without.
+        """The model with this name; the first one for None.
 
         Raises:
-            Refusal: 404; there is none.
+            Refusal: 404; there is no such model.
         """
         if name is None:
             return self.pipeline
@@ -99,12 +101,12 @@ class Service:
     async def answer(
         self, request: Request, name: str | None, make_work: Callable[[Pipeline], PictureWork | TensorWork]
     ) -> Response:
-        """Receives, works and answers, each within its time; every refusal becomes a response here.
+        """Receives a request, runs the model and responds, within the time limits; turns a refusal into a response.
 
         Args:
-            request: a request whose body nobody has touched.
-            name: of the model, None for the first one.
-            make_work: gets the model; may raise `Refusal`.
+            request: a request whose body has not been read yet.
+            name: name of the model, None for the first one.
+            make_work: called with the model; may raise `Refusal`.
         """
         limit, path = self.settings.request_seconds, request.url.path
         upload = Upload(request, self.settings.max_request_bytes, self.admission.arrived)
@@ -125,7 +127,7 @@ class Service:
             return error_response(path, 499, "the client left")
         except Refusal as refusal:
             retry = {} if refusal.retry_after is None else {"Retry-After": str(refusal.retry_after)}
-            # Who was too slow is not waited for again.
+            # A client that was too slow is not waited for again.
             if refusal.status != 408:
                 with contextlib.suppress(asyncio.TimeoutError, ClientDisconnect):
                     await asyncio.wait_for(upload.drain(), self.settings.body_seconds)
@@ -134,7 +136,11 @@ class Service:
             upload.release()
 
     async def _receive(self, upload: Upload) -> bytes:
-        """The body within its time limit, else 408."""
+        """The body of the request.
+
+        Raises:
+            Refusal: 408; it did not arrive within the time limit.
+        """
         limit = self.settings.body_seconds
         try:
             return await asyncio.wait_for(upload.read(), limit)

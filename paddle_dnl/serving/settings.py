@@ -1,22 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What can be set, by flag (`--port 8080`) or environment variable (`SERVING_PORT=8080`); a flag wins."""
+"""Settings of the service, by flag (`--port 8080`) or environment variable (`SERVING_PORT=8080`); a flag takes precedence."""
 
 import argparse
 import os
 import re
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from paddle_dnl.deployment.model_names import NAME, name_from
 from paddle_dnl.errors import UsageError
 
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, CliSettingsSource, NoDecode, SettingsConfigDict
 
-from .models import split_models
-
 PREFIX = "SERVING_"
-# Former names, which are still read -> present names.
+# Former name, still accepted -> present name.
 _RENAMED = {"engine": "backend"}
 
 
@@ -25,7 +25,7 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid")
 
-    # One text: NAME=DIR,NAME=DIR in the environment, and what several flags are joined to.
+    # One string: NAME=DIR,NAME=DIR in the environment; several flags are joined to such a string, too.
     model: Annotated[list[str], NoDecode] = Field(
         description="exported folder or its deploy.yaml, a folder of exported folders, or NAME=DIR, also several times"
     )
@@ -81,8 +81,10 @@ class Settings(BaseSettings):
     @field_validator("model", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
-        """A path, or models joined by commas, as a list."""
-        return split_models(str(value)) if isinstance(value, str | Path) else value
+        """Converts a path, or models joined by commas, to a list."""
+        if not isinstance(value, str | Path):
+            return value
+        return re.split(rf",(?={NAME}=)", str(value))  # other commas belong to a path
 
 
 def _explain(error: ValidationError) -> str:
@@ -107,10 +109,43 @@ def read_settings(argv: list[str]) -> Settings:
     """
     for former, name in _RENAMED.items():
         argv = [re.sub(rf"^--{former}(?=$|=)", f"--{name}", word) for word in argv]
-        # As the first flag, so that a flag of the command line wins.
+        # As the first flag, so that a flag on the command line takes precedence.
         if PREFIX + former.upper() in os.environ and PREFIX + name.upper() not in os.environ:
             argv = [f"--{name}={os.environ[PREFIX + former.upper()]}", *argv]
     try:
         return Settings(_cli_parse_args=argv, _cli_prog_name=os.path.basename(sys.argv[0]))
     except ValidationError as error:
         raise UsageError(_explain(error)) from error
+
+
+def find_models(given: Iterable[str]) -> dict[str, Path]:
+    """The models that `--model` names, as DIR, NAME=DIR or a folder of exported folders.
+
+    An exported folder without a given name is named after the folder. A folder that contains exported folders stands for all of
+    them, in the order of their names.
+
+    Returns:
+        Name -> exported folder (or deploy.yaml), in the order given.
+
+    Raises:
+        UsageError: two models have the same name.
+    """
+    from paddle_dnl.deployment.runtime.deploy_yaml import is_exported  # not for --help: it imports OpenCV
+
+    found: dict[str, Path] = {}
+    for text in given:
+        path, named = Path(text), re.fullmatch(rf"({NAME})=(.+)", text, re.S)
+        if named and not path.exists():
+            models = [(named[1], Path(named[2]))]
+        else:
+            inside = sorted(filter(is_exported, path.iterdir())) if path.is_dir() and not is_exported(path) else []
+            models = []
+            for exported in inside or [path]:
+                folder = exported.resolve()
+                folder = folder.parent if exported.suffix in (".yaml", ".yml") else folder
+                models.append((name_from(folder.name), exported))
+        for name, exported in models:
+            if name in found:
+                raise UsageError(f"--model: two models are called {name}; name them: --model NAME={exported}")
+            found[name] = exported
+    return found

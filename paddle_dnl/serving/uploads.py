@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The picture's bytes from a request: the body itself, or the field `image` of a form; never more than allowed."""
+"""Receives the picture of a request, from the body or the form field `image`, with a limit of bytes."""
 
 from collections.abc import Callable
+
+from paddle_dnl.serving.refusal import Refusal
 
 from fastapi import Request
 from starlette.datastructures import UploadFile
@@ -9,27 +11,25 @@ from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
 
-from .refusal import Refusal
-
 FIELD = "image"
-# A form has boundaries and names around the picture.
+# Additional bytes of a form, for boundaries and names.
 _FORM_EXTRA = 10_000
-# How much of a refused body is still taken in, so that the client reads the answer and not a broken connection.
+# Bytes of a refused body that are still read, so that the client gets the answer and not a broken connection.
 _DRAIN = 100_000_000
 
 
 def too_large(limit: int) -> Refusal:
-    """The refusal of a request with too many bytes."""
+    """Refusal of a request with too many bytes."""
     return Refusal(413, f"the request has more than the {limit} bytes that are allowed (max_request_bytes)")
 
 
 class Upload:
-    """The body of a request, which arrives bit by bit and may never end.
+    """The body of a request, which arrives in parts and may never end.
 
     Args:
-        request: a request whose body nobody has touched.
-        limit: bytes that are allowed.
-        arrived: told the number of bytes as they come, and its negative by `release`; it may refuse them.
+        request: a request whose body has not been read yet.
+        limit: most bytes.
+        arrived: called with the size of each part, and with the negative sum by `release`; may raise `Refusal`.
     """
 
     def __init__(self, request: Request, limit: int, arrived: Callable[[int], None] = lambda count: None):
@@ -58,7 +58,7 @@ class Upload:
         return message
 
     def release(self) -> None:
-        """The bytes are accounted for elsewhere, or given up."""
+        """Takes the received bytes out of the account of `arrived`."""
         held, self._held = self._held, 0
         if held:
             self._arrived(-held)
@@ -74,33 +74,30 @@ class Upload:
         if self._announced is not None and self._announced > self._limit:
             raise too_large(self._limit)
         if is_form:
-            content = await self._file_of_form()
+            parser = MultiPartParser(self._headers, self._request.stream(), max_files=1, max_fields=8)
+            # No temporary file: `limit` bytes are allowed in memory.
+            parser.spool_max_size = self._limit
+            try:
+                form = await parser.parse()
+            except MultiPartException as error:
+                raise HTTPException(400, error.message) from error
+            try:
+                part = form.get(FIELD)
+                if not isinstance(part, UploadFile):
+                    raise Refusal(422, f"the form has no file in a field named {FIELD!r}")
+                content = await part.read()
+            finally:
+                await form.close()
         else:
             content = await self._request.body()
         if not content:
             raise Refusal(422, "the body is empty (0 bytes)")
         return content
 
-    async def _file_of_form(self) -> bytes:
-        parser = MultiPartParser(self._headers, self._request.stream(), max_files=1, max_fields=8)
-        # No temporary file: `limit` bytes are allowed in memory.
-        parser.spool_max_size = self._limit
-        try:
-            form = await parser.parse()
-        except MultiPartException as error:
-            raise HTTPException(400, error.message) from error
-        try:
-            part = form.get(FIELD)
-            if not isinstance(part, UploadFile):
-                raise Refusal(422, f"the form has no file in a field named {FIELD!r}")
-            return await part.read()
-        finally:
-            await form.close()
-
     async def drain(self) -> None:
-        """Takes in the rest of a refused body and forgets it, so that the client gets to read why.
+        """Reads and discards the rest of a refused body, so that the client reads the answer.
 
-        A client that asked first (`Expect: 100-continue`) or announces more than `_DRAIN` is not waited for.
+        Does nothing for a client that waits for permission (`Expect: 100-continue`) or announces more than `_DRAIN` bytes.
         """
         if "expect" in self._headers or (self._announced or 0) > _DRAIN:
             return

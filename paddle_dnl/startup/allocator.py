@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Allocator settings: glibc keeps freed blocks for the next layer instead of returning them to the system.
 
-glibc takes blocks of more than 32 MiB from the system and gives them back one by one. The system hands out every page of
-such a block filled with zeros, at its first touch: a sum of two maps of 64 MiB takes 43 ms, of which 37 are that, and a
-training step of DNLNet-R50 at 512 x 1024 33 s in place of 25. Blocks of the heap stay with the process and are merged again.
+By default glibc allocates blocks over 32 MiB by mmap and unmaps each one when it is freed. The kernel zeroes every page of
+such a block at its first access: a sum of two maps of 64 MiB takes 43 ms, 37 of them for this, and a training step of
+DNLNet-R50 at 512 x 1024 takes 33 s instead of 25. Blocks of the heap stay in the process, and free neighbours are merged.
 """
 
 import ctypes
@@ -12,10 +12,10 @@ import os
 # Of <malloc.h>.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4
 
-# Blocks from here on still come from the system. Those of a 512x1024 crop are below; larger pictures' would leave holes that
-# the next scale's do not fit: 4.1 in place of 3.5 GB for one of 2560x1280 and its mirror image.
+# Larger blocks still come from mmap. Those of a 512x1024 crop are smaller. Those of larger pictures would fragment the heap,
+# since the next scale's blocks do not fit into the holes: 4.1 instead of 3.5 GB for one of 2560x1280 and its mirror image.
 _HEAP_BLOCK_BYTES = 96 << 20
-# Free memory kept at the end of the heap. Larger values made no step faster, and the peak larger.
+# Free memory kept at the end of the heap. Larger values made no step faster and the peak larger.
 _KEPT_BYTES = 128 << 20
 
 # Variables by which a user sets the allocator of a whole process.
@@ -30,7 +30,7 @@ def choose() -> None:
     mallopt = _function("mallopt")
     if mallopt is None:
         return
-    # Before 2.35 glibc refuses thresholds above 32 MiB, and can only be told to take nothing from the system directly.
+    # glibc before 2.35 refuses thresholds above 32 MiB; there mmap can only be switched off altogether.
     mallopt(_MMAP_THRESHOLD, _HEAP_BLOCK_BYTES) or mallopt(_MMAP_MAX, 0)
     mallopt(_TRIM_THRESHOLD, _KEPT_BYTES)
 
@@ -45,7 +45,7 @@ class _Usage(ctypes.Structure):
 
 
 def free_bytes() -> int | None:
-    """What lies free between blocks in use and at the heap's end; None where the C library does not tell (glibc before 2.33)."""
+    """Free bytes of the heap, between used blocks and at its end; None where the C library does not tell (glibc < 2.33)."""
     usage = _function("mallinfo2")
     if usage is None:
         return None
@@ -54,13 +54,14 @@ def free_bytes() -> int | None:
 
 
 def give_back(above: int = _KEPT_BYTES) -> None:
-    """Returns to the system what lies free between blocks in use, so that what comes next may be larger elsewhere.
+    """Returns the free memory of the heap to the system, so that the following blocks do not raise the peak.
 
-    Taking it again costs time. Between the forward and the backward pass of DNLNet-R50 at 512 x 1024 this lowers a step's peak
-    from 3.7 to 3.4 GB for some tenths of a second; at 64 x 64, where 54 MB lie free, a step takes 20 % longer for nothing.
+    Allocating it again costs time. Between the forward and the backward pass of DNLNet-R50 at 512 x 1024 this lowers a step's
+    peak from 3.7 to 3.4 GB and takes some tenths of a second; at 64 x 64, where 54 MB are free, a step takes 20 % longer
+    without any benefit.
 
     Args:
-        above: bytes; where less lies free, nothing is done.
+        above: bytes; with less free memory, nothing is done.
     """
     malloc_trim, free = _function("malloc_trim"), free_bytes()
     if malloc_trim is not None and (free is None or free > above):

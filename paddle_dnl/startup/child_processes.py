@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Child processes: end with their parent, leave signals to it, are killed when late and when the program exits.
+"""Child processes that end with their parent, leave signals to it, and are killed when late and when the program exits.
 
-A program of ours that runs another one, such as the quick start, does so by `running_program`.
+A program of this project that runs another one, such as the quick start, does so by `running_program`.
 
-Python waits at its exit for daemon processes that ignore SIGTERM, and a process that is busy in native code sees neither a
-closed connection nor a signal handler: only SIGKILL ends it.
+Python waits at its exit for daemon processes that ignore SIGTERM, and a process that is busy in native code notices neither a
+closed connection nor a Python signal handler: only SIGKILL ends it.
 """
 
 import atexit
@@ -23,10 +23,10 @@ from pathlib import Path
 
 from paddle_dnl.startup import termination
 
-# A training saves before it ends.
+# From SIGTERM to SIGKILL; a training saves a checkpoint before it ends.
 _SECONDS_TO_END = 60
 
-# Linux signals a child at the end of the *thread* that started it. This thread lives as long as the process.
+# Linux sends the parent-death signal at the end of the *thread* that started the child. This thread lives as long as the process.
 _starter = ThreadPoolExecutor(1, thread_name_prefix="starts processes")
 
 
@@ -48,43 +48,43 @@ runpy.run_module(module, run_name="__main__", alter_sys=True)
 def module_command(module: str, *arguments: str) -> list[str]:
     """Command line that runs a module of this copy of the package in a new interpreter, from any working folder.
 
-    PYTHONPATH is not used for it: the folder of an installed package holds all libraries, and before the standard library
-    a library's file such as `typing.py`, which cityscapesscripts brings, would replace Python's own.
+    PYTHONPATH is not used for it: the folder of an installed package is site-packages, and ahead of the standard library a
+    file there such as `typing.py`, which cityscapesscripts installs, would replace Python's own.
     """
     root = str(Path(__file__).resolve().parents[2])
     return [sys.executable, "-c", _RUN_MODULE, root, module, *arguments]
 
 
 def signal_on_parent_death(number: int) -> None:
-    """The kernel sends this process the signal `number` when its parent ends; Linux only, nothing elsewhere."""
+    """Makes the kernel send this process the signal `number` when its parent ends; does nothing outside Linux."""
     if sys.platform == "linux":
         set_parent_death_signal = 1
         ctypes.CDLL(None).prctl(set_parent_death_signal, number, 0, 0, 0)
 
 
 def die_with(parent: int) -> None:
-    """The kernel kills this process when its parent, of process number `parent`, ends; Linux only."""
+    """Makes the kernel kill this process when its parent, of process ID `parent`, ends; does nothing outside Linux."""
     signal_on_parent_death(signal.SIGKILL)
     if sys.platform == "linux" and os.getppid() != parent:  # it ended before that call
         os._exit(1)
 
 
 def leave_signals_to_parent() -> None:
-    """Ctrl-C and a service manager's SIGTERM reach the whole group; the parent decides when this process ends."""
+    """Ignores Ctrl-C and a service manager's SIGTERM, which reach the whole process group: the parent ends this process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 @contextlib.contextmanager
 def running_program(command: list[str], **options) -> Iterator[subprocess.Popen]:
-    """Starts a program of this project; when the block ends before it, it is asked to end and, if it does not, killed.
+    """Starts a program of this project; if it still runs when the block ends, it gets SIGTERM and, if needed, SIGKILL.
 
-    A signal that asks this process to end is reported by this process alone, not by the program too, and the program does not
-    outlive this process. Both are done by the program's side, `termination.install`.
+    A signal that asks this process to end is reported by this process only, and the program does not outlive this process.
+    `termination.install` in the program does both.
 
     Args:
         command: the words.
-        options: of `subprocess.Popen`; `env` is completed.
+        options: of `subprocess.Popen`; a variable is added to `env`.
     """
     environment = options.pop("env", os.environ) | {termination.PARENT: str(os.getpid())}
     process = subprocess.Popen(command, env=environment, **options)
@@ -102,11 +102,14 @@ def running_program(command: list[str], **options) -> Iterator[subprocess.Popen]
 
 @contextlib.contextmanager
 def killed_after(process: BaseProcess | subprocess.Popen, seconds: float | None) -> Iterator[threading.Event]:
-    """Kills `process` when the block takes longer, which ends every wait for it; gives an event that says so.
+    """Kills `process` when the block takes longer than `seconds`, which ends every wait for it.
 
     Args:
         process: a started process.
         seconds: None for no limit.
+
+    Yields:
+        An event that is set when the process was killed.
     """
     late = threading.Event()
     if seconds is None:
@@ -127,9 +130,9 @@ def killed_after(process: BaseProcess | subprocess.Popen, seconds: float | None)
 
 
 def at_end_of(owner: object, end: Callable[..., None], *arguments) -> None:
-    """Calls `end(*arguments)` when `owner` is collected, or else at the exit of Python before it waits for processes.
+    """Calls `end(*arguments)` when `owner` is garbage-collected, at the latest at Python's exit before it waits for processes.
 
     Args:
-        owner: arguments must not refer to it.
+        owner: must not be referenced by `arguments`.
     """
     atexit.register(weakref.finalize(owner, end, *arguments))

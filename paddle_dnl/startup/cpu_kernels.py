@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Lets Paddle's matrix products use AVX2 on AMD processors.
 
-Paddle's wheels carry Intel's MKL-ML of 2019. It asks the processor for its maker's name, and on one that is not Intel's takes
-its oldest kernels: 46 in place of 162 GFLOP/s on 2 cores of an EPYC. `MKL_DEBUG_CPU_TYPE=5`, which releases of that year
-read at their first product, names the AVX2 kernels; newer ones and other libraries do not know the variable.
+Paddle's wheels contain Intel's MKL-ML of 2019. It checks the processor's vendor, and selects its oldest kernels on processors of
+other vendors: 46 instead of 162 GFLOP/s on 2 cores of an EPYC. `MKL_DEBUG_CPU_TYPE=5`, which releases of that year read at
+their first product, selects the AVX2 kernels; newer releases and other libraries ignore the variable.
 """
 
 import itertools
@@ -17,7 +17,7 @@ _NEEDED = {"avx2", "fma"}
 def processor(path: str = "/proc/cpuinfo") -> dict[str, str]:
     """Fields of the first processor in /proc/cpuinfo; empty on other systems than Linux."""
     try:
-        # Up to its blank line: the system asks every core for the others' lines.
+        # Only up to the first blank line: for the other processors' lines the kernel would have to query every core.
         with open(path) as file:
             fields = [line.split(":", 1) for line in itertools.takewhile(str.strip, file) if ":" in line]
     except OSError:
@@ -26,7 +26,7 @@ def processor(path: str = "/proc/cpuinfo") -> dict[str, str]:
 
 
 def needs_help(fields: dict[str, str]) -> bool:
-    """Whether MKL would pass over the AVX2 kernels of a `processor`."""
+    """Whether MKL would not use the AVX2 kernels that a `processor` supports."""
     flags = set(fields.get("flags", "").split())
     return fields.get("vendor_id") in ("AuthenticAMD", "HygonGenuine") and flags >= _NEEDED
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Suppresses the two warning lines that Paddle prints at its import when `OMP_NUM_THREADS` is above 1.
 
-They warn of data parallel training and of OpenBLAS. `threads.choose` divides the cores among the ranks, and Paddle's wheels
-compute with MKL or oneDNN; the number of threads is in the log of every training.
+They warn of oversubscribed cores in data parallel training and of OpenBLAS. `threads.choose` divides the cores among the ranks,
+and Paddle's wheels compute with MKL or oneDNN; the number of threads is in the log of every training.
 """
 
 import sys
@@ -11,7 +11,7 @@ _LINES = ("WARNING: OMP_NUM_THREADS set to", "PLEASE USE OMP_NUM_THREADS WISELY.
 
 
 class _Filter:
-    """A stream that passes everything on but `_LINES`, and takes itself out of `sys.stderr` after the last of them."""
+    """A stream that drops `_LINES`, forwards everything else, and removes itself from `sys.stderr` after the last of them."""
 
     def __init__(self, stream):
         self._stream = stream

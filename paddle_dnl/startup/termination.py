@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Signals that end a program: SIGTERM, SIGINT and SIGHUP become exceptions, so that `finally` blocks remove what is half written.
+"""Signals that end a program: SIGTERM, SIGINT and SIGHUP become exceptions, so that `finally` blocks remove partial files.
 
-Paddle installs a handler of its own for SIGTERM when its library is loaded, which prints a C++ trace and ends the process; it is
-replaced right after each of the imports that may install it.
+Paddle's library installs its own handler for SIGTERM when it is loaded, which prints a C++ stack trace and ends the process; it
+is replaced right after each of the imports that may install it.
 """
 
+import contextlib
 import importlib.abc
 import importlib.util
 import os
@@ -12,8 +13,10 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Iterator
 
-_PADDLE = ("paddle.base.core", "paddle.base", "paddle")
+_LIBRARIES = ("paddle", "cv2")
+_PARTS = ("paddle.base.core", "paddle.base")  # after which Paddle's handlers are replaced, before the rest is imported
 # A launcher repeats its signal within a second; a later repetition by the user ends the program at once.
 _REPEATED_SECONDS = 2.0
 _TEXTS = {"SIGINT": "interrupted", "SIGTERM": "terminated (SIGTERM)", "SIGHUP": "the terminal is gone (SIGHUP)"}
@@ -21,7 +24,7 @@ _TEXTS = {"SIGINT": "interrupted", "SIGTERM": "terminated (SIGTERM)", "SIGHUP": 
 # Number of the process of ours that started this one and reports signals for both, see `child_processes.running_program`.
 PARENT = "PADDLE_DNL_PARENT"
 
-_state: dict = {"signal": None, "at": 0.0, "owner": 0, "loading": False, "held": None}
+_state: dict = {"signal": None, "at": 0.0, "owner": 0}
 
 
 class Terminated(KeyboardInterrupt):
@@ -33,7 +36,7 @@ class Terminated(KeyboardInterrupt):
 
 
 def seen() -> int | None:
-    """The signal that has asked this process to end, or None."""
+    """Number of the signal that has asked this process to end, or None."""
     return _state["signal"]
 
 
@@ -43,16 +46,13 @@ def parent_reports() -> bool:
 
 
 def describe(number: int) -> tuple[str, int]:
-    """What to say of a signal, and the exit status of a program that it ended: 128 plus its number."""
+    """Text for a signal, and the exit status of a program that it ended: 128 plus its number."""
     return _TEXTS.get(signal.Signals(number).name, signal.Signals(number).name), 128 + number
 
 
 def _end(number: int, frame) -> None:
     if os.getpid() != _state["owner"]:  # a forked process ends silently; its parent reports
         os._exit(128 + number)
-    if _state["loading"]:
-        _state["held"] = number
-        return
     if _state["signal"] is None:
         _state.update(signal=number, at=time.monotonic())
         raise Terminated(number)
@@ -61,16 +61,40 @@ def _end(number: int, frame) -> None:
 
 
 def _numbers() -> list[int]:
-    """The signals that this system knows and that are not ignored, as `nohup` and background jobs of a shell want it."""
+    """The signals that exist on this system and are not ignored; `nohup` and shells ignore some for background jobs."""
     found = [getattr(signal, name) for name in _TEXTS if hasattr(signal, name)]
     return [number for number in found if signal.getsignal(number) is not signal.SIG_IGN]
 
 
-class _Loader(importlib.abc.Loader):
-    """Loads a module as its own loader does, then sets again the handlers that Python knows.
+@contextlib.contextmanager
+def held_signals() -> Iterator[list[int]]:
+    """Delays signals that arrive during the block to its end; handlers that native code sets in the block are replaced.
 
-    A signal while Paddle's library is being loaded takes effect after that: Paddle would report the exception as a library that
-    cannot be imported.
+    For the start of a library that would report the exception as a failure of its own, or that sets its own handlers. An
+    exception that ends the block drops the held signals. Outside the main thread, which alone handles signals, it does nothing.
+
+    Yields:
+        Numbers of the signals that have arrived; the block may add one.
+    """
+    held: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield held
+        return
+    before = {number: signal.signal(number, lambda number, frame: held.append(number)) for number in _numbers()}
+    try:
+        yield held
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+    if held:
+        os.kill(os.getpid(), held[0])
+
+
+class _Loader(importlib.abc.Loader):
+    """Loads a module by its own loader, then restores the signal handlers that were set in Python.
+
+    Signals are held during the whole import of Paddle or OpenCV, which would report the exception as a library that cannot be
+    imported.
     """
 
     def __init__(self, loader):
@@ -83,23 +107,17 @@ class _Loader(importlib.abc.Loader):
         return self._loader.create_module(spec)
 
     def exec_module(self, module) -> None:
-        is_library = module.__name__ == _PADDLE[0]
-        _state["loading"] |= is_library
-        try:
+        with held_signals() if module.__name__ in _LIBRARIES else contextlib.nullcontext():
             self._loader.exec_module(module)
-        finally:
-            _state["loading"] &= not is_library
         if threading.current_thread() is threading.main_thread():
             for number in _numbers():
                 if callable(handler := signal.getsignal(number)):
                     signal.signal(number, handler)
-        if is_library and _state["held"] is not None:
-            os.kill(os.getpid(), _state["held"])
 
 
-class _AfterPaddle(importlib.abc.MetaPathFinder):
+class _Finder(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path, target=None):
-        if name not in _PADDLE:
+        if name not in (*_LIBRARIES, *_PARTS):
             return None
         sys.meta_path.remove(self)
         try:
@@ -112,7 +130,7 @@ class _AfterPaddle(importlib.abc.MetaPathFinder):
 
 
 def install() -> None:
-    """Sets the handlers in this process and keeps them over the import of Paddle; in other threads than the first nothing."""
+    """Sets the handlers in this process and keeps them over the import of Paddle; does nothing outside the main thread."""
     if threading.current_thread() is not threading.main_thread():
         return
     _state.update(signal=None, owner=os.getpid())
@@ -124,12 +142,12 @@ def install() -> None:
         child_processes.signal_on_parent_death(signal.SIGTERM)
         if not parent_reports():  # it ended before that call
             os.kill(os.getpid(), signal.SIGTERM)
-    if "paddle" not in sys.modules and not any(isinstance(finder, _AfterPaddle) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _AfterPaddle())
+    if "paddle" not in sys.modules and not any(isinstance(finder, _Finder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Finder())
 
 
 def uninstall() -> None:
-    """Sets the default handlers again, for the exit: a signal then ends the process at once."""
+    """Restores the default handlers before the exit: a signal then ends the process at once."""
     if _state["owner"] == os.getpid() and threading.current_thread() is threading.main_thread():
         for number in _numbers():
             signal.signal(number, signal.SIG_DFL)

@@ -20,16 +20,23 @@ def choose() -> None:
     """
     if "paddle" in sys.modules or (os.environ.get(VARIABLE) and not is_of_launcher()):
         return
-    # Processes of this run on this machine, as Paddle's launcher says.
+    os.environ[VARIABLE] = str(max(1, available_cores() // local_ranks()))
+
+
+def local_ranks() -> int:
+    """Processes of this run on this machine, which share its cores and memory, as Paddle's launcher says.
+
+    Where only the number of all processes is known they are taken to be on this machine: a share of its resources that is too
+    small costs time, one that is too large ends the run.
+    """
     given = os.environ.get("PADDLE_LOCAL_SIZE") or os.environ.get("PADDLE_TRAINERS_NUM") or ""
-    local_ranks = max(1, int(given)) if given.isdigit() else 1
-    os.environ[VARIABLE] = str(max(1, available_cores() // local_ranks))
+    return max(1, int(given)) if given.isdigit() else 1
 
 
 def is_of_launcher(processes: Path = Path("/proc")) -> bool:
-    """Whether the value comes from `paddle.distributed.launch`, which imports Paddle and so hands a 1 on to all ranks.
+    """Whether the value comes from `paddle.distributed.launch`, which imports Paddle and so passes a 1 on to all ranks.
 
-    What the user set is in the environment that the launcher was started with, which Linux keeps.
+    A value of the user is in the environment with which the launcher was started, which Linux keeps in /proc.
     """
     if os.environ.get(VARIABLE) != "1" or "PADDLE_TRAINER_ID" not in os.environ:
         return False
@@ -41,7 +48,7 @@ def is_of_launcher(processes: Path = Path("/proc")) -> bool:
 
 
 def available_cores() -> int:
-    """Cores that this process may use: by its affinity and by the CPU quota of its control group (containers)."""
+    """Cores that this process may use, from its affinity and the CPU quota of its control group (containers)."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, math.floor(min(cores, cpu_quota())))
 

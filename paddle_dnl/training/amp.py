@@ -112,9 +112,9 @@ class _LossScaler(paddle.amp.GradScaler):
     def update(self) -> None:
         """Adapts the factor: half after a skipped update, double after 2000 that were not."""
         if self.skips:
-            before = self.scale_now
+            # The optimizer has read this flag, the step's only wait for the device; the factor stays there.
+            self.skipped = bool(self._cache_found_inf)
             super().update()
-            self.skipped = self.scale_now < before
 
     def state_dict(self) -> dict:
         """Scale and counters; empty where scaling is off."""

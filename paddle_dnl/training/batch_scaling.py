@@ -7,11 +7,11 @@ P. Goyal et al., "Accurate, Large Minibatch SGD: Training ImageNet in 1 Hour" (2
 import inspect
 from collections.abc import Mapping
 
+from paddle_dnl.config.zoo import row_of
 from paddle_dnl.distributed import collectives
 from paddle_dnl.errors import UsageError
 from paddle_dnl.log import logger
 from paddle_dnl.optim.schedules import schedule_class
-from paddle_dnl.training.records import published
 
 # Arguments of the schedules that are learning rates, not factors or steps.
 _RATES = (
@@ -40,7 +40,7 @@ def scale_rates(config, base: int | None) -> None:
         return
     if "lr_scheduler" not in config.dic:
         raise UsageError("scale_lr: only with a configuration; give the optimizer the rate that it should have")
-    row = published.row_of(config)
+    row = row_of(config)
     if base:
         why = "--scale_lr"
     elif row is not None:

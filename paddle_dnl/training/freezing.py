@@ -36,7 +36,7 @@ def freeze(model: nn.Layer, what) -> None:
         for layer in frozen:
             layer.training = False
 
-    # `model.train()` puts every layer into training mode; these are put back before each pass.
+    # `model.train()` puts every layer into training mode; frozen ones return to evaluation mode before each pass.
     model.register_forward_pre_hook(keep)
     count = sum(p.size for p in model.parameters() if p.stop_gradient)
     total = sum(p.size for p in model.parameters())

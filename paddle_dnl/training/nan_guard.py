@@ -35,26 +35,23 @@ def _listed(names: list[str]) -> str:
 
 
 def gradients(model: paddle.nn.Layer) -> Iterator[tuple[str, paddle.Tensor]]:
-    """Parameters' names and gradients, of those that have one."""
+    """Names and gradients of the parameters that have one."""
     return ((name, p.grad) for name, p in model.named_parameters() if p.grad is not None)
 
 
-def _last_whole(saved: Sequence[Path]) -> Path | None:
-    """The newest checkpoint that is undamaged."""
+def _advice(saved: Sequence[Path]) -> str:
+    """The newest undamaged checkpoint, and what may help."""
+    where: Path | str = "none yet"
     for folder in reversed(saved):
         with contextlib.suppress(CheckpointError):
             checkpoint.verify(folder)
-            return folder
-    return None
-
-
-def _advice(saved: Sequence[Path]) -> str:
-    where = _last_whole(saved) or "none yet"
+            where = folder
+            break
     return f"Last good checkpoint: {where}. A lower learning rate or --precision fp32 may help."
 
 
 def loss_problem(losses: dict[str, float], files: list[str], model: paddle.nn.Layer) -> str:
-    """Which losses of one batch are not finite, and whether weights were not before; empty if all are.
+    """Names the losses of one batch that are not finite, and weights that were not finite before; empty if all are finite.
 
     Args:
         losses: values of the batch by name.
@@ -92,9 +89,9 @@ def require_finite_losses(iteration: int, means: dict[str, float], problem: str,
 
 
 def require_finite_gradients(iteration: int, model: paddle.nn.Layer, scaler, saved: Sequence[Path]) -> None:
-    """Stops before an update that would spoil the weights; does nothing while loss scaling takes care of that.
+    """Stops before an update with non-finite gradients; does nothing with loss scaling, which skips such updates.
 
-    With several ranks the gradients are their mean, so that all ranks stop here together.
+    With several ranks the gradients are averaged, so that all ranks stop here together.
 
     Raises:
         NonFiniteError: names the parameters.
@@ -107,7 +104,7 @@ def require_finite_gradients(iteration: int, model: paddle.nn.Layer, scaler, sav
 
 
 def require_useful_scale(iteration: int, model: paddle.nn.Layer, scaler, saved: Sequence[Path]) -> None:
-    """Stops when gradients overflow although the loss is not enlarged any more: then scaling is not the cause.
+    """Stops when gradients overflow at a loss scale below 1, where scaling cannot be the cause.
 
     Raises:
         NonFiniteError: names the parameters.
@@ -119,11 +116,11 @@ def require_useful_scale(iteration: int, model: paddle.nn.Layer, scaler, saved: 
 
 
 def require_finite(trainer, found: Found) -> None:
-    """Names what is not finite, once it is known that something is not.
+    """Stops the run if `found` has non-finite losses or gradients, and names them.
 
     Args:
-        trainer: a `Trainer` that runs.
-        found: what its window gave.
+        trainer: a running `Trainer`.
+        found: result of reading its window.
 
     Raises:
         NonFiniteError: losses of any rank, or gradients.

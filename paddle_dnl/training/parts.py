@@ -11,13 +11,15 @@ from paddle_dnl.data.statistics import class_weights
 from paddle_dnl.distributed import collectives
 from paddle_dnl.errors import ConfigError, UsageError
 from paddle_dnl.log import logger
-from paddle_dnl.losses import Losses, build_losses
-from paddle_dnl.models.build import build_model
+from paddle_dnl.losses.build import Losses, build_losses
+from paddle_dnl.models.section import build_section
 from paddle_dnl.optim.optimizers import build_optimizer
 from paddle_dnl.optim.schedules import build_lr_scheduler
-from paddle_dnl.training import freezing, preflight
+from paddle_dnl.training import freezing
 
 import paddle
+
+_NORMALISERS = ("Normalize", "SubtractMeanBGR")
 
 
 class ConfiguredParts:
@@ -34,7 +36,7 @@ class ConfiguredParts:
             DataError: files that are not there.
         """
         config = self.config
-        preflight.check_config(config)
+        check_config(config)
         train_dataset = registry.build(config.train_dataset_cfg, "dataset", "train_dataset")
         if not do_eval:
             return train_dataset, None
@@ -50,11 +52,58 @@ class ConfiguredParts:
             ConfigError: one that cannot be built.
         """
         config = self.config
-        model = build_model(config)
+        model = build_section(config.model_cfg)
         freezing.freeze(model, config.dic.get("freeze"))
         losses = build_losses(with_class_weights(config.loss_cfg, config.dic.get("class_weights"), train_dataset))
         schedule = build_lr_scheduler(config.lr_scheduler_cfg, config.iters)
         return model, losses, schedule, build_optimizer(config.optimizer_cfg, model, schedule)
+
+
+def check_config(config) -> None:
+    """Checks the configuration by itself; warns of missing or different normalisation, and of padding that does not fit it.
+
+    Raises:
+        ConfigError: one class only, a number of class weights other than that of the classes, or a dataset for evaluation
+            in the place of that of training.
+    """
+    count = config.model_cfg.get("num_classes") or config.train_dataset_cfg.get("num_classes")
+    if count == 1 and not config.test_config.get("use_multilabel"):
+        raise ConfigError(
+            "num_classes: 1 class is always right and nothing is learned; give 2, with background as class 0"
+        )
+    mode = config.train_dataset_cfg.get("mode")
+    if mode in ("val", "test"):
+        raise ConfigError(
+            f"train_dataset.mode: {mode} leaves labels as they are stored, for an evaluation; write `mode: train`"
+        )
+    for i, loss in enumerate(config.loss_cfg["types"]):
+        _check_weights(loss, count, f"loss.types.{i}")
+    normalisers = {}
+    for section in filter(config.dic.get, ("train_dataset", "val_dataset")):
+        steps = config.dic[section].get("transforms") or []
+        places = [i for i, step in enumerate(steps) if step["type"] in _NORMALISERS]
+        normalisers[section] = [steps[i] for i in places]
+        if not places:
+            logger.warning(f"{section}.transforms: no Normalize; the network gets numbers up to 255")
+            continue
+        for i, step in enumerate(steps[places[0] + 1 :], places[0] + 1):
+            pads = "Pad" in step["type"] or "im_padding_value" in step
+            value = step.get("im_padding_value", 127.5)
+            if pads and any(abs(v) > 5 for v in (value if isinstance(value, list) else [value])):
+                logger.warning(
+                    f"{section}.transforms.{i}: {step['type']} pads with {value} after {steps[places[0]]['type']}, far "
+                    "outside of normalised pictures; set im_padding_value: 0, or put it before"
+                )
+    if len({repr(found) for found in normalisers.values()}) > 1:
+        logger.warning(f"train_dataset and val_dataset normalise pictures differently: {normalisers}")
+
+
+def _check_weights(loss: dict, count: int | None, where: str) -> None:
+    weight = loss.get("weight")
+    if isinstance(weight, list) and count is not None and len(weight) != count:
+        raise ConfigError(f"{where}.weight: {len(weight)} class weights for {count} classes")
+    for i, inner in enumerate(loss.get("losses") or []):
+        _check_weights(inner, count, f"{where}.losses.{i}")
 
 
 def with_class_weights(loss_cfg: dict, wanted, dataset) -> dict:

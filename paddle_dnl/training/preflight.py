@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Preflight checks: faults of configuration, data and model that would make a training useless, before its first step."""
+"""Preflight checks: faults of data and model that would make a training useless, before its first step."""
 
 import contextlib
 import copy
@@ -16,78 +16,11 @@ from paddle_dnl.evaluation.evaluator import evaluate
 from paddle_dnl.evaluation.inference import evaluating
 from paddle_dnl.evaluation.transform_check import require_restorable, require_valid_labels
 from paddle_dnl.log import logger
-from paddle_dnl.models.start_weights import require_start_weights
-from paddle_dnl.weights.downloads import resolve_pretrained
 
 import paddle
 from paddle import nn
 
-_NORMALISERS = ("Normalize", "SubtractMeanBGR")
 _BATCH_NORMS = (nn.BatchNorm, nn.BatchNorm1D, nn.BatchNorm2D, nn.BatchNorm3D, nn.SyncBatchNorm)
-
-
-def fetch_start_weights(config) -> dict:
-    """The `model` section with local files in place of the addresses of start weights.
-
-    Raises:
-        ConfigError, CheckpointError: see `require_start_weights`.
-        DownloadError: one cannot be fetched.
-    """
-    require_start_weights(config)
-    return resolve_pretrained(config.model_cfg, config.dic.get("pretrained_sha256"))
-
-
-def check_config(config) -> None:
-    """What the configuration alone tells.
-
-    Raises:
-        ConfigError: one class only, a number of class weights other than that of the classes, or a dataset for evaluation
-            in the place of that of training.
-    """
-    count = config.model_cfg.get("num_classes") or config.train_dataset_cfg.get("num_classes")
-    if count == 1 and not config.test_config.get("use_multilabel"):
-        raise ConfigError(
-            "num_classes: 1 class is always right and nothing is learned; give 2, with background as class 0"
-        )
-    mode = config.train_dataset_cfg.get("mode")
-    if mode in ("val", "test"):
-        raise ConfigError(
-            f"train_dataset.mode: {mode} leaves labels as they are stored, for an evaluation; write `mode: train`"
-        )
-    for i, loss in enumerate(config.loss_cfg["types"]):
-        _check_weights(loss, count, f"loss.types.{i}")
-    normalisers = {}
-    for section in ("train_dataset", "val_dataset"):
-        cfg = config.dic.get(section)
-        if cfg:
-            normalisers[section] = _look_at_normalisation(cfg.get("transforms") or [], section)
-    if len({repr(found) for found in normalisers.values()}) > 1:
-        logger.warning(f"train_dataset and val_dataset normalise pictures differently: {normalisers}")
-
-
-def _check_weights(loss: dict, count: int | None, where: str) -> None:
-    weight = loss.get("weight")
-    if isinstance(weight, list) and count is not None and len(weight) != count:
-        raise ConfigError(f"{where}.weight: {len(weight)} class weights for {count} classes")
-    for i, inner in enumerate(loss.get("losses") or []):
-        _check_weights(inner, count, f"{where}.losses.{i}")
-
-
-def _look_at_normalisation(steps: list[dict], section: str) -> list[dict]:
-    """The transforms that normalise; warns when there is none, and of padding behind them with a picture's value."""
-    places = [i for i, step in enumerate(steps) if step["type"] in _NORMALISERS]
-    if not places:
-        logger.warning(f"{section}.transforms: no Normalize; the network gets numbers up to 255")
-        return []
-    for i, step in enumerate(steps[places[0] + 1 :], places[0] + 1):
-        pads = "Pad" in step["type"] or "im_padding_value" in step
-        value = step.get("im_padding_value", 127.5)
-        if pads and any(abs(v) > 5 for v in (value if isinstance(value, list) else [value])):
-            logger.warning(
-                f"{section}.transforms.{i}: {step['type']} pads with {value} after {steps[places[0]]['type']}, far outside of "
-                "normalised pictures; set im_padding_value: 0, or put it before"
-            )
-    return [steps[i] for i in places]
 
 
 def check_data(train_dataset, val_dataset, options) -> None:
@@ -184,6 +117,15 @@ def _single_values(model: nn.Layer) -> Iterator[None]:
     Raises:
         ConfigError: names the layer.
     """
+
+    def refuse_one_value(name: str, layer: nn.Layer, inputs: tuple) -> None:
+        shape = inputs[0].shape
+        if shape[0] == 1 and all(side == 1 for side in shape[2:]):
+            raise _SingleValue(
+                f"batch_size: 1 gives the batch normalisation {name} one value per channel, so that its output does not "
+                "depend on the picture; give a batch_size of at least 2"
+            )
+
     handles = []
     for name, layer in model.named_sublayers():
         together = collectives.world_size() if isinstance(layer, nn.SyncBatchNorm) else 1
@@ -191,18 +133,9 @@ def _single_values(model: nn.Layer) -> Iterator[None]:
             isinstance(layer, _BATCH_NORMS) and layer.training and not getattr(layer, "_use_global_stats", None)
         )
         if uses_batch and together == 1:
-            handles.append(layer.register_forward_pre_hook(partial(_refuse_one_value, name)))
+            handles.append(layer.register_forward_pre_hook(partial(refuse_one_value, name)))
     try:
         yield
     finally:
         for handle in handles:
             handle.remove()
-
-
-def _refuse_one_value(name: str, layer: nn.Layer, inputs: tuple) -> None:
-    shape = inputs[0].shape
-    if shape[0] == 1 and all(side == 1 for side in shape[2:]):
-        raise _SingleValue(
-            f"batch_size: 1 gives the batch normalisation {name} one value per channel, so that its output does not depend "
-            "on the picture; give a batch_size of at least 2"
-        )

@@ -20,8 +20,9 @@ from paddle_dnl.files.atomic import write_text
 from paddle_dnl.log import logger, progress
 from paddle_dnl.optim.optimizers import build_optimizer
 from paddle_dnl.training.loss_window import LossWindow
+from paddle_dnl.training.options import TrainOptions
+from paddle_dnl.training.parts import ConfiguredParts
 from paddle_dnl.training.sampling import PositionedDataset
-from paddle_dnl.training.trainer import Trainer
 
 import numpy as np
 from paddle.optimizer.lr import LambdaDecay
@@ -76,25 +77,32 @@ class _Losses:
         pass
 
 
-class RateSweep(Trainer):
-    """A training of `config.iters` steps with a rate from 1e-6 to 1; it saves no weights.
+class SweptParts(ConfiguredParts):
+    """Components of a configuration with a rate that grows from 1e-6 to 1 in `config.iters` steps."""
+
+    def network(self, train_dataset) -> tuple:
+        """Model, losses, growing learning rate and optimizer, as `ConfiguredParts.network`."""
+        model, losses, _, _ = super().network(train_dataset)
+        factor = (_HIGHEST / _LOWEST) ** (1 / max(1, self.config.iters - 1))
+        schedule = LambdaDecay(_LOWEST, lambda step: factor**step)
+        return model, losses, schedule, build_optimizer(self.config.optimizer_cfg, model, schedule)
+
+
+def sweep_options(options: TrainOptions) -> TrainOptions:
+    """The options of a sweep: nothing is evaluated, and `save_dir/find_lr` becomes the folder."""
+    quiet = {"do_eval": False, "resume_model": None, "use_ema": False, "loggers": (), "use_vdl": False}
+    return replace(options, save_dir=str(Path(options.save_dir) / FOLDER), log_iters=1, **quiet)
+
+
+class RateSweep:
+    """Takes the steps of a training without saving weights.
 
     Args:
-        config, options: see `Trainer`; of the options `save_dir/find_lr` becomes the folder, and nothing is evaluated.
+        trainer: a `Trainer` with `SweptParts` and `sweep_options`.
     """
 
-    def __init__(self, config, options):
-        folder = str(Path(options.save_dir) / FOLDER)
-        quiet = {"do_eval": False, "resume_model": None, "use_ema": False, "loggers": (), "use_vdl": False}
-        super().__init__(config, replace(options, save_dir=folder, log_iters=1, **quiet))
-
-    def _build_model(self) -> None:
-        """The model and a schedule that grows from step to step."""
-        super()._build_model()
-        steps = self.config.iters
-        self.factor = (_HIGHEST / _LOWEST) ** (1 / max(1, steps - 1))
-        self.schedule = LambdaDecay(_LOWEST, lambda step: self.factor**step)
-        self.optimizer = build_optimizer(self.config.optimizer_cfg, self.model, self.schedule)
+    def __init__(self, trainer):
+        self._trainer = trainer
 
     def run(self) -> float:
         """Sweeps; writes the table and the chart; returns the suggested rate.
@@ -102,49 +110,54 @@ class RateSweep(Trainer):
         Raises:
             UsageError: the loss never falls.
         """
-        self.log, self.window, self.stop = _Losses(), LossWindow(self.accumulate), StopSignal()
-        dataset = PositionedDataset(self.train_dataset, self.seed)
-        batches = load_batches(dataset, self.sampler, stack_training, self.options.num_workers, dataset.may_read_ahead)
-        lowest = math.inf
+        trainer = self._trainer
+        steps, save_dir = trainer.config.iters, trainer.save_dir
+        trainer.log, trainer.window, trainer.stop = _Losses(), LossWindow(trainer.accumulate), StopSignal()
+        dataset = PositionedDataset(trainer.train_dataset, trainer.seed)
+        workers = trainer.options.num_workers
+        batches = load_batches(dataset, trainer.sampler, stack_training, workers, dataset.may_read_ahead)
+        lowest, losses, rates = math.inf, trainer.log.losses, []
         try:
-            self.model.train()
-            for step in progress(range(1, self.config.iters + 1), "find_lr", self.config.iters):
-                self.state.iteration = step
+            trainer.model.train()
+            for step in progress(range(1, steps + 1), "find_lr", steps):
+                trainer.state.iteration = step
+                rate = trainer.optimizer.get_lr()
                 try:
-                    found = self._step(batches)
+                    found = trainer._step(batches)
                 except NonFiniteError:
                     break
-                curve = smoothed(self.log.losses)[-1]
+                rates.append(rate)
+                curve = smoothed(losses)[-1]
                 lowest = min(lowest, curve)
                 if curve > _DIVERGED * lowest or (found is not None and found.stop):
                     break
         finally:
             batches.close()
-            self._close_folder()
-            self.stop.restore()
-        losses = self.log.losses
-        rates = [_LOWEST * self.factor**i for i in range(len(losses))]
+            trainer._close_folder()
+            trainer.stop.restore()
         if collectives.is_main():
-            self._write(rates, losses)
+            _write(save_dir, rates, losses)
         collectives.finish()  # a rank that ends while another still writes would be reported as lost
         if len(losses) < 10:
             raise UsageError(f"--find_lr: ended after {len(losses)} steps; give it more, at least 20")
         rate = suggest(rates, losses)
         logger.info(
             f"--find_lr: the loss falls most steeply at a rate of {rate:.2g} and is lowest at "
-            f"{rates[int(smoothed(losses).argmin())]:.2g}; try --learning_rate {rate:.2g}. Curve: {self.save_dir / TABLE}"
+            f"{rates[int(smoothed(losses).argmin())]:.2g}; try --learning_rate {rate:.2g}. Curve: {save_dir / TABLE}"
         )
         return rate
 
-    def _write(self, rates: list[float], losses: list[float]) -> None:
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(("learning_rate", "loss", "smoothed"))
-        writer.writerows(zip(map(repr, rates), map(repr, losses), map(repr, smoothed(losses).tolist()), strict=True))
-        write_text(self.save_dir / TABLE, text.getvalue())
-        try:
-            from paddle_dnl.evaluation.curves import draw_rates
-        except ImportError:
-            logger.warning(f"--find_lr: without matplotlib there is no {CHART}; pip install matplotlib")
-            return
-        draw_rates(rates, losses, smoothed(losses), self.save_dir / CHART)
+
+def _write(folder: Path, rates: list[float], losses: list[float]) -> None:
+    """The table and, with matplotlib, the chart."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("learning_rate", "loss", "smoothed"))
+    writer.writerows(zip(map(repr, rates), map(repr, losses), map(repr, smoothed(losses).tolist()), strict=True))
+    write_text(folder / TABLE, text.getvalue())
+    try:
+        from paddle_dnl.evaluation.curves import draw_rates
+    except ImportError:
+        logger.warning(f"--find_lr: without matplotlib there is no {CHART}; pip install matplotlib")
+        return
+    draw_rates(rates, losses, smoothed(losses), folder / CHART)

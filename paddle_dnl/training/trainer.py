@@ -2,6 +2,7 @@
 """Training, in the order things happen: build, resume, then loop { step, log, evaluate, save }."""
 
 import contextlib
+import math
 from pathlib import Path
 
 from paddle_dnl.data.loading import WorkerError, as_tensors, load_batches, stack_training
@@ -9,7 +10,7 @@ from paddle_dnl.distributed import collectives
 from paddle_dnl.distributed.signals import StopSignal
 from paddle_dnl.evaluation.evaluator import evaluate
 from paddle_dnl.log import logger
-from paddle_dnl.models.start_weights import load_start_weights
+from paddle_dnl.models.start_weights import fetch_start_weights, load_start_weights
 from paddle_dnl.profile.memory_plan import announce_evaluation
 from paddle_dnl.startup import allocator
 from paddle_dnl.training import amp, batch_scaling, nan_guard, preflight
@@ -39,30 +40,35 @@ class Trainer:
     Args:
         config: a `paddle_dnl.config.Config`, or `paddle_dnl.training.parts.ObjectParts`.
         options: see `TrainOptions`.
+        parts: builds the components; by default `ConfiguredParts`.
 
     Raises:
         PaddleDnlError: anything wrong with configuration, data, folder or checkpoint, before the first step.
     """
 
-    def __init__(self, config, options: TrainOptions):
+    def __init__(self, config, options: TrainOptions, parts=None):
         self.config, self.options = config, options
-        self.parts = config if isinstance(config, ObjectParts) else ConfiguredParts(config)
+        self.parts = parts or (config if isinstance(config, ObjectParts) else ConfiguredParts(config))
         collectives.initialise()
         batch_scaling.scale_rates(config, options.scale_lr)
         published.announce(config, options.precision)
         loggers.require_installed(options.all_loggers)
         self.state = TrainState()
-        self._choose_seed()
+        self.seed = options.seed
+        if self.seed is None:  # random, and the same in every rank
+            self.seed = collectives.broadcast_object(int(np.random.SeedSequence().entropy % 2**31))
+        paddle.seed(self.seed)
         if options.resume_model is None:
-            preflight.fetch_start_weights(config)  # before data are read, which may take minutes
+            fetch_start_weights(config)  # before data are read, which may take minutes
         self._build_data()
-        self._build_model()
+        self.precision = amp.effective_precision(options.precision)
+        self.model, self.losses, self.schedule, self.optimizer = self.parts.network(self.train_dataset)
         self.folder, self.has_other_schedule = None, False
         self.writer = CheckpointWriter(options.keep_checkpoint_max)
         try:
             self._open_folder()
             if self.resumed_from is None:  # a resumed run needs no start weights
-                load_start_weights(self.model, preflight.fetch_start_weights(self.config))
+                load_start_weights(self.model, fetch_start_weights(self.config))
             self._prepare_model()
             self._resume()
             preflight.check_model(self, self._evaluation_settings())
@@ -73,13 +79,6 @@ class Trainer:
             raise
 
     # ------------------------------------------------------------------------------------------ build
-
-    def _choose_seed(self) -> None:
-        """The seed of the options or a random one, the same in every rank."""
-        self.seed = self.options.seed
-        if self.seed is None:
-            self.seed = collectives.broadcast_object(int(np.random.SeedSequence().entropy % 2**31))
-        paddle.seed(self.seed)
 
     def _build_data(self) -> None:
         config = self.config
@@ -95,11 +94,6 @@ class Trainer:
             rank=collectives.rank(),
             world_size=collectives.world_size(),
         )
-
-    def _build_model(self) -> None:
-        """Model, losses, schedule and optimizer; a subclass may put others in their place."""
-        self.precision = amp.effective_precision(self.options.precision)
-        self.model, self.losses, self.schedule, self.optimizer = self.parts.network(self.train_dataset)
 
     def _prepare_model(self) -> None:
         options = self.options
@@ -220,10 +214,14 @@ class Trainer:
         self.window = LossWindow(self.accumulate)
         self.stop = StopSignal()
         profiler = make_profiler(options.profiler_options, self.save_dir)
+        limit = math.inf if options.early_stop_intervals is None else options.early_stop_intervals
         try:
             self.model.train()
             interrupted = state.evaluation_due and self._evaluate_and_save(interrupted=False)
-            while not interrupted and state.iteration < iters and not self._converged():
+            while not interrupted and state.iteration < iters:
+                if state.evaluations_without_gain >= limit:
+                    logger.info(f"early stop at iter {state.iteration}: no better mIoU in {limit} evaluations")
+                    break
                 state.iteration += 1
                 found = self._step(batches)
                 profiler.step()
@@ -248,20 +246,6 @@ class Trainer:
     def _is_save_point(self) -> bool:
         return self.state.iteration % self.options.save_interval == 0 or self.state.iteration == self.config.iters
 
-    def _is_read_point(self) -> bool:
-        """Whether the host reads what the device found: to log, to save, and every few seconds to hear of signals."""
-        stops_alone = collectives.world_size() == 1 and self.stop.seen
-        due = self.window.steps >= self.window.read_every or self.log.is_due(self.state.iteration)
-        return due or stops_alone or self._is_save_point()
-
-    def _converged(self) -> bool:
-        """Whether the last `early_stop_intervals` evaluations brought no better mIoU."""
-        limit = self.options.early_stop_intervals
-        if limit is None or self.state.evaluations_without_gain < limit:
-            return False
-        logger.info(f"early stop at iter {self.state.iteration}: no better mIoU in {limit} evaluations")
-        return True
-
     def _step(self, batches) -> Found | None:
         """One update from `grad_accum_iters` micro-batches; what was found since the last read, where this step reads."""
         iteration = self.state.iteration
@@ -273,7 +257,9 @@ class Trainer:
             with self.forward.no_sync() if apart else contextlib.nullcontext():
                 self.window.add(self._backward(data))
         found = None
-        if self._is_read_point():
+        # The host reads the device's results to log, to save, and every few seconds, when ranks also exchange signals.
+        is_due = self.window.steps >= self.window.read_every or self.log.is_due(iteration) or self._is_save_point()
+        if is_due or (self.stop.seen and collectives.world_size() == 1):
             checked = () if self.scaler.skips else nan_guard.gradients(self.model)  # scaling looks at them itself
             found = self.window.read(all_finite(tensor for _, tensor in checked), self.stop.seen)
             nan_guard.require_finite(self, found)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The one .pdparams file of a tar or zip archive; nothing else of the archive is used, least of all its paths.
 
-Python's `tarfile` and `zipfile` take memory for whatever an archive announces: a long name of 4 GB (which gzip packs into a
+Python's `tarfile` and `zipfile` allocate what an archive announces: a long name of 4 GB (which gzip packs into a
 few MB), a map of holes, a table of a million files. Here the heads of a tar are read one by one with bounded parts, and the
 table of a zip is measured before it is read.
 """
@@ -25,6 +25,15 @@ _MAX_FILES = 10_000
 _MAX_TABLE = 4 << 20  # bytes of the table at the end of a zip
 _MAX_NAME = 1 << 16  # bytes of a long name or of PAX records in a tar
 _BLOCK = 512
+# Members of a tar that may state a size but have no content.
+_WITHOUT_DATA = (
+    tarfile.LNKTYPE,
+    tarfile.SYMTYPE,
+    tarfile.CHRTYPE,
+    tarfile.BLKTYPE,
+    tarfile.DIRTYPE,
+    tarfile.FIFOTYPE,
+)
 # What unpacking raises on hostile or damaged content: NotImplementedError for an unknown compression is a RuntimeError.
 _BROKEN = (
     tarfile.TarError,
@@ -55,7 +64,14 @@ def extract_weights(archive: Path, to: Path, max_bytes: int) -> None:
         if zipfile.is_zipfile(archive):
             _require_small_table(archive)
             with zipfile.ZipFile(archive) as bundle:
-                infos = [info for info in bundle.infolist() if _is_weights(info.filename) and _is_regular(info)]
+                # No link, device or folder; archives from other systems than Unix leave the type at 0.
+                infos = [
+                    info
+                    for info in bundle.infolist()
+                    if _is_weights(info.filename)
+                    and not info.is_dir()
+                    and stat.S_IFMT(info.external_attr >> 16) in (0, stat.S_IFREG)
+                ]
                 info = infos[_choose([info.filename for info in infos])]
                 if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
                     raise DownloadError("the archive is packed in an unusual way; use an ordinary zip or tar.gz")
@@ -105,12 +121,6 @@ def _copy(source, to: Path, max_bytes: int, size: int | None = None) -> None:
 # ------------------------------------------------------------------------------------------------ zip
 
 
-def _is_regular(info: zipfile.ZipInfo) -> bool:
-    """Not a link, device or folder; archives from other systems than Unix do not say."""
-    mode = info.external_attr >> 16
-    return not info.is_dir() and stat.S_IFMT(mode) in (0, stat.S_IFREG)
-
-
 def _require_small_table(archive: Path) -> None:
     """Refuses a table of files that would take much memory; `zipfile` reads it whole when an archive is opened."""
     with open(archive, "rb") as file:
@@ -152,20 +162,8 @@ def _tar_files(stream, max_bytes: int) -> Iterator[tuple[str, int, int]]:
             name, long_name = long_name or info.name, None
             if info.type in (tarfile.REGTYPE, tarfile.AREGTYPE) and _is_weights(name):
                 yield name, position, info.size
-        position += -(-info.size // _BLOCK) * _BLOCK if _has_data(info) else 0
+        position += -(-info.size // _BLOCK) * _BLOCK if info.type not in _WITHOUT_DATA else 0
         stream.seek(position)
-
-
-def _has_data(info: tarfile.TarInfo) -> bool:
-    """Links, folders, devices and pipes may state a size and have none."""
-    return info.type not in (
-        tarfile.LNKTYPE,
-        tarfile.SYMTYPE,
-        tarfile.CHRTYPE,
-        tarfile.BLKTYPE,
-        tarfile.DIRTYPE,
-        tarfile.FIFOTYPE,
-    )
 
 
 def _long_name(kind: bytes, content: bytes) -> str | None:

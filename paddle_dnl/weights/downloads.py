@@ -20,10 +20,10 @@ from urllib.parse import urlsplit
 from paddle_dnl.distributed import collectives
 from paddle_dnl.errors import DownloadError
 from paddle_dnl.files.atomic import write_text
-from paddle_dnl.files.caches import writable_cache
+from paddle_dnl.files.caches import paddleseg_home, writable_cache
+from paddle_dnl.files.reading import file_digest
 from paddle_dnl.log import logger
 from paddle_dnl.weights.archives import extract_weights
-from paddle_dnl.weights.manifest import file_digest
 
 _WEIGHTS = (".pdparams", ".safetensors", ".pth")
 _MAX_BYTES = 4 << 30
@@ -39,7 +39,7 @@ def is_url(value) -> bool:
 
 def default_cache() -> Path:
     """PaddleSeg's folder for pretrained weights."""
-    return Path(os.environ.get("SEG_HOME", "~/.paddleseg")) / "pretrained_model"
+    return paddleseg_home() / "pretrained_model"
 
 
 def cached_path(url: str, cache_dir: str | Path | None = None) -> Path:
@@ -73,7 +73,7 @@ def cached_path(url: str, cache_dir: str | Path | None = None) -> Path:
 
 
 def _download(url: str, to: Path, timeout: float) -> str:
-    """Writes the body to `to`; returns its SHA-256. Too slow a server is given up like a silent one."""
+    """Writes the body to `to`; returns its SHA-256. A server that is too slow is given up like one that does not answer."""
     digest, size, start = hashlib.sha256(), 0, time.monotonic()
     with urllib.request.urlopen(url, timeout=timeout) as response, open(to, "wb") as file:
         schemes = ("https",) if url.startswith("https:") else ("http", "https")
@@ -178,14 +178,8 @@ def fetch(
     return target
 
 
-def _fetches_here() -> bool:
-    """Whether this rank downloads: the first of each machine, since a cache is a folder of one machine."""
-    in_node = os.environ.get("PADDLE_RANK_IN_NODE") if collectives.world_size() > 1 else None
-    return collectives.is_main() if in_node is None else in_node == "0"
-
-
 def resolve_pretrained(model_cfg: dict, sha256: dict[str, str] | None = None) -> dict:
-    """A copy of a `model` section with URLs replaced by local files; one rank downloads, all learn how it went.
+    """A copy of a `model` section with URLs replaced by local files; one rank of each machine downloads, all learn how it went.
 
     Args:
         model_cfg: may name URLs in `pretrained` and `backbone.pretrained`.
@@ -198,12 +192,15 @@ def resolve_pretrained(model_cfg: dict, sha256: dict[str, str] | None = None) ->
     places = {"model.pretrained": cfg}
     if isinstance(cfg.get("backbone"), dict):
         places["model.backbone.pretrained"] = cfg["backbone"]
+    # The first rank of each machine downloads, since a cache is a folder of one machine.
+    in_node = os.environ.get("PADDLE_RANK_IN_NODE") if collectives.world_size() > 1 else None
+    fetches_here = collectives.is_main() if in_node is None else in_node == "0"
     for key, place in places.items():
         url = place.get("pretrained")
         if not is_url(url):
             continue
         problem = None
-        if _fetches_here():
+        if fetches_here:
             try:
                 fetch(url, (sha256 or {}).get(url), key=key)
             except Exception as error:  # any error must be reported to the other ranks, which wait for the result

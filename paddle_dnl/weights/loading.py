@@ -7,17 +7,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from paddle_dnl.errors import CheckpointError
-from paddle_dnl.files.reading import parse_json
+from paddle_dnl.files.reading import parse_json, require_file
 from paddle_dnl.log import logger
 from paddle_dnl.weights.manifest import require_as_written
-from paddle_dnl.weights.regular_file import require_file
 from paddle_dnl.weights.restricted_pickle import shown
 from paddle_dnl.weights.safe_pickle import read_pickle
 
 import numpy as np
 import paddle
 
-_MAX_NAME = 1_000  # letters; longer ones are no names, and errors show them
+_MAX_NAME = 1_000  # characters; longer ones are no names, and error messages would show them
 _MAX_HEADER = 16 << 20  # bytes; DNLNet's is 60 thousand
 _DIGEST_KEY = "sha256_of_tensors"
 
@@ -63,21 +62,6 @@ def _from_bfloat16(bits: np.ndarray) -> np.ndarray:
     return (bits.astype(np.uint32) << 16).view(np.float32)
 
 
-def _read_bfloat16(path: Path, header: int, keys: list[str]) -> dict[str, np.ndarray]:
-    """Tensors in bfloat16, which NumPy lacks, as float32. The library has checked the header."""
-    found = {}
-    if keys:
-        with open(path, "rb") as file:
-            file.seek(8)
-            entries = parse_json(file.read(header))
-            for key in keys:
-                start, end = entries[key]["data_offsets"]
-                file.seek(8 + header + start)
-                bits = np.frombuffer(file.read(end - start), "<u2").reshape(entries[key]["shape"])
-                found[key] = _from_bfloat16(bits)
-    return found
-
-
 def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
     from safetensors import safe_open
 
@@ -91,7 +75,15 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
             wide = [key for key in keys if file.get_slice(key).get_dtype() == "BF16"]
             state = {key: file.get_tensor(key) for key in keys if key not in wide}
             expected = (file.metadata() or {}).get(_DIGEST_KEY)
-        state |= _read_bfloat16(path, header, wide)
+        if wide:  # bfloat16, which NumPy lacks, becomes float32; the library has checked the header
+            with open(path, "rb") as file:
+                file.seek(8)
+                entries = parse_json(file.read(header))
+                for key in wide:
+                    start, end = entries[key]["data_offsets"]
+                    file.seek(8 + header + start)
+                    bits = np.frombuffer(file.read(end - start), "<u2").reshape(entries[key]["shape"])
+                    state[key] = _from_bfloat16(bits)
     except Exception as error:
         raise CheckpointError(f"{path}: not a valid safetensors file ({error}); use another one") from error
     if expected is not None and expected != _tensors_digest(state):
@@ -113,7 +105,7 @@ def read_params(path: str | Path) -> dict:
         raise CheckpointError(f"{path}: is a folder; give the file in it, for instance {path / 'model.pdparams'}")
     if not path.exists():
         raise CheckpointError(f"{path}: no such file")
-    require_file(path)
+    require_file(path, CheckpointError)
     require_as_written(path)
     state = _read_safetensors(path) if path.suffix == ".safetensors" else read_pickle(path)
     if not isinstance(state, dict):
@@ -158,18 +150,6 @@ def match(model: paddle.nn.Layer, state: Mapping[str, np.ndarray]) -> tuple[dict
     return fitting, report
 
 
-def _converted(value: np.ndarray, tensor: paddle.Tensor) -> np.ndarray:
-    """`value` in the type of `tensor`; numbers that are too large become infinite.
-
-    bfloat16 has no NumPy type; PaddlePaddle keeps its bits in uint16, in files too.
-    """
-    name = str(tensor.dtype).rsplit(".", 1)[-1]
-    if value.dtype == np.uint16 and name.startswith("float"):
-        value = _from_bfloat16(value)
-    with np.errstate(over="ignore"):
-        return value.astype("uint16" if name == "bfloat16" else name, copy=False)
-
-
 def load_weights(
     model: paddle.nn.Layer,
     source: str | Path | Mapping[str, np.ndarray],
@@ -195,9 +175,15 @@ def load_weights(
         raise CheckpointError(
             f"{name} does not belong to this model: {report}. Check that --config and the weights match."
         )
-    # NaN is refused here, where the file can be named.
+    # In the types of the model. bfloat16 has no NumPy type; PaddlePaddle keeps its bits in uint16, in files too.
     tensors = model.state_dict()
-    fitting = {key: _converted(value, tensors[key]) for key, value in fitting.items()}
+    for key, value in fitting.items():
+        kind = str(tensors[key].dtype).rsplit(".", 1)[-1]
+        if value.dtype == np.uint16 and kind.startswith("float"):
+            value = _from_bfloat16(value)
+        with np.errstate(over="ignore"):  # what is too large becomes infinite
+            fitting[key] = value.astype("uint16" if kind == "bfloat16" else kind, copy=False)
+    # NaN is refused here, where the file can be named.
     bad = [key for key, value in fitting.items() if value.dtype.kind == "f" and not np.isfinite(value).all()]
     if bad:
         raise CheckpointError(f"{name}: {len(bad)} tensors hold NaN or infinity ({', '.join(bad[:4])})")

@@ -13,8 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from paddle_dnl.errors import CheckpointError, ConfigError
-from paddle_dnl.files.outputs import file_digest
-from paddle_dnl.files.reading import parse_json, read_bytes
+from paddle_dnl.files.reading import file_digest, parse_json, read_bytes
 
 MANIFEST = "manifest.json"
 FORMAT = 2  # 1 had no checksum of its own

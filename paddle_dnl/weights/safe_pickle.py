@@ -12,7 +12,7 @@ import pickle
 from pathlib import Path
 
 from paddle_dnl.errors import CheckpointError
-from paddle_dnl.weights.regular_file import require_file
+from paddle_dnl.files.reading import require_file
 from paddle_dnl.weights.restricted_pickle import ORDERED_DICT, Admitted, Allowance, RestrictedUnpickler, shown, sizes
 
 import numpy as np
@@ -135,7 +135,7 @@ def read_pickle(path: str | Path):
         CheckpointError: the file is missing, damaged, or asks for anything but arrays and plain containers.
     """
     path = Path(path)
-    require_file(path)
+    require_file(path, CheckpointError)
     try:
         data = path.read_bytes()
     except OSError as error:

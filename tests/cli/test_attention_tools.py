@@ -17,6 +17,9 @@ from paddle_dnl.data.classes import CITYSCAPES
 from paddle_dnl.data.prepare.convert_cityscapes import convert_tree
 from paddle_dnl.data.scenes.mini_cityscapes import generate
 from paddle_dnl.errors import UsageError
+from paddle_dnl.models.dmnet import DMNet
+from paddle_dnl.models.dnlnet import DNLNet
+from paddle_dnl.models.setr import DGMN2SETR
 from paddle_dnl.nn.dgmn2_attention import DGMN2Attention
 from paddle_dnl.nn.disentangled_nonlocal import DisentangledNonLocal2D
 from paddle_dnl.nn.dynamic_filter import DynamicFilter
@@ -92,6 +95,14 @@ def test_nonlocal_models(work, tmp_path, name, wanted):
     assert set(shown["classes"]) <= set(CITYSCAPES) and len(shown["predicted"]) == np.prod(shown["grid"])
     assert cv2.imread(str(folder / "unary.png")).shape == (64, 128, 3)
     assert (folder / "viewer.html").stat().st_size < 200_000
+
+
+@pytest.mark.parametrize("name, kind", [("dnl", DNLNet), ("dmnet", DMNet), ("dgmn2", DGMN2SETR)])
+def test_attention_and_classes_come_from_one_pass(work, tmp_path, monkeypatch, name, kind):
+    passes, forward = [], kind.forward
+    monkeypatch.setattr(kind, "forward", lambda self, x: (passes.append(x.shape), forward(self, x))[1])
+    _visualize(work, tmp_path, name)
+    assert len(passes) == 1
 
 
 def test_several_blocks_have_a_folder_each(tmp_path):

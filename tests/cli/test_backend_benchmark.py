@@ -5,7 +5,7 @@ import json
 
 from paddle_dnl.cli.deploy.benchmark import main, parse_args
 from paddle_dnl.deployment.benchmark import timings, worker
-from paddle_dnl.deployment.runtime.deploy_config import read_deploy_config
+from paddle_dnl.deployment.runtime.deploy_yaml import read_deploy_config
 from paddle_dnl.errors import ExportError, UsageError
 
 import numpy as np

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from paddle_dnl.cli import launch
 from paddle_dnl.distributed import launching
-from paddle_dnl.distributed.waiting import WAIT_VARIABLE
+from paddle_dnl.distributed.ports import WAIT_VARIABLE
 from paddle_dnl.errors import PaddleDnlError
 
 import pytest

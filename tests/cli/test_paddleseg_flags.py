@@ -27,7 +27,7 @@ def lines():
     log.logger.addHandler(handler)
     yield kept
     log.logger.removeHandler(handler)
-    log.choose_ranks("0")
+    log.choose_ranks([0])
 
 
 @pytest.mark.parametrize("flags, expected", [
@@ -117,7 +117,7 @@ def test_flags_replace_keys(tmp_path, monkeypatch, lines):
 
 
 def test_the_chosen_ranks_write(lines, monkeypatch):
-    log.choose_ranks("1,2")
+    log.choose_ranks([1, 2])
     for rank in range(4):
         monkeypatch.setenv("PADDLE_TRAINER_ID", str(rank))
         log.logger.info(f"rank {rank}")

@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from paddle_dnl.files.shown import printable
+from paddle_dnl.log import printable
 
 import pytest
 from default_signals import default_signals

@@ -4,7 +4,7 @@
 import json
 
 from paddle_dnl.cli import export, val
-from paddle_dnl.deployment.export import onnx_export
+from paddle_dnl.deployment.export import graphs
 from paddle_dnl.errors import DataError, ExportError, UsageError
 
 import paddle
@@ -28,8 +28,8 @@ def made(tmp_path_factory):
     given = ["--config", str(config), "--model_path", str(place / "m.pdparams")]
     folders = {}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(onnx_export, "require_converter", lambda: None)
-        patch.setattr(onnx_export, "convert", lambda files: tiny_net_file(files, model))
+        patch.setattr(graphs, "require_converter", lambda: None)
+        patch.setattr(graphs, "convert", lambda files: tiny_net_file(files, model))
         for output_op, side in (("none", 48), ("none", 24), ("argmax", 48), ("softmax", 48)):
             folders[output_op, side] = place / f"{output_op}{side}"
             words = ["--save_dir", str(folders[output_op, side]), "--output_op", output_op]

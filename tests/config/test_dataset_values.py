@@ -9,7 +9,7 @@ from paddle_dnl.config import Config
 from paddle_dnl.data.classes import class_info, classes_of, classes_of_config, classes_text, read_classes
 from paddle_dnl.data.label_rule import label_rule
 from paddle_dnl.deployment.export.exporter import export_model
-from paddle_dnl.deployment.runtime.deploy_config import read_deploy_config
+from paddle_dnl.deployment.runtime.deploy_yaml import read_deploy_config
 from paddle_dnl.errors import ConfigError, DataError
 
 import cv2

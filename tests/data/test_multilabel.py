@@ -7,7 +7,8 @@ import re
 from paddle_dnl.cli import predict, train, val
 from paddle_dnl.cli.data import describe_data, preview_data
 from paddle_dnl.config import Config
-from paddle_dnl.data.multilabel import MultilabelDataset, join_masks, split_masks
+from paddle_dnl.data.datasets import MultilabelDataset
+from paddle_dnl.data.masks import join_masks, split_masks
 from paddle_dnl.data.transforms import RandomPaddingCrop, Resize
 from paddle_dnl.errors import ConfigError, DataError, UsageError
 from paddle_dnl.evaluation.evaluator import evaluate

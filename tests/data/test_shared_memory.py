@@ -28,12 +28,21 @@ BATCH = {
 SIZE = 2 * 3 * 4 * 4 * 4 + 8
 
 
-@pytest.mark.parametrize("workers, ranks", [(1, None), (3, None), (3, "4")])
-def test_as_many_batches_as_the_loader_holds(monkeypatch, workers, ranks):
+@pytest.mark.parametrize(
+    "workers, environment, ranks",
+    [
+        (1, {}, 1),
+        (3, {}, 1),
+        (3, {"PADDLE_LOCAL_SIZE": "4", "PADDLE_TRAINERS_NUM": "8"}, 4),
+        # Started by hand: all may be on this machine.
+        (3, {"PADDLE_TRAINERS_NUM": "2"}, 2),
+    ],
+)
+def test_as_many_batches_as_the_loader_holds(monkeypatch, workers, environment, ranks):
     """Two for each process, and two in use; for each rank of this machine."""
-    if ranks is not None:
-        monkeypatch.setenv("PADDLE_LOCAL_SIZE", ranks)
-    wanted = (2 * workers + 2) * SIZE * int(ranks or 1)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    wanted = (2 * workers + 2) * SIZE * ranks
     for free, expected in ((wanted, True), (wanted - 1, False)):
         monkeypatch.setattr(shared_memory.shutil, "disk_usage", lambda path, free=free: SimpleNamespace(free=free))
         assert shared_memory.suffices(lambda: BATCH, workers) == expected

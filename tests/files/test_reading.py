@@ -6,7 +6,8 @@ import os
 from pathlib import Path
 
 from paddle_dnl.cli.analysis import report
-from paddle_dnl.data.checking import check
+from paddle_dnl.data.base_dataset import SegmentationDataset
+from paddle_dnl.data.checking.check import check_dataset
 from paddle_dnl.data.classes import read_classes
 from paddle_dnl.data.images.list_files import read_list
 from paddle_dnl.data.images.video_files import Video
@@ -20,6 +21,8 @@ from paddle_dnl.files import atomic, outputs
 from paddle_dnl.files.reading import open_file, parse_json, read_bytes
 from paddle_dnl.weights.manifest import read_manifest, require_unbroken_seal
 
+import cv2
+import numpy as np
 import pytest
 from time_limit import at_most
 
@@ -78,8 +81,18 @@ def test_deep_json_is_refused(tmp_path, name):
 @pytest.mark.parametrize("spoil", [lambda path: path.write_bytes(DEEP), lambda path: _make(path, "pipe")])
 def test_notes_of_ours_that_somebody_spoiled_count_as_none(tmp_path, spoil):
     spoil(tmp_path / "note")
-    assert check._recall(str(tmp_path / "note")) is None
     assert selection._all_remembered(tmp_path / "note") == {}
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((4, 4), np.uint8))
+    cv2.imwrite(str(tmp_path / "l.png"), np.ones((4, 4), np.uint8))
+    dataset = SegmentationDataset([(tmp_path / "a.png", tmp_path / "l.png")], [], "train", 2)
+    check_dataset(dataset, cache_dir=tmp_path / "cache")
+    counts = dataset.statistics.to_json()
+    (note,) = (tmp_path / "cache").glob("*.json")
+    note.unlink()
+    spoil(note)
+    dataset.statistics = None
+    check_dataset(dataset, cache_dir=tmp_path / "cache")
+    assert dataset.statistics.to_json() == counts
 
 
 @pytest.mark.parametrize("spoil", [

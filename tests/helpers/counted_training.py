@@ -34,14 +34,19 @@ class HalfUsedNet(tiny_training.TinyNet):
 
 def count(patch) -> list[str]:
     """A list that grows with each read or exchange; `patch(object, name, value)` sets an attribute."""
-    found = []
+    found, inside = [], []
     for owner, names in ((paddle.Tensor, _READS), (dist, EXCHANGES)):
         for name in names:
             original = getattr(owner, name)
 
             def counting(*args, _original=original, _name=name, **kwargs):
-                found.append(_name)
-                return _original(*args, **kwargs)
+                if not inside:  # `bool(tensor)` calls `numpy`: one read
+                    found.append(_name)
+                inside.append(_name)
+                try:
+                    return _original(*args, **kwargs)
+                finally:
+                    inside.pop()
 
             patch(owner, name, counting)
     return found

@@ -3,8 +3,9 @@
 
 from pathlib import Path
 
-from paddle_dnl.deployment.runtime.deploy_config import read_deploy_config
+from paddle_dnl.deployment.runtime.deploy_yaml import read_deploy_config, write_deploy_config
 from paddle_dnl.files import outputs
+from paddle_dnl.files.reading import file_digest
 
 import numpy as np
 import onnx
@@ -44,7 +45,7 @@ def color_net(folder: Path, shape=(1, 3, 32, 64), output_op: str = "argmax") -> 
 
 
 def color_net_file(files, factor: float) -> None:
-    """What `onnx_export.convert` writes for `ColorNet`, with its scores times `factor`."""
+    """What `graphs.convert` writes for `ColorNet`, with its scores times `factor`."""
     files.onnx = "model.onnx"
     _write_color_net(files.folder, files.input_shape, files.output_op, factor)
 
@@ -59,7 +60,7 @@ def _write_color_net(folder: Path, shape, output_op: str, factor: float) -> None
 
 
 def tiny_net_file(files, model) -> None:
-    """What `onnx_export.convert` writes for `tiny_training.TinyNet`."""
+    """What `graphs.convert` writes for `tiny_training.TinyNet`."""
     files.onnx = "model.onnx"
     weights = {
         f"{name}_{kind}": getattr(getattr(model, name), kind).numpy()
@@ -125,6 +126,6 @@ def record(folder: Path) -> None:
     files.onnx = "model.onnx"
     files.verified |= {"onnxruntime": {"ok": True}, "openvino": {"ok": True}}
     files.hash_files()
-    files.write()
+    write_deploy_config(files)
     for name in ("model.onnx", "deploy.yaml"):
-        outputs.record(folder / name, outputs.file_digest(folder / name))
+        outputs.record(folder / name, file_digest(folder / name))

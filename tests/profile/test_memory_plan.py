@@ -4,7 +4,7 @@
 import logging
 
 from paddle_dnl.nn.cpu.concat_conv import ConcatConvBNReLU
-from paddle_dnl.nn.cpu.conv2d import Conv2D
+from paddle_dnl.nn.cpu.row_strips import Conv2D
 from paddle_dnl.nn.disentangled_nonlocal import DisentangledNonLocal2D
 from paddle_dnl.profile import memory_plan
 from paddle_dnl.profile.memory_plan import Sizes, announce_evaluation, announce_export, plan_evaluation
@@ -37,6 +37,11 @@ def test_by_hand():
     assert _peak(256, 512) == 4 * (3 * 8 * 9 + pixels * (3 + 8 + 9 * 3 + 2 * 8))
     pixels = 4096 * 8192  # here the copies would be 3.6 GB: the convolution goes in strips
     assert _peak(4096, 8192) == 4 * (3 * 8 * 9 + pixels * (3 + 8 + 2 * 8)) + 32 * 2**20
+    # or, with more channels, by Winograd's algorithm, which holds 16 matrices of weights
+    net = Net()
+    net.conv = Conv2D(64, 64, 3, padding=1, bias_attr=False)
+    peak = plan_evaluation(net, Sizes((4096, 8192), channels=64)).peak - AROUND
+    assert peak == 4 * (64 * 64 * (9 + 16) + pixels * (64 + 64 + 2 * 64)) + 64 * 2**20
     # but for an exported graph, and for Paddle's own layer
     whole = 4 * (3 * 8 * 9 + pixels * (3 + 8 + 9 * 3 + 2 * 8))
     assert _peak(4096, 8192, strips=False) == whole

@@ -244,7 +244,7 @@ FILES = [
 
 @pytest.mark.parametrize(("kind", "name"), FILES)
 def test_hostile_yaml(tmp_path, monkeypatch, name, kind):
-    from paddle_dnl.deployment.runtime.deploy_config import read_deploy_config
+    from paddle_dnl.deployment.runtime.deploy_yaml import read_deploy_config
 
     monkeypatch.chdir(tmp_path)
     (tmp_path / kind).write_text(HOSTILE[name])

@@ -171,9 +171,11 @@ def test_ranks_with_a_file_of_another_size_are_refused(root, tmp_path, monkeypat
 def test_ranks_of_one_machine_read_a_share_each(root, monkeypatch, unreadable):
     """Each file once, and each rank has the counts of all, as one process has them."""
     monkeypatch.setattr(fingerprint, "PART", 3)  # 14 parts
-    read, look = [], check._look
+    read, look = [], check._look_at
     monkeypatch.setattr(
-        check, "_look", lambda dataset, pair: read.append((_Ranks.place.rank, pair[0])) or look(dataset, pair)
+        check,
+        "_look_at",
+        lambda dataset, place: read.append((_Ranks.place.rank, dataset.file_list[place][0])) or look(dataset, place),
     )
     alone = _dataset(root)
     _Ranks.place.rank = -1
@@ -202,9 +204,11 @@ def test_only_what_has_changed_is_read_again(root, monkeypatch):
         (root / f"{kind}_new.png").write_bytes((root / f"{kind}0.png").read_bytes())
     text = (root / "train.txt").read_text()
     (root / "train.txt").write_text(f"a_new.png b_new.png\n{text}")
-    read, look = [], check._look
+    read, look = [], check._look_at
     monkeypatch.setattr(
-        check, "_look", lambda dataset, pair: read.append(os.path.basename(pair[0])) or look(dataset, pair)
+        check,
+        "_look_at",
+        lambda dataset, place: read.append(os.path.basename(dataset.file_list[place][0])) or look(dataset, place),
     )
     dataset, fresh = _dataset(root), _dataset(root)
     check_dataset(dataset, "train_dataset", cache)

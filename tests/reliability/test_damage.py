@@ -4,7 +4,7 @@
 import zlib
 
 from paddle_dnl.deployment.export.exporter import export_model
-from paddle_dnl.deployment.runtime.deploy_config import read_deploy_config
+from paddle_dnl.deployment.runtime.deploy_yaml import read_deploy_config
 from paddle_dnl.deployment.runtime.predictor import Predictor
 from paddle_dnl.errors import PaddleDnlError
 from paddle_dnl.weights.loading import load_weights, read_params, write_safetensors

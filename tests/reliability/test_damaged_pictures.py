@@ -9,8 +9,8 @@ import random
 import struct
 import zlib
 
-from paddle_dnl.data.images.image_format import ImageFormat
-from paddle_dnl.data.images.reading import decode_image, read_label, require_whole
+from paddle_dnl.data.images.image_format import ImageFormat, decode_image
+from paddle_dnl.data.images.reading import read_label, require_whole
 from paddle_dnl.errors import DataError
 
 import numpy as np

@@ -9,7 +9,7 @@ from paddle_dnl import registry
 from paddle_dnl.compat import paddleseg
 from paddle_dnl.config import Config
 from paddle_dnl.config.reading import read_yaml_mapping
-from paddle_dnl.deployment.runtime.deploy_config import read_deploy_config
+from paddle_dnl.deployment.runtime.deploy_yaml import read_deploy_config
 from paddle_dnl.errors import ConfigError
 from paddle_dnl.models.build import build_model
 from paddle_dnl.models.start_weights import load_start_weights

@@ -9,8 +9,9 @@ import pickle
 import shutil
 
 from paddle_dnl.errors import CheckpointError
+from paddle_dnl.files.reading import file_digest
 from paddle_dnl.weights.loading import NAME_TABLE, load_weights, read_params
-from paddle_dnl.weights.manifest import file_digest, write_manifest
+from paddle_dnl.weights.manifest import write_manifest
 from paddle_dnl.weights.safe_pickle import read_pickle
 
 import numpy as np

@@ -17,7 +17,8 @@ from paddle_dnl.distributed import collectives
 from paddle_dnl.errors import CheckpointError
 from paddle_dnl.evaluation import evaluator
 from paddle_dnl.files.atomic import make_temporary
-from paddle_dnl.training import nan_guard, preflight, trainer
+from paddle_dnl.models import start_weights
+from paddle_dnl.training import nan_guard, trainer
 from paddle_dnl.training.checkpoints import checkpoint, restoring
 from paddle_dnl.training.checkpoints.run_folder import LOCK, RunFolder
 from paddle_dnl.weights.safe_pickle import read_pickle
@@ -188,7 +189,7 @@ def test_the_first_rank_decides_for_all_what_is_resumed(tmp_path, monkeypatch):
     fetched = []
     optimizer = trainer.Trainer(config, trainer.TrainOptions(save_dir=str(tmp_path / "other"), seed=7)).optimizer
     read = restoring.read(folder, optimizer=optimizer, with_average=False)
-    monkeypatch.setattr(preflight, "resolve_pretrained", lambda *_: fetched.append(1))
+    monkeypatch.setattr(start_weights, "resolve_pretrained", lambda *_: fetched.append(1))
     monkeypatch.setattr(collectives, "is_main", lambda: False)
     shared = collectives.broadcast_object
     monkeypatch.setattr(

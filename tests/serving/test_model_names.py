@@ -3,8 +3,7 @@
 
 from paddle_dnl.errors import ConfigError, UsageError
 from paddle_dnl.serving.main import load
-from paddle_dnl.serving.models import find_models
-from paddle_dnl.serving.settings import Settings, read_settings
+from paddle_dnl.serving.settings import Settings, find_models, read_settings
 
 import psutil
 import pytest
@@ -34,6 +33,9 @@ def test_names_of_models(tmp_path):
         assert list(find_models(map(str, given))) == list(wanted)
     with pytest.raises(UsageError, match="two models are called small.*--model NAME="):
         find_models([str(zoo), f"small={zoo / 'small'}"])
+    _exported(zoo, "large_model")  # as "large model" is called
+    with pytest.raises(UsageError, match="two models are called large_model"):
+        find_models([str(zoo)])
 
 
 def test_models_from_flags_and_environment(monkeypatch):

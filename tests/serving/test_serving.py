@@ -6,7 +6,7 @@ import re
 import struct
 import zlib
 
-from paddle_dnl.data.images.reading import decode_image
+from paddle_dnl.data.images.image_format import decode_image
 from paddle_dnl.data.images.untrusted import TooLarge
 from paddle_dnl.data.overlay import overlay
 from paddle_dnl.deployment.runtime.predictor import Predictor

@@ -221,6 +221,7 @@ def test_other_websites_and_other_names_are_refused(exported, predictor):
         for origin, status in {
             "https://evil.example": 403,
             "null": 403,
+            "http://[": 403,
             "http://127.0.0.1:99": 403,
             "http://127.0.0.1": 200,
             "https://friend.example": 200,

@@ -18,15 +18,6 @@ from paddle.amp import grad_scaler
 
 
 @pytest.fixture
-def on_gpu(monkeypatch):
-    """The scaler believes that it is on a GPU, inside float16 autocast; its kernels run on the CPU as well."""
-    place = SimpleNamespace(is_gpu_place=lambda: True, is_xpu_place=lambda: False, is_custom_place=lambda: False)
-    monkeypatch.setattr(grad_scaler, "_dygraph_tracer", lambda: SimpleNamespace(_expected_place=place))
-    # Paddle switches a scaler off for good when the last autocast was not float16.
-    monkeypatch.setattr(grad_scaler, "amp_global_state", lambda: SimpleNamespace(amp_dtype="float16"))
-
-
-@pytest.fixture
 def notices():
     """Records of the package's logger, which does not propagate."""
     found = []
@@ -128,7 +119,9 @@ def test_fp16_skips_a_step_that_overflows_and_halves_the_scale(on_gpu):
     weight, optimizer = _weight_and_optimizer()
     _step(scaler, weight, optimizer, float("inf"))
     np.testing.assert_array_equal(weight.numpy(), [1, 1])
-    assert scaler.state_dict()["scale"] == [2.0**14]
+    assert scaler.state_dict()["scale"] == [2.0**14] and scaler.skipped
+    _step(scaler, weight, optimizer, 1.0)
+    assert not scaler.skipped
 
 
 def test_fp16_state_is_plain_and_goes_on(on_gpu):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Between two log lines a float32 step reads nothing from the device and exchanges nothing but gradients."""
+"""Between two log lines a float32 step reads nothing from the device, one in float16 a flag; ranks exchange gradients only."""
 
 import json
 import os
@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from paddle_dnl.training import loss_window
+from paddle_dnl.training import amp, loss_window
 from paddle_dnl.training.data_parallel import unused_parameters
 
 import counted_training
@@ -27,6 +27,15 @@ def _require_nothing_between_lines(steps: list[dict]) -> None:
 def test_no_reads_between_log_lines(tmp_path, monkeypatch):
     tiny_training.write_config(tmp_path)
     _require_nothing_between_lines(counted_training.run(tmp_path, monkeypatch.setattr, use_ema=True)[1])
+
+
+def test_loss_scaling_reads_one_flag_per_step(tmp_path, monkeypatch, on_gpu):
+    """Whether a gradient overflowed; the scaler's own arithmetic runs, on the CPU."""
+    monkeypatch.setattr(amp, "_supports", lambda precision: True)
+    tiny_training.write_config(tmp_path)
+    trainer, steps = counted_training.run(tmp_path, monkeypatch.setattr, precision="fp16")
+    assert trainer.scaler.skips and trainer.scaler.scale_now == amp.FIRST_SCALE
+    assert [step["counted"] for step in steps if not step["read"]] == [["__bool__"]] * 7
 
 
 @pytest.mark.parametrize("net", ["TinyNet", "HalfUsedNet"])

@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 from paddle_dnl.cli import train
-from paddle_dnl.config import Config, lookup
+from paddle_dnl.config import Config, lookup, zoo
 from paddle_dnl.config.zoo import read_rows
 from paddle_dnl.distributed import collectives
 from paddle_dnl.errors import DataError, DownloadError
@@ -104,7 +104,7 @@ def test_a_file_of_the_zoo_that_was_edited_in_place_is_noticed(file, old, new, t
     assert old in edited.read_text()
     edited.write_text(edited.read_text().replace(old, new))
     monkeypatch.setattr(lookup, "_PACKAGE", tmp_path / "paddle_dnl")
-    monkeypatch.setattr(published, "zoo_folder", lookup.zoo_folder.__wrapped__)
+    monkeypatch.setattr(zoo, "zoo_folder", lookup.zoo_folder.__wrapped__)
     monkeypatch.setattr(published, "zoo_configs", lambda: {DNL: tmp_path / f"configs/dnlnet/mmseg/{DNL}.yml"})
     monkeypatch.setattr(collectives, "world_size", lambda: 4)
     published.announce(Config(tmp_path / f"configs/dnlnet/mmseg/{DNL}.yml"), "fp32")

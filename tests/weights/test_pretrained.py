@@ -301,11 +301,16 @@ def test_one_rank_downloads_and_all_learn_how_it_went(server, tmp_path, monkeypa
     assert isinstance(outcome[0], str) == fails
 
 
-def test_the_first_rank_of_every_machine_downloads(monkeypatch):
+def test_the_first_rank_of_every_machine_downloads(monkeypatch, tmp_path):
     monkeypatch.setenv("PADDLE_TRAINERS_NUM", "4")
+    monkeypatch.setenv("SEG_HOME", str(tmp_path))
+    monkeypatch.setattr(collectives, "all_gather_object", lambda value: [value])
     chosen = []
     for rank, in_node in ((0, 0), (1, 1), (2, 0), (3, 1)):
         monkeypatch.setenv("PADDLE_TRAINER_ID", str(rank))
         monkeypatch.setenv("PADDLE_RANK_IN_NODE", str(in_node))
-        chosen.append(downloads._fetches_here())
+        fetched = []
+        monkeypatch.setattr(downloads, "fetch", lambda url, *_, fetched=fetched, **__: fetched.append(url))
+        downloads.resolve_pretrained({"backbone": {"pretrained": "https://example.org/a.pdparams"}})
+        chosen.append(bool(fetched))
     assert chosen == [True, False, True, False]

@@ -59,11 +59,18 @@ def chosen_layers(layers: list, names: list[str] | None) -> list:
     return [layer for layer in layers if layer.name in wanted]
 
 
-def visualize(model, prepared, scene, names: list[str] | None) -> None:
-    """Writes what this kind of model has to show.
+def visualize(model, prepared, scene, names: list[str] | None, class_names=None) -> None:
+    """Writes the pictures for the kind of attention layers that a model has, with one pass of the model.
+
+    Args:
+        model: with layers of one of the kinds.
+        prepared: the image, see `paddle_dnl.analysis.images.Prepared`.
+        scene: the image for the renderers, see `paddle_dnl.analysis.render.Scene`.
+        names: of the layers that are shown, for DGMN2.
+        class_names: array of the names, with which the class that the model gives each pixel is shown as well.
 
     Raises:
-        UsageError: it has nothing that this program knows.
+        UsageError: it has no layers of a known kind.
     """
     from paddle_dnl.analysis.capture import layers_of
     from paddle_dnl.analysis.filters import dynamic_filters
@@ -71,6 +78,7 @@ def visualize(model, prepared, scene, names: list[str] | None) -> None:
     from paddle_dnl.analysis.nonlocal_maps import nonlocal_attention
     from paddle_dnl.analysis.render import render_filters, render_nonlocal, render_samples
     from paddle_dnl.analysis.sampled_points import sampled_attention
+    from paddle_dnl.evaluation.inference import WHOLE, infer_scores
     from paddle_dnl.nn.dgmn2_attention import DGMN2Attention
     from paddle_dnl.nn.disentangled_nonlocal import DisentangledNonLocal2D
     from paddle_dnl.nn.dynamic_filter import DynamicFilter
@@ -79,16 +87,25 @@ def visualize(model, prepared, scene, names: list[str] | None) -> None:
         align = getattr(model, "align_corners", False)
         return Geometry(prepared.tensor.shape[2:], size, prepared.trans_info, align)
 
+    def run(image):
+        nonlocal scene
+        if class_names is None:
+            model(image)
+        else:
+            scores = infer_scores(model, image, prepared.trans_info, WHOLE)
+            scene = dataclasses.replace(scene, predicted=class_names[scores[0].argmax(0).numpy()])
+
     if layers_of(model, DisentangledNonLocal2D):
-        blocks = list(nonlocal_attention(model, prepared.tensor))
+        blocks = list(nonlocal_attention(model, prepared.tensor, run))
         for block in blocks:
             folder = scene.folder if len(blocks) == 1 else scene.folder / block.name
             render_nonlocal(block, geometry(block.size), dataclasses.replace(scene, folder=folder))
     elif layers_of(model, DGMN2Attention):
-        chosen = chosen_layers(list(sampled_attention(model, prepared.tensor)), names)
+        chosen = chosen_layers(list(sampled_attention(model, prepared.tensor, run)), names)
         render_samples([(layer, geometry(layer.size)) for layer in chosen], scene)
     elif layers_of(model, DynamicFilter):
-        render_filters(dynamic_filters(model, prepared.tensor), scene)
+        filters = dynamic_filters(model, prepared.tensor, run)
+        render_filters(filters, scene)
     else:
         raise UsageError(f"{type(model).__name__} has no non-local block, no DGMN2 attention and no dynamic filters")
 
@@ -104,7 +121,6 @@ def main(argv=None) -> int:
     from paddle_dnl.analysis.render import COMMON, Scene
     from paddle_dnl.data.classes import classes_of_config
     from paddle_dnl.data.images.image_files import find_images
-    from paddle_dnl.evaluation.inference import WHOLE, evaluating, infer_scores
     from paddle_dnl.files.outputs import check_outputs
     from paddle_dnl.log import logger, progress
     from paddle_dnl.models.build import build_model
@@ -126,10 +142,7 @@ def main(argv=None) -> int:
             if x >= width or y >= height:
                 raise UsageError(f"--points {x},{y} lies outside {path}, which is {width} wide and {height} high")
         folder = Path(args.save_dir) / name.with_suffix("")
-        with evaluating(model):
-            logits = infer_scores(model, prepared.tensor, prepared.trans_info, WHOLE)
-        predicted = names[logits[0].argmax(0).numpy()]
-        visualize(model, prepared, Scene(prepared.picture, points, folder, path.name, predicted), args.layers)
+        visualize(model, prepared, Scene(prepared.picture, points, folder, path.name), args.layers, names)
     logger.info(f"Pictures of {len(images)} images are in {args.save_dir}")
     return 0
 

@@ -39,7 +39,7 @@ def parse_args(argv=None) -> argparse.Namespace:
 
 
 def _source(args: argparse.Namespace, config, dataset):
-    """Where predictions come from, as a function of an image's index, and what the report says of it."""
+    """The predicted label of an image as a function of its index, and the report's sentence on where it comes from."""
     from paddle_dnl.errors import UsageError
     from paddle_dnl.evaluation.image_scores import ModelLabels, StoredLabels
     from paddle_dnl.evaluation.options import InferenceOptions
@@ -57,27 +57,8 @@ def _source(args: argparse.Namespace, config, dataset):
     return ModelLabels(model, dataset, InferenceOptions.of(config.test_config)), f"Scores of {weights}, at one scale."
 
 
-def _draw_row(dataset, index: int, predicted, colors, path: Path) -> None:
-    """image | truth | prediction, side by side, as a PNG."""
-    from paddle_dnl.data.images.image_format import ImageFormat
-    from paddle_dnl.data.overlay import colorize, displayed, save_image
-    from paddle_dnl.evaluation.image_scores import true_label
-
-    import cv2
-
-    image = displayed(ImageFormat.of(dataset).read(dataset.file_list[index][0]))
-    panels = [image, *(colorize(label, colors)[..., ::-1] for label in (true_label(dataset, index), predicted(index)))]
-    height, width = image.shape[:2]
-    size = (min(width, _PANEL_WIDTH), max(1, round(height * min(1, _PANEL_WIDTH / width))))
-    # Labels are reduced by nearest neighbour, so that no colours are mixed; the photograph by averaging.
-    ways = (cv2.INTER_AREA, cv2.INTER_NEAREST, cv2.INTER_NEAREST)
-    panels = [cv2.resize(panel, size, interpolation=way) for panel, way in zip(panels, ways, strict=True)]
-    gap = np.full((size[1], 6, 3), 255, np.uint8)
-    save_image(path, np.concatenate([panels[0], gap, panels[1], gap, panels[2]], axis=1))
-
-
 def _more_scores(args: argparse.Namespace) -> list[tuple[str, str]]:
-    """What val.py --save_dir wrote of boundaries and calibration."""
+    """Rows of boundary and calibration scores that val.py --save_dir wrote."""
     path = Path(args.scores or Path(args.run_dir) / "scores.json")
     if not path.is_file():
         if args.scores:
@@ -94,7 +75,7 @@ def _more_scores(args: argparse.Namespace) -> list[tuple[str, str]]:
 
 
 def training_times(scalars: dict[str, tuple[list[int], list[float]]], batch_size: int) -> list[tuple[str, str]]:
-    """What a run's VisualDL files tell of its speed; each of their points is the mean of the steps since the one before."""
+    """Rows of a run's speed, from its VisualDL files, of which each point is the mean of the steps since the one before."""
     if "Train/batch_cost" not in scalars:
         return []
     steps, seconds = (np.asarray(values, np.float64) for values in scalars["Train/batch_cost"])
@@ -114,11 +95,28 @@ def training_times(scalars: dict[str, tuple[list[int], list[float]]], batch_size
 
 
 def _pictures(dataset, scores, predicted, colors, chosen, prefix: Path) -> list[tuple[Path, str]]:
+    """PNG files of image, truth and prediction side by side, with captions."""
+    from paddle_dnl.data.images.image_format import ImageFormat
+    from paddle_dnl.data.overlay import colorize, displayed, save_image
+    from paddle_dnl.evaluation.image_scores import true_label
+
+    import cv2
+
+    # Labels are reduced by nearest neighbour, so that no colours are mixed; the photograph by averaging.
+    ways = (cv2.INTER_AREA, cv2.INTER_NEAREST, cv2.INTER_NEAREST)
     rows = []
     for number, place in enumerate(chosen):
         score, path = scores[place], prefix.with_name(f"{prefix.name}_{number}.png")
-        _draw_row(dataset, score.index, predicted, colors, path)
-        rows.append((path, f"{Path(dataset.file_list[score.index][0]).name}: mIoU of this image {score.miou:.3f}"))
+        file = dataset.file_list[score.index][0]
+        image = displayed(ImageFormat.of(dataset).read(file))
+        labels = (true_label(dataset, score.index), predicted(score.index))
+        panels = [image, *(colorize(label, colors)[..., ::-1] for label in labels)]
+        height, width = image.shape[:2]
+        size = (min(width, _PANEL_WIDTH), max(1, round(height * min(1, _PANEL_WIDTH / width))))
+        panels = [cv2.resize(panel, size, interpolation=way) for panel, way in zip(panels, ways, strict=True)]
+        gap = np.full((size[1], 6, 3), 255, np.uint8)
+        save_image(path, np.concatenate([panels[0], gap, panels[1], gap, panels[2]], axis=1))
+        rows.append((path, f"{Path(file).name}: mIoU of this image {score.miou:.3f}"))
     return rows
 
 
@@ -126,9 +124,8 @@ def _result_sections(args, config, out: Path, more_scores: list[tuple[str, str]]
     """Scores, pictures of an even sample, the worst images, and the classes."""
     from paddle_dnl import registry
     from paddle_dnl.data.classes import IGNORED_COLOR, classes_of
-    from paddle_dnl.data.file_list import files_of
+    from paddle_dnl.data.file_list import files_of, spread
     from paddle_dnl.data.page import Section
-    from paddle_dnl.data.prepare.sources import spread
     from paddle_dnl.evaluation import curves
     from paddle_dnl.evaluation.class_table import class_rows, table_cells
     from paddle_dnl.evaluation.image_scores import score_images
@@ -138,7 +135,7 @@ def _result_sections(args, config, out: Path, more_scores: list[tuple[str, str]]
     dataset = registry.build(config.val_dataset_cfg, "dataset", "val_dataset")
     check_outputs([out / name for name in _names(args)], files_of([dataset]), root=out)
     info = classes_of(dataset)
-    predicted, said = _source(args, config, dataset)
+    predicted, note = _source(args, config, dataset)
     confusion, scores = score_images(dataset, predicted)
     metrics = Metrics.from_confusion(confusion)
     curves.draw_class_iou(info.names, metrics.class_iou, out / "class_iou.png")
@@ -159,7 +156,7 @@ def _result_sections(args, config, out: Path, more_scores: list[tuple[str, str]]
                 ("Dice", f"{metrics.dice:.4f}"),
             ]
             + more_scores,
-            note=said,
+            note=note,
         ),
         Section(
             "Image | truth | prediction",
@@ -180,7 +177,7 @@ def _timings(path: str | None) -> dict[str, float]:
     """The seconds of each step.
 
     Raises:
-        DataError: not a JSON mapping of times; NaN, infinite and negative ones are none.
+        DataError: not a JSON mapping of finite times from 0.
     """
     if path is None:
         return {}

@@ -65,7 +65,7 @@ def main(argv=None) -> int:
 
     from paddle_dnl.deployment.benchmark import timings
     from paddle_dnl.deployment.benchmark.chart import draw
-    from paddle_dnl.deployment.runtime.deploy_config import read_deploy_config
+    from paddle_dnl.deployment.runtime.deploy_yaml import read_deploy_config
     from paddle_dnl.files.atomic import write_text
     from paddle_dnl.files.outputs import check_outputs
     from paddle_dnl.log import logger

@@ -4,6 +4,7 @@
 import argparse
 import time
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 from paddle_dnl.cli import _arguments
@@ -70,8 +71,8 @@ def parse_args(argv=None) -> argparse.Namespace:
 def _settings(args: argparse.Namespace, files):
     """What each worker needs, with the backend chosen here, so that all take the same one."""
     from paddle_dnl.deployment.bulk.worker import WorkerSettings
-    from paddle_dnl.deployment.runtime.backend_factory import resolve_backend
     from paddle_dnl.deployment.runtime.options import BackendOptions
+    from paddle_dnl.deployment.runtime.selection import resolve_backend
 
     asked = BackendOptions(device=args.device, precision=args.precision, cpu_threads=args.cpus_per_actor)
     backend, options = resolve_backend(args.backend, files, asked)
@@ -121,11 +122,12 @@ def main(argv=None) -> int:
     """Labels all pictures; returns the exit status."""
     args = parse_args(argv)
     from paddle_dnl import user_code
+    from paddle_dnl.data.images.image_format import ImageFormat
     from paddle_dnl.deployment.bulk import on_ray
     from paddle_dnl.deployment.bulk.chunks import Plan, Source
     from paddle_dnl.deployment.bulk.manifest import agree, model_digests
-    from paddle_dnl.deployment.bulk.worker import forget_tries
-    from paddle_dnl.deployment.runtime.deploy_config import read_deploy_config
+    from paddle_dnl.deployment.bulk.worker import ChunkWorker, forget_tries
+    from paddle_dnl.deployment.runtime.deploy_yaml import read_deploy_config
     from paddle_dnl.deployment.runtime.own_components import require_modules
     from paddle_dnl.errors import DataError
     from paddle_dnl.log import logger
@@ -135,7 +137,7 @@ def main(argv=None) -> int:
     files = read_deploy_config(args.config)
     require_modules(files)
     settings = _settings(args, files)
-    endings = files.image_format.with_range(args.value_range).endings
+    endings = ImageFormat.of(files).with_range(args.value_range).endings
     source = Source(args.image_path, args.column, args.name_column, endings)
     plan = Plan.of(source.chunks(args.chunk_size))
     if not plan.pictures:
@@ -149,7 +151,7 @@ def main(argv=None) -> int:
     logger.info(f"{plan.pictures} pictures in {len(plan.packed)} chunks; backend {settings.predictor['backend']}")
     cluster = on_ray.Cluster(args.address, args.actors, args.cpus_per_actor, args.gpus_per_actor)
     began = time.perf_counter()
-    sums, nodes = _report(on_ray.run(plan, settings, cluster), plan)
+    sums, nodes = _report(on_ray.run(plan, partial(ChunkWorker, settings), cluster), plan)
     if sums["unreadable"] == plan.pictures:
         raise DataError(f"none of the {plan.pictures} images can be used")
     where = f"{nodes} node{'s' if nodes != 1 else ''}"

@@ -49,7 +49,8 @@ def main(argv=None) -> int:
     from paddle_dnl.deployment.export import install, int8
     from paddle_dnl.deployment.export.image_check import ImageScore, ScoredImages, score_in_process, spread
     from paddle_dnl.deployment.runtime.backends import OnnxBackend
-    from paddle_dnl.deployment.runtime.deploy_config import FILE_NAME, INT8_NAME, read_deploy_config
+    from paddle_dnl.deployment.runtime.deploy_config import FILE_NAME, INT8_NAME
+    from paddle_dnl.deployment.runtime.deploy_yaml import read_deploy_config, write_deploy_config
     from paddle_dnl.deployment.runtime.openvino_backend import openvino_version
     from paddle_dnl.deployment.runtime.options import BackendOptions, default_threads
     from paddle_dnl.deployment.runtime.predictor import Predictor
@@ -90,7 +91,7 @@ def main(argv=None) -> int:
             (export / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(files.folder / name, export / name)
         made.hash_files()
-        made.write()
+        write_deploy_config(made)
         scores = {"onnxruntime int8": ImageScore(report.images, report.agreement, report.miou_int8)}
         if openvino_version():
             found = score_in_process(images, made, "openvino", precision="int8", cpu_threads=threads)
@@ -98,7 +99,7 @@ def main(argv=None) -> int:
             scores["openvino int8"] = found
         precisions = files.verified.get("precisions", {}) | {name: asdict(score) for name, score in scores.items()}
         made.verified = {**files.verified, "int8": asdict(report), "precisions": precisions}
-        made.write()
+        write_deploy_config(made)
         for name in set(others) - set(copied):
             (export / name).unlink()
         install.install(export, place, names)

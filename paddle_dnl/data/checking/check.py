@@ -8,18 +8,17 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from paddle_dnl.data.base_dataset import SegmentationDataset
 from paddle_dnl.data.checking import fingerprint
+from paddle_dnl.data.checking.counts import DatasetStatistics, SampleCounts
 from paddle_dnl.data.checking.fingerprint import Fingerprints
 from paddle_dnl.data.checking.ranks import Ranks
 from paddle_dnl.data.checking.sample_table import SampleTable
 from paddle_dnl.data.file_list import FileList
 from paddle_dnl.data.images.reading import require_whole
 from paddle_dnl.data.processes import map_in_processes
-from paddle_dnl.data.statistics import DatasetStatistics, SampleCounts
 from paddle_dnl.errors import DataError
-from paddle_dnl.files.atomic import write_text
-from paddle_dnl.files.caches import writable_cache
+from paddle_dnl.files.atomic import write_bytes, write_text
+from paddle_dnl.files.caches import paddleseg_home, writable_cache
 from paddle_dnl.files.reading import parse_json, read_bytes
 from paddle_dnl.log import logger, progress
 
@@ -29,9 +28,9 @@ _SHOWN = 5
 _CHUNK = 32  # samples sent to a worker at a time
 
 
-def _look(dataset, pair) -> str | SampleCounts | None:
+def _look_at(dataset, place: int) -> str | SampleCounts | None:
     """What is wrong with an image or its label, as text, else their counts; None for an image without a label."""
-    image_path, label_path = pair
+    image_path, label_path = dataset.file_list[place]
     try:
         image = dataset.image_format.read(image_path)
         require_whole(image_path)
@@ -79,25 +78,6 @@ def _compare_entries(pairs: Sequence, name: str) -> None:
         logger.warning(f"{name}: {len(twice)} entries are listed more than once, first {twice[0]}; they count as often")
 
 
-def _skip(dataset, name: str, problems: dict[int, str]) -> None:
-    """Removes samples from the dataset, with a warning for each that gives the reason."""
-    total = len(dataset.file_list)
-    if len(problems) == total:
-        _raise(name, list(problems.values()), total)
-    for text in problems.values():
-        logger.warning(f"{name}: skipped: {text}")
-    logger.warning(f"{name}: skipped {len(problems)} of {total} samples that cannot be used (--skip_bad_samples)")
-    dataset.file_list = FileList(pair for index, pair in enumerate(dataset.file_list) if index not in problems)
-
-
-def _recall(note: str) -> DatasetStatistics | None:
-    """The stored counts of an earlier check of the same files, or None."""
-    try:
-        return DatasetStatistics.from_json(parse_json(read_bytes(note)))
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
 def _remember(note: str, statistics: DatasetStatistics) -> None:
     try:
         os.makedirs(os.path.dirname(note), exist_ok=True)
@@ -121,7 +101,8 @@ def check_dataset(
     Sets `dataset.statistics`.
 
     Args:
-        dataset: a `SegmentationDataset`; others are not checked, because it is unknown how they store labels.
+        dataset: one with an `image_format`, such as a `SegmentationDataset`; others are not checked, because it is unknown
+            how they store pictures and labels.
         name: name of the dataset in messages.
         cache_dir: folder of the results of checks; default below `$SEG_HOME` or `~/.paddleseg`. If it is not writable, the
             next check reads all files again.
@@ -137,7 +118,7 @@ def check_dataset(
         DataError: the dataset is empty, an image has two labels, samples are unusable (the message names the first ones; with
             `skip_bad` only if none is left), a worker was killed, or the ranks see different files.
     """
-    if not isinstance(dataset, SegmentationDataset):
+    if not hasattr(dataset, "image_format"):
         return 0
     pairs, ranks = dataset.file_list, ranks or Ranks()
     if not pairs:
@@ -148,10 +129,13 @@ def check_dataset(
     if problems and not skip_bad:
         _raise(name, list(problems.values()), len(pairs))
     if not cache_dir:
-        cache_dir = writable_cache(Path(os.environ.get("SEG_HOME", "~/.paddleseg")) / "tmp" / "checked_datasets")
+        cache_dir = writable_cache(paddleseg_home() / "tmp" / "checked_datasets")
     rule = fingerprint.rule_of(dataset)
     note = os.path.join(cache_dir, f"{found.digest(rule)}.json")
-    statistics = None if problems else _recall(note)
+    statistics = None
+    if not problems:
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # no note, or one that somebody spoiled
+            statistics = DatasetStatistics.from_json(parse_json(read_bytes(note)))
     own, machines = ranks.by_machine(statistics is not None)
     if not all(is_known for known in machines.values() for is_known in known):
         share = _read_share(dataset, name, found, Path(cache_dir), ranks, num_workers) if not all(own) else ({}, {})
@@ -165,10 +149,15 @@ def check_dataset(
             if not problems and ranks.place == 0:
                 _remember(note, statistics)
     dataset.statistics = statistics
-    if problems and skip_bad:
-        _skip(dataset, name, problems)
-    elif problems:
+    if problems and (not skip_bad or len(problems) == len(pairs)):
         _raise(name, list(problems.values()), len(pairs))
+    if problems:
+        for text in problems.values():
+            logger.warning(f"{name}: skipped: {text}")
+        logger.warning(
+            f"{name}: skipped {len(problems)} of {len(pairs)} samples that cannot be used (--skip_bad_samples)"
+        )
+        dataset.file_list = FileList(pair for index, pair in enumerate(pairs) if index not in problems)
     return len(problems)
 
 
@@ -227,13 +216,8 @@ def _read_share(
     return counts, unread
 
 
-def _look_at(dataset, place: int) -> str | SampleCounts | None:
-    """`_look` at the pair of this index."""
-    return _look(dataset, dataset.file_list[place])
-
-
 def _keep(path: Path, table: SampleTable) -> None:
     """Stores what was read. Does nothing if the folder is not writable, of which `_remember` warns."""
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        table.write(path)
+        write_bytes(path, table.content(), own=True)

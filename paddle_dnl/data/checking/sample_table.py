@@ -6,8 +6,7 @@ from array import array
 from collections.abc import Iterable
 from pathlib import Path
 
-from paddle_dnl.data.statistics import DatasetStatistics, SampleCounts
-from paddle_dnl.files.atomic import write_bytes
+from paddle_dnl.data.checking.counts import DatasetStatistics, SampleCounts
 
 import numpy as np
 
@@ -111,15 +110,11 @@ class SampleTable:
             multilabel=multilabel,
         )
 
-    def write(self, path: Path) -> None:
-        """Writes the table to a file, for `read`.
-
-        Raises:
-            OSError: the file cannot be written.
-        """
+    def content(self) -> memoryview:
+        """The content of a file, for `read`."""
         buffer = io.BytesIO()
         np.savez(buffer, **{name: self._column(name) for name in _COLUMNS})
-        write_bytes(path, buffer.getbuffer(), own=True)
+        return buffer.getbuffer()
 
     @classmethod
     def joined(cls, paths: Iterable[Path]) -> "SampleTable":
@@ -131,7 +126,7 @@ class SampleTable:
 
     @classmethod
     def read(cls, path: Path) -> "SampleTable":
-        """Reads a file of `write`; an empty table if there is none, or if it is damaged or of another kind."""
+        """Reads a file of `content`; an empty table if there is none, or if it is damaged or of another kind."""
         table = cls()
         try:
             with np.load(path, allow_pickle=False) as columns:

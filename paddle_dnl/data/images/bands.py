@@ -42,6 +42,20 @@ def is_bigtiff(content: np.ndarray) -> bool:
     return content[:4].tobytes() in TIFF_MAGICS[2:]
 
 
+def require_value_range(value, where: str = "value_range") -> tuple[float, float] | None:
+    """`value` as (lo, hi); None stays None.
+
+    Raises:
+        DataError: not two finite numbers with lo < hi.
+    """
+    if value is None:
+        return None
+    fits = isinstance(value, list | tuple) and len(value) == 2
+    if not fits or not all(type(v) in (int, float) and math.isfinite(v) for v in value) or not value[0] < value[1]:
+        raise DataError(f"{where}: must be [LO, HI], two numbers with LO below HI; got {value!r}")
+    return (float(value[0]), float(value[1]))
+
+
 def scale(image: np.ndarray, value_range: tuple[float, float] | None, path: str | Path) -> np.ndarray:
     """Scales the values of a picture to 0..255, which the transforms expect.
 

@@ -7,44 +7,37 @@ OpenCV and Pillow decode whole pictures; rasterio (GDAL) can read parts. Files t
 
 import contextlib
 import os
-import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from paddle_dnl.data.images.bands import TIFF_MAGICS, as_eight_bits, scale
-from paddle_dnl.data.images.image_format import ImageFormat
-from paddle_dnl.data.images.picture_rows import ArrayRows
-from paddle_dnl.data.images.reading import require_file
+from paddle_dnl.data.images.picture_rows import BLOCKS_FROM, ArrayRows
+from paddle_dnl.data.images.raster_files import DRIVERS, OPTIONS, open_dataset
 from paddle_dnl.data.images.untrusted import ANY_SIZE, Header, UnknownFormat, read_header, require_modest_tiles
 from paddle_dnl.errors import DataError
+from paddle_dnl.files.reading import require_file
 
 import numpy as np
 
-# Smaller pictures are read as a whole: 32 million pixels take 100 MB.
-BLOCKS_FROM = 32_000_000
+if TYPE_CHECKING:
+    from paddle_dnl.data.images.image_format import ImageFormat
+
 # GDAL's JPEG decoder interpolates colours differently from OpenCV's (up to 16 of 255 at colour edges). To get the same pixels
 # as from OpenCV, JPEGs of up to 768 MB (decoded) are read as a whole.
 JPEG_BLOCKS_FROM = 256_000_000
-# Format -> GDAL's driver; no other of GDAL's drivers is used.
-_DRIVERS = {"PNG": "PNG", "JPEG": "JPEG", "TIFF": "GTiff"}
 _PALETTE_PNG = 3
 # The end-of-image marker is within this number of bytes from the end of the file.
 _ENDS, _TAIL = {"PNG": b"IEND", "JPEG": b"\xff\xd9"}, 1 << 16
-# GDAL reads only the file itself: it lists no folder and reads no .aux.xml or .ovr file. Damaged files are errors.
-OPTIONS = {
-    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
-    "GDAL_PAM_ENABLED": "NO",
-    "GDAL_ERROR_ON_LIBJPEG_WARNING": "YES",
-}
 _CACHE = 64 << 20
 
 
-def open_rows(path: str | Path, image_format: ImageFormat, max_pixels: int | None = None, whole: bool = False):
+def open_rows(path: str | Path, image_format: "ImageFormat", max_pixels: int | None = None, whole: bool = False):
     """The rows of a picture file: read by blocks if it is large and rasterio is installed, else as a whole.
 
     Args:
         path: the file.
         image_format: how the file is read; rows are equal to those of `image_format.read`.
-        max_pixels, whole: see `paddle_dnl.data.images.reading.decode_image`.
+        max_pixels, whole: see `paddle_dnl.data.images.image_format.decode_image`.
 
     Returns:
         `BlockRows` or `ArrayRows`.
@@ -52,45 +45,29 @@ def open_rows(path: str | Path, image_format: ImageFormat, max_pixels: int | Non
     Raises:
         DataError: as for `image_format.read`.
     """
-    require_file(path)
+    require_file(path, DataError)
+    limit = ANY_SIZE if max_pixels is None else max_pixels
     with open(path, "rb") as file:
-        header = _header(file, path, max_pixels)
+        try:
+            header = read_header(file, str(path), limit)
+        except UnknownFormat:
+            file.seek(0)
+            # Pillow knows few kinds of numbers and bands.
+            header = _tiff_header(path, limit) if file.read(4) in TIFF_MAGICS else None
+        except DataError:
+            header = None  # `image_format.read` says what is wrong
         if header is not None and _fits(header, file, image_format):
             with contextlib.suppress(ImportError, NotByBlocks):
                 return BlockRows(path, header, image_format)
     return ArrayRows(image_format.read(path, max_pixels=max_pixels, whole=whole))
 
 
-def open_dataset(path: str | Path, kind: str):
-    """Opens a file with rasterio, with only the driver of `kind` (format name of Pillow), within `rasterio.Env(**OPTIONS)`."""
-    import rasterio
-    from rasterio.errors import NotGeoreferencedWarning
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        # Absolute, because GDAL could take a relative path for one of its virtual file systems.
-        return rasterio.open(os.path.abspath(path), driver=_DRIVERS[kind])
-
-
 class NotByBlocks(Exception):
     """The file must be read as a whole."""
 
 
-def _header(file, path, max_pixels: int | None) -> Header | None:
-    """The header of a file, or None if `image_format.read` must read it, or refuse it."""
-    limit = ANY_SIZE if max_pixels is None else max_pixels
-    try:
-        return read_header(file, str(path), limit)
-    except UnknownFormat:
-        file.seek(0)
-        # Pillow does not know TIFFs of all dtypes and numbers of bands.
-        return _tiff_header(path, limit) if file.read(4) in TIFF_MAGICS else None
-    except DataError:
-        return None
-
-
 def _tiff_header(path, limit: int) -> Header | None:
-    """The header of a TIFF, read by GDAL, with the limits of `read_header`."""
+    """The header of a TIFF, read by GDAL, with the limits of `read_header`; None if the file must be read as a whole."""
     try:
         import rasterio
         from rasterio.errors import RasterioError
@@ -106,10 +83,10 @@ def _tiff_header(path, limit: int) -> Header | None:
     return Header("TIFF", size[1], size[0], "", None) if size[0] * size[1] <= limit else None
 
 
-def _fits(header: Header, file, image_format: ImageFormat) -> bool:
+def _fits(header: Header, file, image_format: "ImageFormat") -> bool:
     """Whether reading by blocks gives the same pixels as decoding the whole file."""
     least = JPEG_BLOCKS_FROM if header.kind == "JPEG" else BLOCKS_FROM
-    if header.kind not in _DRIVERS or header.orientation not in (None, 1) or header.width * header.height < least:
+    if header.kind not in DRIVERS or header.orientation not in (None, 1) or header.width * header.height < least:
         return False
     if header.kind == "TIFF":
         return True
@@ -134,6 +111,7 @@ class BlockRows:
 
     Attributes:
         size: height and width.
+        by_blocks: that it is never held whole.
 
     Raises:
         ImportError: rasterio is not installed.
@@ -141,7 +119,9 @@ class BlockRows:
         DataError: the file is damaged.
     """
 
-    def __init__(self, path: str | Path, header: Header, image_format: ImageFormat):
+    by_blocks = True
+
+    def __init__(self, path: str | Path, header: Header, image_format: "ImageFormat"):
         import rasterio
 
         self._path, self._format = path, image_format

@@ -1,69 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""GeoTIFF: reading the georeference of a picture, and writing label maps with the same georeference."""
+"""GeoTIFF: writing label maps with the georeference of their pictures."""
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from paddle_dnl.data.images.block_rows import OPTIONS, open_dataset
-from paddle_dnl.data.images.reading import require_file
-from paddle_dnl.data.images.untrusted import ANY_SIZE, read_header
-from paddle_dnl.data.overlay import Colors, label_palette
-from paddle_dnl.errors import DataError
+from paddle_dnl.data.classes import Colors, label_palette
+from paddle_dnl.data.images.raster_files import Place, require_rasterio
 from paddle_dnl.files.atomic import NewFile
-from paddle_dnl.optional import not_installed
 
 import numpy as np
 
 # Side of the tiles of a label map in pixels; TIFF requires multiples of 16.
 _TILE = 256
-
-
-@dataclass(frozen=True)
-class Place:
-    """The georeference of a GeoTIFF.
-
-    Attributes:
-        crs: coordinate reference system (`rasterio.crs.CRS`); None if the file has none.
-        transform: from (column, row) to coordinates of the reference system (`affine.Affine`).
-    """
-
-    crs: Any
-    transform: Any
-
-    @classmethod
-    def of(cls, path: str | Path) -> "Place":
-        """The georeference in the file itself; files beside it (.tfw, .aux.xml) are not read.
-
-        Raises:
-            DataError: the file is no TIFF, or has no transform.
-            UsageError: rasterio is not installed.
-        """
-        rasterio = _rasterio(path)
-        require_file(path)
-        with open(path, "rb") as file:
-            kind = read_header(file, str(path), ANY_SIZE).kind
-        if kind != "TIFF":
-            raise DataError(f"{path}: --geotiff needs GeoTIFFs, this is a {kind}; leave --geotiff out")
-        try:
-            with rasterio.Env(**OPTIONS), open_dataset(path, "TIFF") as file:
-                if file.transform.is_identity:
-                    raise DataError(
-                        f"{path}: is a TIFF without a transform (ModelPixelScale and ModelTiepoint), so that a label map could "
-                        "not be placed; leave --geotiff out, or set one with gdal_edit or rio edit-info"
-                    )
-                return cls(file.crs, file.transform)
-        except rasterio.errors.RasterioError as error:
-            raise DataError(f"{path}: is not a readable TIFF ({' '.join(str(error).split())[:200]})") from error
-
-
-def _rasterio(what):
-    try:
-        import rasterio
-        import rasterio.errors
-    except ImportError as error:
-        raise not_installed(f"{what}: --geotiff", error, "geo") from error
-    return rasterio
 
 
 class GeoTiffFile(NewFile):
@@ -80,7 +27,7 @@ class GeoTiffFile(NewFile):
     """
 
     def __init__(self, path: Path, size: tuple[int, int], colors: Colors, place: Place):
-        rasterio = _rasterio(path)
+        rasterio = require_rasterio(path)
         super().__init__(path)
         self._environment, self._waiting, self._done = rasterio.Env(GDAL_PAM_ENABLED="NO"), [], 0
         is_wide = len(colors) > 256

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from paddle_dnl.data.images import list_files
 from paddle_dnl.errors import DataError
+from paddle_dnl.log import logger
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 
@@ -149,3 +150,20 @@ def iter_images(path: str | Path, endings: tuple[str, ...] = EXTENSIONS) -> Iter
 def find_images(path: str | Path, endings: tuple[str, ...] = EXTENSIONS) -> list[tuple[Path, Path]]:
     """`iter_images` as a list."""
     return list(iter_images(path, endings))
+
+
+def all_names_differ(path: str, endings: tuple[str, ...]) -> bool:
+    """Whether all results fit into one folder, as PaddleSeg's infer.py writes them: no two pictures share a name."""
+    stems: set[str] = set()
+    for _, name in iter_images(path, endings):
+        if name.stem in stems:
+            logger.info(f"several pictures are called {name.stem}: results are stored in their sub-folders")
+            return False
+        stems.add(name.stem)
+    return True
+
+
+def iter_results(path: str, endings: tuple[str, ...], is_flat: bool) -> Iterator[tuple[Path, Path]]:
+    """The pictures of `iter_images`, each with the name of its results: without sub-folders where `is_flat`."""
+    for file, name in iter_images(path, endings):
+        yield file, Path(name.name) if is_flat else name

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The images that one process has to handle: its shard, without images whose results exist."""
 
+import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -81,17 +82,13 @@ class PendingImages:
         self._find, self._results = find, results
         self.shard, self._skip_existing = shard or Shard(), skip_existing
         self._bad = self._count = self._done = 0
-        check_outputs(self._count_results(), self._all_inputs(inputs), root=root)
+        # An output may replace none of the pictures, those of other shards included, nor the files that name them.
+        pictures = (image for image, _ in find())
+        check_outputs(self._count_results(), itertools.chain(inputs, pictures), root=root)
         if self.shard.count > 1:
             logger.info(f"shard {self.shard.index}/{self.shard.count}: {self._count + self._done} images")
         if skip_existing:
             logger.info(f"{self._done} images have their results already (--skip_existing); {self._count} to do")
-
-    def _all_inputs(self, inputs) -> Iterator[str | Path | None]:
-        """The files that no output may overwrite: pictures, and lists and folders that name them."""
-        yield from inputs
-        for image, _ in self._find():  # of all shards
-            yield image
 
     def _is_done(self, name: Path) -> bool:
         return self._skip_existing and all(result.exists() for result in self._results(name))

@@ -5,9 +5,11 @@ import contextlib
 from pathlib import Path
 from typing import BinaryIO
 
-from paddle_dnl.data.images.geo_files import GeoTiffFile, Place
+from paddle_dnl.data.classes import Colors, label_palette
+from paddle_dnl.data.images.geo_files import GeoTiffFile
 from paddle_dnl.data.images.png_strips import PngStrips
-from paddle_dnl.data.overlay import Colors, encode_image, label_palette, overlay
+from paddle_dnl.data.images.raster_files import Place
+from paddle_dnl.data.overlay import encode_image, overlay
 from paddle_dnl.errors import DataError
 from paddle_dnl.files.atomic import NewFile
 

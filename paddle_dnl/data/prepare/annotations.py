@@ -171,23 +171,15 @@ def paint(sample: Sample, numbers: dict[str, int], height: int, width: int, unla
             known = ", ".join(list(numbers)[:20])
             raise DataError(f"{sample.source}: {shape.where}: unknown class {shape.label!r}; known are {known}")
         mask = _shape_mask(shape, height, width, sample.source)
-        if not mask.any() and (shape.mask is not None or _is_outside(shape, height, width)):
+        # A polygon thinner than a pixel may cover none and still lie inside.
+        if not mask.any() and not any(
+            (points.max(0) >= 0).all() and (points.min(0) < (width, height)).all() for points in shape.rings
+        ):
             raise DataError(
                 f"{sample.source}: {shape.where} ({shape.label}): lies outside of the picture of {width}x{height}"
             )
         label[mask] = numbers[shape.label]
     return label
-
-
-def _is_outside(shape: Shape, height: int, width: int) -> bool:
-    """Whether the whole shape is outside of the picture. (A shape thinner than a pixel can be inside and cover no pixel.)"""
-    return not any(
-        points[:, 0].max() >= 0
-        and points[:, 1].max() >= 0
-        and points[:, 0].min() < width
-        and points[:, 1].min() < height
-        for points in shape.rings
-    )
 
 
 def with_background(found: ClassInfo) -> ClassInfo:

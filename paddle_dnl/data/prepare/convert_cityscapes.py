@@ -5,6 +5,7 @@ import io
 from pathlib import Path
 
 from paddle_dnl.data.images.image_files import walk_files
+from paddle_dnl.data.prepare.label_files import is_done
 from paddle_dnl.data.processes import map_in_processes
 from paddle_dnl.errors import DataError, PaddleDnlError
 from paddle_dnl.files import outputs
@@ -26,14 +27,6 @@ def _official():
     return Annotation, createLabelImage
 
 
-def _is_done(polygons: Path, target: Path) -> bool:
-    """Whether the label picture exists, is not empty (as after a full disk) and is not older than its polygons."""
-    if not target.exists():
-        return False
-    made = target.stat()
-    return made.st_size > 0 and made.st_mtime_ns >= polygons.stat().st_mtime_ns
-
-
 def convert_file(polygons: Path, force: bool = False) -> str | None:
     """Writes the label picture beside a polygons file. Returns an error message, or None.
 
@@ -42,7 +35,7 @@ def convert_file(polygons: Path, force: bool = False) -> str | None:
         force: convert also if the label picture is up to date.
     """
     target = polygons.with_name(polygons.name[: -len(_POLYGONS)] + _LABELS)
-    if not force and _is_done(polygons, target):
+    if not force and is_done(polygons, target):
         return None
     annotation_class, create_label_image = _official()
     try:

@@ -65,15 +65,6 @@ def decode_mask(segmentation, height: int, width: int) -> np.ndarray:
     return np.repeat(inside, counts).reshape((width, height)).T
 
 
-def _read(path: Path) -> dict:
-    """The lists `images`, `categories` and `annotations` (or `annos_segmentation`) of the annotation file."""
-    content = read_json(path)
-    annotations = content.get("annos_segmentation", content.get("annotations")) if isinstance(content, dict) else None
-    if annotations is None or not content.get("images") or "categories" not in content:
-        raise DataError(f"{path}: needs images, categories and annos_segmentation (or annotations)")
-    return {"images": content["images"], "categories": content["categories"], "annotations": annotations}
-
-
 def _id(entry: dict, long_key: str) -> int:
     return entry[long_key] if long_key in entry else entry["id"]
 
@@ -142,16 +133,20 @@ def convert(voc_path: str | Path, annotation: str | Path | None = None, force: b
     """
     voc = Path(voc_path)
     path = Path(annotation) if annotation else voc / "trainval_merged.json"
-    content, sets = _read(path), voc / "ImageSets" / "Segmentation"
+    content, sets = read_json(path), voc / "ImageSets" / "Segmentation"
+    annotations = content.get("annos_segmentation", content.get("annotations")) if isinstance(content, dict) else None
+    if annotations is None or not content.get("images") or "categories" not in content:
+        raise DataError(f"{path}: needs images, categories and annos_segmentation (or annotations)")
+    images = content["images"]
     try:
         numbers = _class_numbers(content["categories"], path)
-        splits = _splits(content["images"], sets, path)
+        splits = _splits(images, sets, path)
         by_image = defaultdict(list)
-        for entry in content["annotations"]:
+        for entry in annotations:
             by_image[entry["image_id"]].append(entry)
         wanted = set(splits["trainval"])
         check_outputs((sets / f"{split}_context.txt" for split in splits), [path], root=voc)
-        for image in progress(content["images"], "convert", len(content["images"])):
+        for image in progress(images, "convert", len(images)):
             name = Path(image["file_name"]).stem
             target = voc / "Context" / f"{name}.png"
             if name in wanted and (force or not is_done(path, target)):

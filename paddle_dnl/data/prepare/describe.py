@@ -8,10 +8,10 @@ from pathlib import Path
 
 from paddle_dnl.data.checking.check import check_dataset
 from paddle_dnl.data.classes import IGNORED_COLOR, classes_of
+from paddle_dnl.data.file_list import spread
 from paddle_dnl.data.images.image_format import ImageFormat
 from paddle_dnl.data.overlay import displayed, encode_jpeg, overlay_label
 from paddle_dnl.data.page import Section, write_page
-from paddle_dnl.data.prepare.sources import spread
 from paddle_dnl.data.statistics import class_weights, shared_images, suggest_crop
 from paddle_dnl.errors import DataError
 from paddle_dnl.files.atomic import write_bytes
@@ -103,17 +103,6 @@ def describe(datasets: dict[str, object], num_workers: int = 0, skip_bad: bool =
     }
 
 
-def _size_text(sizes: list[dict]) -> str:
-    if len(sizes) == 1:
-        return f"all {sizes[0]['width']}x{sizes[0]['height']}"
-    widths, heights = ([size[key] for size in sizes] for key in ("width", "height"))
-    common = sizes[0]
-    return (
-        f"{len(sizes)} sizes from {min(widths)}x{min(heights)} to {max(widths)}x{max(heights)}, most often "
-        f"{common['width']}x{common['height']} ({common['images']})"
-    )
-
-
 def class_table(found: dict) -> list[list[str]]:
     """Share of the pixels (see `DatasetStatistics.shares`) and images per class and split, as rows with a header."""
     splits = list(found["splits"])
@@ -130,8 +119,15 @@ def facts(found: dict) -> list[tuple[str, str]]:
     """Name and value of all results that are not per class."""
     rows = []
     for split, s in found["splits"].items():
-        text = f"{s['images']} images, {_size_text(s['sizes'])}, {', '.join(f'{n} {mode}' for mode, n in s['channels'].items())}"
-        rows.append((split, text))
+        widths, heights = ([size[key] for size in s["sizes"]] for key in ("width", "height"))
+        sizes = f"all {widths[0]}x{heights[0]}"
+        if len(s["sizes"]) > 1:
+            sizes = (
+                f"{len(s['sizes'])} sizes from {min(widths)}x{min(heights)} to {max(widths)}x{max(heights)}, most often "
+                f"{widths[0]}x{heights[0]} ({s['sizes'][0]['images']})"
+            )
+        modes = ", ".join(f"{n} {mode}" for mode, n in s["channels"].items())
+        rows.append((split, f"{s['images']} images, {sizes}, {modes}"))
         rows.append((f"{split}: ignored pixels", f"{100 * s['ignored_share']:.2f} %"))
         for key, title in (("absent", "classes without a pixel"), ("rare", "rare classes (below 0.1 %)")):
             if s[key]:
@@ -157,11 +153,6 @@ def to_text(found: dict) -> str:
         *(f"  {line}" for line in found["duplicates"][:10]),
     ]
     return "\n".join(lines)
-
-
-def _bar(share: float) -> float:
-    """Length of a bar in [0, 1], on a logarithmic scale from 0.001 % to 100 %."""
-    return 0.0 if share <= 0 else max(0.005, 1 - math.log10(max(share, _LOWEST_SHARE)) / math.log10(_LOWEST_SHARE))
 
 
 def labelled_jpeg(dataset, index: int, width: int = _SAMPLE_WIDTH) -> bytes:
@@ -193,10 +184,11 @@ def write_outputs(found: dict, datasets: dict[str, object], folder: str | Path, 
     sections = [Section("Overview", rows=facts(found)), Section("Classes", table=class_table(found))]
     for split in found["splits"]:
         shares = [row["share"][split] for row in found["classes"]]
-        bars = [
-            (name, f"{100 * share:.3f} %", _bar(share), color)
-            for name, share, color in zip(classes.names, shares, classes.colors, strict=True)
-        ]
+        bars = []
+        for name, share, color in zip(classes.names, shares, classes.colors, strict=True):
+            # A logarithmic scale; the shortest bar of a class that occurs can still be seen.
+            length = 1 - math.log10(max(share, _LOWEST_SHARE)) / math.log10(_LOWEST_SHARE)
+            bars.append((name, f"{100 * share:.3f} %", max(0.005, length) if share > 0 else 0.0, color))
         of = "all pixels; a pixel may belong to several classes" if found["multilabel"] else "the labelled pixels"
         note = f"Share of {of}, on a logarithmic scale from 0.001 % to 100 %."
         sections.append(Section(f"Pixels of each class: {split}", bars=bars, note=note))

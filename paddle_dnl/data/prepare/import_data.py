@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 
 from paddle_dnl.data.classes import LARGEST_NUMBER, ClassInfo, classes_text, ignored_number, named_classes
-from paddle_dnl.data.images.reading import read_as_stored
+from paddle_dnl.data.images.image_format import read_as_stored
 from paddle_dnl.data.overlay import encode_label_png
 from paddle_dnl.data.prepare import annotations
 from paddle_dnl.data.prepare.annotations import Sample
@@ -50,7 +50,7 @@ class Plan:
     samples: list[Sample]
     classes: ClassInfo
     table: list[str]
-    label_of: Callable[[Sample, int, int], np.ndarray]
+    label_of: Callable[..., np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -84,20 +84,9 @@ class ImportResult:
     problems: list[str] = field(default_factory=list)
 
 
-def _paint(sample: Sample, height: int, width: int, numbers: dict[str, int], unlabelled: int) -> np.ndarray:
-    return annotations.paint(sample, numbers, height, width, unlabelled)
-
-
-def _map_colors(sample: Sample, height: int, width: int, numbers: dict[int, int]) -> np.ndarray:
-    return masks.from_colors(sample.label, numbers)
-
-
-def _map_binary(sample: Sample, height: int, width: int, threshold: int | None) -> np.ndarray:
-    return masks.from_binary(sample.label, threshold)
-
-
-def _copy_numbers(sample: Sample, height: int, width: int, count: int, ignored: set[int]) -> np.ndarray:
-    return masks.from_numbers(sample.label, count, ignored)
+def _mapped(sample: Sample, height: int, width: int, read: Callable[[Path], np.ndarray]) -> np.ndarray:
+    """The label of a sample that has a label picture; a function of the module, which processes can be given."""
+    return read(sample.label)
 
 
 def _shape_plan(samples: list[Sample], given: ClassInfo | None, found: ClassInfo | None, listed: list[str]) -> Plan:
@@ -114,7 +103,7 @@ def _shape_plan(samples: list[Sample], given: ClassInfo | None, found: ClassInfo
     table = [f"{label!r} -> {number}" for label, number in sorted(numbers.items(), key=lambda item: item[1])]
     what = "ignored" if unlabelled == ignored_number(len(names)) else names[unlabelled]
     table.append(f"pixels without a label -> {unlabelled} ({what})")
-    return Plan(samples, classes, table, partial(_paint, numbers=numbers, unlabelled=unlabelled))
+    return Plan(samples, classes, table, partial(annotations.paint, numbers=numbers, unlabelled=unlabelled))
 
 
 def make_plan(source: Path, options: ImportOptions) -> Plan:
@@ -148,7 +137,8 @@ def make_plan(source: Path, options: ImportOptions) -> Plan:
             raise UsageError(f"--classes: binary masks have two classes, got {len(classes.names)}")
         other = f"from {options.threshold} on" if options.threshold is not None else "the other value"
         table = [f"0 -> 0 ({classes.names[0]})", f"{other} -> 1 ({classes.names[1]})"]
-        return Plan(samples, classes, table, partial(_map_binary, threshold=options.threshold))
+        read = partial(masks.from_binary, threshold=options.threshold)
+        return Plan(samples, classes, table, partial(_mapped, read=read))
     return _number_plan(samples, given or masks.number_classes(samples))
 
 
@@ -158,22 +148,25 @@ def _color_plan(samples: list[Sample], classes: ClassInfo, numbers: dict[int, in
         f"{masks.rgb(color)} -> {number} ({names[min(number, len(classes.names))]})"
         for color, number in numbers.items()
     ]
-    return Plan(samples, classes, table, partial(_map_colors, numbers=numbers))
+    return Plan(samples, classes, table, partial(_mapped, read=partial(masks.from_colors, numbers=numbers)))
 
 
 def _number_plan(samples: list[Sample], classes: ClassInfo) -> Plan:
     ignored = {classes.ignored, LARGEST_NUMBER}  # never class numbers
     table = [f"{i} ({name})" for i, name in enumerate(classes.names)]
     table += [f"{number} -> {ignored_number(len(classes.names))} (ignored)" for number in sorted(ignored)]
-    return Plan(samples, classes, table, partial(_copy_numbers, count=len(classes.names), ignored=ignored))
+    read = partial(masks.from_numbers, count=len(classes.names), ignored=ignored)
+    return Plan(samples, classes, table, partial(_mapped, read=read))
 
 
 def _targets(root: Path, sample: Sample) -> tuple[Path, Path]:
     return root / "images" / f"{sample.name}{sample.image.suffix}", root / "labels" / f"{sample.name}.png"
 
 
-def _convert(sample: Sample, root: Path, plan: Plan, fresh: bool) -> tuple[bool, str | None]:
-    """Writes the files of one sample. Returns whether files were written, and an error message or None."""
+def _convert(shared: tuple[Path, Plan, bool], index: int) -> tuple[bool, str | None]:
+    """Writes the files of one sample of the plan. Returns whether files were written, and an error message or None."""
+    root, plan, fresh = shared
+    sample = plan.samples[index]
     if sample.problem:
         return False, sample.problem
     image_to, label_to = _targets(root, sample)
@@ -186,7 +179,7 @@ def _convert(sample: Sample, root: Path, plan: Plan, fresh: bool) -> tuple[bool,
             raise DataError(
                 f"{sample.source}: is for a picture of {sample.size[0]}x{sample.size[1]}, {sample.image} is {width}x{height}"
             )
-        label = plan.label_of(sample, height, width)
+        label = plan.label_of(sample, height=height, width=width)
         if label.shape != (height, width):
             raise DataError(
                 f"{sample.label}: is {label.shape[1]}x{label.shape[0]}, its image {sample.image} is {width}x{height}"
@@ -198,11 +191,6 @@ def _convert(sample: Sample, root: Path, plan: Plan, fresh: bool) -> tuple[bool,
     # Written last and never older than its sources: if it exists, the pair is complete.
     write_bytes(label_to, encode_label_png(label, plan.classes.colors))
     return True, None
-
-
-def _convert_number(shared: tuple[Path, Plan, bool], index: int) -> tuple[bool, str | None]:
-    root, plan, fresh = shared
-    return _convert(plan.samples[index], root, plan, fresh)
 
 
 def _require_own_folder(root: Path, settings: dict) -> bool:
@@ -267,7 +255,7 @@ def import_data(source: str | Path, to: str | Path, options: ImportOptions) -> I
     write_bytes(root / NOTE, json.dumps(settings if not fresh else settings | {"unfinished": True}, indent=2).encode())
     result, lines = ImportResult(0, 0), []
     done = map_in_processes(
-        _convert_number,
+        _convert,
         (root, plan, fresh),
         range(len(plan.samples)),
         options.num_workers,

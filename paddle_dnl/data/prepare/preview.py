@@ -5,11 +5,10 @@ import random
 from pathlib import Path
 
 from paddle_dnl.data.classes import IGNORED_COLOR, classes_of
-from paddle_dnl.data.file_list import files_of
+from paddle_dnl.data.file_list import files_of, spread
 from paddle_dnl.data.overlay import displayed, encode_jpeg, overlay_label
 from paddle_dnl.data.page import Section, write_page
 from paddle_dnl.data.prepare.describe import labelled_jpeg
-from paddle_dnl.data.prepare.sources import spread
 from paddle_dnl.errors import DataError
 from paddle_dnl.files.outputs import check_outputs
 
@@ -54,16 +53,6 @@ def _panel(dataset, index: int, colors) -> tuple[np.ndarray, str]:
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA), f"{width}x{height}"
 
 
-def _row(panels: list[np.ndarray]) -> bytes:
-    """Panels side by side with a gap, padded with white at the bottom, as the content of a JPEG."""
-    height = max(panel.shape[0] for panel in panels)
-    padded = [
-        cv2.copyMakeBorder(panel, 0, height - panel.shape[0], 0, 6, cv2.BORDER_CONSTANT, value=(255, 255, 255))
-        for panel in panels
-    ]
-    return encode_jpeg(np.concatenate(padded, axis=1))
-
-
 def write_preview(
     datasets: dict[str, object], path: str | Path, title: str, samples: int, times: int, seed: int
 ) -> None:
@@ -101,9 +90,14 @@ def write_preview(
             except Exception as error:
                 raise DataError(f"{image}: a transform failed: {type(error).__name__}: {error}") from error
             sizes = ", ".join(sorted({size for _, size in panels}))
-            pictures.append(
-                (_row([panel for panel, _ in panels]), f"as the network sees it ({sizes}), with the label below")
-            )
+            # Side by side with a gap, white below the shorter ones.
+            height = max(panel.shape[0] for panel, _ in panels)
+            padded = [
+                cv2.copyMakeBorder(panel, 0, height - panel.shape[0], 0, 6, cv2.BORDER_CONSTANT, value=(255, 255, 255))
+                for panel, _ in panels
+            ]
+            row = encode_jpeg(np.concatenate(padded, axis=1))
+            pictures.append((row, f"as the network sees it ({sizes}), with the label below"))
         legend = [*zip(classes.names, classes.colors, strict=True), ("ignored", IGNORED_COLOR)]
         steps = [[type(step).__name__] for step in getattr(dataset.transforms, "transforms", [])]
         note = "Colours are those after the transforms, with the normalisation undone."

@@ -6,9 +6,7 @@ from pathlib import Path
 
 from paddle_dnl import registry
 from paddle_dnl.data.classes import FILE_NAME, ClassInfo, class_info, count_classes, read_classes
-from paddle_dnl.data.datasets import Dataset
 from paddle_dnl.data.images.reading import read_label
-from paddle_dnl.data.multilabel import MultilabelDataset
 from paddle_dnl.errors import UsageError
 
 import numpy as np
@@ -25,7 +23,7 @@ def _labels(paths: Iterable[Path], root: Path) -> Iterator[np.ndarray]:
                 yield read_label(label)
 
 
-def of_folder(root: Path, multilabel: bool = False) -> dict[str, Dataset]:
+def of_folder(root: Path, multilabel: bool = False) -> dict[str, object]:
     """The lists `train.txt`, `val.txt` and `test.txt` of a folder as datasets; `all.txt` if there is none of them.
 
     The classes are those of `classes.txt`. Without it their number follows from the largest number in the labels.
@@ -51,9 +49,12 @@ def of_folder(root: Path, multilabel: bool = False) -> dict[str, Dataset]:
         classes = class_info("Dataset", count_classes(_labels(lists.values(), root)))
     made = {}
     for split, path in lists.items():
-        kind = MultilabelDataset if multilabel else Dataset
-        more = {"val_path": str(path), "separator": "\t", "ignore_index": 255 if multilabel else classes.ignored}
-        dataset = kind("val", str(root), [], len(classes.names), **more)
+        cfg = {
+            "type": "MultilabelDataset" if multilabel else "Dataset", "mode": "val", "dataset_root": str(root),
+            "transforms": [], "num_classes": len(classes.names), "val_path": str(path), "separator": "\t",
+            "ignore_index": 255 if multilabel else classes.ignored,
+        }  # fmt: skip
+        dataset = registry.build(cfg, "dataset", str(path))
         dataset.classes = classes
         made[split] = dataset
     return made
@@ -67,8 +68,3 @@ def of_config(config) -> dict[str, object]:
         if cfg:
             made[split] = registry.build(cfg, "dataset", section)
     return made
-
-
-def spread(count: int, wanted: int) -> list[int]:
-    """At most `wanted` evenly spaced indices below `count`."""
-    return np.unique(np.linspace(0, count - 1, min(wanted, count)).round().astype(int)).tolist() if count else []

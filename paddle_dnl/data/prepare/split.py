@@ -80,28 +80,13 @@ def assign(presence: np.ndarray, groups: Sequence[str], shares: dict[str, float]
             missing[best] -= holds[group]
             room[best] -= sizes[group]
             open_groups[group] = False
-    _fill_empty(chosen, wanted_splits, sizes)
+    # A split without a sample gets the smallest group of the largest one.
+    for split in wanted_splits:
+        if split not in chosen.values():
+            held = {s: [g for g, where in chosen.items() if where == s] for s in wanted_splits}
+            largest = max(held.values(), key=len)
+            chosen[min(largest, key=lambda g: sizes[g])] = split
     return [chosen[group] for group in members.tolist()]
-
-
-def _fill_empty(chosen: dict[int, str], splits: list[str], sizes: np.ndarray) -> None:
-    """Moves the smallest group of the largest split to each split that is empty."""
-    for split in splits:
-        if split in chosen.values():
-            continue
-        held = {s: [g for g, where in chosen.items() if where == s] for s in splits}
-        largest = max(splits, key=lambda s: len(held[s]))
-        chosen[min(held[largest], key=lambda g: sizes[g])] = split
-
-
-def _presence(labels: list[Path]) -> np.ndarray:
-    found = [np.unique(read_label(path)) for path in progress(labels, "read labels", len(labels))]
-    classes = sorted({int(v) for values in found for v in values} - {255})
-    table = np.zeros((len(labels), max(1, len(classes))), bool)
-    for row, values in enumerate(found):
-        for column, number in enumerate(classes):
-            table[row, column] = number in values
-    return table
 
 
 def split_folder(
@@ -142,7 +127,10 @@ def split_folder(
     samples = masks.pairs(root, images and root / images, labels and root / labels)
     shares = {"train": 1 - val - test, "val": val, "test": test}
     groups = group_names([sample.name for sample in samples], group_by)
-    splits = assign(_presence([sample.label for sample in samples]), groups, shares, seed)
+    held = [np.unique(read_label(sample.label)) for sample in progress(samples, "read labels", len(samples))]
+    classes = np.setdiff1d(np.concatenate(held), [255])
+    presence = np.stack([np.isin(classes, values) for values in held])
+    splits = assign(presence, groups, shares, seed)
     found = {}
     for split in SPLITS:
         found[split] = [

@@ -47,14 +47,6 @@ def read_sbd_label(path: Path) -> np.ndarray:
     return label.astype(np.uint8)
 
 
-def _sbd_folder(root: Path) -> Path:
-    """The folder with `cls`, `train.txt` and `val.txt`, which is `benchmark_RELEASE/dataset` in SBD's archive."""
-    for folder in (root, root / "dataset", root / "benchmark_RELEASE" / "dataset"):
-        if (folder / "cls").is_dir():
-            return folder
-    raise DataError(f"{root}: no folder cls; give SBD's benchmark_RELEASE folder")
-
-
 def augment(sbd_path: str | Path, voc_path: str | Path, force: bool = False) -> int:
     """Writes `VOC2012/SegmentationClassAug/*.png` and `VOC2012/ImageSets/Segmentation/aug.txt`.
 
@@ -74,7 +66,12 @@ def augment(sbd_path: str | Path, voc_path: str | Path, force: bool = False) -> 
         UsageError: scipy is not installed.
     """
     _loadmat()
-    sbd, voc = _sbd_folder(Path(sbd_path)), Path(voc_path) / "VOC2012"
+    root, voc = Path(sbd_path), Path(voc_path) / "VOC2012"
+    # In SBD's archive the folder with `cls`, `train.txt` and `val.txt` is benchmark_RELEASE/dataset.
+    places = (root, root / "dataset", root / "benchmark_RELEASE" / "dataset")
+    sbd = next((place for place in places if (place / "cls").is_dir()), None)
+    if sbd is None:
+        raise DataError(f"{root}: no folder cls; give SBD's benchmark_RELEASE folder")
     sets = voc / "ImageSets" / "Segmentation"
     known = {name for split in ("train", "val") for name in read_image_set(sets / f"{split}.txt")}
     offered = {name for split in ("train", "val") for name in read_image_set(sbd / f"{split}.txt")}

@@ -98,20 +98,18 @@ class Canvas:
             if quad is None:
                 low, high = polygon.min(0), polygon.max(0)
                 quad = np.array([low, (high[0], low[1]), high, (low[0], high[1])])
-            texture = self._warp(texture, np.asarray(quad, np.float32) - (x0, y0), mask.shape)
+            quad = (np.asarray(quad, np.float32) - (x0, y0)).astype(np.float32)
+            height, width = texture.shape[:2]
+            corners = np.array([(0, 0), (width, 0), (width, height), (0, height)], np.float32)
+            matrix = cv2.getPerspectiveTransform(corners, quad)
+            texture = cv2.warpPerspective(
+                texture, matrix, mask.shape[::-1], flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT
+            )
         fade = np.exp(-depth / self._visibility)
         colour = texture * fade + self._haze * (1 - fade)
         share = mask[..., None].astype(np.float32) / 255
         region = self.image[y0:y1, x0:x1]
         region += (colour - region) * share
-
-    @staticmethod
-    def _warp(texture: np.ndarray, quad: np.ndarray, shape) -> np.ndarray:
-        rows, columns = texture.shape[:2]
-        corners = np.array([(0, 0), (columns, 0), (columns, rows), (0, rows)], np.float32)
-        matrix = cv2.getPerspectiveTransform(corners, quad.astype(np.float32))
-        size = (shape[1], shape[0])
-        return cv2.warpPerspective(texture, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
 
     def add(self, name: str, polygon: np.ndarray, texture: np.ndarray, depth: float, quad=None) -> None:
         """`label` and `fill`."""

@@ -11,7 +11,7 @@ import json
 import re
 from pathlib import Path
 
-from paddle_dnl.data.scenes import draw_scene
+from paddle_dnl.data.scenes.scene import draw_scene
 from paddle_dnl.errors import DataError
 from paddle_dnl.files.atomic import write_bytes
 from paddle_dnl.files.outputs import check_outputs
@@ -78,16 +78,6 @@ def _is_noted(out: Path, settings: dict) -> bool:
     return True
 
 
-def _refuse_strangers(out: Path, scenes: list[tuple[str, int]]) -> None:
-    """Refuses a folder with other pictures, of another dataset or an interrupted larger run, which would be read as well."""
-    own = {path for scene in scenes for path in _files(out, *scene)}
-    own_stems = {_ENDINGS.sub("", str(path)) for path in own}
-    for top in ("leftImg8bit", "gtFine"):
-        for path in sorted((out / top).rglob("*")):
-            if _ENDINGS.search(path.name) and _ENDINGS.sub("", str(path)) not in own_stems:
-                raise DataError(f"--out {out}: {path} is not of this dataset; remove the tree or give another folder")
-
-
 def _generate(out: Path, settings: dict) -> None:
     if out.exists() and not out.is_dir():
         raise DataError(f"--out {out}: is a file; give a folder")
@@ -100,7 +90,11 @@ def _generate(out: Path, settings: dict) -> None:
             return
         logger.warning(f"{out}: {len(scenes)} of {train + val} scenes are missing and are drawn again")
     else:
-        _refuse_strangers(out, scenes)
+        # Pictures that are not overwritten, of another dataset or a larger run that was broken off, would be read as part of it.
+        own_stems = {_ENDINGS.sub("", str(path)) for scene in scenes for path in _files(out, *scene)}
+        for path in [*sorted((out / "leftImg8bit").rglob("*")), *sorted((out / "gtFine").rglob("*"))]:
+            if _ENDINGS.search(path.name) and _ENDINGS.sub("", str(path)) not in own_stems:
+                raise DataError(f"--out {out}: {path} is not of this dataset; remove the tree or give another folder")
     check_outputs([out / SETTINGS], [], root=out)
     for split, index in progress(scenes, "street scenes"):
         width, height = size

@@ -24,24 +24,8 @@ def _strip(canvas: Canvas, name, left, right, picture) -> None:
         canvas.fill(grown, picture, (near + far) / 2, quad)
 
 
-def _markings(canvas: Canvas, rng, half_road: float) -> None:
-    """Lane markings, and sometimes a pedestrian crossing."""
-    white = np.full(3, rng.uniform(165, 230))
-    project = canvas.camera.project
-    start = rng.uniform(0, 4)
-    for z in np.arange(_NEAR + start, 60, 6.0):
-        canvas.fill(project([(-0.08, 0, z + 3), (0.08, 0, z + 3), (0.08, 0, z), (-0.08, 0, z)]), white, z)
-    for side in (-1, 1):
-        x = side * (half_road - 0.3)
-        line = [(x - 0.07, 0, 80), (x + 0.07, 0, 80), (x + 0.07, 0, _NEAR), (x - 0.07, 0, _NEAR)]
-        canvas.fill(project(line), white, 15)
-    if rng.random() < 0.4:
-        z = rng.uniform(7, 16)
-        for x in np.arange(-half_road + 0.5, half_road - 0.5, 1.0):
-            canvas.fill(project([(x, 0, z + 3), (x + 0.5, 0, z + 3), (x + 0.5, 0, z), (x, 0, z)]), white, z)
-
-
 def _ground(canvas: Canvas, rng, half_road, half_walk) -> None:
+    """Sky, terrain, grass, sidewalks, and the road with lane lines and now and then a crossing."""
     camera = canvas.camera
     horizon = camera.center[1]
     everything = np.array([(0, 0), (camera.width, 0), (camera.width, horizon + 4), (0, horizon + 4)])
@@ -55,7 +39,19 @@ def _ground(canvas: Canvas, rng, half_road, half_walk) -> None:
         edges = sorted((side * half_road, side * half_walk))
         _strip(canvas, "sidewalk", *edges, textures.tiles(rng, 6, 8))
     _strip(canvas, "road", -half_road, half_road, textures.asphalt(rng))
-    _markings(canvas, rng, half_road)
+    white = np.full(3, rng.uniform(165, 230))
+    project = camera.project
+    start = rng.uniform(0, 4)
+    for z in np.arange(_NEAR + start, 60, 6.0):
+        canvas.fill(project([(-0.08, 0, z + 3), (0.08, 0, z + 3), (0.08, 0, z), (-0.08, 0, z)]), white, z)
+    for side in (-1, 1):
+        x = side * (half_road - 0.3)
+        line = [(x - 0.07, 0, 80), (x + 0.07, 0, 80), (x + 0.07, 0, _NEAR), (x - 0.07, 0, _NEAR)]
+        canvas.fill(project(line), white, 15)
+    if rng.random() < 0.4:
+        z = rng.uniform(7, 16)
+        for x in np.arange(-half_road + 0.5, half_road - 0.5, 1.0):
+            canvas.fill(project([(x, 0, z + 3), (x + 0.5, 0, z + 3), (x + 0.5, 0, z), (x, 0, z)]), white, z)
 
 
 def _edge_things(rng, side: int, half_walk: float) -> list[tuple[float, Callable]]:
@@ -118,18 +114,6 @@ def _street_things(rng, half_road: float, half_walk: float) -> list[tuple[float,
     return things
 
 
-def _light(image: np.ndarray, rng) -> np.ndarray:
-    """Applies exposure, light colour, vignetting, blur and noise; RGB float to uint8."""
-    height, width = image.shape[:2]
-    direction = rng.uniform(-0.18, 0.18, 2)
-    ramp = 1 + direction[0] * np.linspace(-1, 1, width)[None] + direction[1] * np.linspace(-1, 1, height)[:, None]
-    image = image * ramp[..., None] * rng.uniform(0.6, 1.2) * rng.uniform(0.9, 1.1, 3)
-    image = cv2.GaussianBlur(image.astype(np.float32), (0, 0), rng.uniform(0.4, 0.8))
-    image = 255 * np.power(np.clip(image / 255, 0, 1), rng.uniform(0.85, 1.15))
-    image += rng.normal(0, rng.uniform(2, 6), image.shape)
-    return np.clip(np.rint(image), 0, 255).astype(np.uint8)
-
-
 def draw_scene(rng: np.random.Generator, width: int, height: int) -> tuple[np.ndarray, list[dict]]:
     """One street scene.
 
@@ -160,4 +144,11 @@ def draw_scene(rng: np.random.Generator, width: int, height: int) -> tuple[np.nd
     canvas.add("ego vehicle", hood, textures.paint(rng) * 0.5, 0.0)
     border = np.array([(0, 0), (width - 1, 0), (width - 1, 1), (0, 1)])
     canvas.label("out of roi", border)
-    return _light(canvas.image, rng), canvas.objects
+    # Light: exposure, colour and fall-off across the picture, blur, gamma and noise.
+    direction = rng.uniform(-0.18, 0.18, 2)
+    ramp = 1 + direction[0] * np.linspace(-1, 1, width)[None] + direction[1] * np.linspace(-1, 1, height)[:, None]
+    image = canvas.image * ramp[..., None] * rng.uniform(0.6, 1.2) * rng.uniform(0.9, 1.1, 3)
+    image = cv2.GaussianBlur(image.astype(np.float32), (0, 0), rng.uniform(0.4, 0.8))
+    image = 255 * np.power(np.clip(image / 255, 0, 1), rng.uniform(0.85, 1.15))
+    image += rng.normal(0, rng.uniform(2, 6), image.shape)
+    return np.clip(np.rint(image), 0, 255).astype(np.uint8), canvas.objects

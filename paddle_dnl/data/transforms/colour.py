@@ -126,16 +126,6 @@ class PhotoMetricDistortion:
         contrast_first = numpy_random().randint(2) == 1
         if contrast_first:
             image = self._contrast(image)
-        image = self._colour(image)
-        if not contrast_first:
-            image = self._contrast(image)
-        data["img"] = keeps_type(data["img"], image)
-        return data
-
-    def _contrast(self, image):
-        return _adjust(image, numpy_random().uniform(*self.contrast_range)) if numpy_random().randint(2) else image
-
-    def _colour(self, image):
         if numpy_random().randint(2):
             hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
             hsv[..., 1] = _adjust(hsv[..., 1], numpy_random().uniform(*self.saturation_range))
@@ -145,4 +135,10 @@ class PhotoMetricDistortion:
             hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
             hsv[..., 0] = (hsv[..., 0].astype(int) + turn) % 180
             image = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
-        return image
+        if not contrast_first:
+            image = self._contrast(image)
+        data["img"] = keeps_type(data["img"], image)
+        return data
+
+    def _contrast(self, image):
+        return _adjust(image, numpy_random().uniform(*self.contrast_range)) if numpy_random().randint(2) else image

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A transform for multi-label segmentation, see `paddle_dnl.data.multilabel`."""
+"""A transform for multi-label segmentation, see `paddle_dnl.data.masks`."""
 
 from paddle_dnl.registry import TRANSFORMS
 

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Resizing to a fixed size, or to one that depends on the image's size."""
 
+import copy
 import math
 from collections.abc import Sequence
 
 from paddle_dnl.data.transforms.randomness import numpy_random, python_random
 from paddle_dnl.data.transforms.sample import length, require_range, resize, size_pair
+from paddle_dnl.errors import UsageError
 from paddle_dnl.registry import TRANSFORMS
 
 import cv2
@@ -155,3 +157,16 @@ class ResizeToFit:
             ratio = numpy_random().random_sample() * (high - low) + low
             width, height = int(width * ratio), int(height * ratio)
         return resize(data, *fit_size(*data["img"].shape[:2], width, height))
+
+    def at_scale(self, scale: float) -> "ResizeToFit":
+        """The same for a scaled frame, sides cut to whole pixels.
+
+        Raises:
+            UsageError: nothing is left of it.
+        """
+        width, height = self.frame
+        scaled = copy.copy(self)
+        scaled.frame = (int(width * scale), int(height * scale))
+        if min(scaled.frame) < 1:
+            raise UsageError(f"scale {scale}: nothing is left of the frame {width}x{height} of ResizeToFit")
+        return scaled

@@ -96,13 +96,8 @@ class RandomScaleAspect:
         if self.resizes:
             scale, aspect = python_random().uniform(*self.scale_range), python_random().uniform(*self.aspect_range)
             return resize(data, int(columns * scale * math.sqrt(aspect)), int(rows * scale / math.sqrt(aspect)))
-        if self.min_scale and self.aspect_ratio:
-            return self._resized_part(data, rows, columns)
-        return data
-
-    def _resized_part(self, data: dict, rows: int, columns: int) -> dict:
-        """A random window, resized to the size of the image; the image itself if none of ten windows fits into it."""
-        for _ in range(10):
+        # A random window, resized to the size of the image; the image itself if none of ten windows fits into it.
+        for _ in range(10 if self.min_scale and self.aspect_ratio else 0):
             area = rows * columns * numpy_random().uniform(self.min_scale, 1.0)
             aspect = numpy_random().uniform(self.aspect_ratio, 1.0 / self.aspect_ratio)
             width, height = int(math.sqrt(area * aspect)), int(math.sqrt(area / aspect))

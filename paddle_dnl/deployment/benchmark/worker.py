@@ -10,9 +10,9 @@ and `enable_mkldnn`. The program that calls it sets OMP_NUM_THREADS.
 import json
 import sys
 
-from paddle_dnl.deployment.runtime.backend_factory import make_backend
-from paddle_dnl.deployment.runtime.deploy_config import read_deploy_config
+from paddle_dnl.deployment.runtime.deploy_yaml import read_deploy_config
 from paddle_dnl.deployment.runtime.options import BackendOptions
+from paddle_dnl.deployment.runtime.selection import make_backend
 from paddle_dnl.errors import PaddleDnlError
 from paddle_dnl.log import logger
 from paddle_dnl.profile.measuring import peak_bytes, resident_bytes, seconds_of_runs

@@ -10,9 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from paddle_dnl.data.images import list_files
-from paddle_dnl.data.images.image_files import is_hidden
-from paddle_dnl.deployment.runtime.outputs import all_names_differ, iter_results
-from paddle_dnl.deployment.runtime.pipeline import Picture
+from paddle_dnl.data.images.image_files import all_names_differ, is_hidden, iter_results
 from paddle_dnl.errors import DataError, UsageError
 from paddle_dnl.optional import not_installed
 
@@ -40,9 +38,9 @@ class FileChunk:
         """Names of the results, without suffix."""
         return [name for _, name in self.rows]
 
-    def pictures(self, wanted: set[str]) -> Iterator[Picture]:
-        """Those whose results are wanted, in order."""
-        return (Picture(path, Path(path), Path(name)) for path, name in self.rows if name in wanted)
+    def pictures(self, wanted: set[str]) -> Iterator[tuple[str, Path, Path]]:
+        """Title, file and name of the result of those whose results are wanted, in order."""
+        return ((path, Path(path), Path(name)) for path, name in self.rows if name in wanted)
 
 
 @dataclass(frozen=True)
@@ -66,14 +64,14 @@ class BytesChunk:
     def __len__(self) -> int:
         return len(self.names)
 
-    def pictures(self, wanted: set[str]) -> Iterator[Picture]:
-        """Those whose results are wanted, in order."""
+    def pictures(self, wanted: set[str]) -> Iterator[tuple[str, bytes, Path]]:
+        """Title, content and name of the result of those whose results are wanted, in order."""
         names = iter(self.names)
         rows = _open(Path(self.file)).iter_batches(_ROWS_AT_A_TIME, row_groups=[self.row_group], columns=[self.column])
         for batch in rows:
             for content in batch.column(0):
                 if (name := next(names)) in wanted:
-                    yield Picture(f"{self.file}: {name}", content.as_py() or b"", Path(name))
+                    yield f"{self.file}: {name}", content.as_py() or b"", Path(name)
 
 
 Chunk = FileChunk | BytesChunk
@@ -81,7 +79,7 @@ Chunk = FileChunk | BytesChunk
 
 @dataclass(frozen=True)
 class Source:
-    """What is to be labelled.
+    """The pictures to label.
 
     Attributes:
         path: a picture, a folder, a list or a pattern as of infer.py; or a Parquet file, or a folder of such with `column`.
@@ -100,27 +98,23 @@ class Source:
 
         Raises:
             DataError: nothing there, a column that is not there, or two results of one name.
-            UsageError: a column of a path that is no Parquet file.
+            UsageError: a column is given for a path without Parquet files.
         """
         is_folder = Path(self.path).is_dir()
         if not self.path.lower().endswith(".parquet") and not (self.column and is_folder):
             if self.column or self.name_column:
                 raise UsageError(f"--column: is for Parquet files, {self.path} is none and no folder of such")
             return _of_rows(self._pictures(), size)
-        files = self._parquet_files()
+        files = [root := Path(self.path)]
+        if is_folder:
+            found = root.rglob("*.parquet")
+            files = sorted(path for path in found if not any(map(is_hidden, path.relative_to(root).parts)))
+            if not files:
+                raise DataError(f"{root}: no Parquet file (*.parquet) in it")
         column = self.column or "path"
         if _is_text(_field(_open(files[0]), files[0], column)):
             return _of_rows(self._paths(files, column), size)
         return self._row_groups(files, column)
-
-    def _parquet_files(self) -> list[Path]:
-        path = Path(self.path)
-        if not path.is_dir():
-            return [path]
-        found = sorted(p for p in path.rglob("*.parquet") if not any(map(is_hidden, p.relative_to(path).parts)))
-        if not found:
-            raise DataError(f"{path}: no Parquet file (*.parquet) in it")
-        return found
 
     def _pictures(self) -> Iterator[tuple[str, str]]:
         """Paths and names as infer.py has them: flat where all names differ."""
@@ -186,10 +180,10 @@ def _of_rows(rows: Iterable[tuple[str, str]], size: int) -> Iterator[FileChunk]:
 
 
 def _add(seen: set, name: str) -> None:
-    """Notes a name; its digest takes less memory than most names.
+    """Records the digest of a name, which takes less memory than most names.
 
     Raises:
-        DataError: it was there.
+        DataError: the name occurs twice.
     """
     digest = hashlib.blake2b(name.encode("utf-8", "surrogateescape"), digest_size=12).digest()
     if digest in seen:
@@ -211,10 +205,10 @@ def _checked(name: str | None, file: Path) -> str:
 
 
 def _open(file: Path):
-    """The Parquet file.
+    """Opens a Parquet file.
 
     Raises:
-        DataError: it is not there, or none.
+        DataError: it is missing, or not a Parquet file.
         UsageError: pyarrow is not installed.
     """
     try:

@@ -7,8 +7,7 @@ from pathlib import Path
 from paddle_dnl.deployment.runtime.deploy_config import DeployConfig
 from paddle_dnl.errors import UsageError
 from paddle_dnl.files.atomic import write_text
-from paddle_dnl.files.outputs import file_digest
-from paddle_dnl.files.reading import parse_json
+from paddle_dnl.files.reading import file_digest, parse_json
 
 NAME = "predict_dataset.json"
 

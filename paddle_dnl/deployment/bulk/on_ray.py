@@ -1,19 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Chunks on Ray Data: a pool of actors, each with one `ChunkWorker`; what dies is started anew and its chunk done again."""
+"""Chunks on Ray Data: a pool of actors, each with one worker; what dies is started anew and its chunk done again."""
 
 import contextlib
 import logging
+import math
 import os
 import pickle
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from paddle_dnl.deployment.bulk.chunks import Plan, unpack
-from paddle_dnl.deployment.bulk.worker import ChunkWorker, WorkerSettings
 from paddle_dnl.errors import ExportError, UsageError
 from paddle_dnl.optional import not_installed
+from paddle_dnl.startup import termination
 
 # Blocks of Ray Data; each has one or more chunks.
 _MOST_BLOCKS = 4096
@@ -39,10 +40,10 @@ class Cluster:
 class _Actor:
     """What Ray Data calls with a batch of one chunk."""
 
-    def __init__(self, settings: WorkerSettings):
+    def __init__(self, make_worker: Callable):
         import ray
 
-        self._worker = ChunkWorker(settings)
+        self._worker = make_worker()
         self._node = ray.get_runtime_context().get_node_id()
 
     def __call__(self, batch: dict) -> dict:
@@ -59,75 +60,47 @@ def require_ray() -> None:
         raise not_installed("predict-dataset", error, "ray") from error
 
 
-def _require_answer(address: str | None) -> None:
-    """Refuses HOST:PORT where nothing listens; Ray itself tries for minutes.
-
-    Raises:
-        UsageError: no connection within `_CONNECT_SECONDS`.
-    """
-    host, colon, port = (address or "").rpartition(":")
-    if "/" in host or not colon or not port.isdigit():
-        return
-    try:
-        socket.create_connection((host, int(port)), _CONNECT_SECONDS).close()
-    except (OSError, OverflowError) as error:
-        raise UsageError(f"--address {address}: no Ray cluster can be reached there ({error})") from error
-
-
 @contextlib.contextmanager
 def _connected(cluster: Cluster) -> Iterator:
-    """The module `ray`, connected; its handlers of signals are replaced by those that were there.
+    """Connects Ray for the block and yields its module; the signal handlers that Ray sets are replaced by the previous ones.
 
     A signal during the start takes effect after it, or ends the start. Two agents of Ray may then live on for a minute.
     """
     require_ray()
-    _require_answer(cluster.address)
+    host, colon, port = (cluster.address or "").rpartition(":")
+    if colon and "/" not in host and port.isdigit():  # Ray itself would try for minutes to reach HOST:PORT
+        try:
+            socket.create_connection((host, int(port)), _CONNECT_SECONDS).close()
+        except (OSError, OverflowError) as error:
+            text = f"--address {cluster.address}: no Ray cluster can be reached there ({error})"
+            raise UsageError(text) from error
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent to anybody
     import ray
 
-    held: list[int] = []
-    handlers = {
-        number: signal.signal(number, lambda number, frame: held.append(number))
-        for number in (signal.SIGINT, signal.SIGTERM)
-    }
     local = {} if cluster.address else {"include_dashboard": False}
     try:
-        ray.init(address=cluster.address or "local", logging_level=logging.ERROR, log_to_driver=False, **local)
-    except SystemExit:  # of Ray's own handler of SIGTERM, which it sets in between
-        held.append(signal.SIGTERM)
-    except (ray.exceptions.RayError, ConnectionError, ValueError, RuntimeError) as error:
-        text = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UsageError(f"--address {cluster.address}: no Ray cluster can be reached there ({text})") from error
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-    try:
-        if held:
-            os.kill(os.getpid(), held[0])
+        with termination.held_signals() as held:
+            try:
+                ray.init(address=cluster.address or "local", logging_level=logging.ERROR, log_to_driver=False, **local)
+            except SystemExit:  # of Ray's own handler of SIGTERM, which it sets in between
+                held.append(signal.SIGTERM)
+            except (ray.exceptions.RayError, ConnectionError, ValueError, RuntimeError) as error:
+                text = str(error).splitlines()[0] if str(error) else type(error).__name__
+                raise UsageError(
+                    f"--address {cluster.address}: no Ray cluster can be reached there ({text})"
+                ) from error
         yield ray
     finally:
         ray.shutdown()
 
 
-def _most_actors(ray, cluster: Cluster) -> int:
-    """How many actors there is room for.
+def run(plan: Plan, make_worker: Callable, cluster: Cluster) -> Iterator[dict]:
+    """Reports of all chunks, with the `node` that did each, in the order in which they are finished.
 
-    Raises:
-        UsageError: for none.
-    """
-    found = ray.cluster_resources()
-    room = [found.get("CPU", 0) // cluster.cpus if cluster.cpus else float("inf")]
-    room += [found.get("GPU", 0) // cluster.gpus] if cluster.gpus else []
-    if min(room) < 1:
-        raise UsageError(
-            f"the Ray cluster has {found.get('CPU', 0):g} CPUs and {found.get('GPU', 0):g} GPUs, and an actor needs "
-            f"{cluster.cpus:g} and {cluster.gpus:g} (--cpus_per_actor, --gpus_per_actor)"
-        )
-    return int(min(*room, cluster.actors or float("inf")))
-
-
-def run(plan: Plan, settings: WorkerSettings, cluster: Cluster) -> Iterator[dict]:
-    """Reports of all chunks (`ChunkWorker.run`, and the `node` that did it), in the order in which they are finished.
+    Args:
+        plan: the chunks.
+        make_worker: called in each actor, so that it must be picklable; makes an object whose `run(chunk)` gives a report.
+        cluster: where the actors run.
 
     Raises:
         UsageError: Ray is not installed, no cluster can be reached, or it has no room for an actor.
@@ -137,11 +110,21 @@ def run(plan: Plan, settings: WorkerSettings, cluster: Cluster) -> Iterator[dict
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = context.print_on_execution_start = False
         logging.getLogger("ray.data").setLevel(logging.ERROR)
+        resources = ray.cluster_resources()
+        cpus, gpus = resources.get("CPU", 0), resources.get("GPU", 0)
+        room = min(
+            cpus // cluster.cpus if cluster.cpus else math.inf, gpus // cluster.gpus if cluster.gpus else math.inf
+        )
+        if room < 1:
+            raise UsageError(
+                f"the Ray cluster has {cpus:g} CPUs and {gpus:g} GPUs, and an actor needs {cluster.cpus:g} and "
+                f"{cluster.gpus:g} (--cpus_per_actor, --gpus_per_actor)"
+            )
+        most = int(min(room, cluster.actors or math.inf, len(plan.packed)))
         items = [{"chunk": packed} for packed in plan.packed]
-        most = min(_most_actors(ray, cluster), len(plan.packed))
         dataset = ray.data.from_items(items, override_num_blocks=min(len(items), _MOST_BLOCKS)).map_batches(
             _Actor,
-            fn_constructor_args=[settings],
+            fn_constructor_args=[make_worker],
             batch_size=1,
             compute=ray.data.ActorPoolStrategy(min_size=1, max_size=most, initial_size=most),
             num_cpus=cluster.cpus,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`ChunkWorker`: does one chunk after another with one `Predictor`; what is there whole is left out."""
+"""`ChunkWorker`: labels one chunk after another with one `Predictor`; pictures with complete results are left out."""
 
 import contextlib
 from collections.abc import Iterator
@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from paddle_dnl import user_code
-from paddle_dnl.data.classes import colors_or_palette
-from paddle_dnl.data.overlay import Colors, encode_label_png
+from paddle_dnl.data.classes import Colors, colors_or_palette
+from paddle_dnl.data.overlay import encode_label_png
 from paddle_dnl.deployment.bulk.chunks import Chunk
-from paddle_dnl.deployment.runtime.pipeline import run_pipeline
+from paddle_dnl.deployment.runtime.pipeline import Picture, run_pipeline
 from paddle_dnl.deployment.runtime.predictor import Predictor
 from paddle_dnl.errors import DataError, ExportError, OutputError, PaddleDnlError, sendable
 from paddle_dnl.files.atomic import new_file, write_bytes
@@ -29,7 +29,7 @@ _MOST_MESSAGES = 20
 
 @dataclass(frozen=True)
 class WorkerSettings:
-    """How a worker does its chunks.
+    """Settings of a worker.
 
     Attributes:
         config: exported folder or its deploy.yaml, readable on every machine.
@@ -61,14 +61,22 @@ class ChunkWorker:
         self._settings, self._predictor = settings, None
 
     def run(self, chunk: Chunk) -> dict:
-        """Does a chunk; the report has the numbers of pictures `done`, `there` already and `unreadable`, or an `error`.
+        """Labels a chunk.
 
-        An error is as `errors.sendable` describes it: exceptions of a worker that cross machines become long.
+        Returns:
+            A report: numbers of pictures `done`, already `there` and `unreadable`, `messages` about the latter, and `error` in
+            the form of `errors.sendable`, since exceptions that Ray sends between machines become long.
         """
         report = {"done": 0, "there": 0, "unreadable": 0, "messages": [], "error": None}
         tries = Path(self._settings.save_dir) / _TRIES_NAME.format(chunk.number)
         try:
-            _count_try(tries)
+            # While a chunk is done this file holds a byte per try; without a limit Ray would repeat a crash for ever.
+            count = tries.stat().st_size if tries.exists() else 0
+            if count >= _TRIES:
+                raise ExportError(
+                    f"{tries}: the process of this chunk died {count} times, by a crash or for lack of memory"
+                )
+            write_bytes(tries, b"x" * (count + 1), own=True)
             self._run(chunk, report)
         except PaddleDnlError as error:
             report["error"] = sendable(error)
@@ -98,7 +106,7 @@ class ChunkWorker:
         with _shard(shard, self._colors) if in_shards else _pictures(folder, self._colors) as write:
             timing = run_pipeline(
                 self._model,
-                chunk.pictures(wanted),
+                (Picture(*one) for one in chunk.pictures(wanted)),
                 lambda picture, pixels, label, probabilities: write(picture.name.as_posix(), label),
                 batch_size=self._settings.batch_size,
                 # Rows of a shard stay in order.
@@ -119,20 +127,8 @@ class ChunkWorker:
         return colors_or_palette(self._model.classes)
 
 
-def _count_try(path: Path) -> None:
-    """Notes in a file, which is there while the chunk is done, that its work begins.
-
-    Raises:
-        ExportError: earlier tries ended without a report: the process died. Ray itself would try for ever.
-    """
-    count = path.stat().st_size if path.exists() else 0
-    if count >= _TRIES:
-        raise ExportError(f"{path}: the process of this chunk died {count} times, by a crash or for lack of memory")
-    write_bytes(path, b"x" * (count + 1), own=True)
-
-
 def forget_tries(save_dir: str | Path) -> None:
-    """Removes what earlier runs left of chunks that they did not finish."""
+    """Removes the counters of tries that earlier runs left for chunks that they did not finish."""
     for path in Path(save_dir).glob(_TRIES_NAME.replace("{:06d}", "*")):
         path.unlink(missing_ok=True)
 

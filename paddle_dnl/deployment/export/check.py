@@ -3,14 +3,11 @@
 
 from dataclasses import dataclass
 
-from paddle_dnl import registry
-from paddle_dnl.data.images.resizing import resized
-from paddle_dnl.data.transforms.compose import Compose
-
-import cv2
 import numpy as np
 
 MAX_DISAGREEMENT = 1e-4
+# ONNX Runtime fuses and reorders sums; DNLNet's temperature of 0.05 amplifies rounding errors twenty times.
+ONNX_TOLERANCE = 2e-3
 
 
 @dataclass
@@ -45,41 +42,6 @@ class Comparison:
         if self.near_tie_disagreement:
             text += f", and in {100 * self.near_tie_disagreement:.4f} % where two classes were as good as equal"
         return text
-
-
-def _preprocess(picture: np.ndarray, transforms: list[dict]) -> np.ndarray:
-    """`[C, H, W]`, as the network gets it."""
-
-    def apply(settings: list[dict]) -> np.ndarray:
-        steps = [registry.build(step, "transform") for step in settings]
-        return Compose(steps, img_channels=picture.shape[2])({"img": picture.copy()})["img"]
-
-    try:
-        return apply(transforms)
-    except ValueError:
-        # Some transforms refuse some sizes, such as padding to a smaller one. The check only needs the range of values.
-        return apply([step for step in transforms if step["type"].startswith("Normalize")])
-
-
-def example_batch(shape: list[int], transforms: list[dict]) -> np.ndarray:
-    """A batch like real input, `[N, C, H, W]` float32: smooth blobs and grain, through the model's own preprocessing.
-
-    Args:
-        shape: of the network's input.
-        transforms: as in a `val_dataset`.
-    """
-    batch, channels, height, width = shape
-    rng = np.random.default_rng(0)
-    images = []
-    for _ in range(batch):
-        blobs = rng.uniform(0, 255, (6, 8, channels)).astype(np.float32)
-        picture = resized(blobs, (width, height), cv2.INTER_CUBIC)
-        picture = np.clip(picture + rng.normal(0, 12, picture.shape), 0, 255).astype(np.float32)
-        image = _preprocess(picture, transforms)
-        if image.shape[1:] != (height, width):
-            image = resized(image.transpose(1, 2, 0), (width, height)).transpose(2, 0, 1)
-        images.append(image)
-    return np.stack(images).astype(np.float32)
 
 
 def _near_ties(logits: np.ndarray, distance: float) -> np.ndarray:

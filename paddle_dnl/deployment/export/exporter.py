@@ -6,17 +6,17 @@ import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from paddle_dnl.data.classes import ClassInfo
 from paddle_dnl.data.images.image_format import ImageFormat
-from paddle_dnl.deployment.export import fastdeploy, fp16, onnx_export, triton
-from paddle_dnl.deployment.export.check import MAX_DISAGREEMENT, Comparison
-from paddle_dnl.deployment.export.graphs import ExportWrapper, save_graphs
-from paddle_dnl.deployment.export.image_check import verify_on_images
+from paddle_dnl.deployment.export import fastdeploy, fp16, graphs, triton
+from paddle_dnl.deployment.export.check import MAX_DISAGREEMENT, ONNX_TOLERANCE, Comparison
 from paddle_dnl.deployment.export.install import EXPORT_FILES, install, prepare_folder, temporary_folder
 from paddle_dnl.deployment.export.shapes import FreeSizeError, check_shape, reference_runs
 from paddle_dnl.deployment.export.verify import RandomModelError, verify
 from paddle_dnl.deployment.runtime.deploy_config import OUTPUT_OPS
+from paddle_dnl.deployment.runtime.deploy_yaml import write_deploy_config
 from paddle_dnl.deployment.runtime.own_components import modules_of
 from paddle_dnl.errors import ExportError, UsageError
 from paddle_dnl.evaluation.inference import evaluating
@@ -25,6 +25,9 @@ from paddle_dnl.log import logger
 from paddle_dnl.profile.memory_plan import announce_export
 
 import paddle
+
+if TYPE_CHECKING:
+    from paddle_dnl.deployment.export.image_check import ImageCheck
 
 
 @dataclass
@@ -54,7 +57,7 @@ def export_model(
     allow_random: bool = False,
     for_fd: bool = False,
     inputs: Iterable[str | Path | None] = (),
-    verify_images: list[tuple] | None = None,
+    image_check: "ImageCheck | None" = None,
 ) -> ExportReport:
     """Writes the graph, its weights and deploy.yaml into `save_dir`, after checking them in Paddle Inference.
 
@@ -73,11 +76,10 @@ def export_model(
         allow_random: export a model that is random in evaluation too; the graph may then differ from it by twice what two
             passes of the model differ by.
         for_fd: `inference.yml` in place of `deploy.yaml`, and `inference` in place of `model` in the names of graph and weights.
-        with_onnx: also write model.onnx, compared in ONNX Runtime (see `paddle_dnl.deployment.export.onnx_export`).
+        with_onnx: also write model.onnx, compared in ONNX Runtime (see `paddle_dnl.deployment.export.graphs`).
         with_fp16: and model_fp16.onnx, for GPUs, compared in ONNX Runtime on the CPU (see `paddle_dnl.deployment.export.fp16`).
         repository: also a model repository for NVIDIA Triton, of the ONNX files (see `paddle_dnl.deployment.export.triton`).
-        verify_images: (picture, label file or None) on which every backend and precision is compared with the model, see
-            `paddle_dnl.deployment.export.image_check.verify_on_images`; recorded, not required to agree.
+        image_check: pictures on which every backend and precision is compared with the model; recorded, not required to agree.
 
     Raises:
         UsageError: an output operation or folder that cannot be used, or no ONNX converter.
@@ -93,7 +95,7 @@ def export_model(
     if repository and not with_onnx:
         raise UsageError("a Triton repository is made of the ONNX file; export with with_onnx too")
     if with_onnx:
-        onnx_export.require_converter()
+        graphs.require_converter()
     image_format = image_format or ImageFormat(input_shape[1] if input_shape else 3)
     shape = check_shape(input_shape, image_format.channels)
     components = modules_of(transforms)
@@ -106,13 +108,13 @@ def export_model(
         with evaluating(model):
             references = reference_runs(model, shape, transforms)
             try:
-                files, plain = save_graphs(model, output_op, shape, work)
+                files, plain = graphs.save_graphs(model, output_op, shape, work)
                 found = verify(model, files, plain, references, work, tolerance, allow_random, with_onnx, with_fp16)
                 if not found["paddle"].ok and is_full(work):  # on a full disk Paddle truncates its files silently
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(save_dir))
                 for what, backend, allowed, share in (
                     ("the static graph", "paddle", tolerance, MAX_DISAGREEMENT),
-                    ("the ONNX graph", "onnxruntime", onnx_export.TOLERANCE, MAX_DISAGREEMENT),
+                    ("the ONNX graph", "onnxruntime", ONNX_TOLERANCE, MAX_DISAGREEMENT),
                     ("the ONNX graph in float16", "onnxruntime_fp16", fp16.TOLERANCE, fp16.DISAGREEMENT),
                 ):
                     if backend in found and not found[backend].ok:
@@ -134,13 +136,11 @@ def export_model(
             if for_fd:
                 fastdeploy.rename(files)
             files.hash_files()
-            files.write()
-            if verify_images:
+            write_deploy_config(files)
+            if image_check:
                 classes = references[0].logits.shape[1]
-                files.verified |= verify_on_images(
-                    ExportWrapper(model, output_op), files, verify_images, classes, found
-                )
-                files.write()
+                files.verified |= image_check.run(graphs.ExportWrapper(model, output_op), files, classes, found)
+                write_deploy_config(files)
             if repository:
                 triton.write(files, repository)
             install(work / "export", place, names)

@@ -78,13 +78,18 @@ class ScoredImages:
         return ImageScore(len(self.pairs), same / total, miou)
 
     def _miou(self, predictor: Predictor, observe) -> float | None:
-        """mIoU over the labelled pictures; `observe` gets the number of each picture and its classes `[h, w]`."""
+        """mIoU over the labelled pictures; `observe` is called with the index of each picture and its classes `[h, w]`."""
         confusion = np.zeros((self._num_classes, self._num_classes), np.int64)
         for i, (image, label_path) in enumerate(self.pairs):
             found = predictor.predict([image])[0]
             observe(i, found)
             if label_path is not None:
-                label = _read_label(label_path, self._files)
+                label, label_map = read_label(label_path), self._files.label_map
+                if label_map is not None and label.max() >= len(label_map):
+                    raise DataError(
+                        f"{label_path}: holds {label.max()}; {FILE_NAME}: label_map ends at {len(label_map) - 1}"
+                    )
+                label = label if label_map is None else np.asarray(label_map)[label]
                 if label.shape != found.shape:
                     raise DataError(
                         f"{label_path}: is {label.shape[1]}x{label.shape[0]}, its picture {found.shape[1]}x{found.shape[0]}"
@@ -96,20 +101,6 @@ class ScoredImages:
 def spread(items: list, count: int) -> list:
     """At most `count` items at even distances."""
     return [items[i * len(items) // count] for i in range(count)] if len(items) > count else items
-
-
-def _read_label(path, files: DeployConfig) -> np.ndarray:
-    """A label file `[H, W]` in the model's classes, as the export recorded them.
-
-    Raises:
-        DataError: a number that `label_map` does not have.
-    """
-    label = read_label(path)
-    if files.label_map is None:
-        return label
-    if label.max() >= len(files.label_map):
-        raise DataError(f"{path}: holds {label.max()}; {FILE_NAME}: label_map ends at {len(files.label_map) - 1}")
-    return np.asarray(files.label_map)[label]
 
 
 class _ModelBackend:
@@ -139,36 +130,42 @@ class _ModelBackend:
             raise ExportError(f"--verify_images: the model refuses a batch {list(batch.shape)}: {error}") from error
 
 
-def verify_on_images(
-    model: paddle.nn.Layer, files: DeployConfig, pairs: list[tuple], num_classes: int, found: dict[str, Comparison]
-) -> dict:
+class ImageCheck:
     """Compares every backend and precision that can run here with the dynamic graph, on pictures.
 
     Pictures go through the same `Predictor` for all: preprocessing, tiles and resizing as in deployment. Each backend runs
-    in a process of its own, so this must not be called from a script without `if __name__ == "__main__"`.
+    in a process of its own, so this must not be used from a script without `if __name__ == "__main__"`.
 
     Args:
-        model: maps a batch to what the exported graph gives; in evaluation mode.
-        files: the export, already written into its folder.
-        pairs: (picture, label file or None).
-        num_classes: of the model.
-        found: from `verify`: backends that it found wrong are left out.
-
-    Returns:
-        For `verified` of deploy.yaml: `images` (how many, mIoU of the model) and `precisions`, by backend and precision.
-
-    Raises:
-        DataError: a picture or label that cannot be used.
-        ExportError: the model refuses a picture.
+        pairs: (picture, label file or None), at least one.
     """
-    logger.info(f"verifying backends and precisions on {len(pairs)} images")
-    images = ScoredImages(Predictor(files.folder, backend=_ModelBackend(model)), pairs, files, num_classes)
-    precisions = {}
-    for label, (backend, options) in _trials(found).items():
-        score = score_in_process(images, files, backend, **options)
-        logger.info(f"{label} on {len(pairs)} images: {score.describe()}")
-        precisions[label] = asdict(score)
-    return {"images": {"images": len(pairs), "miou": images.miou}, "precisions": precisions}
+
+    def __init__(self, pairs: list[tuple]):
+        self.pairs = pairs
+
+    def run(self, model: paddle.nn.Layer, files: DeployConfig, num_classes: int, found: dict[str, Comparison]) -> dict:
+        """For `verified` of deploy.yaml: `images` (how many, mIoU of the model) and `precisions`, by backend and precision.
+
+        Args:
+            model: maps a batch to what the exported graph gives; in evaluation mode.
+            files: the export, already written into its folder.
+            num_classes: of the model.
+            found: from `verify`: backends that it found wrong are left out.
+
+        Raises:
+            DataError: a picture or label that cannot be used.
+            ExportError: the model refuses a picture.
+        """
+        count = len(self.pairs)
+        logger.info(f"verifying backends and precisions on {count} images")
+        reference = Predictor(files.folder, backend=_ModelBackend(model))
+        images = ScoredImages(reference, self.pairs, files, num_classes)
+        precisions = {}
+        for label, (backend, options) in _trials(found).items():
+            score = score_in_process(images, files, backend, **options)
+            logger.info(f"{label} on {count} images: {score.describe()}")
+            precisions[label] = asdict(score)
+        return {"images": {"images": count, "miou": images.miou}, "precisions": precisions}
 
 
 def score_in_process(images: ScoredImages, files: DeployConfig, backend: str, **options) -> ImageScore:

@@ -10,6 +10,7 @@ from paddle_dnl.deployment.export import fastdeploy
 from paddle_dnl.deployment.runtime.deploy_config import FILE_NAME, FP16_NAME, INT8_NAME, ONNX_NAME
 from paddle_dnl.files import outputs
 from paddle_dnl.files.atomic import discard, make_temporary
+from paddle_dnl.files.reading import file_digest
 
 # All files of an export. The description is removed first and written last, so that it never names missing files.
 EXPORT_FILES = (
@@ -79,7 +80,7 @@ def install(export: Path, save_dir: Path, replaced: Iterable[str] = EXPORT_FILES
     """
     made = [path.relative_to(export).as_posix() for path in export.rglob("*") if path.is_file()]
     made.sort(key=lambda name: (name in _DESCRIPTIONS, name))
-    digests = {name: outputs.file_digest(export / name) for name in made}
+    digests = {name: file_digest(export / name) for name in made}
     if not save_dir.exists():
         for name in made:
             outputs.record(export / name, digests[name], folder=export)

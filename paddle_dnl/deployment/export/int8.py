@@ -15,8 +15,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from paddle_dnl.deployment.export.image_check import ScoredImages
 from paddle_dnl.deployment.export.onnx_nodes import (
     LEARNED_OPS,
     back_to_weights,
@@ -30,6 +30,9 @@ from paddle_dnl.optional import not_installed
 from paddle_dnl.profile.measuring import seconds_of_runs
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from paddle_dnl.deployment.export.image_check import ScoredImages
 
 # The other operators work on 8-bit values directly, without conversion to float and back.
 _QUANTISED_OPS = ("Conv", "MatMul", "Gemm", "Add", "Relu", "MaxPool", "AveragePool", "Concat")
@@ -161,7 +164,7 @@ class Int8Report:
         return "\n".join([*lines, f"int8 is {word}, with {self.threads} threads on this machine"])
 
 
-def compare(images: ScoredImages, plain, small, calibration_images: int, threads: int) -> Int8Report:
+def compare(images: "ScoredImages", plain, small, calibration_images: int, threads: int) -> Int8Report:
     """Runs the model in float and in int8 on the same images.
 
     Args:

@@ -3,11 +3,14 @@
 
 from dataclasses import dataclass
 
-from paddle_dnl.deployment.export.check import example_batch
+from paddle_dnl import registry
+from paddle_dnl.data.images.resizing import resized
+from paddle_dnl.data.transforms.compose import Compose
 from paddle_dnl.deployment.runtime.deploy_config import require_input_size
 from paddle_dnl.errors import ExportError, PaddleDnlError
 from paddle_dnl.log import logger
 
+import cv2
 import numpy as np
 import paddle
 
@@ -38,6 +41,36 @@ def check_shape(input_shape, channels: int) -> list[int]:
         raise ExportError(f"--input_shape {input_shape}: has {shape[1]} channels, the model's images have {channels}")
     require_input_size(shape, "--input_shape")
     return shape
+
+
+def example_batch(shape: list[int], transforms: list[dict]) -> np.ndarray:
+    """A batch like real input, `[N, C, H, W]` float32: smooth blobs and grain, through the model's own preprocessing.
+
+    Args:
+        shape: of the network's input.
+        transforms: as in a `val_dataset`.
+    """
+    batch, channels, height, width = shape
+
+    def preprocess(picture: np.ndarray, settings: list[dict]) -> np.ndarray:
+        steps = [registry.build(step, "transform") for step in settings]
+        return Compose(steps, img_channels=channels)({"img": picture.copy()})["img"]
+
+    rng = np.random.default_rng(0)
+    images = []
+    for _ in range(batch):
+        blobs = rng.uniform(0, 255, (6, 8, channels)).astype(np.float32)
+        picture = resized(blobs, (width, height), cv2.INTER_CUBIC)
+        picture = np.clip(picture + rng.normal(0, 12, picture.shape), 0, 255).astype(np.float32)
+        try:
+            image = preprocess(picture, transforms)
+        except ValueError:
+            # Some transforms refuse some sizes, such as padding to a smaller one. The check only needs the range of values.
+            image = preprocess(picture, [step for step in transforms if step["type"].startswith("Normalize")])
+        if image.shape[1:] != (height, width):
+            image = resized(image.transpose(1, 2, 0), (width, height)).transpose(2, 0, 1)
+        images.append(image)
+    return np.stack(images).astype(np.float32)
 
 
 @dataclass

@@ -91,24 +91,18 @@ class Trial:
             finally:
                 process.kill()
             said.seek(0)
-            how = (
-                f"not done within {LIMIT_SECONDS} s"
-                if late is not None and late.is_set()
-                else _ending(status, said.read())
-            )
+            if late is not None and late.is_set():
+                how = f"not done within {LIMIT_SECONDS} s"
+            elif status < 0:
+                how = f"the process was ended by {signal.Signals(-status).name}"
+            else:
+                lines = [line.strip() for line in said if line.strip()]
+                how = f"the process ended with status {status}{': ' + lines[-1] if lines else ''}"
             self.errors |= dict.fromkeys(waiting, how)
 
     def output(self, backend: str, graph: str, batch: int) -> np.ndarray:
         """The result for one batch; only where `errors` has none."""
         return np.load(self._work / f"{backend}-{graph}-{batch}.npy")
-
-
-def _ending(status: int, said: str) -> str:
-    """How a process ended that has not done its work."""
-    if status < 0:
-        return f"the process was ended by {signal.Signals(-status).name}"
-    lines = [line.strip() for line in said.splitlines() if line.strip()]
-    return f"the process ended with status {status}{': ' + lines[-1] if lines else ''}"
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from paddle_dnl.data.classes import ClassInfo
+from paddle_dnl.deployment.model_names import is_name
 from paddle_dnl.deployment.runtime.deploy_config import ONNX_NAME, DeployConfig
 from paddle_dnl.errors import ExportError, UsageError
 from paddle_dnl.files.atomic import write_text
@@ -48,7 +48,7 @@ class Repository:
     backend: str = "onnxruntime"
 
     def __post_init__(self):
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}", self.name):
+        if not is_name(self.name):
             raise UsageError(
                 f"--triton_name {self.name!r}: needs a letter or digit, and then up to 99 letters, digits, '_', '.', '-'"
             )
@@ -81,15 +81,11 @@ def write(files: DeployConfig, repository: Repository) -> None:
         (folder / "1").mkdir(parents=True)
         shutil.copyfile(files.folder / file, folder / "1" / ONNX_NAME)
         if files.classes:
-            write_text(folder / LABELS_NAME, _labels(files.classes), own=True)
+            # One line per class, also for names with line breaks or lone surrogates.
+            names = (" ".join(name.encode("utf-8", "replace").decode().split()) for name in files.classes.names)
+            write_text(folder / LABELS_NAME, "".join(f"{name}\n" for name in names), own=True)
         text = config_text(name, repository.backend, folder / "1" / ONNX_NAME, files.classes is not None)
         write_text(folder / CONFIG_NAME, text, own=True)
-
-
-def _labels(classes: ClassInfo) -> str:
-    """One name a line, whatever is in it."""
-    lines = (" ".join(name.encode("utf-8", "replace").decode().split()) for name in classes.names)
-    return "".join(f"{line}\n" for line in lines)
 
 
 def config_text(name: str, backend: str, onnx_file: Path, has_labels: bool) -> str:

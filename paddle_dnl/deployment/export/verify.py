@@ -2,11 +2,19 @@
 """Verification of an export: its graphs in every backend against the model; models that are random in evaluation."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from paddle_dnl.deployment.export import fp16, onnx_export
-from paddle_dnl.deployment.export.check import MAX_DISAGREEMENT, Comparison, check_output, compare, worst
+from paddle_dnl.deployment.export import fp16
+from paddle_dnl.deployment.export.check import (
+    MAX_DISAGREEMENT,
+    ONNX_TOLERANCE,
+    Comparison,
+    check_output,
+    compare,
+    worst,
+)
+from paddle_dnl.deployment.export.graphs import write_beside
 from paddle_dnl.deployment.export.randomness import differing_layer
-from paddle_dnl.deployment.export.shapes import Reference
 from paddle_dnl.deployment.export.trial import Trial
 from paddle_dnl.deployment.runtime.deploy_config import DeployConfig
 from paddle_dnl.deployment.runtime.openvino_backend import openvino_version
@@ -16,6 +24,9 @@ from paddle_dnl.log import logger
 
 import numpy as np
 import paddle
+
+if TYPE_CHECKING:
+    from paddle_dnl.deployment.export.shapes import Reference
 
 # Further passes of the model, for the spread of its results.
 _PASSES = 3
@@ -31,7 +42,7 @@ def verify(
     model: paddle.nn.Layer,
     files: DeployConfig,
     plain: DeployConfig,
-    references: list[Reference],
+    references: "list[Reference]",
     work: Path,
     tolerance: float,
     allow_random: bool,
@@ -91,7 +102,7 @@ def verify(
     if limits[0] != tolerance:
         found = {name: _comparison(trial, name, files.output_op, references, limits) for name in found}
     if with_onnx and found["paddle"].ok:
-        onnx_export.write_beside(model, list(graphs.values()), work)
+        write_beside(model, list(graphs.values()), work)
         backends = {"onnxruntime": BackendOptions()}
         if with_fp16:
             for graph in graphs.values():
@@ -102,7 +113,7 @@ def verify(
         (work / "onnx_trial").mkdir()
         batches = [reference.batch for reference in references]
         trial = Trial(graphs, backends, batches, work / "onnx_trial", optional=("openvino",))
-        limits = (max(limits[0], onnx_export.TOLERANCE), limits[1])
+        limits = (max(limits[0], ONNX_TOLERANCE), limits[1])
         if spread is None and not _comparison(trial, "onnxruntime", files.output_op, references, limits).ok:
             limits = _limits_of_rounding(model, references[0], limits[0]) or limits
         lower = (max(limits[0], fp16.TOLERANCE), max(limits[1], fp16.DISAGREEMENT))
@@ -114,7 +125,7 @@ def verify(
 
 
 def _comparison(
-    trial: Trial, backend: str, output_op: str, references: list[Reference], limits: tuple[float, float]
+    trial: Trial, backend: str, output_op: str, references: "list[Reference]", limits: tuple[float, float]
 ) -> Comparison:
     """The worst of all batches with a backend."""
     failed = next((error for (name, _), error in trial.errors.items() if name == backend), None)
@@ -138,7 +149,7 @@ def _limits(spread: Comparison) -> tuple[float, float]:
     return 2 * spread.max_relative_difference, MAX_DISAGREEMENT + 2 * share
 
 
-def _limits_of_rounding(model: paddle.nn.Layer, reference: Reference, tolerance: float) -> tuple[float, float] | None:
+def _limits_of_rounding(model: paddle.nn.Layer, reference: "Reference", tolerance: float) -> tuple[float, float] | None:
     """The limits for a model that amplifies rounding beyond the tolerance, which it says; None for any other."""
     spread = _spread(model, reference, tolerance, _ROUNDING)
     if spread is None:
@@ -150,7 +161,7 @@ def _limits_of_rounding(model: paddle.nn.Layer, reference: Reference, tolerance:
     return _limits(spread)
 
 
-def _spread(model: paddle.nn.Layer, reference: Reference, tolerance: float, noise: float = 0.0) -> Comparison | None:
+def _spread(model: paddle.nn.Layer, reference: "Reference", tolerance: float, noise: float = 0.0) -> Comparison | None:
     """The largest differences between passes of the model itself; None where they are as good as equal.
 
     Args:

@@ -7,9 +7,9 @@ import threading
 import warnings
 from pathlib import Path
 
-from paddle_dnl.deployment.runtime.backend_factory import make_backend
-from paddle_dnl.deployment.runtime.deploy_config import read_deploy_config
+from paddle_dnl.deployment.runtime.deploy_yaml import read_deploy_config
 from paddle_dnl.deployment.runtime.options import BackendOptions
+from paddle_dnl.deployment.runtime.selection import make_backend
 from paddle_dnl.errors import ExportError, PaddleDnlError, revived, sendable
 from paddle_dnl.startup import child_processes, configure_process
 
@@ -55,7 +55,7 @@ class BackendProcess:
         what = (other, os.getpid(), *self._what)
         self._process = context.Process(target=_work, args=what, daemon=True, name="backend")
         child_processes.start(self._process)
-        child_processes.at_end_of(self, _kill, self._process)  # for callers that never close it
+        child_processes.at_end_of(self, self._process.kill)  # for callers that never close it
         # Without this the end of the process would not be seen as an end of file.
         other.close()
         self.starts += 1
@@ -119,11 +119,6 @@ class BackendProcess:
             self._connection.close()
             self._process.join(_GOODBYE_SECONDS)
             self._end()
-
-
-def _kill(process) -> None:
-    if process.is_alive():
-        process.kill()
 
 
 def _work(connection, parent: int, folder: str, name: str, options: BackendOptions) -> None:

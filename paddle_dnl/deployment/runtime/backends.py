@@ -2,8 +2,8 @@
 """Backends for exported graphs: Paddle Inference and ONNX Runtime, each with `run(batch) -> array`."""
 
 import os
+from typing import TYPE_CHECKING
 
-from paddle_dnl.deployment.runtime.deploy_config import DeployConfig
 from paddle_dnl.deployment.runtime.devices import enable_accelerator, gpu_of_process, require_device
 from paddle_dnl.deployment.runtime.onnx_thread import in_onnx_thread
 from paddle_dnl.deployment.runtime.operators import require_known_operators
@@ -14,15 +14,36 @@ from paddle_dnl.optional import install_hint, not_installed
 
 import numpy as np
 
+if TYPE_CHECKING:
+    from paddle_dnl.deployment.runtime.deploy_config import DeployConfig
 
-def _paddle_config(files: DeployConfig, options: BackendOptions):
+
+def _paddle_config(files: "DeployConfig", options: BackendOptions):
     from paddle import inference
 
     config = inference.Config(str(files.model_path), str(files.params_path))
     config.disable_glog_info()
     require_device(options.device)
     if options.device == "gpu":
-        _configure_gpu(config, options, inference)
+        config.enable_use_gpu(100, gpu_of_process())
+        if options.collect_shapes_file:
+            config.collect_shape_range_info(options.collect_shapes_file)
+        elif options.use_trt:
+            precisions = inference.PrecisionType
+            modes = {"fp32": precisions.Float32, "fp16": precisions.Half, "int8": precisions.Int8}
+            config.enable_tensorrt_engine(
+                workspace_size=1 << 30,
+                max_batch_size=1,
+                min_subgraph_size=options.min_subgraph_size,
+                precision_mode=modes[options.precision],
+                use_static=False,
+                use_calib_mode=False,
+            )
+            shapes = options.auto_tuned_shape_file
+            if shapes and not os.path.exists(shapes):
+                raise UsageError(f"--auto_tuned_shape_file {shapes}: no such file; make it first")
+            if shapes:
+                config.enable_tuned_tensorrt_dynamic_shape(shapes, True)
         return config
     if options.device != "cpu":
         enable_accelerator(config, options.device)
@@ -46,51 +67,6 @@ def _paddle_config(files: DeployConfig, options: BackendOptions):
     return config
 
 
-def _paddle_predictor(files: DeployConfig, options: BackendOptions):
-    """The graph in Paddle Inference.
-
-    Its constant folding (Paddle 3.3) fails on a batch normalisation of a parameter, as PaddleSeg's GINet has, and the graph
-    cannot be loaded; without that pass it can.
-    """
-    from paddle import inference
-
-    config = _paddle_config(files, options)
-    try:
-        return inference.create_predictor(config)
-    except ValueError:
-        if not files.model.endswith(".json"):
-            raise
-    config = _paddle_config(files, options)
-    config.delete_pass("constant_folding_pass")
-    return inference.create_predictor(config)
-
-
-def _configure_gpu(config, options: BackendOptions, inference) -> None:
-    config.enable_use_gpu(100, gpu_of_process())
-    if options.collect_shapes_file:
-        config.collect_shape_range_info(options.collect_shapes_file)
-        return
-    if not options.use_trt:
-        return
-    modes = {
-        "fp32": inference.PrecisionType.Float32,
-        "fp16": inference.PrecisionType.Half,
-        "int8": inference.PrecisionType.Int8,
-    }
-    config.enable_tensorrt_engine(
-        workspace_size=1 << 30,
-        max_batch_size=1,
-        min_subgraph_size=options.min_subgraph_size,
-        precision_mode=modes[options.precision],
-        use_static=False,
-        use_calib_mode=False,
-    )
-    if options.auto_tuned_shape_file:
-        if not os.path.exists(options.auto_tuned_shape_file):
-            raise UsageError(f"--auto_tuned_shape_file {options.auto_tuned_shape_file}: no such file; make it first")
-        config.enable_tuned_tensorrt_dynamic_shape(options.auto_tuned_shape_file, True)
-
-
 class PaddleBackend:
     """Paddle Inference.
 
@@ -108,7 +84,7 @@ class PaddleBackend:
 
     name = "paddle"
 
-    def __init__(self, files: DeployConfig, options: BackendOptions):
+    def __init__(self, files: "DeployConfig", options: BackendOptions):
         try:
             import paddle
             import paddle.inference
@@ -123,7 +99,16 @@ class PaddleBackend:
             )
         require_known_operators(files.model_path)
         try:
-            self._predictor = _paddle_predictor(files, options)
+            config = _paddle_config(files, options)
+            try:
+                self._predictor = paddle.inference.create_predictor(config)
+            except ValueError:
+                # Constant folding (Paddle 3.3) fails on a batch normalisation of a parameter, as PaddleSeg's GINet has.
+                if not files.model.endswith(".json"):
+                    raise
+                config = _paddle_config(files, options)
+                config.delete_pass("constant_folding_pass")
+                self._predictor = paddle.inference.create_predictor(config)
             self.input_name = self._predictor.get_input_names()[0]
             self.output_name = self._predictor.get_output_names()[0]
             self._input = self._predictor.get_input_handle(self.input_name)
@@ -205,7 +190,7 @@ class OnnxBackend:
 
     name = "onnxruntime"
 
-    def __init__(self, files: DeployConfig, options: BackendOptions):
+    def __init__(self, files: "DeployConfig", options: BackendOptions):
         if options.precision not in ("fp32", "fp16", "int8"):
             raise UsageError(f"backend onnxruntime has no precision {options.precision}; use fp32, fp16 or int8")
         path = files.require_onnx(options.precision, self.name)

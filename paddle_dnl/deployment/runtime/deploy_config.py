@@ -1,31 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""deploy.yaml, the description of an exported folder: reading with checks, and writing.
+"""`DeployConfig`: the files of an exported model and what its description says of them."""
 
-Its keys are PaddleSeg's (`model`, `params`, `transforms`, `input_shape`, `output_op`, `output_dtype` below `Deploy`), and
-`class_names`, `class_colors`, `verified` (what the export compared) and `sha256` (of the files it compared).
-"""
-
-import reprlib
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
-from paddle_dnl.config.reading import read_yaml_mapping, to_yaml
 from paddle_dnl.data.classes import ClassInfo
-from paddle_dnl.data.images.image_format import ImageFormat, require_value_range
 from paddle_dnl.data.transforms.sample import MAX_PIXELS
-from paddle_dnl.errors import ConfigError, DataError, ExportError
-from paddle_dnl.files.atomic import write_text
-from paddle_dnl.weights.manifest import file_digest, require_unbroken_seal, seal
+from paddle_dnl.errors import ConfigError, ExportError
+from paddle_dnl.files.reading import file_digest
 
 FILE_NAME = "deploy.yaml"
-# The file that PaddleSeg writes with --for_fd and for PaddleX; it has additional sections with PaddleX's settings.
-_NAMES = (FILE_NAME, "inference.yml")
-_OF_PADDLEX = ("Global", "Hpi")
 ONNX_NAME = "model.onnx"
 INT8_NAME = "model_int8.onnx"
 FP16_NAME = "model_fp16.onnx"
-_ONNX_KEYS = ("onnx", "onnx_int8", "onnx_fp16")
-_ENDINGS = {"model": (".pdmodel", ".json"), **{key: (".onnx",) for key in _ONNX_KEYS}}
+ONNX_KEYS = ("onnx", "onnx_int8", "onnx_fp16")
 _MAX_CHANNELS = 1024
 _MOST_BYTES = 4 << 30  # a sparse file of a terabyte would be read for an hour
 OUTPUT_OPS = ("argmax", "softmax", "none")
@@ -85,7 +73,7 @@ class DeployConfig:
     @property
     def file_names(self) -> list[str]:
         """Names of graph, weights, and the ONNX forms that there are."""
-        return [name for name in (self.model, self.params, *(getattr(self, key) for key in _ONNX_KEYS)) if name]
+        return [name for name in (self.model, self.params, *(getattr(self, key) for key in ONNX_KEYS)) if name]
 
     @property
     def fixed_size(self) -> tuple[int, int] | None:
@@ -95,10 +83,10 @@ class DeployConfig:
         return tuple(self.input_shape[2:])
 
     @property
-    def image_format(self) -> ImageFormat:
-        """How its pictures are read."""
+    def img_channels(self) -> int:
+        """Bands of its pictures; with `value_range` how they are read, see `ImageFormat.of`."""
         channels = self.input_shape[1] if self.input_shape else 3
-        return ImageFormat(channels if isinstance(channels, int) and channels > 0 else 3, self.value_range)
+        return channels if isinstance(channels, int) and channels > 0 else 3
 
     @property
     def fixed_batch(self) -> int | None:
@@ -148,70 +136,6 @@ class DeployConfig:
                     "copy or export it again"
                 )
 
-    def write(self) -> None:
-        """Writes `name` into the folder, which is one that `deployment.export.install` then installs."""
-        section = {
-            "model": self.model,
-            "params": self.params,
-            "transforms": self.transforms,
-            "input_shape": self.input_shape,
-            "output_op": self.output_op,
-            "output_dtype": self.output_dtype,
-        }
-        for key in _ONNX_KEYS:
-            if getattr(self, key):
-                section[key] = getattr(self, key)
-        if self.classes:
-            section["class_names"] = list(self.classes.names)
-            section["class_colors"] = [list(color) for color in self.classes.colors]
-        section["ignore_index"] = self.ignore_index
-        if self.label_map is not None:
-            section["label_map"] = self.label_map
-        if self.value_range is not None:
-            section["value_range"] = list(self.value_range)
-        if self.components:
-            section["components"] = self.components
-        section["verified"] = self.verified
-        section["sha256"] = self.sha256
-        write_text(self.folder / self.name, seal(to_yaml({"Deploy": section})), own=True)
-
-
-def _inside(folder: Path, name, key: str, path: Path) -> str:
-    """A plain file name in the folder; anything that leads out of it is refused.
-
-    Raises:
-        ConfigError: not a name, leads elsewhere, or a link to elsewhere.
-    """
-    if not isinstance(name, str) or not name:
-        raise ConfigError(f"{path}: Deploy.{key}: expected a file name, got {name!r}")
-    pure = PurePosixPath(name.replace("\\", "/"))
-    if pure.is_absolute() or ".." in pure.parts or ":" in name:
-        raise ConfigError(f"{path}: Deploy.{key}: {reprlib.repr(name)} leads out of the exported folder")
-    if not pure.name:
-        raise ConfigError(f"{path}: Deploy.{key}: {name!r} is the folder itself, expected the name of a file in it")
-    # Backends and the check of operators (`operators.py`) must agree on the format of a graph.
-    endings = _ENDINGS.get(key, ("",))
-    if not name.endswith(endings) or (endings != ("",) and ".json" in name.removesuffix(".json")):
-        raise ConfigError(f"{path}: Deploy.{key}: {reprlib.repr(name)} must end with {' or '.join(endings)}")
-    try:
-        (folder / name).exists()  # refuses names that are too long, which `resolve` does not
-        inside = (folder / name).resolve().is_relative_to(folder.resolve())
-    except (OSError, RuntimeError, ValueError) as error:  # also a circle of links or a NUL byte
-        raise ConfigError(f"{path}: Deploy.{key}: {reprlib.repr(name)} cannot be the name of a file") from error
-    if not inside:
-        raise ConfigError(f"{path}: Deploy.{key}: {name!r} is a link out of the exported folder")
-    return name
-
-
-def _existing(folder: Path, name: str, path: Path, key: str) -> str:
-    """`name`, or the graph file that Paddle 3 writes in its place (PaddleSeg names .pdmodel whatever it wrote)."""
-    if (folder / name).is_file():
-        return name
-    other = name.removesuffix(".pdmodel") + ".json"
-    if name.endswith(".pdmodel") and (folder / other).is_file():
-        return other
-    raise ExportError(f"{folder / name}: missing, though {path} names it as Deploy.{key}; export the model again")
-
 
 def require_input_size(shape: list, where: str) -> None:
     """Refuses an input that no machine could hold, before a backend tries to.
@@ -228,106 +152,3 @@ def require_input_size(shape: list, where: str) -> None:
         raise ConfigError(
             f"{where}: {shape} is too large; a batch has at most {MAX_PIXELS} pixels and {_MAX_CHANNELS} channels"
         )
-
-
-def _shape(value, path: Path) -> list | None:
-    if value is None:
-        return None
-    fits = isinstance(value, list) and len(value) == 4
-    if not fits or not all(v is None or (type(v) is int and (v == -1 or 0 < v < 1 << 20)) for v in value):
-        shown = reprlib.repr(value)
-        raise ConfigError(f"{path}: Deploy.input_shape: expected [N, C, H, W], -1 where free; got {shown}")
-    require_input_size(value, f"{path}: Deploy.input_shape")
-    return value
-
-
-def _classes(section: dict, path: Path) -> ClassInfo | None:
-    names, colors = section.get("class_names"), section.get("class_colors")
-    if names is None or colors is None:
-        return None
-    fits = isinstance(names, list) and isinstance(colors, list) and len(names) == len(colors)
-    if not fits or not all(
-        isinstance(c, list) and len(c) == 3 and all(isinstance(v, int) and 0 <= v <= 255 for v in c) for c in colors
-    ):
-        raise ConfigError(f"{path}: Deploy.class_names and class_colors: expected a name and [r, g, b] per class")
-    return ClassInfo(tuple(map(str, names)), tuple(tuple(color) for color in colors))
-
-
-def _mapping(section: dict, key: str, kind: type, path: Path) -> dict:
-    """The mapping `key`, whose values are of one kind; empty when it is left out."""
-    value = section.get(key) or {}
-    if not isinstance(value, dict) or not all(isinstance(item, kind) for item in value.values()):
-        raise ConfigError(f"{path}: Deploy.{key}: expected a mapping of {kind.__name__} values, got {value!r}")
-    return value
-
-
-def _value_range(section: dict, path: Path) -> tuple[float, float] | None:
-    """`Deploy.value_range`, with the file in its errors."""
-    try:
-        return require_value_range(section.get("value_range"), "Deploy.value_range")
-    except DataError as error:
-        raise ConfigError(f"{path}: {error}") from error
-
-
-def is_exported(folder: Path) -> bool:
-    """Whether the folder has the description of an exported model."""
-    return any((folder / name).is_file() for name in _NAMES)
-
-
-def read_deploy_config(path: str | Path) -> DeployConfig:
-    """Reads an exported folder (`deploy.yaml`, or PaddleSeg's and PaddleX's `inference.yml`), or such a file.
-
-    Raises:
-        ConfigError: not there, not YAML, a missing or malformed key, or a path that leads out of the folder.
-        ExportError: a file that it names is missing.
-    """
-    path = Path(path)
-    if path.is_dir():
-        path = next((path / name for name in _NAMES if (path / name).is_file()), path / FILE_NAME)
-    try:
-        content = read_yaml_mapping(path)
-    except ConfigError as error:
-        raise ConfigError(f"{error}; mend the file, or export the model again") from error
-    require_unbroken_seal(path)
-    section = content.get("Deploy")
-    if not isinstance(section, dict):
-        raise ConfigError(f"{path}: no `Deploy` section; is this the deploy.yaml of an exported model?")
-    for key in content:
-        if key not in ("Deploy", "checksum", *_OF_PADDLEX):
-            raise ConfigError(f"{path}: {key}: unknown key beside Deploy; remove it, or export the model again")
-    for key in ("model", "params"):
-        if key not in section:
-            raise ConfigError(f"{path}: Deploy.{key}: missing")
-    folder = path.parent
-    transforms = section.get("transforms") or []
-    if not isinstance(transforms, list) or not all(isinstance(t, dict) and "type" in t for t in transforms):
-        raise ConfigError(f"{path}: Deploy.transforms: expected a list of mappings with a `type` key")
-    output_op = section.get("output_op", "argmax")
-    if output_op not in OUTPUT_OPS:
-        raise ConfigError(f"{path}: Deploy.output_op: must be one of {', '.join(OUTPUT_OPS)}; got {output_op!r}")
-    names = {key: _inside(folder, section[key], key, path) for key in ("model", "params")}
-    ignore_index, label_map = section.get("ignore_index", 255), section.get("label_map")
-    if type(ignore_index) is not int:
-        raise ConfigError(f"{path}: Deploy.ignore_index: expected a whole number, got {ignore_index!r}")
-    if label_map is not None and (not isinstance(label_map, list) or not all(type(v) is int for v in label_map)):
-        raise ConfigError(f"{path}: Deploy.label_map: expected a list of whole numbers, got {reprlib.repr(label_map)}")
-    onnx_names = {key: section.get(key) for key in _ONNX_KEYS}
-    onnx_names["onnx"] = onnx_names["onnx"] or (ONNX_NAME if (folder / ONNX_NAME).is_file() else None)
-    return DeployConfig(
-        folder=folder,
-        model=_existing(folder, names["model"], path, "model"),
-        params=_existing(folder, names["params"], path, "params"),
-        transforms=transforms,
-        input_shape=_shape(section.get("input_shape"), path),
-        output_op=output_op,
-        output_dtype=section.get("output_dtype", "int32"),
-        classes=_classes(section, path),
-        verified=_mapping(section, "verified", dict, path),
-        sha256=_mapping(section, "sha256", str, path),
-        **{key: _inside(folder, name, key, path) if name else None for key, name in onnx_names.items()},
-        ignore_index=ignore_index,
-        label_map=label_map,
-        value_range=_value_range(section, path),
-        name=path.name,
-        components=_mapping(section, "components", str, path),
-    )

@@ -2,8 +2,8 @@
 """OpenVINO as a backend: the verified ONNX file in float32, bfloat16 or 8 bits."""
 
 import importlib.util
+from typing import TYPE_CHECKING
 
-from paddle_dnl.deployment.runtime.deploy_config import DeployConfig
 from paddle_dnl.deployment.runtime.onnx_thread import in_onnx_thread
 from paddle_dnl.deployment.runtime.operators import require_known_operators
 from paddle_dnl.deployment.runtime.options import BackendOptions, default_threads, first_line
@@ -12,6 +12,9 @@ from paddle_dnl.files.caches import package_cache
 from paddle_dnl.optional import not_installed
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from paddle_dnl.deployment.runtime.deploy_config import DeployConfig
 
 # Hints for each precision. An int8 file itself defines what is computed in 8 bits; the rest stays in float32. A float16 file has
 # its attention in float32, which `ACCURACY` keeps.
@@ -92,7 +95,7 @@ class OpenvinoBackend:
 
     name = "openvino"
 
-    def __init__(self, files: DeployConfig, options: BackendOptions):
+    def __init__(self, files: "DeployConfig", options: BackendOptions):
         if options.precision not in _HINTS:
             raise UsageError(f"backend openvino has no precision {options.precision}; use {', '.join(_HINTS)}")
         threads = options.cpu_threads or default_threads()

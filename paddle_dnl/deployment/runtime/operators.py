@@ -124,16 +124,6 @@ def _message(data: memoryview, number: int) -> Iterator[memoryview]:
             yield value
 
 
-def _of_program(data: memoryview) -> Iterator[str]:
-    """Operators of a `.pdmodel`: ProgramDesc.blocks (1), BlockDesc.ops (4), OpDesc.type (3)."""
-    for block in _message(data, 1):
-        for operator in _message(block, 4):
-            names = [bytes(name).decode() for name in _message(operator, 3)]
-            if len(names) != 1:
-                raise ValueError("an operator without a name, or with several")
-            yield names[0]
-
-
 def _of_pir(value, depth: int = 0) -> Iterator[str]:
     """Operators of Paddle 3's JSON, those of nested regions too."""
     if depth > _MAX_DEPTH:
@@ -198,6 +188,7 @@ def _unique_keys(pairs: list[tuple]) -> dict:
 
 
 def _not_allowed(path: Path) -> set[str]:
+    """Operators of a graph that are not known to be harmless."""
     content = read_bytes(path)
     if path.suffix == ".json":
         names = {name.removeprefix("pd_op.").removeprefix("1.") for name in _of_pir(parse_json(content, _unique_keys))}
@@ -214,7 +205,14 @@ def _not_allowed(path: Path) -> set[str]:
             for graph in (*_message(training, 1), *_message(training, 2)):
                 found |= set(_of_onnx_graph(graph))
         return found
-    return {name for name in _of_program(view) if name.removesuffix("_") not in _PADDLE}
+    names = set()
+    for block in _message(view, 1):  # .pdmodel: ProgramDesc.blocks
+        for operator in _message(block, 4):  # BlockDesc.ops
+            types = [bytes(name).decode() for name in _message(operator, 3)]  # OpDesc.type
+            if len(types) != 1:
+                raise ValueError("an operator without a name, or with several")
+            names.add(types[0])
+    return {name for name in names if name.removesuffix("_") not in _PADDLE}
 
 
 def require_known_operators(path: str | Path) -> None:

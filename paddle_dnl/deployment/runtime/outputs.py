@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from itertools import count, islice
 from pathlib import Path
 
+from paddle_dnl.data.classes import Colors
 from paddle_dnl.data.images.geo_files import save_geotiff
-from paddle_dnl.data.images.image_files import EXTENSIONS, iter_images
+from paddle_dnl.data.images.image_files import EXTENSIONS, all_names_differ, iter_results
 from paddle_dnl.data.images.pending_images import PendingImages
 from paddle_dnl.data.images.strip_results import StripResults
 from paddle_dnl.data.images.video_files import Video
 from paddle_dnl.data.images.video_writer import VideoWriter
-from paddle_dnl.data.overlay import Colors, overlay, save_image, save_label_png
+from paddle_dnl.data.overlay import overlay, save_image, save_label_png
 from paddle_dnl.data.probability_files import probability_file
 from paddle_dnl.deployment.runtime.pipeline import Picture, read_ahead
 from paddle_dnl.deployment.runtime.preview import Preview
@@ -43,23 +44,6 @@ class Results:
     colors: Colors
     details: bool
     inputs: Sequence[str | Path]
-
-
-def all_names_differ(path: str, endings: tuple[str, ...]) -> bool:
-    """Whether all results fit into one folder, as PaddleSeg's infer.py writes them: no two pictures share a name."""
-    stems: set[str] = set()
-    for _, name in iter_images(path, endings):
-        if name.stem in stems:
-            logger.info(f"several pictures are called {name.stem}: results are stored in their sub-folders")
-            return False
-        stems.add(name.stem)
-    return True
-
-
-def iter_results(path: str, endings: tuple[str, ...], is_flat: bool) -> Iterator[tuple[Path, Path]]:
-    """The pictures of `iter_images`, each with the name of its results: without sub-folders where `is_flat`."""
-    for file, name in iter_images(path, endings):
-        yield file, Path(name.name) if is_flat else name
 
 
 class PictureJob:

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from paddle_dnl.data.images.geo_files import Place
+from paddle_dnl.data.images.picture_rows import Tiled
+from paddle_dnl.data.images.raster_files import Place
 from paddle_dnl.data.overlay import as_label
-from paddle_dnl.deployment.runtime.predictor import Tiled
 from paddle_dnl.errors import DataError, PaddleDnlError
 
 import numpy as np

@@ -4,21 +4,20 @@
 import contextlib
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from paddle_dnl import registry
-from paddle_dnl.data.images.block_rows import BLOCKS_FROM, BlockRows, open_rows
-from paddle_dnl.data.images.picture_rows import ArrayRows
-from paddle_dnl.data.images.resizing import resized
+from paddle_dnl.data.images.block_rows import open_rows
+from paddle_dnl.data.images.image_format import ImageFormat
+from paddle_dnl.data.images.picture_rows import ArrayRows, Tiled
+from paddle_dnl.data.images.resizing import resized, restored
 from paddle_dnl.data.overlay import as_label
 from paddle_dnl.data.tiling import TileGrid
 from paddle_dnl.data.transforms.compose import Compose
-from paddle_dnl.deployment.runtime.backend_factory import make_backend
-from paddle_dnl.deployment.runtime.deploy_config import read_deploy_config
+from paddle_dnl.deployment.runtime.deploy_yaml import read_deploy_config
 from paddle_dnl.deployment.runtime.options import BackendOptions
 from paddle_dnl.deployment.runtime.own_components import require_modules
-from paddle_dnl.deployment.runtime.restored import restored
+from paddle_dnl.deployment.runtime.selection import make_backend
 from paddle_dnl.errors import ConfigError, DataError, UsageError
 from paddle_dnl.log import logger
 from paddle_dnl.profile.measuring import seconds_of_runs
@@ -32,18 +31,6 @@ TILES = ("auto", "never")
 TILED_FROM = 1.5
 # 8K video has 33 million pixels, a large camera 60 million; larger files are usually attacks or mistakes.
 MAX_PIXELS = 80_000_000
-
-
-@dataclass
-class Tiled:
-    """A picture, as from `Predictor.read`, that is too large for the model and is worked through in tiles."""
-
-    rows: ArrayRows | BlockRows
-
-    @property
-    def is_stream(self) -> bool:
-        """Whether it is so large that its results are better written in strips."""
-        return isinstance(self.rows, BlockRows) or self.rows.size[0] * self.rows.size[1] >= BLOCKS_FROM
 
 
 class Predictor:
@@ -103,7 +90,7 @@ class Predictor:
         self._tile_overlap, self._tile_batch = tile_overlap, tile_batch
         self.files = read_deploy_config(folder)
         self.classes = self.files.classes
-        self.image_format = self.files.image_format.with_range(value_range)
+        self.image_format = ImageFormat.of(self.files).with_range(value_range)
         require_modules(self.files)
         try:
             steps = [registry.build(step, "transform", "Deploy.transforms") for step in self.files.transforms]

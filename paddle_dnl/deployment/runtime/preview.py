@@ -15,6 +15,34 @@ _HOST, _BOUNDARY = "127.0.0.1", "frame"
 _PATIENCE = 10
 
 
+class _Handler(BaseHTTPRequestHandler):
+    """Sends the frames of `server.preview` until it is closed or the viewer disconnects."""
+
+    timeout = _PATIENCE
+
+    def do_GET(self):  # noqa: N802  the library's name
+        # Protects against DNS rebinding: a page whose host name resolves to this machine.
+        if self.headers.get("Host", "").split(":")[0] not in (_HOST, "localhost"):
+            self.send_error(421)
+            return
+        self.send_response(200)
+        self.send_header("Content-Type", f"multipart/x-mixed-replace; boundary={_BOUNDARY}")
+        self.send_header("Cache-Control", "no-store")
+        self.end_headers()
+        seen = 0
+        try:
+            while (found := self.server.preview.wait(seen)) is not None:
+                frame, seen = found
+                content = encode_jpeg(frame)
+                head = f"--{_BOUNDARY}\r\nContent-Type: image/jpeg\r\nContent-Length: {len(content)}\r\n\r\n"
+                self.wfile.write(head.encode() + content + b"\r\n")
+        except OSError:  # the viewer has disconnected
+            return
+
+    def log_message(self, *_):
+        pass
+
+
 class Preview:
     """Serves `http://127.0.0.1:PORT/`. A viewer that is slow misses frames; without viewers nothing is encoded.
 
@@ -30,22 +58,11 @@ class Preview:
 
     def __init__(self, port: int):
         self._new, self._frame, self._number, self._ended = threading.Condition(), None, 0, False
-        preview = self
-
-        class Handler(BaseHTTPRequestHandler):
-            timeout = _PATIENCE
-
-            def do_GET(self):  # noqa: N802  the library's name
-                preview._answer(self)
-
-            def log_message(self, *_):
-                pass
-
         try:
-            self._server = ThreadingHTTPServer((_HOST, port), Handler)
+            self._server = ThreadingHTTPServer((_HOST, port), _Handler)
         except (OSError, OverflowError) as error:
             raise UsageError(f"--preview {port}: the port cannot be taken ({error})") from error
-        self._server.daemon_threads = True
+        self._server.daemon_threads, self._server.preview = True, self
         self.port = self._server.server_address[1]
         threading.Thread(target=self._server.serve_forever, name="preview", daemon=True).start()
         logger.info(f"preview: http://{_HOST}:{self.port}/")
@@ -57,28 +74,11 @@ class Preview:
             self._number += 1
             self._new.notify_all()
 
-    def _answer(self, request: BaseHTTPRequestHandler) -> None:
-        # Protects against DNS rebinding: a page whose host name resolves to this machine.
-        if request.headers.get("Host", "").split(":")[0] not in (_HOST, "localhost"):
-            request.send_error(421)
-            return
-        request.send_response(200)
-        request.send_header("Content-Type", f"multipart/x-mixed-replace; boundary={_BOUNDARY}")
-        request.send_header("Cache-Control", "no-store")
-        request.end_headers()
-        seen = 0
-        try:
-            while True:
-                with self._new:
-                    self._new.wait_for(lambda: self._ended or self._number > seen)  # noqa: B023  called at once
-                    if self._number == seen:
-                        return
-                    frame, seen = self._frame, self._number
-                content = encode_jpeg(frame)
-                head = f"--{_BOUNDARY}\r\nContent-Type: image/jpeg\r\nContent-Length: {len(content)}\r\n\r\n"
-                request.wfile.write(head.encode() + content + b"\r\n")
-        except OSError:  # the viewer has disconnected
-            return
+    def wait(self, seen: int) -> tuple[np.ndarray, int] | None:
+        """Waits for a frame after number `seen`; the newest one and its number, None when the preview is closed."""
+        with self._new:
+            self._new.wait_for(lambda: self._ended or self._number > seen)
+            return (self._frame, self._number) if self._number > seen else None
 
     def close(self) -> None:
         """Ends all answers and gives the port back."""

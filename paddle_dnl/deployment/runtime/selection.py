@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`--backend auto`: the fastest of an exported folder's verified backends on this machine; measured once, then remembered."""
+"""Makes the backend of a name after checking its files; `auto` is the fastest verified one on this machine.
+
+What `auto` finds is measured once per folder and machine, and then remembered.
+"""
 
 import hashlib
 import json
 import platform
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 from paddle_dnl.deployment.runtime.backends import OnnxBackend, PaddleBackend
 from paddle_dnl.deployment.runtime.deploy_config import DeployConfig
@@ -24,11 +27,65 @@ from paddle_dnl.startup.threads import available_cores
 
 import numpy as np
 
+BACKENDS = (PaddleBackend.name, OnnxBackend.name, OpenvinoBackend.name, "auto")
+
 # Input shape of the measurement where the graph leaves it free.
 _FREE = (1, 3, 256, 512)
 _TIMED_RUNS = 2
 # Share of pixels in which a lower precision must give the model's class for `--precision fastest` to take it.
 MIN_AGREEMENT = 0.995
+
+
+def _make(name: str, files: DeployConfig, options: BackendOptions):
+    """A named backend, after its files were checked."""
+    if name == PaddleBackend.name:
+        if options.streams:
+            raise UsageError("streams are the backend openvino's; the backend paddle has none")
+        if options.device == "cpu":
+            if options.precision == "int8":
+                raise UsageError(
+                    "int8 on a CPU is run by the backends onnxruntime and openvino; use one of them, or auto"
+                )
+            if options.precision != "fp32":
+                raise UsageError(
+                    f"{options.precision} on a CPU is run by the backend openvino; use --backend openvino or auto"
+                )
+            obstacle = mkldnn_obstacle(files) if options.enable_mkldnn else None
+            if obstacle:
+                raise UsageError(f"--enable_mkldnn: not verified for {files.folder} ({obstacle}); run without it")
+        files.check_files(files.model, files.params)
+        return PaddleBackend(files, options)
+    kinds = {kind.name: kind for kind in (OnnxBackend, OpenvinoBackend)}
+    if name not in kinds:
+        raise UsageError(f"backend {name!r} is not one of {', '.join(BACKENDS)}")
+    if options.streams and name != OpenvinoBackend.name:
+        raise UsageError(f"streams are the backend openvino's; the backend {name} has none")
+    file = files.onnx_of(options.precision)
+    if file:
+        files.check_files(file)
+    return kinds[name](files, options)
+
+
+def resolve_backend(name: str, files: DeployConfig, options: BackendOptions) -> tuple[str, BackendOptions]:
+    """`auto`, or the precision `fastest`, to the fastest verified one on this machine; others stay as they are."""
+    if name != "auto" and options.precision != "fastest":
+        return name, options
+    return choose(files, options, None if name == "auto" else name)
+
+
+def make_backend(name: str, files: DeployConfig, options: BackendOptions):
+    """The backend `paddle`, `onnxruntime` or `openvino`; `auto` takes the fastest verified one on this machine.
+
+    Raises:
+        UsageError: unknown name, a device or precision that the backend has not, or oneDNN for a folder whose export did not
+            verify it.
+        ExportError: files that are missing, damaged or cannot be loaded.
+    """
+    name, options = resolve_backend(name, files, options)
+    backend = _make(name, files, options)
+    extras = [options.precision] * (options.precision != "fp32") + ["oneDNN"] * options.enable_mkldnn
+    logger.info(" ".join([f"backend {name} on {options.device}", *extras]))
+    return backend
 
 
 def candidates(
@@ -91,7 +148,8 @@ def _on_gpu(
     found = {}
     if options.precision in ("fp32", "fastest") or options.use_trt:
         found[PaddleBackend.name] = (PaddleBackend.name, plain)
-    if _onnxruntime_version() and "CUDAExecutionProvider" in _onnxruntime_providers():
+    onnxruntime = _onnxruntime()
+    if onnxruntime and "CUDAExecutionProvider" in onnxruntime.get_available_providers():
         if options.precision in ("fp32", "fastest") and onnx_obstacle(OnnxBackend.name, files) is None:
             found[OnnxBackend.name] = (OnnxBackend.name, plain)
         is_wanted = options.precision == "fp16" or (
@@ -110,13 +168,13 @@ def onnx_obstacle(backend: str, files: DeployConfig) -> str | None:
         return "the folder has no ONNX file (export.py --format onnx makes one)"
     if files.verified.get(backend, {}).get("ok") is not True:
         return "the export did not verify it"
-    version = openvino_version() if backend == OpenvinoBackend.name else _onnxruntime_version()
-    return None if version else f"it is not installed ({install_hint(backend)})"
+    found = openvino_version() if backend == OpenvinoBackend.name else _onnxruntime()
+    return None if found else f"it is not installed ({install_hint(backend)})"
 
 
 def verified_precisions(files: DeployConfig) -> list[tuple[str, str]]:
     """(backend, precision), but fp32, whose classes agreed with the model's in enough pixels of images, and can be run here."""
-    versions = {OnnxBackend.name: _onnxruntime_version(), OpenvinoBackend.name: openvino_version()}
+    installed = {OnnxBackend.name: _onnxruntime(), OpenvinoBackend.name: openvino_version()}
     found = []
     for label, record in files.verified.get("precisions", {}).items():
         backend, _, precision = str(label).partition(" ")
@@ -125,7 +183,7 @@ def verified_precisions(files: DeployConfig) -> list[tuple[str, str]]:
         agreement = record.get("agreement") if isinstance(record, dict) else None
         if not isinstance(agreement, float) or agreement < MIN_AGREEMENT:
             logger.info(f"backend auto: not {label}: agreement {agreement} with the model is below {MIN_AGREEMENT}")
-        elif versions.get(backend) is None:
+        elif installed.get(backend) is None:
             logger.info(f"backend auto: not {label}: {backend} is not installed")
         elif precision == "bf16" and not has_bf16():
             logger.info(f"backend auto: not {label}: this processor has no bfloat16 arithmetic")
@@ -134,15 +192,12 @@ def verified_precisions(files: DeployConfig) -> list[tuple[str, str]]:
     return found
 
 
-def choose(
-    files: DeployConfig, options: BackendOptions, make: Callable, only: str | None = None
-) -> tuple[str, BackendOptions]:
+def choose(files: DeployConfig, options: BackendOptions, only: str | None = None) -> tuple[str, BackendOptions]:
     """The fastest candidate and its options; says what was measured.
 
     Args:
         files: the exported folder.
         options: what was asked for.
-        make: (backend, files, options) -> a backend with `run`; checks the files first.
         only: see `candidates`.
 
     Raises:
@@ -163,7 +218,7 @@ def choose(
         batch = np.random.default_rng(0).standard_normal(shape, np.float32)
         # Read before the measurement, which raises the load itself.
         load = load_average()
-        seconds = {label: _time(make(chosen[0], files, chosen[1]), batch) for label, chosen in found.items()}
+        seconds = {label: _time(_make(chosen[0], files, chosen[1]), batch) for label, chosen in found.items()}
         when = "measured now" + (
             f", with a load of {load:.1f}: measured again when it is less" if _loaded(load) else ""
         )
@@ -180,20 +235,13 @@ def _time(backend, batch: np.ndarray) -> float:
     return min(seconds_of_runs(lambda: backend.run(batch), warmup=1, repeats=_TIMED_RUNS))
 
 
-def _onnxruntime_version() -> str | None:
-    """None without it. Asked of the module: its packages have several names, for GPUs and other devices."""
+def _onnxruntime() -> ModuleType | None:
+    """ONNX Runtime if it is installed; its packages have several names, for GPUs and other devices."""
     try:
         import onnxruntime
     except ImportError:
         return None
-    return onnxruntime.__version__
-
-
-def _onnxruntime_providers() -> list[str]:
-    """Names of the devices' providers that the installed ONNX Runtime was built with."""
-    import onnxruntime
-
-    return onnxruntime.get_available_providers()
+    return onnxruntime
 
 
 def _key(files: DeployConfig, options: BackendOptions, shape: list[int], labels: list[str]) -> str | None:
@@ -201,7 +249,7 @@ def _key(files: DeployConfig, options: BackendOptions, shape: list[int], labels:
     if not files.sha256:
         return None
     threads = options.cpu_threads or default_threads()
-    versions = [paddle_version(), _onnxruntime_version(), openvino_version()]
+    versions = [paddle_version(), getattr(_onnxruntime(), "__version__", None), openvino_version()]
     content = [
         files.sha256,
         options.device,

@@ -2,8 +2,10 @@
 """Reads the verification record of an exported folder: whether oneDNN may be used with the installed Paddle."""
 
 import importlib.util
+from typing import TYPE_CHECKING
 
-from paddle_dnl.deployment.runtime.deploy_config import DeployConfig
+if TYPE_CHECKING:
+    from paddle_dnl.deployment.runtime.deploy_config import DeployConfig
 
 
 def paddle_version() -> str | None:
@@ -15,7 +17,7 @@ def paddle_version() -> str | None:
     return paddle.__version__
 
 
-def mkldnn_obstacle(files: DeployConfig) -> str | None:
+def mkldnn_obstacle(files: "DeployConfig") -> str | None:
     """Why oneDNN is not to be used with this folder and this Paddle; None where the export verified it."""
     found, version = files.verified.get("mkldnn", {}), paddle_version()
     if version is None:

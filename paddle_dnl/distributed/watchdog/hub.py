@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 
-# Relative, as this package runs without its parent: see main.py.
+# Relative imports, since this package runs without its parent package: see main.py.
 from .reports import (
     BEAT_SECONDS,
     GRACE_SECONDS,
@@ -23,7 +23,7 @@ from .reports import (
     silence,
 )
 
-LINGER_SECONDS = 10.0  # how long the hub serves others after the end of its own process
+LINGER_SECONDS = 10.0  # how long the hub serves the other ranks after its own process has ended
 
 
 class Hub(threading.Thread):
@@ -31,8 +31,8 @@ class Hub(threading.Thread):
 
     Args:
         server: listening socket.
-        token: that members must know.
-        ranks: how many members there will be.
+        token: secret that members must send.
+        ranks: expected number of members.
     """
 
     def __init__(self, server: socket.socket, token: str, ranks: int):
@@ -52,10 +52,14 @@ class Hub(threading.Thread):
         beat = 0.0
         while not self.closing.is_set():
             for key, _ in self.selector.select(BEAT_SECONDS / 5):
-                if key.fileobj is self.server:
-                    self._accept()
-                else:
+                if key.fileobj is not self.server:
                     self._listen(key)
+                    continue
+                with contextlib.suppress(OSError):
+                    connection, _ = self.server.accept()
+                    connection.settimeout(5)
+                    data = {"lines": Lines(connection.fileno()), "rank": None}
+                    self.selector.register(connection, selectors.EVENT_READ, data)
             now = time.monotonic()
             if now - beat > BEAT_SECONDS:
                 beat = now
@@ -71,15 +75,8 @@ class Hub(threading.Thread):
                     self.verdict = {**found, "host": member["host"], "pid": member["pid"]}
                     self._tell_all({"verdict": self.verdict})
 
-    def _accept(self) -> None:
-        with contextlib.suppress(OSError):
-            connection, _ = self.server.accept()
-            connection.settimeout(5)
-            self.selector.register(
-                connection, selectors.EVENT_READ, {"lines": Lines(connection.fileno()), "rank": None}
-            )
-
     def _listen(self, key) -> None:
+        """Reads the messages of one connection; the first one must hold the token and makes it a member."""
         connection, data = key.fileobj, key.data
         for line in data["lines"].read():
             member = self.members.get(data["rank"])
@@ -109,7 +106,7 @@ class Hub(threading.Thread):
                     self._end(message["end"])
 
     def _end(self, end: dict) -> None:
-        if any(end["rank"] == known["rank"] for known in self.ends):  # it had said why before
+        if any(end["rank"] == known["rank"] for known in self.ends):  # reported with its reason before
             return
         self.ends.append(end)
         if self.decide_at is None:
@@ -119,21 +116,19 @@ class Hub(threading.Thread):
         for member in self.members.values():
             send(member["connection"], message)
 
-    def _is_there(self, rank: int) -> bool:
-        """Whether a rank is connected and has sent something recently."""
-        member = self.members[rank]
-        return member["connection"].fileno() >= 0 and time.monotonic() - member["heard"] < QUIET_SECONDS
-
-    def _has_ended_well(self) -> bool:
-        """Whether all ranks have joined and are done; a watchdog on a busy machine may join late."""
-        return len(self.members) == self.ranks and all(member["done"] for member in self.members.values())
-
     def close(self, is_well: bool) -> None:
-        """Says goodbye to all, after a wait: for ranks that are not done yet, or for watchdogs that end their processes."""
+        """Ends the service, after a wait for ranks that are not done yet, or for watchdogs that end their processes."""
         until = time.monotonic() + LINGER_SECONDS + (0 if is_well else GRACE_SECONDS)
         while time.monotonic() < until:
-            others = (self._is_there(rank) for rank in self.members if rank)
-            if self._has_ended_well() if is_well else not any(others):
+            members = dict(self.members)  # the hub's thread may add one
+            if is_well:  # all have joined, late ones on busy machines too, and are done
+                is_over = len(members) == self.ranks and all(member["done"] for member in members.values())
+            else:  # no other rank is connected and has sent something recently
+                is_over = not any(
+                    rank and member["connection"].fileno() >= 0 and time.monotonic() - member["heard"] < QUIET_SECONDS
+                    for rank, member in members.items()
+                )
+            if is_over:
                 break
             time.sleep(BEAT_SECONDS / 5)
         self._tell_all({"bye": 1})

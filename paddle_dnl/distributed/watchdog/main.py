@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The program that watches one rank; `distributed/watch.py` starts it, with the folder above in `sys.path` and nothing else."""
+"""The watchdog of one rank; `distributed/watch.py` starts it in isolated mode with only the folder above added to `sys.path`."""
 
 import contextlib
 import json
@@ -30,10 +30,10 @@ CONNECT_SECONDS = 60.0
 
 
 class Watchdog:
-    """Watches the process `pid` of a rank and reports to the hub.
+    """Watches the process of a rank and reports to the hub.
 
     Args:
-        rank, pid, host: of the process.
+        rank, pid, host: rank, process ID and machine of the process.
         address: host and port of the hub.
         token: see `Hub`.
     """
@@ -45,9 +45,9 @@ class Watchdog:
         self.hub: socket.socket | None = None
         self.hub_lines: Lines | None = None
         self.heard = time.monotonic()
-        self.end: dict | None = None  # of our own process
+        self.end: dict | None = None  # report of the watched process
         self.verdict: dict | None = None  # which rank ended first, and how
-        self.deadline: float | None = None  # for a verdict of our own, when the hub says nothing
+        self.deadline: float | None = None  # after which this watchdog decides itself, when the hub is silent
         self.hub_said_bye = False
 
     def connect(self) -> None:
@@ -63,7 +63,11 @@ class Watchdog:
         send(self.hub, {"token": self.token, "rank": self.rank, "host": self.host, "pid": self.pid})
 
     def watch(self) -> bool:
-        """Waits for the end of the process, or for the hub's word that another one has ended; whether all is well."""
+        """Waits for the end of the process, or for the hub's report that another one has ended.
+
+        Returns:
+            Whether the process may end normally.
+        """
         beat = 0.0
         while self.verdict is None:
             with selectors.DefaultSelector() as selector:
@@ -91,7 +95,7 @@ class Watchdog:
         return False
 
     def _from_process(self) -> bool:
-        """Reads messages of the process; whether it may end from here on."""
+        """Reads messages of the process; True when it may end from here on."""
         for line in self.process.read():
             if line is None:
                 self._report(report(self.rank, self.text, killed_by(self.pid)))
@@ -111,7 +115,7 @@ class Watchdog:
         self.deadline = self.deadline or time.monotonic() + (4 if there else 1) * SETTLE_SECONDS
 
     def _without_hub(self, now: float) -> None:
-        """A verdict from this rank's own information, when the hub is lost."""
+        """Sets a verdict from this rank's own information, when the hub is lost."""
         silent = now - self.heard
         lost = self.hub is not None and not self.hub_said_bye and silent > LOST_SECONDS
         if not lost and (self.deadline is None or now < self.deadline):
@@ -123,18 +127,18 @@ class Watchdog:
             self.verdict = {**report(0, ""), "how": how, "host": self.address[0], "pid": 0}
 
     def explain(self) -> str | None:
-        """The line for this rank's log; None where the process has said everything itself."""
+        """The line for this rank's log; None if the process has printed the reason itself."""
         first = self.verdict
         if first["text"] and (first["rank"] == self.rank or first["text"] == self.text):
             return None
         who = f"rank {first['rank']} on {first['host']}" if first["rank"] != self.rank else "this process"
         number = f" ({'process ' if first['rank'] != self.rank else ''}{first['pid']})" if first["pid"] else ""
-        # What failed with a message is likely to fail again until somebody has mended it.
+        # A failure with a message is likely to repeat on resuming.
         advice = "All ranks end" if first["text"] else "All ranks end; --resume_model auto continues"
         return f"{who}{number} {first['how']}. {advice}"
 
     def make_end(self) -> None:
-        """Tells the process that all end, and ends it, gently first."""
+        """Informs the process that all ranks end, and ends it: SIGTERM, then SIGKILL."""
         if self.process.ended:
             return
         with contextlib.suppress(OSError):
@@ -142,7 +146,7 @@ class Watchdog:
         for number, seconds in ((signal.SIGTERM, GRACE_SECONDS), (signal.SIGKILL, SETTLE_SECONDS)):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, number)
-                os.kill(self.pid, signal.SIGCONT)  # a stopped one acts on no other signal
+                os.kill(self.pid, signal.SIGCONT)  # a stopped process handles no other signal
             until = time.monotonic() + seconds
             while time.monotonic() < until:
                 with selectors.DefaultSelector() as selector:

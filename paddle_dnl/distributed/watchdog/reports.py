@@ -9,12 +9,10 @@ import socket
 import time
 
 BEAT_SECONDS = 1.0
-SETTLE_SECONDS = 0.8  # after the first end, in which reports of the process that caused it arrive
-GRACE_SECONDS = 20.0  # a checkpoint in the making is finished
-LOST_SECONDS = float(
-    os.environ.get("PADDLE_DNL_LOST_SECONDS", "60")
-)  # without a message, after which a machine counts as lost
-QUIET_SECONDS = 5 * BEAT_SECONDS  # without a message, which explain why other ranks gave up
+SETTLE_SECONDS = 0.8  # from the first end to the verdict: the report of the process that caused it may arrive later
+GRACE_SECONDS = 20.0  # from SIGTERM to SIGKILL, for a checkpoint that is being written
+LOST_SECONDS = float(os.environ.get("PADDLE_DNL_LOST_SECONDS", "60"))  # without a message: the machine counts as lost
+QUIET_SECONDS = 5 * BEAT_SECONDS  # without a message: explains why other ranks gave up
 KILLED = "and its watchdog ended at once, as when a machine or container is stopped"
 
 
@@ -39,7 +37,7 @@ class Lines:
 
 
 def send(connection: socket.socket | None, message: dict) -> bool:
-    """Sends a message as one line of JSON; whether that worked."""
+    """Sends a message as one line of JSON; False if the connection is missing or broken."""
     if connection is None:
         return False
     try:
@@ -50,7 +48,7 @@ def send(connection: socket.socket | None, message: dict) -> bool:
 
 
 def process_state(pid: int) -> tuple[str, int | None]:
-    """State letter of a process in Linux's terms (T is stopped, Z ended), and the signal that ended it, where known."""
+    """State letter of a process as in /proc (T: stopped, Z: ended), and the signal that ended it, if known."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             fields = file.read().rpartition(b")")[2].split()
@@ -61,24 +59,28 @@ def process_state(pid: int) -> tuple[str, int | None]:
 
 
 def killed_by(pid: int) -> int | None:
-    """The signal that ended a process which has closed its files, where known: until its parent has asked for it."""
+    """The signal that ended a process, known until its parent has collected its status; call it after the end of its pipe."""
     until = time.monotonic() + SETTLE_SECONDS / 4
     while (found := process_state(pid))[0] not in "Z?X" and time.monotonic() < until:
         time.sleep(0.002)
     return found[1]
 
 
-# Words of errors that only say that another process is gone.
+# Words in errors that are only a consequence of another process's end.
 COMMUNICATION = ("gloo", "nccl", "tcp receive", "tcp send", "connect", "broken pipe")
 
 
 def report(rank: int, text: str, signal_number: int | None = None) -> dict:
-    """How a rank ended: `rank`, `text` (its own message), `how` (the predicate of a line), `follows` (it only gave up).
+    """How a rank ended.
 
     Args:
-        rank: of the process.
-        text: what it said itself.
-        signal_number: of the signal that ended it, None where that is not known.
+        rank: rank of the process.
+        text: its own message.
+        signal_number: the signal that ended it, None if unknown.
+
+    Returns:
+        `rank`, `text`, `how` (text that follows the rank's name in the log line), `follows` (whether its end is only a
+        consequence of another one's).
     """
     follows = any(word in text.lower() for word in COMMUNICATION) or (not text and signal_number == signal.SIGABRT)
     how = f"failed: {text}" if text else "ended without a message, as when it is killed or memory runs out"
@@ -90,20 +92,20 @@ def report(rank: int, text: str, signal_number: int | None = None) -> dict:
 
 
 def silence(seconds: float) -> str:
-    """The predicate for a rank of which nothing is heard."""
+    """`how` of a rank that sends nothing any more."""
     return f"was not heard of for {seconds:.0f} s: its machine, its container or the network is lost"
 
 
 def cause(ends: list[dict], members: dict[int, dict], now: float) -> dict:
     """The report of the rank that caused the end of all.
 
-    A process that its communication library aborted, or that reports an error of it, only follows. If all do, a rank that is
-    stopped, silent or behind the others is the cause.
+    A process that was aborted by its communication library, or reports an error of it, is not the cause. If all are such, the
+    cause is a rank that is stopped, silent or behind the others.
 
     Args:
         ends: reports in the order of arrival.
         members: by rank: `state`, `count`, `at`, `heard`; see `watchdog/__init__.py`.
-        now: time on the clock of `heard`.
+        now: current time on the clock of `heard`.
     """
     for end in ends:
         if not end["follows"]:

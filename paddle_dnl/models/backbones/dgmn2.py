@@ -6,7 +6,7 @@ absolute position embedding. Parameter names are those of the published checkpoi
 """
 
 from paddle_dnl.errors import ConfigError
-from paddle_dnl.nn.cpu.conv2d import Conv2D
+from paddle_dnl.nn.cpu.row_strips import Conv2D
 from paddle_dnl.nn.dgmn2_attention import DGMN2Attention, linear
 from paddle_dnl.nn.layers import batch_norm, relu_inplace
 from paddle_dnl.nn.shapes import is_known, size_of
@@ -184,14 +184,6 @@ class DGMN2(nn.Layer):
             return recompute(block, x, height, width)
         return block(x, height, width)
 
-    def _run_stage(self, stage: int, x):
-        x = getattr(self, f"patch_embed{stage}")(x)
-        dim, height, width = x.shape[1], size_of(x, 2), size_of(x, 3)
-        x = x.flatten(2).transpose([0, 2, 1])
-        for block in getattr(self, f"block{stage}"):
-            x = self._run_block(block, x, height, width)
-        return x.transpose([0, 2, 1]).reshape([-1, dim, height, width])
-
     def forward(self, x):
         """Image `[B, 3, H, W]` -> list of maps, one (`decode_head`) or four."""
         height, width = size_of(x, 2), size_of(x, 3)
@@ -202,7 +194,12 @@ class DGMN2(nn.Layer):
             )
         feats = []
         for stage in range(1, 5):
-            x = self._run_stage(stage, x)
+            x = getattr(self, f"patch_embed{stage}")(x)
+            dim, height, width = x.shape[1], size_of(x, 2), size_of(x, 3)
+            x = x.flatten(2).transpose([0, 2, 1])
+            for block in getattr(self, f"block{stage}"):
+                x = self._run_block(block, x, height, width)
+            x = x.transpose([0, 2, 1]).reshape([-1, dim, height, width])
             feats.append(x)
         return feats[-1:] if self.output == "decode_head" else feats
 

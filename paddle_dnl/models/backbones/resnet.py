@@ -15,6 +15,7 @@ All four use the parameter names of PaddleSeg's `ResNet_vd`: `conv1_{1,2,3}`, `b
 `bb_{stage}_{block}.short`; the one convolution of `v1` is `conv1_1`. The stride of a bottleneck is in its 3x3 convolution.
 """
 
+import itertools
 from collections.abc import Callable, Sequence
 
 from paddle_dnl.nn.cpu.recomputed_norm import ConvChain
@@ -102,22 +103,20 @@ class ResNet(nn.Layer):
                 blocks.append(self.add_sublayer(f"bb_{stage}_{i}", block))
                 channels = self.feat_channels[stage]
             self._stages.append(blocks)
+        # The initial values of the source, see the table at the top of the file; those of `vd` are Paddle's.
         if stem != "vd":
-            self._init_like_torch_resnets(zero_residual=stem == "v1c")
+            for layer in self.sublayers():
+                if isinstance(layer, ConvBN):
+                    init_conv_module(layer._conv)
+        if stem == "v1c":
+            for block in itertools.chain(*self._stages):
+                nn.initializer.Constant(0.0)(block.residual.chained[-1]._batch_norm.weight)
 
     def stage_names(self) -> list[list[str]]:
         """Names of the layers of the stem and of each of the four stages."""
         names = [name for name, _ in self.named_children()]
         stem = [name for name in names if name.startswith("conv1_")]
         return [stem, *([name for name in names if name.startswith(f"bb_{i}_")] for i in range(4))]
-
-    def _init_like_torch_resnets(self, zero_residual: bool) -> None:
-        for layer in self.sublayers():
-            if isinstance(layer, ConvBN):
-                init_conv_module(layer._conv)
-        if zero_residual:
-            for block in (block for blocks in self._stages for block in blocks):
-                nn.initializer.Constant(0.0)(block.residual.chained[-1]._batch_norm.weight)
 
     def forward(self, x):
         x = self.pool2d_max(self.stem_convs(x))

@@ -60,15 +60,11 @@ class ConvChain(nn.Layer):
 def _norm_relu_conv(y: paddle.Tensor, norm: nn.Layer, conv: nn.Conv2D) -> paddle.Tensor:
     """conv(relu(norm(y))), keeping `y` alone for the backward pass where that is worth it."""
     geometry = Geometry.of(conv)
-    if y.size * 4 < KEPT_LIMIT or not _learns_from_batch(norm) or not has_gradients(geometry):
+    uses_batch = type(norm) is nn.BatchNorm2D and norm.training and not norm._use_global_stats
+    is_affine = norm.weight is not None and norm.bias is not None
+    if y.size * 4 < KEPT_LIMIT or not (uses_batch and is_affine) or not has_gradients(geometry):
         return conv(relu_inplace(norm(y)))
     return _NormReluConv.apply(y, norm.weight, norm.bias, conv.weight, conv.bias, norm, geometry)
-
-
-def _learns_from_batch(norm: nn.Layer) -> bool:
-    """Whether it is a plain affine `BatchNorm2D` that normalises by the statistics of the batch."""
-    plain = type(norm) is nn.BatchNorm2D and norm.training and not norm._use_global_stats
-    return plain and norm.weight is not None and norm.bias is not None
 
 
 class _NormReluConv(PyLayer):
@@ -86,7 +82,10 @@ class _NormReluConv(PyLayer):
         for tensor, wanted in zip(inputs, ctx.wanted, strict=False):
             tensor.stop_gradient = not wanted
         with paddle.enable_grad():
-            activated = _norm_relu(*inputs, ctx.epsilon)
+            # By the statistics of the batch; the running statistics were updated in the forward pass.
+            unused = [paddle.zeros_like(scale), paddle.ones_like(scale)]
+            normalised = F.batch_norm(inputs[0], *unused, *inputs[1:], training=True, epsilon=ctx.epsilon)
+            activated = F.relu_(normalised)
         with paddle.no_grad():
             of_weight = weight_gradient(activated.detach(), weight, grad, ctx.geometry) if ctx.wanted[3] else None
             of_bias = grad.sum(axis=[0, 2, 3]) if any(ctx.wanted[4:]) else None
@@ -95,9 +94,3 @@ class _NormReluConv(PyLayer):
             paddle.autograd.backward([activated], [of_activated])
         # Paddle requires None for an input without gradient, and no entry for an input that was None.
         return (*(tensor.grad for tensor in inputs), of_weight, of_bias)[: len(ctx.wanted)]
-
-
-def _norm_relu(y, scale, shift, epsilon):
-    """Batch norm by the statistics of the batch, and ReLU; the running statistics were updated in the forward pass."""
-    unused = [paddle.zeros_like(scale), paddle.ones_like(scale)]
-    return F.relu_(F.batch_norm(y, *unused, scale, shift, training=True, epsilon=epsilon))

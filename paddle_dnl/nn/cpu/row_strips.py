@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Convolution in strips of rows: bounds the working memory of Paddle's CPU convolution, forward and backward.
+"""Convolution in parts: bounds the working memory of Paddle's CPU convolution, forward and backward.
 
 That convolution unfolds its input into k * k copies (im2col): 2.4 GB for the first convolution of DNLNet's head on a
 1024x2048 image. A strip of output rows needs the unfolded copy of its own input rows only; the result is the same up to the
-rounding of the matrix product. Where a strip's copy fits into the cache, strips are faster, too.
+rounding of the matrix product. Where a strip's copy fits into the cache, strips are faster, too. 3x3 convolutions that would take
+strips are computed by Winograd's algorithm (`paddle_dnl.nn.cpu.winograd`) instead, in about half the time.
 """
 
 from typing import NamedTuple
+
+from paddle_dnl.nn.cpu import winograd
 
 import paddle
 import paddle.nn.functional as F
@@ -30,7 +33,8 @@ class Geometry(NamedTuple):
     @classmethod
     def of(cls, conv: nn.Conv2D) -> "Geometry":
         """Of a layer with symmetric zero padding in pixels."""
-        pairs = map(_pair, (conv._kernel_size, conv._stride, conv._padding, conv._dilation))
+        sizes = (conv._kernel_size, conv._stride, conv._padding, conv._dilation)
+        pairs = [(size, size) if isinstance(size, int) else tuple(size) for size in sizes]
         return cls(*pairs, conv._groups)
 
     def extent(self, axis: int) -> int:
@@ -59,20 +63,52 @@ def unfolded_bytes(conv: nn.Conv2D, in_channels: int, out_height: int, out_width
     return Geometry.of(conv).unfolded_bytes(in_channels, out_height * out_width)
 
 
-def conv2d(x, weight, bias, geometry: Geometry) -> paddle.Tensor:
-    """2-D convolution, in strips where the unfolded copy would exceed `UNFOLDED_LIMIT`; call it where `eager_on_cpu()`.
+def largest_copy(conv: nn.Conv2D, in_channels: int) -> int:
+    """Bytes that a convolution holds beside input and output where it is computed in parts."""
+    if _is_for_winograd(Geometry.of(conv), conv.weight.shape[0], in_channels):
+        return winograd.working_bytes(conv.weight.shape[0], in_channels)
+    return UNFOLDED_LIMIT
 
-    With gradients, strips are implemented for stride 1 without groups; other convolutions run as one operation.
+
+def conv2d(x, weight, bias, geometry: Geometry) -> paddle.Tensor:
+    """2-D convolution, in parts where the unfolded copy would exceed `UNFOLDED_LIMIT`; call it where `eager_on_cpu()`.
+
+    Parts are strips, or tiles of Winograd's algorithm, which has fewer multiplications. With gradients, they are implemented for
+    stride 1 without groups; other convolutions run as one operation.
 
     Args:
         x: `[B, C, H, W]`.
         weight: `[K, C / groups, k_h, k_w]`.
         bias: `[K]` or None.
     """
-    if _takes_strips(x, geometry):
-        run = _StripedConv2D.apply if paddle.is_grad_enabled() else _in_strips
+    # A strip that consists of padding only would have no input rows.
+    are_whole = min(geometry.transposed().padding) >= 0
+    are_smaller = are_whole and _rows(x, geometry) < geometry.out_length(x, 0)
+    if are_smaller and (has_gradients(geometry) or not paddle.is_grad_enabled()):
+        run = _StripedConv2D.apply if paddle.is_grad_enabled() else _forward
         return run(x, weight, bias, geometry)
     return F.conv2d(x, weight, bias, geometry.stride, geometry.padding, geometry.dilation, geometry.groups)
+
+
+class Conv2D(nn.Conv2D):
+    """`nn.Conv2D` that bounds its working memory where it runs eagerly on a CPU, see `conv2d`; elsewhere it is Paddle's layer.
+
+    Parameters, their names and the result (up to rounding) are those of `nn.Conv2D`.
+
+    Raises:
+        ValueError: padding that is not symmetric zero padding in pixels, or another data format than NCHW.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size, **options):
+        super().__init__(in_channels, out_channels, kernel_size, **options)
+        if isinstance(self._padding, str) or self._padding_mode != "zeros" or self._data_format != "NCHW":
+            raise ValueError("Conv2D: only symmetric zero padding in pixels and data_format NCHW; use paddle.nn.Conv2D")
+
+    def forward(self, x):
+        if eager_on_cpu():
+            return conv2d(x, self.weight, self.bias, Geometry.of(self))
+        # Not super().forward: to_static cannot convert it.
+        return F.conv2d(x, self.weight, self.bias, self._stride, self._padding, self._dilation, self._groups)
 
 
 def eager_on_cpu() -> bool:
@@ -88,18 +124,6 @@ def is_watched(layer: nn.Layer) -> bool:
 def has_gradients(geometry: Geometry) -> bool:
     """Whether `input_gradient` and `weight_gradient` support this convolution."""
     return geometry.stride == (1, 1) and geometry.groups == 1 and min(geometry.transposed().padding) >= 0
-
-
-def _pair(value) -> tuple[int, int]:
-    return (value, value) if isinstance(value, int) else tuple(value)
-
-
-def _takes_strips(x, geometry: Geometry) -> bool:
-    """Whether strips save memory here, and gradients are written for this geometry."""
-    # A strip that consists of padding only would have no input rows.
-    if min(geometry.transposed().padding) < 0 or _rows(x, geometry) >= geometry.out_length(x, 0):
-        return False
-    return has_gradients(geometry) or not paddle.is_grad_enabled()
 
 
 def _rows(x, geometry: Geometry) -> int:
@@ -122,6 +146,28 @@ def _window(x, geometry: Geometry, top: int, bottom: int):
     return rows, max(-start, 0), max(stop - x.shape[2], 0)
 
 
+def _is_for_winograd(geometry: Geometry, out_channels: int, in_channels: int) -> bool:
+    """Whether Winograd's algorithm computes a convolution, and faster than strips do."""
+    dilation = geometry.dilation
+    if dilation[0] != dilation[1] or geometry != Geometry((3, 3), (1, 1), dilation, dilation, 1):
+        return False
+    return winograd.is_faster(out_channels, in_channels)
+
+
+def _takes_winograd(x, weight, geometry: Geometry) -> bool:
+    """Whether a convolution, or its gradient from `x`, takes Winograd's algorithm; otherwise it takes strips."""
+    is_large = _rows(x, geometry) < geometry.out_length(x, 0)
+    return is_large and x.dtype == paddle.float32 and _is_for_winograd(geometry, *weight.shape[:2])
+
+
+def _forward(x, weight, bias, geometry: Geometry) -> paddle.Tensor:
+    """The fastest way for a convolution that takes strips."""
+    if _takes_winograd(x, weight, geometry):
+        y = winograd.convolve(x, weight, geometry.dilation[0])
+        return y if bias is None else y.add_(bias.reshape([1, -1, 1, 1]))
+    return _in_strips(x, weight, bias, geometry)
+
+
 def _in_strips(x, weight, bias, geometry: Geometry) -> paddle.Tensor:
     parts = []
     for top, bottom in _strips(x, geometry):
@@ -141,7 +187,7 @@ class _StripedConv2D(PyLayer):
         ctx.save_for_backward(x, weight)
         ctx.geometry = geometry
         ctx.wanted = [not tensor.stop_gradient for tensor in (x, weight, bias) if tensor is not None]
-        return _in_strips(x, weight, bias, geometry)
+        return _forward(x, weight, bias, geometry)
 
     @staticmethod
     def backward(ctx, grad):
@@ -161,6 +207,8 @@ def input_gradient(weight, grad, geometry: Geometry):
 
     A convolution of the output gradient with the rotated kernel, which unfolds the output's channels: often fewer.
     """
+    if _takes_winograd(grad, weight, geometry):
+        return winograd.convolve(grad, weight, geometry.dilation[0], transposed=True)
     turned = weight.flip([2, 3]).transpose([1, 0, 2, 3])
     return _in_strips(grad, turned, None, geometry.transposed())
 
@@ -170,20 +218,20 @@ def weight_gradient(x, weight, grad, geometry: Geometry):
 
     The sum over images and strips of output gradient times unfolded input.
     """
+    if _takes_winograd(x, weight, geometry):
+        return winograd.weight_gradient(x, grad, geometry.dilation[0])
     out_channels = grad.shape[1]
     total = paddle.zeros([out_channels, weight.size // out_channels], weight.dtype)
     for top, bottom in _strips(x, geometry):
         rows, above, below = _window(x, geometry, top, bottom)
         side = geometry.padding[1]
         for image in range(x.shape[0]):
-            unfolded = _unfold(rows[image : image + 1], geometry, [above, side, below, side])
+            own, around = rows[image : image + 1], [above, side, below, side]
+            # `[1, C, H, W]` to `[C * k * k, positions]`, for 1x1 as a view.
+            if geometry.kernel == (1, 1) and not any(around):
+                unfolded = own.reshape([own.shape[1], -1])
+            else:
+                unfolded = F.unfold(own, geometry.kernel, geometry.stride, around, geometry.dilation)[0]
             columns = grad[image, :, top:bottom].reshape([out_channels, -1])
             total.add_(paddle.matmul(columns, unfolded, transpose_y=True))
     return total.reshape(weight.shape)
-
-
-def _unfold(image, geometry: Geometry, around: list[int]):
-    """`[1, C, H, W]` to `[C * k * k, positions]`."""
-    if geometry.kernel == (1, 1) and not any(around):
-        return image.reshape([image.shape[1], -1])  # a view
-    return F.unfold(image, geometry.kernel, geometry.stride, around, geometry.dilation)[0]

@@ -5,12 +5,15 @@ import os
 import threading
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from paddle_dnl.errors import CheckpointError
 from paddle_dnl.log import logger
 from paddle_dnl.training.checkpoints import checkpoint
-from paddle_dnl.training.checkpoints.run_folder import RunFolder
 from paddle_dnl.training.checkpoints.snapshot import Snapshot
+
+if TYPE_CHECKING:
+    from paddle_dnl.training.checkpoints.run_folder import RunFolder
 
 _ATTEMPTS = 3
 _LAUNCHER_SECONDS = 30.0  # after SIGTERM, `paddle.distributed.launch` kills its processes

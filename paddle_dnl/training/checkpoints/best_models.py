@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The best checkpoints of a run under names of their own, also when the run goes on in another folder."""
+"""The best checkpoints of a run under names of their own, also when the run is resumed in another folder."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 from paddle_dnl.errors import CheckpointError
@@ -15,16 +14,8 @@ NAMES = (BEST, EMA_BEST)
 _SCORES = {BEST: "best_miou", EMA_BEST: "best_ema_miou"}
 
 
-def _candidates(name: str, resumed_from: Path, progress: TrainState) -> Iterator[Path]:
-    """Folders that may hold the best model: as named, the one resumed from, or one by number."""
-    yield resumed_from.parent / name
-    if name == BEST:  # may have been renamed, or is there under its number only
-        yield resumed_from
-        yield resumed_from.parent / f"iter_{progress.best_iteration}"
-
-
 def _is_the_best(folder: Path, name: str, progress: TrainState) -> bool:
-    """Whether a folder is whole and the one that had the best score, not another run's or a later one."""
+    """Whether a folder is an undamaged checkpoint with the best score, and not of another run or a later iteration."""
     try:
         manifest = checkpoint.verify(folder)
         if manifest is None or (name == BEST and manifest["iteration"] != progress.best_iteration):
@@ -38,22 +29,25 @@ def _is_the_best(folder: Path, name: str, progress: TrainState) -> bool:
 def carry_over(resumed_from: Path, save_dir: Path, progress: TrainState) -> None:
     """Makes sure that the best score of a resumed run belongs to a folder in `save_dir`.
 
-    Where there is none of that name, the one of the resumed run is linked; where that is gone too, the score is forgotten,
-    so that the next evaluation gives a best model again.
+    If there is no such folder, the one of the resumed run is linked; if that is missing too, the score is reset, so that the
+    next evaluation saves a best model again.
 
     Args:
         resumed_from: checkpoint folder.
-        save_dir: of this run.
-        progress: as read from it; its scores are set back.
+        save_dir: folder of this run.
+        progress: as read from the checkpoint; its scores may be reset.
     """
     for name, score in _SCORES.items():
         value = getattr(progress, score)
         if value < 0 or (save_dir / name / checkpoint.PARAMS).is_file():
             continue
-        found = [folder for folder in _candidates(name, resumed_from, progress) if _is_the_best(folder, name, progress)]
-        if found:
-            checkpoint.link_checkpoint(found[0], save_dir / name)
-            logger.info(f"{save_dir / name}: is {found[0]}, the best so far ({value:.4f})")
+        candidates = [resumed_from.parent / name]
+        if name == BEST:  # it may have been renamed, or exist under its number only
+            candidates += [resumed_from, resumed_from.parent / f"iter_{progress.best_iteration}"]
+        found = next((folder for folder in candidates if _is_the_best(folder, name, progress)), None)
+        if found is not None:
+            checkpoint.link_checkpoint(found, save_dir / name)
+            logger.info(f"{save_dir / name}: is {found}, the best so far ({value:.4f})")
             continue
         logger.warning(
             f"{save_dir}: no {name} here, and the one with mIoU {value:.4f} is not found; the best score is reset"
@@ -68,6 +62,6 @@ def _forget(name: str, progress: TrainState) -> None:
 
 
 def forget_all(progress: TrainState) -> None:
-    """For a folder that was deleted with all that was the best: the next evaluation gives a best model again."""
+    """Resets the best scores, for a folder that was deleted: the next evaluation saves a best model again."""
     for name in _SCORES:
         _forget(name, progress)

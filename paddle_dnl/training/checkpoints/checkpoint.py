@@ -27,10 +27,11 @@ import paddle_dnl
 from paddle_dnl.errors import CheckpointError
 from paddle_dnl.files.atomic import discard, flush, make_temporary, put_in_place, remove_folder
 from paddle_dnl.files.problems import reason
+from paddle_dnl.files.reading import file_digest
 from paddle_dnl.log import logger
 from paddle_dnl.training.checkpoints.paddleseg_checkpoint import is_of_paddleseg
 from paddle_dnl.training.checkpoints.snapshot import Snapshot
-from paddle_dnl.weights.manifest import MANIFEST, file_digest, is_as_written, read_manifest, write_manifest
+from paddle_dnl.weights.manifest import MANIFEST, is_as_written, read_manifest, write_manifest
 
 import numpy as np
 import paddle

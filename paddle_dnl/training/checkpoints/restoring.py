@@ -70,7 +70,13 @@ def read(folder: str | Path, *, optimizer, with_average: bool, fresh_optimizer: 
     try:
         manifest = verify(folder)
     except CheckpointError as error:
-        raise CheckpointError(f"{error}{_instead_of(folder)}") from error
+        advice = f"No other checkpoint in {folder.parent} is whole"
+        for other in reversed(iteration_folders(folder.parent)):
+            with contextlib.suppress(CheckpointError):
+                if other.resolve() != folder.resolve() and verify(other) is not None:
+                    advice = f"Whole is {other} (--resume_model {other})"
+                    break
+        raise CheckpointError(f"{error}. {advice}") from error
     written_by = (manifest or {}).get("optimizer")
     if not fresh_optimizer:
         require_same_optimizer(folder / OPTIMIZER, written_by, optimizer)
@@ -152,12 +158,3 @@ def compare_hosts(chosen: Path | None, save_dir: Path) -> None:
             f"there, copy the folder to {here}, or leave --resume_model out to begin anew"
         )
     logger.warning(f"{found}, newer than {chosen} of {here}; rank 0's is resumed")
-
-
-def _instead_of(folder: Path) -> str:
-    """For the end of an error: the newest whole checkpoint beside a damaged one."""
-    for other in reversed(iteration_folders(folder.parent)):
-        with contextlib.suppress(CheckpointError):
-            if other.resolve() != folder.resolve() and verify(other) is not None:
-                return f". Whole is {other} (--resume_model {other})"
-    return f". No other checkpoint in {folder.parent} is whole"

@@ -22,7 +22,7 @@ from paddle_dnl.training.checkpoints.checkpoint import CONFIG
 # Where config.yml is not ours, for instance a hand-written one.
 OTHER_CONFIG = "resolved_config.yml"
 LOCK = ".paddle_dnl_lock"
-_OWNER = "process "  # begins what the file holds
+_OWNER = "process "  # start of the lock file's content
 
 
 def config_of(run_dir: str | Path) -> Path:
@@ -31,19 +31,8 @@ def config_of(run_dir: str | Path) -> Path:
     return other if other.is_file() else Path(run_dir) / CONFIG
 
 
-def _close_in_children(folder: weakref.ref) -> None:
-    """Data loading processes are forked while the lock is held; with a copy of it they would keep it after a kill."""
-
-    def close():
-        if (there := folder()) is not None:
-            there._lock.close()
-
-    if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork either
-        os.register_at_fork(after_in_child=close)
-
-
 class RunFolder:
-    """Makes `save_dir`, locks it for this run and tidies what a killed run left in it.
+    """Makes `save_dir`, locks it for this run and removes temporary files of a killed run.
 
     The lock belongs to the process and ends with it, however it ends.
 
@@ -54,7 +43,15 @@ class RunFolder:
     def __init__(self, save_dir: str | Path):
         self.path = Path(save_dir)
         self._lock = self._take()
-        _close_in_children(weakref.ref(self))  # a weak reference, because these callbacks are never removed
+        if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork either
+            this = weakref.ref(self)  # a weak reference, because these callbacks are never removed
+
+            def close_in_child():
+                """Data loading processes are forked while the lock is held; their copies would keep it after a kill."""
+                if (folder := this()) is not None:
+                    folder._lock.close()
+
+            os.register_at_fork(after_in_child=close_in_child)
         try:
             with self._naming_errors():
                 recover(self.path)

@@ -11,21 +11,6 @@ from paddle_dnl.training.bad_values import bad_names
 import paddle
 
 
-def _refuse_non_finite(model: paddle.nn.Layer, optimizer, ema: paddle.nn.Layer | None, iteration: int) -> None:
-    keys = {tensor.name: key for key, tensor in model.state_dict().items()}
-    state = optimizer.state_dict()
-    slots = {**state, **state.get("master_weights", {})}
-    named = list(model.state_dict().items())
-    for slot, tensor in slots.items():
-        owner = max((name for name in keys if slot.startswith(name)), key=len, default="")
-        named.append((f"optimizer slot {keys.get(owner, '')}{slot[len(owner) :]}", tensor))
-    if ema is not None:
-        named += [(f"average of {key}", tensor) for key, tensor in ema.state_dict().items()]
-    bad = bad_names((name, tensor) for name, tensor in named if isinstance(tensor, paddle.Tensor))
-    if bad:
-        raise NonFiniteError(f"iter {iteration}: {bad[0]} holds NaN or infinity; this checkpoint was not written")
-
-
 def _on_host(value):
     """A copy in the host's memory; tensors keep the names under which Paddle writes them."""
     if isinstance(value, paddle.Tensor):
@@ -70,12 +55,25 @@ def take_snapshot(
     Raises:
         NonFiniteError: a weight, optimizer slot or average is NaN or infinite.
     """
-    _refuse_non_finite(model, optimizer, ema, states["iteration"])
+    weights, state = model.state_dict(), optimizer.state_dict()
+    averages = {} if ema is None else ema.state_dict()
+    # All tensors with names for an error; a slot's key begins with Paddle's name of its parameter.
+    keys = {tensor.name: key for key, tensor in weights.items()}
+    named = list(weights.items())
+    for slot, tensor in {**state, **state.get("master_weights", {})}.items():
+        owner = max((name for name in keys if slot.startswith(name)), key=len, default="")
+        named.append((f"optimizer slot {keys.get(owner, '')}{slot[len(owner) :]}", tensor))
+    named += [(f"average of {key}", tensor) for key, tensor in averages.items()]
+    bad = bad_names((name, tensor) for name, tensor in named if isinstance(tensor, paddle.Tensor))
+    if bad:
+        raise NonFiniteError(
+            f"iter {states['iteration']}: {bad[0]} holds NaN or infinity; this checkpoint was not written"
+        )
     return Snapshot(
-        model=_on_host(model.state_dict()),
-        optimizer=_on_host(optimizer.state_dict()),
+        model=_on_host(weights),
+        optimizer=_on_host(state),
         optimizer_name=type(optimizer).__name__,
-        ema=None if ema is None else _on_host(ema.state_dict()),
+        ema=None if ema is None else _on_host(averages),
         states=copy.deepcopy(dict(states)),
         config_text=config_text,
     )

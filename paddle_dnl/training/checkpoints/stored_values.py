@@ -67,11 +67,7 @@ def require_states(path: Path, states: Mapping, iteration: int) -> None:
             _require_whole(path, "layout.seed", value, 0, _SEEDS)
         elif type(value) not in (int, str):
             _refuse(path, f"layout.{key}", value, "a number or a name")
-    _require_scaler(path, states.get("scaler", {}))
-
-
-def _require_scaler(path: Path, scaler) -> None:
-    """The state of the loss scaler, see `amp`; empty where there was none."""
+    scaler = states.get("scaler", {})  # of the loss scaler, see `amp`; empty if there was none
     _require_mapping(path, "scaler", scaler)
     if not scaler:
         return

@@ -23,7 +23,7 @@ def format_seconds(seconds: float) -> str:
 
 
 def gpu_memory() -> str:
-    """Peak memory of the GPU as PaddleSeg's log lines give it, in MiB; nothing where Paddle is built for other devices."""
+    """Peak memory of the GPU in MiB, in the form of PaddleSeg's log lines; empty on other devices."""
     if not paddle.get_device().startswith("gpu"):  # also a Paddle for GPUs without one, or with --device cpu
         return ""
     cuda = paddle.device.cuda
@@ -41,7 +41,7 @@ class TrainLog:
         batch_size: images per step of this process, for the `ips:` field.
         save_dir: the run's folder.
         loggers: names of `paddle_dnl.training.records.loggers`.
-        first_iteration: that is logged.
+        first_iteration: first iteration to log.
         config: the resolved configuration, for loggers that keep it.
         is_main: whether to write files: those of the loggers and of `RunRecords`; by default rank 0 does.
         print_mem_info: add `gpu_memory` to the lines.
@@ -95,17 +95,15 @@ class TrainLog:
         return iteration % self.log_iters == 0 or iteration == self.iters
 
     def add(self, losses: dict[str, float], steps: int) -> None:
-        """Takes in the mean losses of some steps."""
+        """Adds the mean losses of some steps."""
         for name, value in losses.items():
             self._losses[name] += value * steps
         self._count += steps
 
     def line_if_due(self, iteration: int, lr: float) -> None:
-        """Writes a line where one is due."""
-        if self.is_due(iteration):
-            self._line(iteration, lr)
-
-    def _line(self, iteration: int, lr: float) -> None:
+        """Writes a line and its scalars if one is due."""
+        if not self.is_due(iteration):
+            return
         seconds = max(time.perf_counter() - self._since, 1e-9) / self._count
         reader = self._reader_seconds / self._count
         means = {name: total / self._count for name, total in self._losses.items()}
@@ -130,7 +128,7 @@ class TrainLog:
         self.loggers.scalars(values, iteration)
 
     def image(self, tag: str, rgb: np.ndarray, iteration: int) -> None:
-        """Gives the loggers an image, uint8 `[H, W, 3]`."""
+        """Passes an image, uint8 `[H, W, 3]`, to the loggers."""
         self.loggers.image(tag, rgb, iteration)
 
     def close(self) -> None:

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from paddle_dnl.data.classes import BACKGROUND_COLOR, classes_of
 from paddle_dnl.data.images.image_format import ImageFormat
-from paddle_dnl.data.multilabel import summed_numbers
+from paddle_dnl.data.masks import summed_numbers
 from paddle_dnl.data.overlay import as_label, colorize, displayed
 from paddle_dnl.evaluation.inference import evaluating, infer_scores, predicted_masks
 from paddle_dnl.evaluation.options import InferenceOptions

@@ -8,12 +8,13 @@ import reprlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from paddle_dnl import optim, registry
-from paddle_dnl.config.config import Config
-from paddle_dnl.config.lookup import zoo_configs, zoo_folder
-from paddle_dnl.config.zoo import read_rows
+from paddle_dnl import registry
+from paddle_dnl.config.lookup import zoo_configs
+from paddle_dnl.config.zoo import row_of
 from paddle_dnl.distributed import collectives
 from paddle_dnl.log import logger
+from paddle_dnl.optim.optimizers import resolve
+from paddle_dnl.optim.schedules import schedule_class
 
 # Keys without influence on the result, such as paths. The batch is compared as a product, start weights by their
 # presence, because a converted file may have any name.
@@ -26,11 +27,12 @@ _NO_FACTS = (
 _KINDS = {"train_dataset": "dataset", "val_dataset": "dataset"}
 
 
-def announce(config: Config, precision: str) -> None:
+def announce(config, precision: str) -> None:
     """Logs one line with all facts in which this run differs from its published recipe; nothing when there is none.
 
     Args:
-        config: compared with the model zoo's published row that has the name of its file or else of its nearest base.
+        config: a `paddle_dnl.config.Config`; compared with the model zoo's published row that has the name of its file or
+            else of its nearest base.
         precision: `fp32`, `fp16` or `bf16`.
     """
     row = row_of(config)
@@ -41,19 +43,14 @@ def announce(config: Config, precision: str) -> None:
         logger.warning(f"not the published recipe: {', '.join(facts)} ({Path(row['config']).stem}, {row['source']})")
 
 
-def row_of(config: Config) -> dict | None:
-    """The model zoo's published row of a configuration's file or its nearest base; None where there is none."""
-    rows = {Path(row["config"]).stem: row for row in read_rows(zoo_folder() / "zoo.yml") if row["recipe"] is not None}
-    return next((rows[path.stem] for path in config.files if path.stem in rows), None)
-
-
-def departures(config: Config, row: dict, precision: str) -> Iterator[str]:
+def departures(config, row: dict, precision: str) -> Iterator[str]:
     """`<fact> <value here> for <published value>`, for each fact that differs.
 
     Args:
+        config: a `paddle_dnl.config.Config`.
         row: of `zoo.yml`, with the batch of all processes together.
     """
-    recipe = Config(zoo_configs()[Path(row["config"]).stem])
+    recipe = type(config)(zoo_configs()[Path(row["config"]).stem])
     at_once = config.batch_size * collectives.world_size()
     batch = at_once * config.dic.get("grad_accum_iters", 1)
     if batch != row["batch"]:
@@ -147,9 +144,9 @@ def _with_defaults(cfg: dict, kind: str) -> dict:
     if "type" not in cfg:
         return cfg
     if kind == "optimizer":
-        cls = optim.resolve(cfg)[0]
+        cls = resolve(cfg)[0]
     else:
-        cls = optim.schedule_class(cfg["type"]) if kind == "lr_scheduler" else registry.find(cfg["type"], kind, kind)
+        cls = schedule_class(cfg["type"]) if kind == "lr_scheduler" else registry.find(cfg["type"], kind, kind)
     parameters = inspect.signature(cls).parameters.items()
     return {key: p.default for key, p in parameters if p.default is not p.empty} | cfg
 

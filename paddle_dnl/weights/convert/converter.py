@@ -8,14 +8,8 @@ from dataclasses import replace
 from paddle_dnl.log import logger
 from paddle_dnl.weights.convert import dgmn2, mmseg, official_dnl, paddleclas, paddleseg, timm, torchvision
 from paddle_dnl.weights.convert.describe import looks_like
-from paddle_dnl.weights.convert.mapping import (
-    ConversionError,
-    ConversionReport,
-    Plan,
-    Rule,
-    carry_over,
-    strip_module,
-)
+from paddle_dnl.weights.convert.mapping import ConversionError, ConversionReport, Plan, carry_over, strip_module
+from paddle_dnl.weights.convert.rules import Rule
 
 import numpy as np
 
@@ -64,27 +58,6 @@ _SETTINGS = {
     "torchvision": {"stem": "v1"},
     "timm": {"stem": "vd"},
 }
-
-
-def _other_settings(source: str, model) -> list[str]:
-    """Settings with which the model would take the weights and compute something else."""
-    wrong = []
-    for key, layer in (("dialect", model), ("stem", getattr(model, "backbone", model))):
-        present, needed = getattr(layer, key, None), _SETTINGS.get(source, {}).get(key)
-        if present is not None and needed is not None and present != needed:
-            wrong.append(
-                f"{key}: the weights of {source} are for '{needed}', this model has '{present}' and computes something else"
-            )
-    return wrong
-
-
-def _family(own: Mapping[str, np.ndarray]) -> str:
-    for family, key in _FAMILIES.items():
-        if key in own:
-            return family
-    raise ConversionError(
-        f"no converter for this model: it looks like {looks_like(own)}; DNLNet, DMNet and DGMN2 have one"
-    )
 
 
 def _prefixed(rules: list[Rule], prefix: str) -> list[Rule]:
@@ -161,7 +134,11 @@ def convert_with_report(
     if part == "backbone" and hasattr(model, "backbone"):
         model = model.backbone
     own = {key: np.asarray(value.numpy()) for key, value in model.state_dict().items()}
-    family = _family(own)
+    family = next((family for family, key in _FAMILIES.items() if key in own), None)
+    if family is None:
+        raise ConversionError(
+            f"no converter for this model: it looks like {looks_like(own)}; DNLNet, DMNet and DGMN2 have one"
+        )
     if part == "model" and family.endswith("backbone"):
         part = "backbone"
     relevant, outside = backbone_only(state) if part == "backbone" else (state, {})
@@ -175,7 +152,13 @@ def convert_with_report(
             f"{_advice(relevant, own, plan, family, skip_classifier, skip_auxiliary)}"
         ) from None
     report.dropped.update(outside)
-    report.warnings.extend(_other_settings(source, model))
+    # Settings with which the model takes the weights and computes something else with them.
+    for key, layer in (("dialect", model), ("stem", getattr(model, "backbone", model))):
+        present, needed = getattr(layer, key, None), _SETTINGS.get(source, {}).get(key)
+        if present is not None and needed is not None and present != needed:
+            report.warnings.append(
+                f"{key}: the weights of {source} are for '{needed}', this model has '{present}' and computes something else"
+            )
     for warning in report.warnings:
         logger.warning("%s", warning)
     return result, report

@@ -7,7 +7,7 @@ exactly the five Linear layers of a block are transposed, by name.
 
 from collections.abc import Iterable
 
-from paddle_dnl.weights.convert.mapping import Rule
+from paddle_dnl.weights.convert.rules import Rule
 
 _LINEAR = r"block[1-4]\.\d+\.(?:attn\.(?:qkv|proj|conv_offset)|mlp\.fc[12])"
 

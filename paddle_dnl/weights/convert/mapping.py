@@ -7,10 +7,11 @@ exist that must be turned (DGMN2's projections) and others that must not (its po
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 
 from paddle_dnl.errors import CheckpointError
+from paddle_dnl.weights.convert.rules import Rule
 
 import numpy as np
 
@@ -21,31 +22,6 @@ _PADDLE_NAME_TABLE = "StructuredToParameterName@@"
 
 class ConversionError(CheckpointError):
     """A file's tensors and a model's do not correspond one to one."""
-
-
-@dataclass(frozen=True)
-class Rule:
-    r"""What becomes of the modules whose path matches `pattern`.
-
-    Args:
-        pattern: regular expression for the whole module path, which is the key without its last part.
-        target: the model's module path, with `\1` for groups, or a function of the match; None: drop
-            them.
-        reason: why they are dropped; goes to the report.
-        transpose: the weight matrix is stored the other way round.
-    """
-
-    pattern: str
-    target: str | Callable[[re.Match], str] | None
-    reason: str = ""
-    transpose: bool = False
-
-    def apply(self, path: str) -> str | None:
-        """The model's module path for a matching `path`, None where the rule does not apply."""
-        match = re.fullmatch(self.pattern, path)
-        if not match:
-            return None
-        return self.target(match) if callable(self.target) else match.expand(self.target or "")
 
 
 @dataclass

@@ -6,8 +6,7 @@ Their convolutions have PyTorch's layout, which is Paddle's too, so that only na
 
 from collections.abc import Iterable
 
-from paddle_dnl.weights.convert.mapping import Rule
-from paddle_dnl.weights.convert.stages import residual_stages, stem_position
+from paddle_dnl.weights.convert.rules import Rule, residual_stages, stem_position
 
 
 def backbone_rules(keys: Iterable[str] = ()) -> list[Rule]:

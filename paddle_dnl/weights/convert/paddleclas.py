@@ -8,7 +8,7 @@ import itertools
 import re
 from collections.abc import Iterable
 
-from paddle_dnl.weights.convert.mapping import Rule
+from paddle_dnl.weights.convert.rules import Rule
 
 _STAGES = {8: (2, 2, 2, 2), 16: (3, 4, 6, 3), 33: (3, 4, 23, 3), 50: (3, 8, 36, 3)}
 _INNER = {"conv": "_conv", "bn": "_batch_norm"}

@@ -6,7 +6,7 @@ The converter still checks every tensor; loading such a file directly works as w
 
 from collections.abc import Iterable
 
-from paddle_dnl.weights.convert.mapping import Rule
+from paddle_dnl.weights.convert.rules import Rule
 
 
 def backbone_rules(keys: Iterable[str] = ()) -> list[Rule]:

@@ -39,16 +39,12 @@ def recognise(state: Mapping[str, np.ndarray]) -> Recognised | None:
         return Recognised("torchvision", "v1")
     if len(kernel) == 4 and kernel[2] == 3:
         return Recognised("official_dnl", "3x3")
-    if "conv1_1._conv.weight" in state:
-        return Recognised("paddleseg", _stem_in_our_names(state))
-    return None
-
-
-def _stem_in_our_names(state: Mapping[str, np.ndarray]) -> str | None:
-    """`vd` and `v1c` have equal names and shapes; a classifier is only in files of PaddleSeg and PaddleClas, which are vd."""
+    if "conv1_1._conv.weight" not in state:
+        return None
     shape = np.shape(state["conv1_1._conv.weight"])
     if len(shape) == 4 and shape[2] == 7:
-        return "v1"
+        return Recognised("paddleseg", "v1")
     if shape[:1] == (64,):
-        return "3x3"
-    return "vd" if any(key.startswith(("fc.", "out.")) for key in state) else None
+        return Recognised("paddleseg", "3x3")
+    # `vd` and `v1c` have equal names and shapes; a classifier is only in files of PaddleSeg and PaddleClas, which are `vd`.
+    return Recognised("paddleseg", "vd" if any(key.startswith(("fc.", "out.")) for key in state) else None)

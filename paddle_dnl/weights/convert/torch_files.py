@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from paddle_dnl.errors import CheckpointError
-from paddle_dnl.weights.regular_file import require_file
+from paddle_dnl.files.reading import require_file
 from paddle_dnl.weights.restricted_pickle import ORDERED_DICT, Admitted, Allowance, RestrictedUnpickler, shown, sizes
 
 import numpy as np
@@ -126,15 +126,10 @@ def _rebuild_tensor(storage, offset, size, stride, *_) -> _Tensor:
     return _Tensor(storage, offset, shape, strides)
 
 
-def _rebuild_parameter(tensor, *_):
-    """Stands in for `torch._utils._rebuild_parameter`."""
-    return tensor
-
-
 _ALLOWED = {
     **ORDERED_DICT,
     ("torch._utils", "_rebuild_tensor_v2"): Admitted(_rebuild_tensor),
-    ("torch._utils", "_rebuild_parameter"): Admitted(_rebuild_parameter),
+    ("torch._utils", "_rebuild_parameter"): Admitted(lambda tensor, *_: tensor),
     ("torch", "Size"): Admitted(sizes),
     **{("torch", name): dtype for name, dtype in _DTYPES.items()},
     **dict.fromkeys(_IGNORED_NAMES, Admitted(_Ignored)),
@@ -244,7 +239,7 @@ def read_torch(path: str | Path):
             executed.
     """
     path = Path(path)
-    require_file(path)
+    require_file(path, CheckpointError)
     try:
         with open(path, "rb") as file:
             allowance = Allowance(file.seek(0, io.SEEK_END))

@@ -3,8 +3,7 @@
 
 from collections.abc import Iterable
 
-from paddle_dnl.weights.convert.mapping import Rule
-from paddle_dnl.weights.convert.stages import residual_stages
+from paddle_dnl.weights.convert.rules import Rule, residual_stages
 
 
 def backbone_rules(keys: Iterable[str] = ()) -> list[Rule]:

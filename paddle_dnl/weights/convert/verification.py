@@ -6,8 +6,7 @@ import zlib
 from pathlib import Path
 
 from paddle_dnl.errors import CheckpointError, DataError
-from paddle_dnl.files.reading import open_file, parse_json
-from paddle_dnl.weights.regular_file import require_file
+from paddle_dnl.files.reading import open_file, parse_json, require_file
 
 import numpy as np
 import paddle
@@ -73,8 +72,8 @@ def read_logits(path: Path) -> tuple[np.ndarray, np.ndarray, int]:
     if not path.exists():
         raise DataError(f"--verify {path}: no such file")
     try:
-        require_file(path)
-    except CheckpointError as error:
+        require_file(path, DataError)
+    except DataError as error:
         raise DataError(f"--verify {error}") from error
     try:
         with zipfile.ZipFile(path) as archive:

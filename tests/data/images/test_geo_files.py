@@ -4,7 +4,8 @@
 import sys
 
 import paddle_dnl  # noqa: F401
-from paddle_dnl.data.images.geo_files import GeoTiffFile, Place, save_geotiff
+from paddle_dnl.data.images.geo_files import GeoTiffFile, save_geotiff
+from paddle_dnl.data.images.raster_files import Place
 from paddle_dnl.errors import DataError, OutputError, UsageError
 
 import cv2

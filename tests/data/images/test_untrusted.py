@@ -3,7 +3,7 @@
 
 import time
 
-from paddle_dnl.data.images.reading import decode_image
+from paddle_dnl.data.images.image_format import decode_image
 from paddle_dnl.data.images.untrusted import TooLarge, UnknownFormat, require_bounded
 from paddle_dnl.errors import DataError
 

@@ -4,11 +4,12 @@
 import os
 from pathlib import Path
 
-from paddle_dnl.deployment.export import graphs, onnx_export
-from paddle_dnl.deployment.export.check import check_output, compare, example_batch
+from paddle_dnl.deployment.export import graphs
+from paddle_dnl.deployment.export.check import check_output, compare
 from paddle_dnl.deployment.export.exporter import export_model
+from paddle_dnl.deployment.export.shapes import example_batch
 from paddle_dnl.deployment.runtime.backends import PaddleBackend
-from paddle_dnl.deployment.runtime.deploy_config import read_deploy_config
+from paddle_dnl.deployment.runtime.deploy_yaml import read_deploy_config
 from paddle_dnl.deployment.runtime.options import BackendOptions
 from paddle_dnl.errors import ExportError, UsageError
 from paddle_dnl.files.atomic import write_bytes
@@ -282,14 +283,14 @@ def test_the_example_is_like_a_picture():
 
 def test_onnx_is_compared_in_both_backends(tmp_path, monkeypatch):
     """With the converter's process replaced, since not every environment has it: a wrong answer is refused."""
-    monkeypatch.setattr(onnx_export, "require_converter", lambda: None)
+    monkeypatch.setattr(graphs, "require_converter", lambda: None)
     settings = {"input_shape": [1, 3, 16, 16], "transforms": [dict(NORMALIZE)], "with_onnx": True}
     for factor in (1.0, 1.1):
 
         def convert(files):
             color_net_file(files, factor)  # noqa: B023
 
-        monkeypatch.setattr(onnx_export, "convert", convert)
+        monkeypatch.setattr(graphs, "convert", convert)
         if factor == 1:
             report = export_model(ColorNet(), tmp_path / "out", **settings)
             assert report.onnx.ok and (tmp_path / "out/model.onnx").is_file()
@@ -312,7 +313,7 @@ def test_onnx_is_compared_in_both_backends(tmp_path, monkeypatch):
     ],
 )
 def test_why_a_graph_has_no_onnx_form(output, reason):
-    assert reason in onnx_export._reason(output) and "\x1b" not in onnx_export._reason(output)
+    assert reason in graphs._reason(output) and "\x1b" not in graphs._reason(output)
 
 
 class _Sampling(paddle.nn.Layer):
@@ -352,8 +353,8 @@ def test_dgmn2_is_converted_from_a_graph_that_samples_by_a_grid(tmp_path, monkey
     offsets = model.attention.attention_weights(features, 12, 20)[0].numpy()
     assert (np.abs(offsets) > 5).mean() > 0.2 and np.abs(offsets).max() > 20, "far samples, some outside of the map"
     wanted = model(paddle.to_tensor(batch))[0].numpy()
-    monkeypatch.setattr(onnx_export, "require_converter", lambda: None)
-    monkeypatch.setattr(onnx_export, "convert", convert)
+    monkeypatch.setattr(graphs, "require_converter", lambda: None)
+    monkeypatch.setattr(graphs, "convert", convert)
     with pytest.raises(ExportError, match="enough"):
         _export(model, tmp_path / "out", with_onnx=True, output_op="argmax")
     for output_op, graph, found in sources:
@@ -373,7 +374,7 @@ def test_dgmn2_is_converted_from_a_graph_that_samples_by_a_grid(tmp_path, monkey
 )
 def test_a_missing_converter_is_named_with_what_helps(python, advice, monkeypatch):
     """On Python 3.13 pip finds a release of paddle2onnx from before Paddle 2.3 only."""
-    monkeypatch.setattr(onnx_export.importlib.util, "find_spec", lambda name: None)
-    monkeypatch.setattr(onnx_export.sys, "version_info", python)
+    monkeypatch.setattr(graphs.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(graphs.sys, "version_info", python)
     with pytest.raises(UsageError, match=advice):
-        onnx_export.require_converter()
+        graphs.require_converter()

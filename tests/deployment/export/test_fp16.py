@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The float16 form of an ONNX graph: what stays in float32, that classes stay, where it is compared and recorded."""
 
-from paddle_dnl.deployment.export import fp16, onnx_export
+from paddle_dnl.deployment.export import fp16, graphs
 from paddle_dnl.deployment.export.exporter import export_model
 from paddle_dnl.deployment.runtime.backends import OnnxBackend
-from paddle_dnl.deployment.runtime.deploy_config import DeployConfig, read_deploy_config
+from paddle_dnl.deployment.runtime.deploy_config import DeployConfig
+from paddle_dnl.deployment.runtime.deploy_yaml import read_deploy_config, write_deploy_config
 from paddle_dnl.deployment.runtime.options import BackendOptions
 from paddle_dnl.deployment.runtime.predictor import Predictor
 from paddle_dnl.errors import ExportError, UsageError
@@ -22,8 +23,8 @@ SETTINGS = {"input_shape": [1, 3, 32, 64], "transforms": [dict(NORMALIZE)], "cla
 @pytest.fixture
 def converter(monkeypatch):
     """Stands for paddle2onnx."""
-    monkeypatch.setattr(onnx_export, "require_converter", lambda: None)
-    monkeypatch.setattr(onnx_export, "convert", lambda files: color_net_file(files, 1))
+    monkeypatch.setattr(graphs, "require_converter", lambda: None)
+    monkeypatch.setattr(graphs, "convert", lambda files: color_net_file(files, 1))
 
 
 def _kinds(graph) -> dict[str, int]:
@@ -56,7 +57,7 @@ def test_attention_logits_and_softmax_stay_in_float32(tmp_path, converter):
         seen |= set(node.output)
     image, label = blocks(4, 8, 8, 5)
     files.hash_files()
-    files.write()
+    write_deploy_config(files)
     for precision in ("fp32", "fp16"):
         found = Predictor(folder, backend="onnxruntime", precision=precision).predict([image])[0]
         assert np.mean(found == label) > 0.97

@@ -2,9 +2,9 @@
 """Backends and precisions compared with the model on pictures: counts by NumPy, failures noted, the flag of export.py."""
 
 from paddle_dnl.cli import export
-from paddle_dnl.deployment.export import image_check, onnx_export
+from paddle_dnl.deployment.export import graphs, image_check
 from paddle_dnl.deployment.export.exporter import export_model
-from paddle_dnl.deployment.runtime.deploy_config import read_deploy_config
+from paddle_dnl.deployment.runtime.deploy_yaml import read_deploy_config
 from paddle_dnl.deployment.runtime.openvino_backend import has_bf16
 from paddle_dnl.deployment.runtime.predictor import Predictor
 from paddle_dnl.errors import DataError
@@ -41,10 +41,10 @@ def _miou(found, labels) -> float:
 
 
 def _export(folder, pairs, monkeypatch):
-    monkeypatch.setattr(onnx_export, "require_converter", lambda: None)
-    monkeypatch.setattr(onnx_export, "convert", lambda files: color_net_file(files, 1))
+    monkeypatch.setattr(graphs, "require_converter", lambda: None)
+    monkeypatch.setattr(graphs, "convert", lambda files: color_net_file(files, 1))
     settings = {"input_shape": [1, 3, 32, 64], "transforms": [dict(NORMALIZE)], "class_info": CLASSES}
-    export_model(ColorNet(), folder, with_onnx=True, verify_images=pairs, **settings)
+    export_model(ColorNet(), folder, with_onnx=True, image_check=image_check.ImageCheck(pairs), **settings)
     return read_deploy_config(folder)
 
 
@@ -92,8 +92,8 @@ def test_the_flag_of_the_program(tmp_path, monkeypatch, capsys):
     config = write_config(tmp_path)
     model = TinyNet(3)
     paddle.save(model.state_dict(), str(tmp_path / "m.pdparams"))
-    monkeypatch.setattr(onnx_export, "require_converter", lambda: None)
-    monkeypatch.setattr(onnx_export, "convert", lambda files: tiny_net_file(files, model))
+    monkeypatch.setattr(graphs, "require_converter", lambda: None)
+    monkeypatch.setattr(graphs, "convert", lambda files: tiny_net_file(files, model))
     words = ["--config", str(config), "--model_path", str(tmp_path / "m.pdparams"), "--save_dir", str(tmp_path / "out")]
     words += ["--input_shape", "1", "3", "24", "24", "--format", "onnx"]
     assert export.main([*words, "--verify_images", str(tmp_path / "data/val.txt")]) == 0

@@ -7,7 +7,7 @@ from paddle_dnl.data.images.image_format import ImageFormat
 from paddle_dnl.deployment.export import int8
 from paddle_dnl.deployment.export.exporter import export_model
 from paddle_dnl.deployment.export.image_check import ScoredImages
-from paddle_dnl.deployment.runtime.deploy_config import read_deploy_config
+from paddle_dnl.deployment.runtime.deploy_yaml import read_deploy_config
 from paddle_dnl.deployment.runtime.predictor import Predictor
 from paddle_dnl.errors import DataError, ExportError, UsageError
 

@@ -2,7 +2,7 @@
 """What is exported prepares pictures as val.py does: the validation's transforms as they are, none, or a question."""
 
 from paddle_dnl.cli import export, infer, val
-from paddle_dnl.deployment.runtime.deploy_config import read_deploy_config
+from paddle_dnl.deployment.runtime.deploy_yaml import read_deploy_config
 from paddle_dnl.errors import UsageError
 
 import numpy as np

@@ -9,10 +9,10 @@ from paddle_dnl.deployment.export.exporter import export_model
 from paddle_dnl.deployment.export.randomness import differing_layer
 from paddle_dnl.deployment.export.shapes import FreeSizeError
 from paddle_dnl.deployment.export.verify import RandomModelError
-from paddle_dnl.deployment.runtime.backend_factory import make_backend
-from paddle_dnl.deployment.runtime.deploy_config import read_deploy_config
+from paddle_dnl.deployment.runtime.deploy_yaml import read_deploy_config
 from paddle_dnl.deployment.runtime.options import BackendOptions
 from paddle_dnl.deployment.runtime.predictor import Predictor
+from paddle_dnl.deployment.runtime.selection import make_backend
 from paddle_dnl.errors import ExportError, UsageError
 from paddle_dnl.registry import MODELS
 

@@ -5,7 +5,7 @@ Triton itself is not run anywhere here.
 """
 
 from paddle_dnl.cli import export
-from paddle_dnl.deployment.export import onnx_export, triton
+from paddle_dnl.deployment.export import graphs, triton
 from paddle_dnl.deployment.export.exporter import export_model
 from paddle_dnl.deployment.export.triton import Repository
 from paddle_dnl.errors import ExportError, OutputError, UsageError
@@ -26,8 +26,8 @@ SETTINGS = {"transforms": [dict(NORMALIZE)], "class_info": CLASSES, "with_onnx":
 @pytest.fixture(autouse=True)
 def converter(monkeypatch):
     """Stands for paddle2onnx."""
-    monkeypatch.setattr(onnx_export, "require_converter", lambda: None)
-    monkeypatch.setattr(onnx_export, "convert", lambda files: color_net_file(files, 1))
+    monkeypatch.setattr(graphs, "require_converter", lambda: None)
+    monkeypatch.setattr(graphs, "convert", lambda files: color_net_file(files, 1))
 
 
 def _parsed(folder):
@@ -109,7 +109,7 @@ def test_an_earlier_repository_goes_with_its_model(tmp_path):
 
 
 def test_a_graph_that_is_not_the_model_makes_no_repository(tmp_path, monkeypatch):
-    monkeypatch.setattr(onnx_export, "convert", lambda files: color_net_file(files, 1.1))
+    monkeypatch.setattr(graphs, "convert", lambda files: color_net_file(files, 1.1))
     with pytest.raises(ExportError, match="the ONNX graph of .* does not compute"):
         export_model(ColorNet(), tmp_path / "out", input_shape=[1, 3, 32, 64], repository=Repository("a"), **SETTINGS)
     assert not (tmp_path / "out").exists()

@@ -150,7 +150,7 @@ def test_a_hundred_megapixels_are_refused_before_they_are_decoded(tmp_path, expo
     def decoded(*_):
         raise AssertionError("memory was taken for the picture")
 
-    monkeypatch.setattr("paddle_dnl.data.images.reading.cv2.imdecode", decoded)
+    monkeypatch.setattr("paddle_dnl.data.images.image_format.cv2.imdecode", decoded)
     with pytest.raises(
         DataError, match=r"huge.png: has 10000x10000 = 100000000 pixels, allowed are 80000000.*--max_pixels"
     ):

@@ -3,7 +3,8 @@
 
 import os
 
-from paddle_dnl.deployment.runtime.deploy_config import DeployConfig, read_deploy_config
+from paddle_dnl.deployment.runtime.deploy_config import DeployConfig
+from paddle_dnl.deployment.runtime.deploy_yaml import read_deploy_config, write_deploy_config
 from paddle_dnl.errors import ConfigError, ExportError
 
 import pytest
@@ -29,7 +30,7 @@ def test_what_is_written_is_read(tmp_path):
     )
     wrote.verified = {"paddle": {"ok": True, "max_relative_difference": 4.4e-07}}
     wrote.hash_files()
-    wrote.write()
+    write_deploy_config(wrote)
     for path in (folder, folder / "deploy.yaml", str(folder)):
         found = read_deploy_config(path)
         assert found == wrote

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from paddle_dnl.cli import infer
 from paddle_dnl.deployment.runtime import predictor, selection
 from paddle_dnl.deployment.runtime.backends import OnnxBackend, onnx_providers
-from paddle_dnl.deployment.runtime.deploy_config import read_deploy_config
+from paddle_dnl.deployment.runtime.deploy_yaml import read_deploy_config
 from paddle_dnl.deployment.runtime.options import BackendOptions
 from paddle_dnl.errors import ExportError, UsageError
 
@@ -83,7 +83,7 @@ def test_auto_on_a_gpu(folder, monkeypatch):
     for name in ("onnxruntime", "openvino"):
         found = selection.candidates(files, BackendOptions(device="gpu", precision="fastest"), name)
         assert found == {name: (name, BackendOptions(device="gpu"))}, "not another backend than the one that was named"
-    monkeypatch.setattr(selection, "_onnxruntime_providers", lambda: BUILT)
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: BUILT)
     assert labels() == ["paddle", "onnxruntime"]
     files.onnx_fp16 = "model_fp16.onnx"
     assert labels(precision="fp16") == ["onnxruntime fp16"]

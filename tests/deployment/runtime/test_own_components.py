@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from paddle_dnl import registry
-from paddle_dnl.deployment.runtime.deploy_config import read_deploy_config
+from paddle_dnl.deployment.runtime.deploy_yaml import read_deploy_config
 from paddle_dnl.errors import ExportError
 
 import cv2

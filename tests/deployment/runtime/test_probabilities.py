@@ -5,7 +5,7 @@ import io
 
 from paddle_dnl.cli import infer
 from paddle_dnl.deployment.export.exporter import export_model
-from paddle_dnl.deployment.runtime.deploy_config import read_deploy_config
+from paddle_dnl.deployment.runtime.deploy_yaml import read_deploy_config
 from paddle_dnl.deployment.runtime.predictor import Predictor
 from paddle_dnl.errors import UsageError
 from paddle_dnl.serving.app import create_app

@@ -3,7 +3,7 @@
 
 import paddle_dnl  # noqa: F401
 from paddle_dnl.nn.cpu import row_strips
-from paddle_dnl.nn.cpu.conv2d import Conv2D
+from paddle_dnl.nn.cpu.row_strips import Conv2D
 
 import numpy as np
 import paddle

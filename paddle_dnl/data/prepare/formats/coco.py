@@ -59,15 +59,6 @@ def _content(source: Path) -> dict:
     return content
 
 
-def _categories(content: dict, source: Path) -> dict:
-    """Category id -> name."""
-    found = {entry["id"]: entry.get("name") for entry in content["categories"]}
-    for number, name in found.items():
-        if not isinstance(name, str):
-            raise DataError(f"{source}: category {number!r}: has no name")
-    return dict(sorted(found.items(), key=lambda item: (isinstance(item[0], str), item[0])))
-
-
 def read(source: Path, images: Path | None) -> tuple[list[Sample], list[str]]:
     """The samples of a COCO file, and its category names in the order of their ids.
 
@@ -82,7 +73,11 @@ def read(source: Path, images: Path | None) -> tuple[list[Sample], list[str]]:
             raise DataError(f"{source}: {len(found)} .json files there; name the one to read")
         source = found[0]
     content = _content(source)
-    categories = _categories(content, source)
+    categories = {entry["id"]: entry.get("name") for entry in content["categories"]}
+    for number, name in categories.items():
+        if not isinstance(name, str):
+            raise DataError(f"{source}: category {number!r}: has no name")
+    categories = dict(sorted(categories.items(), key=lambda item: (isinstance(item[0], str), item[0])))
     samples = {}
     for entry in content["images"]:
         file_name = str(entry.get("file_name", ""))

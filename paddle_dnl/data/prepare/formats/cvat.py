@@ -65,16 +65,16 @@ def _classes(root: ElementTree.Element, source: Path) -> ClassInfo | None:
     return named_classes(names, None if None in colors else colors)
 
 
-def _refuse_doctype(*_) -> None:
-    raise ValueError("it has a DOCTYPE, which may define entities; CVAT writes none")
-
-
 def _root(source: Path) -> ElementTree.Element:
     """The root of the XML file. A DOCTYPE is refused: its entities could read other files or expand without bounds."""
+
+    def refuse_doctype(*_):
+        raise ValueError("it has a DOCTYPE, which may define entities; CVAT writes none")
+
     try:
         content = read_bytes(source)
         scan = expat.ParserCreate()
-        scan.StartDoctypeDeclHandler = _refuse_doctype
+        scan.StartDoctypeDeclHandler = refuse_doctype
         scan.Parse(content, True)
         return ElementTree.fromstring(content)
     except (OSError, ValueError, expat.ExpatError, ElementTree.ParseError, RecursionError) as error:
