@@ -30,8 +30,8 @@ def run(module: str, argv: list[str] | None = None) -> None:
     _open_streams()
     from paddle_dnl.startup import termination
 
-    termination.install()
     try:
+        termination.install()
         status = _status_of(module, argv)
     except KeyboardInterrupt:
         status = _fail("", 1, termination.seen() or signal.SIGINT)  # Paddle's tracing makes another exception of ours

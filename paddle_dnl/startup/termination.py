@@ -15,7 +15,8 @@ import threading
 import time
 from collections.abc import Iterator
 
-_PADDLE = ("paddle.base.core", "paddle.base", "paddle")
+_LIBRARIES = ("paddle", "cv2")
+_PARTS = ("paddle.base.core", "paddle.base")  # after which Paddle's handlers are replaced, before the rest is imported
 # A launcher repeats its signal within a second; a later repetition by the user ends the program at once.
 _REPEATED_SECONDS = 2.0
 _TEXTS = {"SIGINT": "interrupted", "SIGTERM": "terminated (SIGTERM)", "SIGHUP": "the terminal is gone (SIGHUP)"}
@@ -92,7 +93,7 @@ def held_signals() -> Iterator[list[int]]:
 class _Loader(importlib.abc.Loader):
     """Loads a module by its own loader, then restores the signal handlers that were set in Python.
 
-    Signals are held while Paddle's library itself is loaded, since Paddle would report the exception as a library that cannot be
+    Signals are held during the whole import of Paddle or OpenCV, which would report the exception as a library that cannot be
     imported.
     """
 
@@ -106,7 +107,7 @@ class _Loader(importlib.abc.Loader):
         return self._loader.create_module(spec)
 
     def exec_module(self, module) -> None:
-        with held_signals() if module.__name__ == _PADDLE[0] else contextlib.nullcontext():
+        with held_signals() if module.__name__ in _LIBRARIES else contextlib.nullcontext():
             self._loader.exec_module(module)
         if threading.current_thread() is threading.main_thread():
             for number in _numbers():
@@ -114,9 +115,9 @@ class _Loader(importlib.abc.Loader):
                     signal.signal(number, handler)
 
 
-class _AfterPaddle(importlib.abc.MetaPathFinder):
+class _Finder(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path, target=None):
-        if name not in _PADDLE:
+        if name not in (*_LIBRARIES, *_PARTS):
             return None
         sys.meta_path.remove(self)
         try:
@@ -141,8 +142,8 @@ def install() -> None:
         child_processes.signal_on_parent_death(signal.SIGTERM)
         if not parent_reports():  # it ended before that call
             os.kill(os.getpid(), signal.SIGTERM)
-    if "paddle" not in sys.modules and not any(isinstance(finder, _AfterPaddle) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _AfterPaddle())
+    if "paddle" not in sys.modules and not any(isinstance(finder, _Finder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Finder())
 
 
 def uninstall() -> None:

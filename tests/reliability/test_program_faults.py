@@ -29,7 +29,7 @@ import paddle
 import pytest
 import tiny_export
 import tiny_onnx
-from default_signals import default_signals
+from default_signals import default_signals, wait_for_handlers
 from PIL import Image
 from scipy.io import savemat
 
@@ -355,13 +355,16 @@ def _end(made, tmp_path, program, number, send):
         start_new_session=True,
         preexec_fn=default_signals,
     )
+    wait_for_handlers(process)
     time.sleep(PROGRAMS[program].seconds)
     send(process.pid, number)
     err = process.communicate(timeout=120)[1].decode()
     assert process.returncode in (0, 128 + number, -number), err
     assert "Traceback" not in err and err.count("Error") == (process.returncode > 0), err
     assert not list(tmp_path.rglob(".tmp-*"))
-    deadline = time.monotonic() + 5  # the last child, a backend, hears of it when its parent has ended
+    deadline = (
+        time.monotonic() + 90
+    )  # the last child, a backend or an agent of Ray, hears of it when its parent has ended
     with pytest.raises(ProcessLookupError):
         while time.monotonic() < deadline:
             os.killpg(process.pid, 0)

@@ -9,7 +9,7 @@ import pytest
 from default_signals import default_signals
 
 ROOT = Path(__file__).resolve().parents[2]
-# As Paddle's: an exception in it is reported as a library that cannot be imported.
+# As Paddle's and OpenCV's: an exception in it is reported as a library that cannot be imported.
 LIBRARY = """
 import os, signal, sys
 try:
@@ -27,21 +27,23 @@ from paddle_dnl.startup import termination
 sys.path.insert(0, {folder!r})
 termination.install()
 try:
-    import paddle
+    import {library}
     print("goes on")
 except termination.Terminated as error:
     print(termination.describe(error.number))
 """
 
 
+@pytest.mark.parametrize("library", ["paddle", "cv2"])
 @pytest.mark.parametrize("name, status", [("SIGTERM", 143), ("SIGINT", 130)])
-def test_a_signal_while_paddle_is_loaded_is_one_line(tmp_path, name, status):
+def test_a_signal_while_a_library_is_loaded_is_one_line(tmp_path, name, status, library):
+    (tmp_path / "cv2.py").write_text(LIBRARY.format(name=name))
     (tmp_path / "paddle/base").mkdir(parents=True)
     (tmp_path / "paddle/__init__.py").write_text("from paddle import base")
     (tmp_path / "paddle/base/__init__.py").write_text("from paddle.base import core")
     (tmp_path / "paddle/base/core.py").write_text(LIBRARY.format(name=name))
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM.format(root=str(ROOT), folder=str(tmp_path))],
+        [sys.executable, "-c", PROGRAM.format(root=str(ROOT), folder=str(tmp_path), library=library)],
         capture_output=True,
         text=True,
         timeout=60,

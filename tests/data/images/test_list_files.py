@@ -4,7 +4,7 @@
 import os
 
 from paddle_dnl.data.images.image_files import find_images, find_pairs
-from paddle_dnl.data.images.list_files import lines, read_image_set, read_list
+from paddle_dnl.data.images.list_files import lines, pairs_of, read_image_set, read_list
 from paddle_dnl.errors import DataError
 
 import pytest
@@ -44,6 +44,14 @@ def test_every_reader_understands_the_same_lists(content, expected, tmp_path):
     assert [image for image, _ in find_images(listed)] == images
     with pytest.raises(DataError, match="no such label picture"):
         find_pairs(listed)
+
+
+def test_one_spelling_of_a_path(tmp_path):
+    """As `pathlib` spells it, so that an image that is listed twice is found."""
+    (tmp_path / "list.txt").write_text("./a.png b//l.png\na.png ./b/./l.png\na.png b/l.png\n.a.png b/.l.png\n")
+    image, label = (str(tmp_path / name) for name in ("a.png", "b/l.png"))
+    hidden = str(tmp_path / ".a.png"), str(tmp_path / "b/.l.png")
+    assert list(pairs_of(tmp_path / "list.txt", tmp_path)) == [(image, label)] * 3 + [hidden]
 
 
 def test_a_line_may_be_an_image_alone(tmp_path):

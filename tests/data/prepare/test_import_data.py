@@ -62,17 +62,17 @@ def test_labelme(tmp_path, workers):
 def test_a_killed_process_is_one_line_and_a_second_run_completes(tmp_path, monkeypatch):
     source = annotated.write_labelme(tmp_path / "source", 6)
     words = [str(source), "--to", str(tmp_path / "d"), "--format", "labelme", "--num_workers", "2"]
-    convert, caller = module._convert, os.getpid()
+    read, caller = module.read_as_stored, os.getpid()
 
-    def killed(sample, *more):
-        if sample.name.endswith("05") and os.getpid() != caller:
+    def killed(path):
+        if path.stem.endswith("05") and os.getpid() != caller:
             os.kill(os.getpid(), signal.SIGKILL)
-        return convert(sample, *more)
+        return read(path)
 
-    monkeypatch.setattr(module, "_convert", killed)
+    monkeypatch.setattr(module, "read_as_stored", killed)
     with pytest.raises(DataError, match=r"a process that imports was killed.* of 6 are done, next .*scene_0\d.json"):
         import_data.main(words)
-    monkeypatch.setattr(module, "_convert", convert)
+    monkeypatch.setattr(module, "read_as_stored", read)
     assert import_data.main(words) == 0
     assert len((tmp_path / "d/all.txt").read_text().splitlines()) == 6
 
