@@ -81,9 +81,8 @@ def initialise() -> None:
     store_host, _, port = _store_address().rpartition(":")
     if not dist.is_initialized():
         if port.isdigit() and not is_main():
-            wait_until_open(
-                store_host, int(port), f"rank 0 at {store_host}:{port}"
-            )  # Paddle would wait without a limit
+            # Paddle would wait without a limit.
+            wait_until_open(store_host, int(port), f"rank 0 at {store_host}:{port}")
         elif port.isdigit() and (error := opening_error(int(port))) is not None:  # Paddle would abort the process
             raise DistributedError(
                 f"rank 0 cannot open port {port}, at which the ranks are to meet ({error.strerror}): end the program that has "

@@ -159,16 +159,15 @@ class BlockRows:
         """
         from rasterio.enums import ColorInterp
 
-        channels, range_ = self._format.channels, self._format.value_range
+        channels = self._format.channels
         names, structure = self._file.colorinterp, self._file.tags(ns="IMAGE_STRUCTURE")
         has_alpha = self._file.count in (2, 4) and names[-1] == ColorInterp.alpha
         bands = self._file.count - (has_alpha and channels in (1, 3))
         dtypes = set(self._file.dtypes)
-        plain = channels in (1, 3) and range_ is None
         is_colour = names[:3] == (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
         known = len(dtypes) == 1 and not structure.get("MINISWHITE") and int(structure.get("NBITS", 16)) in (8, 16, 32)
         known = known and ColorInterp.palette not in names and ColorInterp.cyan not in names
-        if plain:
+        if self._format.is_plain:
             known = known and dtypes <= {"uint8", "uint16"} and (bands == 1 or is_colour)
         elif dtypes & {"complex64", "complex128", "int64", "uint64"}:
             known = False
@@ -188,7 +187,7 @@ class BlockRows:
             rows = rows[..., 0] if channels == 1 else np.repeat(rows, channels, axis=2)
         elif channels == 3:
             rows = rows[..., ::-1]
-        if channels in (1, 3) and self._format.value_range is None and rows.dtype == np.uint16:
+        if self._format.is_plain and rows.dtype == np.uint16:
             rows = as_eight_bits(rows, self._path, cut=self._file.driver == "PNG")
         return np.ascontiguousarray(scale(rows, self._format.value_range, self._path))
 
