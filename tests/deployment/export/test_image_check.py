@@ -44,7 +44,9 @@ def _export(folder, pairs, monkeypatch):
     monkeypatch.setattr(graphs, "require_converter", lambda: None)
     monkeypatch.setattr(graphs, "convert", lambda files: color_net_file(files, 1))
     settings = {"input_shape": [1, 3, 32, 64], "transforms": [dict(NORMALIZE)], "class_info": CLASSES}
-    export_model(ColorNet(), folder, with_onnx=True, image_check=image_check.ImageCheck(pairs), **settings)
+    export_model(
+        ColorNet(), folder, with_onnx=True, image_check=image_check.ImageCheck(pairs) if pairs else None, **settings
+    )
     return read_deploy_config(folder)
 
 
