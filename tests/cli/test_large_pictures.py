@@ -2,9 +2,8 @@
 """infer.py on pictures that are read and written in strips, GeoTIFFs, and TIFFs of 12 bits and floats, in tiles."""
 
 from paddle_dnl.cli import infer
-from paddle_dnl.data.images import bands, block_rows
+from paddle_dnl.data.images import bands, block_rows, picture_rows
 from paddle_dnl.data.images.block_rows import BlockRows
-from paddle_dnl.deployment.runtime import predictor as predictor_module
 from paddle_dnl.errors import DataError
 
 import cv2
@@ -35,7 +34,7 @@ def test_large_files_are_read_and_written_in_strips_with_the_same_results(export
     monkeypatch.setattr(BlockRows, "release", lambda self, top: (held.append(len(self._held)), real(self, top))[1])
     flags = ["--config", str(exported), "--image_path", str(field), "--geotiff", "--batch_size", "3"]
     for name, limit in (("whole", 10**9), ("strips", 1)):
-        for module in (block_rows, predictor_module):
+        for module in (block_rows, picture_rows):
             monkeypatch.setattr(module, "BLOCKS_FROM", limit)
         assert infer.main([*flags, "--save_dir", str(tmp_path / name)]) == 0
         assert bool(held) == (name == "strips")
