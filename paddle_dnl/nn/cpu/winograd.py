@@ -59,12 +59,12 @@ def convolve(x: paddle.Tensor, weight: paddle.Tensor, dilation: int, transposed:
     out_channels, in_channels = weight.shape[:2]
     factors = paddle.matmul(taps, weight.reshape([-1, 9]), transpose_y=True).reshape([16, out_channels, in_channels])
     batch, channels, height, width = x.shape
-    out = paddle.empty([batch, in_channels if transposed else out_channels, height, width])
+    out = _empty([batch, in_channels if transposed else out_channels, height, width])
     source, target = _array(x := _contiguous(x)), _array(out)
     tiles = _Tiles(height, width, dilation)
     with _pool() as pool:
         for image, (first, rows) in itertools.product(range(batch), tiles.chunks(channels + out.shape[1])):
-            of_input = paddle.empty([16, channels, rows * tiles.per_row])
+            of_input = _empty([16, channels, rows * tiles.per_row])
             tiles.transform_input(pool, source[image], first, rows, _array(of_input))
             products = paddle.matmul(factors, of_input, transpose_x=transposed)
             tiles.transform_products(pool, _array(products), first, rows, target[image])
@@ -81,10 +81,10 @@ def weight_gradient(x: paddle.Tensor, grad: paddle.Tensor, dilation: int) -> pad
     tiles = _Tiles(height, width, dilation)
     with _pool() as pool:
         for image, (first, rows) in itertools.product(range(batch), tiles.chunks(out_channels)):
-            of_grad = paddle.empty([16, out_channels, rows * tiles.per_row])
+            of_grad = _empty([16, out_channels, rows * tiles.per_row])
             tiles.transform_gradient(pool, gradients[image], first, rows, _array(of_grad))
             for some in _parts(in_channels, max(1, WORKING_BYTES // (128 * rows * tiles.per_row))):
-                of_input = paddle.empty([16, some.stop - some.start, rows * tiles.per_row])
+                of_input = _empty([16, some.stop - some.start, rows * tiles.per_row])
                 tiles.transform_input(pool, inputs[image, some], first, rows, _array(of_input))
                 products = paddle.matmul(of_grad, of_input, transpose_y=True).reshape([16, -1])
                 part = paddle.matmul(products, taps, transpose_x=True)
@@ -212,6 +212,11 @@ def _parts(length: int, size: int) -> list[slice]:
 
 def _constant(values: np.ndarray) -> paddle.Tensor:
     return paddle.to_tensor(np.ascontiguousarray(values))
+
+
+def _empty(shape: list[int]) -> paddle.Tensor:
+    # Not Paddle's default type, which the user may set: `_array` takes the memory as float32.
+    return paddle.empty(shape, "float32")
 
 
 def _contiguous(tensor: paddle.Tensor) -> paddle.Tensor:

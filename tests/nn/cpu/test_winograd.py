@@ -112,3 +112,22 @@ def test_neither_do_float64_small_maps_and_few_channels(calls, monkeypatch):
     conv.to(dtype="float64")
     conv(paddle.randn([1, 4, 12, 12]).astype("float64")).sum().backward()
     assert calls == []
+
+
+@pytest.mark.parametrize("default", ["float16", "float64"])
+def test_float32_whatever_the_default_type_is(default, calls):
+    """An array of another type would be written beyond its end, or half."""
+    paddle.seed(0)
+    conv, x = Conv2D(4, 6, 3, padding=1), paddle.randn([1, 4, 12, 8])
+    x.stop_gradient = False
+    expected = conv(x)
+    wanted = paddle.grad([expected], [x, *conv.parameters()], [paddle.ones_like(expected)])
+    paddle.set_default_dtype(default)
+    try:
+        y = conv(x)
+        found = paddle.grad([y], [x, *conv.parameters()], [paddle.ones_like(y)])
+    finally:
+        paddle.set_default_dtype("float32")
+    assert len(calls) == 6
+    for tensor, other in zip([y, *found], [expected, *wanted], strict=True):
+        np.testing.assert_array_equal(tensor.numpy(), other.numpy())
