@@ -132,7 +132,15 @@ def killed_after(process: BaseProcess | subprocess.Popen, seconds: float | None)
 def at_end_of(owner: object, end: Callable[..., None], *arguments) -> None:
     """Calls `end(*arguments)` when `owner` is garbage-collected, at the latest at Python's exit before it waits for processes.
 
+    A forked copy of this process does not call it: what it would end belongs to this one.
+
     Args:
         owner: must not be referenced by `arguments`.
     """
-    atexit.register(weakref.finalize(owner, end, *arguments))
+    registered = os.getpid()
+
+    def end_here() -> None:
+        if os.getpid() == registered:
+            end(*arguments)
+
+    atexit.register(weakref.finalize(owner, end_here))
