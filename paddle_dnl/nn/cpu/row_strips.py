@@ -83,8 +83,7 @@ def conv2d(x, weight, bias, geometry: Geometry) -> paddle.Tensor:
     """
     # A strip that consists of padding only would have no input rows.
     are_whole = min(geometry.transposed().padding) >= 0
-    are_smaller = are_whole and _rows(x, geometry) < geometry.out_length(x, 0)
-    if are_smaller and (has_gradients(geometry) or not paddle.is_grad_enabled()):
+    if are_whole and _is_large(x, geometry) and (has_gradients(geometry) or not paddle.is_grad_enabled()):
         run = _StripedConv2D.apply if paddle.is_grad_enabled() else _forward
         return run(x, weight, bias, geometry)
     return F.conv2d(x, weight, bias, geometry.stride, geometry.padding, geometry.dilation, geometry.groups)
@@ -138,6 +137,11 @@ def _strips(x, geometry: Geometry):
     return [(top, min(top + rows, height)) for top in range(0, height, rows)]
 
 
+def _is_large(x, geometry: Geometry) -> bool:
+    """Whether the unfolded copy would exceed `UNFOLDED_LIMIT`."""
+    return _rows(x, geometry) < geometry.out_length(x, 0)
+
+
 def _window(x, geometry: Geometry, top: int, bottom: int):
     """Input rows for output rows `top` to `bottom`, and the numbers of zero rows above and below them."""
     stride, padding = geometry.stride[0], geometry.padding[0]
@@ -156,8 +160,9 @@ def _is_for_winograd(geometry: Geometry, out_channels: int, in_channels: int) ->
 
 def _takes_winograd(x, weight, geometry: Geometry) -> bool:
     """Whether a convolution, or its gradient from `x`, takes Winograd's algorithm; otherwise it takes strips."""
-    is_large = _rows(x, geometry) < geometry.out_length(x, 0)
-    return is_large and x.dtype == paddle.float32 and _is_for_winograd(geometry, *weight.shape[:2])
+    # `eager_on_cpu` asks for the chosen device; a tensor may have been moved to another.
+    fits = x.dtype == paddle.float32 and x.place.is_cpu_place()
+    return fits and _is_large(x, geometry) and _is_for_winograd(geometry, *weight.shape[:2])
 
 
 def _forward(x, weight, bias, geometry: Geometry) -> paddle.Tensor:
