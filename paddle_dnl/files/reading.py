@@ -31,7 +31,7 @@ def require_file(path: str | Path, error_class: type[Exception]) -> None:
     except OSError as error:
         raise error_class(f"{path}: cannot be read ({error.strerror or error})") from error
     if not stat.S_ISREG(mode):
-        raise error_class(f"{path}: {_NO_FILE}")
+        raise error_class(f"{path}: {_NO_FILE}; give the path of a file")
 
 
 def open_file(path: str | Path) -> BinaryIO:
