@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import sys
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from statistics import median
 
@@ -116,6 +117,24 @@ def table(rows: dict[str, dict]) -> str:
     return "\n".join(lines)
 
 
+def in_rounds(sides: Sequence[str], rounds: int, run: Callable[[str], dict]) -> Iterator[dict[str, list[dict]]]:
+    """Runs all sides in turn; gives what `run` gave for each side so far, after each round."""
+    found: dict[str, list[dict]] = {side: [] for side in sides}
+    for number in range(rounds):
+        # The side that begins changes, so that a machine that slows down favours none.
+        for side in sides if number % 2 == 0 else reversed(sides):
+            found[side].append(run(side))
+            print(f"{side}: {', '.join(f'{s:.3f}' for s in found[side][-1]['seconds'])} s", file=sys.stderr, flush=True)
+        yield found
+
+
+def summary(runs: list[dict]) -> dict:
+    """The row of a side's runs: medians, the fastest of all and the highest load."""
+    seconds = [s for one in runs for s in one["seconds"]]
+    row = {"seconds": median(seconds), "fastest": min(seconds), "peak": median(one["peak"] for one in runs)}
+    return row | {"backend": runs[-1]["backend"], "load": max(one["load"] or 0 for one in runs)}
+
+
 def size(text: str) -> tuple[int, int, int, int]:
     """`1024x512` to a shape `[1, 3, H, W]`."""
     width, height = map(int, text.split("x"))
@@ -156,18 +175,13 @@ def main() -> None:
         precision, peer = SIDES[side]
         if precision == "fp32":  # `auto` measures all backends at its first start and remembers the result
             run_side(side, args, folders[peer], args.size)
-    found: dict[str, list[dict]] = {side: [] for side in args.sides}
-    for number in range(args.rounds):
-        # The side that begins changes, so that a machine that slows down favours none.
-        for side in args.sides if number % 2 == 0 else reversed(args.sides):
-            precision, peer = SIDES[side]
-            found[side].append(run_side(side, args, folders[peer] if precision else None, args.size))
-            print(f"{side}: {', '.join(f'{s:.3f}' for s in found[side][-1]['seconds'])} s", file=sys.stderr, flush=True)
-    rows = {}
-    for side, runs in found.items():
-        seconds = [s for one in runs for s in one["seconds"]]
-        rows[side] = {"seconds": median(seconds), "fastest": min(seconds), "peak": median(one["peak"] for one in runs)}
-        rows[side] |= {"backend": runs[-1]["backend"], "load": max(one["load"] or 0 for one in runs)}
+
+    def run(side: str) -> dict:
+        precision, peer = SIDES[side]
+        return run_side(side, args, folders[peer] if precision else None, args.size)
+
+    *_, found = in_rounds(args.sides, args.rounds, run)
+    rows = {side: summary(runs) for side, runs in found.items()}
     about = f"{machine()}, {args.threads} threads, {args.size[3]}x{args.size[2]}, {version_of(args.peer)}"
     text = f"{about}, medians of {args.rounds} x {args.repeats}\n\n{table(rows)}\n"
     write_text(args.save_dir / "backends.md", text)

@@ -13,7 +13,6 @@ import json
 import os
 import sys
 from pathlib import Path
-from statistics import median
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
@@ -23,7 +22,7 @@ from paddle_dnl.profile.measuring import load_average, machine, peak_bytes, seco
 from paddle_dnl.startup import configure_process  # noqa: E402
 
 import exported  # noqa: E402
-from backends import CONFIG, mmseg_weights, size  # noqa: E402
+from backends import CONFIG, in_rounds, mmseg_weights, size, summary  # noqa: E402
 from run import output_of  # noqa: E402
 
 SIDES = ("mmseg", "ours")
@@ -127,19 +126,9 @@ def main() -> None:
     if args.torch_python is None:
         parser.error("--torch_python is missing, such as .venv-parity/bin/python; make parity makes it")
     weights = dict(zip(SIDES, mmseg_weights(args.work, args.torch_python), strict=True))
-    found: dict[str, list[dict]] = {side: [] for side in SIDES}
-    for number in range(args.rounds):
-        # The side that begins changes, so that a machine that slows down favours none.
-        for side in SIDES if number % 2 == 0 else reversed(SIDES):
-            found[side].append(run_side(side, args, weights[side]))
-            print(f"{side}: {', '.join(f'{s:.3f}' for s in found[side][-1]['seconds'])} s", file=sys.stderr, flush=True)
+    for found in in_rounds(SIDES, args.rounds, lambda side: run_side(side, args, weights[side])):
         require_same_losses({side: runs[-1] for side, runs in found.items()})
-    rows = {}
-    for side, runs in found.items():
-        seconds = [s for one in runs for s in one["seconds"]]
-        rows[side] = {"seconds": median(seconds), "fastest": min(seconds), "peak": median(one["peak"] for one in runs)}
-        rows[side] |= {"backend": runs[-1]["backend"], "load": max(one["load"] or 0 for one in runs)}
-        rows[side]["losses"] = runs[-1]["losses"]
+    rows = {side: summary(runs) | {"losses": runs[-1]["losses"]} for side, runs in found.items()}
     about = (
         f"{machine()}, {args.threads} threads, {args.size[3]}x{args.size[2]}, medians of {args.rounds} x {args.repeats}"
     )
