@@ -20,7 +20,7 @@ import paddle.nn.functional as F
 _OFFICIAL_MULTIPLE = 8
 WHOLE = InferenceOptions()
 # Free memory between blocks in use that sliding windows may leave. A 20000x20000 picture with windows of 1024x1024 and 19
-# classes needs 2.8 GB with it and 4.8 GB without; small windows never leave so much, and lose no time.
+# classes needs 2.9 GB with it and 5 GB without; small windows never leave so much, and lose no time.
 _FREE_BYTES = 512 << 20
 
 
