@@ -123,7 +123,7 @@ class RateSweep:
                 trainer.state.iteration = step
                 rate = trainer.optimizer.get_lr()
                 try:
-                    found = trainer._step(batches)
+                    found = trainer.step(batches)
                 except NonFiniteError:
                     break
                 rates.append(rate)
@@ -133,7 +133,7 @@ class RateSweep:
                     break
         finally:
             batches.close()
-            trainer._close_folder()
+            trainer.close()
             trainer.stop.restore()
         if collectives.is_main():
             _write(save_dir, rates, losses)

@@ -75,7 +75,7 @@ class Trainer:
             if self.folder is not None:  # last: a run that is refused leaves that of the run before
                 self.folder.write_config(self.config_text, self.config.files)
         except BaseException:  # else a kept exception, as in a notebook, would keep the folder locked
-            self._close_folder()
+            self.close()
             raise
 
     # ------------------------------------------------------------------------------------------ build
@@ -129,7 +129,8 @@ class Trainer:
         # Checkpoints that this run wrote or began with, oldest first.
         self.saved = [] if self.resumed_from is None else [self.resumed_from]
 
-    def _close_folder(self) -> None:
+    def close(self) -> None:
+        """Ends the writing of checkpoints and releases the lock of the folder."""
         if self.folder is not None:
             self.writer.close()
             self.folder.close()
@@ -223,7 +224,11 @@ class Trainer:
                     logger.info(f"early stop at iter {state.iteration}: no better mIoU in {limit} evaluations")
                     break
                 state.iteration += 1
-                found = self._step(batches)
+                try:
+                    found = self.step(batches)
+                except WorkerError:  # while it waited for its data
+                    state.iteration -= 1
+                    raise
                 profiler.step()
                 self.writer.check()
                 interrupted = found is not None and found.stop
@@ -240,13 +245,13 @@ class Trainer:
             profiler.stop()
             batches.close()
             self.log.close()
-            self._close_folder()
+            self.close()
             self.stop.restore()
 
     def _is_save_point(self) -> bool:
         return self.state.iteration % self.options.save_interval == 0 or self.state.iteration == self.config.iters
 
-    def _step(self, batches) -> Found | None:
+    def step(self, batches) -> Found | None:
         """One update from `grad_accum_iters` micro-batches; what was found since the last read, where this step reads."""
         iteration = self.state.iteration
         seed_step(self.seed, iteration, collectives.rank())
@@ -299,13 +304,13 @@ class Trainer:
         scores = None
         due = self.val_dataset is not None and (self._is_save_point() or self.state.evaluation_due)
         self.state.evaluation_due = due
-        self._save(None)
+        self.save(None)
         if due and not interrupted:  # after saving, so that a failing evaluation loses no steps
             scores = self._evaluate()
             interrupted = scores is None
         if scores is not None:
             self.state.evaluation_due = False
-            self._save(scores, is_written=True)
+            self.save(scores, is_written=True)
         self.log.resume()
         return interrupted
 
@@ -336,7 +341,7 @@ class Trainer:
 
     # ------------------------------------------------------------------------------------------ save
 
-    def _save(self, scores: dict[str, float] | None, is_written: bool = False) -> None:
+    def save(self, scores: dict[str, float] | None, is_written: bool = False) -> None:
         """Writes `iter_N`, or with `is_written` only its states; names it `best_model` when it is the best so far.
 
         Rank 0 copies the whole state and writes it in a thread, see `CheckpointWriter`.

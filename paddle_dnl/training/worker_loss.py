@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Saves the last complete step when a data loading process was killed, for lack of memory or shared memory."""
 
-import traceback
-
 from paddle_dnl.data.loading import WorkerError
 from paddle_dnl.distributed import collectives
 from paddle_dnl.log import logger
@@ -18,20 +16,15 @@ def save_and_explain(trainer, error: WorkerError) -> WorkerError:
         trainer: the `Trainer`, whose step or evaluation raised `error`.
         error: from `load_batches`.
     """
-    if collectives.world_size() > 1:
-        return error
-    if any(frame.name == "_step" for frame in traceback.extract_tb(error.__traceback__)):
-        trainer.state.iteration -= 1  # counted before its data came
-    trainer.writer.wait()
     iteration = trainer.state.iteration
+    if collectives.world_size() > 1 or iteration == 0:
+        return error
+    trainer.writer.wait()
     folder = trainer.save_dir / f"iter_{iteration}"
-    if iteration > 0 and folder not in trainer.saved:
-        trainer.state.evaluation_due = (
-            trainer.val_dataset is not None and iteration % trainer.options.save_interval == 0
-        )
-        trainer._save(None)
+    if folder not in trainer.saved:
+        is_save_point = iteration % trainer.options.save_interval == 0
+        trainer.state.evaluation_due = trainer.val_dataset is not None and is_save_point
+        trainer.save(None)
         trainer.writer.wait()
         logger.info(f"saved {folder}")
-    if iteration == 0:
-        return error
     return WorkerError(f"{error}. The training is saved at iter {iteration}; --resume_model auto continues")
