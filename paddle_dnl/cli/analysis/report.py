@@ -124,7 +124,7 @@ def _result_sections(args, config, out: Path, more_scores: list[tuple[str, str]]
     """Scores, pictures of an even sample, the worst images, and the classes."""
     from paddle_dnl import registry
     from paddle_dnl.data.classes import IGNORED_COLOR, classes_of
-    from paddle_dnl.data.file_list import files_of, spread
+    from paddle_dnl.data.file_list import even_indices, files_of
     from paddle_dnl.data.page import Section
     from paddle_dnl.evaluation import curves
     from paddle_dnl.evaluation.class_table import class_rows, table_cells
@@ -141,7 +141,7 @@ def _result_sections(args, config, out: Path, more_scores: list[tuple[str, str]]
     curves.draw_class_iou(info.names, metrics.class_iou, out / "class_iou.png")
     curves.draw_confusion(info.names, confusion, out / "confusion.png")
     # Evenly spaced from best to worst, so that the selection is representative.
-    even = spread(len(scores), args.num_rows)
+    even = even_indices(len(scores), args.num_rows)
     worst = range(len(scores) - 1, max(len(scores) - 1 - args.num_worst, -1), -1)
     legend = [*zip(info.names, info.colors, strict=True), ("ignored", IGNORED_COLOR)]
     draw = (dataset, scores, predicted, info.colors)

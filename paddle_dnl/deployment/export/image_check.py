@@ -98,7 +98,7 @@ class ScoredImages:
         return Metrics.from_confusion(confusion).miou if confusion.any() else None
 
 
-def spread(items: list, count: int) -> list:
+def evenly_sampled(items: list, count: int) -> list:
     """At most `count` items at even distances."""
     return [items[i * len(items) // count] for i in range(count)] if len(items) > count else items
 
