@@ -93,9 +93,9 @@ def encode_image(image_bgr: np.ndarray, suffix: str = ".png") -> bytes:
     return content.tobytes()
 
 
-def encode_jpeg(image_bgr: np.ndarray, quality: int = 85) -> bytes:
+def encode_jpeg(image_bgr: np.ndarray) -> bytes:
     """A BGR picture as the content of a JPEG file."""
-    _, content = cv2.imencode(".jpg", image_bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    _, content = cv2.imencode(".jpg", image_bgr, [cv2.IMWRITE_JPEG_QUALITY, 85])
     return content.tobytes()
 
 

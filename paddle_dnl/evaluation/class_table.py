@@ -9,16 +9,14 @@ from paddle_dnl.evaluation.metrics import Areas, Metrics
 
 import numpy as np
 
-COLUMNS = ("iou", "accuracy", "precision", "recall", "dice", "share")
-
 
 def class_rows(
     names: tuple[str, ...], counts: np.ndarray | Areas, boundary_iou: np.ndarray | None = None
 ) -> list[dict]:
-    """One dict per class: `name`, the scores of `COLUMNS` and, when given, `boundary_iou`; None for absent classes.
+    """Scores of each class: `name`, `iou`, `accuracy`, `precision`, `recall`, `dice`, `share`; None for absent classes.
 
-    `accuracy` is the share of all pixels that are right about this class (two-class accuracy), `share` its share of the
-    labelled pixels.
+    `accuracy` is that of the two classes "this one" and "any other" over all pixels, `share` the class's share of the labelled
+    pixels. With `boundary_iou` that score too.
 
     Args:
         names: of the classes.

@@ -112,12 +112,12 @@ class NewFile:
 
 
 @contextlib.contextmanager
-def new_file(path: str | Path, *, own: bool = False, replace: bool = False) -> Iterator[Path]:
+def new_file(path: str | Path, *, own: bool = False) -> Iterator[Path]:
     """A temporary path to write to; the file gets its name when the block ends without an exception.
 
     Args and errors as `NewFile`, and those of `NewFile.naming_errors`.
     """
-    file = NewFile(path, own=own, replace=replace)
+    file = NewFile(path, own=own)
     try:
         with file.naming_errors():
             yield file.temporary
@@ -146,9 +146,9 @@ def write_bytes(path: str | Path, content: bytes, *, own: bool = False, replace:
         file.discard()
 
 
-def write_text(path: str | Path, text: str, *, own: bool = False, replace: bool = False) -> None:
+def write_text(path: str | Path, text: str, *, own: bool = False) -> None:
     """Writes a file in UTF-8, whatever the locale; file names in it keep bytes that are not UTF-8."""
-    write_bytes(path, text.encode("utf-8", "surrogateescape"), own=own, replace=replace)
+    write_bytes(path, text.encode("utf-8", "surrogateescape"), own=own)
 
 
 # ----------------------------------------------------------------------------------------------- folders

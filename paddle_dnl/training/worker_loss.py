@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Saves the last complete step when a data loading process was killed, for lack of memory or shared memory."""
+"""Saves the last complete step when a data loading process was killed, for instance for lack of memory."""
 
 from paddle_dnl.data.loading import WorkerError
 from paddle_dnl.distributed import collectives
@@ -7,10 +7,10 @@ from paddle_dnl.log import logger
 
 
 def save_and_explain(trainer, error: WorkerError) -> WorkerError:
-    """Saves the last whole step of a training in one process and returns the error to raise.
+    """Saves the last complete step of a single-process training and returns the error to raise.
 
-    With several processes nothing is saved: a save is a collective operation, and the others are in another one. With
-    gradient accumulation the running statistics may have seen a part of the step that is done again.
+    With several processes nothing is saved: a save is a collective operation, and the other ranks wait in another one. With
+    gradient accumulation the batch statistics may include part of the step that is repeated.
 
     Args:
         trainer: the `Trainer`, whose step or evaluation raised `error`.

@@ -192,15 +192,14 @@ def resolve_pretrained(model_cfg: dict, sha256: dict[str, str] | None = None) ->
     places = {"model.pretrained": cfg}
     if isinstance(cfg.get("backbone"), dict):
         places["model.backbone.pretrained"] = cfg["backbone"]
-    # The first rank of each machine downloads, since a cache is a folder of one machine.
-    in_node = os.environ.get("PADDLE_RANK_IN_NODE") if collectives.world_size() > 1 else None
-    fetches_here = collectives.is_main() if in_node is None else in_node == "0"
+    # The first rank of each machine downloads, since the cache is a folder of the machine.
+    _, place, _ = collectives.place_on_machine()
     for key, place in places.items():
         url = place.get("pretrained")
         if not is_url(url):
             continue
         problem = None
-        if fetches_here:
+        if place == 0:
             try:
                 fetch(url, (sha256 or {}).get(url), key=key)
             except Exception as error:  # any error must be reported to the other ranks, which wait for the result

@@ -53,30 +53,20 @@ class VisualDL:
             self._writer.add_scalar(tag, float(value), iteration)
 
     def image(self, tag: str, rgb: np.ndarray, iteration: int) -> None:
-        self._writer.add_image(tag, rgb, iteration)
+        self._writer.add_image(tag, rgb, iteration, dataformats="HWC")
 
     def close(self) -> None:
         self._writer.close()
 
 
-class TensorBoard:
-    """Event files in `tensorboard/` of the run's folder; what a resumed run repeats replaces what was there."""
+class TensorBoard(VisualDL):
+    """Event files in `tensorboard/` of the run's folder; steps that a resumed run repeats replace the earlier ones."""
 
     def __init__(self, folder: Path, first_iteration: int, config: dict):
         from tensorboardX import SummaryWriter
 
         purge = {"purge_step": first_iteration} if first_iteration > 1 else {}
         self._writer = SummaryWriter(str(Path(folder) / "tensorboard"), **purge)
-
-    def scalars(self, values: dict[str, float], iteration: int) -> None:
-        for tag, value in values.items():
-            self._writer.add_scalar(tag, float(value), iteration)
-
-    def image(self, tag: str, rgb: np.ndarray, iteration: int) -> None:
-        self._writer.add_image(tag, rgb, iteration, dataformats="HWC")
-
-    def close(self) -> None:
-        self._writer.close()
 
 
 class WeightsAndBiases:

@@ -185,8 +185,8 @@ def _complete(found, own, plan: Plan, report: ConversionReport, problems: _Probl
     return result
 
 
-def _list(items: list[str], limit: int = 4) -> str:
-    return ", ".join(items[:limit]) + (f", ... ({len(items)} in all)" if len(items) > limit else "")
+def _list(items: list[str]) -> str:
+    return ", ".join(items[:4]) + (f", ... ({len(items)} in all)" if len(items) > 4 else "")
 
 
 def _explain(problems: _Problems, plan: Plan, fitting: int) -> str:
