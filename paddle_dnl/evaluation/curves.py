@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Charts of a training run, drawn from the VisualDL files that it wrote."""
+"""Charts of a training run and of evaluation scores, by matplotlib."""
 
 from pathlib import Path
 
@@ -20,13 +20,13 @@ def read_scalars(run_dir: str | Path) -> dict[str, tuple[list[int], list[float]]
     """Scalars of a run.
 
     Args:
-        run_dir: folder with `scalars.csv`, or of an older run with `vdlrecords.*.log` files; what a resumed run repeats wins.
+        run_dir: folder with `scalars.csv`, or, from older versions, `vdlrecords.*.log` files; later values of a step count.
 
     Returns:
         Tag -> (steps, values), steps ascending.
 
     Raises:
-        DataError: neither is there.
+        DataError: neither exists, or there is no training loss in it.
     """
     table = Path(run_dir) / SCALARS
     if table.is_file():
@@ -55,7 +55,7 @@ def read_scalars(run_dir: str | Path) -> dict[str, tuple[list[int], list[float]]
 
 
 def _complete(points: dict[str, dict[int, float]], source: str | Path) -> dict[str, tuple[list[int], list[float]]]:
-    """Steps in order; refuses what holds no training loss, such as the log of a run that ended before its first line."""
+    """Sorts the steps; refuses scalars without a training loss, as of a run that ended before its first log line."""
     if "Train/loss" not in points:
         raise DataError(f"{source}: holds no training loss; was the run ended before its first log line?")
     return {tag: (sorted(values), [values[step] for step in sorted(values)]) for tag, values in points.items()}

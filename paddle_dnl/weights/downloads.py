@@ -193,13 +193,13 @@ def resolve_pretrained(model_cfg: dict, sha256: dict[str, str] | None = None) ->
     if isinstance(cfg.get("backbone"), dict):
         places["model.backbone.pretrained"] = cfg["backbone"]
     # The first rank of each machine downloads, since the cache is a folder of the machine.
-    _, place, _ = collectives.place_on_machine()
+    _, index, _ = collectives.place_on_machine()
     for key, place in places.items():
         url = place.get("pretrained")
         if not is_url(url):
             continue
         problem = None
-        if place == 0:
+        if index == 0:
             try:
                 fetch(url, (sha256 or {}).get(url), key=key)
             except Exception as error:  # any error must be reported to the other ranks, which wait for the result

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Curves and pictures for VisualDL, TensorBoard and Weights & Biases, behind one small interface.
+"""Loggers for curves and pictures: VisualDL, TensorBoard and Weights & Biases behind one interface.
 
 A logger has `scalars(values, iteration)`, `image(tag, rgb, iteration)` and `close()`. The libraries are optional; log.txt and
 scalars.csv (`paddle_dnl.training.records.run_records`) need none of them.
@@ -18,7 +18,7 @@ from paddle_dnl.optional import not_installed
 
 import numpy as np
 
-# Name -> the module that it needs, and its row in `paddle_dnl.optional`.
+# Name -> (required module, its row in `paddle_dnl.optional`).
 _MODULES = {
     "visualdl": ("visualdl", "train"),
     "tensorboard": ("tensorboardX", "tensorboard"),
@@ -70,7 +70,7 @@ class TensorBoard(VisualDL):
 
 
 class WeightsAndBiases:
-    """A run of the project `paddle-dnl`, or of `$WANDB_PROJECT`; its number is kept in the run's folder, so that it goes on.
+    """A wandb run in the project `$WANDB_PROJECT` (default `paddle-dnl`); its id is stored in the folder for resumed runs.
 
     wandb's own variables choose the server, the account and `WANDB_MODE=offline`.
     """
@@ -126,12 +126,12 @@ def require_installed(names) -> None:
 
 
 class LoggerGroup:
-    """Several loggers as one. A logger that fails, of a full disk or a lost connection, is left out with a warning.
+    """Several loggers as one. A logger that fails, for instance on a full disk, is disabled with a warning.
 
     Args:
         names: of `NAMES`.
         folder: of the run.
-        first_iteration: that is logged.
+        first_iteration: first one to be logged.
         config: the resolved configuration.
     """
 
