@@ -44,11 +44,6 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def parse_args(argv=None) -> argparse.Namespace:
-    """Flags as given, or the exit of argparse."""
-    return make_parser().parse_args(argv)
-
-
 def _report_path(output: Path) -> Path:
     """`NAME.conversion.json`: `NAME.json` may be the graph of an export."""
     return output.with_name(f"{output.stem}.conversion.json")
@@ -78,7 +73,7 @@ def _write(output: Path, tensors: dict, text: str) -> None:
 
 def main(argv=None) -> int:
     """Converts, verifies if asked, then writes the weights and their report."""
-    args = parse_args(argv)
+    args = make_parser().parse_args(argv)
     from paddle_dnl.errors import UsageError
     from paddle_dnl.files.outputs import check_outputs
     from paddle_dnl.log import logger

@@ -53,7 +53,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def parse_args(argv=None) -> argparse.Namespace:
-    """Flags as given, or the exit of argparse.
+    """Flags as given, checked.
 
     Raises:
         UsageError: flags that do not fit together.

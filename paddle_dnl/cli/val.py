@@ -33,24 +33,14 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--save_pred", action="store_true", help="with --save_dir: label pictures or masks, pred/NAME.png"
     )
-    parser.add_argument(
-        "--save_prob",
-        nargs="?",
-        const="float16",
-        choices=("float16", "uint8"),
-        help="with --save_dir: probabilities [K, h, w], prob/NAME.npz; uint8 holds them times 255",
-    )
+    text = "with --save_dir: probabilities [K, h, w], prob/NAME.npz; uint8 holds them times 255"
+    parser.add_argument("--save_prob", **_arguments.SAVE_PROB | {"help": text})
     parser.add_argument(
         "--cityscapes_submission",
         action="store_true",
         help="with --save_dir: cityscapes_submission.zip with labelIds for the test server",
     )
     return parser
-
-
-def parse_args(argv=None) -> argparse.Namespace:
-    """Flags as given, or the exit of argparse."""
-    return make_parser().parse_args(argv)
 
 
 def _outputs(args: argparse.Namespace, dataset):
@@ -87,7 +77,7 @@ def _exported(args: argparse.Namespace, settings: dict, dataset_cfg: dict) -> tu
 
 def main(argv=None) -> int:
     """Evaluates and logs the metrics; returns the exit status."""
-    args = parse_args(argv)
+    args = make_parser().parse_args(argv)
     if args.exported is None:
         if args.backend is not None:
             raise UsageError(f"--backend {args.backend}: is for --exported")
@@ -98,7 +88,7 @@ def main(argv=None) -> int:
         raise UsageError("--model_path and --exported: give one of them")
     from paddle_dnl import registry
 
-    _arguments.check_common(args)
+    _arguments.select_device(args.device)
     config = _arguments.make_config(args, use_multilabel=args.use_multilabel, for_training=False)
     if not config.val_dataset_cfg:
         raise UsageError(f"{args.config} has no val_dataset")

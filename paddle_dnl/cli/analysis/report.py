@@ -33,11 +33,6 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def parse_args(argv=None) -> argparse.Namespace:
-    """Flags as given, or the exit of argparse."""
-    return make_parser().parse_args(argv)
-
-
 def _source(args: argparse.Namespace, config, dataset):
     """The predicted label of an image as a function of its index, and the report's sentence on where it comes from."""
     from paddle_dnl.errors import UsageError
@@ -202,7 +197,7 @@ def _names(args: argparse.Namespace) -> list[str]:
 
 def main(argv=None) -> int:
     """Writes report.html, training.png, class_iou.png, confusion.png, prediction_*.png and worst_*.png."""
-    args = parse_args(argv)
+    args = make_parser().parse_args(argv)
     from paddle_dnl.config.lookup import find_config
     from paddle_dnl.data.page import Section, write_page
     from paddle_dnl.errors import UsageError
