@@ -16,12 +16,12 @@ _BLOCK = 1 << 20
 _NO_FILE = "is a folder, pipe or device, no file"
 
 
-def require_file(path: str | Path, error_class: type[Exception]) -> None:
+def require_file(path: str | Path, error_class: Callable[[str], Exception]) -> None:
     """Refuses paths that are not regular files, before a library opens them: a pipe would block, a device never ends.
 
     Args:
         path: of the file.
-        error_class: class of the error to raise.
+        error_class: class of the error to raise, or a function that makes it from the message.
 
     Raises:
         error_class: names `path`; missing, or a folder, pipe or device.

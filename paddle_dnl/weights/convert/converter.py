@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Conversion of other projects' weights: choice of rules by source and model family, conversion, report."""
+"""Converts weights of other projects: chooses rules by source and model family, converts, reports."""
 
 import re
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ import numpy as np
 
 SOURCES = ("mmseg", "official_dnl", "dgmn2", "paddleseg", "dmnet_paddle", "torchvision", "timm", "paddleclas")
 
-# A key that tells a model's family, and in which sources that family exists.
+# Model family -> a key by which it is recognised.
 _FAMILIES = {
     "dnlnet": "head.dnl_block.conv_mask.weight",
     "dmnet": "dcm_modules.0.filter_gen_conv.weight",
@@ -40,7 +40,7 @@ _RULES = {
     ("paddleclas", "resnet backbone"): (paddleclas.backbone_rules, None),
     ("dgmn2", "dgmn2 backbone"): (dgmn2.backbone_rules, None),
 }
-# The layers whose width is the number of classes, and the auxiliary heads.
+# Layers whose width is the number of classes, and auxiliary heads.
 _CLASSIFIER = {
     "dnlnet": r"head\.(cls\.1|aux\.2)\.(weight|bias)",
     "dmnet": r"(cls|fcn_head\.[12])\.(weight|bias)",
@@ -49,7 +49,7 @@ _CLASSIFIER = {
 _AUXILIARY = {"dnlnet": r"head\.aux\..+", "dmnet": r"fcn_head\..+"}
 
 
-# Settings that a model needs, so that equal names and shapes also mean the same function.
+# Settings that the model needs to compute the same function with the weights of a source.
 _SETTINGS = {
     "mmseg": {"dialect": "mmseg", "stem": "v1c"},
     "official_dnl": {"dialect": "official", "stem": "3x3"},
@@ -61,7 +61,7 @@ _SETTINGS = {
 
 
 def _prefixed(rules: list[Rule], prefix: str) -> list[Rule]:
-    """Rules for keys relative to the backbone, for keys relative to the whole model."""
+    """Backbone rules with `prefix`, for keys of the whole model."""
 
     def moved(rule: Rule):
         return None if rule.target is None else lambda match: prefix + rule.apply(match[0][len(prefix) :])
@@ -92,7 +92,7 @@ def _plan(source: str, family: str, part: str, keys, skip_classifier: bool, skip
 
 
 def backbone_only(state: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """A segmentor file's backbone tensors without their prefix, and why the others are left out."""
+    """The backbone tensors of a segmentor file without prefix, and the others -> why they are dropped."""
     if not any(key.startswith("backbone.") for key in state):
         return dict(state), {}
     inside = {key[len("backbone.") :]: value for key, value in state.items() if key.startswith("backbone.")}
@@ -109,7 +109,7 @@ def convert_with_report(
     skip_auxiliary: bool = False,
     keep: Mapping[str, str] | None = None,
 ) -> tuple[dict[str, np.ndarray], ConversionReport]:
-    """Converts weights as `convert_state_dict` does, and says what became of each tensor.
+    """Converts weights like `convert_state_dict`, and reports on each tensor.
 
     Args:
         state: names and arrays of the file; a common `module.` prefix is ignored.
@@ -118,9 +118,9 @@ def convert_with_report(
         part: `model`, or `backbone` for ImageNet files and for the backbone of a segmentor; the result
             then has the keys of `model.backbone` (or of `model`, if that is a backbone), which is what
             the configuration key `model.backbone.pretrained` expects.
-        skip_classifier: leave the layers whose width is the number of classes as the model has them.
-        skip_auxiliary: leave the auxiliary head as the model has it.
-        keep: further model keys, as regular expressions, that stay as the model has them -> reason.
+        skip_classifier: keep the model's own layers whose width is the number of classes.
+        skip_auxiliary: keep the model's own auxiliary head.
+        keep: regular expressions of further model keys to keep -> reason.
 
     Raises:
         ConversionError: file and model do not correspond; the message names the first tensors and says
@@ -152,7 +152,7 @@ def convert_with_report(
             f"{_advice(relevant, own, plan, family, skip_classifier, skip_auxiliary)}"
         ) from None
     report.dropped.update(outside)
-    # Settings with which the model takes the weights and computes something else with them.
+    # With other settings the weights fit, but the model computes another function.
     for key, layer in (("dialect", model), ("stem", getattr(model, "backbone", model))):
         present, needed = getattr(layer, key, None), _SETTINGS.get(source, {}).get(key)
         if present is not None and needed is not None and present != needed:
@@ -165,7 +165,7 @@ def convert_with_report(
 
 
 def _advice(state, own, plan: Plan, family: str, skip_classifier: bool, skip_auxiliary: bool) -> str:
-    """The option that would make the conversion succeed, if one of them does."""
+    """Advice: the option with which the conversion would succeed, if there is one."""
     trials = [("skip_classifier", True, skip_auxiliary), ("skip_auxiliary", skip_classifier, True)]
     for name, classifier, auxiliary in trials:
         if family in _CLASSIFIER and (classifier, auxiliary) != (skip_classifier, skip_auxiliary):
@@ -186,18 +186,18 @@ def convert_state_dict(
     skip_classifier: bool = False,
     skip_auxiliary: bool = False,
 ) -> dict[str, np.ndarray]:
-    """The weights of another project under the names and in the layout of our model.
+    """Converts weights of another project to the names and layout of our model.
 
-    Pure: neither `state` nor `model` is changed. Every tensor of the file is used once or dropped for a stated
-    reason, and every tensor of the model gets a value (see `convert_with_report`). Logs a warning where the model is
-    set up to compute something else with them (another `dialect` or `stem`).
+    Neither `state` nor `model` is changed. Every tensor of the file is used once or dropped for a stated
+    reason, and every tensor of the model gets a value (see `convert_with_report`). Logs a warning if the model has another
+    `dialect` or `stem` and would compute another function.
 
     Args:
         state: names and arrays of the file.
         source: one of `SOURCES`.
-        model: the Paddle layer that the weights are for; its names and shapes must all be met.
-        skip_classifier: leave the layers whose width is the number of classes as the model has them.
-        skip_auxiliary: leave the auxiliary head as the model has it.
+        model: the Paddle layer that the weights are for; all its keys must get a value of their shape.
+        skip_classifier: keep the model's own layers whose width is the number of classes.
+        skip_auxiliary: keep the model's own auxiliary head.
 
     Raises:
         ConversionError: file and model do not correspond.
