@@ -80,7 +80,7 @@ def overlay(image_bgr: np.ndarray, label: np.ndarray, colors: Colors, weight: fl
     return mixed
 
 
-def overlay_label(image_bgr: np.ndarray, label: np.ndarray, colors: Colors, weight: float = 0.6) -> np.ndarray:
+def overlay_label(image_bgr: np.ndarray, label: np.ndarray, colors: Colors, weight: float) -> np.ndarray:
     """`overlay` for class numbers `[H, W]`, `overlay_masks` for a dataset's masks `[K, H, W]`."""
     if label.ndim == 3:
         return overlay_masks(image_bgr, label == 1, colors, weight)

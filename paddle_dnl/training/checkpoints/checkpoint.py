@@ -116,7 +116,7 @@ def write_snapshot(folder: str | Path, snapshot: Snapshot) -> Path:
     return folder
 
 
-def link_checkpoint(source: str | Path, target: str | Path, states: Mapping | None = None) -> Path:
+def link_checkpoint(source: str | Path, target: str | Path, states: Mapping | None = None) -> None:
     """Gives a checkpoint a second name (`best_model`), by hard links where the file system has them.
 
     `states`, if given, replace its own; `target` may then be `source`.
@@ -147,7 +147,6 @@ def link_checkpoint(source: str | Path, target: str | Path, states: Mapping | No
         raise CheckpointError(f"{target}: could not be written ({reason(error, target)})") from error
     finally:
         discard(temporary)
-    return target
 
 
 def remove_old(save_dir: str | Path, keep: int, newest: Path | None = None) -> None:

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Converts weights of other projects: chooses rules by source and model family, converts, reports."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -60,14 +59,13 @@ _SETTINGS = {
 }
 
 
-def _prefixed(rules: list[Rule], prefix: str) -> list[Rule]:
-    """Backbone rules with `prefix`, for keys of the whole model."""
+def _prefixed(rules: list[Rule]) -> list[Rule]:
+    """Rules for keys of a backbone, as rules for keys of the whole model."""
 
     def moved(rule: Rule):
-        return None if rule.target is None else lambda match: prefix + rule.apply(match[0][len(prefix) :])
+        return None if rule.target is None else lambda match: f"backbone.{rule.apply(match[1])}"
 
-    start = re.escape(prefix)
-    return [Rule(f"{start}(?:{r.pattern})", moved(r), r.reason, r.transpose) for r in rules]
+    return [Rule(rf"backbone\.({r.pattern})", moved(r), r.reason, r.transpose) for r in rules]
 
 
 def _plan(source: str, family: str, part: str, keys, skip_classifier: bool, skip_auxiliary: bool) -> Plan:
@@ -88,7 +86,7 @@ def _plan(source: str, family: str, part: str, keys, skip_classifier: bool, skip
     if skip_classifier:
         keep[_CLASSIFIER[family]] = "classifier skipped as asked"
     zero = mmseg.DMNET_ZERO if (source, family) == ("mmseg", "dmnet") else ()
-    return Plan(source, part, (*_prefixed(backbone(keys), "backbone."), *head()), zero, keep, optional)
+    return Plan(source, part, (*_prefixed(backbone(keys)), *head()), zero, keep, optional)
 
 
 def backbone_only(state: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], dict[str, str]]:
