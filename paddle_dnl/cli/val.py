@@ -43,21 +43,6 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _outputs(args: argparse.Namespace, dataset):
-    """The writer of files that the flags ask for, or None."""
-    if not args.save_dir:
-        return None
-    if getattr(dataset, "multilabel", False):
-        from paddle_dnl.evaluation.mask_outputs import MaskOutputs
-
-        return MaskOutputs(dataset, Path(args.save_dir), args.save_pred)
-    from paddle_dnl.evaluation.outputs import EvalOutputs, OutputOptions
-
-    return EvalOutputs(
-        dataset, OutputOptions(Path(args.save_dir), args.save_pred, args.save_prob, args.cityscapes_submission)
-    )
-
-
 def _exported(args: argparse.Namespace, settings: dict, dataset_cfg: dict) -> tuple:
     """The exported folder as a model, and the dataset's settings with its preprocessing."""
     from paddle_dnl.deployment.exported_model import ExportedModel
@@ -107,6 +92,8 @@ def main(argv=None) -> int:
     from paddle_dnl.data.checking.ranks import Ranks
     from paddle_dnl.distributed import collectives
     from paddle_dnl.evaluation.evaluator import evaluate
+    from paddle_dnl.evaluation.mask_outputs import MaskOutputs
+    from paddle_dnl.evaluation.outputs import EvalOutputs, OutputOptions
     from paddle_dnl.evaluation.transform_check import require_restorable
     from paddle_dnl.models.build import build_model
     from paddle_dnl.profile.memory_plan import announce_evaluation
@@ -128,7 +115,12 @@ def main(argv=None) -> int:
         model = build_model(config, pretrained=args.model_path)
         announce_evaluation(model, dataset, settings)
         about = {"model_path": args.model_path}
-    outputs = _outputs(args, dataset)
+    outputs = None
+    if args.save_dir and getattr(dataset, "multilabel", False):
+        outputs = MaskOutputs(dataset, Path(args.save_dir), args.save_pred)
+    elif args.save_dir:
+        wanted = OutputOptions(Path(args.save_dir), args.save_pred, args.save_prob, args.cityscapes_submission)
+        outputs = EvalOutputs(dataset, wanted)
     result = evaluate(model, dataset, observe=outputs and outputs.observe, **settings)
     if outputs is not None:
         outputs.finish(result, {"config": args.config, **about, "settings": settings})

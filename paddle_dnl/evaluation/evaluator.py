@@ -45,6 +45,25 @@ class EvalResult:
         found = self.metrics
         return iter((found.miou, found.acc, found.class_iou, found.class_precision, found.kappa))
 
+    def log(self, names: tuple[str, ...]) -> None:
+        """Logs the scores in PaddleSeg's format, and a table of the classes `names`."""
+        metrics = self.metrics
+        auc = "" if self.auc_roc is None else f" Auc_roc: {self.auc_roc:.4f}"
+        logger.info(
+            f"[EVAL] #Images: {self.num_images} mIoU: {metrics.miou:.4f} Acc: {metrics.acc:.4f} "
+            f"Kappa: {metrics.kappa:.4f} Dice: {metrics.dice:.4f}{auc}"
+        )
+        with np.printoptions(precision=4, suppress=True, linewidth=100):
+            logger.info(f"[EVAL] Class IoU: \n{metrics.class_iou.round(4)}")
+            logger.info(f"[EVAL] Class Precision: \n{metrics.class_precision.round(4)}")
+            logger.info(f"[EVAL] Class Recall: \n{metrics.class_recall.round(4)}")
+        if metrics.absent:
+            logger.info(
+                f"[EVAL] {len(metrics.absent)} classes occur neither in labels nor in predictions and are left out of the "
+                f"means: {', '.join(map(str, metrics.absent))}"
+            )
+        logger.info(f"[EVAL] Classes: \n{class_table.table_text(class_table.class_rows(names, self.areas))}")
+
 
 def evaluate(
     model: paddle.nn.Layer,
@@ -134,7 +153,7 @@ def evaluate(
         count.curves.counts = curves[0]
         result.auc_roc = count.curves.area()
     if print_detail:
-        _log(result, classes_of(dataset).names)
+        result.log(classes_of(dataset).names)
     return result
 
 
@@ -216,23 +235,3 @@ class _MaskCount(_Count):
         if self.observe is not None:
             for i in range(len(label)):
                 self.observe(next(self.indices), scores[i], False, pred[i], label[i])
-
-
-def _log(result: EvalResult, names: tuple[str, ...]) -> None:
-    """Logs the scores in PaddleSeg's format, and a table of the classes."""
-    metrics = result.metrics
-    auc = "" if result.auc_roc is None else f" Auc_roc: {result.auc_roc:.4f}"
-    logger.info(
-        f"[EVAL] #Images: {result.num_images} mIoU: {metrics.miou:.4f} Acc: {metrics.acc:.4f} "
-        f"Kappa: {metrics.kappa:.4f} Dice: {metrics.dice:.4f}{auc}"
-    )
-    with np.printoptions(precision=4, suppress=True, linewidth=100):
-        logger.info(f"[EVAL] Class IoU: \n{metrics.class_iou.round(4)}")
-        logger.info(f"[EVAL] Class Precision: \n{metrics.class_precision.round(4)}")
-        logger.info(f"[EVAL] Class Recall: \n{metrics.class_recall.round(4)}")
-    if metrics.absent:
-        logger.info(
-            f"[EVAL] {len(metrics.absent)} classes occur neither in labels nor in predictions and are left out of the "
-            f"means: {', '.join(map(str, metrics.absent))}"
-        )
-    logger.info(f"[EVAL] Classes: \n{class_table.table_text(class_table.class_rows(names, result.areas))}")

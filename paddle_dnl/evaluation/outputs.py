@@ -142,7 +142,22 @@ class EvalOutputs:
             result, boundary_iou=float(np.nanmean(boundary)), expected_calibration_error=self._calibration.error()
         )
         if collectives.is_main():
-            self._write(scores | {"classes": table} | about, result, rows)
+            from paddle_dnl.evaluation import curves  # matplotlib, which takes a second
+
+            folder, names = self.options.save_dir, self.classes.names
+            write_scores(folder, scores | {"classes": table} | about, rows)
+            write_text(folder / "confusion.csv", class_table.confusion_csv(names, result.confusion))
+            curves.draw_confusion(names, result.confusion, folder / "confusion.png")
+            if self.options.cityscapes_submission:
+                with (
+                    new_file(folder / "cityscapes_submission.zip") as temporary,
+                    zipfile.ZipFile(temporary, "w") as archive,
+                ):
+                    for index, (image, _) in enumerate(self.dataset.file_list):
+                        part = folder / ".submission" / f"{index}.png"
+                        archive.write(part, Path(image).name.replace("_leftImg8bit.png", "_pred_labelIds.png"))
+                        part.unlink()
+                (folder / ".submission").rmdir()
         boundary, calibration = (
             "unknown" if scores[name] is None else f"{scores[name]:.4f}"
             for name in ("boundary_iou", "expected_calibration_error")
@@ -152,22 +167,6 @@ class EvalOutputs:
         )
         collectives.barrier("writing the scores")
         return scores
-
-    def _write(self, scores: dict, result, rows: list[dict]) -> None:
-        from paddle_dnl.evaluation import curves  # matplotlib, which takes a second
-
-        folder, names = self.options.save_dir, self.classes.names
-        write_scores(folder, scores, rows)
-        write_text(folder / "confusion.csv", class_table.confusion_csv(names, result.confusion))
-        curves.draw_confusion(names, result.confusion, folder / "confusion.png")
-        if self.options.cityscapes_submission:
-            target = folder / "cityscapes_submission.zip"
-            with new_file(target) as temporary, zipfile.ZipFile(temporary, "w") as archive:
-                for index, (image, _) in enumerate(self.dataset.file_list):
-                    part = folder / ".submission" / f"{index}.png"
-                    archive.write(part, Path(image).name.replace("_leftImg8bit.png", "_pred_labelIds.png"))
-                    part.unlink()
-            (folder / ".submission").rmdir()
 
 
 def main_scores(result, **more: float) -> dict:

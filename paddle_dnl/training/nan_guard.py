@@ -79,20 +79,17 @@ def require_finite(trainer, found: Found) -> None:
     if has_finite_losses and found.finite_gradients:
         return
     trainer.writer.wait()  # so that all ranks name the same checkpoint
-    if not has_finite_losses:
-        raise _loss_error(trainer, found)
-    bad = bad_names(gradients(trainer.model))
-    if bad:
-        text = f"iter {trainer.state.iteration}: the gradient of {_listed(bad)} is NaN or infinite"
-        raise NonFiniteError(f"{text}; the weights were not changed. {_advice(trainer.saved)}")
-
-
-def _loss_error(trainer, found: Found) -> NonFiniteError:
-    """Names the first batch of each rank with a non-finite loss, and weights that were not finite before; equal on all ranks."""
-    iteration, problem = trainer.state.iteration, ""
-    bad = trainer.window.first_bad()
-    if bad is not None:
-        index, losses = bad
+    iteration, saved = trainer.state.iteration, trainer.saved
+    if has_finite_losses:
+        bad = bad_names(gradients(trainer.model))
+        if bad:
+            text = f"iter {iteration}: the gradient of {_listed(bad)} is NaN or infinite; the weights were not changed"
+            raise NonFiniteError(f"{text}. {_advice(saved)}")
+        return
+    # The first batch of each rank with a non-finite loss, and weights that were not finite before.
+    problem, first = "", trainer.window.first_bad()
+    if first is not None:
+        index, losses = first
         step = (iteration - found.steps) * trainer.accumulate + index
         iteration = step // trainer.accumulate + 1
         values = ", ".join(f"{name} = {value}" for name, value in losses.items() if not np.isfinite(value))
@@ -105,4 +102,4 @@ def _loss_error(trainer, found: Found) -> NonFiniteError:
     iterations, problems = zip(*collectives.all_gather_object((iteration, problem)), strict=True)
     several = len(problems) > 1
     texts = [text + (f" on rank {rank}" if several else "") for rank, text in enumerate(problems) if text]
-    return NonFiniteError(f"iter {min(iterations)}: {'; '.join(texts)}. {_advice(trainer.saved)}")
+    raise NonFiniteError(f"iter {min(iterations)}: {'; '.join(texts)}. {_advice(saved)}")

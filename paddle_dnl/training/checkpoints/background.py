@@ -58,7 +58,15 @@ class CheckpointWriter:
         try:
             self._write(folder, snapshot)
             written.append(folder)
-            self._warn_of_slow_writes(folder, time.monotonic() - began)
+            seconds = time.monotonic() - began
+            # After a SIGTERM at the start of a write a rank needs time for two: this one, and that of the last step.
+            if "PADDLE_TRAINER_ID" in os.environ and 2 * seconds > _LAUNCHER_SECONDS and not self._was_slow:
+                self._was_slow = True
+                logger.warning(
+                    f"{folder}: writing took {seconds:.0f} s, and paddle.distributed.launch kills its processes "
+                    f"{_LAUNCHER_SECONDS:.0f} s after SIGTERM: the last checkpoint may be lost, the one before stays. "
+                    "Use a faster disk for --save_dir"
+                )
         except BaseException as error:
             self._error = error
 
@@ -76,16 +84,6 @@ class CheckpointWriter:
             error = error or CheckpointError(f"{folder}: was deleted {attempt + 1} times while it was written")
         if error is not None:
             raise error
-
-    def _warn_of_slow_writes(self, folder: Path, seconds: float) -> None:
-        """Logs once. After a SIGTERM at the start of a write a rank needs time for two: this one, and that of the last step."""
-        if "PADDLE_TRAINER_ID" in os.environ and 2 * seconds > _LAUNCHER_SECONDS and not self._was_slow:
-            self._was_slow = True
-            logger.warning(
-                f"{folder}: writing took {seconds:.0f} s, and paddle.distributed.launch kills its processes "
-                f"{_LAUNCHER_SECONDS:.0f} s after SIGTERM: the last checkpoint may be lost, the one before stays. "
-                "Use a faster disk for --save_dir"
-            )
 
     def check(self) -> None:
         """Raises the error of a write that has failed, once."""
