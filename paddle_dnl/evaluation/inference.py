@@ -20,7 +20,7 @@ import paddle.nn.functional as F
 _OFFICIAL_MULTIPLE = 8
 WHOLE = InferenceOptions()
 # Free memory between blocks in use that sliding windows may leave. A 20000x20000 picture with windows of 1024x1024 and 19
-# classes needs 2.8 GB with it and 4.8 GB without; small windows never leave so much, and lose no time.
+# classes needs 2.9 GB with it and 5 GB without; small windows never leave so much, and lose no time.
 _FREE_BYTES = 512 << 20
 
 
@@ -59,22 +59,27 @@ def _window_starts(size: tuple[int, int], options: InferenceOptions) -> tuple[li
     return tops, lefts
 
 
-def _add_row(mean: WindowMean, model, band: paddle.Tensor, top: int, lefts: list[int], width: int) -> None:
+def _add_row(mean: WindowMean, model, band: paddle.Tensor | np.ndarray, top: int, lefts: list[int], width: int) -> None:
     """Adds the windows of one row, whose pixels are `band` `[B, C, rows, W]`, at row `top` of `mean`."""
     rows, columns = band.shape[2:]
     for left in lefts:
         right = min(left + width, columns)
-        logits = _main_logits(model, band[:, :, :, left:right])
+        window = band[:, :, :, left:right]
+        window = window if isinstance(window, paddle.Tensor) else paddle.to_tensor(window)
+        logits = _main_logits(model, window)
         # A model that pads its input may return more than the window.
         mean.add(logits[:, :, :rows, : right - left], slice(top, top + rows), slice(left, right))
         # Held while the next window runs, they leave holes between blocks that later windows do not fit.
-        del logits
+        del logits, window
         allocator.give_back(above=_FREE_BYTES)
 
 
 @paddle.no_grad()
 def slide_strips(
-    model: paddle.nn.Layer, size: tuple[int, int], read: Callable[[int, int], paddle.Tensor], options: InferenceOptions
+    model: paddle.nn.Layer,
+    size: tuple[int, int],
+    read: Callable[[int, int], paddle.Tensor | np.ndarray],
+    options: InferenceOptions,
 ) -> Iterator[np.ndarray]:
     """The result of `infer` with sliding windows, in strips `[B, K, rows, W]` from top to bottom.
 

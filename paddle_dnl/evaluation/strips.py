@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 Announce = Callable[[tuple[int, int], tuple[int, int]], None] | None
 # Values of one strip of scores: 32 MB in float32.
 _STRIP = 1 << 23
+_TRANSFORMS = "val_dataset.transforms"
 
 
 def label_strips(
@@ -47,8 +48,16 @@ def label_strips(
     if options.is_slide and compose.is_pointwise:
         announce(rows.size, rows.size)
 
-        def read(top: int, bottom: int) -> paddle.Tensor:
-            return network_input(compose, rows.read(top, bottom), name)[0]
+        def read(top: int, bottom: int) -> np.ndarray:
+            pixels = rows.read(top, bottom)
+            step = max(1, _STRIP // pixels[0].size)
+            # In parts: the transforms hold several float32 copies of what they are given.
+            for start in range(0, len(pixels), step):
+                part = compose.picture(pixels[start : start + step], name, _TRANSFORMS)["img"]
+                if start == 0:
+                    whole = np.empty((1, len(part), len(pixels), width), part.dtype)
+                whole[0, :, start : start + step] = part
+            return whole
 
         strips, size, info = slide_strips(model, rows.size, read, options), rows.size, []
     else:
@@ -75,7 +84,7 @@ def label_strips(
 
 def network_input(compose: "Compose", pixels: np.ndarray, name) -> tuple[paddle.Tensor, Sequence]:
     """`[1, C, H, W]` for the network, and the sizes before the transforms, see `inference.restore`."""
-    data = compose.picture(pixels, name, "val_dataset.transforms")
+    data = compose.picture(pixels, name, _TRANSFORMS)
     return paddle.to_tensor(data["img"][None]), data["trans_info"]
 
 

@@ -94,7 +94,8 @@ class Guard:
         if self._hosts and host and _parsed(f"//{host}").hostname not in self._hosts:
             return 421, "this host name is not served (allowed_hosts)"
         origin = headers.get(b"origin", "").lower()
-        if origin and _parsed(origin).netloc != host.lower() and origin not in self._origins:
+        own = host and _parsed(origin).netloc == host.lower()
+        if origin and not own and origin not in self._origins:
             return 403, "pages of this origin may not use the service (allowed_origins)"
         if self._token is not None and path not in self._open:
             scheme, _, given = headers.get(b"authorization", "").partition(" ")

@@ -229,6 +229,10 @@ def test_other_websites_and_other_names_are_refused(exported, predictor):
             assert client.post("/v1/label", content=good, headers={"Origin": origin}).status_code == status, origin
         for host, status in {"evil.example": 421, "localhost:8000": 200, "[::1]:8000": 200, "[": 421}.items():
             assert client.get("/v1/model", headers={"Host": host}).status_code == status, host
+        for origin in ("null", "http://["):
+            # Without a host there is nothing that an origin could equal.
+            headers = {"Origin": origin, "Host": ""}
+            assert client.post("/v1/label", content=good, headers=headers).status_code == 403, origin
     anywhere = Settings(model=exported, host="0.0.0.0")
     with client_of(create_app(predictor, anywhere)) as client:
         assert client.get("/v1/model", headers={"Host": "some.example"}).status_code == 200
