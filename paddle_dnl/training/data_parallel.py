@@ -30,7 +30,8 @@ def unused_parameters(model: paddle.nn.Layer, backward) -> list[str]:
     """
     trial = copy.deepcopy(model)
     trial.train()
-    trial.clear_gradients(set_to_zero=False)
+    for parameter in trial.parameters():
+        parameter.clear_gradient(False)  # to None; `Layer.clear_gradients` of Paddle 2.6 leaves zeros
     backward(trial)
     mine = [name for name, p in trial.named_parameters() if not p.stop_gradient and p.grad is None]
     return sorted(set().union(*collectives.all_gather_object(mine, "the first gradients")))
