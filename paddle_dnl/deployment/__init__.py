@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Deployment: export to static graphs, the runtime of exported folders, their benchmark."""
+"""Deployment: export to static graphs, runtime of exported folders, benchmark, bulk inference."""

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Speed and memory of an exported folder in each backend, each measured in a process of its own."""
+"""Speed and memory of an exported folder in each backend, each measured in its own process."""

@@ -69,7 +69,7 @@ def obstacle(name: str, files: DeployConfig) -> str | None:
 
 
 def shapes(files: DeployConfig, batches: list[int] | None, sizes: list[tuple[int, int]] | None) -> list[list[int]]:
-    """The input shapes to measure; what the export fixed cannot be chosen.
+    """The input shapes to measure; fixed dimensions of the export cannot be changed.
 
     Raises:
         UsageError: a batch or size that differs from the fixed one, or no size where it is free.
@@ -124,7 +124,7 @@ def measure(files: DeployConfig, name: str, threads: int, shape: list[int], warm
 
 
 def table(rows: list[Row]) -> str:
-    """Markdown."""
+    """The rows as a Markdown table."""
     lines = [
         "| backend | precision | threads | batch | size | median ms | p90 ms | images/s | peak MB | model's MB | load |",
         "|---|---|" + "---:|" * 9,

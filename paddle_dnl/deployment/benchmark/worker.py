@@ -22,7 +22,7 @@ import numpy as np
 
 
 def measure(setting: dict) -> dict:
-    """Seconds of each timed run, and the process's memory: before the model is loaded, and the most it had.
+    """Seconds of each timed run, and memory of the process before loading the model and at its peak.
 
     Raises:
         PaddleDnlError: the backend cannot be used for the folder.
@@ -38,7 +38,7 @@ def measure(setting: dict) -> dict:
 
 
 def main() -> int:
-    """Measures and prints; 1 when the backend cannot be used, with the reason as `error`."""
+    """Measures and prints; returns 1 if the backend is unusable, with the reason as `error`."""
     logger.disabled = True
     configure_process()
     try:

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Label maps of millions of pictures by many processes on many machines, with Ray Data."""
+"""Labels millions of pictures with many processes on many machines, by Ray Data."""

@@ -39,13 +39,13 @@ class FileChunk:
         return [name for _, name in self.rows]
 
     def pictures(self, wanted: set[str]) -> Iterator[tuple[str, Path, Path]]:
-        """Title, file and name of the result of those whose results are wanted, in order."""
+        """(title, file, name of the result) of the wanted pictures, in order."""
         return ((path, Path(path), Path(name)) for path, name in self.rows if name in wanted)
 
 
 @dataclass(frozen=True)
 class BytesChunk:
-    """A row group of a Parquet file with a column of picture files' content.
+    """A row group of a Parquet file with a column of encoded pictures.
 
     Attributes:
         number: of the chunk among all.
@@ -65,7 +65,7 @@ class BytesChunk:
         return len(self.names)
 
     def pictures(self, wanted: set[str]) -> Iterator[tuple[str, bytes, Path]]:
-        """Title, content and name of the result of those whose results are wanted, in order."""
+        """(title, content, name of the result) of the wanted pictures, in order."""
         names = iter(self.names)
         rows = _open(Path(self.file)).iter_batches(_ROWS_AT_A_TIME, row_groups=[self.row_group], columns=[self.column])
         for batch in rows:
@@ -94,7 +94,7 @@ class Source:
     endings: tuple[str, ...]
 
     def chunks(self, size: int) -> Iterator[Chunk]:
-        """All chunks, of at most `size` pictures; of a column of contents a chunk is a row group of the file.
+        """All chunks, of at most `size` pictures; for encoded pictures a chunk is a row group of the file.
 
         Raises:
             DataError: nothing there, a column that is not there, or two results of one name.
@@ -117,7 +117,7 @@ class Source:
         return self._row_groups(files, column)
 
     def _pictures(self) -> Iterator[tuple[str, str]]:
-        """Paths and names as infer.py has them: flat where all names differ."""
+        """Paths and names as in infer.py: without folders if all names differ."""
         is_flat = all_names_differ(self.path, self.endings)
         for path, name in iter_results(self.path, self.endings, is_flat):
             yield str(path.absolute()), name.with_suffix("").as_posix()
@@ -180,7 +180,7 @@ def _of_rows(rows: Iterable[tuple[str, str]], size: int) -> Iterator[FileChunk]:
 
 
 def _add(seen: set, name: str) -> None:
-    """Records the digest of a name, which takes less memory than most names.
+    """Records the digest of a name, which needs less memory than most names.
 
     Raises:
         DataError: the name occurs twice.
@@ -192,7 +192,7 @@ def _add(seen: set, name: str) -> None:
 
 
 def _checked(name: str | None, file: Path) -> str:
-    """A name of a result, which must stay in the folder of results.
+    """Checks that the name of a result stays inside the output folder.
 
     Raises:
         DataError: it is empty, absolute or leads out.
@@ -237,7 +237,7 @@ def _field(reader, file: Path, column: str):
 
 
 def _is_text(kind) -> bool:
-    """Whether a column holds texts."""
+    """Whether a column has a string type."""
     from pyarrow import types
 
     return types.is_string(kind) or types.is_large_string(kind)
@@ -245,7 +245,7 @@ def _is_text(kind) -> bool:
 
 @dataclass
 class Plan:
-    """All chunks, packed, since ten million paths are many megabytes.
+    """All chunks, compressed, since ten million paths are many megabytes.
 
     Attributes:
         packed: a chunk each, for `unpack`.
@@ -270,5 +270,5 @@ class Plan:
 
 
 def unpack(packed: bytes) -> Chunk:
-    """The chunk in a `Plan`, which is data of this program and of nobody else."""
+    """Unpacks a chunk of a `Plan`, which only this program creates."""
     return pickle.loads(zlib.decompress(packed))

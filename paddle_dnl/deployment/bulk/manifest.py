@@ -13,12 +13,12 @@ NAME = "predict_dataset.json"
 
 
 def model_digests(files: DeployConfig) -> dict[str, str]:
-    """File name -> SHA-256 of all that makes the model's results; what the export recorded, where it did."""
+    """File name -> SHA-256 of the files that determine the results; as recorded by the export if it did."""
     return {name: files.sha256.get(name) or file_digest(files.folder / name) for name in files.file_names}
 
 
 def agree(folder: Path, settings: dict) -> None:
-    """Writes the settings into the folder, or compares them with those of the run that it goes on with.
+    """Writes the settings into the folder, or compares them with those of the run that is continued.
 
     Args:
         folder: of the results.

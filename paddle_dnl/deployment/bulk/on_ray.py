@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Chunks on Ray Data: a pool of actors, each with one worker; what dies is started anew and its chunk done again."""
+"""Runs chunks on Ray Data: a pool of actors with one worker each; a dead actor is restarted and its chunk repeated."""
 
 import contextlib
 import logging
@@ -23,7 +23,7 @@ _CONNECT_SECONDS = 10
 
 @dataclass(frozen=True)
 class Cluster:
-    """Where the actors run.
+    """Options of the Ray cluster.
 
     Attributes:
         address: of a Ray cluster, `auto` for the one that this machine belongs to; None starts one on this machine.
@@ -52,7 +52,7 @@ class _Actor:
 
 
 def require_ray() -> None:
-    """Raises UsageError where Ray Data is not installed."""
+    """Raises UsageError if Ray Data is not installed."""
     try:
         import ray
         import ray.data  # noqa: F401
@@ -95,7 +95,7 @@ def _connected(cluster: Cluster) -> Iterator:
 
 
 def run(plan: Plan, make_worker: Callable, cluster: Cluster) -> Iterator[dict]:
-    """Reports of all chunks, with the `node` that did each, in the order in which they are finished.
+    """Yields the report of each chunk, with its `node`, in the order of completion.
 
     Args:
         plan: the chunks.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`ChunkWorker`: labels one chunk after another with one `Predictor`; pictures with complete results are left out."""
+"""`ChunkWorker`: labels chunks with one `Predictor`; pictures with complete results are skipped."""
 
 import contextlib
 from collections.abc import Iterator
@@ -51,7 +51,7 @@ class WorkerSettings:
 
 
 class ChunkWorker:
-    """Labels the pictures of chunks; the model is loaded for the first one.
+    """Labels the pictures of chunks; the model is loaded with the first one.
 
     Args:
         settings: see `WorkerSettings`.
@@ -128,14 +128,14 @@ class ChunkWorker:
 
 
 def forget_tries(save_dir: str | Path) -> None:
-    """Removes the counters of tries that earlier runs left for chunks that they did not finish."""
+    """Removes the retry counters that earlier runs left for unfinished chunks."""
     for path in Path(save_dir).glob(_TRIES_NAME.replace("{:06d}", "*")):
         path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
 def _pictures(folder: Path, colors: Colors) -> Iterator:
-    """Gives a function that writes a label picture. No journal of outputs: an existing file is never overwritten."""
+    """Context that yields a function to write a label picture. Without a journal, since existing files are never overwritten."""
 
     def write(name: str, label: np.ndarray) -> None:
         write_bytes(folder / f"{name}.png", encode_label_png(label, colors), own=True)
@@ -145,7 +145,7 @@ def _pictures(folder: Path, colors: Colors) -> Iterator:
 
 @contextlib.contextmanager
 def _shard(path: Path, colors: Colors) -> Iterator:
-    """Gives a function that adds a row to a Parquet file, which gets its name when the block ends without an exception."""
+    """Context that yields a function to add a row to a Parquet file, renamed at the end unless there is an exception."""
     import pyarrow
     from pyarrow import parquet
 

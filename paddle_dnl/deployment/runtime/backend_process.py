@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`BackendProcess`: a backend in a process of its own, so that the caller can do other things while it runs."""
+"""`BackendProcess`: a backend in a child process, so that the caller can work while it runs."""
 
 import multiprocessing
 import os
@@ -73,7 +73,7 @@ class BackendProcess:
 
     @property
     def alive(self) -> bool:
-        """Whether the process runs."""
+        """Whether the process is alive."""
         return self._process.is_alive()
 
     def run(self, batch: np.ndarray) -> np.ndarray:
@@ -113,7 +113,7 @@ class BackendProcess:
         self._process.join()
 
     def close(self) -> None:
-        """Ends the process after the batch that runs."""
+        """Ends the process after the current batch."""
         with self._lock:
             # The process ends by itself when the connection is closed.
             self._connection.close()
@@ -122,7 +122,7 @@ class BackendProcess:
 
 
 def _work(connection, parent: int, folder: str, name: str, options: BackendOptions) -> None:
-    """The other process: answers batches until the connection closes."""
+    """Main function of the child process: answers batches until the connection closes."""
     child_processes.die_with(parent)
     child_processes.leave_signals_to_parent()
     configure_process()

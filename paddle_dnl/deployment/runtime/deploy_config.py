@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`DeployConfig`: the files of an exported model and what its description says of them."""
+"""`DeployConfig`: the files of an exported model and the content of its description."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -62,22 +62,22 @@ class DeployConfig:
 
     @property
     def model_path(self) -> Path:
-        """The graph's file."""
+        """Path of the graph."""
         return self.folder / self.model
 
     @property
     def params_path(self) -> Path:
-        """The weights' file."""
+        """Path of the weights."""
         return self.folder / self.params
 
     @property
     def file_names(self) -> list[str]:
-        """Names of graph, weights, and the ONNX forms that there are."""
+        """Names of the graph, the weights and the existing ONNX files."""
         return [name for name in (self.model, self.params, *(getattr(self, key) for key in ONNX_KEYS)) if name]
 
     @property
     def fixed_size(self) -> tuple[int, int] | None:
-        """(height, width) of the input, None where it is free."""
+        """(height, width) of the input; None if it is free."""
         if not self.input_shape or any(not isinstance(v, int) or v < 0 for v in self.input_shape[2:]):
             return None
         return tuple(self.input_shape[2:])
@@ -90,12 +90,12 @@ class DeployConfig:
 
     @property
     def fixed_batch(self) -> int | None:
-        """Images per run, None where it is free."""
+        """Batch size; None if it is free."""
         batch = self.input_shape[0] if self.input_shape else None
         return batch if isinstance(batch, int) and batch > 0 else None
 
     def onnx_of(self, precision: str) -> str | None:
-        """The name of the ONNX file for a precision; None where the folder has none."""
+        """Name of the ONNX file for a precision, or None."""
         return {"int8": self.onnx_int8, "fp16": self.onnx_fp16}.get(precision, self.onnx)
 
     def require_onnx(self, precision: str, backend: str) -> Path:
@@ -115,7 +115,7 @@ class DeployConfig:
         return path
 
     def hash_files(self) -> None:
-        """Records what graph and weights look like now."""
+        """Records the SHA-256 of graph and weights."""
         self.sha256 = {name: file_digest(self.folder / name) for name in self.file_names}
 
     def check_files(self, *names: str) -> None:
@@ -138,7 +138,7 @@ class DeployConfig:
 
 
 def require_input_size(shape: list, where: str) -> None:
-    """Refuses an input that no machine could hold, before a backend tries to.
+    """Refuses an input that is too large for any memory, before a backend allocates it.
 
     Args:
         shape: [N, C, H, W]; None or -1 where free.

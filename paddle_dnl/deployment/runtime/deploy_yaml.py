@@ -30,7 +30,7 @@ _ENDINGS = {"model": (".pdmodel", ".json"), **{key: (".onnx",) for key in ONNX_K
 
 
 def write_deploy_config(files: DeployConfig) -> None:
-    """Writes the description of an export into its folder, which is one that `deployment.export.install` then installs."""
+    """Writes the description of an export into its folder, before `deployment.export.install` installs it."""
     section = {
         "model": files.model,
         "params": files.params,
@@ -58,7 +58,7 @@ def write_deploy_config(files: DeployConfig) -> None:
 
 
 def _inside(folder: Path, name, key: str, path: Path) -> str:
-    """A plain file name in the folder; anything that leads out of it is refused.
+    """Checks that a value is a plain file name in the folder; paths are refused.
 
     Raises:
         ConfigError: not a name, leads elsewhere, or a link to elsewhere.
@@ -85,7 +85,7 @@ def _inside(folder: Path, name, key: str, path: Path) -> str:
 
 
 def _existing(folder: Path, name: str, path: Path, key: str) -> str:
-    """`name`, or the graph file that Paddle 3 writes in its place (PaddleSeg names .pdmodel whatever it wrote)."""
+    """`name`, or the graph file that Paddle 3 writes instead (PaddleSeg always states .pdmodel)."""
     if (folder / name).is_file():
         return name
     other = name.removesuffix(".pdmodel") + ".json"
@@ -118,7 +118,7 @@ def _classes(section: dict, path: Path) -> ClassInfo | None:
 
 
 def _mapping(section: dict, key: str, kind: type, path: Path) -> dict:
-    """The mapping `key`, whose values are of one kind; empty when it is left out."""
+    """The mapping `key` with values of one type; empty if it is missing."""
     value = section.get(key) or {}
     if not isinstance(value, dict) or not all(isinstance(item, kind) for item in value.values()):
         raise ConfigError(f"{path}: Deploy.{key}: expected a mapping of {kind.__name__} values, got {value!r}")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The devices of Paddle Inference: which one is there, and how a predictor is told to use it."""
+"""Devices of Paddle Inference: which are available, and how to select them."""
 
 import importlib.util
 import os
@@ -11,7 +11,7 @@ _GPU_FILES = ("/dev/nvidiactl", "/dev/dxg")
 
 
 def default_device(backend: str) -> str:
-    """`gpu` where the backend can use one that is there, else `cpu`, as PaddleSeg's infer.py does.
+    """`gpu` if there is one that the backend can use, else `cpu`, as in PaddleSeg's infer.py.
 
     Paddle is imported, which takes seconds, only on a machine with a GPU.
 
@@ -49,7 +49,7 @@ def require_device(device: str) -> None:
 
 
 def gpu_of_process() -> int:
-    """Number of the GPU that this process is to use: under paddle.distributed.launch each rank has one of its own."""
+    """Index of the GPU of this process; under paddle.distributed.launch each rank has its own."""
     return int(os.environ.get("FLAGS_selected_gpus", "0").split(",")[0] or 0)
 
 

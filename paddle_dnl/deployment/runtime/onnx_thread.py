@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The thread in which all sessions of ONNX Runtime are made and run.
+"""The thread that creates and runs all sessions of ONNX Runtime.
 
 A session that takes denormal numbers as zero switches the processor's mode for the thread that makes it, and for good:
 in the caller's thread all later arithmetic, NumPy's and Python's own, would lose its denormal numbers. ONNX Runtime does
@@ -22,5 +22,5 @@ os.register_at_fork(after_in_child=_start)
 
 
 def in_onnx_thread(call, *arguments, **named):
-    """`call(*arguments, **named)` in that thread: its result, or the error that it raised."""
+    """Runs `call(*arguments, **named)` in that thread; returns its result or raises its error."""
     return _thread.submit(call, *arguments, **named).result()

@@ -30,7 +30,7 @@ _CAPABILITIES = {"bf16": "BF16", "fp16": "FP16"}
 
 
 def openvino_version() -> str | None:
-    """None where OpenVINO is not installed."""
+    """Version of OpenVINO; None if it is not installed."""
     if importlib.util.find_spec("openvino") is None:
         return None
     import openvino
@@ -52,7 +52,7 @@ def _core():
 
 
 def _require_device(core, device: str, precision: str) -> str:
-    """OpenVINO's name of a device that is there and computes in a precision.
+    """OpenVINO's name of an available device that supports a precision.
 
     Raises:
         UsageError: it is not there, or lacks the precision.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which operators an exported graph may hold: checked before a backend loads it, since backends run whatever is in it.
+"""Checks the operators of an exported graph before a backend loads it, since backends run any operator.
 
 A graph of a stranger may hold `save_combine` or `print`, which write files, `load`, `read_file`, `py_func`, custom operators
 and communication. Only operators that compute from tensors are let through, by name. ONNX's standard operators do nothing
@@ -95,7 +95,7 @@ def _varint(data: memoryview, at: int) -> tuple[int, int]:
 
 
 def _fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
-    """Number and value of each field of a protobuf message; values are numbers or bytes."""
+    """(field number, value) of each field of a protobuf message; values are integers or bytes."""
     at = 0
     while at < len(data):
         key, at = _varint(data, at)
@@ -125,7 +125,7 @@ def _message(data: memoryview, number: int) -> Iterator[memoryview]:
 
 
 def _of_pir(value, depth: int = 0) -> Iterator[str]:
-    """Operators of Paddle 3's JSON, those of nested regions too."""
+    """Operators in Paddle 3's JSON, including nested regions."""
     if depth > _MAX_DEPTH:
         raise ValueError("nested too deeply")
     if isinstance(value, dict):
@@ -143,7 +143,7 @@ def _of_pir(value, depth: int = 0) -> Iterator[str]:
 
 
 def _of_onnx_graph(graph: memoryview, depth: int = 0) -> Iterator[str]:
-    """Domain and name of each node (GraphProto.node, 1), also in graphs that are attributes, and tensors in other files."""
+    """Domain and name of each node (GraphProto.node, 1), also of graphs in attributes, and tensors in external files."""
     if depth > _MAX_DEPTH:
         raise ValueError("nested too deeply")
     for tensor in (*_message(graph, 5), *_sparse(_message(graph, 15))):
@@ -167,7 +167,7 @@ def _of_onnx_node(node: memoryview, depth: int) -> Iterator[str]:
 
 
 def _sparse(tensors: Iterable[memoryview]) -> Iterator[memoryview]:
-    """The tensors of which SparseTensorProtos are made: values (1) and indices (2)."""
+    """The tensors of SparseTensorProtos: values (1) and indices (2)."""
     for tensor in tensors:
         yield from _message(tensor, 1)
         yield from _message(tensor, 2)
@@ -180,7 +180,7 @@ def _external(tensor: memoryview) -> Iterator[str]:
 
 
 def _unique_keys(pairs: list[tuple]) -> dict:
-    """A JSON mapping; one with a key twice may mean something else to another reader."""
+    """A JSON mapping; duplicate keys are refused, since readers interpret them differently."""
     found = dict(pairs)
     if len(found) != len(pairs):
         raise ValueError("a mapping has a key twice")
@@ -188,7 +188,7 @@ def _unique_keys(pairs: list[tuple]) -> dict:
 
 
 def _not_allowed(path: Path) -> set[str]:
-    """Operators of a graph that are not known to be harmless."""
+    """Operators of a graph that are not in the list of harmless ones."""
     content = read_bytes(path)
     if path.suffix == ".json":
         names = {name.removeprefix("pd_op.").removeprefix("1.") for name in _of_pir(parse_json(content, _unique_keys))}
@@ -216,7 +216,7 @@ def _not_allowed(path: Path) -> set[str]:
 
 
 def require_known_operators(path: str | Path) -> None:
-    """Refuses a graph (`.pdmodel`, Paddle 3's `.json`, `.onnx`) that may do something else than compute.
+    """Refuses a graph (`.pdmodel`, Paddle 3's `.json`, `.onnx`) with operators that may do more than compute.
 
     Raises:
         ExportError: an operator that is not known to be harmless, or a file that cannot be read.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How an exported model is run: options and the number of threads."""
+"""Options of backends, and the number of threads."""
 
 import os
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass
 class BackendOptions:
-    """How an exported model is run.
+    """Options of a backend.
 
     Attributes:
         device: `cpu`, `gpu`, or `xpu`, `npu`, `mlu` where this Paddle is built for it (not run on any machine yet).
@@ -34,13 +34,13 @@ class BackendOptions:
 
 
 def default_threads() -> int:
-    """OMP_NUM_THREADS, which `import paddle_dnl` sets to the cores where it comes before Paddle; else one per core."""
+    """Number of threads: OMP_NUM_THREADS, which programs set at start, else one per core."""
     given = os.environ.get("OMP_NUM_THREADS", "")
     return int(given) if given.isdigit() and int(given) > 0 else os.cpu_count() or 1
 
 
 def first_line(error: Exception) -> str:
-    """The line of a long native message that says what happened."""
+    """The line of a long native error message that names the cause."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     for line in reversed(lines):
         if "Error" in line:

@@ -31,7 +31,7 @@ _FRAMES_AHEAD = 4
 
 @dataclass(frozen=True)
 class Results:
-    """Where results of pictures and videos go, and how they look.
+    """Options for the results of pictures and videos.
 
     Attributes:
         folder: of the results.
@@ -84,7 +84,7 @@ class PictureJob:
         )
 
     def _results(self, name: Path) -> dict[str, Path]:
-        """By folder what is asked for, and last, in none, the label picture, which says that all is there."""
+        """Wanted results by folder; last, without a folder, the label picture, as the mark of a complete result."""
         if name.parts[0] in (OVERLAYS, PROBABILITIES, GEOTIFFS) and len(name.parts) > 1:
             raise UsageError(f"--image_path {self._path}: a folder {name.parts[0]} in it would mix with the results")
         endings = {PROBABILITIES: self._save_prob and ".npz", OVERLAYS: self._with_overlays and ".png"}
@@ -98,16 +98,16 @@ class PictureJob:
         return len(self._images)
 
     def pictures(self) -> Iterator[Picture]:
-        """All of them, in order."""
+        """All pictures, in order."""
         wants = self._with_geotiff
         return (Picture(str(path), path, name.with_suffix(".png"), wants) for path, name in self._images)
 
     def examples(self, count: int) -> list:
-        """The first few, as `Predictor.predict` takes them."""
+        """The first pictures, as `Predictor.predict` takes them."""
         return [path for path, _ in islice(self._images, count)]
 
     def write(self, picture: Picture, pixels: np.ndarray, label: np.ndarray, probabilities: np.ndarray | None) -> None:
-        """One picture's results."""
+        """Writes the results of one picture."""
         files = self._results(picture.name)
         if PROBABILITIES in files:
             write_bytes(files[PROBABILITIES], probability_file(probabilities, self._save_prob))
@@ -119,7 +119,7 @@ class PictureJob:
         self._tell(picture, files[""])
 
     def write_strips(self, picture: Picture, rows, strips: Iterator[np.ndarray]) -> None:
-        """The results of a picture that is too large to hold, while its classes come in strips."""
+        """Writes the results of a large picture, whose classes come in strips."""
         files = self._results(picture.name)
         names = files[""], files.get(OVERLAYS), files.get(GEOTIFFS)
         with StripResults(rows.size, self._to.colors, *names, picture.place) as written:
@@ -133,15 +133,15 @@ class PictureJob:
             logger.info(f"{picture.title} -> {target}")
 
     def unreadable(self, error: DataError) -> None:
-        """Notes a picture that cannot be used and is passed over."""
+        """Counts and logs an unusable picture, which is skipped."""
         self._images.skip(error)
 
     def require_some(self) -> None:
-        """At the end: how many were passed over; an error where no picture could be used."""
+        """At the end: logs the number of skipped pictures; an error if no picture was usable."""
         self._images.require_some()
 
     def close(self) -> None:
-        """Nothing is left open."""
+        """Does nothing; a `VideoJob` closes its files here."""
 
 
 class VideoJob:
@@ -176,13 +176,13 @@ class VideoJob:
         self._preview = None if preview is None else Preview(preview)
 
     def pictures(self) -> Iterator[Picture]:
-        """The frames, some of them decoded ahead."""
+        """The frames, some of which are decoded ahead."""
         frames = read_ahead(self._video.frames(self._limit, self._stride), _FRAMES_AHEAD)
         for number, frame in zip(count(0, self._stride), frames, strict=False):
             yield Picture(f"{self._video.title} frame {number}", frame, Path(self._video.name) / f"{number:06d}.png")
 
     def examples(self, count: int) -> list:
-        """The first few frames; of a file, which is opened anew for it."""
+        """The first frames; a file is opened again for this."""
         video = self._video if self.is_camera else Video(self._path)
         found = list(video.frames(count if self._limit is None else min(count, self._limit)))
         if video is not self._video:
@@ -190,7 +190,7 @@ class VideoJob:
         return found
 
     def write(self, picture: Picture, pixels: np.ndarray, label: np.ndarray, probabilities: None = None) -> None:
-        """One frame's results."""
+        """Writes the results of one frame."""
         mixed = overlay(pixels, label, self._to.colors)
         if self._preview is not None:
             self._preview.show(mixed)
@@ -203,7 +203,7 @@ class VideoJob:
             logger.info(f"{picture.title} -> {self._to.folder / picture.name}")
 
     def close(self) -> None:
-        """Ends the video that is written, with the frames that there are, and gives the source back."""
+        """Completes the written video with the frames so far, and closes the source."""
         self._video.close()
         if self._preview is not None:
             self._preview.close()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Transforms of users in an exported folder: which module each needs, said at the export and when the module is missing."""
+"""User transforms in an exported folder: records the module of each, and names it when it is missing."""
 
 from collections.abc import Iterator
 
@@ -11,7 +11,7 @@ _KNOWN = ("paddle_dnl", "paddleseg")
 
 
 def modules_of(transforms: list[dict]) -> dict[str, str]:
-    """Transform -> module, for those that neither this package nor PaddleSeg has.
+    """Transform -> module, for transforms that are in neither this package nor PaddleSeg.
 
     Raises:
         ExportError: one that is defined in the running program itself, which no other program can import.
@@ -31,7 +31,7 @@ def modules_of(transforms: list[dict]) -> dict[str, str]:
 
 
 def _names(transforms: list[dict], where: str) -> Iterator[tuple[str, str]]:
-    """Names of transforms, also of those inside others, each with its dotted key."""
+    """(name, dotted key) of transforms, including nested ones."""
     for i, step in enumerate(transforms):
         yield step["type"], f"{where}.{i}"
         for inner, kind, place in registry.nested(step, "transform", f"{where}.{i}"):
@@ -40,7 +40,7 @@ def _names(transforms: list[dict], where: str) -> Iterator[tuple[str, str]]:
 
 
 def require_modules(files: DeployConfig) -> None:
-    """Names the module of a transform that is not there.
+    """Refuses a missing transform and names its module.
 
     Raises:
         ConfigError: says which module to import, and how.

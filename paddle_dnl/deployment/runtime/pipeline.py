@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reading, running and writing at the same time, for many pictures or a video.
+"""Reads, runs and writes many pictures or a video concurrently.
 
     read + preprocess (threads)  ->  backend (caller's thread)  ->  postprocess + write (threads)
 
@@ -25,7 +25,7 @@ import numpy as np
 
 @dataclass
 class Picture:
-    """One picture on its way.
+    """One picture in the pipeline.
 
     Attributes:
         title: what messages call it.
@@ -43,7 +43,7 @@ class Picture:
 
 @dataclass
 class Timing:
-    """What a pipeline did: pictures, seconds from the first read to the last write, seconds inside the backend."""
+    """Number of pictures, seconds from the first read to the last write, seconds in the backend."""
 
     pictures: int
     seconds: float
@@ -56,7 +56,7 @@ class Timing:
 
 
 def read_ahead(items: Iterable, depth: int) -> Iterator:
-    """The items, up to `depth` of them fetched early by one thread; for sources such as a video decoder."""
+    """Yields the items; one thread reads up to `depth` of them ahead, for sources such as a video decoder."""
     iterator = iter(items)
     end = object()
     with ThreadPoolExecutor(1, "reader") as pool:

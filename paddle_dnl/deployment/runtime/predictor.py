@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`Predictor`: an exported folder as an object that turns pictures into label maps."""
+"""`Predictor`: predicts pictures with an exported folder."""
 
 import contextlib
 import itertools
@@ -112,7 +112,7 @@ class Predictor:
         return self.image_format.read(path, max_pixels=self._max_pixels, whole=True)
 
     def open(self, path: str | Path) -> np.ndarray | Tiled:
-        """`read`, or a file that is worked through in tiles as `Tiled`: rasterio reads it by blocks, else it is read whole.
+        """`read`; for a file that is processed in tiles a `Tiled`, read in blocks by rasterio or at once.
 
         Raises:
             DataError: see `read`.
@@ -126,12 +126,12 @@ class Predictor:
             return rows.read(0, rows.size[0])
 
     def decode(self, content: bytes, name: str = "picture") -> np.ndarray:
-        """`read` for the content of a file, at least one byte, which errors call `name`."""
+        """`read` for the content of a file, at least one byte; `name` is for errors."""
         data = np.frombuffer(content, np.uint8)
         return self.image_format.decode(data, name, max_pixels=self._max_pixels, whole=True)
 
     def _keeps_size(self) -> bool:
-        """Whether Deploy.transforms leave a picture that is larger than the model as large as it is."""
+        """Whether Deploy.transforms keep the size of a picture that is larger than the input of the model."""
         if self.files.fixed_size is None:
             return False
         size = tuple(2 * side for side in self.files.fixed_size)
@@ -157,7 +157,7 @@ class Predictor:
         return (found, []) if isinstance(found, Tiled) else self.prepare(found, name or image)
 
     def prepare(self, pixels: np.ndarray, name: str | Path) -> tuple["np.ndarray | Tiled", list]:
-        """Pixels, as from `read`, to network input `[C, H, W]` and the sizes they went through.
+        """Converts pixels from `read` to network input `[C, H, W]` and the sizes before each transform.
 
         A picture that will be worked through in tiles becomes a `Tiled`, for `run_each` or `run_tiled`.
         """
@@ -189,31 +189,31 @@ class Predictor:
 
     @property
     def backend(self) -> str:
-        """Name of the backend that runs."""
+        """Name of the backend."""
         return self._backend.name
 
     @property
     def input_name(self) -> str:
-        """The graph's name of its input."""
+        """Name of the graph's input."""
         return self._backend.input_name
 
     @property
     def output_name(self) -> str:
-        """The graph's name of its output."""
+        """Name of the graph's output."""
         return self._backend.output_name
 
     @property
     def parallel(self) -> int:
-        """Batches that the backend runs at the same time."""
+        """Number of batches that the backend runs concurrently."""
         return getattr(self._backend, "parallel", 1)
 
     def close(self) -> None:
-        """Ends the backend's process, where it has one of its own."""
+        """Ends the backend's process, if it has one."""
         if hasattr(self._backend, "close"):
             self._backend.close()
 
     def run(self, batch: np.ndarray) -> np.ndarray:
-        """The graph's output for a batch `[N, C, H, W]`; what is no multiple of the fixed batch is filled up and cut back."""
+        """The graph's output for a batch `[N, C, H, W]`; padded to a multiple of a fixed batch size, and cut."""
         fixed = self.files.fixed_batch
         most = fixed * self.parallel if fixed else len(batch)
         if len(batch) > most:
@@ -231,7 +231,7 @@ class Predictor:
         return as_label(restored(as_label(output)[None], info, cv2.INTER_NEAREST)[0])
 
     def require_scores(self) -> None:
-        """Refuses to give probabilities with an export that gives classes.
+        """Refuses probabilities of an export that gives classes.
 
         Raises:
             UsageError: the graph ends with argmax.
@@ -299,7 +299,7 @@ class Predictor:
         return found
 
     def run_tiled(self, picture: "Tiled", run=None, with_scores: bool = False) -> np.ndarray:
-        """Classes `[H, W]` of a picture that is worked through in overlapping tiles.
+        """Classes `[H, W]` of a picture that is processed in overlapping tiles.
 
         Args:
             picture: from `prepare`.

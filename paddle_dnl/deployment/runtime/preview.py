@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The newest frame for a browser on this machine: motion JPEG over HTTP, which works without a screen and through `ssh -L`."""
+"""Serves the newest frame to a browser on this machine as motion JPEG over HTTP; also works through `ssh -L`."""
 
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -44,7 +44,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 class Preview:
-    """Serves `http://127.0.0.1:PORT/`. A viewer that is slow misses frames; without viewers nothing is encoded.
+    """Serves `http://127.0.0.1:PORT/`. Slow viewers skip frames; without viewers nothing is encoded.
 
     Args:
         port: 0 takes a free one.
@@ -75,13 +75,13 @@ class Preview:
             self._new.notify_all()
 
     def wait(self, seen: int) -> tuple[np.ndarray, int] | None:
-        """Waits for a frame after number `seen`; the newest one and its number, None when the preview is closed."""
+        """Waits for a frame newer than number `seen`; returns the newest and its number, or None when the preview is closed."""
         with self._new:
             self._new.wait_for(lambda: self._ended or self._number > seen)
             return (self._frame, self._number) if self._number > seen else None
 
     def close(self) -> None:
-        """Ends all answers and gives the port back."""
+        """Ends all responses and closes the port."""
         with self._new:
             self._ended = True
             self._new.notify_all()

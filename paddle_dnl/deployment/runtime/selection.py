@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Makes the backend of a name after checking its files; `auto` is the fastest verified one on this machine.
+"""Creates a backend by name after checking its files; `auto` is the fastest verified one on this machine.
 
 What `auto` finds is measured once per folder and machine, and then remembered.
 """
@@ -37,7 +37,7 @@ MIN_AGREEMENT = 0.995
 
 
 def _make(name: str, files: DeployConfig, options: BackendOptions):
-    """A named backend, after its files were checked."""
+    """Creates a backend by name after checking its files."""
     if name == PaddleBackend.name:
         if options.streams:
             raise UsageError("streams are the backend openvino's; the backend paddle has none")
@@ -67,7 +67,7 @@ def _make(name: str, files: DeployConfig, options: BackendOptions):
 
 
 def resolve_backend(name: str, files: DeployConfig, options: BackendOptions) -> tuple[str, BackendOptions]:
-    """`auto`, or the precision `fastest`, to the fastest verified one on this machine; others stay as they are."""
+    """Resolves `auto`, and the precision `fastest`, to the fastest verified backend on this machine; others are unchanged."""
     if name != "auto" and options.precision != "fastest":
         return name, options
     return choose(files, options, None if name == "auto" else name)
@@ -91,7 +91,7 @@ def make_backend(name: str, files: DeployConfig, options: BackendOptions):
 def candidates(
     files: DeployConfig, options: BackendOptions, only: str | None = None
 ) -> dict[str, tuple[str, BackendOptions]]:
-    """The backends that may run this folder as asked: what the log calls each -> (backend, options).
+    """The backends that can run this folder with these options: label for the log -> (backend, options).
 
     Args:
         files: the exported folder.
@@ -163,7 +163,7 @@ def _on_gpu(
 
 
 def onnx_obstacle(backend: str, files: DeployConfig) -> str | None:
-    """Why a backend that reads ONNX is not to be used with this folder; None where the export verified it."""
+    """Why a backend that reads ONNX must not be used with this folder; None if the export verified it."""
     if files.onnx is None:
         return "the folder has no ONNX file (export.py --format onnx makes one)"
     if files.verified.get(backend, {}).get("ok") is not True:
@@ -173,7 +173,7 @@ def onnx_obstacle(backend: str, files: DeployConfig) -> str | None:
 
 
 def verified_precisions(files: DeployConfig) -> list[tuple[str, str]]:
-    """(backend, precision), but fp32, whose classes agreed with the model's in enough pixels of images, and can be run here."""
+    """(backend, precision) other than fp32 that agreed with the model on enough pixels and can run here."""
     installed = {OnnxBackend.name: _onnxruntime(), OpenvinoBackend.name: openvino_version()}
     found = []
     for label, record in files.verified.get("precisions", {}).items():
@@ -193,7 +193,7 @@ def verified_precisions(files: DeployConfig) -> list[tuple[str, str]]:
 
 
 def choose(files: DeployConfig, options: BackendOptions, only: str | None = None) -> tuple[str, BackendOptions]:
-    """The fastest candidate and its options; says what was measured.
+    """The fastest candidate and its options; logs the measurements.
 
     Args:
         files: the exported folder.
@@ -231,7 +231,7 @@ def choose(files: DeployConfig, options: BackendOptions, only: str | None = None
 
 
 def _time(backend, batch: np.ndarray) -> float:
-    """Seconds of the faster of two runs, after one that is not timed."""
+    """Seconds of the faster of two runs after a warm-up run."""
     return min(seconds_of_runs(lambda: backend.run(batch), warmup=1, repeats=_TIMED_RUNS))
 
 
@@ -245,7 +245,7 @@ def _onnxruntime() -> ModuleType | None:
 
 
 def _key(files: DeployConfig, options: BackendOptions, shape: list[int], labels: list[str]) -> str | None:
-    """What the measurement depends on, as a digest; None for folders that do not say what their files are."""
+    """Digest of everything that a measurement depends on; None for folders without digests of their files."""
     if not files.sha256:
         return None
     threads = options.cpu_threads or default_threads()
@@ -265,7 +265,7 @@ def _key(files: DeployConfig, options: BackendOptions, shape: list[int], labels:
 
 
 def _memory() -> Path:
-    """The file of earlier measurements."""
+    """Path of the stored measurements."""
     return package_cache() / "backends.json"
 
 
@@ -278,12 +278,12 @@ def _all_remembered(path: Path) -> dict:
 
 
 def _loaded(load: float | None) -> bool:
-    """Whether other programs took half of the cores or more."""
+    """Whether other programs use half of the cores or more."""
     return load is not None and load >= available_cores() / 2
 
 
 def _remembered(key: str | None, labels: list[str]) -> dict[str, float] | None:
-    """Seconds of an earlier measurement; None where there is none, or it was made under a load that has halved since."""
+    """Seconds of a stored measurement; None if there is none, or the load has halved since."""
     record = _all_remembered(_memory()).get(key) if key else None
     found, load = (record.get("seconds"), record.get("load")) if isinstance(record, dict) else (None, None)
     if not isinstance(found, dict) or list(found) != labels or not isinstance(load, float | int | None):
@@ -294,7 +294,7 @@ def _remembered(key: str | None, labels: list[str]) -> dict[str, float] | None:
 
 
 def _remember(key: str | None, seconds: dict[str, float], load: float | None) -> None:
-    """Stores a measurement for the next start; nothing is stored where the home cannot be written."""
+    """Stores a measurement for the next start, if the cache folder is writable."""
     if key is None:
         return
     path = _memory()
