@@ -27,19 +27,14 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def parse_args(argv=None) -> argparse.Namespace:
-    """Flags as given, or the exit of argparse."""
-    return make_parser().parse_args(argv)
-
-
 def main(argv=None) -> int:
     """Predicts all images; returns the exit status."""
-    args = parse_args(argv)
+    args = make_parser().parse_args(argv)
     model_path = _arguments.require_model_path(args)
     from paddle_dnl.data.images.pending_images import Shard
     from paddle_dnl.errors import UsageError
 
-    _arguments.check_common(args)
+    _arguments.select_device(args.device)
     if args.device == "gpu":
         import paddle
 

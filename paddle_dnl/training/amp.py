@@ -148,7 +148,9 @@ class _LossScaler(paddle.amp.GradScaler):
         """Adapts the factor: half after a skipped update, double after 2000 that were not."""
         if self.skips:
             # The optimizer has read this flag, the step's only wait for the device; the factor stays there.
-            self.skipped = bool(self._cache_found_inf)
+            # Paddle 2.6 spells its name `_cache_founf_inf`.
+            flag = self._cache_found_inf if hasattr(self, "_cache_found_inf") else self._cache_founf_inf
+            self.skipped = bool(flag)
             super().update()
 
     def state_dict(self) -> dict:
