@@ -163,8 +163,13 @@ def add_common(parser: argparse.ArgumentParser, precisions: tuple[str, ...] = ("
     parser.add_argument("--device", choices=DEVICES, help="default: gpu when Paddle has one, else cpu")
     parser.add_argument("--precision", choices=precisions, default="fp32")
     parser.add_argument("--amp_level", choices=("O1", "O2"), default="O1")
-    # PaddleSeg's choice of the memory layout, for its command lines.
-    parser.add_argument("--data_format", choices=("NCHW",), help="nothing else is supported")
+    parser.add_argument(
+        "--data_format",
+        choices=("NCHW", "NHWC"),
+        default="NCHW",
+        help="NHWC: the backbone's half-precision convolutions in channels-last layout, on GPUs with tensor cores; files, inputs "
+        "and outputs are the same; not tested on a GPU",
+    )
 
 
 def add_augmented(parser: argparse.ArgumentParser, switch: str) -> None:

@@ -49,8 +49,10 @@ def main(argv=None) -> int:
     from paddle_dnl.evaluation.predict import predict
     from paddle_dnl.models.build import build_model
     from paddle_dnl.profile.memory_plan import announce_picture
+    from paddle_dnl.training import amp
 
     model = build_model(config, pretrained=model_path)
+    amp.set_data_format(model, args.data_format, args.precision)
     channels, options = config.val_dataset_cfg.get("img_channels", 3), InferenceOptions.of(settings)
 
     @functools.cache  # once for each size

@@ -71,6 +71,8 @@ def main(argv=None) -> int:
         _arguments.require_model_path(args)
     elif args.model_path is not None:
         raise UsageError("--model_path and --exported: give one of them")
+    elif args.data_format != "NCHW":
+        raise UsageError(f"--data_format {args.data_format}: is not for --exported")
     from paddle_dnl import registry
 
     _arguments.select_device(args.device)
@@ -97,6 +99,7 @@ def main(argv=None) -> int:
     from paddle_dnl.evaluation.transform_check import require_restorable
     from paddle_dnl.models.build import build_model
     from paddle_dnl.profile.memory_plan import announce_evaluation
+    from paddle_dnl.training import amp
 
     collectives.initialise()
     dataset_cfg, model = config.val_dataset_cfg, None
@@ -113,6 +116,7 @@ def main(argv=None) -> int:
         settings["precision"] = "fp32"  # that of the evaluation code around the backend
     else:
         model = build_model(config, pretrained=args.model_path)
+        amp.set_data_format(model, args.data_format, args.precision)
         announce_evaluation(model, dataset, settings)
         about = {"model_path": args.model_path}
     outputs = None

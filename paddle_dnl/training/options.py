@@ -23,6 +23,7 @@ class TrainOptions:
     repeats: int = 1
     precision: str = "fp32"
     amp_level: str = "O1"
+    data_format: str = "NCHW"  # see `amp.set_data_format`
     to_static_training: bool = False
     profiler_options: str | None = None
     skip_bad_samples: bool = False

@@ -101,6 +101,7 @@ class Trainer:
             logger.info(f"AMP in {self.precision}, level {options.amp_level}")
             if options.amp_level == "O2":
                 self.model, self.optimizer = amp.decorate(self.model, self.optimizer, self.precision)
+        amp.set_data_format(self.model, options.data_format, self.precision, options.to_static_training)
         self.scaler = amp.make_scaler(self.precision)
         self.ema = ModelEMA(self.model, self.config.dic.get("ema_decay", 0.999)) if options.use_ema else None
         self.forward = self.model
