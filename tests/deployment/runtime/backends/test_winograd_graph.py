@@ -140,7 +140,7 @@ def test_through_the_predictor_and_its_cache(folder, tmp_path, monkeypatch, repl
         assert np.abs(found - wanted).max() < 1e-5 * np.abs(wanted).max()
         assert replaced == [2] * start
         (compiled,) = cache.iterdir()
-        assert compiled.stat().st_size < 1.2 * (folder / "model.onnx").stat().st_size
+        assert compiled.stat().st_size < 1.5 * (folder / "model.onnx").stat().st_size
     monkeypatch.setenv("PADDLE_DNL_WINOGRAD", "0")
     direct = Predictor(folder, backend="openvino", cpu_threads=2).run(x)
     assert len(replaced) == 2 and np.abs(direct - wanted).max() < 1e-5 * np.abs(wanted).max()
