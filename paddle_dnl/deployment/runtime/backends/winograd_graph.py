@@ -134,14 +134,15 @@ def _convolution(x, weights, size: tuple[int, int], dilation: Sequence[int], pad
     # Place in the tile, channel, image, map of the dilation, tile.
     x = ops.reshape(x, _ints(batch, channels, rows + 1, _TILE, dy, columns + 1, _TILE, dx), False)
     x = ops.transpose(x, _ints(3, 6, 1, 0, 4, 7, 2, 5))
-    transformed = [
-        part
-        for row in _transform(_INPUT, _reach(_parts(x, 0, _TILE), 6, rows))
-        for part in _transform(_INPUT, _reach(_parts(row, 1, _TILE), 7, columns))
-    ]
+    # Sums are of few axes whose last one is long and known: with a free batch OpenVINO vectorises no other.
+    x = ops.reshape(x, _ints(_TILE, _TILE, -1, rows + 1, columns + 1), False)
+    transformed = []
+    for row in _transform(_INPUT, _reach(_parts(x, 0, _TILE), 3, rows, (_TILE, -1, dy * dx * rows * (columns + 1)))):
+        parts = _parts(ops.reshape(row, _ints(_TILE, -1, columns + 1), False), 0, _TILE)
+        transformed += _transform(_INPUT, _reach(parts, 2, columns, (1, -1, dy * dx * rows * columns)))
     transformed = ops.reshape(ops.concat(transformed, 0), _ints(_TAPS**2, channels, -1), False)
     products = ops.matmul(_transformed_weights(weights), transformed, False, False)
-    products = ops.reshape(products, _ints(_TAPS, _TAPS, out_channels, batch, dy, dx, rows, columns), False)
+    products = ops.reshape(products, _ints(_TAPS, _TAPS, -1, dy * dx * rows * columns), False)
     out = [
         part
         for row in _transform(_OUTPUT, _parts(products, 0, _TAPS))
@@ -186,12 +187,20 @@ def _transform(matrix: np.ndarray, parts: list) -> list:
     return out
 
 
-def _reach(parts: list, axis: int, tiles: int) -> list:
-    """The six inputs of all tiles along an axis: four of their own and the first two of the next tile."""
+def _reach(parts: list, axis: int, tiles: int, shape: Sequence[int]) -> list:
+    """The six inputs of all tiles along an axis: four of their own and the first two of the next tile.
+
+    Args:
+        parts: those at the four places in a tile.
+        axis: of the tiles, of which `parts` have one more.
+        tiles: how many there are.
+        shape: of the result.
+    """
     import openvino.opset8 as ops
 
     def window(part, start: int):
-        return ops.slice(part, _ints(start), _ints(start + tiles), _ints(1), _ints(axis))
+        taken = ops.slice(part, _ints(start), _ints(start + tiles), _ints(1), _ints(axis))
+        return ops.reshape(taken, _ints(*shape), False)
 
     return [window(part, 0) for part in parts] + [window(part, 1) for part in parts[: _TAPS - _TILE]]
 

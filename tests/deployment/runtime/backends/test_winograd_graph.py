@@ -34,8 +34,8 @@ def _direct(x, weights, dilation=(1, 1), pads=(1, 1, 1, 1)) -> np.ndarray:
     for i in range(weights.shape[2]):
         for j in range(weights.shape[3]):
             part = x[:, :, i * dy : i * dy + height, j * dx : j * dx + width]
-            out = out + np.einsum("oc,nchw->nohw", weights[:, :, i, j].astype(np.float64), part)
-    return out
+            out = out + weights[:, :, i, j].astype(np.float64) @ part.reshape(*x.shape[:2], -1)
+    return out.reshape(len(x), -1, height, width)
 
 
 def _graph(shape, weights, dilation=(1, 1), pads=(1, 1, 1, 1), strides=(1, 1), dtype=np.float32, after=lambda y: y):
