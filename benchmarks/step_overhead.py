@@ -86,13 +86,13 @@ def measure(folder: Path, steps: int, **options) -> dict[str, float]:
             if self.ema:
                 self.ema.update = clock.timed("average of weights", self.ema.update)
 
-        def _step(self, batches):
+        def step(self, batches):
             clock.parts, began = {}, time.process_time()
-            found = super()._step(iter_timed(batches))
+            found = super().step(iter_timed(batches))
             rows.append({"step": 1e3 * (time.process_time() - began), "read": found is not None, **clock.parts})
             return found
 
-        def _save(self, *args, **kwargs):
+        def save(self, *args, **kwargs):
             """Not part of a step."""
 
     class iter_timed:
@@ -115,7 +115,7 @@ def bare(folder: Path, steps: int) -> dict[str, float]:
     """The same step in a loop of a few lines, on batches that are there."""
     config = Config(write_data(folder), iters=WARM + steps)
     trainer = Trainer(config, TrainOptions(save_dir=str(folder / "bare"), seed=1))
-    trainer._close_folder()
+    trainer.close()
     trainer.model.train()
     batches = [
         trainer_module.stack_training([trainer.train_dataset[i % PICTURES], trainer.train_dataset[(i + 1) % PICTURES]])

@@ -14,11 +14,11 @@ def colors() -> np.ndarray:
     return cv2.applyColorMap(np.arange(256, dtype=np.uint8)[:, None], cv2.COLORMAP_INFERNO)[:, 0]
 
 
-def relative(heat: np.ndarray, percentile: float = 99.5) -> np.ndarray:
-    """A map scaled so that `percentile` per cent of it lie in [0, 1]; larger values become 1, negative ones 0."""
+def relative(heat: np.ndarray) -> np.ndarray:
+    """A map scaled so that 99.5 % of it lie in [0, 1]; larger values become 1, negative ones 0."""
     # One position may have nearly all the weight: the percentile of the non-zero positions keeps the others visible.
     positive = heat[heat > 0]
-    top = float(np.percentile(positive, percentile)) if positive.size else 0.0
+    top = float(np.percentile(positive, 99.5)) if positive.size else 0.0
     return np.clip(heat / top, 0, 1) if top > 0 else np.zeros(heat.shape)
 
 
@@ -85,9 +85,9 @@ def draw_filters(filters: np.ndarray, columns: int = 8, cell: int = 56) -> np.nd
     return sheet
 
 
-def sheet(rows: Sequence[Sequence[tuple[np.ndarray, str]]], width: int = 420, gap: int = 6) -> np.ndarray:
+def sheet(rows: Sequence[Sequence[tuple[np.ndarray, str]]], width: int = 420) -> np.ndarray:
     """Rows of titled pictures of one size, each made `width` wide; shorter rows end in white."""
-    made, bar = [], 24
+    made, bar, gap = [], 24, 6
     for row in rows:
         panels = []
         for picture, title in row:

@@ -2,6 +2,7 @@
 """Flags that several programs share, with PaddleSeg's names and meanings."""
 
 import argparse
+import re
 
 from paddle_dnl.config.choices import AVERAGES
 from paddle_dnl.errors import UsageError
@@ -29,6 +30,14 @@ def true_or_false(text: str) -> bool:
     if text.lower() not in values:
         raise argparse.ArgumentTypeError(f"expected True or False, got {text!r}")
     return values[text.lower()]
+
+
+def width_and_height(text: str) -> tuple[int, int]:
+    """`512x256` as two positive numbers."""
+    found = re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", text)
+    if not found:
+        raise argparse.ArgumentTypeError(f"expected WIDTHxHEIGHT such as 1024x512, got {text!r}")
+    return int(found[1]), int(found[2])
 
 
 def add_switch(parser: argparse.ArgumentParser, name: str, default: bool | None, help: str) -> None:
@@ -154,8 +163,13 @@ def add_common(parser: argparse.ArgumentParser, precisions: tuple[str, ...] = ("
     parser.add_argument("--device", choices=DEVICES, help="default: gpu when Paddle has one, else cpu")
     parser.add_argument("--precision", choices=precisions, default="fp32")
     parser.add_argument("--amp_level", choices=("O1", "O2"), default="O1")
-    # PaddleSeg's choice of the memory layout, for its command lines.
-    parser.add_argument("--data_format", choices=("NCHW",), help="nothing else is supported")
+    parser.add_argument(
+        "--data_format",
+        choices=("NCHW", "NHWC"),
+        default="NCHW",
+        help="NHWC: the backbone's half-precision convolutions in channels-last layout, on GPUs with tensor cores; files, inputs "
+        "and outputs are the same; not tested on a GPU",
+    )
 
 
 def add_augmented(parser: argparse.ArgumentParser, switch: str) -> None:
@@ -183,15 +197,6 @@ def add_geotiff(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="of GeoTIFFs: also geotiff/NAME.tif with the picture's transform and reference system",
     )
-
-
-def check_common(args: argparse.Namespace) -> None:
-    """Refuses values that cannot work and selects the device.
-
-    Raises:
-        UsageError: names the flag.
-    """
-    select_device(args.device)
 
 
 def select_device(device: str | None) -> str:

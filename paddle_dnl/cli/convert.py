@@ -44,49 +44,26 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def parse_args(argv=None) -> argparse.Namespace:
-    """Flags as given, or the exit of argparse."""
-    return make_parser().parse_args(argv)
-
-
 def _report_path(output: Path) -> Path:
     """`NAME.conversion.json`: `NAME.json` may be the graph of an export."""
     return output.with_name(f"{output.stem}.conversion.json")
 
 
-def _write(output: Path, tensors: dict, text: str) -> None:
-    """The weights, then the report on them; both or, when the weights fail, neither."""
-    from paddle_dnl.errors import CheckpointError
-    from paddle_dnl.files.atomic import new_file, write_text
-    from paddle_dnl.files.problems import reason
-    from paddle_dnl.weights.loading import write_safetensors
-
-    import paddle
-
-    path = output
-    try:
-        with new_file(path) as temporary:
-            if path.suffix == ".safetensors":
-                write_safetensors({key: value.numpy() for key, value in tensors.items()}, temporary)
-            else:
-                paddle.save(tensors, str(temporary))
-        path = _report_path(output)
-        write_text(path, text)
-    except (OSError, ValueError, RuntimeError) as error:  # paddle.save reports a full disk by one of the latter two
-        raise CheckpointError(f"{path}: could not be written ({reason(error, path)})") from error
-
-
 def main(argv=None) -> int:
     """Converts, verifies if asked, then writes the weights and their report."""
-    args = parse_args(argv)
-    from paddle_dnl.errors import UsageError
+    args = make_parser().parse_args(argv)
+    from paddle_dnl.errors import CheckpointError, UsageError
+    from paddle_dnl.files.atomic import new_file, write_text
     from paddle_dnl.files.outputs import check_outputs
+    from paddle_dnl.files.problems import reason
     from paddle_dnl.log import logger
     from paddle_dnl.models.build import build_model
     from paddle_dnl.models.start_weights import read_any
     from paddle_dnl.weights.convert import ConversionError, convert_with_report
     from paddle_dnl.weights.convert.verification import compare_logits
-    from paddle_dnl.weights.loading import load_weights
+    from paddle_dnl.weights.loading import load_weights, write_safetensors
+
+    import paddle
 
     output = Path(args.output)
     if output.suffix not in _PADDLE_FILES:
@@ -112,8 +89,18 @@ def main(argv=None) -> int:
     if args.verify:
         account["verified"] = compare_logits(model, Path(args.verify))
         logger.info(f"{args.verify}: logits agree, {account['verified']}")
-    _write(output, target.state_dict(), json.dumps(account, indent=1) + "\n")
-    logger.info(f"Weights written to {output}, what became of each tensor to {_report_path(output)}")
+    tensors, path, report_path = target.state_dict(), output, _report_path(output)
+    try:
+        with new_file(path) as temporary:
+            if path.suffix == ".safetensors":
+                write_safetensors({key: value.numpy() for key, value in tensors.items()}, temporary)
+            else:
+                paddle.save(tensors, str(temporary))
+        path = report_path  # last: without weights there is no report
+        write_text(path, json.dumps(account, indent=1) + "\n")
+    except (OSError, ValueError, RuntimeError) as error:  # of which paddle.save raises the latter two for a full disk
+        raise CheckpointError(f"{path}: could not be written ({reason(error, path)})") from error
+    logger.info(f"Weights written to {output}, what became of each tensor to {report_path}")
     return 0
 
 

@@ -53,7 +53,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def parse_args(argv=None) -> argparse.Namespace:
-    """Flags as given, or the exit of argparse.
+    """Flags as given, checked.
 
     Raises:
         UsageError: flags that do not fit together.
@@ -94,7 +94,7 @@ def main(argv=None) -> int:
     from paddle_dnl.data.images.image_format import ImageFormat
     from paddle_dnl.data.label_rule import label_rule
     from paddle_dnl.deployment.export.exporter import export_model
-    from paddle_dnl.deployment.export.image_check import MAX_IMAGES, ImageCheck, spread
+    from paddle_dnl.deployment.export.image_check import MAX_IMAGES, ImageCheck, evenly_sampled
     from paddle_dnl.deployment.export.shapes import FreeSizeError
     from paddle_dnl.deployment.export.triton import Repository
     from paddle_dnl.deployment.model_names import name_from
@@ -113,7 +113,7 @@ def main(argv=None) -> int:
     if args.format == "triton":
         name = args.triton_name or name_from(Path(args.config).stem)
         repository = Repository(name, args.triton_backend or "onnxruntime")
-    pairs = spread(find_pairs(args.verify_images), MAX_IMAGES) if args.verify_images else []
+    pairs = evenly_sampled(find_pairs(args.verify_images), MAX_IMAGES) if args.verify_images else []
     try:
         export_model(
             build_model(config, pretrained=model_path),

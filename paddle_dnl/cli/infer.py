@@ -82,11 +82,6 @@ def parse_args(argv=None) -> argparse.Namespace:
     args = make_parser().parse_args(argv)
     if args.device is None:
         args.device = default_device(args.backend)
-    _check(args)
-    return args
-
-
-def _check(args: argparse.Namespace) -> None:
     numbers = ("batch_size", "cpu_threads", "min_subgraph_size", "max_pixels", "max_frames", "streams", "stride")
     _arguments.require_at_least(args, 1, *numbers)
     if args.device != "gpu" and (args.use_trt or args.enable_auto_tune):
@@ -104,6 +99,7 @@ def _check(args: argparse.Namespace) -> None:
             f"--precision {args.precision} is for --use_trt True, or for --backend onnxruntime or openvino; else leave it fp32"
         )
     require_folder(args.save_dir)
+    return args
 
 
 def _make_predictor(args: argparse.Namespace, is_long: bool):

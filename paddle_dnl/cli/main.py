@@ -11,18 +11,6 @@ from paddle_dnl.cli.programs import PROGRAMS, split_command
 COMMAND = "paddle-dnl"
 
 
-def _refuse(words: list[str]) -> int:
-    """Says that `words` name no program; returns the exit status."""
-    from paddle_dnl.errors import nearest
-
-    group = words[0] if any(name.startswith(f"{words[0]} ") for name in PROGRAMS) else ""
-    given = " ".join(words[:2] if group else words[:1])
-    hint = nearest(given, PROGRAMS)
-    print(f"Error: {COMMAND}: no program {given!r}.{hint} `{COMMAND} {group}".rstrip() + " --help` lists them",
-          file=sys.stderr)  # fmt: skip
-    return 2
-
-
 def main(argv: list[str] | None = None) -> None:
     """Runs the program that the words name and ends the process with its exit status."""
     words = sys.argv[1:] if argv is None else argv
@@ -54,4 +42,10 @@ def main(argv: list[str] | None = None) -> None:
             sys.exit(0)
         print(text, file=sys.stderr)
         sys.exit(2)
-    sys.exit(_refuse(rest))
+    from paddle_dnl.errors import nearest
+
+    group = rest[0] if any(name.startswith(f"{rest[0]} ") for name in PROGRAMS) else ""
+    given = " ".join(rest[:2] if group else rest[:1])
+    text = f"Error: {COMMAND}: no program {given!r}.{nearest(given, PROGRAMS)} `{COMMAND} {group}".rstrip()
+    print(f"{text} --help` lists them", file=sys.stderr)
+    sys.exit(2)

@@ -27,19 +27,14 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def parse_args(argv=None) -> argparse.Namespace:
-    """Flags as given, or the exit of argparse."""
-    return make_parser().parse_args(argv)
-
-
 def main(argv=None) -> int:
     """Predicts all images; returns the exit status."""
-    args = parse_args(argv)
+    args = make_parser().parse_args(argv)
     model_path = _arguments.require_model_path(args)
     from paddle_dnl.data.images.pending_images import Shard
     from paddle_dnl.errors import UsageError
 
-    _arguments.check_common(args)
+    _arguments.select_device(args.device)
     if args.device == "gpu":
         import paddle
 
@@ -54,8 +49,10 @@ def main(argv=None) -> int:
     from paddle_dnl.evaluation.predict import predict
     from paddle_dnl.models.build import build_model
     from paddle_dnl.profile.memory_plan import announce_picture
+    from paddle_dnl.training import amp
 
     model = build_model(config, pretrained=model_path)
+    amp.set_data_format(model, args.data_format, args.precision)
     channels, options = config.val_dataset_cfg.get("img_channels", 3), InferenceOptions.of(settings)
 
     @functools.cache  # once for each size

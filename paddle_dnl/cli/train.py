@@ -115,7 +115,7 @@ def _ranks_of(value: str | int | list[int]) -> set[int]:
 def main(argv=None) -> int:
     """Trains; returns the exit status."""
     args = parse_args(argv)
-    _arguments.check_common(args)
+    _arguments.select_device(args.device)
     config = _arguments.make_config(
         args,
         learning_rate=args.learning_rate,

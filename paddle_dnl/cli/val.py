@@ -33,39 +33,14 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--save_pred", action="store_true", help="with --save_dir: label pictures or masks, pred/NAME.png"
     )
-    parser.add_argument(
-        "--save_prob",
-        nargs="?",
-        const="float16",
-        choices=("float16", "uint8"),
-        help="with --save_dir: probabilities [K, h, w], prob/NAME.npz; uint8 holds them times 255",
-    )
+    text = "with --save_dir: probabilities [K, h, w], prob/NAME.npz; uint8 holds them times 255"
+    parser.add_argument("--save_prob", **_arguments.SAVE_PROB | {"help": text})
     parser.add_argument(
         "--cityscapes_submission",
         action="store_true",
         help="with --save_dir: cityscapes_submission.zip with labelIds for the test server",
     )
     return parser
-
-
-def parse_args(argv=None) -> argparse.Namespace:
-    """Flags as given, or the exit of argparse."""
-    return make_parser().parse_args(argv)
-
-
-def _outputs(args: argparse.Namespace, dataset):
-    """The writer of files that the flags ask for, or None."""
-    if not args.save_dir:
-        return None
-    if getattr(dataset, "multilabel", False):
-        from paddle_dnl.evaluation.mask_outputs import MaskOutputs
-
-        return MaskOutputs(dataset, Path(args.save_dir), args.save_pred)
-    from paddle_dnl.evaluation.outputs import EvalOutputs, OutputOptions
-
-    return EvalOutputs(
-        dataset, OutputOptions(Path(args.save_dir), args.save_pred, args.save_prob, args.cityscapes_submission)
-    )
 
 
 def _exported(args: argparse.Namespace, settings: dict, dataset_cfg: dict) -> tuple:
@@ -87,7 +62,7 @@ def _exported(args: argparse.Namespace, settings: dict, dataset_cfg: dict) -> tu
 
 def main(argv=None) -> int:
     """Evaluates and logs the metrics; returns the exit status."""
-    args = parse_args(argv)
+    args = make_parser().parse_args(argv)
     if args.exported is None:
         if args.backend is not None:
             raise UsageError(f"--backend {args.backend}: is for --exported")
@@ -96,9 +71,11 @@ def main(argv=None) -> int:
         _arguments.require_model_path(args)
     elif args.model_path is not None:
         raise UsageError("--model_path and --exported: give one of them")
+    elif args.data_format != "NCHW":
+        raise UsageError(f"--data_format {args.data_format}: is not for --exported")
     from paddle_dnl import registry
 
-    _arguments.check_common(args)
+    _arguments.select_device(args.device)
     config = _arguments.make_config(args, use_multilabel=args.use_multilabel, for_training=False)
     if not config.val_dataset_cfg:
         raise UsageError(f"{args.config} has no val_dataset")
@@ -117,9 +94,12 @@ def main(argv=None) -> int:
     from paddle_dnl.data.checking.ranks import Ranks
     from paddle_dnl.distributed import collectives
     from paddle_dnl.evaluation.evaluator import evaluate
+    from paddle_dnl.evaluation.mask_outputs import MaskOutputs
+    from paddle_dnl.evaluation.outputs import EvalOutputs, OutputOptions
     from paddle_dnl.evaluation.transform_check import require_restorable
     from paddle_dnl.models.build import build_model
     from paddle_dnl.profile.memory_plan import announce_evaluation
+    from paddle_dnl.training import amp
 
     collectives.initialise()
     dataset_cfg, model = config.val_dataset_cfg, None
@@ -136,9 +116,15 @@ def main(argv=None) -> int:
         settings["precision"] = "fp32"  # that of the evaluation code around the backend
     else:
         model = build_model(config, pretrained=args.model_path)
+        amp.set_data_format(model, args.data_format, args.precision)
         announce_evaluation(model, dataset, settings)
         about = {"model_path": args.model_path}
-    outputs = _outputs(args, dataset)
+    outputs = None
+    if args.save_dir and getattr(dataset, "multilabel", False):
+        outputs = MaskOutputs(dataset, Path(args.save_dir), args.save_pred)
+    elif args.save_dir:
+        wanted = OutputOptions(Path(args.save_dir), args.save_pred, args.save_prob, args.cityscapes_submission)
+        outputs = EvalOutputs(dataset, wanted)
     result = evaluate(model, dataset, observe=outputs and outputs.observe, **settings)
     if outputs is not None:
         outputs.finish(result, {"config": args.config, **about, "settings": settings})

@@ -49,8 +49,8 @@ def _step(container, key: str, option: str):
     return key
 
 
-def apply_overrides(config: dict, options: list[str]) -> dict:
-    """Applies `key=value` strings to `config` in place and returns it.
+def apply_overrides(config: dict, options: list[str]) -> None:
+    """Applies `key=value` strings to `config` in place.
 
     A mapping that is not there yet is made; whether the key means anything is for the checks that follow.
 
@@ -69,4 +69,3 @@ def apply_overrides(config: dict, options: list[str]) -> dict:
                 container[place] = {}
             container = container[place]
         container[_step(container, keys[-1], option)] = parse_value(value)
-    return config

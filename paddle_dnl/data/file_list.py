@@ -82,6 +82,6 @@ def files_of(datasets: Iterable) -> Iterator[str]:
         yield from filter(None, (getattr(dataset, "list_path", None), *chain.from_iterable(dataset.file_list)))
 
 
-def spread(count: int, wanted: int) -> list[int]:
+def even_indices(count: int, wanted: int) -> list[int]:
     """At most `wanted` evenly spaced indices below `count`."""
     return np.unique(np.linspace(0, count - 1, min(wanted, count)).round().astype(int)).tolist() if count else []

@@ -80,7 +80,7 @@ def overlay(image_bgr: np.ndarray, label: np.ndarray, colors: Colors, weight: fl
     return mixed
 
 
-def overlay_label(image_bgr: np.ndarray, label: np.ndarray, colors: Colors, weight: float = 0.6) -> np.ndarray:
+def overlay_label(image_bgr: np.ndarray, label: np.ndarray, colors: Colors, weight: float) -> np.ndarray:
     """`overlay` for class numbers `[H, W]`, `overlay_masks` for a dataset's masks `[K, H, W]`."""
     if label.ndim == 3:
         return overlay_masks(image_bgr, label == 1, colors, weight)
@@ -93,9 +93,9 @@ def encode_image(image_bgr: np.ndarray, suffix: str = ".png") -> bytes:
     return content.tobytes()
 
 
-def encode_jpeg(image_bgr: np.ndarray, quality: int = 85) -> bytes:
+def encode_jpeg(image_bgr: np.ndarray) -> bytes:
     """A BGR picture as the content of a JPEG file."""
-    _, content = cv2.imencode(".jpg", image_bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    _, content = cv2.imencode(".jpg", image_bgr, [cv2.IMWRITE_JPEG_QUALITY, 85])
     return content.tobytes()
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`ExportedModel`: an exported folder in the place of a model, so that `evaluate` scores what is deployed."""
+"""`ExportedModel`: an exported folder with the interface of a model, so that `evaluate` can score it."""
 
 from pathlib import Path
 
@@ -11,14 +11,14 @@ import paddle
 
 
 class ExportedModel(paddle.nn.Layer):
-    """Maps `[B, C, H, W]` to a list of one output, as networks do, by a backend of deployment.
+    """Maps `[B, C, H, W]` to a list of one output, like a network, computed by a deployment backend.
 
-    What the graph gives decides what an evaluation can do with it (`output_op` of deploy.yaml):
+    The output of the graph (`output_op` of deploy.yaml) decides which evaluations are possible:
 
     * `none`: logits, as from the checkpoint.
-    * `softmax`: the logarithm of the probabilities stands for logits. It differs from them by one number per pixel, so
-      that classes are the checkpoint's where nothing is resized or averaged before the largest is taken.
-    * `argmax`: `gives_classes` is true, and only `predict_classes` can be used.
+    * `softmax`: the logarithm of the probabilities replaces the logits. It differs from them by a constant per pixel, so
+      that classes are equal if nothing is resized or averaged before the argmax.
+    * `argmax`: `gives_classes` is true, and only `predict_classes` works.
 
     Args:
         folder: an exported folder or its deploy.yaml.
@@ -31,13 +31,13 @@ class ExportedModel(paddle.nn.Layer):
 
     def __init__(self, folder: str | Path, backend: str = "paddle", **options):
         super().__init__()
-        # No tiles or resizing: an evaluation passes windows, or pictures of the right size.
+        # No tiles or resizing: an evaluation passes windows or pictures of the right size.
         self.predictor = Predictor(folder, backend=backend, tile="never", **options)
         self.files = self.predictor.files
         self.gives_classes = self.files.output_op == "argmax"
 
     def require_dataset(self, dataset) -> None:
-        """Refuses a dataset of other classes or bands than the export's.
+        """Refuses a dataset with another number of classes or bands than the export.
 
         Raises:
             UsageError: names both numbers.
@@ -53,7 +53,7 @@ class ExportedModel(paddle.nn.Layer):
             )
 
     def require_settings(self, settings: dict) -> None:
-        """Refuses an evaluation that this export cannot do, before any picture is read.
+        """Refuses an evaluation that is impossible with this export, before pictures are read.
 
         Args:
             settings: arguments of `evaluate`, and `save_prob`.
@@ -78,7 +78,7 @@ class ExportedModel(paddle.nn.Layer):
             )
 
     def forward(self, x):
-        """Logits `[B, K, H, W]`, or their stand-in, as the only item of a list.
+        """Logits `[B, K, H, W]`, or log-probabilities, as the only item of a list.
 
         Raises:
             DataError: pictures or windows of another size than a fixed-size export takes.

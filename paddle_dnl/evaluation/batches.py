@@ -12,12 +12,12 @@ import paddle
 
 
 class Share(paddle.io.Dataset):
-    """The images of one rank: every `ranks`-th, so that no image is read twice.
+    """The samples of one rank: every `ranks`-th, so that none is evaluated twice.
 
     Args:
         dataset: dataset of samples.
-        rank, ranks: this rank, and the number of ranks.
-        scaled: copies of it with pictures at other scales; their images are added as `pyramid`.
+        rank, ranks: index of this rank, number of ranks.
+        scaled: copies of it with other scales; their samples are added as `pyramid`.
     """
 
     def __init__(self, dataset, rank: int, ranks: int, scaled: Sequence = ()):
@@ -36,13 +36,13 @@ class Share(paddle.io.Dataset):
 
 
 def pyramid(compose, options: InferenceOptions) -> list:
-    """Transforms that fit the original picture to a scaled frame, one `Compose` for each scale, sides cut to whole pixels.
+    """One `Compose` per scale that resizes the original picture to the scaled size, sides rounded down to whole pixels.
 
-    This is how mmsegmentation and DGMN2 make the scales of the rule `softmax`. Empty for other rules, for the single scale 1,
-    and if no transform of `compose` has `at_scale`: scales are then made from the network's input.
+    mmsegmentation and DGMN2 make the scales of the average `softmax` so. Empty for other averages, for the single scale 1, and
+    if no transform of `compose` has `at_scale`; scales are then made from the network's input.
 
     Raises:
-        UsageError: a scale at which the frame has no pixels.
+        UsageError: a scale at which no pixels are left.
     """
     steps = getattr(compose, "transforms", ())
     fits = any(hasattr(step, "at_scale") for step in steps)
@@ -57,7 +57,7 @@ def pyramid(compose, options: InferenceOptions) -> list:
 
 
 def at_scales(dataset, options: InferenceOptions) -> list:
-    """Copies of a dataset whose pictures have the scales of `pyramid`; empty if there are none.
+    """One copy of a dataset for each `Compose` of `pyramid`.
 
     Raises:
         UsageError: see `pyramid`.
@@ -74,13 +74,12 @@ def _stacked_images(samples: list[dict]) -> dict:
     infos = {repr(sample.get("trans_info", [])) for sample in samples}
     if len(shapes) > 1 or len(infos) > 1:
         raise DataError(f"batch_size {len(samples)}: images of one batch differ in size; evaluate with batch_size 1")
-    # Unlike PaddlePaddle's own collation: one level of nesting less, and plain numbers instead of tensors.
+    # PaddlePaddle's default collation would nest `trans_info` once more and turn its numbers into tensors.
     return {"img": np.stack([s["img"] for s in samples]), "trans_info": samples[0].get("trans_info", [])}
 
 
 def collate(samples: list[dict]) -> dict:
-    """One batch: `img [B, C, H, W]`, `trans_info`, `label [B, h, w]` (`[B, K, h, w]` for several masks), and `pyramid`, the first
-    two for each scale.
+    """A batch: `img [B, C, H, W]`, `trans_info`, `label [B, h, w]` (masks `[B, K, h, w]`); in `pyramid` the first two per scale.
 
     Raises:
         DataError: images that differ in size.

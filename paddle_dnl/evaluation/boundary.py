@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Boundary IoU: IoU of the pixels near contours, which shows errors that large objects hide in IoU.
+"""Boundary IoU: IoU of the pixels near contours, sensitive to errors that hardly change the IoU of large objects.
 
-Source: Cheng et al., Boundary IoU (CVPR 2021), with its distance of 2 % of the image's diagonal; summed over images for each
-class as a confusion matrix is, and without ignored pixels.
+Source: Cheng et al., Boundary IoU (CVPR 2021), with a distance of 2 % of the image's diagonal; counts are summed over
+images per class, without ignored pixels.
 """
 
 import math
@@ -50,6 +50,6 @@ class BoundaryCounts:
             self.counts[1, k] += np.count_nonzero(truth | found)
 
     def iou(self) -> np.ndarray:
-        """Of each class, float64 `[K]`; NaN where a class never occurs."""
+        """Boundary IoU per class, float64 `[K]`; NaN for a class that never occurs."""
         inter, union = self.counts.astype(np.float64)
         return np.divide(inter, union, out=np.full(len(inter), np.nan), where=union > 0)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Scores by class name, as rows, text and CSV."""
+"""Scores per class as rows, text and CSV."""
 
 import csv
 import io
@@ -9,20 +9,18 @@ from paddle_dnl.evaluation.metrics import Areas, Metrics
 
 import numpy as np
 
-COLUMNS = ("iou", "accuracy", "precision", "recall", "dice", "share")
-
 
 def class_rows(
     names: tuple[str, ...], counts: np.ndarray | Areas, boundary_iou: np.ndarray | None = None
 ) -> list[dict]:
-    """One dict per class: `name`, the scores of `COLUMNS` and, when given, `boundary_iou`; None for absent classes.
+    """Scores of each class: `name`, `iou`, `accuracy`, `precision`, `recall`, `dice`, `share`; None for absent classes.
 
-    `accuracy` is the share of all pixels that are right about this class (two-class accuracy), `share` its share of the
-    labelled pixels.
+    `accuracy` is that of the two classes "this one" and "any other" over all pixels, `share` the class's share of the labelled
+    pixels. With `boundary_iou` that score too.
 
     Args:
-        names: of the classes.
-        counts: a confusion matrix, int64 `[K, K]`, row is the label; or areas.
+        names: class names.
+        counts: a confusion matrix, int64 `[K, K]`, rows are labels; or `Areas`.
         boundary_iou: `[K]`, see `paddle_dnl.evaluation.boundary`.
     """
     areas = counts if isinstance(counts, Areas) else Areas.of(counts)
@@ -53,10 +51,10 @@ def _cell(value) -> str:
 
 
 def table_cells(rows: list[dict]) -> list[list[str]]:
-    """Heads and cells as text."""
+    """Header and cells as text."""
     keys = list(rows[0])
-    heads = ["class" if key == "name" else key.replace("_", " ").replace("iou", "IoU") for key in keys]
-    return [heads, *([_cell(row[key]) for key in keys] for row in rows)]
+    header = ["class" if key == "name" else key.replace("_", " ").replace("iou", "IoU") for key in keys]
+    return [header, *([_cell(row[key]) for key in keys] for row in rows)]
 
 
 def table_text(rows: list[dict]) -> str:
@@ -71,7 +69,7 @@ def table_text(rows: list[dict]) -> str:
 
 
 def to_csv(rows: list[dict]) -> str:
-    """Rows of equal keys as CSV with a head."""
+    """Rows with equal keys as CSV with a header."""
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     writer.writeheader()

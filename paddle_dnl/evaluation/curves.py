@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Charts of a training run, drawn from the VisualDL files that it wrote."""
+"""Charts of a training run and of evaluation scores, by matplotlib."""
 
 from pathlib import Path
 
@@ -20,13 +20,13 @@ def read_scalars(run_dir: str | Path) -> dict[str, tuple[list[int], list[float]]
     """Scalars of a run.
 
     Args:
-        run_dir: folder with `scalars.csv`, or of an older run with `vdlrecords.*.log` files; what a resumed run repeats wins.
+        run_dir: folder with `scalars.csv`, or, from older versions, `vdlrecords.*.log` files; later values of a step count.
 
     Returns:
         Tag -> (steps, values), steps ascending.
 
     Raises:
-        DataError: neither is there.
+        DataError: neither exists, or there is no training loss in it.
     """
     table = Path(run_dir) / SCALARS
     if table.is_file():
@@ -55,23 +55,30 @@ def read_scalars(run_dir: str | Path) -> dict[str, tuple[list[int], list[float]]
 
 
 def _complete(points: dict[str, dict[int, float]], source: str | Path) -> dict[str, tuple[list[int], list[float]]]:
-    """Steps in order; refuses what holds no training loss, such as the log of a run that ended before its first line."""
+    """Sorts the steps; refuses scalars without a training loss, as of a run that ended before its first log line."""
     if "Train/loss" not in points:
         raise DataError(f"{source}: holds no training loss; was the run ended before its first log line?")
     return {tag: (sorted(values), [values[step] for step in sorted(values)]) for tag, values in points.items()}
 
 
-def _axes(width: float, height: float):
-    figure, axes = plt.subplots(figsize=(width, height), dpi=110)
+def _axes(height: float):
+    figure, axes = plt.subplots(figsize=(8, height), dpi=110)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25)
     axes.tick_params(colors=_INK)
     return figure, axes
 
 
+def _save(figure, path: str | Path) -> None:
+    figure.tight_layout()
+    with new_file(path) as temporary:
+        figure.savefig(temporary)
+    plt.close(figure)
+
+
 def draw_training(scalars: dict[str, tuple[list[int], list[float]]], path: str | Path) -> None:
     """Loss on the left axis and validation mIoU on the right, over iterations; written as a PNG."""
-    figure, axes = _axes(8, 3.6)
+    figure, axes = _axes(3.6)
     steps, loss = scalars["Train/loss"]
     axes.plot(steps, loss, color=_LINE, linewidth=1.5)
     axes.set_xlabel("iteration")
@@ -83,15 +90,12 @@ def draw_training(scalars: dict[str, tuple[list[int], list[float]]], path: str |
         right.plot(*scalars["Evaluate/mIoU"], color=_MARK, marker="o", markersize=4)
         right.set_ylabel("validation mIoU", color=_MARK)
         right.set_ylim(0, 1)
-    figure.tight_layout()
-    with new_file(path) as temporary:
-        figure.savefig(temporary)
-    plt.close(figure)
+    _save(figure, path)
 
 
 def draw_rates(rates: list[float], losses: list[float], smoothed: np.ndarray, path: str | Path) -> None:
     """Loss over learning rate on a logarithmic axis, each step and smoothed; written as a PNG."""
-    figure, axes = _axes(8, 3.6)
+    figure, axes = _axes(3.6)
     axes.plot(rates, losses, color=_LINE, linewidth=0.8, alpha=0.4, label="step")
     axes.plot(rates, smoothed, color=_MARK, linewidth=1.8, label="smoothed")
     axes.set_xscale("log")
@@ -100,17 +104,14 @@ def draw_rates(rates: list[float], losses: list[float], smoothed: np.ndarray, pa
     axes.set_xlabel("learning rate")
     axes.set_ylabel("training loss")
     axes.legend(frameon=False)
-    figure.tight_layout()
-    with new_file(path) as temporary:
-        figure.savefig(temporary)
-    plt.close(figure)
+    _save(figure, path)
 
 
 def draw_class_iou(names: tuple[str, ...], class_iou: np.ndarray, path: str | Path) -> None:
     """Horizontal bars of per-class IoU, best first, with the mean as a line; absent classes (NaN) are left out."""
     present = [(iou, name) for name, iou in zip(names, class_iou, strict=True) if np.isfinite(iou)]
     values, labels = zip(*sorted(present), strict=True)
-    figure, axes = _axes(8, 0.9 + 0.24 * len(values))
+    figure, axes = _axes(0.9 + 0.24 * len(values))
     axes.barh(labels, values, color=_LINE, height=0.7)
     for row, value in enumerate(values):
         axes.text(value + 0.01, row, f"{value:.2f}", va="center", fontsize=8, color=_INK)
@@ -118,10 +119,7 @@ def draw_class_iou(names: tuple[str, ...], class_iou: np.ndarray, path: str | Pa
     axes.set_xlim(0, 1.06)
     axes.set_xlabel(f"IoU (line: mean {np.mean(values):.3f})")
     axes.grid(axis="y", visible=False)
-    figure.tight_layout()
-    with new_file(path) as temporary:
-        figure.savefig(temporary)
-    plt.close(figure)
+    _save(figure, path)
 
 
 def draw_confusion(names: tuple[str, ...], confusion: np.ndarray, path: str | Path) -> None:
@@ -134,7 +132,4 @@ def draw_confusion(names: tuple[str, ...], confusion: np.ndarray, path: str | Pa
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
     figure.colorbar(image, fraction=0.04)
-    figure.tight_layout()
-    with new_file(path) as temporary:
-        figure.savefig(temporary)
-    plt.close(figure)
+    _save(figure, path)

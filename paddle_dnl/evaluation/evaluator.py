@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Evaluation of a model on a dataset: every image once, over all ranks, into one confusion matrix."""
+"""Evaluates a model on a dataset: each image once, distributed over the ranks, into one confusion matrix."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -31,7 +31,7 @@ import paddle.nn.functional as F
 
 @dataclass
 class EvalResult:
-    """Result of an evaluation; unpacks to the tuple that PaddleSeg's `evaluate` returns."""
+    """Result of an evaluation; unpacks to the tuple of PaddleSeg's `evaluate`."""
 
     metrics: Metrics
     confusion: np.ndarray | None  # None for multi-label masks
@@ -41,9 +41,28 @@ class EvalResult:
     areas: Areas | None = None
 
     def __iter__(self) -> Iterator:
-        """mIoU, accuracy, IoU of each class, precision of each class, kappa."""
+        """mIoU, accuracy, IoU per class, precision per class, kappa."""
         found = self.metrics
         return iter((found.miou, found.acc, found.class_iou, found.class_precision, found.kappa))
+
+    def log(self, names: tuple[str, ...]) -> None:
+        """Logs the scores in PaddleSeg's format, and a table of the classes `names`."""
+        metrics = self.metrics
+        auc = "" if self.auc_roc is None else f" Auc_roc: {self.auc_roc:.4f}"
+        logger.info(
+            f"[EVAL] #Images: {self.num_images} mIoU: {metrics.miou:.4f} Acc: {metrics.acc:.4f} "
+            f"Kappa: {metrics.kappa:.4f} Dice: {metrics.dice:.4f}{auc}"
+        )
+        with np.printoptions(precision=4, suppress=True, linewidth=100):
+            logger.info(f"[EVAL] Class IoU: \n{metrics.class_iou.round(4)}")
+            logger.info(f"[EVAL] Class Precision: \n{metrics.class_precision.round(4)}")
+            logger.info(f"[EVAL] Class Recall: \n{metrics.class_recall.round(4)}")
+        if metrics.absent:
+            logger.info(
+                f"[EVAL] {len(metrics.absent)} classes occur neither in labels nor in predictions and are left out of the "
+                f"means: {', '.join(map(str, metrics.absent))}"
+            )
+        logger.info(f"[EVAL] Classes: \n{class_table.table_text(class_table.class_rows(names, self.areas))}")
 
 
 def evaluate(
@@ -62,16 +81,16 @@ def evaluate(
     scored: bool = True,
     **inference,
 ) -> EvalResult | None:
-    """Evaluates and logs the scores in PaddleSeg's lines.
+    """Evaluates and logs the scores in PaddleSeg's format.
 
     Args:
         model: maps `[B, 3, H, W]` to a list of logits; the modes of its layers are restored afterwards. If its attribute
             `gives_classes` is true, its method `predict_classes(images, trans_info)`, which returns `[B, h, w]`, is used
             instead.
-        dataset: of dicts with `img [3, H, W]`, `label [h, w]` and `trans_info`; has `num_classes` and `ignore_index`.
+        dataset: yields dicts with `img [3, H, W]`, `label [h, w]` and `trans_info`; has `num_classes` and `ignore_index`.
         batch_size, num_workers: of the loader; images of one batch must have the same size.
         precision, amp_level: see `paddle_dnl.training.amp`.
-        auc_roc: also the area under the ROC curve.
+        auc_roc: also compute the area under the ROC curve.
         use_multilabel: a pixel may have several classes: the label is masks `[K, h, w]`, and a class is predicted where the
             sigmoid of its logit is above 0.5.
         print_detail: write log lines.
@@ -79,13 +98,13 @@ def evaluate(
         observe: called for each image of this rank with its index, probabilities or logits `[K, h, w]` (a tensor; None for
             a model that returns classes), whether these are probabilities, prediction `[h, w]` and label `[h, w]` (masks
             `[K, h, w]` with `use_multilabel`).
-        scored: False runs this rank's images without scores, to check that model, pictures and settings fit together.
+        scored: False computes no scores, to check that model, pictures and settings fit together.
         inference: fields of `InferenceOptions`, such as `is_slide`, `scales` and `flip_horizontal`. With the average `softmax`
-            and a dataset that has `ResizeToFit`, each scale is made from the original picture, as published; otherwise
-            from the network's input.
+            and `ResizeToFit` in the dataset, each scale is made from the original picture, as published; otherwise from
+            the network's input.
 
     Returns:
-        The same scores on every rank; None on all of them when any was stopped, or without `scored`.
+        The same scores on every rank; None on all ranks if one was stopped, or without `scored`.
 
     Raises:
         DataError: an unusable image or label.
@@ -134,7 +153,7 @@ def evaluate(
         count.curves.counts = curves[0]
         result.auc_roc = count.curves.area()
     if print_detail:
-        _log(result, classes_of(dataset).names)
+        result.log(classes_of(dataset).names)
     return result
 
 
@@ -143,15 +162,16 @@ def _tensor(array) -> paddle.Tensor:
 
 
 def _scores(model, data: dict, label: np.ndarray, options: InferenceOptions) -> Iterator:
-    """Pairs of scores and label `[B, h, w]`, for some images at a time.
+    """Yields scores and label `[B, h, w]` of some images at a time.
 
-    Scores are logits, or probabilities for the softmax rule, `[B, K, h, w]`; classes `[B, h, w]` for a model that returns them.
+    Scores are logits, or probabilities for the average `softmax`, `[B, K, h, w]`; classes `[B, h, w]` from a model that gives
+    classes.
     """
     if getattr(model, "gives_classes", False):
         yield model.predict_classes(np.asarray(data["img"]), data["trans_info"]), label
     elif not options.aug_eval:
         logits = infer(model, _tensor(data["img"]), options)
-        # Images are resized one by one: the logits of one at full size are the largest array of an evaluation.
+        # Resized one by one, since logits at full size are the largest array of an evaluation.
         parts = [slice(i, i + 1) for i in range(len(label))] if len(label) > 1 else [slice(None)]
         for part in parts:
             one = logits if len(parts) == 1 else logits[part]
@@ -164,7 +184,7 @@ def _scores(model, data: dict, label: np.ndarray, options: InferenceOptions) -> 
 
 
 class _Count:
-    """Counts of one rank.
+    """Pixel counts of one rank.
 
     Args:
         dataset: has `num_classes` and `ignore_index`.
@@ -178,10 +198,10 @@ class _Count:
         self.curves = RocCounts(self.num_classes) if auc_roc else None
         self.is_probability, self.stopped = is_probability, False
         self.observe: Callable | None = None
-        self.indices: Iterator[int] = iter(())  # of the next images
+        self.indices: Iterator[int] = iter(())  # indices of the next images
 
     def parts(self) -> list[np.ndarray]:
-        """Arrays to sum over ranks: whether this one was stopped, the pixel counts, and those of the ROC curves if wanted."""
+        """Arrays to sum over ranks: whether this one was stopped, pixel counts and, if wanted, counts of the ROC curves."""
         curves = [] if self.curves is None else [self.curves.counts]
         return [np.array(int(self.stopped)), self.confusion, *curves]
 
@@ -201,7 +221,7 @@ class _Count:
 
 
 class _MaskCount(_Count):
-    """Counts of one rank for multi-label masks."""
+    """Pixel counts of one rank for multi-label masks."""
 
     def __init__(self, dataset, auc_roc: bool, is_probability: bool):
         super().__init__(dataset, auc_roc, is_probability)
@@ -215,23 +235,3 @@ class _MaskCount(_Count):
         if self.observe is not None:
             for i in range(len(label)):
                 self.observe(next(self.indices), scores[i], False, pred[i], label[i])
-
-
-def _log(result: EvalResult, names: tuple[str, ...]) -> None:
-    """Logs the scores in PaddleSeg's lines, and a table of the classes."""
-    metrics = result.metrics
-    auc = "" if result.auc_roc is None else f" Auc_roc: {result.auc_roc:.4f}"
-    logger.info(
-        f"[EVAL] #Images: {result.num_images} mIoU: {metrics.miou:.4f} Acc: {metrics.acc:.4f} "
-        f"Kappa: {metrics.kappa:.4f} Dice: {metrics.dice:.4f}{auc}"
-    )
-    with np.printoptions(precision=4, suppress=True, linewidth=100):
-        logger.info(f"[EVAL] Class IoU: \n{metrics.class_iou.round(4)}")
-        logger.info(f"[EVAL] Class Precision: \n{metrics.class_precision.round(4)}")
-        logger.info(f"[EVAL] Class Recall: \n{metrics.class_recall.round(4)}")
-    if metrics.absent:
-        logger.info(
-            f"[EVAL] {len(metrics.absent)} classes occur neither in labels nor in predictions and are left out of the "
-            f"means: {', '.join(map(str, metrics.absent))}"
-        )
-    logger.info(f"[EVAL] Classes: \n{class_table.table_text(class_table.class_rows(names, result.areas))}")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Scores of single images of a labelled set, from a model or from stored label pictures."""
+"""Scores of each image of a dataset, predicted by a model or read from stored label pictures."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -19,17 +19,17 @@ import paddle
 
 @dataclass
 class ImageScore:
-    """`index` into the data set, and the mIoU over the classes that occur in its label or prediction."""
+    """Index into the dataset, and mIoU over the classes that occur in label or prediction."""
 
     index: int
     miou: float
 
 
 class StoredLabels:
-    """Predictions `[H, W]` of a data set's images, by index, from a folder of label pictures with the images' names.
+    """Predictions `[H, W]` by index into a dataset, read from a folder of label pictures with the images' names.
 
     Raises:
-        DataError: no pictures there, two of one name, or none for an image.
+        DataError: no pictures, two of one name, or none for an image.
     """
 
     def __init__(self, folder: str | Path, dataset):
@@ -52,12 +52,12 @@ class StoredLabels:
 
 
 class ModelLabels:
-    """Predictions `[H, W]` of a data set's images, by index, by a model at one scale.
+    """Predictions `[H, W]` by index into a dataset, computed by a model at one scale.
 
     Args:
         model: maps `[1, 3, h, w]` to a list of logits; put into evaluation mode.
         dataset: in mode `val`.
-        options: of these windows and `align_corners` are used.
+        options: only windows and `align_corners` are used.
     """
 
     def __init__(self, model: paddle.nn.Layer, dataset, options: InferenceOptions):
@@ -72,14 +72,14 @@ class ModelLabels:
 
 
 def true_label(dataset, index: int) -> np.ndarray:
-    """The label `[H, W]` of one image in the model's class numbers, at its stored size."""
+    """The label `[H, W]` of one image in training class numbers, at its stored size."""
     return dataset.read_label(dataset.file_list[index][1])
 
 
 def score_images(dataset, predicted: Callable[[int], np.ndarray]) -> tuple[np.ndarray, list[ImageScore]]:
-    """The confusion matrix of all images `[K, K]`, and the score of each, best first.
+    """Confusion matrix of all images `[K, K]`, and the scores of single images, best first.
 
-    Images without a single labelled pixel have no score and are left out of the list. One image is held at a time.
+    Images without a labelled pixel have no score and are left out. One image is in memory at a time.
 
     Raises:
         DataError: an image without a label, or a prediction of another size.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Logits of images: in one pass, by sliding windows, and by test-time augmentation with scales and flips."""
+"""Inference: whole images, sliding windows, and test-time augmentation with scales and flips."""
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,17 +16,17 @@ import numpy as np
 import paddle
 import paddle.nn.functional as F
 
-# The authors' test program pads each pass to a multiple of this.
+# The DNL authors' test program pads each pass to a multiple of this.
 _OFFICIAL_MULTIPLE = 8
 WHOLE = InferenceOptions()
-# Free memory between blocks in use that sliding windows may leave. A 20000x20000 picture with windows of 1024x1024 and 19
-# classes needs 2.9 GB with it and 5 GB without; small windows never leave so much, and lose no time.
+# Fragmented free heap memory above which sliding windows return it to the system. A 20000x20000 picture with windows of
+# 1024x1024 and 19 classes needs 2.9 GB with this and 5 GB without; small windows never reach it.
 _FREE_BYTES = 512 << 20
 
 
 @contextlib.contextmanager
 def evaluating(model: paddle.nn.Layer) -> Iterator[None]:
-    """Sets evaluation mode for the block, and restores the mode of every layer afterwards."""
+    """Sets evaluation mode for the block; afterwards restores the mode of each layer."""
     modes = [(layer, layer.training) for layer in model.sublayers(include_self=True)]
     model.eval()
     try:
@@ -60,7 +60,7 @@ def _window_starts(size: tuple[int, int], options: InferenceOptions) -> tuple[li
 
 
 def _add_row(mean: WindowMean, model, band: paddle.Tensor | np.ndarray, top: int, lefts: list[int], width: int) -> None:
-    """Adds the windows of one row, whose pixels are `band` `[B, C, rows, W]`, at row `top` of `mean`."""
+    """Runs the windows of one row, with pixels `band` `[B, C, rows, W]`, and adds their logits at row `top` of `mean`."""
     rows, columns = band.shape[2:]
     for left in lefts:
         right = min(left + width, columns)
@@ -69,7 +69,7 @@ def _add_row(mean: WindowMean, model, band: paddle.Tensor | np.ndarray, top: int
         logits = _main_logits(model, window)
         # A model that pads its input may return more than the window.
         mean.add(logits[:, :, :rows, : right - left], slice(top, top + rows), slice(left, right))
-        # Held while the next window runs, they leave holes between blocks that later windows do not fit.
+        # If kept while the next window runs, they would fragment the heap.
         del logits, window
         allocator.give_back(above=_FREE_BYTES)
 
@@ -81,9 +81,9 @@ def slide_strips(
     read: Callable[[int, int], paddle.Tensor | np.ndarray],
     options: InferenceOptions,
 ) -> Iterator[np.ndarray]:
-    """The result of `infer` with sliding windows, in strips `[B, K, rows, W]` from top to bottom.
+    """Result of `infer` with sliding windows, in strips `[B, K, rows, W]` from top to bottom.
 
-    Only the logits of one row of windows are held, so that memory depends on the width but not on the height.
+    Only the logits of one row of windows are in memory, which depends on the width but not on the height.
 
     Args:
         model: maps `[B, C, H, W]` to a list of logits.
@@ -130,7 +130,7 @@ def infer(model: paddle.nn.Layer, image: paddle.Tensor, options: InferenceOption
 
 
 def _flip(x: paddle.Tensor, axes: tuple[bool, bool]) -> paddle.Tensor:
-    """Flips horizontally and vertically as a view, which Paddle 3 adds and resizes faster than the copy that `flip` makes."""
+    """Flips (horizontally, vertically) as a view; Paddle 3 adds and resizes it faster than the copy that `flip` makes."""
     horizontal, vertical = axes
     x = x[:, :, :, ::-1] if horizontal else x
     return x[:, :, ::-1, :] if vertical else x
@@ -139,7 +139,7 @@ def _flip(x: paddle.Tensor, axes: tuple[bool, bool]) -> paddle.Tensor:
 def _flipped_passes(model, image, options: InferenceOptions, multiple: int = 1) -> Iterator[paddle.Tensor]:
     """Logits of `image` for every combination of flips, flipped back.
 
-    Without windows each flipped image gets zeros at the right and bottom up to a multiple of `multiple`.
+    Without windows each flipped image is zero-padded at the right and bottom to a multiple of `multiple`.
     """
     height, width = image.shape[2:]
     padding = [0, -width % multiple, 0, -height % multiple]
@@ -152,14 +152,14 @@ def _flipped_passes(model, image, options: InferenceOptions, multiple: int = 1) 
 
 
 class _Mean:
-    """The mean of tensors, summed in place."""
+    """Mean of tensors, accumulated in place."""
 
     def __init__(self):
         self.total, self.count = None, 0
 
     def add(self, x: paddle.Tensor) -> None:
         if self.count < 2:
-            # The first sum gets its own memory, since the model may keep its first output.
+            # The first sum is a new tensor, since the model may keep a reference to its first output.
             self.total = x if self.total is None else self.total + x
         else:
             self.total.add_(x)
@@ -173,28 +173,28 @@ class _Mean:
 def infer_augmented(
     model: paddle.nn.Layer, image: paddle.Tensor, trans_info: Sequence = (), options: InferenceOptions = WHOLE
 ) -> paddle.Tensor:
-    """Mean over scales and flips, at the size before the transforms in `trans_info`.
+    """Test-time augmentation: mean over scales and flips, at the size before the transforms in `trans_info`.
 
-    Windows of one pass are averaged as logits under all rules.
+    Within a pass, windows are averaged as logits for every `options.average`.
 
     Args:
         image: `[B, 3, H, W]`, normalised; it is resized for each scale.
         trans_info: transforms to undo, see `restore`.
-        options: windows, scales, flips and the rule.
+        options: windows, scales, flips and average.
 
     Returns:
-        `[B, K, h, w]`: logits, or probabilities for the rule `softmax`.
+        `[B, K, h, w]`: logits, or probabilities for the average `softmax`.
 
     Raises:
         UsageError: as `infer`; a scale at which the image has no pixels.
     """
     height, width = image.shape[2:]
-    # PaddleSeg rounds half up, the other rules truncate: 1025 * 0.5 is 513 for PaddleSeg and 512 as published for DGMN2.
+    # PaddleSeg rounds half up, the others truncate: 1025 * 0.5 is 513 for PaddleSeg and 512 as published for DGMN2.
     up = 0.5 if options.average == "logits" else 0
     sizes = [[int(height * scale + up), int(width * scale + up)] for scale in options.scales]
     if not sizes or min(map(min, sizes)) < 1:
         raise UsageError(f"scales {list(options.scales)}: nothing is left of an image of {width}x{height}")
-    # A final resize is undone in one step from every scale, as in the original programs.
+    # A final resize is reversed in one step from each scale, as in the original programs.
     direct = len(trans_info) and trans_info[-1][0] == "resize"
     back = list(trans_info) if direct else [*trans_info, ("resize", (height, width))]
     if options.average == "softmax":
@@ -234,9 +234,9 @@ def predicted_masks(logits: paddle.Tensor) -> paddle.Tensor:
 def infer_pyramid(
     model: paddle.nn.Layer, images: Iterable[tuple[paddle.Tensor, Sequence]], options: InferenceOptions = WHOLE
 ) -> paddle.Tensor:
-    """Mean of softmax maps at original size over images that were made for each scale.
+    """Mean of softmax maps at original size, over images that were resized for each scale.
 
-    The published multi-scale rule of mmsegmentation 0.16 and DGMN2.
+    The multi-scale test of mmsegmentation 0.16 and DGMN2.
 
     Args:
         images: (`[B, 3, H, W]`, `trans_info`) for each scale; all have the same original size.
@@ -256,16 +256,16 @@ def infer_pyramid(
 def restore(
     logits: paddle.Tensor, trans_info: Sequence, align_corners: bool = False, cubic: bool = False
 ) -> paddle.Tensor:
-    """Reverse transforms: undoes resizing and padding, last one first.
+    """Reverse transforms: undoes resizing and padding in reverse order.
 
     Args:
         logits: `[B, K, H, W]`.
         trans_info: `("resize" | "padding", (height, width) before it)`, in the order applied.
-        align_corners: for the resizing, if it is bilinear.
+        align_corners: for bilinear resizing.
         cubic: resize by cubic interpolation with half-pixel centres (OpenCV's INTER_CUBIC).
 
     Raises:
-        UsageError: an entry that is neither.
+        UsageError: an unknown entry.
     """
     for name, (height, width) in reversed(list(trans_info)):
         height, width = int(height), int(width)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `val.py --use_multilabel --save_dir` writes: scores as JSON and CSV, predicted masks."""
+"""Output files of `val.py --use_multilabel --save_dir`: scores as JSON and CSV, predicted masks."""
 
 from pathlib import Path
 
@@ -18,12 +18,12 @@ import numpy as np
 
 
 class MaskOutputs:
-    """Collects while an evaluation of masks runs (`observe`) and writes at its end (`finish`).
+    """Collects during an evaluation of masks (`observe`) and writes the scores at its end (`finish`).
 
     Args:
-        dataset: that is evaluated, with `file_list`.
+        dataset: the evaluated dataset, with `file_list`.
         save_dir: folder of all files.
-        save_pred: `pred/NAME.png`, the masks side by side as in label pictures.
+        save_pred: write `pred/NAME.png`, masks side by side as in label pictures.
 
     Raises:
         UsageError: `save_dir` is a file.
@@ -38,7 +38,7 @@ class MaskOutputs:
         require_no_input(dataset, save_dir, [*SCORE_FILES, *(f"pred/{name}.png" for name in self._names if save_pred)])
 
     def observe(self, index: int, scores, is_probability: bool, pred: np.ndarray, label: np.ndarray) -> None:
-        """Takes in one image, prediction and label `[K, h, w]`; see `evaluate`."""
+        """Adds one image, prediction and label `[K, h, w]`; see `evaluate`."""
         areas = Areas(*mask_counts(pred[None], label[None], self.dataset.ignore_index))
         self._rows.append(image_row(self.dataset.file_list[index][0], areas, self._class_names))
         if self.save_pred:

@@ -17,11 +17,11 @@ def confusion_matrix(pred: np.ndarray, label: np.ndarray, num_classes: int, igno
 
     Args:
         pred: classes in [0, K), any shape.
-        label: the same shape; `ignore_index` does not count. uint8, as labels are stored, is fastest.
+        label: the same shape; pixels of `ignore_index` are not counted. uint8 is fastest.
         num_classes: K.
 
     Raises:
-        DataError: shapes differ, a label is neither a class nor `ignore_index`, or a prediction is no class.
+        DataError: shapes differ, a label is neither a class nor `ignore_index`, or a prediction is not a class.
     """
     if pred.shape != label.shape:
         raise DataError(f"prediction {list(pred.shape)} and label {list(label.shape)} differ in shape")
@@ -36,7 +36,7 @@ def confusion_matrix(pred: np.ndarray, label: np.ndarray, num_classes: int, igno
         ignore_index = None
         if label.size and not 0 <= int(label.min()) <= int(label.max()) < num_classes:
             _refuse(sorted(set(np.unique(label).tolist()) - set(range(num_classes))), num_classes)
-    # One row per possible label value, so that no mask is needed; checked and cropped afterwards.
+    # One row per possible label value instead of masking ignored pixels; checked and cropped afterwards.
     rows = max(256, num_classes)
     places = label.astype(np.int64)
     places *= num_classes
@@ -65,9 +65,9 @@ class Areas:
     """Pixels of each class, int64 `[K]`.
 
     Attributes:
-        right: predicted and labelled as the class.
-        predicted, labelled: as the class, among those that count.
-        counted: pixels that count, for all classes together or for each.
+        right: predicted and labelled as the class (true positives).
+        predicted, labelled: predicted, or labelled, as the class; without ignored pixels.
+        counted: pixels that are not ignored, for all classes together or for each.
     """
 
     right: np.ndarray
@@ -77,19 +77,19 @@ class Areas:
 
     @classmethod
     def of(cls, confusion: np.ndarray) -> "Areas":
-        """Of an int64 confusion matrix `[K, K]`, row is the label."""
+        """From an int64 confusion matrix `[K, K]`, rows are labels."""
         return cls(np.diag(confusion), confusion.sum(0), confusion.sum(1), confusion.sum())
 
 
 def mask_counts(pred: np.ndarray, label: np.ndarray, ignore_index: int = 255) -> np.ndarray:
-    """The four fields of `Areas`, int64 `[4, K]`, of masks of which several hold for one pixel.
+    """The four fields of `Areas`, int64 `[4, K]`, of multi-label masks.
 
     Args:
         pred: bool `[B, K, h, w]`.
-        label: the same shape: 1, 0, or `ignore_index` where the class does not count.
+        label: the same shape: 1, 0, or `ignore_index` for ignored pixels.
 
     Raises:
-        DataError: shapes differ, or another number.
+        DataError: shapes differ, or the label holds another value.
     """
     if pred.shape != label.shape:
         raise DataError(f"predicted masks {list(pred.shape)} and label {list(label.shape)} differ in shape")
@@ -104,7 +104,7 @@ def mask_counts(pred: np.ndarray, label: np.ndarray, ignore_index: int = 255) ->
 class Metrics:
     """Scores in [0, 1]; arrays have one entry per class, NaN for absent ones.
 
-    `acc` is the share of right pixels, `kappa` Cohen's, `miou` and `dice` are means over present classes.
+    `acc` is the pixel accuracy, `kappa` Cohen's kappa, `miou` and `dice` are means over present classes.
     """
 
     miou: float
@@ -119,20 +119,19 @@ class Metrics:
 
     @classmethod
     def from_confusion(cls, confusion: np.ndarray) -> "Metrics":
-        """All scores of an int64 confusion matrix `[K, K]`.
+        """Scores of an int64 confusion matrix `[K, K]`.
 
         Raises:
-            DataError: it counts no pixel at all.
+            DataError: it is all zero.
         """
         return cls.from_areas(Areas.of(confusion))
 
     @classmethod
     def from_areas(cls, areas: Areas) -> "Metrics":
-        """All scores, by PaddleSeg's formulas. Where several classes hold for one pixel, `acc` is the share of predictions
-        that are right.
+        """Scores by PaddleSeg's formulas; with multi-label masks `acc` is the share of correct predictions.
 
         Raises:
-            DataError: no labelled pixel at all.
+            DataError: no labelled pixel.
         """
         right, pred_area, label_area = (x.astype(np.float64) for x in (areas.right, areas.predicted, areas.labelled))
         total = label_area.sum()
@@ -156,13 +155,13 @@ class Metrics:
 
 
 class RocCounts:
-    """Areas under ROC curves from histograms of scores: constant memory, and sums over ranks are exact.
+    """Area under ROC curves from histograms of scores, in constant memory; counts can be summed over ranks exactly.
 
-    Bins are 1/65536 wide where scores are ordinary. Within 1/256 of 0 and of 1, where a sure network puts nearly all of
-    them, they are 1/256 of the distance wide, so that 1e-12 and 1e-9 are still told apart. Scores in a bin are ties.
+    Bins are 1/65536 wide. Within 1/256 of 0 and of 1, where most scores of a trained network are, their width is 1/256 of the
+    distance, so that 1e-12 and 1e-9 are in different bins. Scores in one bin are ties.
 
     Args:
-        num_classes: K; for two classes the area of class 1, otherwise the mean over classes of one against the rest.
+        num_classes: K; for two classes the area of class 1, otherwise the mean of one-versus-rest areas.
     """
 
     _EDGE = np.float32(1 / 256)
@@ -181,7 +180,7 @@ class RocCounts:
         for k, scores in enumerate(probabilities):
             scores = np.nan_to_num(np.clip(scores[valid], 0, 1, dtype=np.float32), copy=False)
             low = scores < 0.5
-            # Exact for float32: 1 - score, and both kinds of bins, as positive numbers are ordered like their bits.
+            # Exact in float32: 1 - score, and the bins, since positive floats are ordered like their bit patterns.
             distance = np.where(low, scores, 1 - scores)
             wide = self._EDGE_BIN + ((distance - self._EDGE) * 65536).astype(np.int32)
             bins = np.where(distance < self._EDGE, distance.view(np.int32) >> 15, wide)
@@ -189,9 +188,9 @@ class RocCounts:
             self.counts[k] += np.bincount(places, minlength=2 * self.BINS).reshape(2, -1)
 
     def area(self) -> float:
-        """The area under the curve; classes that are everywhere or nowhere have none and are left out of the mean.
+        """The area under the curve; classes without positive or without negative pixels are left out of the mean.
 
-        NaN where no class has one.
+        NaN if that is so for all classes.
         """
         areas = []
         for negative, positive in self.counts.astype(np.float64):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`InferenceOptions`: how logits are computed from images, as `test_config` and the flags of val.py say."""
+"""`InferenceOptions`: sliding windows and test-time augmentation, as set in `test_config` and by flags of val.py."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -10,15 +10,15 @@ from paddle_dnl.errors import UsageError
 
 @dataclass(frozen=True)
 class InferenceOptions:
-    """Sliding windows, and scales and flips with the rule that averages them (test-time augmentation).
+    """Sliding windows and test-time augmentation (scales, flips, and how they are averaged).
 
     Attributes:
         is_slide: average the logits of windows instead of one pass over the whole image.
-        crop_size: (width, height) of a window; one that is larger than the image is clipped.
-        stride: (x, y) distance of windows.
+        crop_size: (width, height) of a window, clipped to the image.
+        stride: (x, y) distance between windows.
         aug_eval: use scales and flips; for callers that choose between `infer` and `infer_augmented`.
-        scales: factors on H and W, one or several.
-        flip_horizontal, flip_vertical: also flipped, in all combinations.
+        scales: one or several factors on H and W.
+        flip_horizontal, flip_vertical: add flipped passes, in all combinations.
         average: `logits`: mean of logits at the size of the network's input, then restored; sizes of passes are rounded:
             PaddleSeg's rule. `softmax`: each pass is restored first, and its softmax is averaged; sizes of passes are cut: the
             rule of mmsegmentation and DGMN2. They resize the original picture, see `infer_pyramid`. `official`: each pass is
@@ -26,7 +26,7 @@ class InferenceOptions:
             with aligned corners, and whole ones padded with 0 at the right and bottom to a multiple of 8: the DNL authors'
             rule (`ms_test` in runner/seg/fcn_segmentor_test.py of yinmh17/DNL-Semantic-Segmentation, which sums where this
             averages: the same classes).
-        align_corners: for restoring under the first two rules; True where the published model resizes so.
+        align_corners: of restoring for the first two; True where the published model resizes so.
 
     Raises:
         UsageError: `is_slide` without sizes, sizes that are not positive, or an unknown rule.
@@ -57,7 +57,7 @@ class InferenceOptions:
 
     @classmethod
     def of(cls, settings: dict) -> "InferenceOptions":
-        """The options among the keys of a `test_config`, which has others too."""
+        """From a `test_config`, which has other keys too."""
         return cls(**{field.name: settings[field.name] for field in fields(cls) if field.name in settings})
 
     @property
@@ -67,7 +67,7 @@ class InferenceOptions:
 
     @property
     def with_less_memory(self) -> str:
-        """What to change so that the same image takes less memory; never what is set already."""
+        """Advice for less memory: flags that are not set already."""
         if self.is_slide:
             return "a smaller --crop_size"
         return "--is_slide --crop_size 1024 512 --stride 768 384"

@@ -100,10 +100,10 @@ class EvalOutputs:
         require_no_input(dataset, options.save_dir, files)
 
     def observe(self, index: int, scores, is_probability: bool, pred: np.ndarray, label: np.ndarray) -> None:
-        """Adds one image; see `evaluate`. Without scores the calibration is not measured.
+        """Adds one image, see `evaluate`; without scores no calibration error is computed.
 
         Raises:
-            UsageError: probabilities are to be written, but there are no scores.
+            UsageError: `save_prob` without scores.
         """
         self._boundary.add(pred, label)
         if scores is not None:
@@ -131,7 +131,7 @@ class EvalOutputs:
 
         Args:
             result: an `EvalResult`; the same on every rank.
-            about: what was evaluated, such as configuration and weights; stored in scores.json.
+            about: further entries of scores.json, such as configuration and weights.
         """
         [self._boundary.counts] = collectives.all_reduce_sums([self._boundary.counts])
         self._calibration.counts = sum(collectives.all_gather_object(self._calibration.counts))  # floats
@@ -142,7 +142,22 @@ class EvalOutputs:
             result, boundary_iou=float(np.nanmean(boundary)), expected_calibration_error=self._calibration.error()
         )
         if collectives.is_main():
-            self._write(scores | {"classes": table} | about, result, rows)
+            from paddle_dnl.evaluation import curves  # matplotlib, which takes a second
+
+            folder, names = self.options.save_dir, self.classes.names
+            write_scores(folder, scores | {"classes": table} | about, rows)
+            write_text(folder / "confusion.csv", class_table.confusion_csv(names, result.confusion))
+            curves.draw_confusion(names, result.confusion, folder / "confusion.png")
+            if self.options.cityscapes_submission:
+                with (
+                    new_file(folder / "cityscapes_submission.zip") as temporary,
+                    zipfile.ZipFile(temporary, "w") as archive,
+                ):
+                    for index, (image, _) in enumerate(self.dataset.file_list):
+                        part = folder / ".submission" / f"{index}.png"
+                        archive.write(part, Path(image).name.replace("_leftImg8bit.png", "_pred_labelIds.png"))
+                        part.unlink()
+                (folder / ".submission").rmdir()
         boundary, calibration = (
             "unknown" if scores[name] is None else f"{scores[name]:.4f}"
             for name in ("boundary_iou", "expected_calibration_error")
@@ -153,25 +168,9 @@ class EvalOutputs:
         collectives.barrier("writing the scores")
         return scores
 
-    def _write(self, scores: dict, result, rows: list[dict]) -> None:
-        from paddle_dnl.evaluation import curves  # matplotlib, which takes a second
-
-        folder, names = self.options.save_dir, self.classes.names
-        write_scores(folder, scores, rows)
-        write_text(folder / "confusion.csv", class_table.confusion_csv(names, result.confusion))
-        curves.draw_confusion(names, result.confusion, folder / "confusion.png")
-        if self.options.cityscapes_submission:
-            target = folder / "cityscapes_submission.zip"
-            with new_file(target) as temporary, zipfile.ZipFile(temporary, "w") as archive:
-                for index, (image, _) in enumerate(self.dataset.file_list):
-                    part = folder / ".submission" / f"{index}.png"
-                    archive.write(part, Path(image).name.replace("_leftImg8bit.png", "_pred_labelIds.png"))
-                    part.unlink()
-            (folder / ".submission").rmdir()
-
 
 def main_scores(result, **more: float) -> dict:
-    """The scores of a whole dataset as plain values; None for undefined ones.
+    """Scores of a dataset as plain values; None for undefined ones.
 
     Args:
         result: an `EvalResult`.
@@ -186,7 +185,7 @@ def main_scores(result, **more: float) -> dict:
 
 
 def image_row(image: str, areas: Areas, names: tuple[str, ...]) -> dict:
-    """The row of one image in `images.csv`; its scores are None if it has no labelled pixel."""
+    """The row of one image in `images.csv`; scores are None without a labelled pixel."""
     row = {"image": image, "miou": None, "acc": None, "worst_class": None, "worst_iou": None}
     if areas.labelled.any():
         metrics = Metrics.from_areas(areas)
@@ -211,7 +210,7 @@ def write_scores(folder: Path, scores: dict, rows: list[dict]) -> None:
 
 
 def names_of(images: list[Path]) -> list[str]:
-    """A name without extension for each image: its path below the common folder of all.
+    """Names of the images without extension: paths relative to their common folder.
 
     Raises:
         DataError: two images would have the same name.

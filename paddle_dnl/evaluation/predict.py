@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Prediction with the dynamic graph, for predict.py: writes label pictures and overlays of images."""
+"""Prediction for predict.py with the dynamic graph: writes label pictures and overlays."""
 
 import contextlib
 from collections.abc import Callable, Iterable
@@ -32,10 +32,10 @@ import paddle.nn.functional as F
 
 
 def colors_of(config, custom: list[int] | None = None) -> Colors:
-    """Red, green, blue of each class of a configuration, or those of `custom`, one number after the other.
+    """RGB colour of each class of a configuration, or from the flat list `custom`.
 
     Raises:
-        UsageError: `custom` does not fit the classes.
+        UsageError: `custom` does not fit the number of classes.
     """
     classes = classes_of_config(config)
     num_classes = len(classes.names)
@@ -51,7 +51,7 @@ def preparation(config, value_range: list[float] | None = None) -> tuple[Compose
 
     Args:
         config: a `Config`.
-        value_range: replaces the dataset's.
+        value_range: overrides the dataset's.
     """
     cfg = config.val_dataset_cfg if value_range is None else {**config.val_dataset_cfg, "value_range": value_range}
     image_format = ImageFormat.of(cfg)
@@ -59,7 +59,7 @@ def preparation(config, value_range: list[float] | None = None) -> tuple[Compose
     return Compose(transforms, img_channels=image_format.channels), image_format
 
 
-# Overlays keep the ending of their picture, as PaddleSeg's; others are PNGs.
+# Overlays keep these endings of their picture, as in PaddleSeg; others are PNGs.
 _OVERLAY_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
 # Number of pixels from which scores are computed in strips; 19 classes of 8 million pixels are 600 MB.
 STRIPS_FROM = 8_000_000
@@ -70,7 +70,7 @@ FOLDERS = ("pseudo_color_prediction", "added_prediction", "probabilities", "mask
 def _write(
     files: dict[str, Path], picture, scores, colors, save_prob: str | None, is_probability: bool, place: Place | None
 ) -> None:
-    """Writes the files of one picture from its scores `[K, h, w]`; the label picture last, since it marks a complete result."""
+    """Writes the files of one picture from its scores `[K, h, w]`; the label picture last, as the mark of a complete result."""
     labels, overlays, probabilities, stored_masks, geotiff = (files.get(folder) for folder in FOLDERS)
     if stored_masks:  # a pixel may have several classes
         masks = predicted_masks(scores).numpy().astype("uint8")
@@ -101,26 +101,26 @@ def predict(
     inputs: Iterable[str | Path | None] = (),
     **settings,
 ) -> int:
-    """Predicts every image and writes `pseudo_color_prediction/NAME.png` and `added_prediction/NAME` with the image's ending.
+    """Predicts images and writes `pseudo_color_prediction/NAME.png` and `added_prediction/NAME` with the image's ending.
 
     NAME is the image's path relative to `image_path`. Images are read with the dataset's `img_channels` and `value_range`,
     unless one is given.
 
     Args:
         model: maps `[B, C, H, W]` to a list of logits.
-        config: a `Config`, whose `val_dataset` prepares the images.
+        config: a `Config`; its `val_dataset` defines the preprocessing.
         image_path: see `paddle_dnl.data.images.image_files.find_images`.
         save_dir: folder of the results.
-        custom_color: red, green and blue of each class in turn.
-        inputs: other files that the program reads.
+        custom_color: flat list of the RGB colours of the classes.
+        inputs: other input files, which must not be overwritten.
         settings: keyword arguments of `predict_images`.
 
     Returns:
-        The number of images that were predicted.
+        Number of predicted images.
 
     Raises:
         DataError, OutputError: as `predict_images`.
-        UsageError: colours that do not fit the classes.
+        UsageError: see `colors_of`.
     """
     colors = colors_of(config, custom_color)
     compose, image_format = preparation(config, value_range)
@@ -166,21 +166,21 @@ def predict_images(
         colors: red, green, blue of each class.
         image_format: how the files are read.
         shard, skip_existing: see `paddle_dnl.data.images.pending_images.PendingImages`.
-        skip_bad_samples: leave out images that cannot be read, with a line for each.
-        no_overlay: leave `added_prediction` out.
-        geotiff: also `geotiff/NAME.tif`, class numbers with the transform and reference system of the image, a GeoTIFF.
+        skip_bad_samples: skip unreadable images, with a log line for each.
+        no_overlay: do not write `added_prediction`.
+        geotiff: also write `geotiff/NAME.tif`: class numbers, georeferenced like the input GeoTIFF.
         announce: see `paddle_dnl.evaluation.strips.label_strips`; called for large pictures.
 
     With `use_multilabel` a pixel may have several classes: `masks/NAME.png` holds the masks side by side, like label pictures for
     training, and the label picture holds the sum of their numbers, like PaddleSeg's.
 
     Returns:
-        The number of images that were predicted.
+        Number of predicted images.
 
     Raises:
-        DataError: an image that cannot be read (named), or none that can.
-        OutputError: a result would replace an image, one of `inputs` (other files that the program reads), or a file that
-            is not ours; nothing was written.
+        DataError: an unreadable image, or no readable image.
+        OutputError: a result would overwrite an image, one of `inputs` (other input files) or a file that is not ours;
+            nothing was written.
     """
 
     wanted = (
@@ -210,7 +210,7 @@ def predict_images(
     logger.info(f"Start to predict {len(images)} images...")
     model.eval()
     count = 0
-    # Other scores are averaged or stored for the whole picture.
+    # These options need the scores of the whole picture.
     in_strips = not (options.aug_eval or save_prob or use_multilabel)
 
     def do(path: Path, rows, name: Path, place: Place | None) -> None:

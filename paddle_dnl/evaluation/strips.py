@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Classes of large pictures in strips of rows from top to bottom, so that the scores of a whole picture are never held.
+"""Predicts large pictures in strips of rows, so that the scores of a whole picture are never in memory.
 
 Scores of 19 classes at 20000x20000 pixels are 30 GB; those of one row of windows are 0.8 GB, and of one strip 32 MB.
 """
@@ -26,10 +26,10 @@ _TRANSFORMS = "val_dataset.transforms"
 def label_strips(
     model: paddle.nn.Layer, compose: "Compose", rows, name, options: InferenceOptions = WHOLE, announce: Announce = None
 ) -> Iterator[np.ndarray]:
-    """Classes of a picture in strips `[rows, W]`, uint8, or uint16 for more than 256 classes; equal to those computed at once.
+    """Yields the classes of a picture in strips `[rows, W]`, uint8 (uint16 above 256 classes), as computed at once.
 
-    With sliding windows and pointwise transforms (Normalize) no array of the whole picture is held. Transforms that change the
-    size, and a pass over the whole image, need the whole input; scores still come in strips.
+    With sliding windows and pointwise transforms (Normalize) no array has the size of the picture. Transforms that change the
+    size, and inference on the whole image, need the whole input; scores still come in strips.
 
     Args:
         model: maps `[B, C, H, W]` to a list of logits.
@@ -37,7 +37,7 @@ def label_strips(
         rows: the picture, see `paddle_dnl.data.images.picture_rows`.
         name: name of the picture for errors.
         options: without `aug_eval`.
-        announce: called with the size of the network's input and the size of the picture before the model runs.
+        announce: called with the sizes of network input and picture before the model runs.
 
     Raises:
         DataError: the transforms cannot take the picture.
@@ -83,13 +83,13 @@ def label_strips(
 
 
 def network_input(compose: "Compose", pixels: np.ndarray, name) -> tuple[paddle.Tensor, Sequence]:
-    """`[1, C, H, W]` for the network, and the sizes before the transforms, see `inference.restore`."""
+    """Network input `[1, C, H, W]`, and `trans_info` for `inference.restore`."""
     data = compose.picture(pixels, name, _TRANSFORMS)
     return paddle.to_tensor(data["img"][None]), data["trans_info"]
 
 
 def _cropped(strips: Iterator[np.ndarray], before: tuple[int, int]) -> Iterator[np.ndarray]:
-    """Undoes a padding at the right and bottom."""
+    """Removes padding at the right and bottom."""
     top = 0
     for strip in strips:
         if top < before[0]:
@@ -98,18 +98,18 @@ def _cropped(strips: Iterator[np.ndarray], before: tuple[int, int]) -> Iterator[
 
 
 def _resized(strips: Iterator[np.ndarray], size, before: tuple[int, int], align_corners: bool) -> Iterator[np.ndarray]:
-    """Bilinear interpolation of scores `[K, H, W]` that come in strips, equal to `resize` of the whole to rounding.
+    """Bilinear interpolation of scores `[K, H, W]` given in strips; equal to `resize` of the whole up to rounding.
 
     Args:
         strips: from top to bottom.
-        size: height and width of all of them together.
+        size: height and width of all strips together.
         before: height and width of the result.
         align_corners: see `paddle_dnl.nn.resize.resize`.
     """
     if tuple(size) == before:
         yield from strips
         return
-    # In float32, like Paddle's own computation of neighbours and weights; a result of one row takes the first source row.
+    # In float32, like Paddle's own neighbours and weights; with one result row it is the first source row.
     target, half = np.arange(before[0], dtype=np.float32), np.float32(0.5)
     inner = 1 if align_corners else 0
     ratio = np.float32(size[0] - inner) / np.float32(before[0] - inner) if before[0] > 1 else np.float32(0)

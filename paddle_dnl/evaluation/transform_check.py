@@ -15,9 +15,9 @@ _TRIALS = 8
 _SQUASHED = 1.1
 
 
-def _probe(channels: int, height: int = _HEIGHT, width: int = _WIDTH) -> np.ndarray:
-    """A ramp that gets brighter to the right and, less, to the bottom, float32 `[H, W, C]` (`[H, W]` for 1) in 0..255."""
-    ramp = 30 + 120 * np.linspace(0, 1, width)[None, :] + 80 * np.linspace(0, 1, height)[:, None]
+def _ramp(channels: int) -> np.ndarray:
+    """A picture that gets brighter to the right and, less, to the bottom: float32 `[H, W, C]` (`[H, W]` for 1) in 0..255."""
+    ramp = 30 + 120 * np.linspace(0, 1, _WIDTH)[None, :] + 80 * np.linspace(0, 1, _HEIGHT)[:, None]
     return ramp.astype(np.float32) if channels == 1 else np.repeat(ramp[..., None], channels, 2).astype(np.float32)
 
 
@@ -27,8 +27,8 @@ def _apply(step, sample: dict, seed: int) -> dict:
     return step(copy.deepcopy(sample))
 
 
-def _look_at(step, sample: dict, place: str) -> dict:
-    """Applies one transform to the sample.
+def _apply_checked(step, sample: dict, place: str) -> dict:
+    """Applies one transform to the sample, several times with different random seeds.
 
     Raises:
         ConfigError: the transform is random, changes the size without noting it, or mirrors.
@@ -44,55 +44,49 @@ def _look_at(step, sample: dict, place: str) -> dict:
             f"{place}: {name} turns a picture of {before[1]}x{before[0]} into {after[1]}x{after[0]} without a way back to the "
             "label's size; remove it from the validation (use Resize or Padding)"
         )
-    # The test picture is a ramp; mirrored or turned, it gets brighter to the left or to the top. Medians ignore padding.
+    # A mirrored or rotated ramp gets brighter to the left or to the top. Medians of the upper left part ignore padding.
     image = first["img"]
     grey = image if image.ndim == 2 else image.mean(2)
-    to_the_right = np.median(np.diff(grey[: grey.shape[0] // 2 + 1, : grey.shape[1] // 2 + 1], axis=1))
-    to_the_bottom = np.median(np.diff(grey[: grey.shape[0] // 2 + 1, : grey.shape[1] // 2 + 1], axis=0))
-    if to_the_right < 0 or to_the_bottom < 0:
+    part = grey[: grey.shape[0] // 2 + 1, : grey.shape[1] // 2 + 1]
+    if np.median(np.diff(part, axis=1)) < 0 or np.median(np.diff(part, axis=0)) < 0:
         raise ConfigError(
             f"{place}: {name} mirrors or turns pictures, but not their labels; remove it from the validation"
         )
     return first
 
 
-def require_restorable(dataset, where: str = "val_dataset") -> None:
-    """Applies each validation transform to a small ramp, which gets brighter to the right and to the bottom.
+def require_restorable(dataset) -> None:
+    """Checks the transforms of a validation dataset on a small test picture.
 
     Args:
-        dataset: has `transforms` with a list `transforms`, as ours and PaddleSeg's datasets; others pass.
-        where: dotted key of the dataset.
+        dataset: with a list `transforms.transforms`, as ours and PaddleSeg's have; others are not checked.
 
     Raises:
-        ConfigError: a transform that is random, or whose change of geometry cannot be undone; names it.
+        ConfigError: names a transform that is random, or whose change of geometry cannot be undone.
     """
     steps = getattr(getattr(dataset, "transforms", None), "transforms", None)
     if not steps:
         return
     channels = getattr(dataset, "img_channels", 3)
-    sample = {"img": _probe(channels), "trans_info": [], "gt_fields": []}
+    sample = {"img": _ramp(channels), "trans_info": [], "gt_fields": []}
     with unchanged_generators():
         for i, step in enumerate(steps):
-            place = f"{where}.transforms.{i}"
             try:
-                sample = _look_at(step, sample, place)
+                sample = _apply_checked(step, sample, f"val_dataset.transforms.{i}")
             except ConfigError:
                 raise
-            except (
-                Exception
-            ):  # such as a picture of the wrong size, or no label: left to the trial evaluation of a real one
+            except Exception:  # it needs another size, or a label: the trial evaluation with a real picture decides
                 break
-    _say_squashed(dataset, steps, channels, where)
+    _warn_of_squashing(dataset, steps, channels)
 
 
-def require_valid_labels(dataset, where: str = "train_dataset") -> None:
-    """Applies each training transform to a small label of the first class, the last one and the ignored one.
+def require_valid_labels(dataset) -> None:
+    """Applies the transforms of a training dataset to a small label that holds the first class, the last one and ignored pixels.
 
-    Interpolated labels hold numbers that are no class; PaddleSeg's ScalePadding makes such by cubic interpolation.
+    Interpolation makes numbers that are no class; PaddleSeg's ScalePadding interpolates labels.
 
     Args:
-        dataset: has `transforms` with a list `transforms`, `num_classes` and `ignore_index`; others pass.
-        where: dotted key of the dataset.
+        dataset: with a list `transforms.transforms`, `num_classes` and `ignore_index`; others are not checked.
 
     Raises:
         ConfigError: names the transform and the numbers.
@@ -106,7 +100,7 @@ def require_valid_labels(dataset, where: str = "train_dataset") -> None:
     )
     label = numbers[(np.arange(_HEIGHT)[:, None] // 16 + np.arange(_WIDTH)[None, :] // 16) % len(numbers)]
     sample = {
-        "img": _probe(getattr(dataset, "img_channels", 3)),
+        "img": _ramp(getattr(dataset, "img_channels", 3)),
         "label": label,
         "trans_info": [],
         "gt_fields": ["label"],
@@ -115,18 +109,19 @@ def require_valid_labels(dataset, where: str = "train_dataset") -> None:
         for i, step in enumerate(steps):
             try:
                 sample = _apply(step, sample, seed=0)
-            except Exception:  # such as a picture of the wrong size: left to the first real one
+            except Exception:  # it needs another size: the first training sample decides
                 break
             found = np.unique(sample.get("label", ignored))
             wrong = found[(found != ignored) & ((found < 0) | (found >= classes) | (found % 1 != 0))]
             if wrong.size:
                 raise ConfigError(
-                    f"{where}.transforms.{i}: {type(step).__name__} makes labels of {', '.join(map(str, wrong[:5]))}, which are "
-                    "neither a class nor ignored, as interpolating labels does; use another transform (Padding, ResizeToFit)"
+                    f"train_dataset.transforms.{i}: {type(step).__name__} makes labels of "
+                    f"{', '.join(map(str, wrong[:5]))}, which are neither a class nor ignored, as "
+                    "interpolating labels does; use another transform (Padding, ResizeToFit)"
                 )
 
 
-def _say_squashed(dataset, steps, channels: int, where: str) -> None:
+def _warn_of_squashing(dataset, steps, channels: int) -> None:
     """Warns when validation changes the aspect ratio of the most common image size, known from the dataset check."""
     sizes = getattr(getattr(dataset, "statistics", None), "sizes", None)
     if not sizes:
@@ -139,13 +134,13 @@ def _say_squashed(dataset, steps, channels: int, where: str) -> None:
         before = sample["img"].shape
         try:
             sample = step(sample)
-        except Exception:  # left to the trial evaluation
+        except Exception:  # the trial evaluation reports it
             return
         if [name for name, _ in sample["trans_info"][known:]] != ["resize"]:
             continue
         rows, columns = (after / old for after, old in zip(sample["img"].shape[:2], before[:2], strict=True))
         if max(rows / columns, columns / rows) > _SQUASHED:
             logger.warning(
-                f"{where}: {type(step).__name__} squashes pictures of {before[1]}x{before[0]} to "
+                f"val_dataset: {type(step).__name__} squashes pictures of {before[1]}x{before[0]} to "
                 f"{sample['img'].shape[1]}x{sample['img'].shape[0]} (keep_ratio, ResizeToFit or ResizeByShort keep the shape)"
             )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files of ours that are added to and never replaced: the lock of a run and the journal of outputs."""
+"""Files that are only appended to: the lock of a run and the journal of outputs."""
 
 import errno
 import os
@@ -8,9 +8,9 @@ from pathlib import Path
 
 
 def open_appended(path: Path) -> int:
-    """Opens a file of ours for reading and appending, or makes it; returns the handle.
+    """Opens or creates a file for reading and appending; returns the file descriptor.
 
-    A link in its place may lead to a file of somebody else, and a pipe would be waited for.
+    A link, which may lead to a file of somebody else, and a pipe, which would block, are refused.
 
     Raises:
         OSError: names `path`; it is a link, folder, pipe or device, or cannot be written.

@@ -20,7 +20,7 @@ from paddle_dnl.files import outputs, problems
 from paddle_dnl.files.reading import file_digest, parse_json, read_bytes
 
 TEMPORARY = ".tmp-"
-# In the folders that `new_folder` makes: proves that they are ours, and holds the final name.
+# File in the folders of `make_temporary`: marks them as ours, and holds the final name.
 MARKER = ".paddle_dnl"
 _NEW, _OLD = "new", "old"
 _WORKSPACE = re.compile(rf"{re.escape(TEMPORARY)}[0-9a-f]{{12}}")
@@ -37,7 +37,7 @@ def flush(path: Path) -> None:
 
 
 def _flush_folder(path: Path) -> None:
-    with contextlib.suppress(PermissionError):  # a folder that may be written but not listed
+    with contextlib.suppress(PermissionError):  # a folder with write but no read permission
         flush(path)
 
 
@@ -45,13 +45,13 @@ def _flush_folder(path: Path) -> None:
 
 
 class NewFile:
-    """A file under a temporary name, for writers that want a path; `write_bytes` and `new_file` are shorter.
+    """A file under a temporary name; `write_bytes` and `new_file` are shorter where they fit.
 
     Args:
         path: final name; missing parents are made.
-        own: in a folder that only this project uses, such as a cache: not entered into the journal of outputs, and an
-            existing file is replaced.
-        replace: the user has asked for an existing file to be replaced, also one of another program.
+        own: the folder is used by this project only, such as a cache: an existing file is replaced, and no entry is made in
+            the journal of outputs.
+        replace: replace an existing file, also one of another program, as the user asked.
 
     Attributes:
         temporary: path to write to; an empty file with the suffix of `path`.
@@ -69,15 +69,14 @@ class NewFile:
         self.temporary = self.path.parent / f"{TEMPORARY}{secrets.token_hex(6)}{suffix}"
         with self.naming_errors():
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            # Not mkstemp: that one's files are private, whatever the umask says.
+            # Not mkstemp, which ignores the umask and makes private files.
             os.close(os.open(self.temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
 
     @contextlib.contextmanager
     def naming_errors(self) -> Iterator[None]:
-        """For a block that writes to `temporary`: an OSError names `path`.
+        """Context for writing to `temporary`: an OSError names `path`.
 
-        A failure on a full disk is an OSError with ENOSPC, whatever the writer raised: a native library does not always say
-        why it failed.
+        Any exception on a full disk becomes an OSError with ENOSPC, since native libraries do not always say why they failed.
         """
         with problems.naming(self.path, self.temporary):
             try:
@@ -90,10 +89,10 @@ class NewFile:
                 raise
 
     def commit(self, digest: str | None = None) -> None:
-        """Flushes the file, enters it into the journal and gives it its name; removes it when that fails.
+        """Flushes the file, records it in the journal and renames it; removes it on failure.
 
         Args:
-            digest: SHA-256 of the content, where it is known.
+            digest: SHA-256 of the content, if known.
         """
         try:
             with self.naming_errors():
@@ -106,18 +105,18 @@ class NewFile:
             self.discard()
 
     def discard(self) -> None:
-        """Removes the temporary file, if it is there."""
+        """Removes the temporary file if it exists."""
         with contextlib.suppress(OSError):
             os.unlink(self.temporary)
 
 
 @contextlib.contextmanager
-def new_file(path: str | Path, *, own: bool = False, replace: bool = False) -> Iterator[Path]:
-    """A temporary path to write to; the file gets its name when the block ends without an exception.
+def new_file(path: str | Path, *, own: bool = False) -> Iterator[Path]:
+    """Context with a temporary path to write to; renamed to `path` if the block ends without an exception.
 
     Args and errors as `NewFile`, and those of `NewFile.naming_errors`.
     """
-    file = NewFile(path, own=own, replace=replace)
+    file = NewFile(path, own=own)
     try:
         with file.naming_errors():
             yield file.temporary
@@ -127,7 +126,7 @@ def new_file(path: str | Path, *, own: bool = False, replace: bool = False) -> I
 
 
 def write_bytes(path: str | Path, content: bytes, *, own: bool = False, replace: bool = False) -> None:
-    """Writes a file atomically. A file that has this content already only gets the present time.
+    """Writes a file atomically. If it has this content already, only its time is updated.
 
     Args and errors as `NewFile`.
     """
@@ -146,9 +145,9 @@ def write_bytes(path: str | Path, content: bytes, *, own: bool = False, replace:
         file.discard()
 
 
-def write_text(path: str | Path, text: str, *, own: bool = False, replace: bool = False) -> None:
+def write_text(path: str | Path, text: str, *, own: bool = False) -> None:
     """Writes a file in UTF-8, whatever the locale; file names in it keep bytes that are not UTF-8."""
-    write_bytes(path, text.encode("utf-8", "surrogateescape"), own=own, replace=replace)
+    write_bytes(path, text.encode("utf-8", "surrogateescape"), own=own)
 
 
 # ----------------------------------------------------------------------------------------------- folders
@@ -168,14 +167,13 @@ def _workspace(final: Path, members: Iterable[str]) -> Path:
 
 
 def make_temporary(final: Path, members: Iterable[str] = ()) -> Path:
-    """An empty folder to fill, which gets the name `final` by `put_in_place`; `discard` removes it.
+    """An empty folder, which `put_in_place` renames to `final` and `discard` removes.
 
-    It lies in a folder beside `final` that holds a marker, by which `recover` knows it after a kill.
+    It is in a folder beside `final` with a marker file, by which `recover` recognises it after a kill.
 
     Args:
-        final: the name to come.
-        members: names of the files that belong to such a folder; what else an older folder of that name holds is not ours
-            and goes into the new one.
+        final: its later path.
+        members: names of our files in such a folder; other files in an existing folder `final` are moved to the new one.
     """
     workspace = _workspace(final, members)
     os.mkdir(workspace / _NEW)
@@ -183,12 +181,12 @@ def make_temporary(final: Path, members: Iterable[str] = ()) -> Path:
 
 
 def discard(temporary: Path) -> None:
-    """Removes a folder that `make_temporary` made, used or not."""
+    """Removes a folder of `make_temporary`, after `put_in_place` or instead of it."""
     _remove_workspace(temporary.parent)
 
 
 def _remove_workspace(workspace: Path) -> None:
-    """The marker goes last, so that `recover` knows what a kill in between leaves."""
+    """Removes the marker last, so that `recover` recognises the rest after a kill."""
     with contextlib.suppress(OSError):
         for path in workspace.iterdir():
             if path.name != MARKER:
@@ -197,9 +195,9 @@ def _remove_workspace(workspace: Path) -> None:
 
 
 def remove_folder(folder: Path, members: Iterable[str]) -> None:
-    """Removes a folder of ours; when the process dies meanwhile, none of its name is left half removed.
+    """Removes a folder of ours; if the process is killed meanwhile, no partly removed folder of this name remains.
 
-    A folder that holds other files than `members` stays, with these other files.
+    A folder with other files than `members` is kept, with these files.
     """
     members = set(members)
     others = [path for path in folder.iterdir() if path.name not in members]
@@ -239,7 +237,7 @@ def _keep_others(workspace: Path, final: Path) -> None:
 
 
 def recover(folder: str | Path) -> None:
-    """Tidies what a killed process left in `folder`: a folder moved aside gets its name back, half-written ones go.
+    """Cleans up after a killed process: renames a folder that was moved aside back, and removes incomplete ones.
 
     Only folders with our marker are touched.
     """
@@ -253,7 +251,7 @@ def recover(folder: str | Path) -> None:
             continue
         try:
             name = parse_json(read_bytes(workspace / MARKER))[0]
-        except (ValueError, LookupError, TypeError):  # killed while the marker was written: there is nothing else in it
+        except (ValueError, LookupError, TypeError):  # killed while writing the marker: there is nothing else in it
             name = None
         if isinstance(name, str) and name == Path(name).name and (workspace / _OLD).is_dir():
             if (folder / name).exists():

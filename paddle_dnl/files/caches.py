@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Cache folders: below the user's home, or a temporary folder where the home cannot be written, as in a container."""
+"""Cache folders: in the user's home, or a temporary folder if the home is not writable, as in some containers."""
 
 import functools
 import os
@@ -12,13 +12,13 @@ from paddle_dnl.log import logger, printable
 
 
 def writable_cache(folder: Path) -> Path:
-    """`folder`, made if needed, or a temporary one in its place, which is logged once.
+    """`folder`, created if needed, or if that is not writable a temporary folder, which is logged once.
 
     Args:
         folder: may begin with `~`.
 
     Raises:
-        OSError: the temporary folder cannot be made either.
+        OSError: the temporary folder cannot be created either.
     """
     try:
         folder = folder.expanduser()
@@ -29,17 +29,17 @@ def writable_cache(folder: Path) -> Path:
 
 
 def paddleseg_home() -> Path:
-    """The folder in which PaddleSeg keeps downloads and results: `$SEG_HOME`, by default `~/.paddleseg`."""
+    """PaddleSeg's folder for downloads and results: `$SEG_HOME`, by default `~/.paddleseg`."""
     return Path(os.environ.get("SEG_HOME", "~/.paddleseg"))
 
 
 def package_cache(*names: str) -> Path:
-    """This package's cache folder, or one in it: below XDG_CACHE_HOME, by default `~/.cache`; see `writable_cache`."""
+    """This package's cache folder in `$XDG_CACHE_HOME` (default `~/.cache`), or a subfolder; see `writable_cache`."""
     return writable_cache(Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").joinpath("paddle-dnl", *names))
 
 
 def _obstacle(folder: Path) -> str | None:
-    """Why no files can be written to a folder, which is made if needed; None if they can."""
+    """Why a folder, created if needed, is not writable; None if it is."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -50,7 +50,7 @@ def _obstacle(folder: Path) -> str | None:
 @functools.cache
 def _temporary(folder: Path, why: str, say: Callable[[str], None] = logger.warning) -> Path:
     owner = os.getuid() if hasattr(os, "getuid") else "user"
-    # A folder that another user may have made or can write to is not used: they could put files into it.
+    # Not a folder that another user owns or can write to: they could plant files in it.
     top = Path(tempfile.gettempdir()) / f"paddle_dnl_cache_{owner}"
     top.mkdir(mode=0o700, exist_ok=True)
     if top.is_symlink() or (hasattr(os, "getuid") and top.stat().st_uid != os.getuid()) or top.stat().st_mode & 0o077:
@@ -62,10 +62,10 @@ def _temporary(folder: Path, why: str, say: Callable[[str], None] = logger.warni
 
 
 def provide_home() -> None:
-    """Points HOME to a temporary folder if the user's cannot be written: libraries keep caches there and fail without one.
+    """Points HOME to a temporary folder if it is not writable, since libraries fail without their caches there.
 
-    Paddle writes traced code, Matplotlib its fonts and VisualDL settings below it. `~/.paddleseg` of the real home is still
-    read. Child processes inherit this.
+    Paddle stores traced code, Matplotlib fonts and VisualDL settings there. `~/.paddleseg` of the real home is still read. Child
+    processes inherit HOME.
     """
     home = Path(os.path.expanduser("~"))
     why = _obstacle(home / ".cache") or _obstacle(home)
@@ -73,7 +73,7 @@ def provide_home() -> None:
         return
     if (home / ".paddleseg").is_dir():
         os.environ.setdefault("SEG_HOME", str(home / ".paddleseg"))
-    # Not into the log, which goes to stdout: that may be the result of a program.
+    # Not logged, since logs go to stdout, which may be the output of a program.
     os.environ["HOME"] = str(
         _temporary(home / "home", why, lambda text: print(f"Warning: {printable(text)}", file=sys.stderr, flush=True))
     )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Protects files from being overwritten: those that a program reads, and those that no program of this project wrote.
+"""Protects files from being overwritten: inputs of a program, and files that this project did not write.
 
 Each output folder gets a journal, `.paddle_dnl_outputs`: one line per written file with the SHA-256 of its content and its name
 relative to the folder. An existing file may be overwritten only if a journal in its folder, or in a folder above it, lists
@@ -27,7 +27,7 @@ _roots: set[Path] = set()  # output folders of this process; journals are made i
 
 
 class _Journal:
-    """The lines of one journal file, read again only where it has grown."""
+    """Entries of one journal file; reads only what was appended since the last call."""
 
     def __init__(self, folder: Path):
         self.path = folder / JOURNAL
@@ -53,7 +53,7 @@ class _Journal:
             found_digest, _, found_name = line.partition(b" ")
             try:
                 self._known.add((found_digest.decode(), parse_json(found_name)))
-            except (ValueError, TypeError):  # a damaged line protects its file from being overwritten
+            except (ValueError, TypeError):  # a file with a damaged entry counts as foreign
                 continue
         return (digest, name) in self._known
 
@@ -62,7 +62,7 @@ class _Journal:
             return
         handle = open_appended(self.path)
         try:
-            # One call, so that lines of several processes do not mix. The first line break ends a line cut off by a kill.
+            # One write call, so that lines of several processes do not interleave. The first line break ends an incomplete line.
             start = "\n" if os.fstat(handle).st_size > self._position else ""
             os.write(handle, f"{start}{digest} {json.dumps(name)}\n".encode())
         finally:
@@ -74,12 +74,12 @@ def _journal(folder: Path) -> _Journal:
 
 
 def _place(path: Path) -> Path:
-    """The path with links in its folders resolved, but not a link that the file itself may be."""
+    """The path with its folders resolved, but not the file itself if that is a link."""
     return path.parent.resolve() / path.name
 
 
 def is_ours(path: Path) -> bool:
-    """Whether a journal lists the present content of the file."""
+    """Whether a journal lists the current content of the file."""
     place = _place(path)
     if not stat.S_ISREG(os.lstat(place).st_mode):
         return False
@@ -93,7 +93,7 @@ def is_ours(path: Path) -> bool:
 
 
 def record(path: Path, digest: str, folder: Path | None = None) -> None:
-    """Adds the content that `path` is about to get to a journal.
+    """Records in a journal the content that `path` is about to get.
 
     Args:
         path: the file.
@@ -109,17 +109,17 @@ def record(path: Path, digest: str, folder: Path | None = None) -> None:
     with _lock:
         try:
             _journal(folder).add(digest, place.relative_to(folder).as_posix())
-        except OSError:  # the output folder lies in a folder with a journal of its own that cannot be written
+        except OSError:  # a folder above has a journal that is not writable
             if folder == place.parent:
                 raise
             _journal(place.parent).add(digest, place.name)
 
 
 def require_writable(path: str | Path) -> None:
-    """Refuses an existing file that no program of this project wrote, or that was changed since; an empty one is no loss.
+    """Refuses an existing file that this project did not write, or that was changed since; an empty one is accepted.
 
     Raises:
-        OutputError: such a file, or a folder of that name.
+        OutputError: such a file, or a folder.
         OSError: the name is too long, or part of its path is a file.
     """
     path = Path(path)
@@ -139,7 +139,7 @@ def require_writable(path: str | Path) -> None:
 
 
 def require_folder(path: str | Path, flag: str = "--save_dir") -> None:
-    """Refuses an output folder whose path is, or leads through, something that is no folder.
+    """Refuses an output folder if its path, or a part of it, is a file.
 
     Raises:
         UsageError: names the flag.
@@ -158,17 +158,17 @@ def check_outputs(
     """Checks, before the first write of a program, that no output replaces an input or a file that is not ours.
 
     Args:
-        outputs: all files that will be written, as far as they are known.
-        inputs: all files that are read; None and missing ones are passed over.
+        outputs: all files that will be written, as far as known.
+        inputs: all files that are read; None and missing ones are ignored.
         root: output folder, which gets the journal; default: each file's own folder.
 
     Raises:
-        OutputError: an output is one of the inputs (also by a link), or a file that is not ours; nothing was written.
-        OSError: a name that is too long, or a path through a file.
+        OutputError: an output is an input (also through a link) or a file that is not ours; nothing was written.
+        OSError: a name is too long, or part of a path is a file.
     """
     if root is not None:
         _roots.add(Path(root).resolve())
-    # Only outputs that are there already are held in memory, not the names of all pictures.
+    # Only existing outputs are kept in memory, not the names of all pictures.
     existing: list[Path] = []
     files: dict[tuple[int, int], Path] = {}
     for output in map(Path, outputs):

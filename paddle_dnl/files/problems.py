@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reasons of failed writes; a full disk is named by its mount point."""
+"""Reasons for failed writes; a full disk is named by its mount point."""
 
 import contextlib
 import errno
@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-# Native libraries write in blocks, so a few bytes may be free when a write fails.
+# Native libraries write in blocks, so some bytes may still be free when a write fails.
 _ALMOST_FULL = 1 << 20
 
 
 def mount_point(path: str | Path) -> Path:
-    """The folder at which the file system of `path` is mounted."""
+    """Mount point of the file system of `path`."""
     place = Path(os.path.realpath(path))
     while not os.path.ismount(place):
         place = place.parent
@@ -34,7 +34,7 @@ def is_full(path: str | Path) -> bool:
 
 @contextlib.contextmanager
 def naming(path: str | Path, *temporary: Path) -> Iterator[None]:
-    """Gives an OSError the name of the file that the user knows: one without a name, as of a failed write, or of `temporary`."""
+    """Replaces the file name of an OSError by `path` if it has none, as after a failed write, or that of a temporary file."""
     try:
         yield
     except OSError as error:
@@ -44,9 +44,9 @@ def naming(path: str | Path, *temporary: Path) -> Iterator[None]:
 
 
 def reason(error: Exception, path: str | Path) -> str:
-    """What failed when `path` was written; a full disk is named by its mount point.
+    """Why writing `path` failed; a full disk is named by its mount point.
 
-    Native libraries hide a full disk behind a RuntimeError or ValueError of their own, so that the disk is asked too.
+    Native libraries raise RuntimeError or ValueError on a full disk, so that the free space is checked too.
     """
     number = error.errno if isinstance(error, OSError) else None
     if number in _FULL or (number is None and is_full(path)):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reading of untrusted files: regular ones only, of a bounded size; JSON of bounded depth; digests."""
+"""Reads untrusted files: regular ones of bounded size; JSON of bounded depth; digests."""
 
 import errno
 import hashlib
@@ -10,18 +10,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
-# Annotations of a large dataset are the largest files that are read whole.
+# The largest files that are read at once are annotations of large datasets.
 _MOST = 4 << 30
 _BLOCK = 1 << 20
 _NO_FILE = "is a folder, pipe or device, no file"
 
 
-def require_file(path: str | Path, error_class: type[Exception]) -> None:
-    """Refuses what is no regular file before it is opened by name: a pipe would be waited for, a device read without end.
+def require_file(path: str | Path, error_class: Callable[[str], Exception]) -> None:
+    """Refuses paths that are not regular files, before a library opens them: a pipe would block, a device never ends.
 
     Args:
         path: of the file.
-        error_class: of the error that is raised.
+        error_class: class of the error to raise, or a function that makes it from the message.
 
     Raises:
         error_class: names `path`; missing, or a folder, pipe or device.
@@ -35,12 +35,14 @@ def require_file(path: str | Path, error_class: type[Exception]) -> None:
 
 
 def open_file(path: str | Path) -> BinaryIO:
-    """Opens a regular file for reading: a pipe would be waited for, a device read without end.
+    """Opens a regular file for reading; a pipe would block, a device never ends.
 
     Raises:
         OSError: names `path`; missing, unreadable, or a folder, pipe or device.
     """
-    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))  # else a pipe without a writer stops here
+    handle = os.open(
+        path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)
+    )  # else opening a pipe without a writer would block
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)
         raise OSError(errno.EINVAL, _NO_FILE, str(path))
@@ -61,7 +63,7 @@ def read_bytes(path: str | Path, most: int = _MOST) -> bytes:
 
     Args:
         path: of the file.
-        most: bytes.
+        most: largest size in bytes.
 
     Raises:
         OSError: as `open_file`; or it is larger than `most`.
@@ -76,7 +78,7 @@ def parse_json(text: str | bytes, object_pairs_hook: Callable | None = None):
     """The value of a JSON text, as `json.loads`.
 
     Raises:
-        ValueError: no JSON, or brackets nested too deeply, for which `json.loads` raises RecursionError.
+        ValueError: not JSON, or nested too deeply, for which `json.loads` raises RecursionError.
     """
     try:
         return json.loads(text, object_pairs_hook=object_pairs_hook)

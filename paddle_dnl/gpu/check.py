@@ -172,6 +172,7 @@ class Checks:
             "tensorrt": self._tensorrt,
             "stages fp32": lambda: self._stages("fp32"),
             "stages fp16": lambda: self._stages("fp16"),
+            "channels last": self._channels_last,
         }
 
     def run(self, only: list[str] | None = None) -> list[Outcome]:
@@ -297,6 +298,20 @@ class Checks:
             shown = figures.get("skipped") or ", ".join(f"{key} {value}" for key, value in figures.items())
             parts.append(f"{name}: {shown}")
         return "; ".join(parts) + " (ms, MiB)", found
+
+    def _channels_last(self) -> tuple[str, dict]:
+        settings = {"config": str(self.bench.config), "crop": self.bench.crop, "batch": 2, "precision": "fp16"}
+        found = self.bench.probe("channels_last", **settings)
+        plain, other = found["NCHW"], found["NHWC"]
+        # The first losses are of the same weights; later ones also of what the gradients made of them.
+        for index, limit in ((0, ORDER_LIMIT), (-1, PRECISION_LIMIT)):
+            distance = other["losses"][index] / plain["losses"][index] - 1
+            if not abs(distance) <= limit:
+                where = "last" if index else "first"
+                raise _Failed(f"the {where} loss in NHWC is {distance:+.2%} from that in NCHW (limit {limit:.0%})")
+        before, after = (sum(ways[part] for part in ("forward", "backward", "optimizer")) for ways in (plain, other))
+        kind = "step" if other["in_use"] else "not in use on this device, both in NCHW: step"
+        return f"{kind} {before:.1f} ms in NCHW, {after:.1f} ms in NHWC; last loss {distance:+.2%}", found
 
 
 def table(outcomes: list[Outcome]) -> str:

@@ -140,7 +140,24 @@ def stages(config: str, crop: int, batch: int, precision: str) -> dict:
     return found
 
 
-def _stages(model, config: Config, crop: int, batch: int, precision: str) -> dict:
+def channels_last(config: str, crop: int, batch: int, precision: str) -> dict:
+    """`_stages` of our DNLNet-R50 in NCHW and, where the device has it, in NHWC, from the same weights; `losses` of each step.
+
+    Args:
+        config, crop, batch, precision: see `stages`.
+    """
+    found = {}
+    for layout in ("NCHW", "NHWC"):
+        paddle.seed(0)
+        model = build_model("dnlnet_resnet50_os8_cityscapes_1024x512_80k")
+        amp.set_data_format(model, layout, amp.effective_precision(precision))
+        losses: list[float] = []
+        found[layout] = _stages(model, Config(config), crop, batch, precision, losses)
+        found[layout] |= {"losses": losses, "in_use": model.backbone.channels_last}
+    return found
+
+
+def _stages(model, config: Config, crop: int, batch: int, precision: str, found: list[float] | None = None) -> dict:
     losses = build_losses(config.loss_cfg)
     optimizer = build_optimizer(config.optimizer_cfg, model, build_lr_scheduler(config.lr_scheduler_cfg, config.iters))
     generator = np.random.default_rng(0)
@@ -162,6 +179,8 @@ def _stages(model, config: Config, crop: int, batch: int, precision: str) -> dic
             scaler.step(optimizer)
             scaler.update()
             optimizer.clear_grad(set_to_zero=False)
+        if found is not None:
+            found.append(float(loss))
     result = {name: round(1000 * statistics.median(taken[2:]), 2) for name, taken in times.items()}
     if _on_gpu():
         result["peak_mib"] = paddle.device.cuda.max_memory_allocated() >> 20
@@ -196,7 +215,7 @@ def _on_gpu() -> bool:
     return paddle.get_device().startswith("gpu")
 
 
-_PROBES = {probe.__name__: probe for probe in (device, attention_ways, logits, exported, stages)}
+_PROBES = {probe.__name__: probe for probe in (device, attention_ways, logits, exported, stages, channels_last)}
 
 
 def main(argv: list[str]) -> int:

@@ -33,13 +33,12 @@ WHITENINGS = tuple(_RULES)
 KEY_MEAN_IS_IRRELEVANT = ("none", "spatial", "global", "batch")
 
 
-def whiten(x, kind: str, eps: float = 1e-5):
+def whiten(x, kind: str):
     """Whitens queries or keys.
 
     Args:
         x: `[B, N, C]`, positions second.
         kind: a name of the table above.
-        eps: added to the variance.
 
     Returns:
         `[B, N, C]`.
@@ -51,4 +50,4 @@ def whiten(x, kind: str, eps: float = 1e-5):
     centred = x - x.mean(axis=axes, keepdim=True)
     if not divide:
         return centred
-    return centred / (x.var(axis=axes, unbiased=True, keepdim=True) + eps).sqrt()
+    return centred / (x.var(axis=axes, unbiased=True, keepdim=True) + 1e-5).sqrt()

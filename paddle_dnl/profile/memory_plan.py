@@ -79,6 +79,29 @@ class _Probe:
     moments: list[_Moment] = field(default_factory=list)
     logits: int = 0
 
+    @classmethod
+    def of(cls, model: nn.Layer, channels: int) -> "_Probe":
+        """Runs a small image through a model."""
+        found = cls()
+        # A hook inside `ConcatConvBNReLU` would make it concatenate, which it does not do otherwise.
+        inner = {
+            id(part) for layer in model.sublayers() if isinstance(layer, ConcatConvBNReLU) for part in layer.sublayers()
+        }
+        whole = (DisentangledNonLocal2D, ConcatConvBNReLU)
+        watched = [
+            layer
+            for layer in model.sublayers()
+            if id(layer) not in inner and (not layer.sublayers() or isinstance(layer, whole))
+        ]
+        handles = [layer.register_forward_post_hook(found.note) for layer in watched]
+        try:
+            with evaluating(model), paddle.no_grad():
+                found.logits = model(paddle.zeros([1, channels, _PROBE, _PROBE]))[0].size
+        finally:
+            for handle in handles:
+                handle.remove()
+        return found
+
     def note(self, layer, inputs, outputs) -> None:
         moment = _Moment(_elements(inputs) + _elements(outputs))
         conv = layer._conv if isinstance(layer, ConcatConvBNReLU) else layer
@@ -88,28 +111,6 @@ class _Probe:
         if isinstance(layer, DisentangledNonLocal2D) and layer.pairwise and layer.mode in SOFTMAX_MODES:
             moment.positions, moment.attention = inputs[0].shape[2] * inputs[0].shape[3], layer.attention
         self.moments.append(moment)
-
-
-def _probe(model: nn.Layer, channels: int) -> _Probe:
-    found = _Probe()
-    # A hook inside `ConcatConvBNReLU` would make it concatenate, which it does not do otherwise.
-    inner = {
-        id(part) for layer in model.sublayers() if isinstance(layer, ConcatConvBNReLU) for part in layer.sublayers()
-    }
-    whole = (DisentangledNonLocal2D, ConcatConvBNReLU)
-    watched = [
-        layer
-        for layer in model.sublayers()
-        if id(layer) not in inner and (not layer.sublayers() or isinstance(layer, whole))
-    ]
-    handles = [layer.register_forward_post_hook(found.note) for layer in watched]
-    try:
-        with evaluating(model), paddle.no_grad():
-            found.logits = model(paddle.zeros([1, channels, _PROBE, _PROBE]))[0].size
-    finally:
-        for handle in handles:
-            handle.remove()
-    return found
 
 
 @dataclass
@@ -139,7 +140,7 @@ class Sizes:
 
 def plan_evaluation(model: nn.Layer, sizes: Sizes) -> MemoryPlan:
     """The plan for pictures of these sizes."""
-    probe = _probe(model, sizes.channels)
+    probe = _Probe.of(model, sizes.channels)
     scale = _area(sizes.window or sizes.image) / _PROBE**2
     largest = max(moment.bytes_at(scale, sizes.batch_size, sizes.strips) for moment in probe.moments)
     weights = _FLOAT * sizes.models * sum(p.size for p in model.parameters())

@@ -33,7 +33,7 @@ def local_ranks() -> int:
     return max(1, int(given)) if given.isdigit() else 1
 
 
-def is_of_launcher(processes: Path = Path("/proc")) -> bool:
+def is_of_launcher() -> bool:
     """Whether the value comes from `paddle.distributed.launch`, which imports Paddle and so passes a 1 on to all ranks.
 
     A value of the user is in the environment with which the launcher was started, which Linux keeps in /proc.
@@ -41,7 +41,7 @@ def is_of_launcher(processes: Path = Path("/proc")) -> bool:
     if os.environ.get(VARIABLE) != "1" or "PADDLE_TRAINER_ID" not in os.environ:
         return False
     try:
-        given = (processes / str(os.getppid()) / "environ").read_bytes().split(b"\0")
+        given = Path(f"/proc/{os.getppid()}/environ").read_bytes().split(b"\0")
     except OSError:
         return False
     return not any(entry.startswith(f"{VARIABLE}=".encode()) for entry in given)

@@ -47,6 +47,41 @@ def autocast(precision: str, amp_level: str = "O1"):
     return paddle.amp.auto_cast(level=amp_level, dtype=_DTYPES[precision], custom_black_list=_KEEP_FLOAT32)
 
 
+def set_data_format(model: paddle.nn.Layer, data_format: str, precision: str, is_static: bool = False) -> None:
+    """Chooses the memory layout of the backbone's convolutions; one line says what `NHWC` comes to on this device.
+
+    Args:
+        model: its layers with an attribute `channels_last` take part.
+        data_format: `NCHW`, or `NHWC` for channels-last.
+        precision: of autocast; float32 stays in NCHW.
+        is_static: the model is converted to a static graph, which has no layout tuning.
+    """
+    layers = [layer for layer in model.sublayers(include_self=True) if hasattr(layer, "channels_last")]
+    wanted = data_format == "NHWC"
+    if wanted and (obstacle := _nhwc_obstacle(layers, precision, is_static)):
+        logger.warning(f"--data_format NHWC: {obstacle}; computing in NCHW")
+        wanted = False
+    elif wanted:
+        logger.info(
+            "the backbone's convolutions compute in channels-last layout (NHWC); not tested on a GPU by the project"
+        )
+    for layer in layers:
+        layer.channels_last = wanted
+
+
+def _nhwc_obstacle(layers: list, precision: str, is_static: bool) -> str | None:
+    """Why channels-last would do nothing, or None."""
+    if not (paddle.is_compiled_with_cuda() and paddle.get_device().startswith("gpu")):
+        return f"{paddle.get_device()} is no GPU with tensor cores"
+    if paddle.device.cuda.get_device_capability()[0] < 7:
+        return "this GPU has no tensor cores (compute capability below 7.0)"
+    if precision == "fp32":
+        return "it is for --precision fp16 or bf16"
+    if is_static:
+        return "a static graph (--to_static_training) does not support it"
+    return None if layers else "only this package's ResNet backbones support it"
+
+
 def gpu_dtypes(kernels: Iterable[str]) -> set[str]:
     """Dtypes for GPUs among registrations of a kernel, which Paddle gives as `(GPU, Undefined(AnyLayout), float16)`."""
     return {kernel.removesuffix(")").rpartition(", ")[2] for kernel in kernels if kernel.startswith("(GPU")}
@@ -113,7 +148,9 @@ class _LossScaler(paddle.amp.GradScaler):
         """Adapts the factor: half after a skipped update, double after 2000 that were not."""
         if self.skips:
             # The optimizer has read this flag, the step's only wait for the device; the factor stays there.
-            self.skipped = bool(self._cache_found_inf)
+            # Paddle 2.6 spells its name `_cache_founf_inf`.
+            flag = self._cache_found_inf if hasattr(self, "_cache_found_inf") else self._cache_founf_inf
+            self.skipped = bool(flag)
             super().update()
 
     def state_dict(self) -> dict:

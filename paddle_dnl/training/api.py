@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training, evaluation and prediction from Python: of a configuration in a line, or of objects as with `paddleseg.core`."""
+"""Python API: trains, evaluates and predicts from a configuration, or with given objects like `paddleseg.core`."""
 
 import os
 from collections.abc import Sequence
@@ -45,7 +45,7 @@ def train(
     opts: list[str] | None = None,
     **options,
 ) -> TrainState:
-    """Trains what a configuration describes, as train.py does, or a model of yours on datasets of yours.
+    """Trains from a configuration, as train.py does, or trains a given model on given datasets.
 
     `train("my.yml", save_dir="output/mine", do_eval=True)` or, with the arguments of PaddleSeg's `paddleseg.core.train`,
     `train(model, train_dataset, val_dataset, optimizer, "output/mine", iters=1000, batch_size=4, losses=losses)`.
@@ -55,15 +55,15 @@ def train(
         train_dataset, val_dataset, optimizer, losses, test_config: see `paddle_dnl.training.parts.ObjectParts`; only with a
             layer. A `val_dataset` is evaluated at each checkpoint.
         save_dir: folder of the run.
-        iters, batch_size: with a layer 10000 and 2; with a configuration they replace its values, as do `learning_rate` and
-            `opts`, which are for configurations only.
+        iters, batch_size: by default 10000 and 2 with a layer; with a configuration they override its values, as do
+            `learning_rate` and `opts`, which need a configuration.
         options: further fields of `TrainOptions`, such as `save_interval=500`, `resume_model="auto"`, `use_ema=True`.
 
     Returns:
-        Where it stands: `iteration`, `best_miou`, `best_iteration`, ...
+        The final state: `iteration`, `best_miou`, `best_iteration`, ...
 
     Raises:
-        PaddleDnlError: as train.py, in one line.
+        PaddleDnlError: the one-line error of train.py.
     """
     options = {key: value for key, value in options.items() if key not in _ACCEPTED}
     unknown = sorted(set(options) - set(TrainOptions.__dataclass_fields__))
@@ -101,18 +101,18 @@ def evaluate(
 
     Args:
         model: a layer that maps `[B, C, H, W]` to a list of logits; or a configuration, as for `train`.
-        eval_dataset: of dicts with `img`, `label` and `trans_info`; has `num_classes` and `ignore_index`. With a
-            configuration this place is the `model_path`.
-        model_path: .pdparams or .safetensors file; with a layer it may be left out.
-        opts: replace values of the configuration.
-        settings: arguments of `paddle_dnl.evaluation.evaluator.evaluate`; of a configuration they are laid over its
+        eval_dataset: yields dicts with `img`, `label` and `trans_info`; has `num_classes` and `ignore_index`. With a
+            configuration this positional argument is `model_path`.
+        model_path: .pdparams or .safetensors file; optional with a layer.
+        opts: override values of the configuration.
+        settings: arguments of `paddle_dnl.evaluation.evaluator.evaluate`; with a configuration they override its
             `test_config`.
 
     Returns:
-        The scores; unpacked, those of PaddleSeg: mIoU, accuracy, IoU and precision of each class, kappa.
+        The scores; unpacks to PaddleSeg's tuple: mIoU, accuracy, IoU and precision of each class, kappa.
 
     Raises:
-        PaddleDnlError: as val.py, in one line.
+        PaddleDnlError: the one-line error of val.py.
     """
     if isinstance(model, paddle.nn.Layer):
         if eval_dataset is None or opts is not None:
@@ -155,20 +155,20 @@ def predict(
         model_path: .pdparams or .safetensors file; with a layer it may be None.
         transforms: with a layer: a `Compose` of this package or of PaddleSeg, or a list of transforms. A configuration has
             them in its `val_dataset`.
-        image_list: files; or what predict.py takes: an image, a folder, a .txt list, a pattern.
-        image_dir: results keep the place of their image below it; without it they have the image's name alone.
+        image_list: a list of files; or, as for predict.py, an image, a folder, a .txt list, a pattern.
+        image_dir: results are named by the path of their image relative to it; by default by the file name alone.
         save_dir: folder of the results.
-        aug_pred: scales and flips of `settings`.
+        aug_pred: use the scales and flips in `settings`.
         custom_color: red, green, blue of each class in turn.
-        opts: replace values of the configuration.
-        settings: of `paddle_dnl.evaluation.predict.predict_images`; of a configuration they are laid over its
+        opts: override values of the configuration.
+        settings: of `paddle_dnl.evaluation.predict.predict_images`; with a configuration they override its
             `test_config`.
 
     Returns:
         The number of images.
 
     Raises:
-        PaddleDnlError: as predict.py, in one line.
+        PaddleDnlError: the one-line error of predict.py.
     """
     if image_list is None:
         raise UsageError("predict: image_list is missing: files, or an image, a folder, a .txt list")
@@ -207,12 +207,12 @@ def predict(
 
 
 def _config(given: Configuration, **replacements) -> Config:
-    """A `Config` as it is, anything else as one."""
+    """`given` itself if it is a `Config`, else a `Config` made from it."""
     return given if isinstance(given, Config) else Config(given, **replacements)
 
 
 def _refuse(arguments: dict, beside: str) -> None:
-    """Refuses arguments that belong to the other form of a call."""
+    """Refuses arguments that the other kind of `model` takes."""
     for name, value in arguments.items():
         if value is not None:
             raise UsageError(f"{name}: not beside {beside}; leave it out")
@@ -230,7 +230,7 @@ def _load(model: paddle.nn.Layer, model_path: str | Path | None) -> None:
 
 
 def _images(given, image_dir: str | Path | None, image_format: ImageFormat) -> list[tuple[Path, Path]]:
-    """(file, name of its results) of each image."""
+    """(file, name of its results) for each image."""
     if isinstance(given, str | os.PathLike):
         return find_images(given, image_format.endings)
     found = []

@@ -9,7 +9,7 @@ import paddle
 def bad_names(tensors: Iterable[tuple[str, paddle.Tensor]]) -> list[str]:
     """Names of the floating point tensors that hold NaN or infinity.
 
-    One number is fetched from the device as long as all is well.
+    Only one number is copied from the device if there are none.
     """
     tensors = [(name, tensor) for name, tensor in tensors if tensor.is_floating_point() and tensor.size]
     if not tensors:

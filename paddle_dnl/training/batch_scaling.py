@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The learning rate in proportion to the batch of all processes, on request; what another batch means for a resumed run.
+"""Linear scaling of the learning rate with the total batch size (`--scale_lr`); explains a changed batch size on resume.
 
-P. Goyal et al., "Accurate, Large Minibatch SGD: Training ImageNet in 1 Hour" (2017), the linear scaling rule.
+P. Goyal et al., "Accurate, Large Minibatch SGD: Training ImageNet in 1 Hour" (2017), linear scaling rule.
 """
 
 import inspect
@@ -21,20 +21,20 @@ _RATES = (
 
 
 def batch_of_all(layout: Mapping) -> int:
-    """Images per update of all processes together; `layout` has batch_size, world_size and grad_accum_iters."""
+    """Total batch size: images per update over all processes; `layout` has batch_size, world_size and grad_accum_iters."""
     return layout["batch_size"] * layout["world_size"] * layout["grad_accum_iters"]
 
 
 def scale_rates(config, base: int | None) -> None:
-    """Multiplies the rates of `config`'s schedule, in place, by the batch of all processes over the one they were chosen for.
+    """Multiplies the learning rates of `config`'s schedule, in place, by total batch size / `base`.
 
     Args:
         config: a `paddle_dnl.config.Config`.
-        base: the batch that the rates are for; 0 for that of the published recipe, else of the configuration's file in one
-            process, before the command line replaced anything; None leaves the rates.
+        base: total batch size that the rates were chosen for; 0: that of the published recipe or, without one, of the
+            configuration file in one process, before overrides; None: no scaling.
 
     Raises:
-        UsageError: objects in place of a configuration, whose optimizer has its rate already.
+        UsageError: `config` is made of objects; their optimizer has its rate already.
     """
     if base is None:
         return
@@ -66,12 +66,12 @@ def scale_rates(config, base: int | None) -> None:
 
 
 def explain_change(before: Mapping, now: Mapping, config, is_scaled: bool) -> str | None:
-    """What stays and what does not when a resumed run has another batch or another number of processes; None where neither has.
+    """Message on a resumed run with another batch size or number of processes; None where neither has changed.
 
     Args:
-        before, now: layouts of the run, see `batch_of_all`; an older checkpoint may lack keys.
+        before, now: see `batch_of_all`; an older checkpoint may lack keys.
         config: of the run.
-        is_scaled: whether this run's rates were scaled.
+        is_scaled: whether `scale_rates` scaled this run's rates.
     """
     keys = ("batch_size", "world_size", "grad_accum_iters")
     if any(key not in before for key in keys) or all(before[key] == now[key] for key in keys):

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One model in several processes: gradients are averaged while the backward pass computes them.
+"""Data-parallel training: gradients are averaged over processes during the backward pass.
 
-Paddle must know whether a loss may leave parameters without a gradient. If so (`find_unused_parameters`), it walks through the
-whole graph before each backward pass; if not, it waits for the gradient of every parameter. Here one forward and backward pass
-of a copy of the model decides.
+Paddle must know whether a loss may leave parameters without a gradient. If so (`find_unused_parameters`), it
+traverses the graph before each backward pass; if not, it waits for the gradient of every parameter. Here one forward and
+backward pass of a copy of the model decides.
 """
 
 import copy
@@ -22,15 +22,16 @@ _SHOWN = 3
 
 
 def unused_parameters(model: paddle.nn.Layer, backward) -> list[str]:
-    """Names of the parameters that get no gradient, though they may learn, in any process.
+    """Names of the trainable parameters that get no gradient in at least one process.
 
     Args:
-        model: stays as it is, statistics included; a copy is used.
+        model: is copied, so that its batch statistics do not change.
         backward: called with the copy; computes the losses of a batch and their gradients.
     """
     trial = copy.deepcopy(model)
     trial.train()
-    trial.clear_gradients(set_to_zero=False)
+    for parameter in trial.parameters():
+        parameter.clear_gradient(False)  # to None; `Layer.clear_gradients` of Paddle 2.6 leaves zeros
     backward(trial)
     mine = [name for name, p in trial.named_parameters() if not p.stop_gradient and p.grad is None]
     return sorted(set().union(*collectives.all_gather_object(mine, "the first gradients")))
@@ -50,7 +51,7 @@ class _Parallel(paddle.DataParallel):
 
 
 def data_parallel(forward: paddle.nn.Layer, trainer) -> paddle.DataParallel:
-    """Wraps a model for the joint training of all processes.
+    """Wraps a model in `paddle.DataParallel`.
 
     Args:
         forward: the model, or its static graph.

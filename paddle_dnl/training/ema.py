@@ -24,7 +24,7 @@ class ModelEMA:
 
     @paddle.no_grad()
     def update(self, model: paddle.nn.Layer, step: int) -> None:
-        """Takes in the weights after optimizer step number `step`, counted from 1; in place, without reading them."""
+        """Updates the average in place after optimizer step `step`, counted from 1; nothing is copied to the host."""
         if self._pairs is None:
             current = model.state_dict()
             self._pairs = [(average, current[key]) for key, average in self.model.state_dict().items()]

@@ -19,10 +19,10 @@ _READ_SECONDS = 5.0  # a request to stop and non-finite losses are noticed withi
 
 
 def all_finite(tensors: Iterable[paddle.Tensor]) -> paddle.Tensor:
-    """0 or 1 on the device, `[1]` float64: by the one fused operation that loss scaling uses too; it multiplies by 1.
+    """1 if all tensors are finite, else 0: `[1]` float64 on the device, by the fused operation of loss scaling with scale 1.
 
     Args:
-        tensors: those that are not of floating point count as finite.
+        tensors: integer tensors count as finite.
     """
     kinds: dict = {}
     for tensor in tensors:
@@ -37,12 +37,12 @@ def all_finite(tensors: Iterable[paddle.Tensor]) -> paddle.Tensor:
 
 @dataclass(frozen=True)
 class Found:
-    """What one read gave; equal on all ranks.
+    """Result of one read; equal on all ranks.
 
     Attributes:
-        losses: name to mean over the steps since the last read and over ranks.
-        steps: how many steps these are.
-        finite_gradients: of all ranks, in the last of them.
+        losses: name -> mean over the steps since the last read and over ranks.
+        steps: number of these steps.
+        finite_gradients: whether those of the last step are finite, on all ranks.
         stop: whether a rank was asked to stop.
     """
 
@@ -56,7 +56,7 @@ class LossWindow:
     """Losses of the steps since the last read.
 
     Args:
-        accumulate: micro-batches per step, of whose losses a step has the mean.
+        accumulate: micro-batches per step; the loss of a step is their mean.
     """
 
     def __init__(self, accumulate: int):
@@ -75,14 +75,14 @@ class LossWindow:
         return len(self._losses) // self.accumulate
 
     def add(self, losses: list[tuple[str, paddle.Tensor]]) -> None:
-        """Takes in the losses of one micro-batch without reading them."""
+        """Adds the losses of one micro-batch without copying them to the host."""
         self.names = [name for name, _ in losses]
         values = [loss.detach().astype("float32").reshape([]) for _, loss in losses]
         self._losses.append(paddle.stack(values))
 
     @paddle.no_grad()
     def read(self, finite_gradients: paddle.Tensor, asked_to_stop: bool) -> Found:
-        """One reduction over the ranks and one copy to the host; forgets the losses unless one is not finite."""
+        """One all-reduce and one copy to the host; clears the window unless a loss is not finite."""
         steps, seconds = self.steps, time.monotonic() - self._since
         of_losses = paddle.stack(self._losses).astype("float64").sum(0) / (steps * self.accumulate)
         own = paddle.to_tensor([float(asked_to_stop), seconds / steps], dtype="float64")

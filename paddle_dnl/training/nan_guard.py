@@ -40,7 +40,7 @@ def gradients(model: paddle.nn.Layer) -> Iterator[tuple[str, paddle.Tensor]]:
 
 
 def _advice(saved: Sequence[Path]) -> str:
-    """The newest undamaged checkpoint, and what may help."""
+    """Names the newest undamaged checkpoint and what may help."""
     where: Path | str = "none yet"
     for folder in reversed(saved):
         with contextlib.suppress(CheckpointError):
@@ -48,59 +48,6 @@ def _advice(saved: Sequence[Path]) -> str:
             where = folder
             break
     return f"Last good checkpoint: {where}. A lower learning rate or --precision fp32 may help."
-
-
-def loss_problem(losses: dict[str, float], files: list[str], model: paddle.nn.Layer) -> str:
-    """Names the losses of one batch that are not finite, and weights that were not finite before; empty if all are finite.
-
-    Args:
-        losses: values of the batch by name.
-        files: names of the pictures in it.
-        model: with the weights that were used.
-    """
-    bad = [f"{name} = {value}" for name, value in losses.items() if not np.isfinite(value)]
-    if not bad:
-        return ""
-    text = f"{', '.join(bad)} in the batch of {_listed(files)}"
-    weights = bad_names(model.state_dict().items())
-    if weights:
-        text += f"; the weights {_listed(weights)} hold NaN or infinity"
-    return text
-
-
-def require_finite_losses(iteration: int, means: dict[str, float], problem: str, saved: Sequence[Path]) -> None:
-    """Stops all ranks with the same message when a loss of any of them is not finite.
-
-    Args:
-        iteration: for the message.
-        means: over the ranks, so that every rank knows of a bad loss on any.
-        problem: as from `loss_problem`, of this rank.
-        saved: checkpoints of this run, oldest first.
-
-    Raises:
-        NonFiniteError: names losses and rank.
-    """
-    if np.isfinite(list(means.values())).all():
-        return
-    everywhere = collectives.all_gather_object(problem)
-    several = len(everywhere) > 1
-    found = [text + (f" on rank {rank}" if several else "") for rank, text in enumerate(everywhere) if text]
-    raise NonFiniteError(f"iter {iteration}: {'; '.join(found)}. {_advice(saved)}")
-
-
-def require_finite_gradients(iteration: int, model: paddle.nn.Layer, scaler, saved: Sequence[Path]) -> None:
-    """Stops before an update with non-finite gradients; does nothing with loss scaling, which skips such updates.
-
-    With several ranks the gradients are averaged, so that all ranks stop here together.
-
-    Raises:
-        NonFiniteError: names the parameters.
-    """
-    if not scaler.skips:
-        bad = bad_names(gradients(model))
-        if bad:
-            text = f"iter {iteration}: the gradient of {_listed(bad)} is NaN or infinite; the weights were not changed"
-            raise NonFiniteError(f"{text}. {_advice(saved)}")
 
 
 def require_useful_scale(iteration: int, model: paddle.nn.Layer, scaler, saved: Sequence[Path]) -> None:
@@ -116,29 +63,43 @@ def require_useful_scale(iteration: int, model: paddle.nn.Layer, scaler, saved: 
 
 
 def require_finite(trainer, found: Found) -> None:
-    """Stops the run if `found` has non-finite losses or gradients, and names them.
+    """Stops all ranks with the same message if `found` has non-finite losses or gradients.
+
+    With several ranks the gradients are averaged, so that they are bad on all. With loss scaling they are not checked here, since
+    it skips such updates.
 
     Args:
         trainer: a running `Trainer`.
         found: result of reading its window.
 
     Raises:
-        NonFiniteError: losses of any rank, or gradients.
+        NonFiniteError: names the losses of any rank, or the gradients.
     """
-    iteration, problem = trainer.state.iteration, ""
     has_finite_losses = np.isfinite(list(found.losses.values())).all()
     if has_finite_losses and found.finite_gradients:
         return
     trainer.writer.wait()  # so that all ranks name the same checkpoint
-    if not has_finite_losses:
-        bad = trainer.window.first_bad()
-        if bad is not None:
-            index, losses = bad
-            step = (iteration - found.steps) * trainer.accumulate + index
-            iteration = step // trainer.accumulate + 1
-            files = sample_names(trainer.train_dataset, trainer.sampler.batch(step))
-            problem = loss_problem(losses, files, trainer.model)
-        iteration = min(collectives.all_gather_object(iteration))  # the same message on all ranks
-        require_finite_losses(iteration, found.losses, problem, trainer.saved)
-    if not found.finite_gradients:
-        require_finite_gradients(iteration, trainer.model, trainer.scaler, trainer.saved)
+    iteration, saved = trainer.state.iteration, trainer.saved
+    if has_finite_losses:
+        bad = bad_names(gradients(trainer.model))
+        if bad:
+            text = f"iter {iteration}: the gradient of {_listed(bad)} is NaN or infinite; the weights were not changed"
+            raise NonFiniteError(f"{text}. {_advice(saved)}")
+        return
+    # The first batch of each rank with a non-finite loss, and weights that were not finite before.
+    problem, first = "", trainer.window.first_bad()
+    if first is not None:
+        index, losses = first
+        step = (iteration - found.steps) * trainer.accumulate + index
+        iteration = step // trainer.accumulate + 1
+        values = ", ".join(f"{name} = {value}" for name, value in losses.items() if not np.isfinite(value))
+        problem = (
+            f"{values} in the batch of {_listed(sample_names(trainer.train_dataset, trainer.sampler.batch(step)))}"
+        )
+        weights = bad_names(trainer.model.state_dict().items())
+        if weights:
+            problem += f"; the weights {_listed(weights)} hold NaN or infinity"
+    iterations, problems = zip(*collectives.all_gather_object((iteration, problem)), strict=True)
+    several = len(problems) > 1
+    texts = [text + (f" on rank {rank}" if several else "") for rank, text in enumerate(problems) if text]
+    raise NonFiniteError(f"iter {min(iterations)}: {'; '.join(texts)}. {_advice(saved)}")

@@ -23,6 +23,7 @@ class TrainOptions:
     repeats: int = 1
     precision: str = "fp32"
     amp_level: str = "O1"
+    data_format: str = "NCHW"  # see `amp.set_data_format`
     to_static_training: bool = False
     profiler_options: str | None = None
     skip_bad_samples: bool = False
@@ -33,12 +34,12 @@ class TrainOptions:
 
     @classmethod
     def of(cls, args) -> "TrainOptions":
-        """Of an object with the attributes, for instance the parsed command line."""
+        """From an object with these attributes, such as the parsed command line."""
         return cls(**{name: getattr(args, name) for name in cls.__dataclass_fields__})
 
     @property
     def all_loggers(self) -> tuple[str, ...]:
-        """With the one of `use_vdl`."""
+        """`loggers`, with `visualdl` if `use_vdl` is set."""
         return tuple(dict.fromkeys((*self.loggers, *(("visualdl",) if self.use_vdl else ()))))
 
 
@@ -52,11 +53,11 @@ class TrainState:
     best_ema_miou: float = -1.0
     evaluations_without_gain: int = 0
     evaluation_due: bool = False  # a signal arrived before the evaluation was done
-    scaler: dict = field(default_factory=dict)  # of the loss scaler
+    scaler: dict = field(default_factory=dict)  # state of the loss scaler
     layout: dict = field(default_factory=dict)  # values that must be equal for a resumed run to continue the first one
 
     def take_scores(self, scores: dict[str, float]) -> tuple[bool, bool]:
-        """Notes an evaluation's `mIoU` and `Ema_mIoU`, empty where there was none; whether each is the best so far."""
+        """Records `mIoU` and `Ema_mIoU` of an evaluation, if there was one; returns whether each is the best so far."""
         better = scores.get("mIoU", -1.0) > self.best_miou
         better_ema = scores.get("Ema_mIoU", -1.0) > self.best_ema_miou
         if better:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Components of a training: built from a configuration, or given as objects by a program."""
+"""Components of a training, built from a configuration or given as objects."""
 
 from pathlib import Path
 
@@ -23,17 +23,17 @@ _NORMALISERS = ("Normalize", "SubtractMeanBGR")
 
 
 class ConfiguredParts:
-    """Components of a `paddle_dnl.config.Config`, built when asked for."""
+    """Builds the components of a `paddle_dnl.config.Config` on request."""
 
     def __init__(self, config):
         self.config = config
 
     def datasets(self, do_eval: bool) -> tuple:
-        """The training dataset, and that of validation or None.
+        """The training dataset, and the validation dataset or None.
 
         Raises:
-            ConfigError: values that cannot be learned with, or a dataset that cannot be built.
-            DataError: files that are not there.
+            ConfigError: see `check_config`; or a dataset that cannot be built.
+            DataError: missing files.
         """
         config = self.config
         check_config(config)
@@ -46,10 +46,10 @@ class ConfiguredParts:
         """Model, losses, learning-rate schedule and optimizer.
 
         Args:
-            train_dataset: checked, so that its labels are counted.
+            train_dataset: after its check, which counts the labels.
 
         Raises:
-            ConfigError: one that cannot be built.
+            ConfigError: a component that cannot be built.
         """
         config = self.config
         model = build_section(config.model_cfg)
@@ -60,11 +60,11 @@ class ConfiguredParts:
 
 
 def check_config(config) -> None:
-    """Checks the configuration by itself; warns of missing or different normalisation, and of padding that does not fit it.
+    """Checks values that need no data; warns of missing or differing normalisation, and of padding values that do not fit it.
 
     Raises:
-        ConfigError: one class only, a number of class weights other than that of the classes, or a dataset for evaluation
-            in the place of that of training.
+        ConfigError: a single class, class weights of another number than the classes, or a training dataset in an
+            evaluation mode.
     """
     count = config.model_cfg.get("num_classes") or config.train_dataset_cfg.get("num_classes")
     if count == 1 and not config.test_config.get("use_multilabel"):
@@ -107,15 +107,15 @@ def _check_weights(loss: dict, count: int | None, where: str) -> None:
 
 
 def with_class_weights(loss_cfg: dict, wanted, dataset) -> dict:
-    """The `loss` section, changed in place, with the class weights of the configuration in the losses that take them.
+    """Puts the class weights of the configuration into the losses that take them; returns the `loss` section, changed in place.
 
     Args:
         loss_cfg: the section.
         wanted: None, `auto` (`paddle_dnl.data.statistics.class_weights` of the training labels), or a number per class.
-        dataset: of the training, checked.
+        dataset: the training dataset, after its check.
 
     Raises:
-        ConfigError: `auto` with a dataset that was not counted.
+        ConfigError: `auto` with a dataset whose labels are not counted.
     """
     if wanted is None:
         return loss_cfg
@@ -139,15 +139,15 @@ class _ConstantRate:
     """The schedule of an optimizer whose learning rate is a number."""
 
     def step(self) -> None:
-        """The rate stays."""
+        """Does nothing."""
 
 
 class ObjectParts:
-    """Objects in place of a configuration, with those of its attributes that a training reads.
+    """Given objects in place of a configuration, with the attributes of `Config` that a training reads.
 
     Args:
         model: maps `[B, C, H, W]` to a list of logits.
-        train_dataset, val_dataset: of dicts with `img` and `label`, as PaddleSeg's; the second may be None.
+        train_dataset, val_dataset: yield dicts with `img` and `label`, as PaddleSeg's do; the second may be None.
         optimizer: a `paddle.optimizer.Optimizer` on the model's parameters.
         losses: `{"types": [loss, ...], "coef": [factor, ...]}` as for PaddleSeg, one loss per output of the model or one for
             all, or a `paddle_dnl.losses.Losses`.
@@ -155,7 +155,7 @@ class ObjectParts:
         test_config: settings of evaluations.
 
     Raises:
-        UsageError: an object that is missing or cannot serve; names the argument.
+        UsageError: names a missing or unusable argument.
     """
 
     path = "train"
@@ -176,7 +176,7 @@ class ObjectParts:
         self.test_config = self.test_config_while_training = dict(test_config or {})
         self.files: list[Path] = []
         self.model_cfg: dict = {}
-        # Names of the objects: a checkpoint keeps them in place of a configuration.
+        # The class names of the objects; stored in checkpoints in place of a configuration.
         found = {"iters": self.iters, "batch_size": self.batch_size, "model": {"type": type(self._model).__name__}}
         for section, dataset in zip(("train_dataset", "val_dataset"), self._datasets, strict=True):
             if dataset is not None:
@@ -190,11 +190,11 @@ class ObjectParts:
         return to_yaml(self.dic)
 
     def datasets(self, do_eval: bool) -> tuple:
-        """As given; the second only with `do_eval`."""
+        """The given datasets; the second only with `do_eval`."""
         return self._datasets[0], self._datasets[1] if do_eval else None
 
     def network(self, train_dataset) -> tuple:
-        """Model, losses, learning-rate schedule and optimizer, as given."""
+        """Model, losses, learning-rate schedule and optimizer."""
         rate = self._optimizer._learning_rate
         schedule = rate if isinstance(rate, paddle.optimizer.lr.LRScheduler) else _ConstantRate()
         return self._model, self._losses, schedule, self._optimizer

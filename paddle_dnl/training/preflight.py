@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Preflight checks: faults of data and model that would make a training useless, before its first step."""
+"""Preflight checks: finds faults of data and model before the first step of a training."""
 
 import contextlib
 import copy
@@ -24,7 +24,7 @@ _BATCH_NORMS = (nn.BatchNorm, nn.BatchNorm1D, nn.BatchNorm2D, nn.BatchNorm3D, nn
 
 
 def check_data(train_dataset, val_dataset, options) -> None:
-    """Reads all pictures and labels, unless that was done before, and looks at what they hold.
+    """Reads all pictures and labels, unless a cached result exists, and checks their content.
 
     Args:
         train_dataset, val_dataset: the second may be None.
@@ -64,14 +64,14 @@ def check_data(train_dataset, val_dataset, options) -> None:
 
 
 def check_model(trainer, settings: dict) -> None:
-    """Evaluates one picture: of validation, else of training where a batch of one makes batch normalisation doubtful.
+    """Tries one evaluation step; without validation and with a batch size of 1, one forward pass on a training picture.
 
     Args:
-        trainer: a built `Trainer`; without a `val_dataset` nothing is evaluated.
+        trainer: a `Trainer` with model and datasets.
         settings: arguments of an evaluation.
 
     Raises:
-        DataError, ConfigError: the evaluation fails, or a batch normalisation would see one value per channel.
+        DataError, ConfigError: the evaluation fails, or a batch normalisation gets one value per channel.
     """
     model, val_dataset, batch_size = trainer.model, trainer.val_dataset, trainer.config.batch_size
     if val_dataset is None:
@@ -84,7 +84,7 @@ def check_model(trainer, settings: dict) -> None:
     if hasattr(first, "file_list"):
         first.file_list = val_dataset.file_list[:1]
 
-    def look(index, scores, *rest):
+    def check_classes(index, scores, *rest):
         if scores.shape[0] != val_dataset.num_classes:
             raise DataError(
                 f"the model gives {scores.shape[0]} classes, the dataset has num_classes {val_dataset.num_classes}"
@@ -92,7 +92,7 @@ def check_model(trainer, settings: dict) -> None:
 
     try:
         with _single_values(model) if batch_size == 1 else contextlib.nullcontext():
-            evaluate(model, first, print_detail=False, scored=False, observe=look, **settings)
+            evaluate(model, first, print_detail=False, scored=False, observe=check_classes, **settings)
     except PaddleDnlError as error:
         if isinstance(error, _SingleValue):
             raise
@@ -110,9 +110,9 @@ class _SingleValue(ConfigError):
 
 @contextlib.contextmanager
 def _single_values(model: nn.Layer) -> Iterator[None]:
-    """While the model runs, refuses batch normalisation that would, with a batch of one, get one value per channel.
+    """While the model runs, refuses batch normalisation over a single value per channel, as with a batch size of 1.
 
-    Its output would then not depend on the picture. Layers that use their stored statistics are left out.
+    Its output would not depend on the picture. Layers that use stored statistics are not checked.
 
     Raises:
         ConfigError: names the layer.

@@ -29,12 +29,12 @@ from paddle.optimizer.lr import LambdaDecay
 
 FOLDER, TABLE, CHART = "find_lr", "find_lr.csv", "find_lr.png"
 _LOWEST, _HIGHEST = 1e-6, 1.0
-_SMOOTHING = 0.9  # share of the mean so far
+_SMOOTHING = 0.9  # decay of the moving average
 _DIVERGED = 4.0  # times the lowest smoothed loss
 
 
 def smoothed(losses: list[float]) -> np.ndarray:
-    """Exponential mean, corrected for its start at 0."""
+    """Exponential moving average with bias correction."""
     mean, found = 0.0, []
     for i, loss in enumerate(losses, 1):
         mean = _SMOOTHING * mean + (1 - _SMOOTHING) * loss
@@ -59,7 +59,7 @@ def suggest(rates: list[float], losses: list[float]) -> float:
 
 
 class _Losses:
-    """Replaces `TrainLog`: reads and keeps the loss of each step."""
+    """Stands in for `TrainLog`; keeps the loss of each step."""
 
     def __init__(self):
         self.losses: list[float] = []
@@ -95,7 +95,7 @@ def sweep_options(options: TrainOptions) -> TrainOptions:
 
 
 class RateSweep:
-    """Takes the steps of a training without saving weights.
+    """Runs the steps of a training without saving weights.
 
     Args:
         trainer: a `Trainer` with `SweptParts` and `sweep_options`.
@@ -123,7 +123,7 @@ class RateSweep:
                 trainer.state.iteration = step
                 rate = trainer.optimizer.get_lr()
                 try:
-                    found = trainer._step(batches)
+                    found = trainer.step(batches)
                 except NonFiniteError:
                     break
                 rates.append(rate)
@@ -133,7 +133,7 @@ class RateSweep:
                     break
         finally:
             batches.close()
-            trainer._close_folder()
+            trainer.close()
             trainer.stop.restore()
         if collectives.is_main():
             _write(save_dir, rates, losses)

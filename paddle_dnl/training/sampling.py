@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sampling: samples and random numbers of a step as a pure function of seed and position.
 
-Nothing here keeps state: the order of an epoch comes from (seed, epoch), and the augmentation of a sample from (seed,
-its position in the run). So a resumed run goes on exactly where it was, worker processes change nothing, and N ranks
-with B images each see what one process with N x B images sees.
+Nothing here has state: the order of an epoch comes from (seed, epoch), and the augmentation of a sample from (seed,
+its position in the run). So a resumed run continues with exactly the same samples, the number of worker processes has no
+influence, and N ranks with B images each see what one process with N x B images sees.
 """
 
 import hashlib
@@ -25,11 +25,11 @@ class PositionSampler:
         batch_size: images per rank and micro-batch.
         steps: number of micro-batches of the whole run, counted from 0.
         seed: of the order.
-        rank, world_size: this process's share.
-        first_step: micro-batches that earlier runs did already.
+        rank, world_size: which share of each batch this process gets.
+        first_step: micro-batches that earlier runs have done.
 
     Raises:
-        DataError: fewer images than one step of all ranks takes.
+        DataError: fewer images than one step over all ranks needs.
     """
 
     def __init__(self, num_samples: int, batch_size: int, steps: int, *, seed: int, rank=0, world_size=1, first_step=0):
@@ -49,7 +49,7 @@ class PositionSampler:
         return np.random.default_rng((self.seed, epoch)).permutation(self.num_samples)
 
     def batch(self, step: int, order: np.ndarray | None = None) -> list[tuple[int, int]]:
-        """The micro-batch `step`; `order` of its epoch, when it is at hand, saves drawing it again."""
+        """The micro-batch `step`; pass the `order` of its epoch where it is known."""
         if order is None:
             order = self.order(step // self.steps_per_epoch)
         start = (step % self.steps_per_epoch) * self.global_batch + self.rank * self.batch_size
@@ -78,8 +78,8 @@ class PositionedDataset(paddle.io.Dataset):
         may_read_ahead: whether a thread may read samples while others draw random numbers.
 
     Raises:
-        DataError: a sample whose image holds NaN or infinity. A ReLU can swallow them, so that the loss would not tell,
-            while batch statistics are spoilt for good.
+        DataError: the image of a sample holds NaN or infinity. A ReLU may hide them from the loss, while they stay in the
+            batch statistics.
     """
 
     def __init__(self, dataset: paddle.io.Dataset, seed: int):
@@ -104,7 +104,7 @@ class PositionedDataset(paddle.io.Dataset):
 
 
 def sample_names(dataset, batch: list[tuple[int, int]]) -> list[str]:
-    """Names of the samples of a batch for messages: their files where the dataset knows them, else their indices."""
+    """Names of the samples of a batch for messages: file names if the dataset has them, else indices."""
     files = getattr(dataset, "file_list", None)
     if files:
         return [str(files[index % len(files)][0]) for index, _ in batch]
@@ -112,7 +112,7 @@ def sample_names(dataset, batch: list[tuple[int, int]]) -> list[str]:
 
 
 def dataset_fingerprint(dataset) -> str:
-    """A digest of the names of a dataset's files in their order, without the folder that they are in."""
+    """Digest of the file names of a dataset in their order, relative to its root folder."""
     digest = hashlib.sha256(f"{type(dataset).__name__} {len(dataset)}".encode())
     root = str(getattr(dataset, "dataset_root", "") or "")
     inside = os.path.join(os.path.normpath(root), "") if root else "/"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training, in the order things happen: build, resume, then loop { step, log, evaluate, save }."""
+"""The trainer, in order of execution: build, resume, then loop { step, log, evaluate, save }."""
 
 import contextlib
 import math
@@ -26,7 +26,7 @@ from paddle_dnl.training.parts import ConfiguredParts, ObjectParts
 from paddle_dnl.training.records import loggers, published, recipe_changes
 from paddle_dnl.training.records.logs import TrainLog
 from paddle_dnl.training.records.preview import preview
-from paddle_dnl.training.records.profiling import make_profiler
+from paddle_dnl.training.records.profiling import StepProfiler
 from paddle_dnl.training.sampling import PositionedDataset, PositionSampler, dataset_fingerprint, seed_step
 from paddle_dnl.training.worker_loss import save_and_explain
 
@@ -43,7 +43,7 @@ class Trainer:
         parts: builds the components; by default `ConfiguredParts`.
 
     Raises:
-        PaddleDnlError: anything wrong with configuration, data, folder or checkpoint, before the first step.
+        PaddleDnlError: unusable configuration, data, folder or checkpoint.
     """
 
     def __init__(self, config, options: TrainOptions, parts=None):
@@ -72,10 +72,10 @@ class Trainer:
             self._prepare_model()
             self._resume()
             preflight.check_model(self, self._evaluation_settings())
-            if self.folder is not None:  # last: a run that is refused leaves that of the run before
+            if self.folder is not None:  # last, so that a refused run keeps the file of the previous run
                 self.folder.write_config(self.config_text, self.config.files)
-        except BaseException:  # else a kept exception, as in a notebook, would keep the folder locked
-            self._close_folder()
+        except BaseException:  # else an exception that a notebook keeps would keep the folder locked
+            self.close()
             raise
 
     # ------------------------------------------------------------------------------------------ build
@@ -101,6 +101,7 @@ class Trainer:
             logger.info(f"AMP in {self.precision}, level {options.amp_level}")
             if options.amp_level == "O2":
                 self.model, self.optimizer = amp.decorate(self.model, self.optimizer, self.precision)
+        amp.set_data_format(self.model, options.data_format, self.precision, options.to_static_training)
         self.scaler = amp.make_scaler(self.precision)
         self.ema = ModelEMA(self.model, self.config.dic.get("ema_decay", 0.999)) if options.use_ema else None
         self.forward = self.model
@@ -110,7 +111,7 @@ class Trainer:
             self.forward = data_parallel(self.forward, self)
 
     def _open_folder(self) -> None:
-        """Tidies the folder first, so that what is resumed can be found by its name."""
+        """Makes, locks and tidies the output folder, then chooses the checkpoint to resume."""
         options = self.options
         self.save_dir = Path(options.save_dir)
         chosen = None
@@ -122,14 +123,15 @@ class Trainer:
             checkpoint.require_free_names(self.save_dir, chosen, best_models.NAMES if options.do_eval else ())
             if chosen is not None:
                 self.has_other_schedule = recipe_changes.review(chosen, self.config.dic, options.allow_recipe_changes)
-        # Rank 0 chooses for all: each might find another one, or none, on a disk of its own.
+        # Rank 0 chooses for all, since ranks with local disks may have different checkpoints or none.
         self.resumed_from = collectives.broadcast_object(chosen)
         if options.resume_model == "auto":
             restoring.compare_hosts(chosen, self.save_dir)
         # Checkpoints that this run wrote or began with, oldest first.
         self.saved = [] if self.resumed_from is None else [self.resumed_from]
 
-    def _close_folder(self) -> None:
+    def close(self) -> None:
+        """Ends the writing of checkpoints and releases the lock of the folder."""
         if self.folder is not None:
             self.writer.close()
             self.folder.close()
@@ -137,7 +139,7 @@ class Trainer:
     # ------------------------------------------------------------------------------------------ resume
 
     def _layout(self) -> dict:
-        """What must stay the same for a resumed run to be the continuation of the first."""
+        """Values that must be equal for a resumed run to continue the first one exactly."""
         return {
             "seed": self.seed,
             "batch_size": self.config.batch_size,
@@ -176,21 +178,21 @@ class Trainer:
         logger.info(f"resumed from {folder} at iter {self.state.iteration}")
 
     def _restore(self, folder: Path) -> dict:
-        """Takes over a checkpoint, which rank 0 reads for all: others need not have the file. Its plain states."""
+        """Loads a checkpoint, which rank 0 reads for all since others may not have it; returns its plain states."""
         into = {"model": self.model, "optimizer": self.optimizer, "ema": self.ema.model if self.ema else None}
         wanted = {"with_average": self.ema is not None, "fresh_optimizer": self.options.fresh_optimizer}
         contents = None
         if collectives.is_main():
             contents = restoring.read(folder, optimizer=self.optimizer, **wanted)
             contents.has_other_schedule = self.has_other_schedule
-            states = restoring.restore(contents, **into)  # first, so that rank 0 alone says what does not fit
+            states = restoring.restore(contents, **into)  # first, so that only rank 0 reports what does not fit
         contents = collectives.broadcast_arrays(contents, "reading the checkpoint")
         return states if collectives.is_main() else restoring.restore(contents, **into)
 
     # ------------------------------------------------------------------------------------------ loop
 
     def run(self) -> TrainState:
-        """Trains to the end of the schedule, or to an early stop or a signal; returns where it stands."""
+        """Trains to the end of the schedule, an early stop or a signal; returns the final state."""
         options, state, iters = self.options, self.state, self.config.iters
         self.log = TrainLog(
             iters=iters,
@@ -204,7 +206,7 @@ class Trainer:
             print_mem_info=options.print_mem_info,
         )
         logger.info(f"training {state.iteration} -> {iters} iters, seed {self.seed}, output in {self.save_dir}")
-        # The estimate's hooks need plain layers.
+        # The hooks of the memory estimate need plain layers.
         is_plain = not options.to_static_training and options.amp_level != "O2"
         if self.val_dataset is not None and collectives.is_main() and is_plain:
             announce_evaluation(self.model, self.val_dataset, self.config.test_config_while_training)
@@ -213,7 +215,7 @@ class Trainer:
         batches = load_batches(dataset, self.sampler, stack_training, options.num_workers, dataset.may_read_ahead)
         self.window = LossWindow(self.accumulate)
         self.stop = StopSignal()
-        profiler = make_profiler(options.profiler_options, self.save_dir)
+        profiler = StepProfiler(options.profiler_options, self.save_dir)
         limit = math.inf if options.early_stop_intervals is None else options.early_stop_intervals
         try:
             self.model.train()
@@ -223,7 +225,11 @@ class Trainer:
                     logger.info(f"early stop at iter {state.iteration}: no better mIoU in {limit} evaluations")
                     break
                 state.iteration += 1
-                found = self._step(batches)
+                try:
+                    found = self.step(batches)
+                except WorkerError:  # while it waited for its data
+                    state.iteration -= 1
+                    raise
                 profiler.step()
                 self.writer.check()
                 interrupted = found is not None and found.stop
@@ -240,27 +246,29 @@ class Trainer:
             profiler.stop()
             batches.close()
             self.log.close()
-            self._close_folder()
+            self.close()
             self.stop.restore()
 
     def _is_save_point(self) -> bool:
         return self.state.iteration % self.options.save_interval == 0 or self.state.iteration == self.config.iters
 
-    def _step(self, batches) -> Found | None:
-        """One update from `grad_accum_iters` micro-batches; what was found since the last read, where this step reads."""
+    def step(self, batches) -> Found | None:
+        """One optimizer update from `grad_accum_iters` micro-batches; returns losses and flags if it reads them."""
         iteration = self.state.iteration
         seed_step(self.seed, iteration, collectives.rank())
         for micro in range(self.accumulate):
             with self.log.reading():
                 data = next(batches)
-            apart = collectives.world_size() > 1 and micro < self.accumulate - 1  # gradients are summed in the last one
+            apart = (
+                collectives.world_size() > 1 and micro < self.accumulate - 1
+            )  # the last one averages the gradients over ranks
             with self.forward.no_sync() if apart else contextlib.nullcontext():
                 self.window.add(self._backward(data))
         found = None
-        # The host reads the device's results to log, to save, and every few seconds, when ranks also exchange signals.
+        # The host reads losses to log, to save, and every few seconds; ranks exchange signals at the same time.
         is_due = self.window.steps >= self.window.read_every or self.log.is_due(iteration) or self._is_save_point()
         if is_due or (self.stop.seen and collectives.world_size() == 1):
-            checked = () if self.scaler.skips else nan_guard.gradients(self.model)  # scaling looks at them itself
+            checked = () if self.scaler.skips else nan_guard.gradients(self.model)  # loss scaling checks them itself
             found = self.window.read(all_finite(tensor for _, tensor in checked), self.stop.seen)
             nan_guard.require_finite(self, found)
         self.resumed_from = None
@@ -278,7 +286,7 @@ class Trainer:
         return found
 
     def _backward(self, data: dict) -> list[tuple[str, paddle.Tensor]]:
-        """Forward and backward pass of one micro-batch; the losses by name, on the device."""
+        """Forward and backward pass of one micro-batch; returns its losses by name, on the device."""
         data = as_tensors(data)
         with amp.autocast(self.precision, self.options.amp_level):
             losses = self.losses(self.forward(data["img"]), data["label"], data.get("edge"), self.model, data)
@@ -291,7 +299,10 @@ class Trainer:
     # ------------------------------------------------------------------------------------------ evaluate
 
     def _evaluate_and_save(self, interrupted: bool) -> bool:
-        """Both at a save point; whether a signal has come. It ends an evaluation, which a resumed run then does first."""
+        """Saves, then evaluates where due; returns whether a signal came, which ends an evaluation.
+
+        A resumed run does that evaluation first.
+        """
         self.log.pause()
         collectives.share_statistics(self.model)
         if self.ema:
@@ -299,24 +310,24 @@ class Trainer:
         scores = None
         due = self.val_dataset is not None and (self._is_save_point() or self.state.evaluation_due)
         self.state.evaluation_due = due
-        self._save(None)
+        self.save(None)
         if due and not interrupted:  # after saving, so that a failing evaluation loses no steps
             scores = self._evaluate()
             interrupted = scores is None
         if scores is not None:
             self.state.evaluation_due = False
-            self._save(scores, is_written=True)
+            self.save(scores, is_written=True)
         self.log.resume()
         return interrupted
 
     def _evaluation_settings(self) -> dict:
-        # Images are read in a thread: a process that is forked while the loader's threads are inside Paddle may find its locks
-        # taken, and wait for ever.
+        # Images are read in a thread: a process forked while threads of the training loader are inside Paddle may inherit a
+        # held lock and deadlock.
         settings = dict(self.config.test_config_while_training, num_workers=0)
         return settings | {"precision": self.precision, "amp_level": self.options.amp_level}
 
     def _evaluate(self) -> dict[str, float] | None:
-        """The scores, by name; None when a signal came."""
+        """Scores by name; None if a signal ended the evaluation."""
         settings = self._evaluation_settings()
         iteration = self.state.iteration
         scores = {}
@@ -336,10 +347,10 @@ class Trainer:
 
     # ------------------------------------------------------------------------------------------ save
 
-    def _save(self, scores: dict[str, float] | None, is_written: bool = False) -> None:
-        """Writes `iter_N`, or with `is_written` only its states; names it `best_model` when it is the best so far.
+    def save(self, scores: dict[str, float] | None, is_written: bool = False) -> None:
+        """Writes `iter_N`, or with `is_written` only its states; links it as `best_model` if it is the best so far.
 
-        Rank 0 copies the whole state and writes it in a thread, see `CheckpointWriter`.
+        Rank 0 copies the state to host memory and writes it in a thread, see `CheckpointWriter`.
         """
         state, folder = self.state, self.save_dir / f"iter_{self.state.iteration}"
         scores = scores or {}
@@ -355,7 +366,7 @@ class Trainer:
                 ema = self.ema.model if self.ema else None
                 given = {"model": self.model, "optimizer": self.optimizer, "ema": ema, "config_text": self.config_text}
                 self.writer.submit(folder, take_snapshot(states=vars(state), **given), self.saved)
-            else:  # when resumed, before its first step Paddle's optimizer does not give its slots
+            else:  # before the first step of a resumed run, since Paddle's optimizer does not return its slots yet
                 checkpoint.link_checkpoint(source, folder, vars(state))
                 checkpoint.remove_old(self.save_dir, self.options.keep_checkpoint_max, newest=folder)
                 self.saved += [folder] if folder not in self.saved else []
@@ -374,11 +385,11 @@ class Trainer:
 
 
 def train_from_config(config, args) -> TrainState:
-    """Trains as a configuration and the flags of train.py say.
+    """Trains with a configuration and the flags of train.py.
 
     Args:
         config: a `paddle_dnl.config.Config`.
-        args: an object with the attributes of `TrainOptions`, for instance the parsed command line.
+        args: an object with the attributes of `TrainOptions`, such as the parsed command line.
     """
     with config.named_in_errors():
         trainer = Trainer(config, TrainOptions.of(args))

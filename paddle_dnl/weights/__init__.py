@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every weight format that is read or written: safe pickle, safetensors, checksums, atomic files, downloads."""
+"""Weight files: safe pickle, safetensors, checksums, downloads, conversion."""

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one .pdparams file of a tar or zip archive; nothing else of the archive is used, least of all its paths.
+"""Extracts the one .pdparams file of a tar or zip archive; paths in the archive are never used.
 
-Python's `tarfile` and `zipfile` allocate what an archive announces: a long name of 4 GB (which gzip packs into a
-few MB), a map of holes, a table of a million files. Here the heads of a tar are read one by one with bounded parts, and the
-table of a zip is measured before it is read.
+Python's `tarfile` and `zipfile` allocate the sizes that an archive states: a name of 4 GB (a few MB under gzip), a sparse
+map, a table of a million files. Here the headers of a tar are read one by one with bounded sizes, and the size of a zip's
+table is checked before it is read.
 """
 
 import gzip
@@ -34,7 +34,7 @@ _WITHOUT_DATA = (
     tarfile.DIRTYPE,
     tarfile.FIFOTYPE,
 )
-# What unpacking raises on hostile or damaged content: NotImplementedError for an unknown compression is a RuntimeError.
+# Exceptions of unpacking damaged or malicious content; NotImplementedError (unknown compression) is a RuntimeError.
 _BROKEN = (
     tarfile.TarError,
     zipfile.BadZipFile,
@@ -53,9 +53,9 @@ def extract_weights(archive: Path, to: Path, max_bytes: int) -> None:
     """Copies the one weights file of a .tar, .tar.gz or .zip archive to `to`.
 
     Args:
-        archive: the file; its kind is recognised by its content.
+        archive: the file; its format is recognised by content.
         to: the file to write; no path from the archive is ever used.
-        max_bytes: most that the weights, and all of a tar, may take unpacked.
+        max_bytes: limit for the unpacked weights, and for a whole unpacked tar.
 
     Raises:
         DownloadError: not an archive, too large, or not exactly one regular file of weights in it.
@@ -78,7 +78,7 @@ def extract_weights(archive: Path, to: Path, max_bytes: int) -> None:
                 with bundle.open(info) as source:
                     _copy(source, to, max_bytes)
         else:
-            # Unpacked if it is gzip by its first bytes, whatever its name says.
+            # gzip is recognised by its first bytes, not by the name.
             with open(archive, "rb") as file:
                 packed = file.read(2) == b"\x1f\x8b"
             with gzip.open(archive, "rb") if packed else open(archive, "rb") as stream:
@@ -91,7 +91,7 @@ def extract_weights(archive: Path, to: Path, max_bytes: int) -> None:
 
 
 def _is_weights(name: str) -> bool:
-    """macOS puts `._model.pdparams` beside `model.pdparams`; that is not weights."""
+    """Whether a name is that of weights; `._model.pdparams`, which macOS adds, is not."""
     return name.endswith(ENDING) and not PureWindowsPath(name).name.startswith(".")
 
 
@@ -106,7 +106,7 @@ def _choose(names: list[str]) -> int:
 
 
 def _copy(source, to: Path, max_bytes: int, size: int | None = None) -> None:
-    """Copies `size` bytes, or all; an archive may promise less than it holds."""
+    """Copies `size` bytes, or all; stops at `max_bytes`, since an archive may hold more than it states."""
     copied = 0
     with open(to, "wb") as file:
         while chunk := source.read((1 << 20) if size is None else min(1 << 20, size - copied)):
@@ -122,7 +122,7 @@ def _copy(source, to: Path, max_bytes: int, size: int | None = None) -> None:
 
 
 def _require_small_table(archive: Path) -> None:
-    """Refuses a table of files that would take much memory; `zipfile` reads it whole when an archive is opened."""
+    """Refuses a large table of files, which `zipfile` would read into memory when it opens the archive."""
     with open(archive, "rb") as file:
         end = file.seek(0, io.SEEK_END)
         file.seek(max(0, end - (1 << 16) - 42))
@@ -140,7 +140,7 @@ def _require_small_table(archive: Path) -> None:
 
 
 def _tar_files(stream, max_bytes: int) -> Iterator[tuple[str, int, int]]:
-    """Name, place and size of the weights files in a tar, regular files only."""
+    """Name, offset and size of the weights files in a tar; regular files only."""
     position, long_name, heads = 0, None, 0
     while block := stream.read(_BLOCK):
         position += _BLOCK

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Downloads of start weights: checksums, cache, safe unpacking.
 
-Only train.py calls this. Evaluation, export and prediction take their weights from --model_path and need no network.
+Used by train.py only. Evaluation, export and prediction read --model_path and need no network.
 """
 
 import contextlib
@@ -27,13 +27,13 @@ from paddle_dnl.weights.archives import extract_weights
 
 _WEIGHTS = (".pdparams", ".safetensors", ".pth")
 _MAX_BYTES = 4 << 30
-# Names that cannot lead out of the folder and that all file systems accept.
+# Names that stay inside the folder and that all file systems accept.
 _FOLDER = re.compile(r"\w[\w.+%~@=-]{0,199}")
 _SLOWEST = 1024  # bytes per second, on average, once `timeout` has passed
 
 
 def is_url(value) -> bool:
-    """Whether a `pretrained` value names something to download."""
+    """Whether a `pretrained` value is a URL."""
     return isinstance(value, str) and "://" in value
 
 
@@ -43,7 +43,7 @@ def default_cache() -> Path:
 
 
 def cached_path(url: str, cache_dir: str | Path | None = None) -> Path:
-    """Where the weights of a URL are kept: `resnet50.tar.gz` becomes `resnet50/model.pdparams`.
+    """Path of the weights of a URL in the cache: `resnet50/model.pdparams` for `resnet50.tar.gz`.
 
     Raises:
         DownloadError: not an http(s) URL with a file name.
@@ -57,7 +57,7 @@ def cached_path(url: str, cache_dir: str | Path | None = None) -> Path:
         if name.endswith(ending):
             stem = name[: -len(ending)]
             break
-    # PaddleSeg names its own files alike (model.pdparams in a folder per model); the folder tells them apart.
+    # PaddleSeg's URLs end in model.pdparams in a folder per model; the name of that folder is used.
     stem = stem if stem != "model" else Path(parts.path).parent.name or stem
     if not _FOLDER.fullmatch(stem):
         raise DownloadError(f"pretrained: {url}: {stem!r} is not a name for a folder of the cache; use another address")
@@ -65,7 +65,7 @@ def cached_path(url: str, cache_dir: str | Path | None = None) -> Path:
     kept = Path(stem) / f"model{ending}"
     if cache_dir is not None:
         return Path(cache_dir) / kept
-    with contextlib.suppress(OSError, RuntimeError):  # the weights may be in a home that cannot be written
+    with contextlib.suppress(OSError, RuntimeError):  # a home that is not writable may have the weights already
         there = default_cache().expanduser() / kept
         if there.is_file():
             return there
@@ -73,7 +73,7 @@ def cached_path(url: str, cache_dir: str | Path | None = None) -> Path:
 
 
 def _download(url: str, to: Path, timeout: float) -> str:
-    """Writes the body to `to`; returns its SHA-256. A server that is too slow is given up like one that does not answer."""
+    """Downloads to `to`; returns the SHA-256. A server that is too slow counts as one that does not answer."""
     digest, size, start = hashlib.sha256(), 0, time.monotonic()
     with urllib.request.urlopen(url, timeout=timeout) as response, open(to, "wb") as file:
         schemes = ("https",) if url.startswith("https:") else ("http", "https")
@@ -97,15 +97,15 @@ def _download(url: str, to: Path, timeout: float) -> str:
 
 
 def _digest_in_name(url: str) -> str:
-    """The first digits of the SHA-256 that PyTorch's convention puts in a name: `resnet50_v1c-2cccc1ad.pth`; or nothing."""
+    """Start of the SHA-256 in a name by PyTorch's convention, `resnet50_v1c-2cccc1ad.pth`; empty without one."""
     match = re.search(r"-([0-9a-f]{8,64})\.pth$", urlsplit(url).path)
     return match[1] if match else ""
 
 
 def _is_cached(target: Path, url: str, sha256: str | None) -> bool:
-    """Whether `target` holds the weights of this very URL; a file without a note of its source was put there by a person.
+    """Whether `target` holds the weights of this URL; a file without a `.source` note was put there by the user.
 
-    A checksum is of the downloaded file: it can be held against the cache where that is not an unpacked archive.
+    The checksum is that of the downloaded file and can be compared unless that was an archive.
     """
     if not target.is_file():
         return False
@@ -121,7 +121,7 @@ def _is_cached(target: Path, url: str, sha256: str | None) -> bool:
 
 
 def _fill_cache(target: Path, url: str, sha256: str | None, timeout: float) -> None:
-    """Downloads beside `target`, checks, unpacks, and renames; an interrupted download leaves nothing to be taken for weights."""
+    """Downloads to a temporary folder beside `target`, checks, unpacks and renames."""
     target.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(dir=target.parent, prefix=".download_"))
     try:
@@ -155,11 +155,11 @@ def fetch(
         url: http(s) address of .pdparams, .safetensors, .pth, or a .tar, .tar.gz or .zip that holds one .pdparams.
         sha256: of the downloaded file, in hexadecimal; None where it is not known.
         cache_dir: default `$SEG_HOME/pretrained_model`, or `~/.paddleseg/pretrained_model`.
-        timeout: seconds of silence, or of next to no progress, after which the server is given up.
-        key: of the configuration, for the advice in an error.
+        timeout: seconds without an answer, or with hardly any progress, until it fails.
+        key: key of the configuration, for the advice in an error.
 
     Raises:
-        DownloadError: no connection, wrong status, short or wrong content; says where to put the file instead.
+        DownloadError: no connection, wrong status, short or wrong content; names the path to put the file at by hand.
     """
     target = cached_path(url, cache_dir)
     try:
@@ -179,28 +179,27 @@ def fetch(
 
 
 def resolve_pretrained(model_cfg: dict, sha256: dict[str, str] | None = None) -> dict:
-    """A copy of a `model` section with URLs replaced by local files; one rank of each machine downloads, all learn how it went.
+    """A copy of a `model` section with URLs replaced by local files, which one rank of each machine downloads.
 
     Args:
         model_cfg: may name URLs in `pretrained` and `backbone.pretrained`.
         sha256: URL to checksum.
 
     Raises:
-        DownloadError: on every rank, when any file could not be fetched.
+        DownloadError: on every rank, if a file could not be fetched on any.
     """
     cfg = copy.deepcopy(model_cfg)
     places = {"model.pretrained": cfg}
     if isinstance(cfg.get("backbone"), dict):
         places["model.backbone.pretrained"] = cfg["backbone"]
-    # The first rank of each machine downloads, since a cache is a folder of one machine.
-    in_node = os.environ.get("PADDLE_RANK_IN_NODE") if collectives.world_size() > 1 else None
-    fetches_here = collectives.is_main() if in_node is None else in_node == "0"
+    # The first rank of each machine downloads, since the cache is a folder of the machine.
+    _, index, _ = collectives.place_on_machine()
     for key, place in places.items():
         url = place.get("pretrained")
         if not is_url(url):
             continue
         problem = None
-        if fetches_here:
+        if index == 0:
             try:
                 fetch(url, (sha256 or {}).get(url), key=key)
             except Exception as error:  # any error must be reported to the other ranks, which wait for the result

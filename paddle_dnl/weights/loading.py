@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Weights: reading them from files safely and putting them into a model with every key accounted for."""
+"""Reads weights from files safely and loads them into a model; every key is accounted for."""
 
 import hashlib
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from paddle_dnl.weights.safe_pickle import read_pickle
 import numpy as np
 import paddle
 
-_MAX_NAME = 1_000  # characters; longer ones are no names, and error messages would show them
+_MAX_NAME = 1_000  # characters; longer ones would fill error messages
 _MAX_HEADER = 16 << 20  # bytes; DNLNet's is 60 thousand
 _DIGEST_KEY = "sha256_of_tensors"
 
@@ -26,7 +26,7 @@ NAME_TABLE = "StructuredToParameterName@@"
 
 @dataclass
 class LoadReport:
-    """What became of each key when weights were put into a model."""
+    """Result for each key after loading weights into a model."""
 
     loaded: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
@@ -48,7 +48,7 @@ class LoadReport:
 
 
 def _tensors_digest(state: Mapping[str, np.ndarray]) -> str:
-    """SHA-256 of names, types, shapes and numbers, whatever their order in a file."""
+    """SHA-256 of names, types, shapes and values, independent of the order in a file."""
     digest = hashlib.sha256()
     for key in sorted(state):
         value = np.ascontiguousarray(state[key])
@@ -120,7 +120,7 @@ def read_params(path: str | Path) -> dict:
 
 
 def write_safetensors(state: Mapping[str, np.ndarray], path: str | Path) -> None:
-    """Writes weights in the safetensors format, the form for sharing: it can hold no code, and a digest finds damage."""
+    """Writes a safetensors file, with a digest that detects damage. It cannot contain code, unlike .pdparams."""
     from safetensors.numpy import save_file
 
     tensors = {key: np.ascontiguousarray(value) for key, value in state.items()}
@@ -128,7 +128,7 @@ def write_safetensors(state: Mapping[str, np.ndarray], path: str | Path) -> None
 
 
 def match(model: paddle.nn.Layer, state: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], LoadReport]:
-    """Sorts `state` into what fits the model and a report on what does not."""
+    """Splits `state` into tensors that fit the model, and a report on all keys."""
     target = model.state_dict()
     report = LoadReport(missing=[key for key in target if key not in state])
     fitting = {}
@@ -138,7 +138,7 @@ def match(model: paddle.nn.Layer, state: Mapping[str, np.ndarray]) -> tuple[dict
         if key not in target:
             report.unexpected.append(key)
         elif not isinstance(value, np.ndarray | np.generic):
-            # Lists of the same list many times would become huge arrays in many functions.
+            # Nested lists that repeat one list could become huge arrays.
             report.mis_shaped.append(f"{key} is a {type(value).__name__}")
         elif value.dtype.kind not in "biuf":
             report.mis_shaped.append(f"{key} holds {value.dtype.name} numbers")
@@ -157,13 +157,13 @@ def load_weights(
     strict: bool = True,
     what: str = "weights",
 ) -> LoadReport:
-    """Puts weights into a model.
+    """Loads weights into a model.
 
     Args:
         model: receives the weights.
         source: a file for `read_params`, or the mapping itself.
-        strict: refuse unless every key of both sides fits; otherwise load what fits and warn.
-        what: how the source is called in messages, for instance `--model_path`.
+        strict: refuse unless all keys of both fit; otherwise load what fits and warn.
+        what: name of the source in messages, such as `--model_path`.
 
     Raises:
         CheckpointError: unreadable file; strict and any key missing, unexpected or mis-shaped; or nothing fits at all.
@@ -183,7 +183,7 @@ def load_weights(
             value = _from_bfloat16(value)
         with np.errstate(over="ignore"):  # what is too large becomes infinite
             fitting[key] = value.astype("uint16" if kind == "bfloat16" else kind, copy=False)
-    # NaN is refused here, where the file can be named.
+    # Refuses NaN here, where the file is known.
     bad = [key for key, value in fitting.items() if value.dtype.kind == "f" and not np.isfinite(value).all()]
     if bad:
         raise CheckpointError(f"{name}: {len(bad)} tensors hold NaN or infinity ({', '.join(bad[:4])})")

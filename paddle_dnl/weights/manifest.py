@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What proves that files are those that were written: a checkpoint's manifest.json, and the first line of deploy.yaml.
+"""Checksums that detect damaged files: a checkpoint's manifest.json, and the first line of deploy.yaml.
 
-Both hold the SHA-256 of files, and a checksum of themselves: a flipped bit in a file's digest, in the iteration or in the
-mean of a normalisation is noticed like one in the weights. They prove that nothing was damaged, not who wrote it.
+Both hold the SHA-256 of files and a checksum of themselves, so that a flipped bit in them is detected like one in the
+weights. They detect damage, but do not prove who wrote the files.
 """
 
 import copy
@@ -18,14 +18,14 @@ from paddle_dnl.files.reading import file_digest, parse_json, read_bytes
 MANIFEST = "manifest.json"
 FORMAT = 2  # 1 had no checksum of its own
 _SEAL = "checksum: "
-# Two changes within a tick of the file system's clock may have the same times.
+# Two changes within a tick of the file system's clock can have equal time stamps.
 _TICK_SECONDS = 0.1
 
-_known: dict[tuple, object] = {}  # results of reading a file, by its state
+_known: dict[tuple, object] = {}  # cached results of reading a file
 
 
 def _once(path: Path, read: Callable[[Path], object]):
-    """`read(path)`, or what it gave before for the same state of the file: place on the disk, size and times of change."""
+    """`read(path)`, cached while device, inode, size and time stamps of the file are the same."""
     found = path.stat()
     key = (read, found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
     if key not in _known:
@@ -38,7 +38,7 @@ def _once(path: Path, read: Callable[[Path], object]):
 
 
 def is_as_written(path: Path, entry: dict) -> bool:
-    """Whether a file is that of its entry in a manifest; as long as it does not change, its digest is computed once."""
+    """Whether a file matches its entry in a manifest; the digest of an unchanged file is computed once."""
     return path.stat().st_size == entry["bytes"] and _once(path, file_digest) == entry["sha256"]
 
 
@@ -84,10 +84,10 @@ def _parse(path: Path) -> dict:
 
 
 def require_as_written(path: Path) -> None:
-    """Compares a file with the manifest beside it; without a manifest, or an entry in it, there is nothing to compare.
+    """Compares a file with the manifest beside it; accepts it if there is no manifest or no entry.
 
     Raises:
-        CheckpointError: the file is not the one that was written, or the manifest is damaged.
+        CheckpointError: the file was changed, or the manifest is damaged.
     """
     beside = path.parent / MANIFEST
     if not beside.is_file():
@@ -106,10 +106,10 @@ def seal(text: str) -> str:
 
 
 def require_unbroken_seal(path: Path) -> None:
-    """Compares a sealed file with its first line; files of other programs have none and pass.
+    """Compares a file with the checksum in its first line; files without one are accepted.
 
     Raises:
-        ConfigError: something behind the first line was changed.
+        ConfigError: the rest was changed.
     """
     first, _, rest = read_bytes(path).partition(b"\n")
     if first.startswith(_SEAL.encode()) and first[len(_SEAL) :].decode("latin1") != hashlib.sha256(rest).hexdigest():

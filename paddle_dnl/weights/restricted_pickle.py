@@ -1,20 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A reader of pickles that can only build containers, numbers, strings and what a caller admits by name.
+"""Pickle reader that can only build containers, numbers, strings and what the caller admits by name.
 
 A pickle is a program for a small stack machine, and in Python's own reader that program may call any function. Naming the
 functions that may be called is not enough: a pickle can also set attributes of what it was given, claim lengths and places
 in memory that cost gigabytes, or hang the reader with colliding keys. Here
 
     names        that the caller did not admit are refused before anything is called;
-    objects      are filled by their own checked `__setstate__` only, so that nothing of the reader can be altered;
+    objects      are filled by their own checked `__setstate__` only, so that the reader itself cannot be altered;
     operations   that weights never need do not exist, and the others are counted;
-    memory       grows with what is in the file: no length is believed before the bytes are there, and all that is made
-                 from them is charged to an allowance;
-    messages     show texts only, and their start: a list that holds another one ten times, which holds another ten times,
-                 is a short file and has no end when it is written out.
+    memory       is bounded by the file size: stated lengths are checked against the bytes that exist, and all objects made
+                 from them are charged to an allowance;
+    messages     show only the start of texts: nested lists that repeat one list are short in a file, but endless when
+                 printed.
 
-The machine is the pure Python one, since the C one takes memory for the largest place that a file numbers (8 bytes can ask
-for 32 GB); weights have few operations and large ones, so that it is not slower in practice.
+It extends the pure Python unpickler, since the C one allocates memory for the largest memo index in a file (8 bytes can ask
+for 32 GB); weights have few, large operations, so that it is not slower in practice.
 """
 
 import collections
@@ -22,12 +22,12 @@ import pickle
 
 _MAX_OPERATIONS = 2_000_000  # a large model with its optimizer has 0.2 million
 _MAX_OTHER_KEYS = 5_000  # integers may be chosen to collide; strings are hashed with a secret
-_KEYS = (str, int, float, bool, bytes, type(None))  # the hash of a tuple can take for ever
+_KEYS = (str, int, float, bool, bytes, type(None))  # hashing a nested tuple can take arbitrarily long
 _MAX_DIMENSIONS = 64
-_MAX_SIZE = 1 << 48  # elements; the product of integers without a bound takes for ever
+_MAX_SIZE = 1 << 48  # elements; multiplying unbounded integers can take arbitrarily long
 _SHOWN = 80
 
-# Bytes, each as much as the real price or more (CPython 3.10 to 3.13).
+# Bytes: upper bounds of the real costs in CPython 3.10 to 3.13.
 _FREE = 96 << 20  # allowed for every file
 _PER_BYTE = 4  # an array is its text to encode, its bytes and itself
 _OPERATION = 80
@@ -44,7 +44,7 @@ _PLAIN_OPERATIONS = (
 
 
 class Allowance:
-    """How much memory may be taken while one file is read; nothing is paid back.
+    """Limit on the memory for reading one file; freed memory is not credited.
 
     Args:
         size: bytes of the file.
@@ -54,17 +54,17 @@ class Allowance:
         self.limit = self.left = _FREE + _PER_BYTE * size
 
     def charge(self, count: int) -> None:
-        """Takes `count` bytes.
+        """Charges `count` bytes.
 
         Raises:
-            UnpicklingError: there is not so much left.
+            UnpicklingError: the limit is exceeded.
         """
         self.left -= count
         if self.left < 0:
             raise pickle.UnpicklingError(f"it would take more memory than {self.limit >> 20} MiB")
 
     def charge_copy(self, value, item: int = _ITEM) -> None:
-        """Takes what a copy of a text, of bytes, or of a container with `item` bytes for each entry would need."""
+        """Charges a copy of a text, of bytes, or of a container with `item` bytes per entry."""
         if isinstance(value, str | bytes):
             self.charge(len(value))
         elif isinstance(value, list | tuple | dict):
@@ -72,15 +72,15 @@ class Allowance:
 
 
 def shown(value) -> str:
-    """For an error: the start of a text, of everything else the type."""
+    """For error messages: the start of a text, the type of anything else."""
     return repr(value[:_SHOWN]) if type(value) is str else f"something of type {type(value).__name__}"
 
 
 def sizes(numbers=()) -> tuple:
-    """The numbers as a tuple, if they can be a shape, strides or an offset; to be asked before one calculates with them.
+    """Checks numbers of a shape, strides or offset before calculations with them; returns a tuple.
 
     Raises:
-        UnpicklingError: more than 64, or one is no plain integer from 0 to 2^48.
+        UnpicklingError: more than 64 numbers, or one is not an integer from 0 to 2^48.
     """
     if type(numbers) not in (tuple, list) or len(numbers) > _MAX_DIMENSIONS:
         raise pickle.UnpicklingError(f"a shape that is no list of at most {_MAX_DIMENSIONS} numbers")
@@ -90,11 +90,11 @@ def sizes(numbers=()) -> tuple:
 
 
 class Admitted:
-    """A function that a pickle may call; nothing of it can be read or set from there.
+    """A function that a pickle may call, but not read or modify.
 
     Args:
         function: what is called.
-        item: bytes that its result takes at most for each entry of a container that is given to it.
+        item: upper bound of the bytes of its result per entry of a container argument.
     """
 
     __slots__ = ("call", "item")
@@ -117,7 +117,7 @@ ORDERED_DICT = {("collections", "OrderedDict"): Admitted(_ordered, _PAIR)}
 
 
 class BoundedFile:
-    """A file for the reader; asking for more than there is takes no memory."""
+    """A file whose `read` allocates no memory beyond the end of the file."""
 
     def __init__(self, file):
         self._file = file
@@ -171,7 +171,7 @@ class RestrictedUnpickler(pickle._Unpickler):
         raise pickle.UnpicklingError("it refers to objects outside the file")
 
     def _charge(self, values: tuple, item: int = _ITEM) -> None:
-        """What is handed on may be copied there; what is in the file once, handed on often, must not fill the memory."""
+        """Charges arguments of a call, which may copy them: one object in the file may be passed many times."""
         self.allowance.charge_copy(values)
         for value in values:
             self.allowance.charge_copy(value, item)
@@ -187,7 +187,7 @@ class RestrictedUnpickler(pickle._Unpickler):
         state = self.stack.pop()
         target = self.stack[-1]
         if isinstance(target, collections.OrderedDict):
-            return  # PyTorch's `_metadata`, an attribute of the mapping; it is not needed
+            return  # PyTorch's `_metadata` attribute of the mapping, which is not needed
         fill = getattr(type(target), "__setstate__", None)
         if fill is None:
             raise pickle.UnpicklingError(f"it sets the inside of a {type(target).__name__}")
@@ -237,7 +237,7 @@ class RestrictedUnpickler(pickle._Unpickler):
         """The object.
 
         Raises:
-            Exception: of almost any kind for a file that is damaged or asks for what is not admitted; callers make it one.
+            Exception: of almost any kind for a damaged or refused file; callers convert it.
         """
         try:
             return super().load()

@@ -26,7 +26,7 @@ _ENTRY = 128  # bytes of a dict for each of its entries, at most
 
 
 class _Dtype:
-    """Stands in for `numpy.dtype`, whose own `__setstate__` believes flags that turn numbers into addresses."""
+    """Replaces `numpy.dtype`, whose own `__setstate__` accepts flags that turn numbers into addresses."""
 
     __slots__ = ("dtype",)
 
@@ -37,7 +37,7 @@ class _Dtype:
         self.dtype = dtype
 
     def __setstate__(self, state):
-        """Takes the byte order; everything else that a type can be told is for records and objects."""
+        """Reads the byte order; the other fields are for records and objects."""
         order = state[1] if isinstance(state, tuple) and len(state) == 8 else None
         if order not in ("<", ">", "|", "=") or state[2:] != (None, None, None, -1, -1, 0):
             raise pickle.UnpicklingError("unusual array type")
@@ -45,7 +45,7 @@ class _Dtype:
 
 
 class _Array:
-    """Stands in for an array, which is made from its bytes when all is known."""
+    """Replaces `ndarray`; the array is made from its bytes in `__setstate__`."""
 
     __slots__ = ("array",)
 
@@ -65,14 +65,14 @@ class _Array:
 
 
 def _scalar(dtype, data):
-    """Stands in for NumPy's `scalar`."""
+    """Replaces NumPy's `scalar`."""
     if type(dtype) is not _Dtype or type(data) is not bytes or len(data) != dtype.dtype.itemsize:
         raise pickle.UnpicklingError("a number with an unusual description")
     return np.frombuffer(data, dtype=dtype.dtype, count=1)[0]
 
 
 def _encode(text, encoding="latin1"):
-    """Stands in for `_codecs.encode`, with which protocol 2 writes bytes."""
+    """Replaces `_codecs.encode`, by which protocol 2 writes bytes."""
     if type(text) is not str:
         raise pickle.UnpicklingError("text to encode that is no text")
     return text.encode("latin1")
@@ -90,18 +90,18 @@ for _module in _MULTIARRAY:
 
 
 class _Plainer:
-    """Checks that only arrays, numbers, strings and containers came out, and gives them back as plain ones.
+    """Checks that the result has only arrays, numbers, strings and containers, and returns plain ones.
 
     Args:
-        allowance: is charged with each place where an array, text or container stands, so that the result can also be
-            written out, or made an array of, without becoming much larger than the file.
+        allowance: charged for each occurrence of an array, text or container, so that the result is not much larger
+            than the file when it is written or copied.
     """
 
     def __init__(self, allowance: Allowance):
         self.values, self.allowance = 0, allowance
 
     def __call__(self, value, depth: int = 0):
-        # Nested lists that refer to the same list many times are short in the file but endless to walk through.
+        # Nested lists that refer to one list many times are short in the file but endless to traverse.
         self.values += 1
         if self.values > _MAX_VALUES:
             raise pickle.UnpicklingError(f"it holds more than {_MAX_VALUES} values")

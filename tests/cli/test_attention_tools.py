@@ -200,14 +200,14 @@ def test_commands_of_the_documentation_parse():
     commands = [shlex.split(line) for line in lines if line.startswith("python tools/")]
     assert [Path(words[1]).stem for words in commands] == ["visualize_attention", "attention_statistics"]
     for words, module in zip(commands, (draw_maps, measure_maps), strict=True):
-        args = module.parse_args(words[2:])
+        args = module.make_parser().parse_args(words[2:])
         config = args.config if isinstance(args.config, str) else args.config[0]
         assert (ROOT / words[1]).exists() and (ROOT / config).exists()
 
 
 def test_point_syntax(capsys):
     with pytest.raises(SystemExit):
-        draw_maps.parse_args(["--config", "a", "--image_path", "b", "--points", "1x2"])
+        draw_maps.make_parser().parse_args(["--config", "a", "--image_path", "b", "--points", "1x2"])
     assert "1x2" in capsys.readouterr().err
 
 

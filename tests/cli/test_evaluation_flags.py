@@ -21,7 +21,7 @@ class Config:
 
 def resolved(test_config, *flags, module=val, switch="aug_eval"):
     extra = ["--image_path", "i"] if module is predict else []
-    args = module.parse_args(["--config", "c.yml", "--model_path", "m", *extra, *flags])
+    args = module.make_parser().parse_args(["--config", "c.yml", "--model_path", "m", *extra, *flags])
     return settings_of(args, Config(test_config), switch)
 
 

@@ -34,7 +34,7 @@ def lines():
     ("", None), ("--auc_roc", True), ("--auc_roc True", True), ("--auc_roc=false", False), ("--auc_roc 1", True),
 ])  # fmt: skip
 def test_both_forms_of_a_switch(flags, expected):
-    assert val.parse_args(["--config", "c", *flags.split()]).auc_roc is expected
+    assert val.make_parser().parse_args(["--config", "c", *flags.split()]).auc_roc is expected
 
 
 def test_area_under_the_curve_through_val(tmp_path, lines):

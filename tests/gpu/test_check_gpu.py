@@ -12,6 +12,13 @@ from paddle_dnl.gpu.check import Checks, Outcome, table, verdict
 import pytest
 
 
+def layouts(*losses: list[float]) -> dict:
+    """What the probe `channels_last` gives."""
+    times = {"forward": 1.0, "backward": 2.0, "optimizer": 0.5}
+    return {name: times | {"losses": found, "in_use": name == "NHWC"}
+            for name, found in zip(("NCHW", "NHWC"), losses, strict=True)}  # fmt: skip
+
+
 class FakeBench:
     """A bench whose programs give stored figures.
 
@@ -42,6 +49,7 @@ class FakeBench:
             "logits": {"largest_logit": 655.04, "difference": 0.01, "same_class": 1.0},
             "exported": {"agreement": 1.0},
             "stages": {"ours": {"forward": 1.0}, "paddleseg": {"skipped": "not installed"}},
+            "channels_last": layouts([5.0, 4.0], [5.01, 4.1]),
         }
         return self._probes.get(name, default[name])
 
@@ -54,6 +62,7 @@ def test_all_checks_pass_on_figures_as_they_should_be(tmp_path):
     found = outcomes(tmp_path)
     assert {outcome.status for outcome in found.values()} == {"PASS"}, found
     assert "1/100 of float16's range" in found["logits"].text and "2 cards against one" in found["cards"].text
+    assert found["channels last"].text.startswith("step 3.5 ms in NCHW, 3.5 ms in NHWC")
     assert verdict(list(found.values())) == f"PASS: {len(found)} passed, 0 failed, 0 skipped"
 
 
@@ -69,6 +78,9 @@ def test_all_checks_pass_on_figures_as_they_should_be(tmp_path):
     ("logits", {"probes": {"logits": {"largest_logit": 1.0, "difference": 0.5, "same_class": 0.9}}}, "90.00%"),
     ("export", {"probes": {"exported": {"agreement": 0.99}}}, "99.000%"),
     ("tensorrt", {"probes": {"exported": {"agreement": 0.99}}}, "99.000%"),
+    ("channels last", {"probes": {"channels_last": layouts([5.0, 4.0], [5.2, 4.0])}}, "the first loss in NHWC is +4.00%"),
+    ("channels last", {"probes": {"channels_last": layouts([5.0, 4.0], [5.0, 4.6])}}, "the last loss in NHWC is +15.00%"),
+    ("channels last", {"probes": {"channels_last": layouts([5.0, 4.0], [5.0, float("nan")])}}, "last loss in NHWC is +nan%"),
 ])  # fmt: skip
 def test_a_figure_beyond_its_limit_fails_its_check(tmp_path, name, figures, text):
     found = outcomes(tmp_path, **figures)
@@ -135,3 +147,7 @@ def test_the_whole_program_on_a_cpu(tmp_path):
     assert [name for name, row in results.items() if row["status"] == "SKIP"] == ["tensorrt"]
     assert results["resume"]["figures"]["distance"] == pytest.approx(0, abs=1e-6)
     assert set(results["stages fp32"]["figures"]["ours"]) == {"forward", "backward", "optimizer"}
+    ways = results["channels last"]["figures"]
+    assert ways["NCHW"]["losses"] == ways["NHWC"]["losses"] and not ways["NHWC"]["in_use"], (
+        "a CPU computes both in NCHW"
+    )

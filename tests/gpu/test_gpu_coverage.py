@@ -7,6 +7,7 @@ from pathlib import Path
 
 from paddle_dnl.gpu.coverage import FAMILIES, ONLY_ON_A_GPU, Kernel, kernels_of_all, launched_by
 from paddle_dnl.gpu.kernels import gpu_kernels, launched_kernels
+from paddle_dnl.nn import attention
 
 import paddle
 import pytest
@@ -30,6 +31,13 @@ def test_every_operator_of_a_family_has_its_gpu_kernels_and_is_on_the_page(famil
     kernels = kernels_of_all(STORED, {family: launched})
     assert not [(kernel.name, kernel.fault) for kernel in kernels if kernel.fault]
     assert launched <= {name for name, _ in ROWS}, "run tools/gpu_kernels.py"
+
+
+def test_attention_is_traced_in_tiles_as_well(monkeypatch):
+    tiles, cut = [], attention._tiles
+    monkeypatch.setattr(attention, "_tiles", lambda length, rows: tiles.append((length, rows)) or cut(length, rows))
+    assert "conv2d" in launched_by("DNLNet, OpenMMLab") and len(tiles) == 3, "forward, backward, prediction"
+    assert {length for length, _ in tiles} == {144} and {rows for _, rows in tiles} == {64}
 
 
 def test_a_missing_kernel_is_a_fault():

@@ -58,9 +58,9 @@ def run(folder: Path, patch, opts=(), **options) -> tuple[Trainer, list[dict]]:
     counted, steps = count(patch), []
 
     class Counting(Trainer):
-        def _step(self, batches):
+        def step(self, batches):
             before = len(counted)
-            found = super()._step(batches)
+            found = super().step(batches)
             steps.append({"counted": counted[before:], "read": found is not None})
             return found
 

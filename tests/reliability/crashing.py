@@ -58,11 +58,11 @@ class _ReportingTrainer(Trainer):
         self.report, self.event, self.saves = report, event, 0
         super().__init__(config, options)
 
-    def _save(self, scores):
+    def save(self, scores):
         if self.saves == 1 and self.event is not None:
             kill_at_event(self.event, self.save_dir)
         # Each is the best so far, so that every save replaces `best_model` too.
-        super()._save({name: self.state.iteration / 10_000 for name in ("mIoU", "Ema_mIoU")})
+        super().save({name: self.state.iteration / 10_000 for name in ("mIoU", "Ema_mIoU")})
         self.writer.wait()
         self.saves += 1
         self.report(self.state.iteration)

@@ -52,14 +52,14 @@ def pretend_gpu(patch) -> None:
 
 def _before_step(fault: dict, happen) -> None:
     """Calls `happen(trainer)`."""
-    step = trainer.Trainer._step
+    step = trainer.Trainer.step
 
     def faulty(self, batches):
         if self.state.iteration == fault.get("at", self.state.iteration):
             happen(self)
         return step(self, batches)
 
-    trainer.Trainer._step = faulty
+    trainer.Trainer.step = faulty
 
 
 def install(fault: dict) -> None:

@@ -51,9 +51,9 @@ class RecordingTrainer(Trainer):
             gradient.set_value(paddle.full(gradient.shape, float("inf")))
         return losses
 
-    def _step(self, batches):
+    def step(self, batches):
         self.fed, rate = [], self.optimizer.get_lr()
-        found = super()._step(batches)
+        found = super().step(batches)
         if self.state.iteration == self.stop_at:
             os.kill(os.getpid(), signal.SIGTERM)
         exact = {name: float(value).hex() for name, value in found.losses.items()} if found else {}

@@ -66,9 +66,9 @@ def _largest_file(size):
 
 
 class _FullAfterFive(RecordingTrainer):
-    def _save(self, scores, is_written=False):
+    def save(self, scores, is_written=False):
         with _largest_file(1500) if self.state.iteration > 5 else contextlib.nullcontext():
-            super()._save(scores, is_written)
+            super().save(scores, is_written)
             self.writer.wait()
 
 
@@ -110,12 +110,12 @@ def test_a_folder_deleted_while_training(tmp_path, monkeypatch, others):
     held = []
 
     class Deleting(RecordingTrainer):
-        def _step(self, batches):
+        def step(self, batches):
             if self.state.iteration == 7:
                 shutil.rmtree(self.save_dir)
                 if others:
                     held.append(RunFolder(self.save_dir))
-            return super()._step(batches)
+            return super().step(batches)
 
     config = make_config(tmp_path)
     monkeypatch.setattr("recording.RecordingTrainer", Deleting)

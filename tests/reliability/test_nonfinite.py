@@ -38,7 +38,7 @@ class _Faulty(RecordingTrainer):
     def _spoil_here(self, place):
         return place == self.place and self.state.iteration == AT
 
-    def _step(self, batches):
+    def step(self, batches):
         if self.state.iteration == AT:
             self.before = {key: tensor.numpy().copy() for key, tensor in self.model.state_dict().items()}
         if self._spoil_here("weight"):
@@ -50,7 +50,7 @@ class _Faulty(RecordingTrainer):
             _spoil(next(slot for name, slot in slots.items() if "moment2" in name), math.inf)
         if self._spoil_here("average"):
             _spoil(self.ema.model.cls.weight, self.value)
-        return super()._step(batches)
+        return super().step(batches)
 
     def _backward(self, data):
         if self._spoil_here("loss"):
@@ -137,8 +137,8 @@ def test_loss_scaling_skips_a_bad_gradient(tmp_path, monkeypatch, value):
     class Faulty(_Faulty):
         place = "gradient"
 
-        def _step(self, batches):
-            losses = super()._step(batches)
+        def step(self, batches):
+            losses = super().step(batches)
             if self.state.iteration == AT:
                 for key, tensor in self.model.state_dict().items():
                     if "_mean" not in key and "_variance" not in key:

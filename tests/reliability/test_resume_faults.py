@@ -245,11 +245,11 @@ def test_a_best_that_is_nowhere_is_not_spoken_of(tmp_path, place, said):
 
 def test_a_best_that_was_deleted_while_training_is_not_spoken_of(tmp_path, monkeypatch):
     class Deleting(recording.RecordingTrainer):
-        def _step(self, batches):
+        def step(self, batches):
             if self.state.iteration == 7:
                 self.state.best_miou = 1.0
                 shutil.rmtree(self.save_dir)
-            return super()._step(batches)
+            return super().step(batches)
 
     monkeypatch.setattr("recording.RecordingTrainer", Deleting)
     record(make_config(tmp_path), tmp_path / "output")
@@ -365,11 +365,11 @@ def test_the_last_good_checkpoint_is_whole_and_of_this_run(tmp_path, monkeypatch
     record(config, tmp_path / "output", do_eval=False)
 
     class Damaging(recording.RecordingTrainer):
-        def _step(self, batches):
+        def step(self, batches):
             if self.state.iteration == 4:
                 self.writer.wait()
                 raise AssertionError(nan_guard._advice(self.saved))
-            return super()._step(batches)
+            return super().step(batches)
 
     monkeypatch.setattr("recording.RecordingTrainer", Damaging)
     with pytest.raises(AssertionError, match="Last good checkpoint: none yet"):

@@ -38,14 +38,14 @@ def main(folder: Path, steps: int, every: int, rests: tuple[int, ...]) -> None:
     found = []
 
     class Measuring(RecordingTrainer):
-        def _step(self, batches):
-            losses = super()._step(batches)
+        def step(self, batches):
+            losses = super().step(batches)
             self.steps.clear()  # its notes are not the training's
             self.steps.append({})
             return losses
 
-        def _save(self, scores, is_written=False):
-            super()._save(scores, is_written=is_written)
+        def save(self, scores, is_written=False):
+            super().save(scores, is_written=is_written)
             self.writer.wait()  # else its copy of the weights is measured, or not, by chance
             if not is_written:  # before the evaluation; measured once, after it
                 return

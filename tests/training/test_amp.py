@@ -161,3 +161,46 @@ def test_half_precision_weights_need_an_optimizer_that_can_update_them(optimizer
             amp.decorate(model, chosen, precision)
     else:
         assert amp.decorate(model, chosen, precision) == (model, chosen)
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """A card with tensor cores, as far as `set_data_format` asks."""
+    monkeypatch.setattr(paddle, "is_compiled_with_cuda", lambda: True)
+    monkeypatch.setattr(paddle, "get_device", lambda: "gpu:0")
+    monkeypatch.setattr(paddle.device.cuda, "get_device_capability", lambda: (7, 0))
+
+
+class _WithBackbone(paddle.nn.Layer):
+    def __init__(self, supports=True):
+        super().__init__()
+        self.backbone = paddle.nn.ReLU()
+        if supports:
+            self.backbone.channels_last = False
+
+
+def test_channels_last_is_off_unless_asked_for(gpu, notices):
+    model = _WithBackbone()
+    amp.set_data_format(model, "NCHW", "fp16")
+    assert not model.backbone.channels_last and notices == []
+    amp.set_data_format(model, "NHWC", "fp16")
+    assert model.backbone.channels_last and len(notices) == 1 and "NHWC" in notices[0]
+    amp.set_data_format(model, "NCHW", "fp16")
+    assert not model.backbone.channels_last
+
+
+@pytest.mark.parametrize("change, settings, text", [
+    (("is_compiled_with_cuda", lambda: False), {}, "no GPU with tensor cores"),
+    (("get_device", lambda: "cpu"), {}, "cpu is no GPU"),
+    (("device.cuda.get_device_capability", lambda: (6, 1)), {}, "below 7.0"),
+    (None, {"precision": "fp32"}, "for --precision fp16 or bf16"),
+    (None, {"is_static": True}, "--to_static_training"),
+    (None, {"model": _WithBackbone(supports=False)}, "only this package's ResNet"),
+])  # fmt: skip
+def test_where_channels_last_does_nothing_one_line_says_why(gpu, notices, monkeypatch, change, settings, text):
+    if change:
+        monkeypatch.setattr(f"paddle.{change[0]}", change[1])
+    given = {"model": _WithBackbone(), "precision": "bf16"} | settings
+    amp.set_data_format(given["model"], "NHWC", given["precision"], given.get("is_static", False))
+    assert not getattr(given["model"].backbone, "channels_last", False)
+    assert len(notices) == 1 and text in notices[0] and notices[0].endswith("computing in NCHW")

@@ -52,7 +52,7 @@ def test_a_snapshot_is_of_its_moment(tmp_path):
 
 def test_training_goes_on_while_a_checkpoint_is_written(tmp_path, monkeypatch):
     """Steps pass between the beginning and the end of a write; the next save, evaluation's names and the end wait for it."""
-    steps, write, step, seen = [0], checkpoint.write_snapshot, Trainer._step, []
+    steps, write, step, seen = [0], checkpoint.write_snapshot, Trainer.step, []
 
     def slow(folder, snapshot):
         assert threading.current_thread() is not threading.main_thread()
@@ -68,7 +68,7 @@ def test_training_goes_on_while_a_checkpoint_is_written(tmp_path, monkeypatch):
         return step(self, batches)
 
     monkeypatch.setattr(checkpoint, "write_snapshot", slow)
-    monkeypatch.setattr(Trainer, "_step", counted)
+    monkeypatch.setattr(Trainer, "step", counted)
     tiny_training.train(tmp_path)
     assert seen[0] >= 2
     assert sorted(path.name for path in (tmp_path / "output").glob("iter_*")) == ["iter_10", "iter_5"]

@@ -18,7 +18,7 @@ import yaml
 @pytest.fixture
 def no_step(monkeypatch):
     """The first step fails the test."""
-    monkeypatch.setattr(trainer.Trainer, "_step", lambda *a: pytest.fail("a step was made"))
+    monkeypatch.setattr(trainer.Trainer, "step", lambda *a: pytest.fail("a step was made"))
 
 
 def _labels(folder: Path, change) -> None:

@@ -281,8 +281,7 @@ class _Group:
 def test_one_rank_downloads_and_all_learn_how_it_went(server, tmp_path, monkeypatch, path, fails):
     group, outcome = _Group(3), [None] * 3
     monkeypatch.setenv("SEG_HOME", str(tmp_path))
-    monkeypatch.delenv("PADDLE_RANK_IN_NODE", raising=False)
-    monkeypatch.setattr(collectives, "is_main", lambda: group.local.rank == 0)
+    monkeypatch.setattr(collectives, "place_on_machine", lambda: ("here", group.local.rank, 3))
     monkeypatch.setattr(collectives, "all_gather_object", group.gather)
 
     def run(rank):
@@ -308,7 +307,8 @@ def test_the_first_rank_of_every_machine_downloads(monkeypatch, tmp_path):
     chosen = []
     for rank, in_node in ((0, 0), (1, 1), (2, 0), (3, 1)):
         monkeypatch.setenv("PADDLE_TRAINER_ID", str(rank))
-        monkeypatch.setenv("PADDLE_RANK_IN_NODE", str(in_node))
+        monkeypatch.setenv("PADDLE_LOCAL_RANK", str(in_node))
+        monkeypatch.setenv("PADDLE_LOCAL_SIZE", "2")
         fetched = []
         monkeypatch.setattr(downloads, "fetch", lambda url, *_, fetched=fetched, **__: fetched.append(url))
         downloads.resolve_pretrained({"backbone": {"pretrained": "https://example.org/a.pdparams"}})

@@ -16,14 +16,9 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def parse_args(argv=None) -> argparse.Namespace:
-    """Flags as given, or the exit of argparse."""
-    return make_parser().parse_args(argv)
-
-
 def main(argv=None) -> int:
     """Prints the two numbers; returns the exit status."""
-    args = parse_args(argv)
+    args = make_parser().parse_args(argv)
     from paddle_dnl.models.build import build_model
     from paddle_dnl.profile.macs import count_macs, count_parameters
 

@@ -34,11 +34,6 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def parse_args(argv=None) -> argparse.Namespace:
-    """Flags as given, or the exit of argparse."""
-    return make_parser().parse_args(argv)
-
-
 def last_of_each_stage(names: list[str]) -> list[str]:
     """`backbone.block3.5.attn` of all `backbone.block3.*`; the order stays."""
     stages = {re.sub(r"\.\d+\.attn$", "", name): name for name in names}
@@ -112,7 +107,7 @@ def visualize(model, prepared, scene, names: list[str] | None, class_names=None)
 
 def main(argv=None) -> int:
     """Writes the pictures of all images; returns the exit status."""
-    args = parse_args(argv)
+    args = make_parser().parse_args(argv)
     model_path = _arguments.require_model_path(args)
 
     _arguments.select_device(args.device)

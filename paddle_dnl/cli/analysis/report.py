@@ -33,11 +33,6 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def parse_args(argv=None) -> argparse.Namespace:
-    """Flags as given, or the exit of argparse."""
-    return make_parser().parse_args(argv)
-
-
 def _source(args: argparse.Namespace, config, dataset):
     """The predicted label of an image as a function of its index, and the report's sentence on where it comes from."""
     from paddle_dnl.errors import UsageError
@@ -124,7 +119,7 @@ def _result_sections(args, config, out: Path, more_scores: list[tuple[str, str]]
     """Scores, pictures of an even sample, the worst images, and the classes."""
     from paddle_dnl import registry
     from paddle_dnl.data.classes import IGNORED_COLOR, classes_of
-    from paddle_dnl.data.file_list import files_of, spread
+    from paddle_dnl.data.file_list import even_indices, files_of
     from paddle_dnl.data.page import Section
     from paddle_dnl.evaluation import curves
     from paddle_dnl.evaluation.class_table import class_rows, table_cells
@@ -141,7 +136,7 @@ def _result_sections(args, config, out: Path, more_scores: list[tuple[str, str]]
     curves.draw_class_iou(info.names, metrics.class_iou, out / "class_iou.png")
     curves.draw_confusion(info.names, confusion, out / "confusion.png")
     # Evenly spaced from best to worst, so that the selection is representative.
-    even = spread(len(scores), args.num_rows)
+    even = even_indices(len(scores), args.num_rows)
     worst = range(len(scores) - 1, max(len(scores) - 1 - args.num_worst, -1), -1)
     legend = [*zip(info.names, info.colors, strict=True), ("ignored", IGNORED_COLOR)]
     draw = (dataset, scores, predicted, info.colors)
@@ -202,7 +197,7 @@ def _names(args: argparse.Namespace) -> list[str]:
 
 def main(argv=None) -> int:
     """Writes report.html, training.png, class_iou.png, confusion.png, prediction_*.png and worst_*.png."""
-    args = parse_args(argv)
+    args = make_parser().parse_args(argv)
     from paddle_dnl.config.lookup import find_config
     from paddle_dnl.data.page import Section, write_page
     from paddle_dnl.errors import UsageError

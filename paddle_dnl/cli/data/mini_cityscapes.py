@@ -2,14 +2,8 @@
 """Command line of `paddle-dnl data mini-cityscapes`."""
 
 import argparse
-import re
 
-
-def _size(text: str) -> tuple[int, int]:
-    match = re.fullmatch(r"(\d+)x(\d+)", text)
-    if not match:
-        raise argparse.ArgumentTypeError(f"expected WIDTHxHEIGHT, for instance 512x256, got {text!r}")
-    return int(match[1]), int(match[2])
+from paddle_dnl.cli._arguments import width_and_height
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -18,7 +12,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", required=True, help="folder of the dataset")
     parser.add_argument("--train", type=int, default=64, help="number of training images")
     parser.add_argument("--val", type=int, default=16, help="number of validation images")
-    parser.add_argument("--size", type=_size, default=(512, 256), metavar="WIDTHxHEIGHT")
+    parser.add_argument("--size", type=width_and_height, default=(512, 256), metavar="WIDTHxHEIGHT")
     parser.add_argument("--seed", type=int, default=0)
     return parser
 

@@ -3,22 +3,13 @@
 
 import argparse
 import json
-import re
 from pathlib import Path
 
 from paddle_dnl import user_code
-from paddle_dnl.cli._arguments import add_export_imports, add_renamed, require_at_least
+from paddle_dnl.cli._arguments import add_export_imports, add_renamed, require_at_least, width_and_height
 from paddle_dnl.errors import UsageError
 
 _BACKENDS = ("paddle", "onednn", "onnxruntime", "int8", "openvino", "openvino_bf16", "openvino_int8")
-
-
-def _size(text: str) -> tuple[int, int]:
-    """`1024x512`, width first as in pictures, to (height, width)."""
-    found = re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", text)
-    if not found:
-        raise argparse.ArgumentTypeError(f"expected WIDTHxHEIGHT such as 1024x512, got {text!r}")
-    return int(found[2]), int(found[1])
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -39,7 +30,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     add("--threads", nargs="+", type=int, help="default: one per core")
     add("--batch_sizes", nargs="+", type=int, help="for exports with a free batch; default 1")
-    add("--sizes", nargs="+", type=_size, metavar="WIDTHxHEIGHT", help="for exports that take every size")
+    add("--sizes", nargs="+", type=width_and_height, metavar="WIDTHxHEIGHT", help="for exports that take every size")
     add("--warmup", type=int, default=3, help="runs that are not timed")
     add("--repeats", type=int, default=20, help="runs that are")
     add("--save_dir", default="./output/backend_benchmark", help="gets results.md, results.json and results.png")
@@ -85,8 +76,8 @@ def main(argv=None) -> int:
             logger.info(f"{name} left out: {why}")
         else:
             wanted.append(name)
-    rows = []
-    for shape in timings.shapes(files, args.batch_sizes, args.sizes):
+    rows, sizes = [], [(height, width) for width, height in args.sizes or ()]
+    for shape in timings.shapes(files, args.batch_sizes, sizes):
         for threads in args.threads or [available_cores()]:
             for name in wanted:
                 rows.append(timings.measure(files, name, threads, shape, args.warmup, args.repeats))

@@ -47,7 +47,7 @@ def main(argv=None) -> int:
 
     from paddle_dnl.data.images.image_files import find_pairs
     from paddle_dnl.deployment.export import install, int8
-    from paddle_dnl.deployment.export.image_check import ImageScore, ScoredImages, score_in_process, spread
+    from paddle_dnl.deployment.export.image_check import ImageScore, ScoredImages, evenly_sampled, score_in_process
     from paddle_dnl.deployment.runtime.backends.onnx_backend import OnnxBackend
     from paddle_dnl.deployment.runtime.backends.openvino_backend import openvino_version
     from paddle_dnl.deployment.runtime.deploy_config import FILE_NAME, INT8_NAME
@@ -57,8 +57,8 @@ def main(argv=None) -> int:
     from paddle_dnl.log import logger
 
     user_code.import_for_export(args.custom_imports)
-    calibration = [image for image, _ in spread(find_pairs(args.image_list), args.num_calibration)]
-    evaluation = spread(find_pairs(args.eval_list or args.image_list), args.num_eval)
+    calibration = [image for image, _ in evenly_sampled(find_pairs(args.image_list), args.num_calibration)]
+    evaluation = evenly_sampled(find_pairs(args.eval_list or args.image_list), args.num_eval)
     files = read_deploy_config(args.config)
     read = [args.image_list, args.eval_list, *calibration, *(path for pair in evaluation for path in pair)]
     others = [name for name in files.file_names if name != INT8_NAME]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from paddle_dnl.data.checking.check import check_dataset
 from paddle_dnl.data.classes import IGNORED_COLOR, classes_of
-from paddle_dnl.data.file_list import spread
+from paddle_dnl.data.file_list import even_indices
 from paddle_dnl.data.images.image_format import ImageFormat
 from paddle_dnl.data.overlay import displayed, encode_jpeg, overlay_label
 from paddle_dnl.data.page import Section, write_page
@@ -197,7 +197,7 @@ def write_outputs(found: dict, datasets: dict[str, object], folder: str | Path, 
     for split, dataset in datasets.items():
         pictures = [
             (labelled_jpeg(dataset, i), Path(dataset.file_list[i][0]).name)
-            for i in spread(len(dataset.file_list), samples)
+            for i in even_indices(len(dataset.file_list), samples)
         ]
         sections.append(Section(f"Samples: {split}", pictures=pictures, legend=legend))
     total = sum(s["images"] for s in found["splits"].values())

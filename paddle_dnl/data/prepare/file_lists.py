@@ -11,8 +11,6 @@ from paddle_dnl.files.atomic import write_text
 from paddle_dnl.files.outputs import check_outputs
 from paddle_dnl.log import logger
 
-SPLITS = ("train", "val", "test")
-
 
 @dataclass(frozen=True)
 class SplitFolders:

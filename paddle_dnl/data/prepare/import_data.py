@@ -215,7 +215,7 @@ def _require_own_folder(root: Path, settings: dict) -> bool:
     return before != settings
 
 
-def import_data(source: str | Path, to: str | Path, options: ImportOptions) -> ImportResult:
+def import_data(source: str | Path, to: str | Path, options: ImportOptions) -> None:
     """Writes the files listed at the top. The source is not changed.
 
     Raises:
@@ -286,7 +286,6 @@ def import_data(source: str | Path, to: str | Path, options: ImportOptions) -> I
         f"{root}: {result.written} pairs written, {result.kept} were there, {len(result.problems)} skipped; "
         f"{len(plan.classes.names)} classes in {CLASSES}"
     )
-    return result
 
 
 def _require_names(plan: Plan) -> None:

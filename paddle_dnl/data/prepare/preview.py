@@ -5,7 +5,7 @@ import random
 from pathlib import Path
 
 from paddle_dnl.data.classes import IGNORED_COLOR, classes_of
-from paddle_dnl.data.file_list import files_of, spread
+from paddle_dnl.data.file_list import even_indices, files_of
 from paddle_dnl.data.overlay import displayed, encode_jpeg, overlay_label
 from paddle_dnl.data.page import Section, write_page
 from paddle_dnl.data.prepare.describe import labelled_jpeg
@@ -76,7 +76,7 @@ def write_preview(
         classes = classes_of(dataset)
         count = times if split == "train" else 1
         pictures = []
-        for index in spread(len(dataset.file_list), samples):
+        for index in even_indices(len(dataset.file_list), samples):
             image = dataset.file_list[index][0]
             try:
                 pictures.append((labelled_jpeg(dataset, index, 450), f"{Path(image).name} as it is, and its label"))

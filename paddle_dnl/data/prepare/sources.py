@@ -1,26 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """The datasets of a configuration or of a data folder, for `data describe` and `data preview`."""
 
-from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 
 from paddle_dnl import registry
 from paddle_dnl.data.classes import FILE_NAME, ClassInfo, class_info, count_classes, read_classes
+from paddle_dnl.data.images.list_files import read_list
 from paddle_dnl.data.images.reading import read_label
 from paddle_dnl.errors import UsageError
 
-import numpy as np
-
 SPLITS = ("train", "val", "test", "all")
-
-
-def _labels(paths: Iterable[Path], root: Path) -> Iterator[np.ndarray]:
-    from paddle_dnl.data.images.list_files import read_list
-
-    for path in paths:
-        for _, label in read_list(path, root, "\t", labelled=False):
-            if label is not None:
-                yield read_label(label)
 
 
 def of_folder(root: Path, multilabel: bool = False) -> dict[str, object]:
@@ -46,7 +36,8 @@ def of_folder(root: Path, multilabel: bool = False) -> dict[str, object]:
     elif multilabel:
         raise UsageError(f"{root}: with --use_multilabel a {FILE_NAME} must say which masks a label picture holds")
     else:
-        classes = class_info("Dataset", count_classes(_labels(lists.values(), root)))
+        pairs = chain.from_iterable(read_list(path, root, "\t", labelled=False) for path in lists.values())
+        classes = class_info("Dataset", count_classes(read_label(label) for _, label in pairs if label is not None))
     made = {}
     for split, path in lists.items():
         cfg = {

@@ -98,8 +98,8 @@ def split_folder(
     group_by: str | None = None,
     images: str | None = None,
     labels: str | None = None,
-) -> dict[str, int]:
-    """Writes `train.txt`, `val.txt` and, if `test` > 0, `test.txt` into a folder. Returns the number of pairs of each.
+) -> None:
+    """Writes `train.txt`, `val.txt` and, if `test` > 0, `test.txt` into a folder.
 
     Args:
         root: a folder with a folder of pictures and one of labels; files are paired by name, endings are case-insensitive.
@@ -143,4 +143,3 @@ def split_folder(
     for split, lines in found.items():
         write_text(root / f"{split}.txt", "".join(f"{line}\n" for line in lines))
         logger.info(f"{root / f'{split}.txt'}: {len(lines)} pairs")
-    return {split: len(lines) for split, lines in found.items()}

@@ -47,7 +47,7 @@ def read_sbd_label(path: Path) -> np.ndarray:
     return label.astype(np.uint8)
 
 
-def augment(sbd_path: str | Path, voc_path: str | Path, force: bool = False) -> int:
+def augment(sbd_path: str | Path, voc_path: str | Path, force: bool = False) -> None:
     """Writes `VOC2012/SegmentationClassAug/*.png` and `VOC2012/ImageSets/Segmentation/aug.txt`.
 
     `aug.txt` contains the names of SBD's train and val sets that are neither in train nor in val of VOC 2012, sorted. It is
@@ -57,9 +57,6 @@ def augment(sbd_path: str | Path, voc_path: str | Path, force: bool = False) -> 
         sbd_path: SBD's `benchmark_RELEASE` folder, or its `dataset`.
         voc_path: the `VOCdevkit` folder.
         force: convert also files whose label picture is up to date.
-
-    Returns:
-        Number of names in `aug.txt`.
 
     Raises:
         DataError: files are missing, unreadable or invalid, or there is nothing to add.
@@ -85,4 +82,3 @@ def augment(sbd_path: str | Path, voc_path: str | Path, force: bool = False) -> 
             write_label(target, read_sbd_label(source), replace=force)
     write_names(sets / "aug.txt", names)
     logger.info(f"{sets / 'aug.txt'}: {len(names)} images")
-    return len(names)

@@ -64,26 +64,19 @@ def _checked_settings(train, val, size, seed) -> dict:
     }
 
 
-def _is_noted(out: Path, settings: dict) -> bool:
-    """Whether the dataset was completed with these settings; raises DataError if it has other settings."""
-    note = out / SETTINGS
-    if not note.exists():
-        return False
-    try:
-        noted = parse_json(read_bytes(note))
-    except ValueError:
-        raise DataError(f"{note}: cannot be read; remove it, or give another folder than --out {out}") from None
-    if noted != settings:
-        raise DataError(f"--out {out}: holds scenes of other settings ({noted}); remove it or give another folder")
-    return True
-
-
 def _generate(out: Path, settings: dict) -> None:
     if out.exists() and not out.is_dir():
         raise DataError(f"--out {out}: is a file; give a folder")
     train, val, size = settings["train"], settings["val"], tuple(settings["size"])
     scenes = [("train", i) for i in range(train)] + [("val", i) for i in range(val)]
-    if _is_noted(out, settings):
+    note = out / SETTINGS
+    if note.exists():  # written last: the dataset was completed once
+        try:
+            noted = parse_json(read_bytes(note))
+        except ValueError:
+            raise DataError(f"{note}: cannot be read; remove it, or give another folder than --out {out}") from None
+        if noted != settings:
+            raise DataError(f"--out {out}: holds scenes of other settings ({noted}); remove it or give another folder")
         scenes = [scene for scene in scenes if not all(path.is_file() for path in _files(out, *scene))]
         if not scenes:
             logger.info(f"{out}: already there")
@@ -95,7 +88,7 @@ def _generate(out: Path, settings: dict) -> None:
         for path in [*sorted((out / "leftImg8bit").rglob("*")), *sorted((out / "gtFine").rglob("*"))]:
             if _ENDINGS.search(path.name) and _ENDINGS.sub("", str(path)) not in own_stems:
                 raise DataError(f"--out {out}: {path} is not of this dataset; remove the tree or give another folder")
-    check_outputs([out / SETTINGS], [], root=out)
+    check_outputs([note], [], root=out)
     for split, index in progress(scenes, "street scenes"):
         width, height = size
         rng = np.random.default_rng([settings["seed"], ("train", "val").index(split), index])
@@ -105,7 +98,7 @@ def _generate(out: Path, settings: dict) -> None:
         polygons = {"imgHeight": height, "imgWidth": width, "objects": objects}
         write_bytes(polygons_path, json.dumps(polygons).encode())
         write_bytes(image_path, encoded.tobytes())
-    write_bytes(out / SETTINGS, json.dumps(settings).encode())
+    write_bytes(note, json.dumps(settings).encode())
     logger.info(f"{out}: {train} training and {val} validation scenes of {size[0]}x{size[1]}")
 
 

@@ -83,9 +83,9 @@ def _street_things(rng, half_road: float, half_walk: float) -> list[tuple[float,
     """Vehicles, people and street furniture, as (depth, function that draws it). Rare classes are made frequent on purpose."""
     things: list[tuple[float, Callable]] = []
 
-    def put(draw, count, x_range, z_range, both_sides=True, **kwargs):
+    def put(draw, count, x_range, z_range, **kwargs):
         for _ in range(count):
-            side = rng.choice((-1, 1)) if both_sides else 1
+            side = rng.choice((-1, 1))
             x = side * rng.uniform(*x_range)
             # Nearer objects would be outside of the picture.
             nearest = abs(x) / 0.52

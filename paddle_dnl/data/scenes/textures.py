@@ -108,10 +108,10 @@ def grass(rng, rows: int, columns: int) -> np.ndarray:
     return np.clip(flat + streaks[..., None], 5, 250)
 
 
-def asphalt(rng, rows: int = 160, columns: int = 160) -> np.ndarray:
+def asphalt(rng) -> np.ndarray:
     """A road with fine grain and long faint tracks."""
-    picture = rough(rng, mineral(rng) * 0.85, rows, columns, 1, 7)
-    tracks = cv2.resize(rng.normal(0, 5, (1, columns // 12)).astype(np.float32), (columns, rows))
+    picture = rough(rng, mineral(rng) * 0.85, 160, 160, 1, 7)
+    tracks = cv2.resize(rng.normal(0, 5, (1, 13)).astype(np.float32), (160, 160))
     return picture + tracks[..., None]
 
 

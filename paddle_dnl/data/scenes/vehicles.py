@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 
 
-def _ellipse(center, radii, count: int = 14) -> np.ndarray:
-    angles = np.linspace(0, 2 * np.pi, count, endpoint=False)
+def _ellipse(center, radii) -> np.ndarray:
+    angles = np.linspace(0, 2 * np.pi, 14, endpoint=False)
     return np.asarray(center) + np.stack([np.cos(angles), np.sin(angles)], 1) * radii
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Comparison of an exported graph with its model: logits and classes of the same input."""
+"""Compares logits and classes of an exported graph with those of its model on the same input."""
 
 from dataclasses import dataclass
 
@@ -15,13 +15,13 @@ class Comparison:
     """Differences between the outputs of a static graph and of the dynamic one.
 
     Attributes:
-        ok: close enough.
-        max_relative_difference: largest difference of logits over the largest logit.
-        argmax_disagreement: share of pixels with another class, near ties left out.
-        near_tie_disagreement: share of pixels with another class where the two best logits were closer than the tolerance.
-        error: why there is nothing to compare, or what differs beside the logits.
-        random_spread: of a model that is random in evaluation, what `max_relative_difference` is between two of its own
-            passes; twice that was allowed.
+        ok: within the allowed differences.
+        max_relative_difference: largest difference of logits / largest logit.
+        argmax_disagreement: share of pixels with another class, without near ties.
+        near_tie_disagreement: share of pixels with another class whose two largest logits differ by less than the tolerance.
+        error: why a comparison is impossible, or what else differs.
+        random_spread: for a model that is random in evaluation, `max_relative_difference` between two of its passes; twice
+            as much was allowed.
     """
 
     ok: bool
@@ -45,7 +45,7 @@ class Comparison:
 
 
 def _near_ties(logits: np.ndarray, distance: float) -> np.ndarray:
-    """Pixels `[B, H, W]` of logits `[B, K, H, W]` whose two best classes are closer than `distance`."""
+    """Pixels `[B, H, W]` of logits `[B, K, H, W]` whose two largest logits differ by at most `distance`."""
     if logits.shape[1] < 2:
         return np.zeros((logits.shape[0], *logits.shape[2:]), bool)
     best = np.partition(logits, -2, axis=1)[:, -2:]
@@ -57,8 +57,8 @@ def compare(
 ) -> Comparison:
     """Compares logits `[B, K, H, W]` of two backends.
 
-    Good when the largest difference is within `tolerance` of the largest logit, and the classes differ in at most
-    `disagreement` (0.01 %) of pixels; a pixel whose two best logits are closer than the tolerance may go either way.
+    They agree if the largest difference is at most `tolerance` times the largest logit, and the classes differ in at most a
+    share of `disagreement` (0.01 %) of the pixels; near ties, closer than the tolerance, do not count.
     """
     if not np.isfinite(reference).all():
         return Comparison(False, error="the model itself gives NaN or infinity; are these trained weights?")
@@ -72,12 +72,12 @@ def compare(
     ties = _near_ties(reference, tolerance * scale)
     share, tied = float((disagree & ~ties).mean()), float((disagree & ties).mean())
     ok = difference <= tolerance and share <= disagreement
-    # Nine digits keep deploy.yaml readable; the decision was made before rounding.
+    # Rounded to keep deploy.yaml readable, after the decision.
     return Comparison(ok, round(difference, 9), round(share, 9), round(tied, 9))
 
 
 def worst(comparisons: list[Comparison]) -> Comparison:
-    """The first that is not good, else the largest values of all."""
+    """The first comparison that is not `ok`, else the largest values of all."""
     bad = next((comparison for comparison in comparisons if not comparison.ok), None)
     if bad is not None:
         return bad
@@ -86,7 +86,7 @@ def worst(comparisons: list[Comparison]) -> Comparison:
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:
-    """Over the classes of `[N, K, H, W]`."""
+    """Softmax over the classes of `[N, K, H, W]`."""
     shifted = np.exp(logits - logits.max(1, keepdims=True))
     return shifted / shifted.sum(1, keepdims=True)
 
@@ -99,11 +99,11 @@ def check_output(
     tolerance: float,
     disagreement: float = MAX_DISAGREEMENT,
 ) -> str | None:
-    """What is wrong with the output of the graph that holds `output_op`, or None.
+    """What is wrong with the output of the graph that includes `output_op`, or None.
 
     Args:
         reference: logits of the dynamic graph.
-        logits: logits of the static graph, already found good.
+        logits: logits of the static graph, already compared.
         output: classes `[B, H, W]` or probabilities `[B, K, H, W]` of the static graph.
         output_op: `argmax` or `softmax`.
         tolerance, disagreement: see `compare`.

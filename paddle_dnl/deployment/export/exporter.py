@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Export to a static graph, which is verified against the dynamic one before the folder is written."""
+"""Exports a model to a static graph and verifies it against the dynamic graph before it writes the folder."""
 
 import errno
 import os
@@ -59,34 +59,34 @@ def export_model(
     inputs: Iterable[str | Path | None] = (),
     image_check: "ImageCheck | None" = None,
 ) -> ExportReport:
-    """Writes the graph, its weights and deploy.yaml into `save_dir`, after checking them in Paddle Inference.
+    """Writes graph, weights and deploy.yaml into `save_dir` after verifying them in Paddle Inference.
 
     Args:
-        model: maps `[B, C, H, W]` to a list of logits; it is left in the mode it was in.
-        save_dir: gets the files when everything is good, else stays as it was; other files in it stay.
-        input_shape: [N, C, H, W]; -1 where the graph is to take everything, None for all but the channels. Then the graph is
-            compared at two sizes.
+        model: maps `[B, C, H, W]` to a list of logits; its training or evaluation mode is restored.
+        save_dir: output folder; unchanged on failure, and other files in it are kept.
+        input_shape: [N, C, H, W]; -1 for a free dimension, None to leave all but the channels free. A free size is verified at
+            two sizes.
         output_op: `argmax`, `softmax` or `none`.
         transforms: preprocessing to store, as in a `val_dataset`.
-        class_info: names and colours to store.
-        label_rule: `ignore_index` and `label_map` to store, see `DeployConfig`.
-        image_format: channels and `value_range` of the pictures; by default colours of 8 bits, or `input_shape`'s channels.
-        tolerance: largest difference allowed, relative to the largest logit.
-        inputs: files that the program reads and the export must not replace.
-        allow_random: export a model that is random in evaluation too; the graph may then differ from it by twice what two
-            passes of the model differ by.
-        for_fd: `inference.yml` in place of `deploy.yaml`, and `inference` in place of `model` in the names of graph and weights.
-        with_onnx: also write model.onnx, compared in ONNX Runtime (see `paddle_dnl.deployment.export.graphs`).
-        with_fp16: and model_fp16.onnx, for GPUs, compared in ONNX Runtime on the CPU (see `paddle_dnl.deployment.export.fp16`).
-        repository: also a model repository for NVIDIA Triton, of the ONNX files (see `paddle_dnl.deployment.export.triton`).
-        image_check: pictures on which every backend and precision is compared with the model; recorded, not required to agree.
+        class_info: class names and colours to store.
+        label_rule: (`ignore_index`, `label_map`) to store, see `DeployConfig`.
+        image_format: channels and `value_range` of the pictures; default: 8 bits and the channels of `input_shape`, else 3.
+        tolerance: largest allowed difference, relative to the largest logit.
+        inputs: input files of the program, which must not be overwritten.
+        allow_random: also export a model that is random in evaluation; the graph may differ from it by twice the difference
+            between two passes of the model.
+        for_fd: file names of FastDeploy, see `paddle_dnl.deployment.export.fastdeploy`.
+        with_onnx: write model.onnx, verified in ONNX Runtime (see `paddle_dnl.deployment.export.graphs`).
+        with_fp16: write model_fp16.onnx for GPUs, verified in ONNX Runtime (see `paddle_dnl.deployment.export.fp16`).
+        repository: write a model repository for NVIDIA Triton (see `paddle_dnl.deployment.export.triton`).
+        image_check: compares every backend and precision with the model on pictures; the results are only recorded.
 
     Raises:
-        UsageError: an output operation or folder that cannot be used, or no ONNX converter.
-        OutputError: `save_dir` has files of such names that are inputs or not ours.
-        FreeSizeError: sizes were left free, and there is no graph that computes the model for every size.
-        ExportError: a transform that no other program can import, an input shape that the model refuses, a model without a
-            static form or one that is random in evaluation, or a static graph that disagrees with the dynamic one.
+        UsageError: an unusable output operation or folder, or no ONNX converter.
+        OutputError: an output file is an input, or exists and is not ours.
+        FreeSizeError: no graph computes the model for free sizes.
+        ExportError: a transform that other programs cannot import, an input shape that the model refuses, a model that has
+            no static graph or is random in evaluation, or a graph that does not agree with the model.
     """
     if output_op not in OUTPUT_OPS:
         raise UsageError(f"--output_op must be one of {', '.join(OUTPUT_OPS)}; got {output_op!r}")
@@ -99,7 +99,7 @@ def export_model(
     image_format = image_format or ImageFormat(input_shape[1] if input_shape else 3)
     shape = check_shape(input_shape, image_format.channels)
     components = modules_of(transforms)
-    # A repository of an earlier export, which would be of another model, goes.
+    # Files of a Triton repository from an earlier export are removed.
     names = [*EXPORT_FILES, *triton.existing_files(Path(save_dir)), *(repository.file_names() if repository else ())]
     place = prepare_folder(save_dir, inputs, names)
     if -1 not in shape:
@@ -125,7 +125,7 @@ def export_model(
             except RandomModelError:
                 raise
             except ExportError as error:
-                if -1 in shape:  # a fixed size may work
+                if -1 in shape:  # a fixed size may still work
                     raise FreeSizeError(f"{type(model).__name__} has no graph for every size: {error}") from error
                 raise
             files.transforms, files.components, files.classes = transforms, components, class_info

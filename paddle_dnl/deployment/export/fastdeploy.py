@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The names that FastDeploy and PaddleX look for: what `export.py --for_fd` writes, as PaddleSeg's does."""
+"""File names of FastDeploy and PaddleX, written by `export.py --for_fd` as by PaddleSeg's."""
 
 from paddle_dnl.deployment.runtime.deploy_config import DeployConfig
 
@@ -8,10 +8,10 @@ EXPORT_FILES = ("inference.json", "inference.pdmodel", "inference.pdiparams", "i
 
 
 def rename(files: DeployConfig) -> None:
-    """Calls graph and weights `inference` in place of `model`, and the description `inference.yml`.
+    """Renames graph and weights from `model.*` to `inference.*`, and the description to `inference.yml`.
 
     Args:
-        files: of a folder that is not installed yet and has no description; changed in place.
+        files: of a folder without description that is not installed yet; changed in place.
     """
     for name in {files.model, files.params, f"{files.params}.info"}:
         if (files.folder / name).is_file():

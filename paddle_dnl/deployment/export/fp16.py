@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The ONNX graph with weights and arithmetic in float16, for GPUs; `sensitive_nodes`, input and output stay in float32."""
+"""Converts the ONNX graph to float16 for GPUs; `sensitive_nodes`, input and output stay in float32."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ def convert(files: DeployConfig) -> Path:
     """Writes `model_fp16.onnx` beside `model.onnx`, by ONNX Runtime's converter.
 
     Args:
-        files: with `onnx`; `onnx_fp16` is set.
+        files: of a folder with ONNX; `onnx_fp16` is set.
 
     Raises:
         ExportError: the graph cannot be converted.
@@ -29,7 +29,7 @@ def convert(files: DeployConfig) -> Path:
     normalise(model)
     for node in model.graph.node:
         if node.op_type == "Resize" and len(node.input) == 4 and node.input[3]:
-            # paddle2onnx passes an empty tensor of scales with the sizes; after a cast ONNX no longer recognises it as empty.
+            # paddle2onnx passes an empty `scales` tensor beside `sizes`; behind a cast ONNX does not recognise it as empty.
             node.input[2] = ""
     try:
         small = convert_float_to_float16(
@@ -40,7 +40,7 @@ def convert(files: DeployConfig) -> Path:
         )
     except Exception as error:  # any error of the converter
         raise ExportError(f"{files.folder / files.onnx}: cannot be converted to float16: {error}") from error
-    # It adds a cast to float32 for each reader of a tensor, all with the same name, and at the end of the graph.
+    # The converter adds one cast per consumer of a tensor, all with the same name, at the end of the graph.
     nodes = {node.output[0]: node for node in small.graph.node}
     del small.graph.node[:]
     small.graph.node.extend(nodes.values())

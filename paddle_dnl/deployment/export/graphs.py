@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Static graphs of a model: the one that is deployed, the one that gives logits, and the ONNX files of both."""
+"""Static graphs of a model with the deployed output and with logits, and their ONNX files."""
 
 import contextlib
 import importlib.util
@@ -23,7 +23,7 @@ OPSET = 13
 
 
 class ExportWrapper(paddle.nn.Layer):
-    """A model as it is deployed: only the main output, turned into what the user asked for.
+    """A model as deployed: only the main output, followed by `output_op`.
 
     Args:
         model: maps `[B, C, H, W]` to a list of logits.
@@ -43,11 +43,11 @@ class ExportWrapper(paddle.nn.Layer):
 
 
 def save_graphs(model: paddle.nn.Layer, output_op: str, shape: list[int], work: Path):
-    """The graph that was asked for, in `work/export`, and the one that gives logits; the same where these were asked for.
+    """Saves the graph with `output_op` in `work/export`, and one that gives logits, which is the same for `none`.
 
     Args:
         model: in evaluation mode.
-        output_op, shape: see `export_model`; -1 where the size is free.
+        output_op, shape: see `export_model`; -1 for a free dimension.
         work: a folder for temporary files.
 
     Returns:
@@ -61,7 +61,7 @@ def save_graphs(model: paddle.nn.Layer, output_op: str, shape: list[int], work: 
 
 
 def save_graph(model: paddle.nn.Layer, output_op: str, shape: list, folder: Path) -> DeployConfig:
-    """Writes the graph into the new folder; returns the names of the files that came to be.
+    """Writes the graph into a new folder; returns the names of its files.
 
     Raises:
         ExportError: the model has no static form.
@@ -95,9 +95,9 @@ def save_graph(model: paddle.nn.Layer, output_op: str, shape: list, folder: Path
 
 @contextlib.contextmanager
 def convertible(model: paddle.nn.Layer) -> Iterator[bool]:
-    """Within it the model computes by operators that the ONNX converter knows; yields whether that changes anything.
+    """Context in which the model uses only operators that the ONNX converter supports; yields whether that differs.
 
-    DGMN2's samples are taken by `grid_sample` in place of a deformable convolution, of which they are equal up to rounding
+    DGMN2 samples by `grid_sample` instead of a deformable convolution; results are equal up to rounding
     (`paddle_dnl.nn.deformable_unfold`).
     """
     layers = [layer for layer in model.sublayers(include_self=True) if isinstance(layer, DeformableUnfold)]
@@ -126,15 +126,15 @@ def require_converter() -> None:
 def write_beside(model: paddle.nn.Layer, graphs: list[DeployConfig], work: Path) -> None:
     """Writes `model.onnx` beside each graph of a model.
 
-    Where the model has operators that the converter does not know, it is converted from graphs of their own.
+    A model with unsupported operators is converted from separate graphs, see `convertible`.
 
     Args:
         model: in evaluation mode.
-        graphs: what was saved of it.
+        graphs: its saved graphs.
         work: a folder for temporary files.
 
     Raises:
-        ExportError: there is no ONNX form.
+        ExportError: it cannot be converted.
     """
     with convertible(model) as changed:
         for i, files in enumerate(graphs):
@@ -150,11 +150,11 @@ def write_beside(model: paddle.nn.Layer, graphs: list[DeployConfig], work: Path)
 def convert(files: DeployConfig) -> Path:
     """Writes `model.onnx` beside a graph.
 
-    The converter runs in a process of its own: on some graphs it ends the process. Its optimiser is switched off, since
-    the default one installs packages when it runs.
+    The converter runs in a child process, since it crashes on some graphs. Its optimiser is off, since the default one
+    installs packages at run time.
 
     Raises:
-        ExportError: the graph has no ONNX form.
+        ExportError: the graph cannot be converted.
     """
     target = files.folder / ONNX_NAME
     program = (
@@ -171,7 +171,7 @@ def convert(files: DeployConfig) -> Path:
 
 
 def _reason(output: str) -> str:
-    """The line of the converter's output that says what failed, without its colours."""
+    """The line of the converter's output that names the failure, without terminal colours."""
     lines = [line.strip() for line in re.sub(r"\x1b\[[0-9;]*m", "", output).splitlines()]
     lines = [line for line in lines if any(sign.isalnum() for sign in line)]
     named = [line for line in lines if "error" in line.lower()]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Agreement and mIoU of backends and precisions on pictures, beside those of a reference: the model itself, or float32."""
+"""Agreement and mIoU of backends and precisions on pictures, relative to a reference: the model itself, or float32."""
 
 import zlib
 from dataclasses import asdict, dataclass
@@ -29,10 +29,10 @@ class ImageScore:
     """Agreement and mIoU of one backend on the pictures.
 
     Attributes:
-        images: how many pictures were compared.
-        agreement: share of pixels with the reference's class; None where the backend failed.
+        images: number of compared pictures.
+        agreement: share of pixels with the reference's class; None if the backend failed.
         miou: against the labels; None without labels.
-        error: why the backend could not be run on them.
+        error: why the backend could not be run.
     """
 
     images: int
@@ -49,12 +49,12 @@ class ImageScore:
 
 
 class ScoredImages:
-    """Pictures, some with labels, on which backends are compared with a reference.
+    """Pictures, with or without labels, on which backends are compared with a reference.
 
     Args:
-        reference: the `Predictor` whose classes the others should give.
+        reference: the `Predictor` that defines the expected classes.
         pairs: (picture, label file or None), at least one.
-        files: of an exported folder; says what the numbers in label files mean.
+        files: of an exported folder, with `label_map` and `ignore_index` of the label files.
         num_classes: of the model.
 
     Attributes:
@@ -99,8 +99,8 @@ class ScoredImages:
         return Metrics.from_confusion(confusion).miou if confusion.any() else None
 
 
-def spread(items: list, count: int) -> list:
-    """At most `count` items at even distances."""
+def evenly_sampled(items: list, count: int) -> list:
+    """At most `count` evenly spaced items, from the first on."""
     return [items[i * len(items) // count] for i in range(count)] if len(items) > count else items
 
 
@@ -132,10 +132,10 @@ class _ModelBackend:
 
 
 class ImageCheck:
-    """Compares every backend and precision that can run here with the dynamic graph, on pictures.
+    """Compares every backend and precision that this machine can run with the dynamic graph on pictures.
 
-    Pictures go through the same `Predictor` for all: preprocessing, tiles and resizing as in deployment. Each backend runs
-    in a process of its own, so this must not be used from a script without `if __name__ == "__main__"`.
+    All use the same `Predictor` with preprocessing, tiles and resizing of deployment. Each backend runs in a child process,
+    which needs `if __name__ == "__main__"` in a script that uses this class.
 
     Args:
         pairs: (picture, label file or None), at least one.
@@ -145,13 +145,13 @@ class ImageCheck:
         self.pairs = pairs
 
     def run(self, model: paddle.nn.Layer, files: DeployConfig, num_classes: int, found: dict[str, Comparison]) -> dict:
-        """For `verified` of deploy.yaml: `images` (how many, mIoU of the model) and `precisions`, by backend and precision.
+        """Entries for `verified` of deploy.yaml: `images` (number, mIoU of the model) and `precisions` by backend and precision.
 
         Args:
             model: maps a batch to what the exported graph gives; in evaluation mode.
-            files: the export, already written into its folder.
+            files: of the folder with the written export.
             num_classes: of the model.
-            found: from `verify`: backends that it found wrong are left out.
+            found: result of `verify`; backends that failed are left out.
 
         Raises:
             DataError: a picture or label that cannot be used.
@@ -170,7 +170,7 @@ class ImageCheck:
 
 
 def score_in_process(images: ScoredImages, files: DeployConfig, backend: str, **options) -> ImageScore:
-    """The score of a backend in a process of its own; a crash in native code becomes the score's `error`."""
+    """The score of a backend in a child process; a crash of native code becomes the score's `error`."""
     process = None
     try:
         process = BackendProcess(files.folder, backend, time_limit=LIMIT_SECONDS, **options)
@@ -183,7 +183,7 @@ def score_in_process(images: ScoredImages, files: DeployConfig, backend: str, **
 
 
 def _trials(found: dict[str, Comparison]) -> dict[str, tuple[str, dict]]:
-    """What deploy.yaml calls each backend and precision -> backend and options."""
+    """Name in deploy.yaml -> (backend, options)."""
     trials: dict[str, tuple[str, dict]] = {f"{PaddleBackend.name} fp32": (PaddleBackend.name, {})}
     if found["mkldnn"].ok:
         trials["onednn fp32"] = (PaddleBackend.name, {"enable_mkldnn": True})

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Installs a finished export into its folder atomically; files of other programs are never replaced."""
+"""Installs a finished export into its folder; files of other programs are never replaced."""
 
 import contextlib
 import os
@@ -12,7 +12,7 @@ from paddle_dnl.files import outputs
 from paddle_dnl.files.atomic import discard, make_temporary
 from paddle_dnl.files.reading import file_digest
 
-# All files of an export. The description is removed first and written last, so that it never names missing files.
+# All files of an export. Descriptions are removed first and written last, so that they never name missing files.
 EXPORT_FILES = (
     "model.json",
     "model.pdmodel",
@@ -31,16 +31,16 @@ _DESCRIPTIONS = (FILE_NAME, fastdeploy.FILE_NAME)
 def prepare_folder(
     save_dir: str | Path, inputs: Iterable[str | Path | None], names: Iterable[str] = EXPORT_FILES
 ) -> Path:
-    """The folder's real place, with its parents made, after a check that the export may be written there.
+    """Checks that the export may be written; creates parent folders and returns the resolved path.
 
     Args:
         save_dir: as the user gave it.
-        inputs: files that the program reads.
+        inputs: input files of the program.
         names: files that will be written or removed.
 
     Raises:
-        UsageError: a file, or a part of the path is one.
-        OutputError: an input, or a file of another program, has such a name.
+        UsageError: the path or a part of it is a file.
+        OutputError: such a file is an input, or of another program.
     """
     outputs.require_folder(save_dir)
     place = Path(save_dir).resolve()
@@ -51,13 +51,13 @@ def prepare_folder(
 
 @contextlib.contextmanager
 def temporary_folder(place: Path) -> Iterator[Path]:
-    """An empty folder on the file system of `place`, which may be a mount point; it is removed at the end of the block.
+    """Context with an empty folder on the file system of `place`, which may be a mount point; removed at the end.
 
     Args:
         place: from `prepare_folder`.
 
     Raises:
-        OSError: a write in the block failed, which Python, NumPy and ONNX report without the name of a file; names `place`.
+        OSError: names `place` if a write in the block failed without a file name, as in Python, NumPy and ONNX.
     """
     work = make_temporary(place / FILE_NAME if place.is_dir() else place)
     try:
@@ -71,12 +71,12 @@ def temporary_folder(place: Path) -> Iterator[Path]:
 
 
 def install(export: Path, save_dir: Path, replaced: Iterable[str] = EXPORT_FILES) -> None:
-    """Moves all files of `export` into `save_dir`; other files there stay.
+    """Moves all files of `export` into `save_dir`; other files there are kept.
 
     Args:
         export: a folder in `temporary_folder(save_dir)`.
         save_dir: from `prepare_folder`.
-        replaced: names of which earlier files go, also where `export` has no new one; they come back when a move fails.
+        replaced: names of earlier files to remove, also without a new one in `export`; restored if a move fails.
     """
     made = [path.relative_to(export).as_posix() for path in export.rglob("*") if path.is_file()]
     made.sort(key=lambda name: (name in _DESCRIPTIONS, name))
@@ -105,5 +105,5 @@ def install(export: Path, save_dir: Path, replaced: Iterable[str] = EXPORT_FILES
         raise
     for name in earlier:
         for folder in [save_dir / above for above in Path(name).parents if above.name]:
-            with contextlib.suppress(OSError):  # one that has files, or is not there
+            with contextlib.suppress(OSError):  # not empty, or missing
                 folder.rmdir()

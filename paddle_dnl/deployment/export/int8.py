@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Post-training static quantisation of an exported ONNX graph, for ONNX Runtime and OpenVINO on CPU.
 
-Weights (per output channel) and activations of convolutions and constant matrix products become 8 bits; ranges of activations
-are the least and largest values seen on calibration images. In float stay what rounding hurts most:
+Weights (per output channel) and activations of convolutions and products with constant matrices become 8 bits; activation
+ranges are the minimum and maximum on calibration images. These stay in float, since they are most sensitive to rounding:
 
 * attention logits and positions of samples (`onnx_nodes.sensitive_nodes`);
 * products of two computed matrices (the attention itself);
@@ -34,12 +34,12 @@ import numpy as np
 if TYPE_CHECKING:
     from paddle_dnl.deployment.export.image_check import ScoredImages
 
-# The other operators work on 8-bit values directly, without conversion to float and back.
+# The others compute directly on 8-bit values.
 _QUANTISED_OPS = ("Conv", "MatMul", "Gemm", "Add", "Relu", "MaxPool", "AveragePool", "Concat")
 
 
 def float_nodes(model) -> set[str]:
-    """Names of the nodes of an ONNX model that stay in float, see above."""
+    """Names of the nodes of an ONNX model that stay in float."""
     constants = constants_of(model)
     found = back_to_weights(model, [output.name for output in model.graph.output]) | sensitive_nodes(model)
     products = (node for node in model.graph.node if node.op_type in LEARNED_OPS)
@@ -47,7 +47,7 @@ def float_nodes(model) -> set[str]:
 
 
 def require_quantiser() -> None:
-    """Raises UsageError when what the quantisation needs is not installed."""
+    """Raises UsageError if onnx or ONNX Runtime is not installed."""
     try:
         import onnx  # noqa: F401
         from onnxruntime import quantization  # noqa: F401
@@ -59,7 +59,7 @@ def _calibration(images: list, preprocess: Callable, input_name: str):
     from onnxruntime.quantization import CalibrationDataReader
 
     class Reader(CalibrationDataReader):
-        """Hands out one prepared image at a time."""
+        """Yields one preprocessed image at a time."""
 
         def __init__(self):
             self._left = iter(images)
@@ -73,7 +73,7 @@ def _calibration(images: list, preprocess: Callable, input_name: str):
 
 
 def quantize(files: DeployConfig, images: list, preprocess: Callable, target: Path) -> None:
-    """Writes the folder's ONNX graph with 8 bits.
+    """Writes the 8-bit version of the folder's ONNX graph.
 
     Args:
         files: an exported folder with ONNX.
@@ -83,7 +83,7 @@ def quantize(files: DeployConfig, images: list, preprocess: Callable, target: Pa
 
     Raises:
         UsageError: no images, or the quantiser is not installed.
-        ExportError: no ONNX file, a damaged one, or a batch that is fixed to more than one.
+        ExportError: no ONNX file, a damaged one, or a fixed batch size above 1.
     """
     require_quantiser()
     import onnx
@@ -103,7 +103,7 @@ def quantize(files: DeployConfig, images: list, preprocess: Callable, target: Pa
     root = logging.getLogger()
     level = root.level
     try:
-        # It logs advice that is already followed here.
+        # Its log lines are advice that is followed here already.
         root.setLevel(logging.ERROR)
         onnxruntime.set_default_logger_severity(3)
         with tempfile.TemporaryDirectory(dir=target.parent) as work:
@@ -127,15 +127,15 @@ def quantize(files: DeployConfig, images: list, preprocess: Callable, target: Pa
 
 @dataclass
 class Int8Report:
-    """The quantised model beside the float one, on the same images.
+    """Comparison of the quantised with the float model on the same images.
 
     Attributes:
-        images: how many were compared; they were not used for calibration unless there were no others.
-        calibration_images: how many gave the ranges.
+        images: number of compared images, other than those for calibration if there are others.
+        calibration_images: number of images for calibration.
         agreement: share of pixels with the same class.
-        miou_float, miou_int8: against labels, None without them.
-        seconds_float, seconds_int8: median of a batch of one in ONNX Runtime.
-        threads: of both.
+        miou_float, miou_int8: mIoU; None without labels.
+        seconds_float, seconds_int8: median time of a batch of 1 in ONNX Runtime.
+        threads: compute threads of both.
     """
 
     images: int
@@ -148,7 +148,7 @@ class Int8Report:
     threads: int
 
     def table(self) -> str:
-        """Lines for people."""
+        """The report as text."""
         score = "{:.4f}".format
         rows = [("", "float32", "int8"), ("same class", "", f"{100 * self.agreement:.3f} %")]
         if self.miou_float is not None:
@@ -168,9 +168,9 @@ def compare(images: "ScoredImages", plain, small, calibration_images: int, threa
     """Runs the model in float and in int8 on the same images.
 
     Args:
-        images: with `plain` as their reference.
-        plain: the `Predictor` in float.
-        small: the one in int8.
+        images: with `plain` as reference.
+        plain: `Predictor` of the float model.
+        small: `Predictor` of the int8 model.
         calibration_images, threads: for the report.
     """
     score = images.score(small)

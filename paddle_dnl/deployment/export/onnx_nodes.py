@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Nodes of an ONNX model whose rounding counts many times, and that lower precisions leave in float32."""
+"""Nodes of an ONNX model that are sensitive to rounding and stay in float32 in lower precisions."""
 
 from collections.abc import Iterable
 
-# Operators whose second input is a matrix of weights, where that is a constant.
+# Operators whose second input, if constant, is a matrix of weights.
 LEARNED_OPS = ("Conv", "MatMul", "Gemm")
 
 
@@ -18,7 +18,7 @@ def constants_of(model) -> set[str]:
 
 
 def back_to_weights(model, starts: Iterable[str]) -> set[str]:
-    """Names of the nodes that compute the tensors `starts`, back to and with the first layers that have weights."""
+    """Names of the nodes that compute the tensors `starts`, back to the nearest layers with weights (included)."""
     constants = constants_of(model)
     producers = {name: node for node in model.graph.node for name in node.output}
     found: set[str] = set()
@@ -36,9 +36,9 @@ def back_to_weights(model, starts: Iterable[str]) -> set[str]:
 def sensitive_nodes(model) -> set[str]:
     """Names of the nodes of attention logits and of sampling positions.
 
-    * each softmax and everything from the queries and keys up to it: DNL divides its logits by a temperature of 0.05, so
-      that an error there counts twenty times;
-    * positions of DGMN2's samples: in 16 bits a position on a map of 97 pixels is off by up to a twentieth of one.
+    * each softmax and all nodes from queries and keys up to it: DNL divides its logits by a temperature of 0.05, which
+      amplifies errors twenty times;
+    * sampling positions of DGMN2: in float16 a position on a map of 97 pixels is off by up to 0.05 pixels.
     """
     found: set[str] = set()
     for node in model.graph.node:
@@ -50,7 +50,7 @@ def sensitive_nodes(model) -> set[str]:
 
 
 def normalise(model) -> None:
-    """Gives every node a name, and makes constants of nodes `Constant`, as paddle2onnx writes weights, initializers."""
+    """Names all nodes, and turns `Constant` nodes, as which paddle2onnx writes weights, into initializers."""
     kept = []
     for i, node in enumerate(model.graph.node):
         node.name = node.name or f"node_{i}"

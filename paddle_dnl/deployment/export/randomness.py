@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Models that draw random numbers in evaluation: how much their results vary, and which layer it is."""
+"""Finds the layer of a model that draws random numbers in evaluation."""
 
 import hashlib
 
@@ -8,7 +8,7 @@ import paddle
 
 
 def differing_layer(model: paddle.nn.Layer, batch: np.ndarray) -> str | None:
-    """The innermost layer that gives other outputs for the same inputs in a second pass, as `name (Class)`; None: none does.
+    """Innermost layer with other outputs for equal inputs in a second pass, as `name (Class)`; None if there is none.
 
     Args:
         model: in evaluation mode.
@@ -22,7 +22,7 @@ def differing_layer(model: paddle.nn.Layer, batch: np.ndarray) -> str | None:
 
 
 def _calls(model: paddle.nn.Layer, batch: np.ndarray) -> list[tuple[str, str, bytes, bytes]]:
-    """Name, class, digest of inputs and of outputs of each call of a layer, in the order in which the calls end."""
+    """(name, class, digest of inputs, digest of outputs) of each layer call, in the order in which calls end."""
     calls, hooks = [], []
 
     def record(name):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Input shape of an export, and the batches on which the graph is verified."""
+"""Input shape of an export, and input batches for its verification."""
 
 from dataclasses import dataclass
 
@@ -14,21 +14,22 @@ import cv2
 import numpy as np
 import paddle
 
-# Two sizes for graphs of free size. The first is no multiple of any stride or pooling grid, for models without such a need.
+# Two sizes to verify a graph of free size. The first is no multiple of a stride or pooling grid; models that need multiples
+# of 32 are verified with `_MULTIPLES`.
 _SIZES = ((97, 161), (128, 96))
 _MULTIPLES = ((96, 160), (128, 96))
 _BATCHES = (2, 1)
 
 
 class FreeSizeError(ExportError):
-    """The model has no graph for free sizes; it may be exported for a fixed one."""
+    """The model has no graph for free sizes; a fixed size may work."""
 
 
 def check_shape(input_shape, channels: int) -> list[int]:
-    """`[N, C, H, W]`, -1 where it is free; without a shape all but the channels is.
+    """`[N, C, H, W]` with -1 for free dimensions; without `input_shape` all but the channels are free.
 
     Raises:
-        ExportError: not four numbers that fit the model.
+        ExportError: not four numbers, or other channels than the images.
     """
     if input_shape is None:
         return [-1, channels, -1, -1]
@@ -44,7 +45,7 @@ def check_shape(input_shape, channels: int) -> list[int]:
 
 
 def example_batch(shape: list[int], transforms: list[dict]) -> np.ndarray:
-    """A batch like real input, `[N, C, H, W]` float32: smooth blobs and grain, through the model's own preprocessing.
+    """A realistic batch `[N, C, H, W]`, float32: smooth blobs with noise, preprocessed by `transforms`.
 
     Args:
         shape: of the network's input.
@@ -65,7 +66,7 @@ def example_batch(shape: list[int], transforms: list[dict]) -> np.ndarray:
         try:
             image = preprocess(picture, transforms)
         except ValueError:
-            # Some transforms refuse some sizes, such as padding to a smaller one. The check only needs the range of values.
+            # Some transforms refuse some sizes, such as padding to a smaller one. Only the range of values matters here.
             image = preprocess(picture, [step for step in transforms if step["type"].startswith("Normalize")])
         if image.shape[1:] != (height, width):
             image = resized(image.transpose(1, 2, 0), (width, height)).transpose(2, 0, 1)
@@ -75,22 +76,22 @@ def example_batch(shape: list[int], transforms: list[dict]) -> np.ndarray:
 
 @dataclass
 class Reference:
-    """What the model itself gives: an input `[N, C, H, W]` and its logits `[N, K, H, W]`."""
+    """An input `[N, C, H, W]` and the logits `[N, K, H, W]` of the dynamic graph."""
 
     batch: np.ndarray
     logits: np.ndarray
 
 
 def reference_runs(model: paddle.nn.Layer, shape: list[int], transforms: list[dict]) -> list[Reference]:
-    """Runs of the model that its graph is compared with: one of a fixed size, two of free sizes.
+    """Reference runs of the model: one for a fixed size, two for free sizes.
 
     Args:
-        model: in evaluation mode; sizes that it refuses itself are no test of the graph.
+        model: in evaluation mode.
         shape: from `check_shape`.
         transforms: see `example_batch`.
 
     Raises:
-        FreeSizeError: sizes are free, and the model takes neither odd ones nor multiples of 32.
+        FreeSizeError: sizes are free, and the model accepts neither arbitrary ones nor multiples of 32.
         ExportError: the model refuses the fixed size.
     """
     name = type(model).__name__
@@ -105,8 +106,8 @@ def reference_runs(model: paddle.nn.Layer, shape: list[int], transforms: list[di
     problem = found
     found = _runs(model, [_filled(shape, n, *size) for n, size in zip(_BATCHES, _MULTIPLES, strict=True)], transforms)
     if isinstance(found, str):
-        raise FreeSizeError(f"{name} takes not every size: {problem}")
-    logger.warning(f"{name} takes not every size ({problem}); the export is tried with multiples of 32")
+        raise FreeSizeError(f"{name} does not accept every size: {problem}")
+    logger.warning(f"{name} does not accept every size ({problem}); the export is tried with multiples of 32")
     return found
 
 
@@ -116,7 +117,7 @@ def _filled(shape: list[int], batch: int, height: int, width: int) -> list[int]:
 
 
 def _runs(model, shapes: list[list[int]], transforms: list[dict]) -> list[Reference] | str:
-    """The runs, or why the model cannot do one of them."""
+    """The runs, or the error of the model."""
     found = []
     for shape in shapes:
         batch = example_batch(shape, transforms)

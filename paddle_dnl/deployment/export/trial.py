@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs of exported graphs in a process of its own: a crash of native code ends that process and not the export.
+"""Runs exported graphs in a child process, so that a crash of native code does not end the export.
 
-This module is also that process's program: `python -m paddle_dnl.deployment.export.trial JOBS PARENT`, where JOBS is a JSON file.
+This module is also the child's program: `python -m paddle_dnl.deployment.export.trial JOBS PARENT`, where JOBS is a JSON file.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ from paddle_dnl.startup import child_processes, configure_process
 
 import numpy as np
 
-# Time limit, because oneDNN may hang while it compiles a graph; the backend then counts as not verified.
+# oneDNN may hang while it compiles a graph; the backend then counts as not verified.
 LIMIT_SECONDS = 900
 # Other names are settings of Paddle Inference.
 _BACKENDS = {OnnxBackend.name: OnnxBackend, "onnxruntime_fp16": OnnxBackend, OpenvinoBackend.name: OpenvinoBackend}
@@ -34,15 +34,15 @@ class Trial:
     """Outputs of each graph in each backend.
 
     Args:
-        graphs: name -> graph and weights; they are run in this order.
-        backends: name -> options; `onnxruntime`, `onnxruntime_fp16`, `openvino`, or another name for Paddle Inference. The first
-            are run first, so that their results do not depend on the others.
+        graphs: name -> graph, in the order of execution.
+        backends: name -> options; `onnxruntime`, `onnxruntime_fp16`, `openvino`, other names mean Paddle Inference. Run in
+            this order, so that a crash does not affect earlier ones.
         batches: inputs `[N, C, H, W]`.
-        work: an empty folder for the files between the two processes.
-        optional: names of backends that are given up after `LIMIT_SECONDS`.
+        work: an empty folder for files exchanged between the processes.
+        optional: names of backends that are killed after `LIMIT_SECONDS`.
 
     Attributes:
-        errors: (backend, graph) -> one line, for what could not be run: the backend's error, or how the process ended.
+        errors: (backend, graph) -> one line for each failed run: the backend's error, or how the process ended.
     """
 
     def __init__(
@@ -102,12 +102,12 @@ class Trial:
             self.errors |= dict.fromkeys(waiting, how)
 
     def output(self, backend: str, graph: str, batch: int) -> np.ndarray:
-        """The result for one batch; only where `errors` has none."""
+        """The output for one batch; exists only if `errors` has no entry."""
         return np.load(self._work / f"{backend}-{graph}-{batch}.npy")
 
 
 def main() -> None:
-    """Runs all jobs and prints a JSON line for each."""
+    """Program of the child: runs all jobs and prints a JSON line for each."""
     child_processes.die_with(int(sys.argv[2]))
     child_processes.leave_signals_to_parent()
     logger.disabled = True

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A model repository for NVIDIA Triton beside an export: `triton/NAME/config.pbtxt`, `labels.txt` and `1/model.onnx`.
+"""Writes a model repository for NVIDIA Triton into an export: `triton/NAME/config.pbtxt`, `labels.txt` and `1/model.onnx`.
 
-Its fields are those of Triton's `ModelConfig` (model_config.proto). Tensors are read from the ONNX file.
+Fields are those of Triton's `ModelConfig` (model_config.proto); names, types and shapes of tensors come from the ONNX file.
 """
 
 import json
@@ -18,9 +18,9 @@ from paddle_dnl.files.atomic import write_text
 FOLDER = "triton"
 BACKENDS = ("onnxruntime", "openvino")
 CONFIG_NAME, LABELS_NAME = "config.pbtxt", "labels.txt"
-# In the order in which they are written; below triton/NAME.
+# Paths in triton/NAME, in the order of writing.
 _FILES = (f"1/{ONNX_NAME}", LABELS_NAME, CONFIG_NAME)
-# Pictures that Triton runs together where the export leaves the batch free, and how long it waits for more.
+# Dynamic batching for exports with a free batch: largest batch, and how long Triton waits to fill it.
 _MAX_BATCH, _WAIT_MICROSECONDS = 8, 5000
 _TYPES = {
     "float": "TYPE_FP32",
@@ -34,14 +34,14 @@ _TYPES = {
 
 @dataclass(frozen=True)
 class Repository:
-    """What the repository is to be.
+    """Options of the repository.
 
     Attributes:
-        name: of the model; that of float16 gets `_fp16` behind it.
-        backend: of Triton, `onnxruntime` or `openvino`.
+        name: model name; the float16 model gets the suffix `_fp16`.
+        backend: Triton backend, `onnxruntime` or `openvino`.
 
     Raises:
-        UsageError: a name that Triton or a file system would take for something else, or another backend.
+        UsageError: an invalid model name, or another backend.
     """
 
     name: str
@@ -65,16 +65,16 @@ class Repository:
 
 
 def existing_files(folder: Path) -> list[str]:
-    """Files of a repository that an earlier export left in its folder, under any name of a model."""
+    """Files of repositories in the folder from earlier exports, under any model name."""
     found = (folder / FOLDER).glob("*/")
     return [f"{FOLDER}/{model.name}/{file}" for model in sorted(found) for file in _FILES if (model / file).is_file()]
 
 
 def write(files: DeployConfig, repository: Repository) -> None:
-    """Writes the repository into the exported folder, of ONNX files that have been compared with the model.
+    """Writes the repository into the exported folder, with its verified ONNX files.
 
     Raises:
-        ExportError: a type of numbers that Triton does not have.
+        ExportError: a tensor type that Triton does not support.
     """
     for name, file in repository.models(files).items():
         folder = files.folder / FOLDER / name
@@ -91,11 +91,11 @@ def write(files: DeployConfig, repository: Repository) -> None:
 def config_text(name: str, backend: str, onnx_file: Path, has_labels: bool) -> str:
     """The content of config.pbtxt for an ONNX file with one input and one output.
 
-    Where both leave the batch free, Triton's ONNX Runtime backend gathers requests to batches. Its OpenVINO backend takes no
-    batch that is smaller than the largest, so that there the batch is a dimension like the others.
+    If both have a free batch, Triton's ONNX Runtime backend batches requests. Its OpenVINO backend does not accept batches below
+    the largest, so that there the batch is an ordinary dimension.
 
     Raises:
-        ExportError: a type of numbers that Triton does not have.
+        ExportError: a tensor type that Triton does not support.
     """
     import onnxruntime
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Verification of an export: its graphs in every backend against the model; models that are random in evaluation."""
+"""Verifies the graphs of an export in every backend against the model; handles models that are random in evaluation."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,9 +28,9 @@ import paddle
 if TYPE_CHECKING:
     from paddle_dnl.deployment.export.shapes import Reference
 
-# Further passes of the model, for the spread of its results.
+# Extra passes of the model to measure the spread of its results.
 _PASSES = 3
-# Relative change of the input that simulates different rounding in all layers; float32 rounds by 6e-8.
+# Relative noise on the input that simulates different rounding in all layers; float32 rounds by 6e-8.
 _ROUNDING = 1e-5
 
 
@@ -49,28 +49,27 @@ def verify(
     with_onnx: bool,
     with_fp16: bool = False,
 ) -> dict[str, Comparison]:
-    """Compares logits of the static graph with the dynamic ones, then what the asked-for graph makes of them.
+    """Compares logits of the static with the dynamic graph, then the output of the graph with `output_op`.
 
-    Graphs run in a process of their own (`Trial`): what dies in oneDNN or OpenVINO, which are optional, is not verified there.
-    A model whose own logits change by more than the tolerance when its input changes by rounding, such as one that takes
-    pixels from where a maximum was (SegNet), is compared within twice of that change.
+    Graphs run in a child process (`Trial`); a crash in oneDNN or OpenVINO, which are optional, means "not verified" there. If
+    the logits of the model change by more than the tolerance when its input changes by rounding, as with max-unpooling in
+    SegNet, twice that change is allowed.
 
     Args:
         model: in evaluation mode.
-        files, plain: the asked-for graph and the one that gives logits, or twice the same.
-        references: what the model gave.
+        files, plain: the graph with `output_op` and the one that gives logits; may be the same.
+        references: inputs and logits of the model.
         work: a folder for temporary files.
         tolerance: see `compare`.
-        allow_random: a model that is random in evaluation is compared within twice its own spread.
-        with_onnx: also make and compare `model.onnx`.
-        with_fp16: and `model_fp16.onnx`.
+        allow_random: allow twice the spread of a model that is random in evaluation.
+        with_onnx: also write and compare `model.onnx`.
+        with_fp16: also write and compare `model_fp16.onnx`.
 
     Returns:
-        A comparison by `paddle`, `mkldnn` and, where asked for, `onnxruntime`, `onnxruntime_fp16` and (where it is installed)
-        `openvino`.
+        A comparison for `paddle`, `mkldnn` and, by option, `onnxruntime`, `onnxruntime_fp16` and (if installed) `openvino`.
 
     Raises:
-        RandomModelError: the model is random in evaluation, and that is not allowed; names the layer.
+        RandomModelError: the model is random in evaluation without `allow_random`; names the layer.
         ExportError: there is no ONNX form.
     """
     (work / "trial").mkdir()
@@ -127,7 +126,7 @@ def verify(
 def _comparison(
     trial: Trial, backend: str, output_op: str, references: "list[Reference]", limits: tuple[float, float]
 ) -> Comparison:
-    """The worst of all batches with a backend."""
+    """The worst comparison over all batches for a backend."""
     failed = next((error for (name, _), error in trial.errors.items() if name == backend), None)
     if failed is not None:
         return Comparison(False, error=f"it cannot be run ({failed})")
@@ -144,13 +143,13 @@ def _comparison(
 
 
 def _limits(spread: Comparison) -> tuple[float, float]:
-    """Difference of logits and share of classes that are allowed where the model itself spreads so far."""
+    """Allowed difference of logits and share of other classes for a model with this spread."""
     share = spread.argmax_disagreement + spread.near_tie_disagreement
     return 2 * spread.max_relative_difference, MAX_DISAGREEMENT + 2 * share
 
 
 def _limits_of_rounding(model: paddle.nn.Layer, reference: "Reference", tolerance: float) -> tuple[float, float] | None:
-    """The limits for a model that amplifies rounding beyond the tolerance, which it says; None for any other."""
+    """The limits for a model that amplifies rounding beyond the tolerance, with a warning; None for other models."""
     spread = _spread(model, reference, tolerance, _ROUNDING)
     if spread is None:
         return None
@@ -162,10 +161,10 @@ def _limits_of_rounding(model: paddle.nn.Layer, reference: "Reference", toleranc
 
 
 def _spread(model: paddle.nn.Layer, reference: "Reference", tolerance: float, noise: float = 0.0) -> Comparison | None:
-    """The largest differences between passes of the model itself; None where they are as good as equal.
+    """Largest differences between passes of the model; None if they are within the tolerance.
 
     Args:
-        noise: relative change of the input, another one in each pass.
+        noise: relative random change of the input in each pass.
     """
     found, rng = [], np.random.default_rng(0)
     with paddle.no_grad():

@@ -18,6 +18,7 @@ All four use the parameter names of PaddleSeg's `ResNet_vd`: `conv1_{1,2,3}`, `b
 import itertools
 from collections.abc import Callable, Sequence
 
+from paddle_dnl.nn import channels_last
 from paddle_dnl.nn.cpu.recomputed_norm import ConvChain
 from paddle_dnl.nn.layers import ConvBN, ConvBNReLU, add_inplace, relu_inplace
 from paddle_dnl.nn.torch_init import init_conv_module
@@ -51,10 +52,13 @@ class ResNet(nn.Layer):
 
     Attributes:
         feat_channels: channels of the four outputs.
+        channels_last: compute in NHWC where the device does so, see `paddle_dnl.nn.channels_last`; `amp.set_data_format` sets it.
 
     Raises:
         ValueError: an argument is not among its options.
     """
+
+    channels_last = False
 
     def __init__(
         self,
@@ -119,6 +123,9 @@ class ResNet(nn.Layer):
         return [stem, *([name for name in names if name.startswith(f"bb_{i}_")] for i in range(4))]
 
     def forward(self, x):
+        return channels_last.run(self._features, x) if self.channels_last else self._features(x)
+
+    def _features(self, x):
         x = self.pool2d_max(self.stem_convs(x))
         features = []
         for blocks in self._stages:

@@ -15,6 +15,7 @@ import paddle
 import paddle.nn.functional as F
 from paddle import nn
 from paddle.autograd import PyLayer
+from paddle.jit.sot.psdb import in_sot
 
 # Largest unfolded copy of one strip. A training step of DNLNet-R50 at 512x1024 on 2 cores with 32 MiB of cache: 25 s and
 # 3.7 GB with 32 MiB, 30 s with 16 (the weights are read again for each strip), 28 s and 3.9 GB with 64 for weights.
@@ -112,7 +113,8 @@ class Conv2D(nn.Conv2D):
 
 def eager_on_cpu() -> bool:
     """Whether operations run eagerly on a CPU, where convolutions unfold their input."""
-    return paddle.in_dynamic_mode() and paddle.get_device() == "cpu"
+    # While `to_static` without `full_graph` traces a model, `in_dynamic_mode` is true.
+    return paddle.in_dynamic_mode() and not in_sot() and paddle.get_device() == "cpu"
 
 
 def is_watched(layer: nn.Layer) -> bool:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes checkpoints in a thread while the training goes on."""
+"""Writes checkpoints in a background thread."""
 
 import os
 import threading
@@ -22,13 +22,13 @@ _LAUNCHER_SECONDS = 30.0  # after SIGTERM, `paddle.distributed.launch` kills its
 class CheckpointWriter:
     """Writes one checkpoint at a time; the next one waits for it.
 
-    Where somebody deletes the run's folder during a write, it is made again and the checkpoint written anew.
+    If the run's folder is deleted during a write, it is created again and the checkpoint is written again.
 
     Args:
         keep: see `checkpoint.remove_old`.
 
     Attributes:
-        folder: of the run; None in processes that write nothing.
+        folder: of the run; None on ranks that write nothing.
     """
 
     def __init__(self, keep: int):
@@ -58,7 +58,15 @@ class CheckpointWriter:
         try:
             self._write(folder, snapshot)
             written.append(folder)
-            self._warn_of_slow_writes(folder, time.monotonic() - began)
+            seconds = time.monotonic() - began
+            # After a SIGTERM at the start of a write a rank needs time for two: this one, and that of the last step.
+            if "PADDLE_TRAINER_ID" in os.environ and 2 * seconds > _LAUNCHER_SECONDS and not self._was_slow:
+                self._was_slow = True
+                logger.warning(
+                    f"{folder}: writing took {seconds:.0f} s, and paddle.distributed.launch kills its processes "
+                    f"{_LAUNCHER_SECONDS:.0f} s after SIGTERM: the last checkpoint may be lost, the one before stays. "
+                    "Use a faster disk for --save_dir"
+                )
         except BaseException as error:
             self._error = error
 
@@ -77,16 +85,6 @@ class CheckpointWriter:
         if error is not None:
             raise error
 
-    def _warn_of_slow_writes(self, folder: Path, seconds: float) -> None:
-        """Once: where SIGTERM comes at the beginning of a write, the launcher gives its ranks time for two of them."""
-        if "PADDLE_TRAINER_ID" in os.environ and 2 * seconds > _LAUNCHER_SECONDS and not self._was_slow:
-            self._was_slow = True
-            logger.warning(
-                f"{folder}: writing took {seconds:.0f} s, and paddle.distributed.launch kills its processes "
-                f"{_LAUNCHER_SECONDS:.0f} s after SIGTERM: the last checkpoint may be lost, the one before stays. "
-                "Use a faster disk for --save_dir"
-            )
-
     def check(self) -> None:
         """Raises the error of a write that has failed, once."""
         error, self._error = self._error, None
@@ -94,7 +92,7 @@ class CheckpointWriter:
             raise error
 
     def wait(self) -> None:
-        """Until all is written.
+        """Waits until everything is written.
 
         Raises:
             CheckpointError: it could not be written.
@@ -105,13 +103,13 @@ class CheckpointWriter:
         self.check()
 
     def folder_was_deleted(self) -> bool:
-        """Waits for the write; whether the folder was deleted since the last call. It is there again."""
+        """Waits for the write; returns whether the folder was deleted since the last call. It exists again."""
         self.wait()
         during, self._was_deleted = self._was_deleted, False
         return self.folder.ensure() or during
 
     def close(self) -> None:
-        """Waits; an error that was not raised, since another one ends the training, is logged."""
+        """Waits; logs an error of the write instead of raising it, since another error may be ending the training."""
         try:
             self.wait()
         except Exception as error:

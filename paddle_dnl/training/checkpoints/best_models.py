@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The best checkpoints of a run under names of their own, also when the run is resumed in another folder."""
+"""The folders `best_model` and `ema_best_model` of a run, also of one that is resumed in another folder."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ _SCORES = {BEST: "best_miou", EMA_BEST: "best_ema_miou"}
 
 
 def _is_the_best(folder: Path, name: str, progress: TrainState) -> bool:
-    """Whether a folder is an undamaged checkpoint with the best score, and not of another run or a later iteration."""
+    """Whether a folder is an undamaged checkpoint with exactly the best score and iteration in `progress`."""
     try:
         manifest = checkpoint.verify(folder)
         if manifest is None or (name == BEST and manifest["iteration"] != progress.best_iteration):
@@ -27,15 +27,15 @@ def _is_the_best(folder: Path, name: str, progress: TrainState) -> bool:
 
 
 def carry_over(resumed_from: Path, save_dir: Path, progress: TrainState) -> None:
-    """Makes sure that the best score of a resumed run belongs to a folder in `save_dir`.
+    """Makes sure that `save_dir` holds the checkpoint of the best score of a resumed run.
 
-    If there is no such folder, the one of the resumed run is linked; if that is missing too, the score is reset, so that the
-    next evaluation saves a best model again.
+    If it does not, the folder of the resumed run is linked; if that is missing too, the score is reset, so that the next
+    evaluation saves a best model again.
 
     Args:
         resumed_from: checkpoint folder.
         save_dir: folder of this run.
-        progress: as read from the checkpoint; its scores may be reset.
+        progress: state read from the checkpoint; its scores may be reset.
     """
     for name, score in _SCORES.items():
         value = getattr(progress, score)
@@ -62,6 +62,6 @@ def _forget(name: str, progress: TrainState) -> None:
 
 
 def forget_all(progress: TrainState) -> None:
-    """Resets the best scores, for a folder that was deleted: the next evaluation saves a best model again."""
+    """Resets the best scores after the folder was deleted, so that the next evaluation saves a best model again."""
     for name in _SCORES:
         _forget(name, progress)

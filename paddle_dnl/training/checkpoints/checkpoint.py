@@ -9,7 +9,7 @@
       config.yml       the resolved configuration
       manifest.json    size and SHA-256 of each file, iteration, versions; written last
 
-A folder is filled under a temporary name, flushed to disk and renamed, so a folder with a final name is always whole.
+A folder is filled under a temporary name, flushed to disk and renamed, so a folder with a final name is always complete.
 The random state is not stored, since it is a function of seed and iteration (see `paddle_dnl.training.sampling`).
 """
 
@@ -45,12 +45,12 @@ MEMBERS = (PARAMS, OPTIMIZER, STATES, EMA, CONFIG, MANIFEST)
 
 
 def is_ours(folder: Path) -> bool:
-    """Whether a folder is a checkpoint of this project, whole or damaged."""
+    """Whether a folder is a checkpoint of this project, possibly a damaged one."""
     return (folder / MANIFEST).is_file() or ((folder / STATES).is_file() and not is_of_paddleseg(folder))
 
 
 def require_ours(folder: Path) -> None:
-    """Refuses a name under which something else lies.
+    """Refuses a path at which something else exists.
 
     Raises:
         CheckpointError: a file, or a folder that is not a checkpoint of this project.
@@ -65,9 +65,9 @@ def require_ours(folder: Path) -> None:
 def _write_manifest(
     folder: Path, save_dir: Path, iteration: int, optimizer: str | None, known: Mapping[str, dict]
 ) -> None:
-    """Args: `known` has the entries of files that were written before; the others' digests are computed."""
+    """Writes manifest.json; digests of files with an entry in `known` are not computed again."""
     files = sorted(path for path in folder.iterdir() if path.name != MANIFEST)
-    # The clock may be set back; these numbers increase in the order of saving anyway.
+    # Increases in the order of saving, even if the clock is set back.
     others = [_saved_at(other) for other in iteration_folders(save_dir)]
     manifest = {
         "iteration": iteration,
@@ -83,7 +83,7 @@ def _write_manifest(
 
 
 def write_snapshot(folder: str | Path, snapshot: Snapshot) -> Path:
-    """Writes a complete checkpoint; after a crash at any moment `folder` is either absent, the old one or the new one.
+    """Writes a complete checkpoint; after a crash at any time `folder` is absent, the old one or the new one.
 
     Args:
         folder: final name, for instance `output/iter_1000`; its parent must exist.
@@ -108,7 +108,7 @@ def write_snapshot(folder: str | Path, snapshot: Snapshot) -> Path:
             flush(path)
         flush(temporary)
         put_in_place(temporary, folder)
-    except (OSError, ValueError, RuntimeError) as error:  # paddle.save reports a full disk by one of the latter two
+    except (OSError, ValueError, RuntimeError) as error:  # of which paddle.save raises the latter two for a full disk
         raise CheckpointError(f"{folder}: the checkpoint could not be written ({reason(error, folder)})") from error
     finally:
         if temporary is not None:
@@ -116,10 +116,10 @@ def write_snapshot(folder: str | Path, snapshot: Snapshot) -> Path:
     return folder
 
 
-def link_checkpoint(source: str | Path, target: str | Path, states: Mapping | None = None) -> Path:
-    """Gives a complete checkpoint a second name (`best_model`) without a second copy of its data where links exist.
+def link_checkpoint(source: str | Path, target: str | Path, states: Mapping | None = None) -> None:
+    """Gives a checkpoint a second name (`best_model`), by hard links where the file system has them.
 
-    With `states` these replace its own; `target` may then be `source`.
+    `states`, if given, replace its own; `target` may then be `source`.
     """
     source, target = Path(source), Path(target)
     require_ours(target)
@@ -135,7 +135,7 @@ def link_checkpoint(source: str | Path, target: str | Path, states: Mapping | No
                 flush(temporary / path.name)
         if states is not None:
             (temporary / STATES).write_bytes(pickle.dumps(dict(states), protocol=4))
-            # A folder of PaddleSeg has no manifest, and those of older versions do not say which optimizer it was.
+            # A folder of PaddleSeg has no manifest, and manifests of older versions do not name the optimizer.
             before = read_manifest(source / MANIFEST) if (source / MANIFEST).exists() else {"files": {}}
             known = {name: entry for name, entry in before["files"].items() if name != STATES}
             _write_manifest(temporary, target.parent, states["iteration"], before.get("optimizer"), known)
@@ -147,14 +147,13 @@ def link_checkpoint(source: str | Path, target: str | Path, states: Mapping | No
         raise CheckpointError(f"{target}: could not be written ({reason(error, target)})") from error
     finally:
         discard(temporary)
-    return target
 
 
 def remove_old(save_dir: str | Path, keep: int, newest: Path | None = None) -> None:
-    """Keeps the `keep` newest `iter_N` folders of `save_dir`, earlier runs' included; 0 or less keeps all.
+    """Keeps the `keep` newest `iter_N` folders of `save_dir`, including those of earlier runs; 0 or less keeps all.
 
-    Folders of other programs, and files of others in ours, are neither counted nor removed. `newest`, just written, is kept
-    even where another one cannot be read and its time is that of the file system.
+    Folders of other programs, and files of others in ours, are neither counted nor removed. `newest`, just written, is
+    always kept: an unreadable folder is sorted by its file time, which may be later.
     """
     if keep > 0:
         others = [folder for folder in iteration_folders(save_dir) if folder != newest and is_ours(folder)]
@@ -181,8 +180,7 @@ def _saved_at(folder: Path) -> float:
 def iteration_folders(save_dir: str | Path) -> list[Path]:
     """The `iter_N` folders in `save_dir` in the order in which they were written.
 
-    By time and not by number, since a new run in an old folder must neither resume from the old run nor count its
-    higher numbers as newer.
+    By time and not by number: the folders of an earlier run in the same place may have higher numbers.
     """
     found = [path for path in Path(save_dir).glob("iter_*") if path.is_dir() and re.fullmatch(r"iter_\d+", path.name)]
     return sorted(found, key=_saved_at)
@@ -218,11 +216,10 @@ def verify(folder: str | Path) -> dict | None:
 def find_resume(resume_model: str | None, save_dir: str | Path) -> Path | None:
     """The checkpoint folder that `--resume_model` names.
 
-    `auto` takes the newest whole one in `save_dir`, or none; a folder that holds checkpoints, as a run writes them, its newest
-    whole one.
+    `auto`: the newest undamaged one in `save_dir`, or None; the folder of a run: its newest undamaged one.
 
     Raises:
-        CheckpointError: no such folder, or one of checkpoints of which none is whole.
+        CheckpointError: no such folder, or a run's folder without an undamaged checkpoint.
     """
     if resume_model is None:
         return None
@@ -243,10 +240,7 @@ def find_resume(resume_model: str | None, save_dir: str | Path) -> Path | None:
 
 
 def _newest(save_dir: str | Path) -> Path | None:
-    """The newest whole checkpoint of a run; one without a manifest, as PaddleSeg writes them, only where there is no other.
-
-    Nothing says of those that they are whole.
-    """
+    """The newest undamaged checkpoint of a run; one of PaddleSeg, which cannot be verified, only if there is no other."""
     without_manifest = []
     for folder in reversed(iteration_folders(save_dir)):
         try:
@@ -262,12 +256,12 @@ def _newest(save_dir: str | Path) -> Path | None:
 
 
 def require_free_names(save_dir: Path, resumed_from: Path | None, names: Iterable[str]) -> None:
-    """Refuses a run whose checkpoints would meet folders of other programs, before its first step.
+    """Refuses a run whose checkpoints would have the names of folders that other programs wrote.
 
     Args:
         save_dir: of the run.
-        resumed_from: checkpoint folder that it continues; earlier iterations are not written again.
-        names: folders that it may write beside `iter_N`, such as `best_model`.
+        resumed_from: checkpoint folder; iterations up to it are not written again.
+        names: folders to write beside `iter_N`, such as `best_model`.
 
     Raises:
         CheckpointError: see `require_ours`.

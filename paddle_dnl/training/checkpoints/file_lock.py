@@ -13,19 +13,19 @@ HELD = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)
 
 
 def lock(file: TextIO) -> None:
-    """Takes the lock or fails at once.
+    """Takes the lock, or fails without waiting.
 
     Raises:
-        OSError: with an error number of `HELD` where another process has it, else this place knows no locks.
+        OSError: with an error number in `HELD` if another process has it; with another one if the file system has no locks.
     """
     _change(file, True)
 
 
 def unlock(file: TextIO) -> None:
-    """Gives the lock back.
+    """Releases the lock.
 
     Raises:
-        OSError: this place knows no locks.
+        OSError: the file system has no locks.
     """
     _change(file, False)
 

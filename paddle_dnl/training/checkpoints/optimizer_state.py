@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Optimizer state from a checkpoint into an optimizer of this process, if it is of this model and this optimizer."""
+"""Loads the optimizer state of a checkpoint after checking that it belongs to this model and optimizer."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -14,14 +14,14 @@ from paddle.optimizer.lr import LambdaDecay, LRScheduler
 
 
 def rename_optimizer_state(state: Mapping, old_names: Mapping[str, str], new_names: Mapping[str, str]) -> dict:
-    """Moves optimizer slots from the parameter names of one process to those of another.
+    """Renames optimizer slots from the parameter names of the process that saved them to those of this one.
 
-    Paddle keys them by generated names (`conv2d_7.w_0_velocity_0`) that depend on how many layers were built before.
+    Paddle keys them by generated names (`conv2d_7.w_0_velocity_0`) that depend on the number of layers built before.
 
     Args:
         state: as read from model.pdopt.
-        old_names: model key -> generated name when it was saved.
-        new_names: model key -> generated name now.
+        old_names: model key -> generated name in the saving process.
+        new_names: model key -> generated name in this process.
     """
     renamed = {old: new_names[key] for key, old in old_names.items() if key in new_names}
     by_length = sorted(renamed, key=len, reverse=True)
@@ -42,12 +42,12 @@ def rename_optimizer_state(state: Mapping, old_names: Mapping[str, str], new_nam
 
 
 def require_same_optimizer(path: Path, before: str | None, optimizer) -> None:
-    """Refuses the state of another kind of optimizer.
+    """Refuses the state of another optimizer class.
 
     Args:
         path: of the state, for the message.
-        before: class that wrote it; None where that is not known.
-        optimizer: that is to receive it.
+        before: name of the class that wrote it; None if unknown.
+        optimizer: receives the state.
 
     Raises:
         CheckpointError: they differ.
@@ -63,7 +63,7 @@ def _instead(path: Path) -> str:
 
 
 def _require_known_slots(path: Path, endings: Iterable[str], optimizer) -> None:
-    """For files that do not name their optimizer: Paddle would fail at the first step or go on without momentum."""
+    """Checks the slots of a file that does not name its optimizer; Paddle would fail at the first step or lose the momentum."""
     now = type(optimizer).__name__
     kinds = {getattr(optimizer, name) for name in dir(optimizer) if re.fullmatch(r"_\w+_acc(_max)?_str", name)}
     fitting = re.compile(rf"(fp32_master_\d+_)?({'|'.join(map(re.escape, kinds)) or '(?!)'})_\d+")
@@ -79,9 +79,9 @@ _FRESH = "--fresh_optimizer goes on from its weights and iteration with new slot
 
 
 class _Slots(dict):
-    """Slots that wait for the first step, in which Paddle takes them. Where it asserts that one is there, this says which.
+    """Loaded slots, which Paddle takes at the first step; a missing one raises an error that names it.
 
-    It cannot be said before: a parameter that no gradient reaches has no slots, and needs none.
+    It cannot be checked earlier: a parameter without gradients has no slots and needs none.
     """
 
     def __init__(self, slots: Mapping, path: Path, kind: str):
@@ -95,22 +95,22 @@ class _Slots(dict):
 
 
 def move_schedule(optimizer, iteration: int) -> None:
-    """Sets the learning rate to that of a step, by taking all steps before it: some schedules are recursions."""
+    """Advances the learning-rate schedule to `iteration` step by step, since some schedules are recursive."""
     if isinstance(optimizer._learning_rate, LRScheduler):
         for _ in range(iteration):
             optimizer._learning_rate.step()
 
 
 def restore_optimizer(path: Path, state: Mapping, weights: Mapping, model, optimizer, *, is_named: bool) -> None:
-    """Puts what was read from a .pdopt into an optimizer.
+    """Loads the content of a .pdopt file into an optimizer.
 
     Args:
         path: of the file, for messages.
         state: as read from it.
-        weights: as read from the .pdparams beside it, with its table of names.
-        model: whose parameters the optimizer has.
+        weights: content of the .pdparams beside it, with its name table.
+        model: the optimizer's.
         optimizer: receives the state.
-        is_named: whether the checkpoint says which optimizer wrote it, so that `require_same_optimizer` has compared them.
+        is_named: whether the checkpoint names its optimizer, so that `require_same_optimizer` has compared them.
 
     Raises:
         CheckpointError: damaged, or of another model or optimizer.

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Restores model, optimizer and EMA from a checkpoint folder, in two steps so that one process can read for all.
 
-`read` verifies the files and takes what they hold into host memory; `restore` puts that into the objects of this process.
+`read` verifies the files and reads them into host memory; `restore` loads that into the objects of this process.
 """
 
 import contextlib
@@ -32,17 +32,17 @@ from paddle_dnl.weights.safe_pickle import read_pickle
 
 @dataclass
 class Contents:
-    """What a checkpoint holds, as plain values and NumPy arrays; it can be sent to other processes.
+    """Content of a checkpoint as plain values and NumPy arrays, which can be sent to other processes.
 
     Args:
-        folder: it was read from, for messages.
-        states: the plain states; of PaddleSeg's folders just `{"iteration": N}`.
+        folder: the source, for messages.
+        states: the fields of `TrainState`; for folders of PaddleSeg only `{"iteration": N}`.
         weights: of the model, with Paddle's table of parameter names.
-        optimizer: slots and schedule; None where the optimizer is to start anew.
-        optimizer_class: that wrote them; None where that is not known.
-        average: EMA weights; None where there are none or none are wanted.
-        has_other_schedule: whether this run's learning-rate schedule is not the one whose state was stored: the rate is then
-            that of the new one at the iteration.
+        optimizer: slots and schedule; None to start with new slots.
+        optimizer_class: name of the class that wrote them; None if unknown.
+        average: EMA weights; None if absent or not wanted.
+        has_other_schedule: whether this run has another learning-rate schedule than the checkpoint; the rate is then that of
+            the new schedule at the iteration.
     """
 
     folder: Path
@@ -59,12 +59,12 @@ def read(folder: str | Path, *, optimizer, with_average: bool, fresh_optimizer: 
 
     Args:
         folder: see `checkpoint.find_resume`.
-        optimizer: that is to receive the state; one of another class is refused before its file is read.
+        optimizer: receives the state later; another class is refused before the file is read.
         with_average: read EMA weights too.
         fresh_optimizer: leave out the optimizer's slots.
 
     Raises:
-        CheckpointError: damaged, incomplete, hostile, or of another optimizer.
+        CheckpointError: damaged, incomplete, unsafe, or of another optimizer.
     """
     folder = Path(folder)
     try:
@@ -99,17 +99,17 @@ def read(folder: str | Path, *, optimizer, with_average: bool, fresh_optimizer: 
 
 
 def restore(contents: Contents, *, model, optimizer, ema=None) -> dict:
-    """Puts a checkpoint into the objects of a training.
+    """Loads a checkpoint into the objects of a training.
 
     Args:
         contents: from `read`.
-        model, optimizer, ema: receive the state; without slots the schedule goes on at the iteration.
+        model, optimizer, ema: receive the state; without slots the schedule is advanced to the iteration.
 
     Returns:
         The plain states.
 
     Raises:
-        CheckpointError: of another model or optimizer; nothing has been trained yet then.
+        CheckpointError: of another model or optimizer.
     """
     folder, states, weights = contents.folder, contents.states, contents.weights
     load_weights(model, weights, what=f"{folder / PARAMS}")
@@ -133,16 +133,16 @@ def restore(contents: Contents, *, model, optimizer, ema=None) -> dict:
 
 
 def compare_hosts(chosen: Path | None, save_dir: Path) -> None:
-    """Looks for checkpoints that another machine has and rank 0, which chooses for all, has not.
+    """Reports newer checkpoints on other machines than rank 0's, which chooses for all.
 
-    An elastic launcher may give rank 0 to another machine than before, whose disk is empty.
+    An elastic launcher may move rank 0 to a machine with an empty disk.
 
     Args:
-        chosen: rank 0's checkpoint for `--resume_model auto`; None where it has none. Ignored on other ranks.
+        chosen: rank 0's checkpoint for `--resume_model auto`, or None. Ignored on other ranks.
         save_dir: of the run.
 
     Raises:
-        CheckpointError: on rank 0, which has none while another machine has.
+        CheckpointError: on rank 0, if it has none and another machine has one.
     """
     there = [int(folder.name.removeprefix("iter_")) for folder in iteration_folders(save_dir)]
     everywhere = collectives.all_gather_object((socket.gethostname(), max(there, default=-1)), "choosing a checkpoint")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The output folder of a training run, locked by one run at a time."""
+"""The output folder of a training run, with a lock against a second run."""
 
 import contextlib
 import errno
@@ -26,7 +26,7 @@ _OWNER = "process "  # start of the lock file's content
 
 
 def config_of(run_dir: str | Path) -> Path:
-    """The file with a run's resolved configuration, see `RunFolder.write_config`; it need not be there."""
+    """Path of a run's resolved configuration, see `RunFolder.write_config`; the file need not exist."""
     other = Path(run_dir) / OTHER_CONFIG
     return other if other.is_file() else Path(run_dir) / CONFIG
 
@@ -34,7 +34,7 @@ def config_of(run_dir: str | Path) -> Path:
 class RunFolder:
     """Makes `save_dir`, locks it for this run and removes temporary files of a killed run.
 
-    The lock belongs to the process and ends with it, however it ends.
+    The lock ends with the process, even if it is killed.
 
     Raises:
         CheckpointError: the path is a file, cannot be written, or another run holds it.
@@ -47,7 +47,7 @@ class RunFolder:
             this = weakref.ref(self)  # a weak reference, because these callbacks are never removed
 
             def close_in_child():
-                """Data loading processes are forked while the lock is held; their copies would keep it after a kill."""
+                """Forked data loading processes would keep the lock after this process was killed."""
                 if (folder := this()) is not None:
                     folder._lock.close()
 
@@ -100,13 +100,13 @@ class RunFolder:
         return lock
 
     def write_config(self, text: str, read: Iterable[str | Path]) -> None:
-        """Writes the resolved configuration as `config.yml`; where that file is foreign or is read, as `resolved_config.yml`.
+        """Writes the resolved configuration as `config.yml`, or as `resolved_config.yml` if that file is an input or not ours.
 
-        The one of an earlier run, if it differs, is kept as `config.N.yml`, N counting up.
+        A differing one of an earlier run is kept as `config.N.yml`, N counting up.
 
         Args:
             text: the configuration.
-            read: files that it was read from.
+            read: files from which it was read.
 
         Raises:
             CheckpointError: it cannot be written, or both names are taken.
@@ -134,13 +134,13 @@ class RunFolder:
             raise CheckpointError(f"{path}: could not be written ({reason(error, path)})") from error
 
     def ensure(self) -> bool:
-        """Makes and locks the folder again when somebody has deleted it: the training in memory is worth more.
+        """Creates and locks the folder again if it was deleted, so that the training in memory is not lost.
 
         Returns:
-            Whether that was so.
+            Whether it was deleted.
 
         Raises:
-            CheckpointError: as the class; another run may have made a folder of that name since.
+            CheckpointError: as the class; another run may have created the folder meanwhile.
         """
         try:
             held, there = os.fstat(self._lock.fileno()), os.stat(self.path / LOCK)
@@ -155,7 +155,7 @@ class RunFolder:
 
     def close(self) -> None:
         """Releases the lock."""
-        # Closing alone would leave the lock with processes that were forked by other means.
+        # Closing alone would not release it while a process forked by native code holds a copy.
         with contextlib.suppress(OSError):  # a file system without locks
             file_lock.unlock(self._lock)
         self._lock.close()

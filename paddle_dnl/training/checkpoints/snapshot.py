@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a checkpoint holds, copied at one moment into the host's memory."""
+"""Copies the state of a training into host memory, so that a thread can write it as a checkpoint."""
 
 import copy
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ import paddle
 
 
 def _on_host(value):
-    """A copy in the host's memory; tensors keep the names under which Paddle writes them."""
+    """A copy in host memory; tensors keep the names under which Paddle writes them."""
     if isinstance(value, paddle.Tensor):
         found = value.detach().clone() if value.place.is_cpu_place() else value.detach().cpu()
         found.name = value.name
@@ -24,7 +24,7 @@ def _on_host(value):
 
 @dataclass
 class Snapshot:
-    """All that a checkpoint holds, at one moment, in the host's memory."""
+    """Content of a checkpoint, in host memory."""
 
     model: dict
     optimizer: dict

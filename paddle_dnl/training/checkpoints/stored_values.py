@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checks the values of a checkpoint before a training takes them.
+"""Checks the values of a checkpoint before a training uses them.
 
-A checksum proves that a file is the one that was written, not that a training wrote it. Each function raises
-CheckpointError with the file, the key and the value.
+A checksum proves that a file is unchanged, not that a training wrote it. Each function raises CheckpointError with the
+file, the key and the value.
 """
 
 from collections.abc import Mapping
@@ -84,7 +84,7 @@ def require_states(path: Path, states: Mapping, iteration: int) -> None:
 
 
 def require_schedule(path: Path, state, key: str = "LR_Scheduler") -> None:
-    """Checks the state of a learning-rate schedule, and of one within it (a warm-up holds its successor)."""
+    """Checks the state of a learning-rate schedule, and of one nested in it, as in a warm-up."""
     _require_mapping(path, key, state)
     _require_whole(path, f"{key}.last_epoch", state.get("last_epoch"))
     _require_real(path, f"{key}.last_lr", state.get("last_lr"), 0, 1e6)
@@ -101,8 +101,8 @@ def require_slot(path: Path, name: str, value, parameter) -> None:
     Args:
         path: of the file, for the message.
         name: of the slot.
-        value: as read from it; fits with the parameter's shape, or with one number (a power of Adam's decay).
-        parameter: that it belongs to.
+        value: as read from it; must have the parameter's shape, or hold one number (a power of Adam's beta).
+        parameter: the one it belongs to.
     """
     shape = tuple(parameter.shape)
     expected = f"finite floating-point numbers in the parameter's shape {list(shape)}"

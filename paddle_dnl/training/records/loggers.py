@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Curves and pictures for VisualDL, TensorBoard and Weights & Biases, behind one small interface.
+"""Loggers for curves and pictures: VisualDL, TensorBoard and Weights & Biases behind one interface.
 
 A logger has `scalars(values, iteration)`, `image(tag, rgb, iteration)` and `close()`. The libraries are optional; log.txt and
 scalars.csv (`paddle_dnl.training.records.run_records`) need none of them.
@@ -18,7 +18,7 @@ from paddle_dnl.optional import not_installed
 
 import numpy as np
 
-# Name -> the module that it needs, and its row in `paddle_dnl.optional`.
+# Name -> (required module, its row in `paddle_dnl.optional`).
 _MODULES = {
     "visualdl": ("visualdl", "train"),
     "tensorboard": ("tensorboardX", "tensorboard"),
@@ -53,14 +53,14 @@ class VisualDL:
             self._writer.add_scalar(tag, float(value), iteration)
 
     def image(self, tag: str, rgb: np.ndarray, iteration: int) -> None:
-        self._writer.add_image(tag, rgb, iteration)
+        self._writer.add_image(tag, rgb, iteration, dataformats="HWC")
 
     def close(self) -> None:
         self._writer.close()
 
 
-class TensorBoard:
-    """Event files in `tensorboard/` of the run's folder; what a resumed run repeats replaces what was there."""
+class TensorBoard(VisualDL):
+    """Event files in `tensorboard/` of the run's folder; steps that a resumed run repeats replace the earlier ones."""
 
     def __init__(self, folder: Path, first_iteration: int, config: dict):
         from tensorboardX import SummaryWriter
@@ -68,19 +68,9 @@ class TensorBoard:
         purge = {"purge_step": first_iteration} if first_iteration > 1 else {}
         self._writer = SummaryWriter(str(Path(folder) / "tensorboard"), **purge)
 
-    def scalars(self, values: dict[str, float], iteration: int) -> None:
-        for tag, value in values.items():
-            self._writer.add_scalar(tag, float(value), iteration)
-
-    def image(self, tag: str, rgb: np.ndarray, iteration: int) -> None:
-        self._writer.add_image(tag, rgb, iteration, dataformats="HWC")
-
-    def close(self) -> None:
-        self._writer.close()
-
 
 class WeightsAndBiases:
-    """A run of the project `paddle-dnl`, or of `$WANDB_PROJECT`; its number is kept in the run's folder, so that it goes on.
+    """A wandb run in the project `$WANDB_PROJECT` (default `paddle-dnl`); its id is stored in the folder for resumed runs.
 
     wandb's own variables choose the server, the account and `WANDB_MODE=offline`.
     """
@@ -136,12 +126,12 @@ def require_installed(names) -> None:
 
 
 class LoggerGroup:
-    """Several loggers as one. A logger that fails, of a full disk or a lost connection, is left out with a warning.
+    """Several loggers as one. A logger that fails, for instance on a full disk, is disabled with a warning.
 
     Args:
         names: of `NAMES`.
         folder: of the run.
-        first_iteration: that is logged.
+        first_iteration: first one to be logged.
         config: the resolved configuration.
     """
 

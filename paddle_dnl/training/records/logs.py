@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training log: lines as PaddleSeg writes them, scalars and images under its tags."""
+"""Training log: lines in PaddleSeg's format, scalars and images under its tags."""
 
 import contextlib
 import time
@@ -23,8 +23,8 @@ def format_seconds(seconds: float) -> str:
 
 
 def gpu_memory() -> str:
-    """Peak memory of the GPU in MiB, in the form of PaddleSeg's log lines; empty on other devices."""
-    if not paddle.get_device().startswith("gpu"):  # also a Paddle for GPUs without one, or with --device cpu
+    """Peak GPU memory in MiB in the format of PaddleSeg's log lines; empty on other devices."""
+    if not paddle.get_device().startswith("gpu"):  # also for a GPU build of Paddle on a CPU
         return ""
     cuda = paddle.device.cuda
     reserved, allocated = cuda.max_memory_reserved() // 2**20, cuda.max_memory_allocated() // 2**20
@@ -42,8 +42,8 @@ class TrainLog:
         save_dir: the run's folder.
         loggers: names of `paddle_dnl.training.records.loggers`.
         first_iteration: first iteration to log.
-        config: the resolved configuration, for loggers that keep it.
-        is_main: whether to write files: those of the loggers and of `RunRecords`; by default rank 0 does.
+        config: the resolved configuration, which some loggers store.
+        is_main: whether to write files (loggers, `RunRecords`); default: on rank 0.
         print_mem_info: add `gpu_memory` to the lines.
     """
 
@@ -85,7 +85,7 @@ class TrainLog:
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[None]:
-        """Counts the time inside as waiting for data."""
+        """Counts the time in the block as waiting for data."""
         began = time.perf_counter()
         yield
         self._reader_seconds += time.perf_counter() - began

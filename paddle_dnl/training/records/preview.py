@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Preview picture for the loggers: image, truth and prediction side by side."""
+"""Preview picture for the loggers: image, label and prediction side by side."""
 
 from dataclasses import replace
 
@@ -18,9 +18,9 @@ def preview(model: paddle.nn.Layer, dataset, settings: dict) -> np.ndarray:
     """The first image of a validation set as one RGB picture `[H, 3 * W, 3]`, uint8.
 
     Args:
-        model: its layers are left in the modes they were in.
+        model: the training or evaluation mode of its layers is restored.
         dataset: a `SegmentationDataset` in mode `val`.
-        settings: `test_config`; of it sliding windows and `align_corners` are used.
+        settings: `test_config`, of which only sliding windows and `align_corners` are used.
     """
     sample = dataset[0]
     options = replace(InferenceOptions.of(settings), aug_eval=False)

@@ -11,49 +11,40 @@ from pathlib import Path
 from paddle_dnl.errors import UsageError
 
 
-class _NoProfiler:
-    def step(self) -> None:
-        """Does nothing."""
-
-    def stop(self) -> None:
-        """Does nothing."""
-
-
-class _StepProfiler:
-    def __init__(self, first: int, last: int, folder: Path):
-        from paddle import profiler
-
-        self._profiler = profiler.Profiler(
-            scheduler=(first, last), on_trace_ready=profiler.export_chrome_tracing(str(folder))
-        )
-        self._profiler.start()
-
-    def step(self) -> None:
-        """Marks the end of a training step."""
-        self._profiler.step()
-
-    def stop(self) -> None:
-        """Writes the trace and prints the table of operators."""
-        self._profiler.stop()
-        self._profiler.summary(op_detail=True)
-
-
-def make_profiler(options: str | None, save_dir: Path):
-    """A profiler with `step()` and `stop()`; without options one that does nothing.
+class StepProfiler:
+    """Profiles the steps of a training that the options name; does nothing without options.
 
     Raises:
         UsageError: options that cannot be read.
     """
-    if not options:
-        return _NoProfiler()
-    values = {"batch_range": "[10, 20]", "profile_path": "model.profile"}
-    for part in filter(None, (part.strip() for part in options.split(";"))):
-        key, _, value = part.partition("=")
-        values[key.strip()] = value.strip()
-    try:
-        first, last = ast.literal_eval(values["batch_range"])
-        if not 0 <= first < last:
-            raise ValueError
-    except (ValueError, SyntaxError, TypeError) as error:
-        raise UsageError(f"--profiler_options: batch_range={values['batch_range']} is not [first, last]") from error
-    return _StepProfiler(first, last, save_dir / values["profile_path"])
+
+    def __init__(self, options: str | None, save_dir: Path):
+        self._profiler = None
+        if not options:
+            return
+        values = {"batch_range": "[10, 20]", "profile_path": "model.profile"}
+        for part in filter(None, (part.strip() for part in options.split(";"))):
+            key, _, value = part.partition("=")
+            values[key.strip()] = value.strip()
+        try:
+            first, last = ast.literal_eval(values["batch_range"])
+            if not 0 <= first < last:
+                raise ValueError
+        except (ValueError, SyntaxError, TypeError) as error:
+            raise UsageError(f"--profiler_options: batch_range={values['batch_range']} is not [first, last]") from error
+        from paddle import profiler
+
+        write = profiler.export_chrome_tracing(str(save_dir / values["profile_path"]))
+        self._profiler = profiler.Profiler(scheduler=(first, last), on_trace_ready=write)
+        self._profiler.start()
+
+    def step(self) -> None:
+        """Marks the end of a training step."""
+        if self._profiler is not None:
+            self._profiler.step()
+
+    def stop(self) -> None:
+        """Writes the trace and prints the table of operators."""
+        if self._profiler is not None:
+            self._profiler.stop()
+            self._profiler.summary(op_detail=True)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compares a run with the published recipe whose name or base it has, and logs the facts that differ."""
+"""Compares a run with the published recipe that its configuration is or inherits from, and logs the differences."""
 
 import hashlib
 import inspect
@@ -28,11 +28,11 @@ _KINDS = {"train_dataset": "dataset", "val_dataset": "dataset"}
 
 
 def announce(config, precision: str) -> None:
-    """Logs one line with all facts in which this run differs from its published recipe; nothing when there is none.
+    """Logs one line with all differences from the published recipe, if there are any.
 
     Args:
-        config: a `paddle_dnl.config.Config`; compared with the model zoo's published row that has the name of its file or
-            else of its nearest base.
+        config: a `paddle_dnl.config.Config`; compared with the published row of the model zoo that has the name of its file, or
+            of its nearest base.
         precision: `fp32`, `fp16` or `bf16`.
     """
     row = row_of(config)
@@ -69,31 +69,30 @@ def departures(config, row: dict, precision: str) -> Iterator[str]:
 
 
 def facts_digest(dic: dict) -> str:
-    """First 16 hexadecimal digits of the SHA-256 over the facts in a resolved configuration.
+    """First 16 hexadecimal digits of the SHA-256 of the facts in a resolved configuration.
 
-    `zoo.yml` holds that of each published row, so that a file edited in place is noticed; `tools/model_zoo.py --facts`
-    renews them.
+    `zoo.yml` stores it for each published row, so that an edited file is noticed; `tools/model_zoo.py --facts` updates them.
     """
     facts = json.dumps(_only_facts(dic), sort_keys=True, default=str)
     return hashlib.sha256(facts.encode()).hexdigest()[:16]
 
 
 def _only_facts(value):
-    """The same without `_NO_FACTS`, at every depth."""
+    """`value` without the keys `_NO_FACTS`, at every depth."""
     if isinstance(value, dict):
         return {key: _only_facts(item) for key, item in value.items() if key not in _NO_FACTS}
     return [_only_facts(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _start_weights(dic: dict) -> str | None:
-    """File or address of the weights that training begins with; None for random ones."""
+    """File or URL of the start weights; None for random initialisation."""
     sections = [section for section in (dic["model"].get("backbone"), dic["model"]) if isinstance(section, dict)]
     given = [section["pretrained"] for section in sections if "pretrained" in section]
     return next(filter(None, given), None) if given else (dic.get("start_weights") or {}).get("file")
 
 
 def _compare(where: str, ours, theirs, kind: str) -> Iterator[str]:
-    """Facts below the key `where`; `kind` is the registry of the components there."""
+    """Differences below the key `where`; `kind` is the registry of the components there."""
     in_list = _is_component_list(ours) and _is_component_list(theirs)
     if in_list:
         ours, theirs = _by_type(ours), _by_type(theirs)
@@ -131,7 +130,7 @@ def _is_component_list(value) -> bool:
 
 
 def _by_type(components: list[dict]) -> dict[str, dict]:
-    """The same under their types, so that a step that is added does not shift the others; `Type.2` is a second one."""
+    """Components keyed by type, so that an added step does not shift the others; `Type.2` is the second of its type."""
     found: dict[str, dict] = {}
     for component in components:
         name, number = component["type"], 1 + sum(c["type"] == component["type"] for c in found.values())
@@ -140,7 +139,7 @@ def _by_type(components: list[dict]) -> dict[str, dict]:
 
 
 def _with_defaults(cfg: dict, kind: str) -> dict:
-    """`cfg` with the defaults of its class spelled out: a file that leaves them out means the same."""
+    """`cfg` with the default arguments of its class filled in."""
     if "type" not in cfg:
         return cfg
     if kind == "optimizer":

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Differences between the configuration of a resumed run and the checkpoint's: logged, or refused."""
+"""Differences between the configurations of a resumed run and of its checkpoint: logged, or refused."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,7 +27,7 @@ def _flat(value, key: str = "") -> Iterator[tuple[str, object]]:
 
 
 def differences(before: dict, now: dict) -> dict[str, tuple]:
-    """Dotted keys whose values differ, with both; None where there is none."""
+    """Dotted keys whose values differ -> (before, now); None for a missing key."""
     old, new = dict(_flat(before)), dict(_flat(now))
     return {
         key: (old.get(key), new.get(key))
@@ -46,7 +46,7 @@ def _preprocessing(config: dict) -> list:
 
 
 def changes_function(key: str) -> bool:
-    """Whether a value decides what the trained weights compute or mean, beside the normalisation."""
+    """Whether a key, apart from the normalisation, changes what the trained weights compute or mean."""
     parts = key.split(".")
     return parts[0] == "model" or parts[-1] in ("num_classes", "ignore_index", "img_channels", "class_names")
 
@@ -55,15 +55,15 @@ def review(folder: Path, config: dict, allowed: bool) -> bool:
     """Compares a configuration with the one stored in the checkpoint that is resumed; logs each difference.
 
     Args:
-        folder: the checkpoint; one without `config.yml`, as PaddleSeg writes them, is not compared.
+        folder: the checkpoint; without `config.yml`, as from PaddleSeg, nothing is compared.
         config: the resolved configuration of this run.
-        allowed: go on although the network, the classes or the normalisation are others.
+        allowed: continue with another network, other classes or another normalisation.
 
     Returns:
-        Whether the learning-rate schedule is another one.
+        Whether the learning-rate schedule has changed.
 
     Raises:
-        CheckpointError: these differ and it is not allowed, or the run would end before the checkpoint's iteration.
+        CheckpointError: network, classes or normalisation differ without `allowed`.
     """
     path = Path(folder) / "config.yml"
     if not path.is_file():

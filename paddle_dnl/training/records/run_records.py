@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`log.txt` and `scalars.csv` in a run's folder: log lines and curves without any other library.
 
-Both are appended to, so that a resumed run goes on in them; a disk that is full or a folder that is gone costs the lines, not
-the training.
+Both are appended to by resumed runs. A full disk or a deleted folder loses lines, but does not stop the training.
 """
 
 import contextlib
@@ -21,7 +20,7 @@ _LINE = ",".join(_HEAD).encode()
 
 
 def read_table(path: Path) -> dict[str, dict[int, float]]:
-    """The values of each tag in a `scalars.csv` by iteration; what a resumed run repeats wins."""
+    """Values in a `scalars.csv`: tag -> iteration -> value; later lines replace those of a repeated iteration."""
     points: dict[str, dict[int, float]] = {}
     for row in read_bytes(path).decode(errors="replace").splitlines()[1:]:
         with contextlib.suppress(ValueError):  # the last line of a killed run may be cut
@@ -31,7 +30,7 @@ def read_table(path: Path) -> dict[str, dict[int, float]]:
 
 
 class _LogFile(WatchedFileHandler):
-    """Opens the file again when the folder was deleted and made anew; failures are silent, as they would be logged too."""
+    """Opens the file again after the folder was deleted; failures are ignored, since they would be logged here too."""
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
@@ -50,7 +49,7 @@ class RunRecords:
         folder: of the run; exists.
 
     Raises:
-        OutputError: its `scalars.csv` is not such a table.
+        OutputError: `scalars.csv` was not written by this program.
     """
 
     def __init__(self, folder: Path):

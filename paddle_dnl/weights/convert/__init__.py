@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Published weights of other projects as weights of our models, by name and with complete accounting."""
+"""Converts published weights of other projects to our models, by name; every tensor is accounted for."""
 
 from paddle_dnl.weights.convert.converter import SOURCES, backbone_only, convert_state_dict, convert_with_report
 from paddle_dnl.weights.convert.describe import looks_like

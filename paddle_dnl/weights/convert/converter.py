@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Conversion of other projects' weights: choice of rules by source and model family, conversion, report."""
+"""Converts weights of other projects: chooses rules by source and model family, converts, reports."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -15,7 +14,7 @@ import numpy as np
 
 SOURCES = ("mmseg", "official_dnl", "dgmn2", "paddleseg", "dmnet_paddle", "torchvision", "timm", "paddleclas")
 
-# A key that tells a model's family, and in which sources that family exists.
+# Model family -> a key by which it is recognised.
 _FAMILIES = {
     "dnlnet": "head.dnl_block.conv_mask.weight",
     "dmnet": "dcm_modules.0.filter_gen_conv.weight",
@@ -40,7 +39,7 @@ _RULES = {
     ("paddleclas", "resnet backbone"): (paddleclas.backbone_rules, None),
     ("dgmn2", "dgmn2 backbone"): (dgmn2.backbone_rules, None),
 }
-# The layers whose width is the number of classes, and the auxiliary heads.
+# Layers whose width is the number of classes, and auxiliary heads.
 _CLASSIFIER = {
     "dnlnet": r"head\.(cls\.1|aux\.2)\.(weight|bias)",
     "dmnet": r"(cls|fcn_head\.[12])\.(weight|bias)",
@@ -49,7 +48,7 @@ _CLASSIFIER = {
 _AUXILIARY = {"dnlnet": r"head\.aux\..+", "dmnet": r"fcn_head\..+"}
 
 
-# Settings that a model needs, so that equal names and shapes also mean the same function.
+# Settings that the model needs to compute the same function with the weights of a source.
 _SETTINGS = {
     "mmseg": {"dialect": "mmseg", "stem": "v1c"},
     "official_dnl": {"dialect": "official", "stem": "3x3"},
@@ -60,14 +59,13 @@ _SETTINGS = {
 }
 
 
-def _prefixed(rules: list[Rule], prefix: str) -> list[Rule]:
-    """Rules for keys relative to the backbone, for keys relative to the whole model."""
+def _prefixed(rules: list[Rule]) -> list[Rule]:
+    """Rules for keys of a backbone, as rules for keys of the whole model."""
 
     def moved(rule: Rule):
-        return None if rule.target is None else lambda match: prefix + rule.apply(match[0][len(prefix) :])
+        return None if rule.target is None else lambda match: f"backbone.{rule.apply(match[1])}"
 
-    start = re.escape(prefix)
-    return [Rule(f"{start}(?:{r.pattern})", moved(r), r.reason, r.transpose) for r in rules]
+    return [Rule(rf"backbone\.({r.pattern})", moved(r), r.reason, r.transpose) for r in rules]
 
 
 def _plan(source: str, family: str, part: str, keys, skip_classifier: bool, skip_auxiliary: bool) -> Plan:
@@ -88,11 +86,11 @@ def _plan(source: str, family: str, part: str, keys, skip_classifier: bool, skip
     if skip_classifier:
         keep[_CLASSIFIER[family]] = "classifier skipped as asked"
     zero = mmseg.DMNET_ZERO if (source, family) == ("mmseg", "dmnet") else ()
-    return Plan(source, part, (*_prefixed(backbone(keys), "backbone."), *head()), zero, keep, optional)
+    return Plan(source, part, (*_prefixed(backbone(keys)), *head()), zero, keep, optional)
 
 
 def backbone_only(state: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """A segmentor file's backbone tensors without their prefix, and why the others are left out."""
+    """The backbone tensors of a segmentor file without prefix, and the others -> why they are dropped."""
     if not any(key.startswith("backbone.") for key in state):
         return dict(state), {}
     inside = {key[len("backbone.") :]: value for key, value in state.items() if key.startswith("backbone.")}
@@ -109,7 +107,7 @@ def convert_with_report(
     skip_auxiliary: bool = False,
     keep: Mapping[str, str] | None = None,
 ) -> tuple[dict[str, np.ndarray], ConversionReport]:
-    """Converts weights as `convert_state_dict` does, and says what became of each tensor.
+    """Converts weights like `convert_state_dict`, and reports on each tensor.
 
     Args:
         state: names and arrays of the file; a common `module.` prefix is ignored.
@@ -118,9 +116,9 @@ def convert_with_report(
         part: `model`, or `backbone` for ImageNet files and for the backbone of a segmentor; the result
             then has the keys of `model.backbone` (or of `model`, if that is a backbone), which is what
             the configuration key `model.backbone.pretrained` expects.
-        skip_classifier: leave the layers whose width is the number of classes as the model has them.
-        skip_auxiliary: leave the auxiliary head as the model has it.
-        keep: further model keys, as regular expressions, that stay as the model has them -> reason.
+        skip_classifier: keep the model's own layers whose width is the number of classes.
+        skip_auxiliary: keep the model's own auxiliary head.
+        keep: regular expressions of further model keys to keep -> reason.
 
     Raises:
         ConversionError: file and model do not correspond; the message names the first tensors and says
@@ -152,7 +150,7 @@ def convert_with_report(
             f"{_advice(relevant, own, plan, family, skip_classifier, skip_auxiliary)}"
         ) from None
     report.dropped.update(outside)
-    # Settings with which the model takes the weights and computes something else with them.
+    # With other settings the weights fit, but the model computes another function.
     for key, layer in (("dialect", model), ("stem", getattr(model, "backbone", model))):
         present, needed = getattr(layer, key, None), _SETTINGS.get(source, {}).get(key)
         if present is not None and needed is not None and present != needed:
@@ -165,7 +163,7 @@ def convert_with_report(
 
 
 def _advice(state, own, plan: Plan, family: str, skip_classifier: bool, skip_auxiliary: bool) -> str:
-    """The option that would make the conversion succeed, if one of them does."""
+    """Advice: the option with which the conversion would succeed, if there is one."""
     trials = [("skip_classifier", True, skip_auxiliary), ("skip_auxiliary", skip_classifier, True)]
     for name, classifier, auxiliary in trials:
         if family in _CLASSIFIER and (classifier, auxiliary) != (skip_classifier, skip_auxiliary):
@@ -186,18 +184,18 @@ def convert_state_dict(
     skip_classifier: bool = False,
     skip_auxiliary: bool = False,
 ) -> dict[str, np.ndarray]:
-    """The weights of another project under the names and in the layout of our model.
+    """Converts weights of another project to the names and layout of our model.
 
-    Pure: neither `state` nor `model` is changed. Every tensor of the file is used once or dropped for a stated
-    reason, and every tensor of the model gets a value (see `convert_with_report`). Logs a warning where the model is
-    set up to compute something else with them (another `dialect` or `stem`).
+    Neither `state` nor `model` is changed. Every tensor of the file is used once or dropped for a stated
+    reason, and every tensor of the model gets a value (see `convert_with_report`). Logs a warning if the model has another
+    `dialect` or `stem` and would compute another function.
 
     Args:
         state: names and arrays of the file.
         source: one of `SOURCES`.
-        model: the Paddle layer that the weights are for; its names and shapes must all be met.
-        skip_classifier: leave the layers whose width is the number of classes as the model has them.
-        skip_auxiliary: leave the auxiliary head as the model has it.
+        model: the Paddle layer that the weights are for; all its keys must get a value of their shape.
+        skip_classifier: keep the model's own layers whose width is the number of classes.
+        skip_auxiliary: keep the model's own auxiliary head.
 
     Raises:
         ConversionError: file and model do not correspond.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Description of a set of weights from its names, for error messages only."""
+"""Describes weights by their names, for error messages."""
 
 import re
 from collections.abc import Iterable

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Moving weights from one naming to another with every tensor accounted for.
+"""Renames weights by rules; every tensor is accounted for.
 
 A source (one module per project) lists `Rule`s: which module of the file becomes which module of the
-model, and whether its matrix is transposed. Nothing is ever concluded from a shape, since square matrices
-exist that must be turned (DGMN2's projections) and others that must not (its position tables).
+model, and whether its matrix is transposed. Shapes are never used to decide, since some square matrices must be
+transposed (DGMN2's projections) and others must not (its position tables).
 """
 
 import re
@@ -21,12 +21,12 @@ _PADDLE_NAME_TABLE = "StructuredToParameterName@@"
 
 
 class ConversionError(CheckpointError):
-    """A file's tensors and a model's do not correspond one to one."""
+    """The tensors of a file and of a model do not correspond one to one."""
 
 
 @dataclass
 class ConversionReport:
-    """What became of each tensor of the file, and where each tensor of the model comes from."""
+    """Use of each tensor of the file, and origin of each tensor of the model."""
 
     source: str
     part: str
@@ -51,7 +51,7 @@ class ConversionReport:
 
 @dataclass(frozen=True)
 class Plan:
-    """All that a conversion needs besides the tensors.
+    """Rules and options of a conversion.
 
     Args:
         source: name of the project the file is from.
@@ -92,7 +92,7 @@ def strip_module(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def _place(key: str, plan: Plan) -> tuple[str | None, Rule | None]:
-    """The model's key for a file's key, with the rule that said so."""
+    """The model key for a key of the file, and the rule that matched."""
     path, _, leaf = key.rpartition(".")
     for rule in plan.rules:
         target = rule.apply(path)
@@ -102,7 +102,7 @@ def _place(key: str, plan: Plan) -> tuple[str | None, Rule | None]:
 
 
 def _reason_to_drop(key: str, target: str | None, rule: Rule | None, plan: Plan, own: Mapping) -> str:
-    """Why a file's tensor is left out, or an empty string."""
+    """Why a tensor of the file is dropped; empty if it is not."""
     if key.rpartition(".")[2] == "num_batches_tracked":
         return "a counter of training steps that batch normalisation in inference does not use"
     if key == _PADDLE_NAME_TABLE:
@@ -119,26 +119,26 @@ def _reason_to_drop(key: str, target: str | None, rule: Rule | None, plan: Plan,
 
 
 def _as_target(value: np.ndarray, like: np.ndarray) -> np.ndarray:
-    # An own, contiguous copy in the model's precision: the caller's file may be memory that goes away.
+    # A contiguous copy in the model's precision, since the file may be memory-mapped.
     return np.array(value, dtype=like.dtype, order="C")
 
 
 def carry_over(
     state: Mapping[str, np.ndarray], own: Mapping[str, np.ndarray], plan: Plan
 ) -> tuple[dict[str, np.ndarray], ConversionReport]:
-    """Renames and turns `state` into the model's tensors.
+    """Renames and transposes `state` to the tensors of the model.
 
     Args:
         state: the file's tensors.
-        own: the model's present tensors: they give the names, shapes and precision wanted.
-        plan: how the two correspond.
+        own: the model's tensors, which define names, shapes and precision.
+        plan: the rules.
 
     Returns:
-        A value for each key of `own`, in that order, and the account of it.
+        A value for each key of `own`, in that order, and the report.
 
     Raises:
-        ConversionError: a tensor of the file without a place, a key of the model without a value, two
-            values for one key, a different shape, or a NaN.
+        ConversionError: a tensor of the file without a target, a key of the model without a value, two values
+            for one key, another shape, or NaN.
     """
     report, problems, found = ConversionReport(plan.source, plan.part), _Problems(), {}
     for key, value in state.items():
@@ -153,13 +153,13 @@ def carry_over(
         elif not isinstance(value, np.ndarray) or value.dtype.kind not in "fiu":
             problems.not_numbers.append(f"{key} is {getattr(value, 'dtype', type(value).__name__)}")
         else:
-            turned = value.T if rule.transpose and key.endswith(".weight") else value
-            found[target] = turned
-            if turned.shape != own[target].shape:
-                problems.mis_shaped.append((key, target, turned.shape, own[target].shape))
-            elif not np.isfinite(turned).all():
+            moved = value.T if rule.transpose and key.endswith(".weight") else value
+            found[target] = moved
+            if moved.shape != own[target].shape:
+                problems.mis_shaped.append((key, target, moved.shape, own[target].shape))
+            elif not np.isfinite(moved).all():
                 problems.not_numbers.append(f"{key} holds NaN or infinity")
-            how = "transposed" if turned is not value else "as is"
+            how = "transposed" if moved is not value else "as is"
             report.mapped.append({"from": key, "to": target, "shape": list(own[target].shape), "how": how})
     result = _complete(found, own, plan, report, problems)
     if problems:
@@ -168,7 +168,7 @@ def carry_over(
 
 
 def _complete(found, own, plan: Plan, report: ConversionReport, problems: _Problems) -> dict[str, np.ndarray]:
-    """Adds what the file cannot hold; notes as missing whatever is then still without a value."""
+    """Adds kept and zero tensors; records the remaining keys as missing."""
     result = {}
     for key, present in own.items():
         reason = next((why for pattern, why in plan.keep.items() if re.fullmatch(pattern, key)), None)
@@ -185,8 +185,8 @@ def _complete(found, own, plan: Plan, report: ConversionReport, problems: _Probl
     return result
 
 
-def _list(items: list[str], limit: int = 4) -> str:
-    return ", ".join(items[:limit]) + (f", ... ({len(items)} in all)" if len(items) > limit else "")
+def _list(items: list[str]) -> str:
+    return ", ".join(items[:4]) + (f", ... ({len(items)} in all)" if len(items) > 4 else "")
 
 
 def _explain(problems: _Problems, plan: Plan, fitting: int) -> str:

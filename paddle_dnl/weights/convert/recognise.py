@@ -13,7 +13,7 @@ class Recognised:
 
     Args:
         source: one of `SOURCES`.
-        stem: of a ResNet, see `paddle_dnl.models.backbones.resnet`; None where names and shapes leave it open.
+        stem: of a ResNet, see `paddle_dnl.models.backbones.resnet`; None if names and shapes do not decide.
     """
 
     source: str
@@ -21,7 +21,7 @@ class Recognised:
 
 
 def recognise(state: Mapping[str, np.ndarray]) -> Recognised | None:
-    """The source of backbone weights; None for names that no converter knows.
+    """The source of backbone weights; None for unknown names.
 
     Args:
         state: tensors with keys relative to the backbone.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`Rule`: which module of a file becomes which of the model; rules for parts of a ResNet that several projects name alike."""
+"""`Rule` maps modules of a file to modules of the model; rules for parts of a ResNet that several projects share."""
 
 import re
 from collections.abc import Callable
@@ -8,14 +8,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Rule:
-    r"""What becomes of the modules whose path matches `pattern`.
+    r"""Target of the modules whose path matches `pattern`.
 
     Args:
         pattern: regular expression for the whole module path, which is the key without its last part.
         target: the model's module path, with `\1` for groups, or a function of the match; None: drop
             them.
         reason: why they are dropped; goes to the report.
-        transpose: the weight matrix is stored the other way round.
+        transpose: transpose the weight matrix.
     """
 
     pattern: str
@@ -24,7 +24,7 @@ class Rule:
     transpose: bool = False
 
     def apply(self, path: str) -> str | None:
-        """The model's module path for a matching `path`, None where the rule does not apply."""
+        """The model's module path for a matching `path`, else None."""
         match = re.fullmatch(self.pattern, path)
         if not match:
             return None

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads PyTorch's .pth files with NumPy alone, and without running code from them.
+"""Reads PyTorch's .pth files with NumPy only, without running code from them.
 
 A .pth file is a pickle, and a pickle may name any function to be called while it is read. Here only the
-names that tensors need mean something; the few that training scripts add (arguments, configuration
-objects, NumPy scalars) become empty stand-ins; any other name is refused before it is called. Both
+names that tensors need are admitted; the few that training scripts add (arguments, configuration objects,
+NumPy scalars) become empty placeholders; any other name is refused before it is called. Both
 formats are read: the zip archive (PyTorch 1.6 and later) and the older stream of pickles.
 
     zip      NAME/data.pkl, NAME/data/KEY (raw storages), optionally NAME/byteorder
@@ -38,7 +38,7 @@ _DTYPES = {
     "ByteStorage": "<u1",
     "BoolStorage": "?",
 }
-# Objects of training scripts: harmless names, whose content is not needed.
+# Objects of training scripts, whose content is not needed.
 _IGNORED_NAMES = {
     ("argparse", "Namespace"),  # DeiT-style training scripts
     ("pyhocon.config_tree", "ConfigTree"),  # torchcv, hence the DNL authors
@@ -55,7 +55,7 @@ _WRAPPERS = ("state_dict", "model", "model_state_dict")
 
 
 class _Ignored:
-    """Takes the place of an object that is not needed; keeps nothing."""
+    """Placeholder of an object that is not needed."""
 
     def __init__(self, *_):
         pass
@@ -84,13 +84,13 @@ class _Storage:
         return 2 if self.dtype == "bfloat16" else np.dtype(self.dtype).itemsize
 
     def numbers(self) -> np.ndarray:
-        """As they are in the file, bfloat16 as uint16."""
+        """The numbers as stored, bfloat16 as uint16."""
         if self.data is None or len(self.data) < self.size * self.itemsize:
             raise pickle.UnpicklingError("the data of a tensor is missing or cut off")
         return np.frombuffer(self.data, "<u2" if self.dtype == "bfloat16" else self.dtype, self.size)
 
-    def meant(self, numbers: np.ndarray) -> np.ndarray:
-        """The same numbers in a type that NumPy has; of those that a tensor shows only, since many may share them."""
+    def converted(self, numbers: np.ndarray) -> np.ndarray:
+        """Converts bfloat16 to float32; applied to single tensors, since many may share a storage."""
         if self.dtype == "bfloat16":  # the upper half of a float32
             return np.left_shift(numbers, 16, dtype="<u4").view("<f4")
         return numbers
@@ -98,7 +98,7 @@ class _Storage:
 
 @dataclass
 class _Tensor:
-    """A tensor whose numbers may come later in the file."""
+    """A tensor whose storage may come later in the file."""
 
     storage: _Storage
     offset: int
@@ -108,18 +108,18 @@ class _Tensor:
     def array(self) -> np.ndarray:
         numbers = self.storage.numbers()
         if 0 in self.shape:
-            return self.storage.meant(np.zeros(self.shape, numbers.dtype))
+            return self.storage.converted(np.zeros(self.shape, numbers.dtype))
         last = self.offset + sum((n - 1) * s for n, s in zip(self.shape, self.strides, strict=True))
         # A view with stride 0 could describe an array of any size.
         if math.prod(self.shape) > self.storage.size or last >= self.storage.size:
             raise pickle.UnpicklingError("a tensor reaches beyond its data")
         steps = [s * numbers.itemsize for s in self.strides]
         view = np.ndarray(self.shape, numbers.dtype, numbers, self.offset * numbers.itemsize, steps)
-        return self.storage.meant(view.copy())
+        return self.storage.converted(view.copy())
 
 
 def _rebuild_tensor(storage, offset, size, stride, *_) -> _Tensor:
-    """Stands in for `torch._utils._rebuild_tensor_v2`."""
+    """Replaces `torch._utils._rebuild_tensor_v2`."""
     shape, strides, (offset,) = sizes(size), sizes(stride), sizes((offset,))
     if not isinstance(storage, _Storage) or len(shape) != len(strides):
         raise pickle.UnpicklingError("a tensor with an unusual description")
@@ -188,24 +188,24 @@ def _read_stream(file, allowance: Allowance):
     following()  # byte order and sizes of the writing machine
     content = following()
     for key in following():
-        # The hash of a tuple of tuples can take for ever.
+        # Hashing a nested tuple can take arbitrarily long.
         storage = storages.get(key) if type(key) is str else None
         if storage is None:
             raise pickle.UnpicklingError(f"{shown(key)} in the list of tensor data, which no tensor uses")
         if int.from_bytes(file.read(8), "little") != storage.size:
             raise pickle.UnpicklingError("two sizes for the same tensor data, or a cut-off file")
         length = storage.size * storage.itemsize
-        if length > end - file.tell():  # asked before memory is taken for it
+        if length > end - file.tell():  # checked before memory is allocated
             raise pickle.UnpicklingError("the data of a tensor is cut off")
         storage.data = file.read(length)
     return content
 
 
 class _Arrays:
-    """The same containers with arrays in place of tensors; what is neither becomes None.
+    """Replaces tensors in containers by arrays, and unknown objects by None.
 
     Args:
-        allowance: is charged with each array, since several may share their data, and with each container and text.
+        allowance: charged for each array, since several may share a storage, and each container and text.
     """
 
     def __init__(self, allowance: Allowance):
@@ -235,8 +235,7 @@ def read_torch(path: str | Path):
     bfloat16 becomes float32; other types keep their precision.
 
     Raises:
-        CheckpointError: missing, damaged, or asking for anything that weights do not need; nothing is
-            executed.
+        CheckpointError: missing, damaged, or with objects that weights do not need.
     """
     path = Path(path)
     require_file(path, CheckpointError)

@@ -57,24 +57,18 @@ def _regenerated_input(path: Path) -> np.ndarray:
 
 
 def read_logits(path: Path) -> tuple[np.ndarray, np.ndarray, int]:
-    """What the original computed.
+    """Input and logits of the original model.
 
     Args:
         path: .npz with `input` `[B, 3, H, W]` and `logits` `[B, K, H, W]`, or with `logits_sub4` beside a spec.json.
 
     Returns:
-        Input, logits, and every how manyth pixel the logits are of.
+        Input, logits, and the pixel stride of the logits.
 
     Raises:
         DataError: missing, not an .npz, other arrays, numbers that are not finite, or too large.
     """
-    path = Path(path)
-    if not path.exists():
-        raise DataError(f"--verify {path}: no such file")
-    try:
-        require_file(path, DataError)
-    except DataError as error:
-        raise DataError(f"--verify {error}") from error
+    require_file(path, lambda text: DataError(f"--verify {text}"))
     try:
         with zipfile.ZipFile(path) as archive:
             names = [name.removesuffix(".npy") for name in archive.namelist()[:_MAX_ENTRIES]]
@@ -98,7 +92,7 @@ def compare_logits(model, path: Path, tolerance: float = 1e-4) -> dict:
     """Compares a model's logits with stored ones; the tolerance is relative to the largest logit.
 
     Raises:
-        CheckpointError: they differ by more, or more than one pixel in a thousand has another class.
+        CheckpointError: they differ by more, or more than 0.1 % of the pixels have another class.
         DataError: see `read_logits`; or the model cannot take the stored input.
     """
     image, expected, step = read_logits(path)

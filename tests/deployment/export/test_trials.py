@@ -105,7 +105,7 @@ def test_free_sizes_are_decided_by_trying(tmp_path, capfd):
         _export(OneSize(known=(97, 161)), tmp_path / "out", (1, 3, -1, 161))
     assert os.listdir(tmp_path) == []
     report = _export(Multiples(), tmp_path / "out", None)
-    assert report.comparison.ok and "takes not every size (ValueError" in capfd.readouterr().out
+    assert report.comparison.ok and "does not accept every size (ValueError" in capfd.readouterr().out
     with pytest.raises(ExportError, match=r"--input_shape 1 3 33 64: Multiples refuses it: ValueError"):
         _export(Multiples(), tmp_path / "odd", (1, 3, 33, 64))
 

@@ -85,7 +85,7 @@ def test_what_is_no_npz(tmp_path, content):
 
 
 def test_what_is_no_file(tmp_path):
-    _one_line(tmp_path / "absent.npz", "no such file")
+    _one_line(tmp_path / "absent.npz", "No such file")
     (tmp_path / "folder.npz").mkdir()
     _one_line(tmp_path / "folder.npz")
     os.mkfifo(tmp_path / "pipe.npz")
