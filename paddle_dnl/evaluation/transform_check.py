@@ -77,7 +77,28 @@ def require_restorable(dataset) -> None:
                 raise
             except Exception:  # it needs another size, or a label: the trial evaluation with a real picture decides
                 break
-    _warn_of_squashing(dataset, steps, channels)
+    # A warning if validation changes the aspect ratio of the most common image size, known from the dataset check.
+    sizes = getattr(getattr(dataset, "statistics", None), "sizes", None)
+    if not sizes:
+        return
+    width, height = next(iter(sizes))
+    sample = {"img": np.zeros((height, width) if channels == 1 else (height, width, channels), np.float32)}
+    sample |= {"trans_info": [], "gt_fields": []}
+    for step in steps:
+        known = len(sample["trans_info"])
+        before = sample["img"].shape
+        try:
+            sample = step(sample)
+        except Exception:  # the trial evaluation reports it
+            return
+        if [name for name, _ in sample["trans_info"][known:]] != ["resize"]:
+            continue
+        rows, columns = (after / old for after, old in zip(sample["img"].shape[:2], before[:2], strict=True))
+        if max(rows / columns, columns / rows) > _SQUASHED:
+            logger.warning(
+                f"val_dataset: {type(step).__name__} squashes pictures of {before[1]}x{before[0]} to "
+                f"{sample['img'].shape[1]}x{sample['img'].shape[0]} (keep_ratio, ResizeToFit or ResizeByShort keep the shape)"
+            )
 
 
 def require_valid_labels(dataset) -> None:
@@ -119,28 +140,3 @@ def require_valid_labels(dataset) -> None:
                     f"{', '.join(map(str, wrong[:5]))}, which are neither a class nor ignored, as "
                     "interpolating labels does; use another transform (Padding, ResizeToFit)"
                 )
-
-
-def _warn_of_squashing(dataset, steps, channels: int) -> None:
-    """Warns when validation changes the aspect ratio of the most common image size, known from the dataset check."""
-    sizes = getattr(getattr(dataset, "statistics", None), "sizes", None)
-    if not sizes:
-        return
-    width, height = next(iter(sizes))
-    sample = {"img": np.zeros((height, width) if channels == 1 else (height, width, channels), np.float32)}
-    sample |= {"trans_info": [], "gt_fields": []}
-    for step in steps:
-        known = len(sample["trans_info"])
-        before = sample["img"].shape
-        try:
-            sample = step(sample)
-        except Exception:  # the trial evaluation reports it
-            return
-        if [name for name, _ in sample["trans_info"][known:]] != ["resize"]:
-            continue
-        rows, columns = (after / old for after, old in zip(sample["img"].shape[:2], before[:2], strict=True))
-        if max(rows / columns, columns / rows) > _SQUASHED:
-            logger.warning(
-                f"val_dataset: {type(step).__name__} squashes pictures of {before[1]}x{before[0]} to "
-                f"{sample['img'].shape[1]}x{sample['img'].shape[0]} (keep_ratio, ResizeToFit or ResizeByShort keep the shape)"
-            )

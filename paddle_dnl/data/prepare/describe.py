@@ -37,23 +37,6 @@ def _channels(dataset) -> dict[str, int]:
     return dict(modes.most_common())
 
 
-def _duplicates(datasets: dict[str, object]) -> list[str]:
-    """Lines about pictures that occur twice, within a split or in two splits."""
-    lines = []
-    for name, dataset in datasets.items():
-        seen: dict[int, str] = {}
-        for (image, _), digest in zip(dataset.file_list, dataset.statistics.digests.tolist(), strict=False):
-            if digest in seen and seen[digest] != image:
-                lines.append(f"{name}: {image} is the same picture as {seen[digest]}")
-            seen.setdefault(digest, image)
-    names = list(datasets)
-    for i, first in enumerate(names):
-        for second in names[i + 1 :]:
-            for place in shared_images(datasets[first].statistics, datasets[second].statistics):
-                lines.append(f"{second}: {datasets[second].file_list[place][0]} is in {first} too")
-    return lines
-
-
 def describe(datasets: dict[str, object], num_workers: int = 0, skip_bad: bool = False) -> dict:
     """Reads and counts the datasets. Returns the content of the page and of the table as values that JSON can store.
 
@@ -74,6 +57,17 @@ def describe(datasets: dict[str, object], num_workers: int = 0, skip_bad: bool =
     first = next(iter(datasets.values()))
     names, statistics = classes_of(first).names, {name: d.statistics for name, d in datasets.items()}
     training = statistics.get("train") or next(iter(statistics.values()))
+    # Pictures that occur twice, within a split or in two splits.
+    duplicates, splits = [], list(datasets)
+    for number, split in enumerate(splits):
+        files, seen = datasets[split].file_list, {}
+        for (image, _), digest in zip(files, datasets[split].statistics.digests.tolist(), strict=False):
+            if digest in seen and seen[digest] != image:
+                duplicates.append(f"{split}: {image} is the same picture as {seen[digest]}")
+            seen.setdefault(digest, image)
+        for other in splits[:number]:
+            shared = shared_images(datasets[other].statistics, datasets[split].statistics)
+            duplicates += [f"{split}: {files[place][0]} is in {other} too" for place in shared]
     return {
         "classes": [
             {
@@ -95,7 +89,7 @@ def describe(datasets: dict[str, object], num_workers: int = 0, skip_bad: bool =
             }
             for split, s in statistics.items()
         },
-        "duplicates": _duplicates(datasets),
+        "duplicates": duplicates,
         "multilabel": training.multilabel,
         # The formula assumes one class per pixel.
         "suggested_class_weights": None if training.multilabel else class_weights(training),

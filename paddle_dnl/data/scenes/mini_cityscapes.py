@@ -40,30 +40,6 @@ def _files(out: Path, split: str, index: int) -> tuple[Path, Path]:
     )
 
 
-def _checked_settings(train, val, size, seed) -> dict:
-    """The settings as they are stored in the folder; raises DataError for invalid ones."""
-    try:
-        width, height = size
-    except (TypeError, ValueError):
-        raise DataError(f"--size {size!r}: give (width, height), for instance (512, 256)") from None
-    for flag, value in (("train", train), ("val", val), ("size", width), ("size", height), ("seed", seed)):
-        if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-            raise DataError(f"--{flag}: {value!r} is not a whole number")
-    if train < 0 or val < 0 or train + val == 0:
-        raise DataError(f"--train {train} --val {val}: give the number of images, at least one in all")
-    if min(width, height) < _SMALLEST:
-        raise DataError(f"--size {width}x{height}: both sides must be at least {_SMALLEST}")
-    if seed < 0:
-        raise DataError(f"--seed {seed}: must not be negative")
-    return {
-        "version": _VERSION,
-        "train": int(train),
-        "val": int(val),
-        "size": [int(width), int(height)],
-        "seed": int(seed),
-    }
-
-
 def _generate(out: Path, settings: dict) -> None:
     if out.exists() and not out.is_dir():
         raise DataError(f"--out {out}: is a file; give a folder")
@@ -122,7 +98,26 @@ def generate(
     Raises:
         DataError: invalid numbers, or the folder contains other files or is not writable.
     """
-    settings = _checked_settings(train, val, size, seed)
+    try:
+        width, height = size
+    except (TypeError, ValueError):
+        raise DataError(f"--size {size!r}: give (width, height), for instance (512, 256)") from None
+    for flag, value in (("train", train), ("val", val), ("size", width), ("size", height), ("seed", seed)):
+        if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+            raise DataError(f"--{flag}: {value!r} is not a whole number")
+    if train < 0 or val < 0 or train + val == 0:
+        raise DataError(f"--train {train} --val {val}: give the number of images, at least one in all")
+    if min(width, height) < _SMALLEST:
+        raise DataError(f"--size {width}x{height}: both sides must be at least {_SMALLEST}")
+    if seed < 0:
+        raise DataError(f"--seed {seed}: must not be negative")
+    settings = {
+        "version": _VERSION,
+        "train": int(train),
+        "val": int(val),
+        "size": [int(width), int(height)],
+        "seed": int(seed),
+    }
     try:
         _generate(Path(out), settings)
     except OSError as error:
