@@ -176,9 +176,9 @@ def test_only_the_bridge_imports_paddleseg():
 def test_what_runs_exported_models_knows_no_training():
     allowed = {"deployment", "data", "config", "registry", "weights", "profile"} | BASE
     folder = PACKAGE / "deployment" / "runtime"
-    wrong = {_name(path): sorted(_own_layers(path) - allowed) for path in folder.glob("*.py")}
+    wrong = {_name(path): sorted(_own_layers(path) - allowed) for path in folder.rglob("*.py")}
     assert not {name for name, layers in wrong.items() if layers}, wrong
-    above = [_name(p) for p in folder.glob("*.py") if any(".deployment.export" in name for name in _imports(p))]
+    above = [_name(p) for p in folder.rglob("*.py") if any(".deployment.export" in name for name in _imports(p))]
     assert not above
 
 

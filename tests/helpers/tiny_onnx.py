@@ -129,3 +129,28 @@ def record(folder: Path) -> None:
     write_deploy_config(files)
     for name in ("model.onnx", "deploy.yaml"):
         outputs.record(folder / name, file_digest(folder / name))
+
+
+def wide_net(folder: Path, shape=(1, 3, 40, 72)) -> dict[str, np.ndarray]:
+    """A net with two 3x3 convolutions of 256 channels, the second dilated and normalised, as model.onnx that gives scores.
+
+    Returns:
+        Its weights: `w0`, `w1`, `b1`, `w2`, `scale`, `shift`, `mean`, `variance`, `w3`; epsilon is 1e-5.
+    """
+    rng = np.random.default_rng(0)
+    shapes = {"w0": (256, 3, 1, 1), "w1": (256, 256, 3, 3), "w2": (256, 256, 3, 3), "w3": (4, 256, 1, 1)}
+    weights = {name: rng.normal(0, np.prod(dims[1:]) ** -0.5, dims) for name, dims in shapes.items()}
+    weights |= {name: rng.normal(0, 0.3, 256) for name in ("b1", "shift", "mean")}
+    weights |= {name: rng.uniform(0.5, 2, 256) for name in ("scale", "variance")}
+    weights = {name: value.astype(np.float32) for name, value in weights.items()}
+    node = helper.make_node
+    nodes = [
+        node("Conv", ["x", "w0"], ["c0"], "stem"), node("Relu", ["c0"], ["f0"], "stem_relu"),
+        node("Conv", ["f0", "w1", "b1"], ["c1"], "body", pads=[1, 1, 1, 1]), node("Relu", ["c1"], ["f1"], "body_relu"),
+        node("Conv", ["f1", "w2"], ["c2"], "dilated", pads=[2, 2, 2, 2], dilations=[2, 2]),
+        node("BatchNormalization", ["c2", "scale", "shift", "mean", "variance"], ["n2"], "norm", epsilon=1e-5),
+        node("Relu", ["n2"], ["f2"], "norm_relu"), node("Conv", ["f2", "w3"], ["y"], "classifier"),
+    ]  # fmt: skip
+    _save(nodes, weights, list(shape), folder / "model.onnx", TensorProto.FLOAT)
+    record(folder)
+    return weights

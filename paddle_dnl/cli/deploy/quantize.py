@@ -48,10 +48,10 @@ def main(argv=None) -> int:
     from paddle_dnl.data.images.image_files import find_pairs
     from paddle_dnl.deployment.export import install, int8
     from paddle_dnl.deployment.export.image_check import ImageScore, ScoredImages, evenly_sampled, score_in_process
-    from paddle_dnl.deployment.runtime.backends import OnnxBackend
+    from paddle_dnl.deployment.runtime.backends.onnx_backend import OnnxBackend
+    from paddle_dnl.deployment.runtime.backends.openvino_backend import openvino_version
     from paddle_dnl.deployment.runtime.deploy_config import FILE_NAME, INT8_NAME
     from paddle_dnl.deployment.runtime.deploy_yaml import read_deploy_config, write_deploy_config
-    from paddle_dnl.deployment.runtime.openvino_backend import openvino_version
     from paddle_dnl.deployment.runtime.options import BackendOptions, default_threads
     from paddle_dnl.deployment.runtime.predictor import Predictor
     from paddle_dnl.log import logger

@@ -6,8 +6,8 @@ import os
 import subprocess
 from dataclasses import dataclass
 
+from paddle_dnl.deployment.runtime.backends.openvino_backend import has_bf16, openvino_version
 from paddle_dnl.deployment.runtime.deploy_config import DeployConfig
-from paddle_dnl.deployment.runtime.openvino_backend import has_bf16, openvino_version
 from paddle_dnl.deployment.runtime.verified import mkldnn_obstacle
 from paddle_dnl.errors import ExportError, UsageError
 from paddle_dnl.optional import install_hint

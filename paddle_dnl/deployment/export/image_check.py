@@ -8,9 +8,10 @@ from paddle_dnl.data.images.reading import read_label
 from paddle_dnl.deployment.export.check import Comparison
 from paddle_dnl.deployment.export.trial import LIMIT_SECONDS
 from paddle_dnl.deployment.runtime.backend_process import BackendProcess
-from paddle_dnl.deployment.runtime.backends import OnnxBackend, PaddleBackend
+from paddle_dnl.deployment.runtime.backends.onnx_backend import OnnxBackend
+from paddle_dnl.deployment.runtime.backends.openvino_backend import OpenvinoBackend, has_bf16
+from paddle_dnl.deployment.runtime.backends.paddle_backend import PaddleBackend
 from paddle_dnl.deployment.runtime.deploy_config import FILE_NAME, DeployConfig
-from paddle_dnl.deployment.runtime.openvino_backend import OpenvinoBackend, has_bf16
 from paddle_dnl.deployment.runtime.predictor import Predictor
 from paddle_dnl.errors import DataError, ExportError, PaddleDnlError
 from paddle_dnl.evaluation.metrics import Metrics, confusion_matrix

@@ -13,9 +13,10 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from paddle_dnl.deployment.runtime.backends import OnnxBackend, PaddleBackend
+from paddle_dnl.deployment.runtime.backends.onnx_backend import OnnxBackend
+from paddle_dnl.deployment.runtime.backends.openvino_backend import OpenvinoBackend
+from paddle_dnl.deployment.runtime.backends.paddle_backend import PaddleBackend
 from paddle_dnl.deployment.runtime.deploy_config import DeployConfig
-from paddle_dnl.deployment.runtime.openvino_backend import OpenvinoBackend
 from paddle_dnl.deployment.runtime.options import BackendOptions
 from paddle_dnl.errors import PaddleDnlError
 from paddle_dnl.log import logger

@@ -16,8 +16,8 @@ from paddle_dnl.deployment.export.check import (
 from paddle_dnl.deployment.export.graphs import write_beside
 from paddle_dnl.deployment.export.randomness import differing_layer
 from paddle_dnl.deployment.export.trial import Trial
+from paddle_dnl.deployment.runtime.backends.openvino_backend import openvino_version
 from paddle_dnl.deployment.runtime.deploy_config import DeployConfig
-from paddle_dnl.deployment.runtime.openvino_backend import openvino_version
 from paddle_dnl.deployment.runtime.options import BackendOptions
 from paddle_dnl.errors import ExportError
 from paddle_dnl.log import logger

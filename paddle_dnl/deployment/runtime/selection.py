@@ -11,9 +11,11 @@ from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
-from paddle_dnl.deployment.runtime.backends import OnnxBackend, PaddleBackend
+from paddle_dnl.deployment.runtime.backends import winograd_graph
+from paddle_dnl.deployment.runtime.backends.onnx_backend import OnnxBackend
+from paddle_dnl.deployment.runtime.backends.openvino_backend import OpenvinoBackend, has_bf16, openvino_version
+from paddle_dnl.deployment.runtime.backends.paddle_backend import PaddleBackend
 from paddle_dnl.deployment.runtime.deploy_config import DeployConfig
-from paddle_dnl.deployment.runtime.openvino_backend import OpenvinoBackend, has_bf16, openvino_version
 from paddle_dnl.deployment.runtime.options import BackendOptions, default_threads
 from paddle_dnl.deployment.runtime.verified import mkldnn_obstacle, paddle_version
 from paddle_dnl.errors import UsageError
@@ -260,6 +262,7 @@ def _key(files: DeployConfig, options: BackendOptions, shape: list[int], labels:
         processor_name(),
         platform.node(),
         versions,
+        winograd_graph.version(),
     ]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 

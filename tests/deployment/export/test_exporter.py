@@ -8,7 +8,7 @@ from paddle_dnl.deployment.export import graphs
 from paddle_dnl.deployment.export.check import check_output, compare
 from paddle_dnl.deployment.export.exporter import export_model
 from paddle_dnl.deployment.export.shapes import example_batch
-from paddle_dnl.deployment.runtime.backends import PaddleBackend
+from paddle_dnl.deployment.runtime.backends.paddle_backend import PaddleBackend
 from paddle_dnl.deployment.runtime.deploy_yaml import read_deploy_config
 from paddle_dnl.deployment.runtime.options import BackendOptions
 from paddle_dnl.errors import ExportError, UsageError

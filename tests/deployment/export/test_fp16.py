@@ -3,7 +3,7 @@
 
 from paddle_dnl.deployment.export import fp16, graphs
 from paddle_dnl.deployment.export.exporter import export_model
-from paddle_dnl.deployment.runtime.backends import OnnxBackend
+from paddle_dnl.deployment.runtime.backends.onnx_backend import OnnxBackend
 from paddle_dnl.deployment.runtime.deploy_config import DeployConfig
 from paddle_dnl.deployment.runtime.deploy_yaml import read_deploy_config, write_deploy_config
 from paddle_dnl.deployment.runtime.options import BackendOptions

@@ -4,8 +4,8 @@
 from paddle_dnl.cli import export
 from paddle_dnl.deployment.export import graphs, image_check
 from paddle_dnl.deployment.export.exporter import export_model
+from paddle_dnl.deployment.runtime.backends.openvino_backend import has_bf16
 from paddle_dnl.deployment.runtime.deploy_yaml import read_deploy_config
-from paddle_dnl.deployment.runtime.openvino_backend import has_bf16
 from paddle_dnl.deployment.runtime.predictor import Predictor
 from paddle_dnl.errors import DataError
 

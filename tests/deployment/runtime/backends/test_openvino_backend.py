@@ -4,7 +4,8 @@
 import sys
 
 from paddle_dnl.cli import infer
-from paddle_dnl.deployment.runtime import backend_process, openvino_backend, selection
+from paddle_dnl.deployment.runtime import backend_process, selection
+from paddle_dnl.deployment.runtime.backends import openvino_backend
 from paddle_dnl.deployment.runtime.deploy_yaml import read_deploy_config
 from paddle_dnl.deployment.runtime.options import BackendOptions
 from paddle_dnl.deployment.runtime.predictor import Predictor

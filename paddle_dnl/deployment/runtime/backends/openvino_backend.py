@@ -4,7 +4,8 @@
 import importlib.util
 from typing import TYPE_CHECKING
 
-from paddle_dnl.deployment.runtime.onnx_thread import in_onnx_thread
+from paddle_dnl.deployment.runtime.backends import winograd_graph
+from paddle_dnl.deployment.runtime.backends.onnx_thread import in_onnx_thread
 from paddle_dnl.deployment.runtime.operators import require_known_operators
 from paddle_dnl.deployment.runtime.options import BackendOptions, default_threads, first_line
 from paddle_dnl.errors import ExportError, UsageError
@@ -77,7 +78,8 @@ def _require_device(core, device: str, precision: str) -> str:
 class OpenvinoBackend:
     """OpenVINO, for folders exported with an ONNX file. The device `gpu` (Intel's) was not run on any machine yet.
 
-    Compiled models are cached below `~/.cache/paddle-dnl/openvino`, by content, settings and version.
+    Compiled models are cached below `~/.cache/paddle-dnl/openvino`, by content, settings and version. In float32 on a CPU large
+    3x3 convolutions are computed by Winograd's algorithm: see `winograd_graph`.
 
     Args:
         files: the exported folder.
@@ -114,7 +116,12 @@ class OpenvinoBackend:
             # Denormal numbers of a sharp softmax, see OnnxBackend; this changes the mode of the thread that compiles.
             settings |= {"INFERENCE_NUM_THREADS": threads, "CPU_DENORMALS_OPTIMIZATION": True}
         try:
-            self._model = in_onnx_thread(core.compile_model, str(path), device, settings)
+            source = str(path)
+            if device == "CPU" and options.precision == "fp32" and winograd_graph.is_enabled():
+                model = core.read_model(path)
+                if winograd_graph.replace_convolutions(model):
+                    source = model
+            self._model = in_onnx_thread(core.compile_model, source, device, settings)
             self._requests = [self._model.create_infer_request() for _ in range(self.parallel)]
         except Exception as error:
             raise ExportError(f"{path}: cannot be loaded by OpenVINO: {first_line(error)}") from error

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 from paddle_dnl.cli import infer
 from paddle_dnl.deployment.runtime import predictor, selection
-from paddle_dnl.deployment.runtime.backends import OnnxBackend, onnx_providers
+from paddle_dnl.deployment.runtime.backends.onnx_backend import OnnxBackend, onnx_providers
 from paddle_dnl.deployment.runtime.deploy_yaml import read_deploy_config
 from paddle_dnl.deployment.runtime.options import BackendOptions
 from paddle_dnl.errors import ExportError, UsageError

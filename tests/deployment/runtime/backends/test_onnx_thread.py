@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from paddle_dnl.deployment.runtime.onnx_thread import in_onnx_thread
+from paddle_dnl.deployment.runtime.backends.onnx_thread import in_onnx_thread
 
 import pytest
 from tiny_export import export_color_net
@@ -16,7 +16,7 @@ from tiny_onnx import color_net
 PROGRAM = """
 import sys
 import numpy as np
-from paddle_dnl.deployment.runtime.onnx_thread import in_onnx_thread
+from paddle_dnl.deployment.runtime.backends.onnx_thread import in_onnx_thread
 from paddle_dnl.deployment.runtime.predictor import Predictor
 
 image = np.zeros((32, 64, 3), np.uint8)
