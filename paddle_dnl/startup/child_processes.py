@@ -18,6 +18,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from multiprocessing import resource_tracker
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -30,9 +31,23 @@ _SECONDS_TO_END = 60
 _starter = ThreadPoolExecutor(1, thread_name_prefix="starts processes")
 
 
+# Signals for the whole process group; Windows has no signal masks.
+_OF_THE_GROUP = {signal.SIGINT, signal.SIGTERM} if hasattr(signal, "pthread_sigmask") else set()
+
+
 def start(process: BaseProcess) -> None:
-    """Starts a process that calls `die_with`, from a thread that does not end before this process."""
-    _starter.submit(process.start).result()
+    """Starts a process that calls `die_with` and `leave_signals_to_parent`, from a thread that does not end before this process.
+
+    The signals of the second are blocked in it from its start, since Python would print a traceback while it starts.
+    """
+    _starter.submit(_start, process).result()
+
+
+def _start(process: BaseProcess) -> None:
+    if _OF_THE_GROUP:
+        resource_tracker.ensure_running()  # whose start, otherwise a part of the process's, ends with unblocking them
+        signal.pthread_sigmask(signal.SIG_BLOCK, _OF_THE_GROUP)  # of this thread, which the process inherits
+    process.start()
 
 
 _RUN_MODULE = """\
@@ -73,6 +88,8 @@ def leave_signals_to_parent() -> None:
     """Ignores Ctrl-C and a service manager's SIGTERM, which reach the whole process group: the parent ends this process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if _OF_THE_GROUP:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _OF_THE_GROUP)
 
 
 @contextlib.contextmanager

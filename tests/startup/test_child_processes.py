@@ -2,12 +2,15 @@
 """Child processes end with the object that owns them, and only where they were started."""
 
 import gc
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 
 from paddle_dnl.startup import child_processes
+
+import pytest
 
 
 class _Owner:
@@ -31,3 +34,17 @@ def test_a_process_ends_with_its_owner_but_not_with_a_forked_copy_of_it():
     del owner
     gc.collect()
     assert process.wait(10) == -signal.SIGKILL
+
+
+def _obey(parent: int) -> None:
+    child_processes.leave_signals_to_parent()
+    os._exit(7 if not signal.pthread_sigmask(signal.SIG_BLOCK, ()) else 8)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_process_that_starts_leaves_signals_to_its_parent(number, capfd):
+    process = multiprocessing.get_context("spawn").Process(target=_obey, args=(os.getpid(),))
+    child_processes.start(process)
+    os.kill(process.pid, number)  # while Python starts in it
+    process.join(60)
+    assert process.exitcode == 7 and "Traceback" not in capfd.readouterr().err
