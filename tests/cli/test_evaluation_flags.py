@@ -8,6 +8,7 @@ from paddle_dnl.cli._arguments import test_settings as settings_of  # not a test
 from paddle_dnl.errors import UsageError
 from paddle_dnl.log import logger
 
+import paddle
 import pytest
 
 PUBLISHED = {"aug_eval": True, "scales": [0.5, 1.0, 1.75], "flip_horizontal": True, "batch_size": 2}
@@ -79,7 +80,7 @@ def test_the_typed_batch_size_reaches_the_evaluation(flags, batch_size, tmp_path
     """Through the program itself: the fault was in the order in which val.py put its settings together."""
     seen = {}
     monkeypatch.setattr("paddle_dnl.evaluation.evaluator.evaluate", lambda *args, **settings: seen.update(settings))
-    monkeypatch.setattr("paddle_dnl.models.build.build_model", lambda *args, **kwargs: None)
+    monkeypatch.setattr("paddle_dnl.models.build.build_model", lambda *args, **kwargs: paddle.nn.Layer())
     monkeypatch.setattr("paddle_dnl.registry.build", lambda *args: None)
     monkeypatch.setattr("paddle_dnl.data.checking.check.check_dataset", lambda *args, **kwargs: None)
     monkeypatch.setattr("paddle_dnl.profile.memory_plan.announce_evaluation", lambda *args: None)

@@ -98,6 +98,6 @@ def test_whose_exit_it_is():
     assert "exit(3) in " in caught(lambda: sys.exit(3))
     # Code of others that uses argparse is code of others.
     assert "exit(0) in " in caught(lambda: parser.parse_args(["--help"]))
-    from paddle_dnl.cli.val import parse_args
+    from paddle_dnl.cli.val import main
 
-    assert caught(lambda: parse_args(["--help"])) is None
+    assert caught(lambda: main(["--help"])) is None

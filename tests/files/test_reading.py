@@ -39,7 +39,7 @@ READERS = {
     "graph.onnx": require_known_operators,
     "manifest.json": read_manifest,
     "deploy.yaml": require_unbroken_seal,
-    mini_cityscapes.SETTINGS: lambda path: mini_cityscapes._is_noted(path.parent, {}),
+    mini_cityscapes.SETTINGS: lambda path: mini_cityscapes.generate(path.parent, 1, 0),
 }
 JSON = sorted(name for name in READERS if name.endswith(".json"))
 
