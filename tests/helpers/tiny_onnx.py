@@ -131,7 +131,7 @@ def record(folder: Path) -> None:
         outputs.record(folder / name, file_digest(folder / name))
 
 
-def wide_net(folder: Path, shape=(1, 3, 40, 72)) -> dict[str, np.ndarray]:
+def wide_net(folder: Path, shape=(1, 3, 64, 72)) -> dict[str, np.ndarray]:
     """A net with two 3x3 convolutions of 256 channels, the second dilated and normalised, as model.onnx that gives scores.
 
     Returns:

@@ -133,7 +133,7 @@ def test_through_the_predictor_and_its_cache(folder, tmp_path, monkeypatch, repl
     """The compiled model's file is no larger than the weights of the direct form; the second start finds it."""
     weights = wide_net(folder)
     cache = tmp_path / "cache/paddle-dnl/openvino"
-    x = np.random.default_rng(1).normal(size=(1, 3, 40, 72)).astype(np.float32)
+    x = np.random.default_rng(1).normal(size=(1, 3, 64, 72)).astype(np.float32)
     wanted = _wanted(x, weights)
     for start in (1, 2):
         found = Predictor(folder, backend="openvino", cpu_threads=2).run(x)
@@ -148,12 +148,12 @@ def test_through_the_predictor_and_its_cache(folder, tmp_path, monkeypatch, repl
 
 
 def test_a_free_batch_in_streams(folder, replaced):
-    weights = wide_net(folder, (-1, 3, 40, 72))
+    weights = wide_net(folder, (-1, 3, 64, 72))
     predictor = Predictor(folder, backend="openvino", cpu_threads=2, streams=2)
-    x = np.random.default_rng(1).normal(size=(5, 3, 40, 72)).astype(np.float32)
+    x = np.random.default_rng(1).normal(size=(5, 3, 64, 72)).astype(np.float32)
     wanted = _wanted(x, weights)
     assert replaced == [2] and np.abs(predictor.run(x) - wanted).max() < 1e-5 * np.abs(wanted).max()
-    assert predictor.run(x[:2]).shape == (2, 4, 40, 72)
+    assert predictor.run(x[:2]).shape == (2, 4, 64, 72)
 
 
 def test_a_free_size_is_left_alone(folder, replaced):
