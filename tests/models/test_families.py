@@ -139,7 +139,12 @@ def test_exports_with_free_batch_and_size(tmp_path, name, shape):
         assert (predictor.predict([picture])[0] == dynamic).mean() > 0.9999
 
 
-def test_dgmn2_has_one_size(tmp_path):
+def test_dgmn2_with_free_size(tmp_path):
+    """Paddle 2.6 traces a graph for every size, which the export verifies; Paddle 3 does not."""
     model = build_model({"type": "DGMN2SETR", "num_classes": 5, "backbone": {"type": "DGMN2_Tiny"}})
+    if paddle.__version__.startswith("2."):
+        report = export_model(model, tmp_path / "out", input_shape=None, transforms=[{"type": "Normalize"}])
+        assert report.comparison.ok
+        return
     with pytest.raises(FreeSizeError, match="DGMN2SETR has no graph for every size"):
         export_model(model, tmp_path / "out", input_shape=None, transforms=[{"type": "Normalize"}])
