@@ -26,6 +26,8 @@ from paddle_dnl.startup import termination
 
 # From SIGTERM to SIGKILL; a training saves a checkpoint before it ends.
 _SECONDS_TO_END = 60
+# From a closed connection to the end of the process.
+_SECONDS_TO_STOP = 5
 
 # Linux sends the parent-death signal at the end of the *thread* that started the child. This thread lives as long as the process.
 _starter = ThreadPoolExecutor(1, thread_name_prefix="starts processes")
@@ -90,6 +92,13 @@ def leave_signals_to_parent() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if _OF_THE_GROUP:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _OF_THE_GROUP)
+
+
+def how_it_ended(process: BaseProcess) -> str:
+    """How a process ended that has closed its connection: `by signal 9` or `with status 1`."""
+    process.join(_SECONDS_TO_STOP)
+    code = process.exitcode
+    return f"by signal {-code}" if code is not None and code < 0 else f"with status {code}"
 
 
 @contextlib.contextmanager

@@ -19,6 +19,7 @@ _LIBRARIES = ("paddle", "cv2")
 _PARTS = ("paddle.base.core", "paddle.base")  # after which Paddle's handlers are replaced, before the rest is imported
 # A launcher repeats its signal within a second; a later repetition by the user ends the program at once.
 _REPEATED_SECONDS = 2.0
+_AGAIN_SECONDS = 0.02
 _TEXTS = {"SIGINT": "interrupted", "SIGTERM": "terminated (SIGTERM)", "SIGHUP": "the terminal is gone (SIGHUP)"}
 
 # Number of the process of ours that started this one and reports signals for both, see `child_processes.running_program`.
@@ -60,6 +61,17 @@ def _end(number: int, frame) -> None:
         os._exit(128 + number)
 
 
+def _send_again(unraisable) -> None:
+    """For `sys.unraisablehook`: repeats a signal whose exception a finalizer or callback has swallowed, such as importlib's."""
+    if not isinstance(unraisable.exc_value, Terminated):
+        sys.__unraisablehook__(unraisable)
+        return
+    number = unraisable.exc_value.number
+    _state.update(signal=None)
+    # From another thread and later, since the exception must not be raised in this function.
+    threading.Timer(_AGAIN_SECONDS, os.kill, (os.getpid(), number)).start()
+
+
 def _numbers() -> list[int]:
     """The signals that exist on this system and are not ignored; `nohup` and shells ignore some for background jobs."""
     found = [getattr(signal, name) for name in _TEXTS if hasattr(signal, name)]
@@ -67,22 +79,19 @@ def _numbers() -> list[int]:
 
 
 @contextlib.contextmanager
-def held_signals() -> Iterator[list[int]]:
+def held_signals() -> Iterator[None]:
     """Delays signals that arrive during the block to its end; handlers that native code sets in the block are replaced.
 
-    For the start of a library that would report the exception as a failure of its own, or that sets its own handlers. An
+    For the import of a library that would report the exception as a failure of its own, or that sets its own handlers. An
     exception that ends the block drops the held signals. Outside the main thread, which alone handles signals, it does nothing.
-
-    Yields:
-        Numbers of the signals that have arrived; the block may add one.
     """
-    held: list[int] = []
     if threading.current_thread() is not threading.main_thread():
-        yield held
+        yield
         return
+    held: list[int] = []
     before = {number: signal.signal(number, lambda number, frame: held.append(number)) for number in _numbers()}
     try:
-        yield held
+        yield
     finally:
         for number, handler in before.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
@@ -134,6 +143,7 @@ def install() -> None:
     if threading.current_thread() is not threading.main_thread():
         return
     _state.update(signal=None, owner=os.getpid())
+    sys.unraisablehook = _send_again
     for number in _numbers():
         signal.signal(number, _end)
     if parent_reports():

@@ -52,3 +52,36 @@ def test_a_signal_while_a_library_is_loaded_is_one_line(tmp_path, name, status, 
     )
     assert done.stderr == ""
     assert done.stdout.endswith(f", {status})\n") and done.stdout.count("\n") == 1
+
+
+IGNORED = """
+import os, signal, sys, time
+sys.path.insert(0, {root!r})
+from paddle_dnl.startup import termination
+class Owner:
+    def __del__(self):  # Python prints exceptions of these and goes on, as those of importlib's callbacks
+        os.kill(os.getpid(), signal.{name})
+        for _ in range(1000):
+            pass
+termination.install()
+try:
+    Owner()
+    time.sleep(20)
+    print("goes on")
+except termination.Terminated as error:
+    print(termination.describe(error.number))
+"""
+
+
+@pytest.mark.parametrize("name, status", [("SIGTERM", 143), ("SIGINT", 130)])
+def test_a_signal_in_a_finalizer_takes_effect_after_it(name, status):
+    done = subprocess.run(
+        [sys.executable, "-c", IGNORED.format(root=str(ROOT), name=name)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        preexec_fn=default_signals,
+        check=False,
+    )
+    assert done.stderr == ""
+    assert done.stdout.endswith(f", {status})\n") and done.stdout.count("\n") == 1

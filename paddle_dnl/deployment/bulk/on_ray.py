@@ -1,24 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs chunks on Ray Data: a pool of actors with one worker each; a dead actor is restarted and its chunk repeated."""
+"""Runs chunks on Ray Data: a pool of actors with one worker each; a dead actor is restarted and its chunk repeated.
+
+The driver of Ray is a child process. An exception that a signal raises inside Ray can leave a lock taken, and Ray's native
+handler of SIGTERM aborts the process; here signals only reach the program, which kills the driver.
+"""
 
 import contextlib
 import logging
 import math
+import multiprocessing
 import os
 import pickle
-import signal
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from paddle_dnl.deployment.bulk.chunks import Plan, unpack
-from paddle_dnl.errors import ExportError, UsageError
+from paddle_dnl.errors import ExportError, PaddleDnlError, UsageError, revived, sendable
 from paddle_dnl.optional import not_installed
-from paddle_dnl.startup import termination
+from paddle_dnl.startup import child_processes
 
 # Blocks of Ray Data; each has one or more chunks.
 _MOST_BLOCKS = 4096
 _CONNECT_SECONDS = 10
+_END_SECONDS = 60
 
 
 @dataclass(frozen=True)
@@ -62,11 +67,11 @@ def require_ray() -> None:
 
 @contextlib.contextmanager
 def _connected(cluster: Cluster) -> Iterator:
-    """Connects Ray for the block and yields its module; the signal handlers that Ray sets are replaced by the previous ones.
+    """Connects Ray for the block and yields its module.
 
-    A signal during the start takes effect after it, or ends the start. Two agents of Ray may then live on for a minute.
+    Raises:
+        UsageError: no cluster can be reached.
     """
-    require_ray()
     host, colon, port = (cluster.address or "").rpartition(":")
     if colon and "/" not in host and port.isdigit():  # Ray itself would try for minutes to reach HOST:PORT
         try:
@@ -79,16 +84,11 @@ def _connected(cluster: Cluster) -> Iterator:
 
     local = {} if cluster.address else {"include_dashboard": False}
     try:
-        with termination.held_signals() as held:
-            try:
-                ray.init(address=cluster.address or "local", logging_level=logging.ERROR, log_to_driver=False, **local)
-            except SystemExit:  # of Ray's own handler of SIGTERM, which it sets in between
-                held.append(signal.SIGTERM)
-            except (ray.exceptions.RayError, ConnectionError, ValueError, RuntimeError) as error:
-                text = str(error).splitlines()[0] if str(error) else type(error).__name__
-                raise UsageError(
-                    f"--address {cluster.address}: no Ray cluster can be reached there ({text})"
-                ) from error
+        try:
+            ray.init(address=cluster.address or "local", logging_level=logging.ERROR, log_to_driver=False, **local)
+        except (ray.exceptions.RayError, ConnectionError, ValueError, RuntimeError) as error:
+            text = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise UsageError(f"--address {cluster.address}: no Ray cluster can be reached there ({text})") from error
         yield ray
     finally:
         ray.shutdown()
@@ -106,6 +106,42 @@ def run(plan: Plan, make_worker: Callable, cluster: Cluster) -> Iterator[dict]:
         UsageError: Ray is not installed, no cluster can be reached, or it has no room for an actor.
         ExportError: an actor died again and again.
     """
+    require_ray()
+    context = multiprocessing.get_context("spawn")
+    connection, other = context.Pipe(duplex=False)
+    driver = context.Process(target=_drive, args=(other, os.getpid(), plan, make_worker, cluster), name="Ray driver")
+    child_processes.start(driver)
+    other.close()
+    try:
+        while True:
+            kind, value = connection.recv()
+            if kind == "end":
+                driver.join(_END_SECONDS)  # at its exit Ray ends its own processes
+                return
+            if kind != "report":
+                raise revived(kind, value)
+            yield value
+    except EOFError as error:
+        raise ExportError(f"Ray: its driver process ended {child_processes.how_it_ended(driver)}") from error
+    finally:
+        driver.kill()
+        driver.join()
+
+
+def _drive(connection, parent: int, *arguments) -> None:
+    """Main function of the child process: sends the reports, then `end`; or an error that ended them."""
+    child_processes.die_with(parent)
+    child_processes.leave_signals_to_parent()
+    try:
+        for report in _reports(*arguments):
+            connection.send(("report", report))
+        connection.send(("end", None))
+    except PaddleDnlError as error:
+        connection.send(sendable(error))
+
+
+def _reports(plan: Plan, make_worker: Callable, cluster: Cluster) -> Iterator[dict]:
+    """As `run`, in this process; Ray is shut down at the end."""
     with _connected(cluster) as ray:
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = context.print_on_execution_start = False

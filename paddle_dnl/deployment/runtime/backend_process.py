@@ -100,9 +100,7 @@ class BackendProcess:
         return value
 
     def _obituary(self) -> str:
-        self._process.join(5)
-        code = self._process.exitcode
-        how = f"by signal {-code}" if code is not None and code < 0 else f"with status {code}"
+        how = child_processes.how_it_ended(self._process)
         self._end()
         return f"the backend's process ended {how}"
 

@@ -4,6 +4,7 @@
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from paddle_dnl.cli import infer
@@ -51,6 +52,24 @@ def test_on_this_machine(tmp_path):
     done = _predict_dataset(*run)
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("Error")]
     assert done.returncode == 1 and "a9.png" in line and "Traceback" not in done.stdout + done.stderr, done.stderr
+
+
+@pytest.mark.slow
+def test_a_driver_that_is_killed_is_one_line(tmp_path):
+    """The process that talks to Ray, as when memory runs out: the program ends, and so do Ray's processes."""
+    import psutil
+
+    command = [*_photos(tmp_path, 2), "--save_dir", str(tmp_path / "out"), "--actors", "1"]
+    command = [sys.executable, "-m", "paddle_dnl", "predict-dataset", *command]
+    run = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=_environment(), start_new_session=True)
+    until = time.monotonic() + 100
+    while not (below := [p for p in psutil.Process(run.pid).children(recursive=True) if "raylet" in p.name()]):
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    below[0].parent().kill()
+    said = run.communicate(timeout=100)[1]  # Ray's processes, too, have closed the stream
+    assert run.returncode == 1 and "Error: Ray: its driver process ended by signal 9" in said, said
+    assert "Traceback" not in said, said
 
 
 def test_what_is_wrong_is_told_before_ray_is_started(tmp_path):
