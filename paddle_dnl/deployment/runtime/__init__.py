@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs an exported folder: Predictor, backends, selection, pipeline, outputs."""
+"""Inference with an exported model: predictor, backends, backend selection, pipeline and output files."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`DeployConfig`: the files of an exported model and the content of its description."""
+"""`DeployConfig`: the files of an exported model and the settings in its deploy.yaml."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +15,7 @@ INT8_NAME = "model_int8.onnx"
 FP16_NAME = "model_fp16.onnx"
 ONNX_KEYS = ("onnx", "onnx_int8", "onnx_fp16")
 _MAX_CHANNELS = 1024
-_MOST_BYTES = 4 << 30  # a sparse file of a terabyte would be read for an hour
+_MAX_BYTES = 4 << 30  # hashing a sparse file of a terabyte would take an hour
 OUTPUT_OPS = ("argmax", "softmax", "none")
 
 
@@ -24,21 +24,21 @@ class DeployConfig:
     """An exported model.
 
     Attributes:
-        folder: where its files are.
-        model, params: file names in it.
+        folder: folder that contains the files.
+        model, params: file names of the graph and of the weights.
         transforms: preprocessing, as in a `val_dataset`.
         input_shape: [N, C, H, W]; -1 or None where the size is free.
         output_op: `argmax`, `softmax` or `none`.
-        classes: names and colours; None in folders that PaddleSeg exported.
-        verified: backend setting -> what the comparison with the dynamic graph found.
-        sha256: file name -> digest; empty in folders that PaddleSeg exported.
-        onnx: file name of an ONNX form of the same model, if there is one.
-        onnx_int8, onnx_fp16: file names of its forms in 8 bits and in float16, if there are such.
-        ignore_index: label that does not count when the model is scored.
-        label_map: class, or `ignore_index`, of each number that label files hold; None where they hold the classes.
-        name: of the file that says all this.
-        components: transform of a user -> module that has it and must be imported.
-        value_range: stored numbers of pictures that become 0 and 255; None for 8 and 16 bits.
+        output_dtype: data type of the class numbers.
+        classes: class names and colors; None in folders exported by PaddleSeg.
+        verified: backend setting -> result of the comparison with the dynamic graph.
+        sha256: file name -> digest; empty in folders exported by PaddleSeg.
+        onnx, onnx_int8, onnx_fp16: file names of the ONNX models in float32, int8 and float16; None where missing.
+        ignore_index: label that is excluded from the scores.
+        label_map: list index: value in label files, item: class or `ignore_index`; None: label files contain classes.
+        value_range: pixel values that are mapped to 0 and 255; None: the default scaling of 8 and 16 bits.
+        name: file name of the description.
+        components: user transform -> module that defines it and must be imported.
     """
 
     folder: Path
@@ -84,7 +84,7 @@ class DeployConfig:
 
     @property
     def img_channels(self) -> int:
-        """Bands of its pictures; with `value_range` how they are read, see `ImageFormat.of`."""
+        """Number of channels of the pictures; `ImageFormat.of` reads it and `value_range`."""
         channels = self.input_shape[1] if self.input_shape else 3
         return channels if isinstance(channels, int) and channels > 0 else 3
 
@@ -95,14 +95,18 @@ class DeployConfig:
         return batch if isinstance(batch, int) and batch > 0 else None
 
     def onnx_of(self, precision: str) -> str | None:
-        """Name of the ONNX file for a precision, or None."""
+        """File name of the ONNX model for a precision, or None."""
         return {"int8": self.onnx_int8, "fp16": self.onnx_fp16}.get(precision, self.onnx)
 
     def require_onnx(self, precision: str, backend: str) -> Path:
-        """The ONNX file for a precision.
+        """Path of the ONNX model for a precision.
+
+        Args:
+            precision: see `BackendOptions`.
+            backend: backend's name, for the error message.
 
         Raises:
-            ExportError: the folder has none.
+            ExportError: the folder has no such file.
         """
         name = self.onnx_of(precision)
         if precision == "int8" and not name:
@@ -115,21 +119,21 @@ class DeployConfig:
         return path
 
     def hash_files(self) -> None:
-        """Records the SHA-256 of graph and weights."""
+        """Records the SHA-256 of graphs and weights."""
         self.sha256 = {name: file_digest(self.folder / name) for name in self.file_names}
 
     def check_files(self, *names: str) -> None:
-        """Compares files with their recorded digests; a damaged graph can crash the native reader.
+        """Compares files with their recorded digests, because a damaged graph can crash the native parser.
 
         Raises:
-            ExportError: a file is missing, is not the one that was exported, or is too large to be one.
+            ExportError: a file is missing, too large, or differs from the exported one.
         """
         for name in names:
             path = self.folder / name
             if not path.is_file():
                 raise ExportError(f"{path}: missing; export the model again")
-            if path.stat().st_size > _MOST_BYTES:
-                raise ExportError(f"{path}: is larger than {_MOST_BYTES >> 30} GiB, which no exported model is")
+            if path.stat().st_size > _MAX_BYTES:
+                raise ExportError(f"{path}: is larger than {_MAX_BYTES >> 30} GiB; exported models are smaller")
             if name in self.sha256 and file_digest(path) != self.sha256[name]:
                 raise ExportError(
                     f"{path}: damaged or replaced since the export (its SHA-256 is not the one in {FILE_NAME}); "
@@ -138,14 +142,14 @@ class DeployConfig:
 
 
 def require_input_size(shape: list, where: str) -> None:
-    """Refuses an input that is too large for any memory, before a backend allocates it.
+    """Refuses an input that does not fit into memory, before a backend allocates it.
 
     Args:
         shape: [N, C, H, W]; None or -1 where free.
         where: start of the message: file and key, or flag.
 
     Raises:
-        ConfigError: more than `MAX_PIXELS` numbers per image channel, or more than 1024 channels.
+        ConfigError: more than `MAX_PIXELS` pixels per batch, or more than 1024 channels.
     """
     batch, channels, height, width = (max(size or 1, 1) for size in shape)
     if batch * height * width > MAX_PIXELS or channels > _MAX_CHANNELS:

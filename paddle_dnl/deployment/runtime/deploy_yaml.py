@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""deploy.yaml, the description of an exported folder: reading with checks, and writing.
+"""Reads, validates and writes deploy.yaml, the description of an exported folder.
 
-Its keys are PaddleSeg's (`model`, `params`, `transforms`, `input_shape`, `output_op`, `output_dtype` below `Deploy`), and
-`class_names`, `class_colors`, `verified` (what the export compared) and `sha256` (of the files it compared).
+The section `Deploy` has PaddleSeg's keys (`model`, `params`, `transforms`, `input_shape`, `output_op`, `output_dtype`)
+and, among others, `class_names`, `class_colors`, `verified` (results of the comparison) and `sha256` (of the files).
 """
 
 import reprlib
@@ -23,9 +23,9 @@ from paddle_dnl.errors import ConfigError, DataError, ExportError
 from paddle_dnl.files.atomic import write_text
 from paddle_dnl.weights.manifest import require_unbroken_seal, seal
 
-# The file that PaddleSeg writes with --for_fd and for PaddleX; it has additional sections with PaddleX's settings.
+# PaddleSeg writes inference.yml with --for_fd and for PaddleX, with additional sections for PaddleX's settings.
 _NAMES = (FILE_NAME, "inference.yml")
-_OF_PADDLEX = ("Global", "Hpi")
+_PADDLEX_SECTIONS = ("Global", "Hpi")
 _ENDINGS = {"model": (".pdmodel", ".json"), **{key: (".onnx",) for key in ONNX_KEYS}}
 
 
@@ -58,10 +58,10 @@ def write_deploy_config(files: DeployConfig) -> None:
 
 
 def _inside(folder: Path, name, key: str, path: Path) -> str:
-    """Checks that a value is a plain file name in the folder; paths are refused.
+    """Checks that a value is the name of a file in the folder, and returns it.
 
     Raises:
-        ConfigError: not a name, leads elsewhere, or a link to elsewhere.
+        ConfigError: not a file name, or a path or a symbolic link that leads out of the folder.
     """
     if not isinstance(name, str) or not name:
         raise ConfigError(f"{path}: Deploy.{key}: expected a file name, got {name!r}")
@@ -70,14 +70,14 @@ def _inside(folder: Path, name, key: str, path: Path) -> str:
         raise ConfigError(f"{path}: Deploy.{key}: {reprlib.repr(name)} leads out of the exported folder")
     if not pure.name:
         raise ConfigError(f"{path}: Deploy.{key}: {name!r} is the folder itself, expected the name of a file in it")
-    # Backends and the check of operators (`operators.py`) must agree on the format of a graph.
+    # Backends and `operators.py`, which derive the format from the file name, must agree on it.
     endings = _ENDINGS.get(key, ("",))
     if not name.endswith(endings) or (endings != ("",) and ".json" in name.removesuffix(".json")):
         raise ConfigError(f"{path}: Deploy.{key}: {reprlib.repr(name)} must end with {' or '.join(endings)}")
     try:
-        (folder / name).exists()  # refuses names that are too long, which `resolve` does not
+        (folder / name).exists()  # raises for names that are too long, unlike `resolve`
         inside = (folder / name).resolve().is_relative_to(folder.resolve())
-    except (OSError, RuntimeError, ValueError) as error:  # also a circle of links or a NUL byte
+    except (OSError, RuntimeError, ValueError) as error:  # also for a loop of links or a NUL byte
         raise ConfigError(f"{path}: Deploy.{key}: {reprlib.repr(name)} cannot be the name of a file") from error
     if not inside:
         raise ConfigError(f"{path}: Deploy.{key}: {name!r} is a link out of the exported folder")
@@ -85,7 +85,7 @@ def _inside(folder: Path, name, key: str, path: Path) -> str:
 
 
 def _existing(folder: Path, name: str, path: Path, key: str) -> str:
-    """`name`, or the graph file that Paddle 3 writes instead (PaddleSeg always states .pdmodel)."""
+    """Returns `name`, or the .json graph of Paddle 3 where it is missing (PaddleSeg always records .pdmodel)."""
     if (folder / name).is_file():
         return name
     other = name.removesuffix(".pdmodel") + ".json"
@@ -118,7 +118,7 @@ def _classes(section: dict, path: Path) -> ClassInfo | None:
 
 
 def _mapping(section: dict, key: str, kind: type, path: Path) -> dict:
-    """The mapping `key` with values of one type; empty if it is missing."""
+    """Returns the mapping `key`, whose values must have type `kind`; empty if the key is missing."""
     value = section.get(key) or {}
     if not isinstance(value, dict) or not all(isinstance(item, kind) for item in value.values()):
         raise ConfigError(f"{path}: Deploy.{key}: expected a mapping of {kind.__name__} values, got {value!r}")
@@ -126,16 +126,19 @@ def _mapping(section: dict, key: str, kind: type, path: Path) -> dict:
 
 
 def is_exported(folder: Path) -> bool:
-    """Whether the folder has the description of an exported model."""
+    """Whether the folder contains an exported model's description."""
     return any((folder / name).is_file() for name in _NAMES)
 
 
 def read_deploy_config(path: str | Path) -> DeployConfig:
-    """Reads an exported folder (`deploy.yaml`, or PaddleSeg's and PaddleX's `inference.yml`), or such a file.
+    """Reads the description of an exported folder (`deploy.yaml`, or PaddleSeg's and PaddleX's `inference.yml`).
+
+    Args:
+        path: the folder or the file.
 
     Raises:
-        ConfigError: not there, not YAML, a missing or malformed key, or a path that leads out of the folder.
-        ExportError: a file that it names is missing.
+        ConfigError: missing file, invalid YAML, a missing or malformed key, or a path that leads out of the folder.
+        ExportError: a file that the description names is missing.
     """
     path = Path(path)
     if path.is_dir():
@@ -143,13 +146,13 @@ def read_deploy_config(path: str | Path) -> DeployConfig:
     try:
         content = read_yaml_mapping(path)
     except ConfigError as error:
-        raise ConfigError(f"{error}; mend the file, or export the model again") from error
+        raise ConfigError(f"{error}; correct the file, or export the model again") from error
     require_unbroken_seal(path)
     section = content.get("Deploy")
     if not isinstance(section, dict):
         raise ConfigError(f"{path}: no `Deploy` section; is this the deploy.yaml of an exported model?")
     for key in content:
-        if key not in ("Deploy", "checksum", *_OF_PADDLEX):
+        if key not in ("Deploy", "checksum", *_PADDLEX_SECTIONS):
             raise ConfigError(f"{path}: {key}: unknown key beside Deploy; remove it, or export the model again")
     for key in ("model", "params"):
         if key not in section:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Devices of Paddle Inference: which are available, and how to select them."""
+"""Finds and selects the devices of Paddle Inference."""
 
 import importlib.util
 import os
@@ -11,12 +11,12 @@ _GPU_FILES = ("/dev/nvidiactl", "/dev/dxg")
 
 
 def default_device(backend: str) -> str:
-    """`gpu` if there is one that the backend can use, else `cpu`, as in PaddleSeg's infer.py.
+    """Returns `gpu` if the backend uses GPUs by default and there is one, else `cpu`, as in PaddleSeg's infer.py.
 
-    Paddle is imported, which takes seconds, only on a machine with a GPU.
+    Imports Paddle, which takes seconds, only on machines with a GPU.
 
     Args:
-        backend: `paddle`, `onnxruntime` and `openvino` (which run on the CPU unless told) or `auto`.
+        backend: `paddle` or `auto`; `onnxruntime` and `openvino` use the CPU by default.
     """
     if (
         backend in ("onnxruntime", "openvino")
@@ -30,31 +30,31 @@ def default_device(backend: str) -> str:
 
 
 def require_device(device: str) -> None:
-    """Refuses a device that this Paddle was built without.
+    """Checks that the installed Paddle supports a device.
 
     Raises:
-        UsageError: says which build it is.
+        UsageError: it does not; the message names the build.
     """
     import paddle
 
     if device == "gpu":
-        is_there = paddle.is_compiled_with_cuda()
+        is_supported = paddle.is_compiled_with_cuda()
     elif device == "xpu":
-        is_there = paddle.is_compiled_with_xpu()
+        is_supported = paddle.is_compiled_with_xpu()
     else:
-        is_there = device == "cpu" or device in paddle.device.get_all_custom_device_type()
-    if not is_there:
+        is_supported = device == "cpu" or device in paddle.device.get_all_custom_device_type()
+    if not is_supported:
         built = "with CUDA" if paddle.is_compiled_with_cuda() else "for CPU only"
         raise UsageError(f"--device {device}: this PaddlePaddle is built {built}; use --device cpu")
 
 
 def gpu_of_process() -> int:
-    """Index of the GPU of this process; under paddle.distributed.launch each rank has its own."""
+    """Index of this process's GPU, which paddle.distributed.launch sets for each rank."""
     return int(os.environ.get("FLAGS_selected_gpus", "0").split(",")[0] or 0)
 
 
 def enable_accelerator(config, device: str) -> None:
-    """Sets an accelerator that is neither CPU nor NVIDIA GPU. Not run on any machine yet.
+    """Selects an accelerator other than CPU and NVIDIA GPU. Not tested on such hardware.
 
     Args:
         config: a `paddle.inference.Config`.

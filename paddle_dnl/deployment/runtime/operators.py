@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checks the operators of an exported graph before a backend loads it, since backends run any operator.
+"""Checks the operators of an exported graph against an allow-list before a backend loads it.
 
-A graph of a stranger may hold `save_combine` or `print`, which write files, `load`, `read_file`, `py_func`, custom operators
-and communication. Only operators that compute from tensors are let through, by name. ONNX's standard operators do nothing
-else; of ONNX Runtime's own those of its quantiser and optimiser are let through, not for instance `EPContext`, which reads a
-file that it names. Other domains are refused, and weights in other files.
+A graph from an untrusted source may contain operators that access files or run code: `save_combine`, `print`, `load`,
+`read_file`, `py_func`, custom operators, communication. Only operators that compute tensors from tensors are allowed.
+For ONNX these are all standard operators, and of ONNX Runtime's own domain those that its quantizer and optimizer
+write, but not, for example, `EPContext`, which reads a file. Other domains and weights in external files are refused.
 """
 
 import os
@@ -14,7 +14,7 @@ from pathlib import Path
 from paddle_dnl.errors import ExportError
 from paddle_dnl.files.reading import parse_json, read_bytes
 
-# Names of operators that the user allows, separated by commas.
+# Environment variable with operators that the user allows in addition, separated by commas.
 VARIABLE = "PADDLE_DNL_ALLOWED_OPERATORS"
 
 _PADDLE = frozenset(
@@ -63,13 +63,13 @@ _PADDLE = frozenset(
     view_shape view_slice where where_index while write_to_array yolo_box zeros zeros_like
     """.split()
 )
-# Of Paddle 3's other dialects: 0 is `builtin`, 2 is `cf`. `p` is a parameter, read from the file of weights.
+# Operators of Paddle 3's other dialects: 0 is `builtin`, 2 is `cf`. `p` is a parameter from the file of weights.
 _STRUCTURE = frozenset(
     "p 0.parameter 0.constant 0.combine 0.split 0.slice 0.set_parameter 0.shadow_output 2.yield 2.stack_create 2.tuple_push "
     "2.tuple_pop".split()
 )
 _ONNX_DOMAINS = ("", "ai.onnx", "ai.onnx.ml")
-# In addition to all names that start with QLinear.
+# Operators of the domain com.microsoft; names that start with QLinear are allowed as well.
 _ONNX_RUNTIME = frozenset(
     """
     Attention BiasGelu BiasSplitGelu DequantizeLinear DynamicQuantizeLSTM DynamicQuantizeMatMul FastGelu FusedConv FusedGemm
@@ -86,7 +86,7 @@ def _varint(data: memoryview, at: int) -> tuple[int, int]:
     value = shift = 0
     while True:
         if at >= len(data) or shift > 63:
-            raise ValueError("a number is cut off")
+            raise ValueError("a number is truncated")
         byte = data[at]
         value |= (byte & 0x7F) << shift
         at, shift = at + 1, shift + 7
@@ -95,7 +95,7 @@ def _varint(data: memoryview, at: int) -> tuple[int, int]:
 
 
 def _fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
-    """(field number, value) of each field of a protobuf message; values are integers or bytes."""
+    """Yields (field number, value) of each field of a protobuf message; values are integers or bytes."""
     at = 0
     while at < len(data):
         key, at = _varint(data, at)
@@ -105,27 +105,27 @@ def _fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
         elif kind == _BYTES:
             size, at = _varint(data, at)
             if size > len(data) - at:
-                raise ValueError("a field is cut off")
+                raise ValueError("a field is truncated")
             value, at = data[at : at + size], at + size
         elif kind in (_FIXED32, _FIXED64):
             at += 4 if kind == _FIXED32 else 8
             value = 0
         else:
-            raise ValueError(f"a field has the kind {kind}")
+            raise ValueError(f"a field has the unknown wire type {kind}")
         yield key >> 3, value
 
 
 def _message(data: memoryview, number: int) -> Iterator[memoryview]:
-    """The fields `number` of a message that are messages or strings."""
+    """Yields the fields `number` of a message, which must be messages or strings."""
     for found, value in _fields(data):
         if found == number:
             if not isinstance(value, memoryview):
-                raise ValueError(f"field {number} is no message")
+                raise ValueError(f"field {number} is not a message")
             yield value
 
 
 def _of_pir(value, depth: int = 0) -> Iterator[str]:
-    """Operators in Paddle 3's JSON, including nested regions."""
+    """Yields the operators in Paddle 3's JSON, including nested regions."""
     if depth > _MAX_DEPTH:
         raise ValueError("nested too deeply")
     if isinstance(value, dict):
@@ -143,7 +143,10 @@ def _of_pir(value, depth: int = 0) -> Iterator[str]:
 
 
 def _of_onnx_graph(graph: memoryview, depth: int = 0) -> Iterator[str]:
-    """Domain and name of each node (GraphProto.node, 1), also of graphs in attributes, and tensors in external files."""
+    """Yields what is not allowed in a GraphProto: operators, also of subgraphs, and tensors in external files.
+
+    Fields: node (1), initializer (5), sparse_initializer (15).
+    """
     if depth > _MAX_DEPTH:
         raise ValueError("nested too deeply")
     for tensor in (*_message(graph, 5), *_sparse(_message(graph, 15))):
@@ -153,11 +156,13 @@ def _of_onnx_graph(graph: memoryview, depth: int = 0) -> Iterator[str]:
 
 
 def _of_onnx_node(node: memoryview, depth: int) -> Iterator[str]:
+    """Yields what is not allowed in a NodeProto: op_type (4), domain (7), attribute (5)."""
     name = b"".join(bytes(part) for part in _message(node, 4)).decode()
     domain = b"".join(bytes(part) for part in _message(node, 7)).decode()
-    is_optimiser = domain == "com.microsoft" and (name.startswith("QLinear") or name in _ONNX_RUNTIME)
-    if domain not in _ONNX_DOMAINS and not is_optimiser:
+    is_known = domain == "com.microsoft" and (name.startswith("QLinear") or name in _ONNX_RUNTIME)
+    if domain not in _ONNX_DOMAINS and not is_known:
         yield f"{domain}::{name}"
+    # AttributeProto: t (5), g (6), tensors (10), graphs (11), sparse_tensor (22), sparse_tensors (23).
     for attribute in _message(node, 5):
         sparse = _sparse((*_message(attribute, 22), *_message(attribute, 23)))
         for tensor in (*_message(attribute, 5), *_message(attribute, 10), *sparse):
@@ -167,28 +172,28 @@ def _of_onnx_node(node: memoryview, depth: int) -> Iterator[str]:
 
 
 def _sparse(tensors: Iterable[memoryview]) -> Iterator[memoryview]:
-    """The tensors of SparseTensorProtos: values (1) and indices (2)."""
+    """Yields the tensors of SparseTensorProtos: values (1) and indices (2)."""
     for tensor in tensors:
         yield from _message(tensor, 1)
         yield from _message(tensor, 2)
 
 
 def _external(tensor: memoryview) -> Iterator[str]:
-    """TensorProto.data_location (14) is not the default, or external_data (13) is given."""
+    """Yields a name if a TensorProto has external_data (13) or a data_location (14) other than the default."""
     if any(number == 13 or (number == 14 and value) for number, value in _fields(tensor)):
         yield "weights in another file"
 
 
 def _unique_keys(pairs: list[tuple]) -> dict:
-    """A JSON mapping; duplicate keys are refused, since readers interpret them differently."""
+    """Builds a JSON mapping; refuses duplicate keys, because parsers disagree about which one counts."""
     found = dict(pairs)
     if len(found) != len(pairs):
-        raise ValueError("a mapping has a key twice")
+        raise ValueError("a mapping has duplicate keys")
     return found
 
 
 def _not_allowed(path: Path) -> set[str]:
-    """Operators of a graph that are not in the list of harmless ones."""
+    """Returns the operators of a graph that are not on the allow-list."""
     content = read_bytes(path)
     if path.suffix == ".json":
         names = {name.removeprefix("pd_op.").removeprefix("1.") for name in _of_pir(parse_json(content, _unique_keys))}
@@ -196,12 +201,12 @@ def _not_allowed(path: Path) -> set[str]:
     view = memoryview(content)
     if path.suffix == ".onnx":
         found = set()
-        for graph in _message(view, 7):
+        for graph in _message(view, 7):  # ModelProto.graph
             found |= set(_of_onnx_graph(graph))
-        for function in _message(view, 25):  # FunctionProto.node is 7
+        for function in _message(view, 25):  # ModelProto.functions; FunctionProto.node is 7
             for node in _message(function, 7):
                 found |= set(_of_onnx_node(node, 0))
-        for training in _message(view, 20):  # TrainingInfoProto: initialization and algorithm
+        for training in _message(view, 20):  # ModelProto.training_info: initialization (1), algorithm (2)
             for graph in (*_message(training, 1), *_message(training, 2)):
                 found |= set(_of_onnx_graph(graph))
         return found
@@ -216,10 +221,10 @@ def _not_allowed(path: Path) -> set[str]:
 
 
 def require_known_operators(path: str | Path) -> None:
-    """Refuses a graph (`.pdmodel`, Paddle 3's `.json`, `.onnx`) with operators that may do more than compute.
+    """Refuses a graph (`.pdmodel`, Paddle 3's `.json`, `.onnx`) with operators that are not on the allow-list.
 
     Raises:
-        ExportError: an operator that is not known to be harmless, or a file that cannot be read.
+        ExportError: an operator is not allowed, or the file cannot be parsed.
     """
     path = Path(path)
     try:
@@ -234,6 +239,6 @@ def require_known_operators(path: str | Path) -> None:
     if found:
         names = ", ".join(sorted(found)[:5])
         raise ExportError(
-            f"{path}: holds {names[:200]}, not among the operators that only compute; it is not loaded. Whoever trusts this "
-            f"file sets {VARIABLE}={names[:200].replace(' ', '')}"
+            f"{path}: contains {names[:200]}, not among the operators that only compute; it is not loaded. If you trust this "
+            f"file, set {VARIABLE}={names[:200].replace(' ', '')}"
         )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Options of backends, and the number of threads."""
+"""Options of backends, the default number of threads, and the line of an error that names the cause."""
 
 import os
 from dataclasses import dataclass
@@ -7,19 +7,20 @@ from dataclasses import dataclass
 
 @dataclass
 class BackendOptions:
-    """Options of a backend.
+    """Options of a backend. What needs a GPU or another accelerator was not tested on such hardware.
 
     Attributes:
-        device: `cpu`, `gpu`, or `xpu`, `npu`, `mlu` where this Paddle is built for it (not run on any machine yet).
-        cpu_threads: None takes OMP_NUM_THREADS.
-        enable_mkldnn: use oneDNN on CPU; only for folders whose export verified it.
-        precision: `int8` on a CPU is for the backends onnxruntime and openvino, after tools/quantize.py, `bf16` for openvino;
-            `fp16` is for GPUs: of onnxruntime and openvino with an export that has it, and TensorRT's of Paddle Inference.
-            `fastest`: fp32, or what the folder's images verified.
-        streams: batches that openvino runs at the same time, each with its share of the threads; default 1.
-        use_trt: TensorRT on GPU, of Paddle Inference and ONNX Runtime (not verified on any machine yet).
-        min_subgraph_size, auto_tuned_shape_file: of TensorRT in Paddle Inference.
-        collect_shapes_file: write the shapes that occur in the graph there, for a later run with `auto_tuned_shape_file`.
+        device: `cpu`, `gpu`, or `xpu`, `npu`, `mlu` with a Paddle that is built for it.
+        cpu_threads: number of threads; None: `default_threads()`.
+        enable_mkldnn: use oneDNN in Paddle Inference on a CPU; only for folders whose export verified it.
+        use_trt: use TensorRT on a GPU, in Paddle Inference or ONNX Runtime.
+        precision: `fp32`; on a CPU `int8` (onnxruntime and openvino, after tools/quantize.py) or `bf16` (openvino); on
+            a GPU `fp16` (onnxruntime and openvino with a float16 export, Paddle Inference with TensorRT) or `int8`
+            (Paddle Inference with TensorRT); `fastest`: fp32 or a precision that was verified with images.
+        streams: batches that openvino runs concurrently, each with its share of the threads; default 1.
+        min_subgraph_size, auto_tuned_shape_file: settings of TensorRT in Paddle Inference.
+        collect_shapes_file: file to which the tensor shapes of the graph are written, for a later run with
+            `auto_tuned_shape_file`.
     """
 
     device: str = "cpu"
@@ -34,13 +35,13 @@ class BackendOptions:
 
 
 def default_threads() -> int:
-    """Number of threads: OMP_NUM_THREADS, which programs set at start, else one per core."""
+    """Returns OMP_NUM_THREADS, which programs set at start, else the number of cores."""
     given = os.environ.get("OMP_NUM_THREADS", "")
     return int(given) if given.isdigit() and int(given) > 0 else os.cpu_count() or 1
 
 
 def first_line(error: Exception) -> str:
-    """The line of a long native error message that names the cause."""
+    """Returns the line of a long native error message that names the cause."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     for line in reversed(lines):
         if "Error" in line:

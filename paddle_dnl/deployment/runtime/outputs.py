@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Inputs and results of infer.py: pictures with their relative names, or the frames of a video or camera."""
+"""Inputs and outputs of infer.py: pictures with relative names, or the frames of a video or camera."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -31,13 +31,13 @@ _FRAMES_AHEAD = 4
 
 @dataclass(frozen=True)
 class Results:
-    """Options for the results of pictures and videos.
+    """Options of the output files of pictures and videos.
 
     Attributes:
-        folder: of the results.
-        colors: of the classes.
-        details: log each picture that is written.
-        inputs: files that the program reads, which no result may replace.
+        folder: output folder.
+        colors: colors of the classes.
+        details: whether each written picture is logged.
+        inputs: files that the program reads; output files must not replace them.
     """
 
     folder: Path
@@ -47,21 +47,23 @@ class Results:
 
 
 class PictureJob:
-    """Files: each gives a label picture and an overlay under its name, with its sub-folder where two have the same name.
+    """Input pictures and their output files: a label picture and an overlay per picture.
+
+    Output files have the picture's name, with its sub-folder where two pictures have the same name.
 
     Args:
-        path: an image, a folder, a .txt list or a pattern.
-        to: the results.
-        endings: of pictures in folders.
-        save_prob: `float16` or `uint8`: also `probabilities/NAME.npz`.
+        path: an image, a folder, a .txt list or a glob pattern.
+        to: options of the output files.
+        endings: file name extensions of pictures in folders.
+        save_prob: `float16` or `uint8`: also write `probabilities/NAME.npz`; None: do not.
         with_overlays: whether overlays are written.
-        with_geotiff: also `geotiff/NAME.tif`, class numbers where the picture, a GeoTIFF, lies.
+        with_geotiff: also write `geotiff/NAME.tif`, the class numbers with the georeference of the input GeoTIFF.
         which: `shard` and `skip_existing` of `PendingImages`.
 
     Raises:
-        DataError: nothing there, or two pictures with one name.
-        OutputError: a result would replace an input, or a file that is not ours.
-        UsageError: a folder of the overlays' name among the pictures.
+        DataError: no picture found, or two pictures with the same output name.
+        OutputError: an output file would replace an input or a file that this package did not write.
+        UsageError: a folder of pictures has the name of an output folder.
     """
 
     writers = 2
@@ -84,9 +86,9 @@ class PictureJob:
         )
 
     def _results(self, name: Path) -> dict[str, Path]:
-        """Wanted results by folder; last, without a folder, the label picture, as the mark of a complete result."""
+        """Returns output folder -> file. The label picture (key "") is last; it marks the outputs as complete."""
         if name.parts[0] in (OVERLAYS, PROBABILITIES, GEOTIFFS) and len(name.parts) > 1:
-            raise UsageError(f"--image_path {self._path}: a folder {name.parts[0]} in it would mix with the results")
+            raise UsageError(f"--image_path {self._path}: its folder {name.parts[0]} has the name of an output folder")
         endings = {PROBABILITIES: self._save_prob and ".npz", OVERLAYS: self._with_overlays and ".png"}
         endings |= {GEOTIFFS: self._with_geotiff and ".tif", "": ".png"}
         return {folder: self._to.folder / folder / name.with_suffix(end) for folder, end in endings.items() if end}
@@ -98,16 +100,16 @@ class PictureJob:
         return len(self._images)
 
     def pictures(self) -> Iterator[Picture]:
-        """All pictures, in order."""
+        """Iterates over all pictures in order."""
         wants = self._with_geotiff
         return (Picture(str(path), path, name.with_suffix(".png"), wants) for path, name in self._images)
 
     def examples(self, count: int) -> list:
-        """The first pictures, as `Predictor.predict` takes them."""
+        """Returns the first `count` pictures in the form that `Predictor.predict` accepts."""
         return [path for path, _ in islice(self._images, count)]
 
     def write(self, picture: Picture, pixels: np.ndarray, label: np.ndarray, probabilities: np.ndarray | None) -> None:
-        """Writes the results of one picture."""
+        """Writes the output files of one picture."""
         files = self._results(picture.name)
         if PROBABILITIES in files:
             write_bytes(files[PROBABILITIES], probability_file(probabilities, self._save_prob))
@@ -119,7 +121,13 @@ class PictureJob:
         self._tell(picture, files[""])
 
     def write_strips(self, picture: Picture, rows, strips: Iterator[np.ndarray]) -> None:
-        """Writes the results of a large picture, whose classes come in strips."""
+        """Writes the output files of a large picture strip by strip.
+
+        Args:
+            picture: the picture.
+            rows: its pixels, readable by rows.
+            strips: its classes `[rows, W]` from top to bottom.
+        """
         files = self._results(picture.name)
         names = files[""], files.get(OVERLAYS), files.get(GEOTIFFS)
         with StripResults(rows.size, self._to.colors, *names, picture.place) as written:
@@ -133,35 +141,35 @@ class PictureJob:
             logger.info(f"{picture.title} -> {target}")
 
     def unreadable(self, error: DataError) -> None:
-        """Counts and logs an unusable picture, which is skipped."""
+        """Counts and logs a picture that cannot be read and is skipped."""
         self._images.skip(error)
 
     def require_some(self) -> None:
-        """At the end: logs the number of skipped pictures; an error if no picture was usable."""
+        """Logs the number of skipped pictures at the end; raises an error if all were skipped."""
         self._images.require_some()
 
     def close(self) -> None:
-        """Does nothing; a `VideoJob` closes its files here."""
+        """Does nothing; `VideoJob.close` completes its files."""
 
 
 class VideoJob:
-    """A video or camera: an overlay video, or numbered label pictures and overlays.
+    """A video or camera as input; the output is an overlay video, or numbered label pictures and overlays.
 
     Args:
-        path: a video file, or a camera's number.
-        to: the results.
-        as_frames: numbered pictures in place of a video.
-        limit: stop after so many frames.
-        stride: every so many frames one is used; the video that is written plays as long as the source.
-        preview: port of a live preview, see `paddle_dnl.deployment.runtime.preview`; None without.
+        path: a video file, or the number of a camera.
+        to: options of the output files.
+        as_frames: write numbered pictures instead of a video.
+        limit: maximum number of frames; None: all.
+        stride: use every `stride`-th frame; the written video has the duration of the source.
+        preview: port of a live preview, see `paddle_dnl.deployment.runtime.preview`; None: no preview.
 
     Raises:
-        OutputError: the overlay video would replace an input, or a file that is not ours. Of frames, whose number is not
-            known, that is found when they are written.
-        DataError: a video or camera that cannot be opened.
+        OutputError: the overlay video would replace an input or a file that this package did not write. For frames,
+            whose number is unknown, the error is raised when they are written.
+        DataError: the video or camera cannot be opened.
     """
 
-    # Frames of a video are written in order.
+    # Frames of a video must be written in order.
     writers = 1
 
     def __init__(
@@ -176,13 +184,13 @@ class VideoJob:
         self._preview = None if preview is None else Preview(preview)
 
     def pictures(self) -> Iterator[Picture]:
-        """The frames, some of which are decoded ahead."""
+        """Iterates over the frames; up to `_FRAMES_AHEAD` of them are decoded ahead."""
         frames = read_ahead(self._video.frames(self._limit, self._stride), _FRAMES_AHEAD)
         for number, frame in zip(count(0, self._stride), frames, strict=False):
             yield Picture(f"{self._video.title} frame {number}", frame, Path(self._video.name) / f"{number:06d}.png")
 
     def examples(self, count: int) -> list:
-        """The first frames; a file is opened again for this."""
+        """Returns the first `count` frames; a video file is opened a second time for this."""
         video = self._video if self.is_camera else Video(self._path)
         found = list(video.frames(count if self._limit is None else min(count, self._limit)))
         if video is not self._video:
@@ -190,7 +198,7 @@ class VideoJob:
         return found
 
     def write(self, picture: Picture, pixels: np.ndarray, label: np.ndarray, probabilities: None = None) -> None:
-        """Writes the results of one frame."""
+        """Writes the output files of one frame."""
         mixed = overlay(pixels, label, self._to.colors)
         if self._preview is not None:
             self._preview.show(mixed)
@@ -203,7 +211,7 @@ class VideoJob:
             logger.info(f"{picture.title} -> {self._to.folder / picture.name}")
 
     def close(self) -> None:
-        """Completes the written video with the frames so far, and closes the source."""
+        """Completes the output video with the frames written so far, and closes the source."""
         self._video.close()
         if self._preview is not None:
             self._preview.close()

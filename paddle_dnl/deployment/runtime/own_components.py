@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""User transforms in an exported folder: records the module of each, and names it when it is missing."""
+"""User-defined transforms of an exported model: records their modules at export, and requires them at loading."""
 
 from collections.abc import Iterator
 
@@ -11,10 +11,10 @@ _KNOWN = ("paddle_dnl", "paddleseg")
 
 
 def modules_of(transforms: list[dict]) -> dict[str, str]:
-    """Transform -> module, for transforms that are in neither this package nor PaddleSeg.
+    """Returns transform -> module for the transforms that neither this package nor PaddleSeg defines.
 
     Raises:
-        ExportError: one that is defined in the running program itself, which no other program can import.
+        ExportError: a transform is defined in the running program (`__main__`), which other programs cannot import.
         ConfigError: an unknown transform.
     """
     found = {}
@@ -22,8 +22,8 @@ def modules_of(transforms: list[dict]) -> dict[str, str]:
         module = registry.find(name, "transform", where).__module__
         if module == "__main__":
             raise ExportError(
-                f"{where}: {name} is defined in the program that runs; put it into a module of its own, so that whoever runs "
-                "the exported model can import it"
+                f"{where}: {name} is defined in the program that runs; move it to a separate module, so that other programs "
+                "that run the exported model can import it"
             )
         if module.split(".")[0] not in _KNOWN:
             found[name] = module
@@ -31,7 +31,7 @@ def modules_of(transforms: list[dict]) -> dict[str, str]:
 
 
 def _names(transforms: list[dict], where: str) -> Iterator[tuple[str, str]]:
-    """(name, dotted key) of transforms, including nested ones."""
+    """Yields (name, dotted key) of all transforms, including nested ones."""
     for i, step in enumerate(transforms):
         yield step["type"], f"{where}.{i}"
         for inner, kind, place in registry.nested(step, "transform", f"{where}.{i}"):
@@ -40,17 +40,17 @@ def _names(transforms: list[dict], where: str) -> Iterator[tuple[str, str]]:
 
 
 def require_modules(files: DeployConfig) -> None:
-    """Refuses a missing transform and names its module.
+    """Checks that the model's user-defined transforms are registered.
 
     Raises:
-        ConfigError: says which module to import, and how.
+        ConfigError: a transform is missing; the message says which module to import, and how.
     """
-    if not files.components:  # listing the known names imports PaddleSeg, which takes seconds
+    if not files.components:  # `registry.names` imports PaddleSeg, which takes seconds
         return
     known = registry.names("transform")
     for name, module in files.components.items():
         if name not in known:
             raise ConfigError(
                 f"{files.folder / files.name}: Deploy.transforms needs {name} of the module {module}, which is not part of the "
-                f"folder: import it before the model is loaded, for programs by --custom_imports {module} (or {module}.py)"
+                f"folder: import it before loading the model; programs take --custom_imports {module} (or {module}.py)"
             )

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads, runs and writes many pictures or a video concurrently.
+"""Pipeline that reads, predicts and writes pictures or video frames concurrently.
 
     read + preprocess (threads)  ->  backend (caller's thread)  ->  postprocess + write (threads)
 
-Both sides hold a bounded number of pictures, so that memory does not grow with the number of pictures. Order is kept.
+Both queues are bounded, so that memory does not grow with the number of pictures. The order of pictures is kept.
 """
 
 import contextlib
@@ -28,10 +28,11 @@ class Picture:
     """One picture in the pipeline.
 
     Attributes:
-        title: what messages call it.
-        source: a file, its content, or BGR pixels `[H, W, 3]`.
-        name: relative name of its results.
-        place: where a GeoTIFF lies; found when the file is read, if `wants_place`.
+        title: name of the picture in messages.
+        source: file, encoded content, or BGR pixels `[H, W, 3]`.
+        name: relative path of the output files.
+        wants_place: whether to read the georeference of a GeoTIFF.
+        place: the georeference; set when the file is read.
     """
 
     title: str
@@ -43,7 +44,13 @@ class Picture:
 
 @dataclass
 class Timing:
-    """Number of pictures, seconds from the first read to the last write, seconds in the backend."""
+    """Time of a run.
+
+    Attributes:
+        pictures: number of predicted pictures.
+        seconds: from the first read to the last write.
+        backend_seconds: time in the backend.
+    """
 
     pictures: int
     seconds: float
@@ -56,7 +63,7 @@ class Timing:
 
 
 def read_ahead(items: Iterable, depth: int) -> Iterator:
-    """Yields the items; one thread reads up to `depth` of them ahead, for sources such as a video decoder."""
+    """Yields the items; a thread reads up to `depth` of them ahead, for slow sources such as a video decoder."""
     iterator = iter(items)
     end = object()
     with ThreadPoolExecutor(1, "reader") as pool:
@@ -108,22 +115,23 @@ def run_pipeline(
     """Predicts all pictures.
 
     Args:
-        predictor: a `Predictor`. Paddle Inference keeps Python's interpreter lock while it runs, so that only a backend in
-            another process (`BackendProcess`) or ONNX Runtime overlaps with reading and writing.
-        pictures: in order.
-        write: gets the picture, its pixels, its classes `[H, W]` and its probabilities `[K, H, W]` or None; called from
-            other threads.
+        predictor: a `Predictor`. Paddle Inference holds Python's global interpreter lock while it runs, so reading and
+            writing overlap only with ONNX Runtime, OpenVINO or a `BackendProcess`.
+        pictures: pictures in order.
+        write: called in a writer thread with the picture, its pixels, its classes `[H, W]`, and its probabilities
+            `[K, H, W]` or None.
         batch_size: pictures per run.
-        workers: threads that read.
-        writers: threads that write; 1 keeps the calls of `write` in order.
-        with_scores: give `write` the probabilities too.
-        write_strips: gets a picture that is too large to hold, its rows, and its classes in strips `[rows, W]`, in place of
-            `write`; called from this thread. Not with `with_scores`.
-        unreadable: called in place of raising when a picture cannot be read or prepared; it is then left out.
+        workers: number of reader threads.
+        writers: number of writer threads; 1 calls `write` in order.
+        with_scores: pass probabilities to `write`.
+        unreadable: called instead of raising an error when a picture cannot be read or preprocessed; it is then
+            skipped.
+        write_strips: called in the caller's thread instead of `write` for a picture that does not fit into memory, with
+            the picture, its rows, and its classes in strips `[rows, W]`. Not used with `with_scores`.
 
     Raises:
-        PaddleDnlError: as soon as a picture cannot be read, run or written; what was not begun then is left undone. When
-            `pictures` itself fails, as a damaged video does, all before that are finished first.
+        PaddleDnlError: a picture cannot be read, run or written; pending work is canceled. If the iterator `pictures`
+            fails, for example at a damaged video frame, the pictures before it are completed first.
     """
     began, in_backend, count = time.perf_counter(), 0.0, 0
     waiting = iter(pictures)
@@ -174,7 +182,7 @@ def run_pipeline(
         if torn is not None:
             raise torn
     finally:
-        # Waits for running tasks and cancels waiting ones; after success there are none.
+        # Waits for running tasks and cancels pending ones; after success there are none.
         reading.shutdown(cancel_futures=True)
         writing.shutdown(cancel_futures=True)
     return Timing(count, time.perf_counter() - began, in_backend)

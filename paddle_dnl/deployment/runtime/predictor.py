@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`Predictor`: predicts pictures with an exported folder."""
+"""`Predictor`: runs an exported model on pictures."""
 
 import contextlib
 import itertools
@@ -27,9 +27,9 @@ import numpy as np
 
 WRONG_SIZES = (None, "resize", "refuse")
 TILES = ("auto", "never")
-# Pictures larger than the model's input by more than this factor, along a side, are processed in tiles.
+# Pictures that exceed the model's input by more than this factor along an axis are processed in tiles.
 TILED_FROM = 1.5
-# 8K video has 33 million pixels, a large camera 60 million; larger files are usually attacks or mistakes.
+# 8K video has 33 million pixels, a high-resolution camera 60 million; larger files are usually attacks or mistakes.
 MAX_PIXELS = 80_000_000
 
 
@@ -41,27 +41,30 @@ class Predictor:
 
     Args:
         folder: an exported folder or its deploy.yaml.
-        backend: `paddle`, `onnxruntime`, `openvino` or `auto`; or a backend that runs already, such as a `BackendProcess`.
-        wrong_size: pictures of another size than a fixed-size model takes: `resize` or `refuse`; None resizes, too, but
-            leaves those that are more than 1.5 times as large to `tile`.
-        tile: `auto`: such pictures are worked through in overlapping tiles of the model's size, at their own resolution;
-            needs Deploy.transforms that keep the size. `never`: they are resized, which loses their details.
-        tile_overlap: share of a tile that it has in common with its neighbour, 0 to 0.5.
-        tile_batch: tiles per run where the export leaves the batch free.
-        max_pixels: larger picture files are refused before they are decoded; None allows all.
-        value_range: (lo, hi), stored numbers of pictures that become 0 and 255; default: what deploy.yaml says.
-        options: of a named backend, fields of `paddle_dnl.deployment.runtime.options.BackendOptions`, such as `device`.
+        backend: `paddle`, `onnxruntime`, `openvino` or `auto`; or a backend object, such as a `BackendProcess`.
+        wrong_size: for models with a fixed input size, what to do with pictures of another size: `resize` or `refuse`;
+            None: resize, except for pictures that `tile` applies to.
+        tile: `auto`: pictures more than 1.5 times as large as the model's input are processed in overlapping tiles at
+            their own resolution, if `wrong_size` is None and Deploy.transforms keep the size. `never`: they are
+            resized, which loses details.
+        tile_overlap: overlap of neighboring tiles as a share of the tile, 0 to 0.5.
+        tile_batch: tiles per run, for models with a free batch size.
+        max_pixels: larger picture files are refused before they are decoded; None: no limit.
+        value_range: (low, high), the pixel values that are mapped to 0 and 255; default: from deploy.yaml.
+        options: fields of `paddle_dnl.deployment.runtime.options.BackendOptions`, such as `device`, for a backend that
+            is given by name.
 
     Attributes:
-        files: what deploy.yaml says.
-        classes: names and colours, None in folders that PaddleSeg exported.
-        image_format: how pictures are read: number of bands and scale.
-        output_kind: dtype's name of the output, and how many classes it scores (None: class numbers); set by the first run.
+        files: content of deploy.yaml.
+        classes: class names and colors; None in folders exported by PaddleSeg.
+        image_format: number of channels and scale of the pictures.
+        output_kind: (name of the output's dtype, number of classes or None if the output is class numbers); set by the
+            first run.
 
     Raises:
-        ConfigError: deploy.yaml is missing or wrong.
+        ConfigError: deploy.yaml is missing or invalid.
         ExportError: files are missing or cannot be loaded.
-        UsageError: a device, backend or setting that cannot be used.
+        UsageError: an unsupported device, backend or setting.
     """
 
     def __init__(
@@ -77,7 +80,7 @@ class Predictor:
         value_range: tuple[float, float] | None = None,
         **options,
     ):
-        backend = options.pop("engine", backend)  # the argument's former name
+        backend = options.pop("engine", backend)  # deprecated name of the argument
         if wrong_size not in WRONG_SIZES:
             raise UsageError(f"wrong_size {wrong_size!r} is not one of {', '.join(WRONG_SIZES[1:])}")
         if tile not in TILES:
@@ -104,15 +107,15 @@ class Predictor:
         )
 
     def read(self, path: str | Path) -> np.ndarray:
-        """A picture file as the array that `prepare` takes, see `paddle_dnl.data.images.image_format.ImageFormat.read`.
+        """Reads a picture file into the array that `prepare` accepts, see `data.images.image_format.ImageFormat.read`.
 
         Raises:
-            DataError: missing, empty, damaged, cut off, no picture, or larger than `max_pixels`.
+            DataError: the file is missing, empty, damaged, truncated, not a picture, or larger than `max_pixels`.
         """
         return self.image_format.read(path, max_pixels=self._max_pixels, whole=True)
 
     def open(self, path: str | Path) -> np.ndarray | Tiled:
-        """`read`; for a file that is processed in tiles a `Tiled`, read in blocks by rasterio or at once.
+        """Like `read`, but returns a `Tiled` for a picture that is processed in tiles.
 
         Raises:
             DataError: see `read`.
@@ -126,12 +129,12 @@ class Predictor:
             return rows.read(0, rows.size[0])
 
     def decode(self, content: bytes, name: str = "picture") -> np.ndarray:
-        """`read` for the content of a file, at least one byte; `name` is for errors."""
+        """Like `read`, for the content of a file (at least one byte); `name` is used in error messages."""
         data = np.frombuffer(content, np.uint8)
         return self.image_format.decode(data, name, max_pixels=self._max_pixels, whole=True)
 
     def _keeps_size(self) -> bool:
-        """Whether Deploy.transforms keep the size of a picture that is larger than the input of the model."""
+        """Whether Deploy.transforms keep the size of pictures that are larger than the model's input."""
         if self.files.fixed_size is None:
             return False
         size = tuple(2 * side for side in self.files.fixed_size)
@@ -146,9 +149,9 @@ class Predictor:
         return size is not None and (height > TILED_FROM * size[0] or width > TILED_FROM * size[1])
 
     def preprocess(self, image: str | Path | np.ndarray, name: str | None = None) -> tuple["np.ndarray | Tiled", list]:
-        """`prepare` for a file, or for an array of stored numbers (BGR where it has three channels).
+        """Calls `prepare` for a file, or for an array of pixel values (BGR if it has three channels).
 
-        Errors call the picture `name`; by default a file by its path.
+        Error messages use `name`; default: the path of the file.
         """
         if isinstance(image, np.ndarray):
             name = name or "image array"
@@ -157,9 +160,9 @@ class Predictor:
         return (found, []) if isinstance(found, Tiled) else self.prepare(found, name or image)
 
     def prepare(self, pixels: np.ndarray, name: str | Path) -> tuple["np.ndarray | Tiled", list]:
-        """Converts pixels from `read` to network input `[C, H, W]` and the sizes before each transform.
+        """Converts pixels from `read` to network input `[C, H, W]` and a list of the sizes before each transform.
 
-        A picture that will be worked through in tiles becomes a `Tiled`, for `run_each` or `run_tiled`.
+        A picture that is processed in tiles becomes a `Tiled`, for `run_each` or `run_tiled`.
         """
         if self._tiles and self._is_large(*pixels.shape[:2]):
             return Tiled(ArrayRows(pixels)), []
@@ -208,12 +211,12 @@ class Predictor:
         return getattr(self._backend, "parallel", 1)
 
     def close(self) -> None:
-        """Ends the backend's process, if it has one."""
+        """Ends the backend's child process, if it has one."""
         if hasattr(self._backend, "close"):
             self._backend.close()
 
     def run(self, batch: np.ndarray) -> np.ndarray:
-        """The graph's output for a batch `[N, C, H, W]`; padded to a multiple of a fixed batch size, and cut."""
+        """Returns the graph's output for a batch `[N, C, H, W]`; pads and splits it for a fixed batch size."""
         fixed = self.files.fixed_batch
         most = fixed * self.parallel if fixed else len(batch)
         if len(batch) > most:
@@ -225,13 +228,17 @@ class Predictor:
         return output[: len(batch)]
 
     def postprocess(self, output: np.ndarray, info: list) -> np.ndarray:
-        """One output, `[H, W]` classes or `[K, H, W]` scores, to classes of the picture's size: uint8, uint16 above 255."""
+        """Converts one output, classes `[h, w]` or scores `[K, h, w]`, to classes of the picture's size.
+
+        Returns:
+            `[H, W]`, uint8, or uint16 if a class number is above 255.
+        """
         if output.ndim == 3:
             return as_label(restored(output, info, cv2.INTER_LINEAR).argmax(0))
         return as_label(restored(as_label(output)[None], info, cv2.INTER_NEAREST)[0])
 
     def require_scores(self) -> None:
-        """Refuses probabilities of an export that gives classes.
+        """Checks that the graph outputs scores.
 
         Raises:
             UsageError: the graph ends with argmax.
@@ -242,9 +249,9 @@ class Predictor:
             )
 
     def probabilities(self, output: np.ndarray, info: list) -> np.ndarray:
-        """One output of scores `[K, h, w]` to probabilities of the picture's size, float32 `[K, H, W]`.
+        """Converts one output of scores `[K, h, w]` to probabilities `[K, H, W]` float32 of the picture's size.
 
-        Logits are taken to the picture's size before the softmax, as predict.py and val.py do.
+        Logits are resized before the softmax, as in predict.py and val.py.
 
         Raises:
             UsageError: see `require_scores`.
@@ -257,17 +264,17 @@ class Predictor:
         return scores / scores.sum(0)
 
     def predict(self, images: list, batch_size: int | None = None) -> list[np.ndarray]:
-        """Classes of each picture, uint8 `[H, W]` at its own size.
+        """Predicts the classes of each picture, `[H, W]` uint8 (uint16 if a number is above 255) at the picture's size.
 
         Args:
-            images: files, or arrays of stored numbers: BGR `[H, W, 3]`, grey `[H, W]`, or bands `[H, W, C]`.
-            batch_size: images per run; default the fixed batch of the export, else 1. Pictures that differ in size
-                after preprocessing are run apart.
+            images: files, or arrays of pixel values: BGR `[H, W, 3]`, gray `[H, W]`, or channels `[H, W, C]`.
+            batch_size: images per run; default: the fixed batch size of the export, else 1. Pictures whose sizes differ
+                after preprocessing are run separately.
 
         Raises:
             DataError: a picture cannot be read.
             ExportError: the backend failed.
-            UsageError: `images` is no list, or a batch size below 1.
+            UsageError: `images` is not a list, or the batch size is below 1.
         """
         if not isinstance(images, list | tuple):
             raise UsageError(f"predict: expected a list of images, got {type(images).__name__}; wrap one image in [ ]")
@@ -282,7 +289,7 @@ class Predictor:
         return labels
 
     def predict_probabilities(self, images: list) -> list[np.ndarray]:
-        """Probabilities of each picture, float32 `[K, H, W]` at its own size, one picture per run.
+        """Predicts the probabilities of each picture, `[K, H, W]` float32 at the picture's size, one picture per run.
 
         Args:
             images: see `predict`.
@@ -299,12 +306,16 @@ class Predictor:
         return found
 
     def run_tiled(self, picture: "Tiled", run=None, with_scores: bool = False) -> np.ndarray:
-        """Classes `[H, W]` of a picture that is processed in overlapping tiles.
+        """Predicts a picture in overlapping tiles.
 
         Args:
             picture: from `prepare`.
-            run: in place of `run`: batch `[N, C, h, w]` to output.
-            with_scores: give the blended scores `[K, H, W]` in place of the classes; they are held for the whole picture.
+            run: function from a batch `[N, C, h, w]` to the output; default: `self.run`.
+            with_scores: return the blended scores instead of the classes; they are held in memory for the whole
+                picture.
+
+        Returns:
+            Classes `[H, W]`, or scores `[K, H, W]`.
         """
         grid, results = self._tile_results(picture, run or self.run)
         if with_scores:
@@ -312,15 +323,15 @@ class Predictor:
         return np.concatenate(list(grid.labels(results)))
 
     def tiled_strips(self, picture: "Tiled") -> Iterator[np.ndarray]:
-        """`run_tiled` in strips `[rows, W]` from top to bottom.
+        """Like `run_tiled`, but yields the classes in strips `[rows, W]` from top to bottom.
 
-        Memory: scores and pixels of one row of tiles, which grow with the picture's width.
+        Memory: pixels and scores of one row of tiles, proportional to the picture's width.
         """
         grid, results = self._tile_results(picture, self.run)
         yield from grid.labels(results)
 
     def _tile_results(self, picture: "Tiled", run):
-        """The tiles of a picture, and a function from the top of a row of tiles to their outputs."""
+        """Returns the tile grid of a picture, and a function from the top of a row of tiles to their outputs."""
         size, rows = self.files.fixed_size, picture.rows
         grid = TileGrid(rows.size, size, tuple(int(self._tile_overlap * side) for side in size))
         batch_size = (self.files.fixed_batch or self._tile_batch) * self.parallel
@@ -333,7 +344,7 @@ class Predictor:
         return grid, results
 
     def run_each(self, tensors: list, with_scores: bool = False) -> list[np.ndarray]:
-        """The graph's output for each input `[C, H, W]`, inputs of one size as one batch; `run_tiled` of a `Tiled`."""
+        """Returns the graph's output for each input: `[C, H, W]`, batched by size, or a `Tiled`, see `run_tiled`."""
         outputs: list = [
             self.run_tiled(one, with_scores=with_scores) if isinstance(one, Tiled) else None for one in tensors
         ]
@@ -346,13 +357,17 @@ class Predictor:
         return outputs
 
     def benchmark(self, image, warmup: int = 5, repeats: int = 20, batch_size: int = 1) -> dict[str, float]:
-        """Seconds per run of the backend alone: median, mean, p90, p99; and images per second from the median.
+        """Measures seconds per run of the backend alone: median, mean, p90, p99; and `ips`, images per second from the
+        median.
 
         Args:
             image: file or BGR array.
-            warmup: runs that are not timed.
-            repeats: runs that are.
+            warmup: number of untimed runs.
+            repeats: number of timed runs.
             batch_size: copies of the image per run.
+
+        Raises:
+            UsageError: an argument is too small.
         """
         if warmup < 0 or repeats < 1 or batch_size < 1:
             raise UsageError(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Serves the newest frame to a browser on this machine as motion JPEG over HTTP; also works through `ssh -L`."""
+"""Serves the newest frame to browsers on this machine as motion JPEG over HTTP; use `ssh -L` from other machines."""
 
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -11,17 +11,17 @@ from paddle_dnl.log import logger
 import numpy as np
 
 _HOST, _BOUNDARY = "127.0.0.1", "frame"
-# Seconds after which a viewer that reads nothing is disconnected.
-_PATIENCE = 10
+# Seconds after which a viewer that does not read is disconnected.
+_TIMEOUT_SECONDS = 10
 
 
 class _Handler(BaseHTTPRequestHandler):
     """Sends the frames of `server.preview` until it is closed or the viewer disconnects."""
 
-    timeout = _PATIENCE
+    timeout = _TIMEOUT_SECONDS
 
-    def do_GET(self):  # noqa: N802  the library's name
-        # Protects against DNS rebinding: a page whose host name resolves to this machine.
+    def do_GET(self):  # noqa: N802  name of the base class
+        # Protects against DNS rebinding: web pages whose host name resolves to this machine.
         if self.headers.get("Host", "").split(":")[0] not in (_HOST, "localhost"):
             self.send_error(421)
             return
@@ -47,13 +47,13 @@ class Preview:
     """Serves `http://127.0.0.1:PORT/`. Slow viewers skip frames; without viewers nothing is encoded.
 
     Args:
-        port: 0 takes a free one.
+        port: port to listen on; 0 chooses a free one.
 
     Attributes:
-        port: that is listened on.
+        port: port that the server listens on.
 
     Raises:
-        UsageError: the port cannot be taken.
+        UsageError: the port is not available.
     """
 
     def __init__(self, port: int):
@@ -68,14 +68,14 @@ class Preview:
         logger.info(f"preview: http://{_HOST}:{self.port}/")
 
     def show(self, frame: np.ndarray) -> None:
-        """Makes `frame`, BGR `[H, W, 3]`, the newest one."""
+        """Sets the newest frame, BGR `[H, W, 3]`."""
         with self._new:
             self._frame = frame
             self._number += 1
             self._new.notify_all()
 
     def wait(self, seen: int) -> tuple[np.ndarray, int] | None:
-        """Waits for a frame newer than number `seen`; returns the newest and its number, or None when the preview is closed."""
+        """Waits for a frame with a number above `seen`; returns the newest frame and its number, None after `close`."""
         with self._new:
             self._new.wait_for(lambda: self._ended or self._number > seen)
             return (self._frame, self._number) if self._number > seen else None

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Creates a backend by name after checking its files; `auto` is the fastest verified one on this machine.
 
-What `auto` finds is measured once per folder and machine, and then remembered.
+`auto` measures once per folder and machine and caches the result.
 """
 
 import hashlib
@@ -31,18 +31,18 @@ import numpy as np
 
 BACKENDS = (PaddleBackend.name, OnnxBackend.name, OpenvinoBackend.name, "auto")
 
-# Input shape of the measurement where the graph leaves it free.
+# Input shape of the measurement for free axes.
 _FREE = (1, 3, 256, 512)
 _TIMED_RUNS = 2
-# Share of pixels in which a lower precision must give the model's class for `--precision fastest` to take it.
+# Minimum share of pixels with the model's class for a lower precision to be used by `--precision fastest`.
 MIN_AGREEMENT = 0.995
 
 
 def _make(name: str, files: DeployConfig, options: BackendOptions):
-    """Creates a backend by name after checking its files."""
+    """Creates the backend `name` after checking its files."""
     if name == PaddleBackend.name:
         if options.streams:
-            raise UsageError("streams are the backend openvino's; the backend paddle has none")
+            raise UsageError("only the backend openvino has streams, the backend paddle has none")
         if options.device == "cpu":
             if options.precision == "int8":
                 raise UsageError(
@@ -61,7 +61,7 @@ def _make(name: str, files: DeployConfig, options: BackendOptions):
     if name not in kinds:
         raise UsageError(f"backend {name!r} is not one of {', '.join(BACKENDS)}")
     if options.streams and name != OpenvinoBackend.name:
-        raise UsageError(f"streams are the backend openvino's; the backend {name} has none")
+        raise UsageError(f"only the backend openvino has streams, the backend {name} has none")
     file = files.onnx_of(options.precision)
     if file:
         files.check_files(file)
@@ -69,18 +69,22 @@ def _make(name: str, files: DeployConfig, options: BackendOptions):
 
 
 def resolve_backend(name: str, files: DeployConfig, options: BackendOptions) -> tuple[str, BackendOptions]:
-    """Resolves `auto`, and the precision `fastest`, to the fastest verified backend on this machine; others are unchanged."""
+    """Resolves `auto`, and the precision `fastest`, to the fastest verified backend on this machine.
+
+    Returns:
+        Backend and options; other names and precisions are returned unchanged.
+    """
     if name != "auto" and options.precision != "fastest":
         return name, options
     return choose(files, options, None if name == "auto" else name)
 
 
 def make_backend(name: str, files: DeployConfig, options: BackendOptions):
-    """The backend `paddle`, `onnxruntime` or `openvino`; `auto` takes the fastest verified one on this machine.
+    """Creates the backend `paddle`, `onnxruntime` or `openvino`; `auto`: the fastest verified one on this machine.
 
     Raises:
-        UsageError: unknown name, a device or precision that the backend has not, or oneDNN for a folder whose export did not
-            verify it.
+        UsageError: unknown name, a device or precision that the backend does not support, or oneDNN for a folder whose
+            export did not verify it.
         ExportError: files that are missing, damaged or cannot be loaded.
     """
     name, options = resolve_backend(name, files, options)
@@ -93,12 +97,16 @@ def make_backend(name: str, files: DeployConfig, options: BackendOptions):
 def candidates(
     files: DeployConfig, options: BackendOptions, only: str | None = None
 ) -> dict[str, tuple[str, BackendOptions]]:
-    """The backends that can run this folder with these options: label for the log -> (backend, options).
+    """Returns the backends that can run this folder with these options: label for the log -> (backend, options).
 
     Args:
         files: the exported folder.
-        options: with fp32 only float32 is taken; with bf16 and int8 those; with `fastest` also what images verified.
-        only: the one backend that may be taken; None for all.
+        options: with the precision `fp32`, `bf16` or `int8` only that precision is considered; with `fastest` float32
+            and the precisions that were verified with images.
+        only: consider only this backend; None: all.
+
+    Raises:
+        UsageError: nothing is verified for the backend `only`.
     """
     plain = replace(options, precision="fp32" if options.precision == "fastest" else options.precision)
     paddle_only = {PaddleBackend.name: (PaddleBackend.name, plain)}
@@ -109,7 +117,7 @@ def candidates(
     if options.precision == "bf16":
         return {"openvino bf16": (OpenvinoBackend.name, options)}
     if options.precision == "int8":
-        # Without ONNX Runtime the start raises the error with the installation hint.
+        # If ONNX Runtime is missing, its start raises an error with the installation hint.
         kinds = (OnnxBackend, OpenvinoBackend) if openvino_version() else (OnnxBackend,)
         found = {f"{kind.name} int8": (kind.name, options) for kind in kinds}
     else:
@@ -128,21 +136,21 @@ def candidates(
             if obstacle is None:
                 found[label] = (backend, chosen)
             elif only in (None, backend):
-                logger.info(f"backend auto: not {label}: {obstacle}")
+                logger.info(f"backend auto: skipping {label}: {obstacle}")
     if options.precision == "fastest":
         for backend, precision in verified_precisions(files):
             if precision != "fp16":  # no faster on CPUs
                 found[f"{backend} {precision}"] = (backend, replace(options, precision=precision))
     found = {label: chosen for label, chosen in found.items() if only in (None, chosen[0])}
     if only and not found:
-        raise UsageError(f"--precision {options.precision}: {files.folder} has nothing that is verified for {only}")
-    return found or paddle_only  # its start raises the error with the installation hint
+        raise UsageError(f"--precision {options.precision}: {files.folder} has no verified model for {only}")
+    return found or paddle_only  # Paddle's start raises an error with the installation hint
 
 
 def _on_gpu(
     files: DeployConfig, options: BackendOptions, plain: BackendOptions, only: str | None
 ) -> dict[str, tuple[str, BackendOptions]]:
-    """Paddle Inference, and ONNX Runtime where it is built for GPUs; not run on any machine yet.
+    """Like `candidates` for GPUs: Paddle Inference, and ONNX Runtime if it is built for GPUs. Not tested on a GPU.
 
     Args:
         plain: `options` with fp32 in place of `fastest`.
@@ -161,11 +169,11 @@ def _on_gpu(
             found[f"{OnnxBackend.name} fp16"] = (OnnxBackend.name, replace(options, precision="fp16"))
     found = {label: chosen for label, chosen in found.items() if only in (None, chosen[0])}
     name = only or PaddleBackend.name
-    return found or {name: (name, plain)}  # its start raises the error with the reason
+    return found or {name: (name, plain)}  # the backend's start raises an error with the reason
 
 
 def onnx_obstacle(backend: str, files: DeployConfig) -> str | None:
-    """Why a backend that reads ONNX must not be used with this folder; None if the export verified it."""
+    """Returns why a backend that reads ONNX must not be used with this folder; None if the export verified it."""
     if files.onnx is None:
         return "the folder has no ONNX file (export.py --format onnx makes one)"
     if files.verified.get(backend, {}).get("ok") is not True:
@@ -175,7 +183,7 @@ def onnx_obstacle(backend: str, files: DeployConfig) -> str | None:
 
 
 def verified_precisions(files: DeployConfig) -> list[tuple[str, str]]:
-    """(backend, precision) other than fp32 that agreed with the model on enough pixels and can run here."""
+    """Returns (backend, precision) other than fp32 that agreed with the model on enough pixels and can run here."""
     installed = {OnnxBackend.name: _onnxruntime(), OpenvinoBackend.name: openvino_version()}
     found = []
     for label, record in files.verified.get("precisions", {}).items():
@@ -184,45 +192,48 @@ def verified_precisions(files: DeployConfig) -> list[tuple[str, str]]:
             continue
         agreement = record.get("agreement") if isinstance(record, dict) else None
         if not isinstance(agreement, float) or agreement < MIN_AGREEMENT:
-            logger.info(f"backend auto: not {label}: agreement {agreement} with the model is below {MIN_AGREEMENT}")
+            logger.info(
+                f"backend auto: skipping {label}: agreement {agreement} with the model is below {MIN_AGREEMENT}"
+            )
         elif installed.get(backend) is None:
-            logger.info(f"backend auto: not {label}: {backend} is not installed")
+            logger.info(f"backend auto: skipping {label}: {backend} is not installed")
         elif precision == "bf16" and not has_bf16():
-            logger.info(f"backend auto: not {label}: this processor has no bfloat16 arithmetic")
+            logger.info(f"backend auto: skipping {label}: this processor has no bfloat16 arithmetic")
         else:
             found.append((backend, precision))
     return found
 
 
 def choose(files: DeployConfig, options: BackendOptions, only: str | None = None) -> tuple[str, BackendOptions]:
-    """The fastest candidate and its options; logs the measurements.
+    """Returns the fastest candidate and its options; logs the measurements.
 
     Args:
         files: the exported folder.
-        options: what was asked for.
+        options: options of the user.
         only: see `candidates`.
 
     Raises:
-        ExportError: a backend's files are missing or damaged, or it fails.
+        ExportError: a backend's files are missing or damaged, or the backend fails.
+        UsageError: see `candidates`.
     """
     found = candidates(files, options, only)
     if len(found) == 1:
         label, chosen = next(iter(found.items()))
-        logger.info(f"backend auto: {label}, the only one that is verified for {files.folder} and asked for")
+        logger.info(f"backend auto: {label}, the only verified candidate for {files.folder}")
         return chosen
     shape = [
         free if not isinstance(v, int) or v < 1 else v
         for v, free in zip(files.input_shape or _FREE, _FREE, strict=True)
     ]
     key = _key(files, options, shape, list(found))
-    seconds, when = _remembered(key, list(found)), "measured earlier on this machine"
+    seconds, when = _remembered(key, list(found)), "cached measurement of this machine"
     if seconds is None:
         batch = np.random.default_rng(0).standard_normal(shape, np.float32)
-        # Read before the measurement, which raises the load itself.
+        # Read before the measurement, which itself increases the load.
         load = load_average()
         seconds = {label: _time(_make(chosen[0], files, chosen[1]), batch) for label, chosen in found.items()}
         when = "measured now" + (
-            f", with a load of {load:.1f}: measured again when it is less" if _loaded(load) else ""
+            f", at a load of {load:.1f}: will be repeated at a lower load" if _loaded(load) else ""
         )
         _remember(key, seconds, load)
     best = min(seconds, key=seconds.get)
@@ -238,7 +249,7 @@ def _time(backend, batch: np.ndarray) -> float:
 
 
 def _onnxruntime() -> ModuleType | None:
-    """ONNX Runtime if it is installed; its packages have several names, for GPUs and other devices."""
+    """Imports ONNX Runtime; None if it is not installed. Finds all distributions, whose module has one name."""
     try:
         import onnxruntime
     except ImportError:
@@ -247,7 +258,7 @@ def _onnxruntime() -> ModuleType | None:
 
 
 def _key(files: DeployConfig, options: BackendOptions, shape: list[int], labels: list[str]) -> str | None:
-    """Digest of everything that a measurement depends on; None for folders without digests of their files."""
+    """Digest of everything that a measurement depends on; None for folders without file digests."""
     if not files.sha256:
         return None
     threads = options.cpu_threads or default_threads()
@@ -268,7 +279,7 @@ def _key(files: DeployConfig, options: BackendOptions, shape: list[int], labels:
 
 
 def _memory() -> Path:
-    """Path of the stored measurements."""
+    """Path of the cached measurements."""
     return package_cache() / "backends.json"
 
 
@@ -281,12 +292,12 @@ def _all_remembered(path: Path) -> dict:
 
 
 def _loaded(load: float | None) -> bool:
-    """Whether other programs use half of the cores or more."""
+    """Whether the load average is at least half of the number of cores."""
     return load is not None and load >= available_cores() / 2
 
 
 def _remembered(key: str | None, labels: list[str]) -> dict[str, float] | None:
-    """Seconds of a stored measurement; None if there is none, or the load has halved since."""
+    """Returns the cached seconds per label; None if there are none, or the load has halved since."""
     record = _all_remembered(_memory()).get(key) if key else None
     found, load = (record.get("seconds"), record.get("load")) if isinstance(record, dict) else (None, None)
     if not isinstance(found, dict) or list(found) != labels or not isinstance(load, float | int | None):
@@ -297,7 +308,7 @@ def _remembered(key: str | None, labels: list[str]) -> dict[str, float] | None:
 
 
 def _remember(key: str | None, seconds: dict[str, float], load: float | None) -> None:
-    """Stores a measurement for the next start, if the cache folder is writable."""
+    """Caches a measurement for later starts, if the cache folder is writable."""
     if key is None:
         return
     path = _memory()

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def paddle_version() -> str | None:
-    """Version of the installed Paddle, which this function imports; None if there is none."""
+    """Imports Paddle and returns its version; None if it is not installed."""
     if importlib.util.find_spec("paddle") is None:
         return None
     import paddle
@@ -18,7 +18,7 @@ def paddle_version() -> str | None:
 
 
 def mkldnn_obstacle(files: "DeployConfig") -> str | None:
-    """Why oneDNN must not be used with this folder and this Paddle; None if the export verified it."""
+    """Returns why oneDNN must not be used with this folder and the installed Paddle; None if the export verified it."""
     found, version = files.verified.get("mkldnn", {}), paddle_version()
     if version is None:
         return "Paddle is not installed"

@@ -91,7 +91,7 @@ def test_auto_takes_the_faster_one_and_says_so(folder, speeds, lines):
     # Remembered for these files on these threads, and only for them.
     taken["paddle"] = 0.001
     assert Predictor(folder, backend="auto").backend == "onnxruntime"
-    assert len(asked) == 3 and "measured earlier on this machine" in lines[-2]
+    assert len(asked) == 3 and "cached measurement of this machine" in lines[-2]
     assert Predictor(folder, backend="auto", cpu_threads=7).backend == "paddle"
     assert len(asked) == 6
 
@@ -121,9 +121,9 @@ def test_auto_leaves_out_what_was_not_verified(folder, speeds, lines, verified):
     _change(folder, verified=verified)
     assert Predictor(folder, backend="auto").backend == "paddle"
     text = "\n".join(lines)
-    assert speeds[1] == [] and "paddle, the only one" in text
-    assert "not onnxruntime: the export did not verify it" in text
-    assert "not paddle with oneDNN: not in this test" in text
+    assert speeds[1] == [] and "paddle, the only verified candidate" in text
+    assert "skipping onnxruntime: the export did not verify it" in text
+    assert "skipping paddle with oneDNN: not in this test" in text
 
 
 def test_a_user_without_a_home_has_a_temporary_cache(folder, speeds, monkeypatch, tmp_path):

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What runs an exported graph: Paddle Inference, ONNX Runtime, OpenVINO, each with `run(batch) -> array`."""
+"""Backends that run an exported graph: Paddle Inference, ONNX Runtime and OpenVINO, each with `run(batch) -> array`."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""ONNX Runtime as a backend: its CPU provider, and CUDA and TensorRT where it is built with them."""
+"""Backend with ONNX Runtime: its CPU provider, and CUDA and TensorRT where it is built with them."""
 
 from typing import TYPE_CHECKING
 
@@ -18,16 +18,17 @@ if TYPE_CHECKING:
 
 
 def onnx_providers(options: BackendOptions, available: list[str]) -> list:
-    """ONNX Runtime's execution providers for the device, best first, each a name or (name, settings).
+    """Returns ONNX Runtime's execution providers for the device in order of preference, each a name or (name,
+    settings).
 
-    TensorRT and CUDA were not run on any machine yet.
+    TensorRT and CUDA were not tested on a GPU.
 
     Args:
         options: `device`, `use_trt` and `precision`.
         available: providers that this ONNX Runtime was built with.
 
     Raises:
-        UsageError: a device that it has no provider for.
+        UsageError: no provider for the device.
     """
     if options.device == "cpu":
         return ["CPUExecutionProvider"]
@@ -46,7 +47,7 @@ def onnx_providers(options: BackendOptions, available: list[str]) -> list:
     if options.use_trt:
         settings = {
             "device_id": device_id,
-            # The attention's float32 nodes of a float16 file stay so: the file says what is computed in which precision.
+            # A float16 file defines the precision of each node; the attention's float32 nodes stay in float32.
             "trt_fp16_enable": options.precision == "fp16",
             "trt_engine_cache_enable": True,
             "trt_engine_cache_path": str(package_cache("tensorrt")),
@@ -56,19 +57,20 @@ def onnx_providers(options: BackendOptions, available: list[str]) -> list:
 
 
 class OnnxBackend:
-    """ONNX Runtime, for folders exported with an ONNX file. Its GPU providers were not run on any machine yet.
+    """ONNX Runtime, for folders exported with an ONNX file. Its GPU providers were not tested on a GPU.
 
     Args:
         files: the exported folder.
-        options: `device`, `use_trt`, `cpu_threads`, and `precision`: fp32, int8 for folders that tools/quantize.py has worked on,
-            fp16 for those of `export.py --fp16` (on a CPU only to compare: it has no such arithmetic and is slow).
+        options: `device`, `use_trt`, `cpu_threads`, and `precision`: `fp32`, `int8` (after tools/quantize.py), or
+            `fp16` (after `export.py --fp16`; on a CPU only for comparison, because it has no float16 arithmetic and is
+            slow).
 
     Attributes:
-        input_name, output_name: of the graph.
+        input_name, output_name: names of the graph's input and output.
 
     Raises:
-        ExportError: no ONNX file, or it cannot be loaded.
-        UsageError: onnxruntime is not installed, or has no such device or precision.
+        ExportError: the ONNX file is missing or cannot be loaded.
+        UsageError: onnxruntime is not installed, or does not support the device or precision.
     """
 
     name = "onnxruntime"
@@ -86,14 +88,14 @@ class OnnxBackend:
         settings = onnxruntime.SessionOptions()
         settings.intra_op_num_threads = options.cpu_threads or default_threads()
         settings.log_severity_level = 3
-        # A sharp softmax produces denormals (below 1e-38), on which a CPU is many times slower: DNLNet-R50, 512 x 1024, takes
-        # 9.0 s with them and 3.0 s without. The caller's arithmetic keeps them: see onnx_thread.
+        # A sharp softmax produces denormal numbers (below 1e-38), which slow down a CPU: DNLNet-R50 at 512 x 1024 takes
+        # 9.0 s with them and 3.0 s without. The setting does not affect the caller's thread, see onnx_thread.
         settings.add_session_config_entry("session.set_denormal_as_zero", "1")
         try:
             self._session = in_onnx_thread(onnxruntime.InferenceSession, str(path), settings, providers=providers)
         except Exception as error:
             raise ExportError(f"{path}: cannot be loaded: {first_line(error)}") from error
-        # Where a GPU's libraries are missing ONNX Runtime only prints a warning and computes on the CPU.
+        # Where a GPU's libraries are missing, ONNX Runtime only prints a warning and falls back to the CPU.
         first = providers[0] if isinstance(providers[0], str) else providers[0][0]
         if self._session.get_providers()[0] != first:
             raise UsageError(
@@ -102,10 +104,10 @@ class OnnxBackend:
         self.input_name, self.output_name = self._session.get_inputs()[0].name, self._session.get_outputs()[0].name
 
     def run(self, batch: np.ndarray) -> np.ndarray:
-        """`[N, 3, H, W]` float32 to the graph's output.
+        """Returns the graph's output for a batch `[N, C, H, W]` float32.
 
         Raises:
-            ExportError: the graph failed, with the reason.
+            ExportError: the graph failed; the message has the reason.
         """
         try:
             feed = {self.input_name: np.ascontiguousarray(batch, np.float32)}

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The thread that creates and runs all sessions of ONNX Runtime.
 
-A session that takes denormal numbers as zero switches the processor's mode for the thread that makes it, and for good:
-in the caller's thread all later arithmetic, NumPy's and Python's own, would lose its denormal numbers. ONNX Runtime does
-so for the first session of a process only, so all of ours share one thread. A process whose own sessions came first gets
-the same outputs, slower.
+A session that flushes denormal numbers to zero permanently changes the floating-point mode of the thread that creates
+it. In the caller's thread, NumPy and Python would lose denormal numbers. ONNX Runtime sets the mode only for the first
+session of a process, so all sessions share one thread. If the process has created a session of its own before, outputs
+are the same but slower.
 """
 
 import os
@@ -22,5 +22,5 @@ os.register_at_fork(after_in_child=_start)
 
 
 def in_onnx_thread(call, *arguments, **named):
-    """Runs `call(*arguments, **named)` in that thread; returns its result or raises its error."""
+    """Runs `call(*arguments, **named)` in the thread of ONNX Runtime; returns its result or raises its error."""
     return _thread.submit(call, *arguments, **named).result()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""OpenVINO as a backend: the verified ONNX file in float32, bfloat16 or 8 bits."""
+"""Backend with OpenVINO: the verified ONNX file in float32, bfloat16, float16 or int8."""
 
 import importlib.util
 from typing import TYPE_CHECKING
@@ -17,8 +17,8 @@ import numpy as np
 if TYPE_CHECKING:
     from paddle_dnl.deployment.runtime.deploy_config import DeployConfig
 
-# Hints for each precision. An int8 file itself defines what is computed in 8 bits; the rest stays in float32. A float16 file has
-# its attention in float32, which `ACCURACY` keeps.
+# Hints for each precision. An int8 file defines which nodes are computed in 8 bits; the others stay in float32. A
+# float16 file has its attention in float32, which `ACCURACY` preserves.
 _HINTS = {
     "fp32": {"INFERENCE_PRECISION_HINT": "f32"},
     "bf16": {"INFERENCE_PRECISION_HINT": "bf16"},
@@ -26,12 +26,12 @@ _HINTS = {
     "fp16": {"EXECUTION_MODE_HINT": "ACCURACY"},
 }
 _DEVICES = {"cpu": "CPU", "gpu": "GPU"}
-# OPTIMIZATION_CAPABILITIES of a device that computes in a precision.
+# Entry of a device's OPTIMIZATION_CAPABILITIES that a precision requires.
 _CAPABILITIES = {"bf16": "BF16", "fp16": "FP16"}
 
 
 def openvino_version() -> str | None:
-    """Version of OpenVINO; None if it is not installed."""
+    """Imports OpenVINO and returns its version; None if it is not installed."""
     if importlib.util.find_spec("openvino") is None:
         return None
     import openvino
@@ -40,7 +40,7 @@ def openvino_version() -> str | None:
 
 
 def has_bf16() -> bool:
-    """Whether OpenVINO, which must be installed, computes in bfloat16 on this processor."""
+    """Whether OpenVINO, which must be installed, supports bfloat16 on this processor."""
     return "BF16" in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
@@ -53,10 +53,10 @@ def _core():
 
 
 def _require_device(core, device: str, precision: str) -> str:
-    """OpenVINO's name of an available device that supports a precision.
+    """Returns OpenVINO's name of a device.
 
     Raises:
-        UsageError: it is not there, or lacks the precision.
+        UsageError: the device is not available or does not support the precision.
     """
     name = _DEVICES.get(device)
     if name is None or not any(found.split(".")[0] == name for found in core.available_devices):
@@ -76,23 +76,23 @@ def _require_device(core, device: str, precision: str) -> str:
 
 
 class OpenvinoBackend:
-    """OpenVINO, for folders exported with an ONNX file. The device `gpu` (Intel's) was not run on any machine yet.
+    """OpenVINO, for folders exported with an ONNX file. The device `gpu` (Intel) was not tested on a GPU.
 
-    Compiled models are cached below `~/.cache/paddle-dnl/openvino`, by content, settings and version. In float32 on a CPU large
-    3x3 convolutions are computed by Winograd's algorithm: see `winograd_graph`.
+    Compiled models are cached in `~/.cache/paddle-dnl/openvino` by content, settings and version. In float32 on a CPU,
+    large 3x3 convolutions are computed with Winograd's algorithm, see `winograd_graph`.
 
     Args:
         files: the exported folder.
-        options: `device`, `cpu_threads`, `streams`, and `precision`: fp32, bf16 or fp16 where the device has it (fp16 for
-            folders of `export.py --fp16`), int8 for folders that tools/quantize.py has worked on.
+        options: `device`, `cpu_threads`, `streams`, and `precision`: `fp32`, `bf16` or `fp16` where the device supports
+            it (`fp16` after `export.py --fp16`), or `int8` (after tools/quantize.py).
 
     Attributes:
-        parallel: batches that run at the same time.
-        input_name, output_name: of the graph.
+        parallel: number of batches that run concurrently.
+        input_name, output_name: names of the graph's input and output.
 
     Raises:
-        ExportError: no ONNX file, or it cannot be loaded.
-        UsageError: OpenVINO is not installed, or a device, precision or number of streams that cannot be used.
+        ExportError: the ONNX file is missing or cannot be loaded.
+        UsageError: OpenVINO is not installed, or does not support the device, precision or number of streams.
     """
 
     name = "openvino"
@@ -110,10 +110,10 @@ class OpenvinoBackend:
         require_known_operators(path)
         settings = {**_HINTS[options.precision], "NUM_STREAMS": self.parallel}
         cache = package_cache("openvino")
-        if cache.is_dir():  # else it was replaced while this process ran
+        if cache.is_dir():  # it may have been replaced while this process runs
             settings["CACHE_DIR"] = str(cache)
         if device == "CPU":
-            # Denormal numbers of a sharp softmax, see OnnxBackend; this changes the mode of the thread that compiles.
+            # See OnnxBackend for denormal numbers. The setting changes the mode of the thread that compiles the model.
             settings |= {"INFERENCE_NUM_THREADS": threads, "CPU_DENORMALS_OPTIMIZATION": True}
         try:
             source = str(path)
@@ -129,12 +129,12 @@ class OpenvinoBackend:
         self._fixed_batch = files.fixed_batch
 
     def run(self, batch: np.ndarray) -> np.ndarray:
-        """`[N, C, H, W]` float32 to the graph's output.
+        """Returns the graph's output for a batch `[N, C, H, W]` float32.
 
-        Of a model with a fixed batch N may be a multiple of it. With several streams parts of the batch run in parallel.
+        With a fixed batch size, N may be a multiple of it. With several streams, parts of the batch run concurrently.
 
         Raises:
-            ExportError: the graph failed, with the reason.
+            ExportError: the graph failed; the message has the reason.
         """
         batch = np.ascontiguousarray(batch, np.float32)
         size = self._fixed_batch or -(-len(batch) // self.parallel)

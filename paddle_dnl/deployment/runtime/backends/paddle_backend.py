@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Paddle Inference as a backend, on a CPU, a GPU with or without TensorRT, or an accelerator that Paddle is built for."""
+"""Backend with Paddle Inference: CPU, GPU with or without TensorRT, or an accelerator that Paddle is built for."""
 
 import os
 from typing import TYPE_CHECKING
@@ -51,13 +51,13 @@ def _paddle_config(files: "DeployConfig", options: BackendOptions):
     if options.enable_mkldnn:
         config.enable_mkldnn()
         if files.model.endswith(".json"):
-            # Otherwise every bilinear resize fails (Paddle 3.3).
+            # With this pass every bilinear resize fails (Paddle 3.3).
             config.delete_pass("onednn_placement_pass")
     else:
-        # On by default since Paddle 3.
+        # Enabled by default since Paddle 3.
         config.disable_mkldnn()
         if files.model.endswith(".pdmodel"):
-            # Fusing convolution and normalisation loses three digits of precision there and is not faster.
+            # Fusing convolution and normalization loses three digits of precision in this format and is not faster.
             config.switch_ir_optim(False)
     if files.model.endswith(".pdmodel"):
         # This pass does not exist for .json graphs.
@@ -73,11 +73,11 @@ class PaddleBackend:
         options: see `BackendOptions`.
 
     Attributes:
-        input_name, output_name: of the graph.
+        input_name, output_name: names of the graph's input and output.
 
     Raises:
         ExportError: the graph cannot be loaded.
-        UsageError: a device that is not there.
+        UsageError: Paddle is not installed or does not support the device.
     """
 
     name = "paddle"
@@ -101,7 +101,7 @@ class PaddleBackend:
             try:
                 self._predictor = paddle.inference.create_predictor(config)
             except ValueError:
-                # Constant folding (Paddle 3.3) fails on a batch normalisation of a parameter, as PaddleSeg's GINet has.
+                # Constant folding (Paddle 3.3) fails on a batch normalization of a parameter, as in PaddleSeg's GINet.
                 if not files.model.endswith(".json"):
                     raise
                 config = _paddle_config(files, options)
@@ -118,10 +118,10 @@ class PaddleBackend:
             ) from error
 
     def run(self, batch: np.ndarray) -> np.ndarray:
-        """`[N, 3, H, W]` float32 to the graph's output.
+        """Returns the graph's output for a batch `[N, C, H, W]` float32.
 
         Raises:
-            ExportError: the graph failed, with the reason.
+            ExportError: the graph failed; the message has the reason.
         """
         try:
             self._input.reshape(batch.shape)

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""3x3 convolutions of an OpenVINO graph by Winograd's algorithm F(4x4, 3x3): 36 products per 4x4 outputs in place of 144
-("Fast Algorithms for Convolutional Neural Networks", Lavin and Gray, CVPR 2016).
+"""Replaces 3x3 convolutions of an OpenVINO graph by Winograd's algorithm F(4x4, 3x3).
 
-    output = A' [(G weight G') * (B' input B)] A        for each tile: 6x6 inputs, 4x4 outputs, channels summed
+    output = A' [(G weight G') * (B' input B)] A        for each tile: 6x6 inputs, 4x4 outputs, summed over channels
 
-OpenVINO's CPU plugin has no such kernel, so a convolution is replaced by operators that it computes fast: the sums over channels
-are 36 matrix products, the transforms around them sums of slices. With dilation d every d-th row and column is a map of its own.
-Rounding errors are some times those of the direct form: see docs/deploy.md.
+A tile takes 36 multiplications instead of 144 ("Fast Algorithms for Convolutional Neural Networks", Lavin and Gray,
+CVPR 2016). OpenVINO's CPU plugin has no such kernel, so a convolution becomes operators that the plugin computes fast:
+36 matrix products sum over the channels, and sums of slices compute the transforms. With dilation d, the d x d sets of
+every d-th row and column are independent maps. Rounding errors are several times those of direct convolution, see
+docs/deploy.md.
 """
 
 import os
@@ -15,18 +16,19 @@ from collections.abc import Sequence
 import numpy as np
 
 _VERSION = 2
-# `0` keeps the direct form of all convolutions.
+# Environment variable; `0` disables the replacement.
 VARIABLE = "PADDLE_DNL_WINOGRAD"
 
-_TILE = 4  # outputs of a tile in each direction
-_TAPS = _TILE + 2  # its inputs
-# Where polynomials of degree 5 are evaluated, beside infinity. Rounding errors are 11 times those of the direct sum (root mean
-# square, 512 channels). With 5/8 and 3/2 in place of 1 and 2 they are 5 times, but each sum has more factors to multiply by.
+_TILE = 4  # outputs of a tile along each axis
+_TAPS = _TILE + 2  # inputs of a tile along each axis
+# Interpolation points of polynomials of degree 5, besides infinity. Rounding errors are 11 times those of direct
+# convolution (root mean square, 512 channels). 5/8 and 3/2 instead of 1 and 2 reduce them to 5 times, but need more
+# multiplications.
 _POINTS = (0, 1, -1, 2, -2)
 
 
 def _matrices() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """B' `[6, 6]`, G `[6, 3]` and A' `[4, 6]` of the points, by Cook and Toom's construction."""
+    """Returns B' `[6, 6]`, G `[6, 3]` and A' `[4, 6]` for the points (Cook-Toom construction)."""
     of_input, kernel, output = np.zeros((_TAPS, _TAPS)), np.zeros((_TAPS, 3)), np.zeros((_TILE, _TAPS))
     for i, point in enumerate(_POINTS):
         others = [other for other in _POINTS if other != point]
@@ -40,34 +42,34 @@ def _matrices() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 _INPUT, _KERNEL, _OUTPUT = _matrices()
 
-# What the transforms cost, in multiplications of a matrix product: for each number that they write, and for each transformed
-# weight, which a product of few tiles reads from memory without using it often.
+# Cost of the transforms in multiplications of a matrix product: per number that they write, and per transformed weight
+# (with few tiles, reading the weights from memory dominates).
 _PER_NUMBER, _PER_WEIGHT = 256, 32
-# Four times as many weights and a longer start buy little with fewer tiles: DNLNet-R18 at 256x512 (128 tiles) took 85
-# to 112 ms in place of 97, and 530 MB in place of 254.
-_LEAST_TILES = 256
+# With fewer tiles the gain does not justify four times the weights and a longer start: DNLNet-R18 at 256x512 (128
+# tiles) took 85 to 112 ms instead of 97, and 530 MB instead of 254.
+_MIN_TILES = 256
 
 
 def is_enabled() -> bool:
-    """Unless `PADDLE_DNL_WINOGRAD` is 0."""
+    """False if the environment variable PADDLE_DNL_WINOGRAD is 0."""
     return os.environ.get(VARIABLE, "1") != "0"
 
 
 def version() -> int:
-    """Changes with what is replaced and by what, so that remembered times are of the same operators; 0 if nothing is."""
+    """Version of the replacement, for the keys of stored measurements; 0 if it is disabled."""
     return _VERSION if is_enabled() else 0
 
 
 def is_faster(in_channels: int, out_channels: int, height: int, width: int, dilation: Sequence[int]) -> bool:
-    """Whether the multiplications saved take longer than the transforms.
+    """Estimates whether the saved multiplications take longer than the transforms.
 
     Args:
-        in_channels, out_channels: of the convolution.
-        height, width: of its output.
-        dilation: of rows and columns.
+        in_channels, out_channels: channels of the convolution.
+        height, width: size of its output.
+        dilation: dilation of rows and columns.
     """
     tiles = np.prod([_tiles(length, step) * step for length, step in zip((height, width), dilation, strict=True)])
-    if tiles < _LEAST_TILES:
+    if tiles < _MIN_TILES:
         return False
     products = in_channels * out_channels
     saved = (9 * height * width - _TAPS**2 * int(tiles)) * products
@@ -76,19 +78,21 @@ def is_faster(in_channels: int, out_channels: int, height: int, width: int, dila
 
 
 def _tiles(length: int, dilation: int) -> int:
-    """Tiles along an axis of each of the interleaved maps."""
+    """Number of tiles along an axis in each of the interleaved maps of a dilation."""
     return -(-length // (dilation * _TILE))
 
 
 def replace_convolutions(model) -> int:
-    """Replaces in place what `is_faster` names among the ungrouped 3x3 convolutions of stride 1 with constant weights and fixed
-    height and width; the batch may be free.
+    """Replaces convolutions in place where `is_faster` estimates a gain.
+
+    Considered are ungrouped 3x3 convolutions of stride 1 with constant weights, fixed height and width, and any batch
+    size.
 
     Args:
         model: `openvino.Model` in float32, as read from a file.
 
     Returns:
-        How many were replaced.
+        Number of replaced convolutions.
     """
     replaced = 0
     for node in model.get_ordered_ops():
@@ -115,14 +119,14 @@ def replace_convolutions(model) -> int:
 
 
 def _convolution(x, weights, size: tuple[int, int], dilation: Sequence[int], pads: Sequence[int]):
-    """The operators that take the place of a convolution.
+    """Builds the operators that replace a convolution.
 
     Args:
-        x: output of a node, `[N, C, H, W]`, of which N may be free.
-        weights: of a constant, `[K, C, 3, 3]`.
+        x: output of a node, `[N, C, H, W]`; N may be free.
+        weights: output of a constant, `[K, C, 3, 3]`.
         size: height and width of the result.
-        dilation: of rows and columns.
-        pads: rows above and columns left of the map; what it needs below and right follows from `size`.
+        dilation: dilation of rows and columns.
+        pads: padding at the top and on the left; the padding at the bottom and on the right follows from `size`.
 
     Returns:
         A node, `[N, K, H', W']`.
@@ -132,14 +136,14 @@ def _convolution(x, weights, size: tuple[int, int], dilation: Sequence[int], pad
     batch, channels, *source = (d.get_length() if d.is_static else -1 for d in x.get_partial_shape())
     out_channels = weights.get_shape()[0]
     (dy, dx), (rows, columns) = dilation, map(_tiles, size, dilation)
-    # A tile takes two of its outputs' rows beyond them, so that one row of tiles more covers all that is read.
+    # A tile reads two rows below its outputs, so the input has one more row and column of tiles.
     padded = [(count + 1) * _TILE * step for count, step in zip((rows, columns), dilation, strict=True)]
     end = [total - begin - length for total, begin, length in zip(padded, pads, source, strict=True)]
     x = ops.pad(x, _ints(0, 0, *pads), _ints(0, 0, *end), "constant", _number(0))
-    # Place in the tile, channel, image, map of the dilation, tile.
+    # Order of axes: position in the tile, channel, image, map of the dilation, tile.
     x = ops.reshape(x, _ints(batch, channels, rows + 1, _TILE, dy, columns + 1, _TILE, dx), False)
     x = ops.transpose(x, _ints(3, 6, 1, 0, 4, 7, 2, 5))
-    # Sums are of few axes whose last one is long and known: with a free batch OpenVINO vectorises no other.
+    # Few axes with a long last axis of known size: with a free batch OpenVINO vectorizes the sums only in this form.
     x = ops.reshape(x, _ints(_TILE, _TILE, -1, rows + 1, columns + 1), False)
     transformed = []
     for row in _transform(_INPUT, _reach(_parts(x, 0, _TILE), 3, rows, (_TILE, -1, dy * dx * rows * (columns + 1)))):
@@ -160,8 +164,10 @@ def _convolution(x, weights, size: tuple[int, int], dilation: Sequence[int], pad
 
 
 def _transformed_weights(weights):
-    """`[36, K, C]`, computed by OpenVINO's matrix product when a model is loaded: neither the file of a compiled model nor the
-    digest by which it is found then covers four times as many numbers."""
+    """Builds G weight G' `[36, K, C]`, which OpenVINO computes when it loads the model.
+
+    The file of the compiled model and the digest in its cache key therefore do not contain four times as many numbers.
+    """
     import openvino.opset8 as ops
 
     out_channels, channels = list(weights.get_shape())[:2]
@@ -169,18 +175,18 @@ def _transformed_weights(weights):
     product = ops.matmul(ops.constant(taps), ops.reshape(weights, _ints(-1, 9), False), False, True)
     node = ops.reshape(product, _ints(_TAPS**2, out_channels, channels), False)
     for one in (product, node):
-        # OpenVINO's attribute; without it the graph would be right, but its file large and the start slow.
+        # Attribute of OpenVINO. Without it the results are the same, but the file is larger and the start slower.
         one.get_rt_info()["DisableConstantFolding_0"] = ""
     return node
 
 
 def _transform(matrix: np.ndarray, parts: list) -> list:
-    """The rows of a matrix times the vector of `parts`, leaving out zeros and ones."""
+    """Multiplies a matrix by the vector `parts`, skipping zeros and ones; returns one node per row."""
     import openvino.opset8 as ops
 
     out = []
     for row in matrix:
-        # A positive one first, so that the others are added or subtracted.
+        # A positive term first, so that the others are added to it or subtracted from it.
         terms = sorted(
             ((factor, part) for factor, part in zip(row, parts, strict=True) if factor), key=lambda t: t[0] < 0
         )
@@ -193,13 +199,13 @@ def _transform(matrix: np.ndarray, parts: list) -> list:
 
 
 def _reach(parts: list, axis: int, tiles: int, shape: Sequence[int]) -> list:
-    """The six inputs of all tiles along an axis: four of their own and the first two of the next tile.
+    """Returns the six inputs of all tiles along an axis: four of the tile itself and the first two of the next tile.
 
     Args:
-        parts: those at the four places in a tile.
-        axis: of the tiles, of which `parts` have one more.
-        tiles: how many there are.
-        shape: of the result.
+        parts: nodes for the four positions in a tile.
+        axis: axis of the tiles; `parts` have one tile more than the result.
+        tiles: number of tiles.
+        shape: shape of the result.
     """
     import openvino.opset8 as ops
 

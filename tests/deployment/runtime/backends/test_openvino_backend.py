@@ -58,7 +58,7 @@ def test_streams_run_parts_of_a_batch_in_order(folder):
     np.testing.assert_array_equal(predictor.predict([image])[0], label)
     with pytest.raises(UsageError, match="streams 3: must be from 1 to the number of threads, 2"):
         Predictor(folder, backend="openvino", cpu_threads=2, streams=3)
-    with pytest.raises(UsageError, match="streams are the backend openvino's"):
+    with pytest.raises(UsageError, match="only the backend openvino has streams"):
         Predictor(folder, backend="onnxruntime", streams=2)
 
 
