@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Speed and memory of an exported folder in each backend, each measured in its own process."""
+"""Measures speed and memory of an exported model in each backend, each setting in its own process."""

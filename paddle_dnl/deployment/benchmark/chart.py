@@ -13,9 +13,9 @@ def draw(rows: list, path: Path, title: str) -> None:
     """Writes a PNG with one bar per row and panel.
 
     Args:
-        rows: with `backend`, `threads`, `batch`, `height`, `width`, `median`, `p90`, `throughput` and `peak`.
-        path: of the PNG.
-        title: above the panels.
+        rows: list of `timings.Row`.
+        path: path of the PNG.
+        title: text above the panels.
     """
     import matplotlib
 
@@ -27,9 +27,9 @@ def draw(rows: list, path: Path, title: str) -> None:
     colors = [_COLORS.get(r.backend, "#555555") for r in rows]
     figure, axes = pyplot.subplots(1, 3, figsize=(13, 0.42 * len(rows) + 1.8), sharey=True)
     panels = (
-        ("latency in ms: median, line to p90 (less is better)", [1000 * r.median for r in rows]),
-        ("images per second (more is better)", [r.throughput for r in rows]),
-        ("peak memory of the process in MB (less is better)", [r.peak / 1e6 for r in rows]),
+        ("latency in ms: median, line to p90 (lower is better)", [1000 * r.median for r in rows]),
+        ("images per second (higher is better)", [r.throughput for r in rows]),
+        ("peak memory of the process in MB (lower is better)", [r.peak / 1e6 for r in rows]),
     )
     for axis, (label, values) in zip(axes, panels, strict=True):
         axis.barh(places, values, color=colors)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Latency, throughput and memory of an exported folder: backends, threads, batches and sizes, each in its own process."""
+"""Measures latency, throughput and memory of an exported model: backends, threads, batch sizes and input sizes."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from paddle_dnl.startup import child_processes
 
 import numpy as np
 
-# What the command line calls each -> backend and options.
+# Name on the command line -> backend and options.
 BACKENDS = {
     "paddle": {"backend": "paddle", "precision": "fp32", "enable_mkldnn": False},
     "onednn": {"backend": "paddle", "precision": "fp32", "enable_mkldnn": True},
@@ -33,9 +33,12 @@ class Row:
     """One measured setting; times in seconds, memory in bytes.
 
     Attributes:
-        peak: the whole process's.
-        above_base: the peak above the process before it loaded the model.
-        load: load average of the machine before this setting was started: earlier settings count in it for a minute.
+        backend: key of `BACKENDS`.
+        median, p90: time per batch.
+        throughput: images per second.
+        peak: peak memory of the process.
+        above_base: peak memory minus that of the process before it loaded the model.
+        load: load average before the process started; earlier settings contribute for a minute.
     """
 
     backend: str
@@ -53,7 +56,7 @@ class Row:
 
 
 def obstacle(name: str, files: DeployConfig) -> str | None:
-    """Why a backend cannot be measured for this folder, or None."""
+    """Returns why a backend cannot be measured for this folder, or None."""
     if name == "onednn":
         return mkldnn_obstacle(files)
     setting = BACKENDS[name]
@@ -69,10 +72,10 @@ def obstacle(name: str, files: DeployConfig) -> str | None:
 
 
 def shapes(files: DeployConfig, batches: list[int] | None, sizes: list[tuple[int, int]] | None) -> list[list[int]]:
-    """The input shapes to measure; fixed dimensions of the export cannot be changed.
+    """Returns the input shapes to measure; fixed dimensions of the export cannot be changed.
 
     Raises:
-        UsageError: a batch or size that differs from the fixed one, or no size where it is free.
+        UsageError: a batch or input size that differs from the fixed one, or no input size where it is free.
     """
     fixed_batch, fixed_size = files.fixed_batch, files.fixed_size
     if fixed_batch and batches and set(batches) != {fixed_batch}:
@@ -80,7 +83,7 @@ def shapes(files: DeployConfig, batches: list[int] | None, sizes: list[tuple[int
     if fixed_size and sizes and set(sizes) != {fixed_size}:
         raise UsageError(f"--sizes: {files.folder} is exported for {fixed_size[1]}x{fixed_size[0]}; leave the flag out")
     if not fixed_size and not sizes:
-        raise UsageError("--sizes: this export takes every size; say which, for instance --sizes 1024x512")
+        raise UsageError("--sizes: this export takes every size; give one, for example --sizes 1024x512")
     channels = files.input_shape[1] if files.input_shape else 3
     return [
         [batch, channels, height, width]
@@ -90,10 +93,10 @@ def shapes(files: DeployConfig, batches: list[int] | None, sizes: list[tuple[int
 
 
 def measure(files: DeployConfig, name: str, threads: int, shape: list[int], warmup: int, repeats: int) -> Row:
-    """Runs one setting in a new process.
+    """Measures one setting in a new process.
 
     Raises:
-        ExportError: it failed, with what it said.
+        ExportError: the process failed; the message has its error.
     """
     setting = {**BACKENDS[name], "folder": str(files.folder.resolve()), "threads": threads, "shape": shape}
     setting |= {"warmup": warmup, "repeats": repeats}
@@ -124,7 +127,7 @@ def measure(files: DeployConfig, name: str, threads: int, shape: list[int], warm
 
 
 def table(rows: list[Row]) -> str:
-    """The rows as a Markdown table."""
+    """Returns the rows as a Markdown table."""
     lines = [
         "| backend | precision | threads | batch | size | median ms | p90 ms | images/s | peak MB | model's MB | load |",
         "|---|---|" + "---:|" * 9,

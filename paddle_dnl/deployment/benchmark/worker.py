@@ -3,8 +3,8 @@
 
 Called as `python -m paddle_dnl.deployment.benchmark.worker SETTING`.
 
-SETTING is JSON with `folder`, `backend`, `threads`, `shape`, `warmup`, `repeats`, and what `BackendOptions` calls `precision`
-and `enable_mkldnn`. The program that calls it sets OMP_NUM_THREADS.
+SETTING is JSON with the keys `folder`, `backend`, `precision`, `enable_mkldnn`, `threads`, `shape`, `warmup` and
+`repeats`. The caller sets OMP_NUM_THREADS.
 """
 
 import json
@@ -22,7 +22,8 @@ import numpy as np
 
 
 def measure(setting: dict) -> dict:
-    """Seconds of each timed run, and memory of the process before loading the model and at its peak.
+    """Returns the seconds of each timed run, and the memory of the process in bytes before loading the model and at its
+    peak.
 
     Raises:
         PaddleDnlError: the backend cannot be used for the folder.
@@ -38,7 +39,7 @@ def measure(setting: dict) -> dict:
 
 
 def main() -> int:
-    """Measures and prints; returns 1 if the backend is unusable, with the reason as `error`."""
+    """Prints the measurement as JSON; if the backend cannot be used, prints the reason as `error` and returns 1."""
     logger.disabled = True
     configure_process()
     try:

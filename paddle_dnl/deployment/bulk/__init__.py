@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Labels millions of pictures with many processes on many machines, by Ray Data."""
+"""Predicts large numbers of pictures with many processes on one or many machines, scheduled by Ray Data."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Chunks: the pictures of a list, folder or Parquet file in parts of fixed membership, each the work of one process."""
+"""Divides the pictures of a list, a folder or Parquet files into chunks, the units of work of a process."""
 
 import hashlib
 import json
@@ -14,8 +14,8 @@ from paddle_dnl.data.images.image_files import all_names_differ, is_hidden, iter
 from paddle_dnl.errors import DataError, UsageError
 from paddle_dnl.optional import not_installed
 
-# Rows of a Parquet file that are read at a time.
-_ROWS_AT_A_TIME = 16
+# Rows of a Parquet file per read.
+_BATCH_ROWS = 16
 
 
 @dataclass(frozen=True)
@@ -23,8 +23,8 @@ class FileChunk:
     """Picture files.
 
     Attributes:
-        number: of the chunk among all.
-        rows: (absolute path, name of the result without suffix) of each.
+        number: index of the chunk.
+        rows: (absolute path, name of the result without suffix) of each picture.
     """
 
     number: int
@@ -39,7 +39,7 @@ class FileChunk:
         return [name for _, name in self.rows]
 
     def pictures(self, wanted: set[str]) -> Iterator[tuple[str, Path, Path]]:
-        """(title, file, name of the result) of the wanted pictures, in order."""
+        """Yields (title, file, name of the result) of the wanted pictures in order."""
         return ((path, Path(path), Path(name)) for path, name in self.rows if name in wanted)
 
 
@@ -48,11 +48,11 @@ class BytesChunk:
     """A row group of a Parquet file with a column of encoded pictures.
 
     Attributes:
-        number: of the chunk among all.
-        file: absolute path.
-        row_group: number of the row group.
-        column: the column.
-        names: name of each row's result, without suffix.
+        number: index of the chunk.
+        file: absolute path of the Parquet file.
+        row_group: index of the row group.
+        column: column of the encoded pictures.
+        names: name of the result of each row, without suffix.
     """
 
     number: int
@@ -65,9 +65,9 @@ class BytesChunk:
         return len(self.names)
 
     def pictures(self, wanted: set[str]) -> Iterator[tuple[str, bytes, Path]]:
-        """(title, content, name of the result) of the wanted pictures, in order."""
+        """Yields (title, content, name of the result) of the wanted pictures in order."""
         names = iter(self.names)
-        rows = _open(Path(self.file)).iter_batches(_ROWS_AT_A_TIME, row_groups=[self.row_group], columns=[self.column])
+        rows = _open(Path(self.file)).iter_batches(_BATCH_ROWS, row_groups=[self.row_group], columns=[self.column])
         for batch in rows:
             for content in batch.column(0):
                 if (name := next(names)) in wanted:
@@ -79,13 +79,14 @@ Chunk = FileChunk | BytesChunk
 
 @dataclass(frozen=True)
 class Source:
-    """The pictures to label.
+    """The input pictures.
 
     Attributes:
-        path: a picture, a folder, a list or a pattern as of infer.py; or a Parquet file, or a folder of such with `column`.
-        column: of Parquet, paths (relative to the file) or the content of picture files.
-        name_column: of Parquet, names of the results; default: those of the paths, else the file's name and the row.
-        endings: of pictures in folders.
+        path: a picture, folder, list or glob pattern as for infer.py; a Parquet file; or, with `column`, a folder of
+            them.
+        column: Parquet column with paths (relative to the Parquet file) or encoded pictures.
+        name_column: Parquet column with the names of the results; default: the paths, else file name and row number.
+        endings: file name extensions of pictures in folders.
     """
 
     path: str
@@ -94,30 +95,30 @@ class Source:
     endings: tuple[str, ...]
 
     def chunks(self, size: int) -> Iterator[Chunk]:
-        """All chunks, of at most `size` pictures; for encoded pictures a chunk is a row group of the file.
+        """Yields chunks of at most `size` pictures; for encoded pictures a chunk is a row group.
 
         Raises:
-            DataError: nothing there, a column that is not there, or two results of one name.
-            UsageError: a column is given for a path without Parquet files.
+            DataError: no pictures, a missing column, or two results of the same name.
+            UsageError: a column is given, but no Parquet files.
         """
         is_folder = Path(self.path).is_dir()
         if not self.path.lower().endswith(".parquet") and not (self.column and is_folder):
             if self.column or self.name_column:
-                raise UsageError(f"--column: is for Parquet files, {self.path} is none and no folder of such")
+                raise UsageError(f"--column: {self.path} is neither a Parquet file nor a folder of Parquet files")
             return _of_rows(self._pictures(), size)
         files = [root := Path(self.path)]
         if is_folder:
             found = root.rglob("*.parquet")
             files = sorted(path for path in found if not any(map(is_hidden, path.relative_to(root).parts)))
             if not files:
-                raise DataError(f"{root}: no Parquet file (*.parquet) in it")
+                raise DataError(f"{root}: contains no Parquet file (*.parquet)")
         column = self.column or "path"
         if _is_text(_field(_open(files[0]), files[0], column)):
             return _of_rows(self._paths(files, column), size)
         return self._row_groups(files, column)
 
     def _pictures(self) -> Iterator[tuple[str, str]]:
-        """Paths and names as in infer.py: without folders if all names differ."""
+        """Yields paths and names of results as in infer.py: names without folders if all file names differ."""
         is_flat = all_names_differ(self.path, self.endings)
         for path, name in iter_results(self.path, self.endings, is_flat):
             yield str(path.absolute()), name.with_suffix("").as_posix()
@@ -128,7 +129,7 @@ class Source:
             reader = _open(file)
             for column_name in columns:
                 if not _is_text(_field(reader, file, column_name)):
-                    raise DataError(f"{file}: column {column_name}: expected texts")
+                    raise DataError(f"{file}: column {column_name}: expected text")
             for batch in reader.iter_batches(columns=list(dict.fromkeys(columns))):
                 values = [batch.column(name).to_pylist() for name in columns]
                 for path, name in zip(*values, strict=True):
@@ -180,22 +181,22 @@ def _of_rows(rows: Iterable[tuple[str, str]], size: int) -> Iterator[FileChunk]:
 
 
 def _add(seen: set, name: str) -> None:
-    """Records the digest of a name, which needs less memory than most names.
+    """Records the digest of a name; digests need less memory than most names.
 
     Raises:
         DataError: the name occurs twice.
     """
     digest = hashlib.blake2b(name.encode("utf-8", "surrogateescape"), digest_size=12).digest()
     if digest in seen:
-        raise DataError(f"two pictures would both write {name}.png; give other names with --name_column")
+        raise DataError(f"two pictures would both write {name}.png; give unique names with --name_column")
     seen.add(digest)
 
 
 def _checked(name: str | None, file: Path) -> str:
-    """Checks that the name of a result stays inside the output folder.
+    """Checks that the name of a result stays inside the output folder, and returns it.
 
     Raises:
-        DataError: it is empty, absolute or leads out.
+        DataError: the name is empty, hidden or absolute, or leads out of the folder.
     """
     pure = PurePosixPath(name or "")
     hidden = not pure.name or any(part == ".." or is_hidden(part) for part in pure.parts)
@@ -208,7 +209,7 @@ def _open(file: Path):
     """Opens a Parquet file.
 
     Raises:
-        DataError: it is missing, or not a Parquet file.
+        DataError: the file is missing or not a Parquet file.
         UsageError: pyarrow is not installed.
     """
     try:
@@ -225,10 +226,10 @@ def _open(file: Path):
 
 
 def _field(reader, file: Path, column: str):
-    """Arrow's type of a column.
+    """Returns Arrow's data type of a column.
 
     Raises:
-        DataError: there is none of this name.
+        DataError: the file has no such column.
     """
     schema = reader.schema_arrow
     if column not in schema.names:
@@ -245,12 +246,12 @@ def _is_text(kind) -> bool:
 
 @dataclass
 class Plan:
-    """All chunks, compressed, since ten million paths are many megabytes.
+    """All chunks in compressed form, because ten million paths need much memory.
 
     Attributes:
-        packed: a chunk each, for `unpack`.
-        pictures: in all of them.
-        digest: SHA-256 that tells whether two plans have the same pictures in the same parts.
+        packed: compressed chunks, see `unpack`.
+        pictures: number of pictures in all chunks.
+        digest: SHA-256 of the pictures and their division into chunks.
     """
 
     packed: list[bytes]
@@ -259,7 +260,7 @@ class Plan:
 
     @classmethod
     def of(cls, chunks: Iterable[Chunk]) -> "Plan":
-        """The plan of these chunks."""
+        """Compresses and counts chunks."""
         packed, pictures, digest = [], 0, hashlib.sha256()
         for chunk in chunks:
             packed.append(zlib.compress(pickle.dumps(chunk), 1))
@@ -270,5 +271,5 @@ class Plan:
 
 
 def unpack(packed: bytes) -> Chunk:
-    """Unpacks a chunk of a `Plan`, which only this program creates."""
+    """Returns a chunk from `Plan.packed`; unpickling is safe, because only this program creates the data."""
     return pickle.loads(zlib.decompress(packed))

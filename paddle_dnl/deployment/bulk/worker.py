@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`ChunkWorker`: labels chunks with one `Predictor`; pictures with complete results are skipped."""
+"""`ChunkWorker`: predicts chunks of pictures with one `Predictor`; skips pictures whose results exist."""
 
 import contextlib
 from collections.abc import Iterator
@@ -18,13 +18,13 @@ from paddle_dnl.files.problems import reason
 
 import numpy as np
 
-# Rows of a shard that are held before they are written.
-_ROWS_HELD = 64
-# How often a chunk is tried whose process dies, as of a crash in native code or for lack of memory.
+# Rows of a Parquet file that are buffered before they are written.
+_BUFFERED_ROWS = 64
+# Maximum number of attempts at a chunk whose process dies, by a crash in native code or out of memory.
 _TRIES = 3
 _TRIES_NAME = ".chunk-{:06d}.tries"
-# Messages of unreadable pictures that a report carries.
-_MOST_MESSAGES = 20
+# Maximum number of messages about unreadable pictures in a report.
+_MAX_MESSAGES = 20
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,9 @@ class WorkerSettings:
 
     Attributes:
         config: exported folder or its deploy.yaml, readable on every machine.
-        save_dir: of the results, writable on every machine.
-        format: `png`: a label picture for each picture; `parquet`: a shard for each chunk.
-        skip_bad: go on without pictures that cannot be read.
+        save_dir: output folder, writable on every machine.
+        format: `png`: a label picture per picture; `parquet`: a Parquet file per chunk.
+        skip_bad: skip pictures that cannot be read, instead of raising an error.
         batch_size: pictures per run.
         custom_imports: the user's modules with transforms.
         predictor: further arguments of `Predictor`.
@@ -51,7 +51,7 @@ class WorkerSettings:
 
 
 class ChunkWorker:
-    """Labels the pictures of chunks; the model is loaded with the first one.
+    """Predicts the pictures of chunks; loads the model with the first chunk.
 
     Args:
         settings: see `WorkerSettings`.
@@ -61,21 +61,21 @@ class ChunkWorker:
         self._settings, self._predictor = settings, None
 
     def run(self, chunk: Chunk) -> dict:
-        """Labels a chunk.
+        """Predicts the pictures of a chunk.
 
         Returns:
-            A report: numbers of pictures `done`, already `there` and `unreadable`, `messages` about the latter, and `error` in
-            the form of `errors.sendable`, since exceptions that Ray sends between machines become long.
+            A report: number of pictures that are `done`, were already `there`, and are `unreadable`; `messages` about
+                the
+            unreadable ones; and `error` in the form of `errors.sendable`, because Ray wraps exceptions in long
+            messages.
         """
         report = {"done": 0, "there": 0, "unreadable": 0, "messages": [], "error": None}
         tries = Path(self._settings.save_dir) / _TRIES_NAME.format(chunk.number)
         try:
-            # While a chunk is done this file holds a byte per try; without a limit Ray would repeat a crash for ever.
+            # During the run this file has one byte per attempt. Without the limit Ray would repeat a crash forever.
             count = tries.stat().st_size if tries.exists() else 0
             if count >= _TRIES:
-                raise ExportError(
-                    f"{tries}: the process of this chunk died {count} times, by a crash or for lack of memory"
-                )
+                raise ExportError(f"{tries}: the process of this chunk died {count} times, by a crash or out of memory")
             write_bytes(tries, b"x" * (count + 1), own=True)
             self._run(chunk, report)
         except PaddleDnlError as error:
@@ -100,7 +100,7 @@ class ChunkWorker:
 
         def unreadable(error: DataError) -> None:
             report["unreadable"] += 1
-            if len(report["messages"]) < _MOST_MESSAGES:
+            if len(report["messages"]) < _MAX_MESSAGES:
                 report["messages"].append(str(error))
 
         with _shard(shard, self._colors) if in_shards else _pictures(folder, self._colors) as write:
@@ -109,7 +109,7 @@ class ChunkWorker:
                 (Picture(*one) for one in chunk.pictures(wanted)),
                 lambda picture, pixels, label, probabilities: write(picture.name.as_posix(), label),
                 batch_size=self._settings.batch_size,
-                # Rows of a shard stay in order.
+                # One writer keeps the rows of a Parquet file in order.
                 writers=1 if in_shards else 2,
                 unreadable=unreadable if self._settings.skip_bad else None,
             )
@@ -128,14 +128,14 @@ class ChunkWorker:
 
 
 def forget_tries(save_dir: str | Path) -> None:
-    """Removes the retry counters that earlier runs left for unfinished chunks."""
+    """Removes the attempt counters that earlier runs left for unfinished chunks."""
     for path in Path(save_dir).glob(_TRIES_NAME.replace("{:06d}", "*")):
         path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
 def _pictures(folder: Path, colors: Colors) -> Iterator:
-    """Context that yields a function to write a label picture. Without a journal, since existing files are never overwritten."""
+    """Context that yields a function to write a label picture. No write journal: files are never overwritten."""
 
     def write(name: str, label: np.ndarray) -> None:
         write_bytes(folder / f"{name}.png", encode_label_png(label, colors), own=True)
@@ -145,7 +145,7 @@ def _pictures(folder: Path, colors: Colors) -> Iterator:
 
 @contextlib.contextmanager
 def _shard(path: Path, colors: Colors) -> Iterator:
-    """Context that yields a function to add a row to a Parquet file, renamed at the end unless there is an exception."""
+    """Context that yields a function to add a row to a Parquet file, which is written atomically."""
     import pyarrow
     from pyarrow import parquet
 
@@ -159,13 +159,13 @@ def _shard(path: Path, colors: Colors) -> Iterator:
     )
     rows: list[dict] = []
     with new_file(path, own=True) as temporary:
-        # PNGs are compressed already.
+        # PNGs are already compressed.
         with parquet.ParquetWriter(temporary, schema, compression="none") as writer:
 
             def write(name: str, label: np.ndarray) -> None:
                 content = encode_label_png(label, colors)
                 rows.append({"name": name, "height": label.shape[0], "width": label.shape[1], "label": content})
-                if len(rows) >= _ROWS_HELD:
+                if len(rows) >= _BUFFERED_ROWS:
                     flush()
 
             def flush() -> None:
