@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Admission control: limits of requests, and of bytes of requests, that the service holds at a time, over all models."""
+"""Admission control: limits of the requests and bytes that the service holds, over all models."""
 
 import contextlib
 from typing import TYPE_CHECKING
@@ -16,12 +16,12 @@ class Admission:
 
     Args:
         settings: `queue_size` and `max_request_bytes`.
-        metrics: gets a gauge of each count.
+        metrics: receives a gauge of each count.
 
     Attributes:
         inside: number of admitted requests.
         receiving: bytes of requests that are not admitted yet.
-        stopping: no request is admitted any more.
+        stopping: whether the service has stopped admitting requests.
     """
 
     def __init__(self, settings: "Settings", metrics: Metrics):
@@ -38,7 +38,7 @@ class Admission:
             count: number of bytes; negative when their request is admitted or abandoned.
 
         Raises:
-            Refusal: 429; together they would take more memory than the admitted requests may.
+            Refusal: 429; the arriving requests would exceed the memory limit of the admitted requests.
         """
         if count > 0 and self.receiving + count > self._settings.queue_size * self._settings.max_request_bytes:
             raise Refusal(429, "too many pictures are arriving at the same time; try again", retry_after=1)
@@ -46,15 +46,15 @@ class Admission:
 
     @contextlib.contextmanager
     def place(self):
-        """Admits a request whose body has arrived, for the time of the block.
+        """Admits a request whose body has arrived, for the duration of the block.
 
         Raises:
-            Refusal: 429 if all places are taken, 503 if the service is being stopped.
+            Refusal: 429 if the queue is full, 503 if the service is being stopped.
         """
         if self.stopping:
             raise Refusal(503, "the service is being stopped", retry_after=10)
         if self.inside >= self._settings.queue_size:
-            raise Refusal(429, f"all {self._settings.queue_size} places are taken; try again", retry_after=1)
+            raise Refusal(429, f"the queue is full ({self._settings.queue_size} requests); try again", retry_after=1)
         self.inside += 1
         try:
             yield

@@ -86,7 +86,7 @@ _form = {
 _BODY = {
     "requestBody": {
         "required": True,
-        "description": "The picture: as it is, or as a file in a form",
+        "description": "The picture: as the body, or as a file in a form",
         "content": {
             **dict.fromkeys((*CONTENT_TYPES, "application/octet-stream"), _binary),
             "multipart/form-data": _form,
@@ -94,7 +94,7 @@ _BODY = {
     }
 }
 _WRONG = {
-    400: "A form that is none",
+    400: "An invalid form",
     401: "The token is missing or wrong",
     403: "A page of another website",
     404: "No model of this name",
@@ -103,7 +103,7 @@ _WRONG = {
     415: "No picture of a known format",
     421: "A host name that is not served",
     422: "An empty or damaged picture, one that does not fit the model, or a wrong parameter",
-    429: "All places are taken",
+    429: "The queue is full",
     500: "The model failed",
     503: "The service is being stopped",
     504: "Not finished in time",
@@ -114,11 +114,11 @@ _PNG = {200: {"content": {"image/png": _binary}, "description": "A PNG of the pi
 
 
 def _add_segmentation(app: FastAPI, service: Service) -> None:
-    """Adds the routes that take a picture."""
+    """Adds the routes that receive a picture."""
 
     @app.post("/v1/label", response_class=Response, responses=_PROBLEMS | _PNG, openapi_extra=_BODY)
     async def label(request: Request, model: ModelName = None) -> Response:
-        """The class number of each pixel, as a PNG with a palette: programs read numbers, people see colours."""
+        """The class number of each pixel, as a PNG with a palette of the classes' colors."""
 
         def make_work(pipeline: Pipeline) -> PictureWork:
             colors = pipeline.classes.colors
@@ -130,7 +130,7 @@ def _add_segmentation(app: FastAPI, service: Service) -> None:
     async def overlay_png(
         request: Request, opacity: Annotated[float, Query(ge=0, le=1)] = 0.4, model: ModelName = None
     ) -> Response:
-        """The picture with the classes' colours over it; 0 is the picture alone, 1 the colours."""
+        """The picture overlaid with the classes' colors; opacity 0 shows only the picture, 1 only the colors."""
 
         def make_work(pipeline: Pipeline) -> PictureWork:
             def finish(found, picture) -> bytes:
@@ -144,16 +144,16 @@ def _add_segmentation(app: FastAPI, service: Service) -> None:
     async def probabilities(
         request: Request, kind: Literal["float16", "uint8"] = "float16", model: ModelName = None
     ) -> Response:
-        """The probability of each class in each pixel: an .npz with `probabilities` [K, H, W]; uint8 holds them times 255.
+        """The probability of each class in each pixel: an .npz with `probabilities` [K, H, W]; uint8: round(255 * p).
 
-        Only of models that are exported with `--output_op softmax` or `none`; others answer 422.
+        The model must be exported with `--output_op softmax` or `none`, else the status is 422.
         """
 
         def make_work(pipeline: Pipeline) -> PictureWork:
             try:
                 pipeline.predictor.require_scores()
             except UsageError as error:
-                text = "this model gives classes, not probabilities; export it with --output_op softmax"
+                text = "this model outputs classes, not probabilities; export it with --output_op softmax"
                 raise Refusal(422, text) from error
             headers = {"Content-Type": "application/zip"}
             return PictureWork(lambda found, _: probability_file(found, kind), needs_scores=True, headers=headers)
@@ -162,7 +162,7 @@ def _add_segmentation(app: FastAPI, service: Service) -> None:
 
     @app.post("/v1/shares", response_model=Shares, responses=_PROBLEMS, openapi_extra=_BODY)
     async def class_shares(request: Request, model: ModelName = None) -> Response:
-        """Which classes there are and how much of the picture each one takes."""
+        """The classes in the picture, and the share of the pixels that each one covers."""
 
         def make_work(pipeline: Pipeline) -> PictureWork:
             return PictureWork(lambda found, _: as_json(shares(found, pipeline.classes)), headers=_JSON_HEADERS)
@@ -180,7 +180,7 @@ def _add_segmentation(app: FastAPI, service: Service) -> None:
 
 
 def _add_information(app: FastAPI, service: Service) -> None:
-    """Adds the page for people, and the routes for models, health and metrics."""
+    """Adds the web page, and the routes for models, health and metrics."""
     page = (Path(__file__).parent / "page.html").read_text(encoding="utf-8")
 
     def digests(tag: str) -> str:
@@ -195,8 +195,8 @@ def _add_information(app: FastAPI, service: Service) -> None:
     )
 
     @app.get("/", response_class=HTMLResponse)
-    async def page_for_people() -> HTMLResponse:
-        """A page on which to drop a picture."""
+    async def web_page() -> HTMLResponse:
+        """The web page for trying the service."""
         return HTMLResponse(page, headers={"Content-Security-Policy": policy})
 
     @app.get("/v1/model", responses={404: _PROBLEMS[404]})
@@ -220,14 +220,14 @@ def _add_information(app: FastAPI, service: Service) -> None:
 
     @app.get("/v1/models")
     async def model_names() -> list[str]:
-        """Names of the models; the first one answers requests that name none."""
+        """Names of the models; the first one is the default."""
         return list(service.models)
 
-    @app.get("/healthz", responses={503: {"model": Problem, "description": "Not able to answer"}})
+    @app.get("/healthz", responses={503: {"model": Problem, "description": "The service cannot answer requests"}})
     async def health() -> Health:
-        """200 while requests are answered."""
+        """200 while the service can answer requests."""
         if not service.ready:
-            raise HTTPException(503, "the service is being stopped, or its backend's thread has ended")
+            raise HTTPException(503, "the service is being stopped, or the thread of a model's backend has ended")
         return Health(status="ok")
 
     @app.get(
@@ -236,7 +236,7 @@ def _add_information(app: FastAPI, service: Service) -> None:
         responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
     )
     async def metrics() -> Response:
-        """For Prometheus."""
+        """Metrics for Prometheus."""
         return Response(service.metrics.text(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
@@ -259,17 +259,17 @@ class _Count:
         try:
             await self._app(scope, receive, noted)
         finally:
-            # All unknown paths share one label, so that made-up paths cannot fill the memory with counters.
+            # All unknown paths share one label, so that requests of random paths cannot create counters without limit.
             endpoint = getattr(scope.get("route"), "path", "other")
             model = scope.get("state", {}).get("model", "")
             self._metrics.answered(endpoint, model, status, time.perf_counter() - began)
 
 
 def create_app(models: "Predictor | Mapping[str, Predictor]", settings: "Settings") -> FastAPI:
-    """The application.
+    """Creates the application.
 
     Args:
-        models: name -> model, or one model, which is then named `model`; each backend is called from one thread only.
+        models: name -> model, or one model, which gets the name `model`; each backend is called from one thread only.
         settings: see `Settings`.
     """
     service = Service(models if isinstance(models, Mapping) else {"model": models}, settings)
@@ -278,9 +278,9 @@ def create_app(models: "Predictor | Mapping[str, Predictor]", settings: "Setting
     async def lifespan(_):
         yield
         service.stop()
-        logger.info("all requests are answered; the service ends")
+        logger.info("all requests are finished; the service stops")
 
-    # FastAPI's documentation pages, which load scripts from other hosts, are switched off.
+    # Disables FastAPI's documentation pages, which load scripts from other hosts.
     app = FastAPI(
         title="paddle-dnl segmentation",
         version=paddle_dnl.__version__,

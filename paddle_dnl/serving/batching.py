@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Dynamic batching in front of the backend: waiting inputs of the same size run as one batch."""
+"""Dynamic batching: waiting inputs of the same size run as one batch."""
 
 import itertools
 import threading
@@ -14,7 +14,7 @@ import numpy as np
 
 @dataclass(eq=False)
 class _Waiting:
-    """One input, its future, and a callback for when the queue no longer holds the input."""
+    """One input, the future of its output, and a callback for when the queue no longer holds the input."""
 
     tensor: np.ndarray
     release: Callable[[], None]
@@ -22,14 +22,14 @@ class _Waiting:
 
 
 class BatchQueue:
-    """Runs inputs `[C, H, W]` in batches, in the order of their arrival.
+    """Runs inputs `[C, H, W]` in batches.
 
-    The next batch always contains the input that has waited longest, and others of its size; other sizes wait for their turn.
+    A batch contains the input that has waited longest, and others of the same size in order of arrival.
 
     Args:
-        run: batch `[N, C, H, W]` to output `[N, ...]`; called from one thread.
-        max_batch: inputs per run.
-        wait_seconds: how long an incomplete batch waits for more inputs, from the moment its first input could run.
+        run: function from a batch `[N, C, H, W]` to the output `[N, ...]`; called from one thread.
+        max_batch: maximum number of inputs per run.
+        wait_seconds: time that an incomplete batch waits for more inputs, from the moment its first input could run.
         observe: called with the size and seconds of each successful run.
     """
 
@@ -52,8 +52,8 @@ class BatchQueue:
 
         Args:
             tensor: `[C, H, W]`.
-            release: called once, from any thread, when the queue no longer holds `tensor`: after its run, or when it was
-                withdrawn. Until then its memory is in use, even if nobody waits for the output any more.
+            release: called once, from any thread, when the queue no longer holds `tensor`: after its run or its
+                withdrawal. Until then its memory is in use, even if nobody waits for the output.
 
         Raises:
             RuntimeError: after `stop`; `release` is not called.
@@ -81,23 +81,23 @@ class BatchQueue:
 
     @property
     def alive(self) -> bool:
-        """Whether the thread runs."""
+        """Whether the thread of the queue is running."""
         return self._thread.is_alive()
 
     def stop(self) -> None:
-        """Finishes what waits and ends the thread."""
+        """Runs the waiting inputs and ends the thread."""
         with self._changed:
             self._stopping = True
             self._changed.notify_all()
         self._thread.join()
 
     def _matching(self) -> list[_Waiting]:
-        """The first waiting input and those that can run with it."""
+        """Returns the first waiting input and those that can run with it."""
         same_size = (item for item in self._waiting if item.tensor.shape == self._waiting[0].tensor.shape)
         return list(itertools.islice(same_size, self._max_batch))
 
     def _take(self) -> list[_Waiting]:
-        """The next batch; empty at the end."""
+        """Returns the next batch; empty after `stop`."""
         with self._changed:
             while True:
                 self._changed.wait_for(lambda: self._waiting or self._stopping)
@@ -107,7 +107,7 @@ class BatchQueue:
                     if left <= 0 or not self._changed.wait(left):
                         break
                 if self._waiting or self._stopping:
-                    break  # else all waiting inputs were withdrawn meanwhile
+                    break  # otherwise all waiting inputs were withdrawn
             batch = self._matching()
             self._waiting = deque(item for item in self._waiting if item not in batch)
             return batch
@@ -118,7 +118,7 @@ class BatchQueue:
             wanted = [item for item in batch if item.future.set_running_or_notify_cancel()]
             try:
                 outputs = self._run(np.stack([item.tensor for item in wanted])) if wanted else []
-            except Exception as error:  # only for the inputs of this batch; the next one may succeed
+            except Exception as error:  # affects only this batch; the next one may succeed
                 for item in wanted:
                     item.future.set_exception(error)
             else:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Decoding in worker processes with limits of time and memory: unlike a thread, a process can be killed."""
+"""Decodes pictures in worker processes with limits of time and memory; unlike threads, processes can be killed."""
 
 import multiprocessing
 import os
@@ -18,7 +18,8 @@ from paddle_dnl.startup import child_processes
 import cv2
 import numpy as np
 
-# Address space for the decoding libraries, beyond a worker's size at its start and the memory of its readers.
+# Address space in bytes for the decoding libraries, in addition to a worker's initial size and the memory of its
+# readers.
 _MEMORY = 512 << 20
 # A new worker imports NumPy and OpenCV before it answers.
 _START_SECONDS = 60
@@ -26,7 +27,8 @@ _STATUS = {UnknownFormat: 415, TooLarge: 413}
 
 
 class DecodePool:
-    """Decodes untrusted pictures and tensors in worker processes; a process that takes too long or dies is replaced.
+    """Decodes untrusted pictures and tensors in worker processes; replaces a process that exceeds the time limit or
+    dies.
 
     Args:
         workers: number of processes; `decode` blocks while all are busy.
@@ -43,12 +45,12 @@ class DecodePool:
         child_processes.at_end_of(self, _kill_all, self._all)
 
     def start(self) -> None:
-        """Starts all processes without waiting for them; otherwise the first picture starts each."""
+        """Starts all processes without waiting for them; by default a process starts with its first picture."""
         for worker in self._all:
             worker.start()
 
     def decode(self, reader: PictureReader | TensorReader, content: bytes) -> tuple[np.ndarray, object]:
-        """The result of `reader.read(content)`: an array and a second value. May be called from any thread.
+        """Returns the result of `reader.read(content)`: an array and a second value. Thread-safe.
 
         Raises:
             Refusal: 400, 413, 415 or 422 for content that cannot be used; 503 while the pool is being closed.
@@ -101,17 +103,17 @@ class _Worker:
         except (EOFError, OSError) as error:
             code = self._end()
             if code == -signal.SIGKILL:
-                text = f"the picture could not be decoded within {seconds:g} s (decode_seconds) and the memory allowed"
+                text = f"decoding the picture exceeded {seconds:g} s (decode_seconds) or the memory limit"
                 raise Refusal(422, text) from error
-            logger.warning(f"a decoding process ended with status {code}; the next picture starts another")
-            raise Refusal(422, "the picture ended the process that decoded it") from error
+            logger.warning(f"a decoding process ended with status {code}; the next picture starts a new one")
+            raise Refusal(422, "the decoding process crashed on this picture") from error
         if status != 200:
             raise Refusal(status, value)
         return array, value[2]
 
     def start(self) -> None:
-        """Starts the process; call it once before `decode`, or not at all."""
-        # A forked copy of a process with threads can hang.
+        """Starts the process; optional, and at most once before `decode`."""
+        # Forking a process that has threads can deadlock.
         context = multiprocessing.get_context("spawn")
         self._connection, other = context.Pipe()
         self._process = context.Process(
@@ -122,13 +124,13 @@ class _Worker:
         self._ready = False
 
     def kill(self) -> None:
-        """Kills the process, which ends all waits for it. May be called from any thread."""
+        """Kills the process, which ends all waits for it. Thread-safe."""
         process = self._process
         if process is not None:
             process.kill()
 
     def _end(self) -> int | None:
-        """Kills the process and forgets it; returns its exit status."""
+        """Kills and discards the process; returns its exit status."""
         if self._process is None:
             return None
         self._process.kill()
@@ -139,7 +141,7 @@ class _Worker:
 
 
 def _limit_memory(extra: int) -> None:
-    """Limits the address space to its present size and `extra` bytes; does nothing outside Linux."""
+    """Limits the address space to its current size plus `extra` bytes; does nothing outside Linux."""
     if sys.platform != "linux":
         return
     import resource
@@ -150,12 +152,12 @@ def _limit_memory(extra: int) -> None:
 
 
 def _work(connection, parent: int, memory: int) -> None:
-    """The worker process: decodes until the connection closes."""
+    """Main function of the worker process: decodes until the connection closes."""
     child_processes.die_with(parent)
     child_processes.leave_signals_to_parent()
     cv2.setNumThreads(1)
     _limit_memory(_MEMORY + memory)
-    # Stderr is discarded: OpenCV prints a line for every picture that it cannot read, which the answer says too.
+    # Discards stderr: OpenCV prints a line for every unreadable picture, which the response already reports.
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     connection.send_bytes(b"ready")
     while True:
@@ -170,7 +172,7 @@ def _work(connection, parent: int, memory: int) -> None:
             answer = (200, (array.shape, array.dtype.str, more))
         except Refusal as refusal:
             answer = (refusal.status, refusal.text)
-        except PaddleDnlError as error:  # such as DataError, or a library that is not installed
+        except PaddleDnlError as error:  # for example DataError, or a missing library
             answer = (_STATUS.get(type(error), 422), str(error))
         except (MemoryError, cv2.error):
             array, answer = None, (422, "needs more memory to decode than is allowed")

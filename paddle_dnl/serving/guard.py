@@ -15,16 +15,16 @@ if TYPE_CHECKING:
     from paddle_dnl.serving.settings import Settings
 
 _LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
-_LEAST_TOKEN = 16
-# Answered without a token: health probes have none.
+_MIN_TOKEN_LENGTH = 16
+# Paths that need no token, because health probes have none.
 OPEN_PATHS = ("/healthz", f"{KSERVE}/health/live", f"{KSERVE}/health/ready")
 
 
 def read_token(path: Path | None) -> str | None:
-    """The bearer token in `token_file`; None without a file.
+    """Reads the bearer token from `token_file`; None without a file.
 
     Raises:
-        UsageError: the file cannot be read, or the token is too short or has other characters than printable ASCII.
+        UsageError: the file cannot be read, or the token is too short or not printable ASCII.
     """
     if path is None:
         return None
@@ -32,28 +32,27 @@ def read_token(path: Path | None) -> str | None:
         token = path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"--token_file {path}: cannot be read ({getattr(error, 'strerror', error)})") from error
-    if len(token) < _LEAST_TOKEN or not token.isascii() or not token.isprintable() or " " in token:
+    if len(token) < _MIN_TOKEN_LENGTH or not token.isascii() or not token.isprintable() or " " in token:
         raise UsageError(
-            f"--token_file {path}: needs one line of {_LEAST_TOKEN} or more printable ASCII characters, for instance from "
+            f"--token_file {path}: needs one line of {_MIN_TOKEN_LENGTH} or more printable ASCII characters, for example from "
             "`python -c 'import secrets; print(secrets.token_urlsafe(32))'`"
         )
     return token
 
 
 class Guard:
-    """ASGI middleware that refuses requests of other websites, with other host names, or without the token.
+    """ASGI middleware that refuses requests with other host names, from other websites, or without the token.
 
-    A page of any website can make a browser post to a service on the same machine. It can neither set the `Host` header, which
-    reveals DNS rebinding, nor omit `Origin`.
+    A page of any website can make a browser send requests to a service on the same machine. It can neither set the
+    `Host` header, which reveals DNS rebinding, nor omit `Origin`.
 
     Args:
         app: the wrapped application.
         settings: see `Settings`.
-        open_paths: paths that are answered without a token.
     """
 
-    def __init__(self, app, settings: "Settings", open_paths: tuple[str, ...] = OPEN_PATHS):
-        self._app, self._open = app, open_paths
+    def __init__(self, app, settings: "Settings"):
+        self._app = app
         self._token = read_token(settings.token_file)
         self._hosts = set(settings.allowed_hosts)
         if not self._hosts and is_loopback(settings.host):
@@ -85,10 +84,10 @@ class Guard:
         await send({"type": "http.response.body", "body": body})
 
     def _refusal(self, headers: dict[bytes, str], path: str) -> tuple[int, str] | None:
-        """Status code and text of a refusal, or None."""
+        """Returns status code and text of a refusal, or None if the request is allowed."""
         if b"content-length" in headers and b"transfer-encoding" in headers:
-            # Request smuggling: a proxy that trusts the other header takes the body for the next request (RFC 9112, 6.1).
-            return 400, "Content-Length and Transfer-Encoding do not go together"
+            # Request smuggling: a proxy that uses the other header reads the body as the next request (RFC 9112, 6.1).
+            return 400, "Content-Length and Transfer-Encoding exclude each other"
         host = headers.get(b"host", "")
         # Browsers always send `Host`; HTTP/1.0 clients may not.
         if self._hosts and host and _parsed(f"//{host}").hostname not in self._hosts:
@@ -97,16 +96,16 @@ class Guard:
         own = host and _parsed(origin).netloc == host.lower()
         if origin and not own and origin not in self._origins:
             return 403, "pages of this origin may not use the service (allowed_origins)"
-        if self._token is not None and path not in self._open:
+        if self._token is not None and path not in OPEN_PATHS:
             scheme, _, given = headers.get(b"authorization", "").partition(" ")
-            # Compared in constant time, against timing attacks.
+            # Constant-time comparison prevents timing attacks.
             if scheme.lower() != "bearer" or not hmac.compare_digest(given.strip().encode(), self._token.encode()):
                 return 401, "the header Authorization: Bearer TOKEN is missing or wrong (token_file)"
         return None
 
 
 def _parsed(url: str) -> SplitResult:
-    """The parts of a URL; all are empty for malformed text, which `urlsplit` refuses."""
+    """Splits a URL; all parts are empty for malformed text, for which `urlsplit` raises an error."""
     try:
         return urlsplit(url)
     except ValueError:

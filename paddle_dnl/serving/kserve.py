@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The Open Inference Protocol (KServe v2) over HTTP: health, metadata, and inference with tensors as JSON or binary.
 
-As with Triton, a model takes the preprocessed input, float32 `[N, C, H, W]`, and returns the graph's class numbers or scores.
+As with Triton, the model's input is preprocessed, float32 `[N, C, H, W]`; its output is class numbers or scores.
 """
 
 import json
@@ -38,7 +38,7 @@ class ServerMetadata(BaseModel):
 
 
 class Live(BaseModel):
-    """Whether the server runs."""
+    """Whether the server is running."""
 
     live: bool
 
@@ -57,7 +57,7 @@ class ModelReady(BaseModel):
 
 
 class TensorMetadata(BaseModel):
-    """A tensor of a model; -1 where the shape is free."""
+    """A tensor of a model; the shape has -1 for free axes."""
 
     name: str
     datatype: str
@@ -85,7 +85,7 @@ class OutputTensor(BaseModel):
 
 
 class InferAnswer(BaseModel):
-    """The answer of an inference."""
+    """Response of an inference request."""
 
     model_name: str
     model_version: str
@@ -123,7 +123,7 @@ _BODY = {
     }
 }
 _WRONG = {
-    400: "No such request",
+    400: "Invalid request",
     401: "The token is missing or wrong",
     403: "A page of another website",
     404: "No such model or version",
@@ -131,17 +131,17 @@ _WRONG = {
     413: "Too many bytes, pixels or numbers",
     415: "A compressed body",
     421: "A host name that is not served",
-    422: "Names, shapes, datatypes or numbers that the model does not take",
-    429: "All places are taken",
+    422: "Names, shapes, datatypes or numbers that the model does not accept",
+    429: "The queue is full",
     500: "The model failed",
     503: "The service is being stopped",
     504: "Not finished in time",
 }
 _ERRORS = {status: {"model": KserveError, "description": text} for status, text in _WRONG.items()}
-_NAME = Path(description="of the model")
-# Only for the OpenAPI description; `_make_work` reads the header and reports errors in one line.
-_Length = Annotated[str | None, Header(alias=_HEADER, description="bytes of JSON before the numbers")]
-_NUMBER = Path(description="there is version 1 alone")
+_NAME = Path(description="name of the model")
+# Only for the OpenAPI description; `_make_work` parses the header, to report errors in one line.
+_Length = Annotated[str | None, Header(alias=_HEADER, description="bytes of JSON before the binary numbers")]
+_NUMBER = Path(description="version of the model, always 1")
 
 
 def _only(*statuses: int) -> dict:
@@ -150,11 +150,11 @@ def _only(*statuses: int) -> dict:
 
 def _require_version(version: str) -> None:
     if version != _VERSION:
-        raise Refusal(404, f"there is no version {version[:20]!r}, only {_VERSION}")
+        raise Refusal(404, f"there is no version {version[:20]!r}; the only version is {_VERSION}")
 
 
 def _make_work(request: Request, pipeline: Pipeline, version: str) -> TensorWork:
-    """The work of one inference request; `finish` raises Refusal for numbers that JSON cannot hold.
+    """Makes the work of an inference request; its `finish` raises Refusal for numbers that JSON cannot represent.
 
     Raises:
         Refusal: another version, a compressed body, or a header that is not a number.
@@ -176,7 +176,9 @@ def _make_work(request: Request, pipeline: Pipeline, version: str) -> TensorWork
             try:
                 return json.dumps(answer, separators=(",", ":"), allow_nan=False).encode()
             except ValueError as error:
-                raise Refusal(422, "the output has numbers that JSON cannot hold; ask for a binary output") from error
+                raise Refusal(
+                    422, "the output has numbers that JSON cannot represent; request a binary output"
+                ) from error
         numbers = np.ascontiguousarray(output).astype(output.dtype.newbyteorder("<"), copy=False).tobytes()
         tensor["parameters"] = {"binary_data_size": len(numbers)}
         header = json.dumps(answer, separators=(",", ":")).encode()
@@ -241,24 +243,24 @@ def _add_health(app: FastAPI, service: "Service") -> None:
 
     @app.get(KSERVE, responses=_only())
     async def server() -> ServerMetadata:
-        """The server and the protocol's extensions that it knows."""
+        """Name and version of the server, and the protocol extensions that it supports."""
         return ServerMetadata(name="paddle_dnl", version=paddle_dnl.__version__, extensions=["binary_tensor_data"])
 
     @app.get(f"{KSERVE}/health/live")
     async def live() -> Live:
-        """200 while the process answers."""
+        """200 while the process responds."""
         return Live(live=True)
 
     @app.get(f"{KSERVE}/health/ready", responses=_only(503))
     async def ready() -> Ready:
-        """200 while requests to all models are answered."""
+        """200 while all models can answer requests."""
         if not service.ready:
             raise Refusal(503, "the service is being stopped, or the thread of a model's backend has ended")
         return Ready(ready=True)
 
     @app.get(f"{KSERVE}/models/{{name}}/ready", responses=_only(404, 503))
     async def model_ready(name: Annotated[str, _NAME]) -> ModelReady:
-        """200 while requests to the model are answered."""
+        """200 while the model can answer requests."""
         if not service.is_ready(service.find(name)):
             raise Refusal(503, "the service is being stopped, or the thread of the model's backend has ended")
         return ModelReady(name=name, ready=True)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Starts the service: loads and runs each model once, then listens; SIGTERM and Ctrl-C finish the admitted requests."""
+"""Starts the service: loads the models, runs each once and listens; SIGTERM and Ctrl-C finish the admitted requests."""
 
 import logging
 import os
@@ -21,12 +21,12 @@ import numpy as np
 import uvicorn
 from tqdm import tqdm
 
-# File descriptors of the process besides connections.
+# File descriptors that the process needs besides connections.
 _OWN_FILES = 64
 
 
 def load(settings: Settings) -> dict[str, Predictor]:
-    """Loads the models, each with its backend in a process of its own, and runs each once, since the first run is slow.
+    """Loads the models, each with a backend process, and runs each once, because the first run is slow.
 
     Returns:
         Name -> model.
@@ -73,7 +73,7 @@ def _close(models: dict[str, Predictor]) -> None:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's server, which logs its address, with the port that was chosen for 0."""
+    """uvicorn's server, extended to log its address with the actual port."""
 
     async def startup(self, sockets=None) -> None:
         await super().startup(sockets)
@@ -83,36 +83,36 @@ class _Server(uvicorn.Server):
             logger.info(f"serving on {scheme}://{f'[{host}]' if ':' in host else host}:{port}")
 
     def handle_exit(self, sig: int, frame) -> None:
-        """Finishes the admitted requests; a second Ctrl-C ends the process at once."""
+        """Finishes the admitted requests; a second Ctrl-C ends the process immediately."""
         if self.should_exit and sig == signal.SIGINT:
-            logger.warning("interrupted again: requests are given up")
+            logger.warning("interrupted again: pending requests are abandoned")
             os._exit(130)
         super().handle_exit(sig, frame)
 
 
 def serve(settings: Settings) -> int:
-    """Serves until a signal; returns the exit status.
+    """Runs the service until a signal; returns the exit status.
 
     Raises:
         ConfigError, ExportError, UsageError: a folder, setting or address that cannot be used.
     """
     if (settings.tls_certificate is None) != (settings.tls_key is None):
-        raise UsageError("--tls_certificate and --tls_key belong together")
+        raise UsageError("--tls_certificate and --tls_key must be given together")
     for name in ("tls_certificate", "tls_key"):
         path = getattr(settings, name)
         if path is not None and not path.is_file():
-            raise UsageError(f"--{name} {path}: there is no such file")
+            raise UsageError(f"--{name} {path}: no such file")
     if not is_loopback(settings.host) and settings.token_file is None:
-        logger.warning(f"--host {settings.host}: whoever reaches this address can use the service; set --token_file")
+        logger.warning(f"--host {settings.host}: requests from other machines need no token; set --token_file")
     for name in ("asyncio", "uvicorn.error"):
         logging.getLogger(name).addFilter(RateLimit())
-    # The form parser logs a warning for every unreadable form, which the answer says too.
+    # The form parser logs a warning for every invalid form; the response already reports it.
     logging.getLogger("python_multipart").setLevel(logging.ERROR)
-    # tqdm's default lock is shared between processes, and Python would report it as leaked at the exit.
+    # Python would report tqdm's default lock, which is shared between processes, as leaked at exit.
     tqdm.set_lock(threading.RLock())
 
     def stop_early(*_):
-        # Before the server handles signals there is nothing to finish; once it has stopped, it raises them again.
+        # Before the server starts there are no requests to finish; when it has stopped, it raises the signal again.
         if not server or not server.started:
             raise SystemExit(0)
 
@@ -121,7 +121,7 @@ def serve(settings: Settings) -> int:
     models = load(settings)
     app = create_app(models, settings)
     app.state.service.decoders.start()
-    # Fewer connections than the system's limit of open files.
+    # Stays below the system's limit of open files.
     total = settings.max_connections
     try:
         import resource

@@ -7,7 +7,7 @@ _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
 
 class Metrics:
-    """Metrics of one service, in a registry of its own, since one process may run several services."""
+    """Metrics of one service, with a separate registry, because a process may run several services."""
 
     def __init__(self):
         self.registry = CollectorRegistry()
@@ -36,13 +36,12 @@ class Metrics:
             buckets=(1, 2, 4, 8, 16, 32, 64),
             registry=self.registry,
         )
-
         self._queue = Gauge(
             "segmentation_queue_length", "Pictures that wait for the backend", ["model"], registry=self.registry
         )
 
     def queue_length(self, model: str, read) -> None:
-        """Adds a gauge of the inputs that wait for a model; `read` is called at each scrape."""
+        """Sets the gauge of the inputs that wait for a model; `read` is called at each scrape."""
         self._queue.labels(model).set_function(read)
 
     def gauge(self, name: str, text: str, read) -> None:
@@ -60,5 +59,5 @@ class Metrics:
         self._batch.labels(model).observe(pictures)
 
     def text(self) -> bytes:
-        """All metrics in Prometheus's text format."""
+        """Returns all metrics in Prometheus's text format."""
         return generate_latest(self.registry)

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The steps of a request to one model: decoding, preprocessing, a batch of the backend, the answer.
+"""The steps of a request to one model: decoding, preprocessing, inference in batches, encoding of the response.
 
-Encoded pictures take little memory, decoded ones much. So up to `queue_size` requests are admitted (`admission.py`), but a model
-holds at most three batches of decoded pictures: one that runs, one that waits, and one that is being decoded or encoded. A slot
-is released when the decoded picture is freed, which may be later than the end of the client's connection.
+Encoded pictures need little memory, decoded ones much. So up to `queue_size` requests are admitted (`admission.py`),
+but a model holds at most three batches of decoded pictures: one that runs, one that waits, and one that is being
+decoded or encoded. A slot is released when the decoded picture is freed, which may be after the client has
+disconnected.
 """
 
 import asyncio
@@ -30,17 +31,17 @@ if TYPE_CHECKING:
     from paddle_dnl.serving.results import ClassNames
     from paddle_dnl.serving.settings import Settings
 
-# Largest height x width x classes of an answer with probabilities: 200 MB as float32.
+# Maximum height x width x classes of a response with probabilities: 200 MB as float32.
 MAX_PROBABILITIES = 50_000_000
-# Most numbers in a JSON answer.
+# Maximum number of output values in a JSON response.
 MAX_JSON_NUMBERS = 4_000_000
-# Size of the first run of a model with a free input size.
+# Input size (height, width) of the first run of a model with a free input size.
 WARM_UP = (256, 256)
 
 
 @dataclass
 class _Work:
-    """State of one request: headers of its answer, and the milliseconds of each step."""
+    """State of a request: headers of the response, milliseconds of each step, and futures of the queued inputs."""
 
     headers: dict[str, str] = field(default_factory=dict, kw_only=True)
     milliseconds: dict[str, float] = field(default_factory=dict, init=False)
@@ -48,7 +49,7 @@ class _Work:
     wanted: bool = field(default=True, init=False)
 
     def require_wanted(self) -> None:
-        """Stops the work if its client has disconnected.
+        """Stops the work if the client has disconnected.
 
         Raises:
             Refusal: 499.
@@ -68,7 +69,13 @@ class _Work:
 
 @dataclass
 class PictureWork(_Work):
-    """A request with a picture: `finish` makes the answer from its label map `[H, W]` or scores, and the picture if needed."""
+    """A request with a picture.
+
+    Attributes:
+        finish: makes the response from the label map `[H, W]` or the scores `[K, H, W]`, and the picture or None.
+        needs_picture: whether `finish` gets the picture.
+        needs_scores: whether `finish` gets scores.
+    """
 
     finish: Callable[[np.ndarray, np.ndarray | None], bytes]
     needs_picture: bool = False
@@ -77,9 +84,11 @@ class PictureWork(_Work):
 
 @dataclass
 class TensorWork(_Work):
-    """A request with a tensor: `finish` makes the answer from the graph's output `[N, ...]`, its description, and the request.
+    """A request with a tensor.
 
-    `header_length` is that of `TensorReader`.
+    Attributes:
+        finish: makes the response from the graph's output `[N, ...]`, its description, and the options of the request.
+        header_length: see `TensorReader`.
     """
 
     finish: Callable[[np.ndarray, TensorSpec, Asked], bytes]
@@ -87,15 +96,15 @@ class TensorWork(_Work):
 
 
 class Pipeline:
-    """One model of the service, without HTTP.
+    """One model of the service, independent of HTTP.
 
     Args:
         name: name of the model.
         predictor: the model.
-        classes: of the model.
+        classes: its classes.
         settings: limits and sizes.
         metrics: counts the runs.
-        decoders: shared by all models of the service.
+        decoders: decoding processes, shared by all models of the service.
     """
 
     def __init__(
@@ -113,7 +122,7 @@ class Pipeline:
         self._reader = PictureReader(predictor.image_format, settings.max_pixels)
         fixed = predictor.files.fixed_batch
         self.max_batch = fixed * predictor.parallel if fixed else settings.max_batch
-        # A model that takes one picture at a time does not wait for more.
+        # With a batch size of 1 there is nothing to wait for.
         wait = settings.batch_wait_ms / 1000 if self.max_batch > 1 else 0
         self.queue = BatchQueue(predictor.run, self.max_batch, wait, lambda *run: metrics.ran(name, *run))
         self._pool = ThreadPoolExecutor(settings.workers, thread_name_prefix="pictures")
@@ -122,7 +131,7 @@ class Pipeline:
         metrics.queue_length(name, lambda: len(self.queue))
 
     async def tensors(self) -> tuple[TensorSpec, TensorSpec]:
-        """The graph's input and output; data type and classes of the output are known from a run, made here if needed.
+        """Returns the graph's input and output; runs the model once if data type and classes of the output are not known yet.
 
         Raises:
             Refusal: 500; the run failed.
@@ -145,7 +154,7 @@ class Pipeline:
         return self._tensors
 
     async def answer(self, content: bytes, work: PictureWork | TensorWork) -> bytes:
-        """The answer that `work.finish` makes from the model's output for a picture or tensor.
+        """Returns the response that `work.finish` makes from the model's output for a picture or tensor.
 
         Raises:
             Refusal: content that cannot be used, or a backend that failed.
@@ -154,10 +163,11 @@ class Pipeline:
             await self._pixel_slots.acquire()
         steps = asyncio.ensure_future(self._steps(content, work))
         try:
-            # A decoding thread cannot be interrupted, so the steps go on and release their slot themselves.
+            # A decoding thread cannot be interrupted, so the steps continue and release their slot themselves.
             return await asyncio.shield(steps)
         except asyncio.CancelledError:
-            steps.add_done_callback(lambda done: done.cancelled() or done.exception())  # marks it as retrieved
+            # Marks the exception as retrieved, so that asyncio does not log it.
+            steps.add_done_callback(lambda done: done.cancelled() or done.exception())
             for future in work.futures:
                 self.queue.withdraw(future)
             work.wanted = False
@@ -169,7 +179,7 @@ class Pipeline:
             raise Refusal(500, f"the model failed: {error}") from error
 
     async def _steps(self, content: bytes, work: PictureWork | TensorWork) -> bytes:
-        """All steps of a request that holds a slot; releases it when the decoded picture is freed."""
+        """Runs all steps of a request that holds a slot; releases the slot when the decoded picture is freed."""
         try:
             if isinstance(work, TensorWork):
                 return await self._tensor_steps(content, work)
@@ -201,8 +211,8 @@ class Pipeline:
             count = batch.shape[0] * batch.shape[2] * batch.shape[3] * (classes or 1)
             limit = MAX_PROBABILITIES if asked.binary else MAX_JSON_NUMBERS
             if count > limit:
-                hint = "send a smaller input" if asked.binary else "send a smaller input, or ask for a binary output"
-                raise Refusal(413, f"{count} numbers in the output; {limit} are allowed, {hint}")
+                hint = "send a smaller input" if asked.binary else "send a smaller input, or request a binary output"
+                raise Refusal(413, f"{count} numbers in the output exceed the limit of {limit}; {hint}")
             inputs = list(batch)
             del batch
         work.require_wanted()
@@ -213,7 +223,10 @@ class Pipeline:
             return await self._in_thread(lambda: work.finish(np.stack(outputs), graph_output, asked))
 
     async def _queued(self, inputs: list[np.ndarray], work: _Work) -> list[np.ndarray]:
-        """The graph's output for each input `[C, H, W]`; empties `inputs`, and returns when the queue holds none of them."""
+        """Runs inputs `[C, H, W]` through the queue and returns the graph's outputs.
+
+        Empties `inputs`, and returns when the queue holds none of them.
+        """
         loop, gone, held = asyncio.get_running_loop(), asyncio.Event(), len(inputs)
 
         def released() -> None:
@@ -237,13 +250,13 @@ class Pipeline:
         values = picture.shape[0] * picture.shape[1] * len(self.classes.names)
         if needs_scores and values > MAX_PROBABILITIES:
             raise Refusal(
-                413, f"{values} probabilities for this picture; {MAX_PROBABILITIES} are allowed, send a smaller one"
+                413, f"{values} probabilities exceed the limit of {MAX_PROBABILITIES}; send a smaller picture"
             )
         tensor, info = self.predictor.prepare(picture, "picture")
         return tensor, info, picture if needs_picture else None
 
     def _run_tiles(self, picture: Tiled, work: PictureWork) -> np.ndarray:
-        """Queues the batches of tiles one after another, so that other pictures run in between."""
+        """Runs a picture in tiles. Queues one batch of tiles after another, so that other pictures run in between."""
 
         def run(batch: np.ndarray) -> list[np.ndarray]:
             work.require_wanted()
@@ -257,6 +270,6 @@ class Pipeline:
         return work.finish(self.predictor.postprocess(output, info), picture)
 
     def stop(self) -> None:
-        """Finishes the admitted requests."""
+        """Finishes the admitted requests and ends the threads."""
         self.queue.stop()
         self._pool.shutdown()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Limits that uvicorn lacks: number of open connections, and time for the header of a request."""
+"""Limits that uvicorn lacks: number of open connections, time for a request's header, rate of log lines."""
 
 import logging
 import time
@@ -13,8 +13,8 @@ class ConnectionLimits:
     """Counts open connections, in total and per client address.
 
     Args:
-        total: most open connections.
-        per_client: most open connections of one address; 0 for no limit.
+        total: maximum number of open connections.
+        per_client: maximum number of open connections per address; 0: no limit.
         header_seconds: time limit for the arrival of a request's header.
     """
 
@@ -35,7 +35,7 @@ class ConnectionLimits:
 
 
 def limited_protocol(limits: ConnectionLimits) -> type[H11Protocol]:
-    """uvicorn's HTTP/1.1 protocol with these limits."""
+    """Returns uvicorn's HTTP/1.1 protocol class with these limits."""
 
     class Limited(H11Protocol):
         _timer = None
@@ -80,14 +80,14 @@ def limited_protocol(limits: ConnectionLimits) -> type[H11Protocol]:
 
 
 class RateLimit(logging.Filter):
-    """Passes equal log messages at most once per `seconds`, then with the number of suppressed ones.
+    """Passes equal log messages at most once per interval, with the number of messages suppressed since.
 
     Args:
-        seconds: least time between two equal messages.
+        seconds: interval.
         clock: monotonic time in seconds.
     """
 
-    _MOST_TEXTS = 1000
+    _MAX_TEXTS = 1000
 
     def __init__(self, seconds: float = 10, clock: Callable[[], float] = time.monotonic):
         super().__init__()
@@ -101,7 +101,7 @@ class RateLimit(logging.Filter):
         if now - since < self._seconds:
             self._seen[text] = (since, left_out + 1)
             return False
-        if len(self._seen) >= self._MOST_TEXTS:
+        if len(self._seen) >= self._MAX_TEXTS:
             self._seen.clear()
         self._seen[text] = (now, 0)
         if left_out:

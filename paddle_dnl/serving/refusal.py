@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Errors that a request is answered with: status code, one line of text, and the JSON body."""
+"""Error responses: status code, one line of text, and JSON body."""
 
-# Prefix of the routes of the Open Inference Protocol (KServe v2), which has its own form of errors.
+# Prefix of the routes of the Open Inference Protocol (KServe v2), which has its own error format.
 KSERVE = "/v2"
 
 
 class Refusal(Exception):
-    """Ends a request with an error.
+    """Ends a request with an error response.
 
     Args:
         status: HTTP status code.
@@ -20,5 +20,5 @@ class Refusal(Exception):
 
 
 def error_body(path: str, text: str) -> dict[str, str]:
-    """Body of an error: `{"error": text}` below `/v2`, as in the Open Inference Protocol, else `{"detail": text}`."""
+    """Returns `{"error": text}` for paths below `/v2`, as in the Open Inference Protocol, else `{"detail": text}`."""
     return {"error" if path == KSERVE or path.startswith(f"{KSERVE}/") else "detail": text}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Answers made from label maps: shares of classes and COCO's run lengths."""
+"""Responses computed from label maps: shares of classes and COCO's run lengths."""
 
 import json
 
@@ -16,7 +16,7 @@ class ClassShare(BaseModel):
     name: str
     color: tuple[int, int, int] = Field(description="red, green, blue")
     pixels: int
-    share: float = Field(description="of all pixels, 0 to 1")
+    share: float = Field(description="share of all pixels, 0 to 1")
 
 
 class Shares(BaseModel):
@@ -57,14 +57,14 @@ class ClassNames:
         self.colors = colors_or_palette(classes)
 
     def describe(self, number: int) -> dict:
-        """`id`, `name` and `color`."""
+        """Returns `id`, `name` and `color` of a class."""
         name = self.names[number] if number < len(self.names) else f"class_{number}"
         color = self.colors[number] if number < len(self.colors) else (0, 0, 0)
         return {"id": number, "name": name, "color": list(color)}
 
 
 def shares(label: np.ndarray, classes: ClassNames) -> dict:
-    """`Shares` of a label map `[H, W]` uint8, as a dictionary."""
+    """Returns `Shares` of a label map `[H, W]` uint8 as a dictionary."""
     counts = np.bincount(label.ravel(), minlength=256)
     order = sorted(np.flatnonzero(counts), key=lambda number: (-counts[number], number))
     found = [
@@ -75,7 +75,7 @@ def shares(label: np.ndarray, classes: ClassNames) -> dict:
 
 
 def masks(label: np.ndarray, classes: ClassNames) -> dict:
-    """`Masks` of a label map `[H, W]` uint8, as a dictionary."""
+    """Returns `Masks` of a label map `[H, W]` uint8 as a dictionary."""
     answer = shares(label, classes)
     columns = label.ravel(order="F")
     changes = np.flatnonzero(columns[1:] != columns[:-1]) + 1
@@ -93,5 +93,5 @@ def masks(label: np.ndarray, classes: ClassNames) -> dict:
 
 
 def as_json(answer: dict) -> bytes:
-    """Compact JSON."""
+    """Encodes a dictionary as compact JSON."""
     return json.dumps(answer, separators=(",", ":")).encode()

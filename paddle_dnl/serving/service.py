@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`Service`: receives requests, finds their model and answers them within the time limits; every refusal becomes a response."""
+"""`Service`: receives requests, selects the model and responds in time; turns refusals into responses."""
 
 import asyncio
 import contextlib
@@ -28,12 +28,12 @@ _LOOK_SECONDS = 0.5
 
 
 def error_response(path: str, status: int, text: str, headers: Mapping | None = None) -> JSONResponse:
-    """Response for an error, in the form that the protocol of its path defines."""
+    """Response for an error, in the format that the protocol of the path defines."""
     return JSONResponse(error_body(path, text), status, headers)
 
 
 async def _unless_gone(request: Request, work) -> bytes:
-    """The result of `work`, which is cancelled when the client disconnects.
+    """Returns the result of `work`, which is canceled when the client disconnects.
 
     Raises:
         Refusal: 499; the client has disconnected.
@@ -50,10 +50,10 @@ async def _unless_gone(request: Request, work) -> bytes:
 
 
 class Service:
-    """Answers requests that contain a picture or a tensor.
+    """Responds to requests that contain a picture or a tensor.
 
     Args:
-        models: name -> model; the first one answers requests that name none.
+        models: name -> model; the first one is the default.
         settings: see `Settings`.
 
     Attributes:
@@ -74,11 +74,11 @@ class Service:
 
     @property
     def pipeline(self) -> Pipeline:
-        """The first model."""
+        """The default model."""
         return next(iter(self.models.values()))
 
     def find(self, name: str | None) -> Pipeline:
-        """The model with this name; the first one for None.
+        """Returns the model with this name; the default model for None.
 
         Raises:
             Refusal: 404; there is no such model.
@@ -90,12 +90,12 @@ class Service:
         return self.models[name]
 
     def is_ready(self, pipeline: Pipeline) -> bool:
-        """Whether requests to a model can be answered."""
+        """Whether the service can answer requests to a model."""
         return pipeline.queue.alive and not self.admission.stopping
 
     @property
     def ready(self) -> bool:
-        """Whether requests to all models can be answered."""
+        """Whether the service can answer requests to all models."""
         return all(map(self.is_ready, self.models.values()))
 
     async def answer(
@@ -105,7 +105,7 @@ class Service:
 
         Args:
             request: a request whose body has not been read yet.
-            name: name of the model, None for the first one.
+            name: name of the model; None: the default model.
             make_work: called with the model; may raise `Refusal`.
         """
         limit, path = self.settings.request_seconds, request.url.path
@@ -127,7 +127,7 @@ class Service:
             return error_response(path, 499, "the client left")
         except Refusal as refusal:
             retry = {} if refusal.retry_after is None else {"Retry-After": str(refusal.retry_after)}
-            # A client that was too slow is not waited for again.
+            # Does not wait again for a client that was too slow.
             if refusal.status != 408:
                 with contextlib.suppress(asyncio.TimeoutError, ClientDisconnect):
                     await asyncio.wait_for(upload.drain(), self.settings.body_seconds)
@@ -136,10 +136,10 @@ class Service:
             upload.release()
 
     async def _receive(self, upload: Upload) -> bytes:
-        """The body of the request.
+        """Returns the body of the request.
 
         Raises:
-            Refusal: 408; it did not arrive within the time limit.
+            Refusal: 408; the body did not arrive within the time limit.
         """
         limit = self.settings.body_seconds
         try:
@@ -148,7 +148,7 @@ class Service:
             raise Refusal(408, f"the request did not arrive within {limit:g} s (body_seconds)") from error
 
     def stop(self) -> None:
-        """Refuses new requests, finishes the admitted ones."""
+        """Refuses new requests and finishes the admitted ones."""
         self.admission.stopping = True
         for pipeline in self.models.values():
             pipeline.stop()

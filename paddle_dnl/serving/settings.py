@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Settings of the service, by flag (`--port 8080`) or environment variable (`SERVING_PORT=8080`); a flag takes precedence."""
+"""Settings of the service: flags (`--port 8080`) and environment variables (`SERVING_PORT=8080`); a flag wins."""
 
 import argparse
 import os
@@ -16,7 +16,7 @@ from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, CliSettingsSource, NoDecode, SettingsConfigDict
 
 PREFIX = "SERVING_"
-# Former name, still accepted -> present name.
+# Deprecated name -> current name.
 _RENAMED = {"engine": "backend"}
 
 
@@ -25,66 +25,80 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid")
 
-    # One string: NAME=DIR,NAME=DIR in the environment; several flags are joined to such a string, too.
+    # In the environment one string, NAME=DIR,NAME=DIR; several flags are joined to the same form.
     model: Annotated[list[str], NoDecode] = Field(
-        description="exported folder or its deploy.yaml, a folder of exported folders, or NAME=DIR, also several times"
+        description="exported folder or its deploy.yaml, a folder of exported folders, or NAME=DIR; can be repeated"
     )
     custom_imports: list[str] = Field(
-        [], description='your .py files and modules with transforms of the model, as a JSON list such as ["mine.py"]'
+        [], description='.py files and modules that define transforms of the model, as a JSON list such as ["mine.py"]'
     )
-    host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 for all")
+    host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0: all interfaces")
     allowed_hosts: list[str] = Field(
-        [], description="host names that requests may use, as a JSON list; empty: on loopback its own names, else any"
+        [],
+        description="host names that requests may use, as a JSON list; default: loopback names on loopback, else any",
     )
     allowed_origins: list[str] = Field(
-        [], description='other websites whose pages may use the service, as a JSON list such as ["https://a.example"]'
+        [], description='websites whose pages may use the service, as a JSON list such as ["https://a.example"]'
     )
     token_file: Path | None = Field(
-        None, description="file with a secret that requests must bring (Authorization: Bearer)"
+        None, description="file with the token that requests must have (Authorization: Bearer TOKEN)"
     )
-    tls_certificate: Path | None = Field(None, description="PEM file; with tls_key the service speaks HTTPS")
+    tls_certificate: Path | None = Field(
+        None, description="PEM file of the certificate; with tls_key the service uses HTTPS"
+    )
     tls_key: Path | None = Field(None, description="PEM file of the certificate's private key")
-    port: int = Field(8000, ge=0, le=65535, description="0 takes a free one")
-    backend: Literal["paddle", "onnxruntime", "openvino", "auto"] = Field("paddle", description="what runs the model")
-    device: Literal["cpu", "gpu"] = Field("cpu", description="where it runs")
-    cpu_threads: int | None = Field(None, ge=1, description="default OMP_NUM_THREADS, else one per core")
+    port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0: a free one")
+    backend: Literal["paddle", "onnxruntime", "openvino", "auto"] = Field("paddle", description="backend of the model")
+    device: Literal["cpu", "gpu"] = Field("cpu", description="device of the model")
+    cpu_threads: int | None = Field(
+        None, ge=1, description="threads of the backend; default: OMP_NUM_THREADS, else the number of cores"
+    )
     precision: Literal["fp32", "fp16", "bf16", "int8", "fastest"] = Field(
-        "fp32", description="int8 after tools/quantize.py; fp16 for GPUs; fastest: what the folder's images verified"
+        "fp32",
+        description="int8: after tools/quantize.py; fp16: for GPUs; fastest: the fastest one verified with images",
     )
     streams: int | None = Field(
-        None, ge=1, description="openvino: batches or tiles at the same time, each with its share of the threads"
+        None, ge=1, description="openvino: batches or tiles that run concurrently, each with its share of the threads"
     )
-    enable_mkldnn: bool = Field(False, description="oneDNN; only where the export verified it")
+    enable_mkldnn: bool = Field(False, description="use oneDNN; only if the export verified it")
     wrong_size: Literal["resize", "refuse"] | None = Field(
-        None, description="pictures of another size than a fixed-size model takes; default: see tile"
+        None, description="fixed-size models: what to do with pictures of another size; default: see tile"
     )
     tile: Literal["auto", "never"] = Field(
-        "auto", description="overlapping tiles for pictures over 1.5 times the model's size; else all are resized"
+        "auto", description="auto: overlapping tiles for pictures over 1.5 times the model's size; never: resize all"
     )
-    max_request_bytes: int = Field(32_000_000, ge=1, description="larger requests are refused")
-    max_pixels: int = Field(25_000_000, ge=1, description="larger pictures are refused before they are decoded")
-    header_seconds: float = Field(10, gt=0, le=3600, description="for the header of a request to arrive")
-    body_seconds: float = Field(30, gt=0, le=86400, description="for the body of a request to arrive")
-    decode_seconds: float = Field(10, gt=0, le=3600, description="for decoding one picture")
-    request_seconds: float = Field(60, gt=0, le=86400, description="from the arrived picture to the answer")
-    queue_size: int = Field(64, ge=1, description="admitted requests at once; more are answered with 429")
-    max_connections: int = Field(512, ge=1, description="open connections; more are closed at once")
+    max_request_bytes: int = Field(32_000_000, ge=1, description="maximum size of a request in bytes")
+    max_pixels: int = Field(
+        25_000_000, ge=1, description="maximum number of pixels of a picture, checked before decoding"
+    )
+    header_seconds: float = Field(10, gt=0, le=3600, description="time limit for the header of a request to arrive")
+    body_seconds: float = Field(30, gt=0, le=86400, description="time limit for the body of a request to arrive")
+    decode_seconds: float = Field(10, gt=0, le=3600, description="time limit for decoding one picture")
+    request_seconds: float = Field(
+        60, gt=0, le=86400, description="time limit from the arrival of the picture to the response"
+    )
+    queue_size: int = Field(64, ge=1, description="maximum number of admitted requests; others get status 429")
+    max_connections: int = Field(
+        512, ge=1, description="maximum number of open connections; others are closed immediately"
+    )
     max_connections_per_client: int = Field(
-        64, ge=0, description="of one address; 0: no limit, as behind a proxy, where all come from one"
+        64, ge=0, description="maximum number of connections per address; 0: no limit, for use behind a proxy"
     )
-    max_batch: int = Field(8, ge=1, description="pictures per run, for models exported with a free batch")
-    batch_wait_ms: float = Field(5, ge=0, le=10_000, description="how long a batch waits for more pictures")
-    workers: int = Field(2, ge=1, le=256, description="processes that decode pictures, and threads that write answers")
-    stop_seconds: int = Field(60, ge=1, description="after SIGTERM, for the admitted requests")
-    access_log: bool = Field(False, description="one line per request")
+    max_batch: int = Field(8, ge=1, description="maximum batch size, for models exported with a free batch size")
+    batch_wait_ms: float = Field(5, ge=0, le=10_000, description="time that a batch waits for more pictures")
+    workers: int = Field(
+        2, ge=1, le=256, description="processes that decode pictures, and threads that encode responses"
+    )
+    stop_seconds: int = Field(60, ge=1, description="time limit for the admitted requests after SIGTERM")
+    access_log: bool = Field(False, description="log one line per request")
 
     @field_validator("model", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
-        """Converts a path, or models joined by commas, to a list."""
+        """Converts a path, or models separated by commas, to a list."""
         if not isinstance(value, str | Path):
             return value
-        return re.split(rf",(?={NAME}=)", str(value))  # other commas belong to a path
+        return re.split(rf",(?={NAME}=)", str(value))  # other commas are part of a path
 
 
 def _explain(error: ValidationError) -> str:
@@ -97,19 +111,19 @@ def _explain(error: ValidationError) -> str:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The settings as flags, with defaults and limits in their help."""
+    """Returns a parser with the settings as flags, with defaults and limits in their help."""
     return CliSettingsSource(Settings, cli_prog_name=os.path.basename(sys.argv[0])).root_parser
 
 
 def read_settings(argv: list[str]) -> Settings:
-    """Settings from flags and environment.
+    """Reads the settings from flags and environment variables.
 
     Raises:
-        UsageError: a value that does not fit, or no model.
+        UsageError: an invalid value, or no model.
     """
     for former, name in _RENAMED.items():
         argv = [re.sub(rf"^--{former}(?=$|=)", f"--{name}", word) for word in argv]
-        # As the first flag, so that a flag on the command line takes precedence.
+        # Added as the first flag, so that flags on the command line take precedence.
         if PREFIX + former.upper() in os.environ and PREFIX + name.upper() not in os.environ:
             argv = [f"--{name}={os.environ[PREFIX + former.upper()]}", *argv]
     try:
@@ -119,10 +133,9 @@ def read_settings(argv: list[str]) -> Settings:
 
 
 def find_models(given: Iterable[str]) -> dict[str, Path]:
-    """The models that `--model` names, as DIR, NAME=DIR or a folder of exported folders.
+    """Returns the models that `--model` names: DIR, NAME=DIR, or a folder of exported folders in alphabetical order.
 
-    An exported folder without a given name is named after the folder. A folder that contains exported folders stands for all of
-    them, in the order of their names.
+    A model without a given name has the name of its folder.
 
     Returns:
         Name -> exported folder (or deploy.yaml), in the order given.
@@ -130,7 +143,7 @@ def find_models(given: Iterable[str]) -> dict[str, Path]:
     Raises:
         UsageError: two models have the same name.
     """
-    from paddle_dnl.deployment.runtime.deploy_yaml import is_exported  # not for --help: it imports OpenCV
+    from paddle_dnl.deployment.runtime.deploy_yaml import is_exported  # imports OpenCV, which --help does not need
 
     found: dict[str, Path] = {}
     for text in given:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Receives the picture of a request, from the body or the form field `image`, with a limit of bytes."""
+"""Receives the picture of a request from the body or the form field `image`, with a limit of bytes."""
 
 from collections.abc import Callable
 
@@ -12,15 +12,15 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
 
 FIELD = "image"
-# Additional bytes of a form, for boundaries and names.
+# Additional bytes that a form may have for boundaries and names.
 _FORM_EXTRA = 10_000
-# Bytes of a refused body that are still read, so that the client gets the answer and not a broken connection.
+# Maximum number of bytes to read from a refused body, so that the client gets the response and not a broken connection.
 _DRAIN = 100_000_000
 
 
 def too_large(limit: int) -> Refusal:
-    """Refusal of a request with too many bytes."""
-    return Refusal(413, f"the request has more than the {limit} bytes that are allowed (max_request_bytes)")
+    """Returns the refusal of a request with too many bytes."""
+    return Refusal(413, f"the request is larger than {limit} bytes (max_request_bytes)")
 
 
 class Upload:
@@ -28,11 +28,11 @@ class Upload:
 
     Args:
         request: a request whose body has not been read yet.
-        limit: most bytes.
+        limit: maximum number of bytes.
         arrived: called with the size of each part, and with the negative sum by `release`; may raise `Refusal`.
     """
 
-    def __init__(self, request: Request, limit: int, arrived: Callable[[int], None] = lambda count: None):
+    def __init__(self, request: Request, limit: int, arrived: Callable[[int], None]):
         self._headers, self._receive, self._limit = request.headers, request.receive, limit
         self._request = Request(request.scope, self._counted)
         self._received, self._complete = 0, False
@@ -58,13 +58,13 @@ class Upload:
         return message
 
     def release(self) -> None:
-        """Takes the received bytes out of the account of `arrived`."""
+        """Subtracts the received bytes from the count of `arrived`."""
         held, self._held = self._held, 0
         if held:
             self._arrived(-held)
 
     async def read(self) -> bytes:
-        """The picture's bytes, at least one.
+        """Returns the picture's bytes, at least one.
 
         Raises:
             Refusal: too many bytes, none, or a form without the field.
@@ -75,7 +75,7 @@ class Upload:
             raise too_large(self._limit)
         if is_form:
             parser = MultiPartParser(self._headers, self._request.stream(), max_files=1, max_fields=8)
-            # No temporary file: `limit` bytes are allowed in memory.
+            # Avoids a temporary file: `limit` bytes may be in memory.
             parser.spool_max_size = self._limit
             try:
                 form = await parser.parse()
@@ -95,9 +95,9 @@ class Upload:
         return content
 
     async def drain(self) -> None:
-        """Reads and discards the rest of a refused body, so that the client reads the answer.
+        """Reads and discards the rest of a refused body, so that the client reads the response.
 
-        Does nothing for a client that waits for permission (`Expect: 100-continue`) or announces more than `_DRAIN` bytes.
+        Does nothing if the client waits for permission (`Expect: 100-continue`) or announces more than `_DRAIN` bytes.
         """
         if "expect" in self._headers or (self._announced or 0) > _DRAIN:
             return

@@ -125,18 +125,18 @@ def _body(changes: dict | None = None, **of_input) -> bytes:
 NAN = np.full(3 * 32 * 64, np.nan, np.float32).tobytes()
 BINARY = {"data": None, "parameters": {"binary_data_size": len(NAN)}}
 WRONG = {
-    "no JSON": (b"{", {}, 400, "no JSON"),
-    "deep JSON": (b"[" * 100_000, {}, 400, "no JSON"),
+    "no JSON": (b"{", {}, 400, "not JSON"),
+    "deep JSON": (b"[" * 100_000, {}, 400, "not JSON"),
     "no object": (b"[1]", {}, 400, "no list `inputs`"),
     "no inputs": (b"{}", {}, 400, "no list `inputs`"),
-    "another name": (_body(name="image"), {}, 422, "expected x alone"),
-    "two inputs": (json.dumps({"inputs": [{"name": "x"}] * 2}).encode(), {}, 422, "expected x alone"),
+    "another name": (_body(name="image"), {}, 422, "expected only x"),
+    "two inputs": (json.dumps({"inputs": [{"name": "x"}] * 2}).encode(), {}, 422, "expected only x"),
     "another datatype": (_body(datatype="FP64"), {}, 422, "datatype must be FP32, got FP64"),
     "another size": (_body(shape=[1, 3, 64, 64]), {}, 422, r"shape must be \[-1, 3, 32, 64\]"),
     "three numbers of shape": (_body(shape=[3, 32, 64]), {}, 422, "shape must be"),
     "a shape of truths": (_body(shape=[True, 3, 32, 64]), {}, 422, "shape must be"),
     "an empty batch": (_body(shape=[0, 3, 32, 64]), {}, 422, "shape must be"),
-    "too few numbers": (_body(data=[0.5] * 7), {}, 422, "says 6144 numbers, got 7"),
+    "too few numbers": (_body(data=[0.5] * 7), {}, 422, "requires 6144 numbers, got 7"),
     "lists of two lengths": (_body(data=[[1, 2], [3]]), {}, 422, "data"),
     "words": (_body(data=["1"] * 6144), {}, 422, "expected numbers"),
     "no data": (_body(data=None), {}, 422, "expected numbers"),
@@ -144,15 +144,15 @@ WRONG = {
     "not a number": (_body(data=[float("nan")] * 6144), {}, 422, "NaN"),
     "many pixels": (_body(shape=[9, 3, 32, 64]), {}, 413, "18432 pixels"),
     "many bytes": (bytes(300_001), {}, 413, "max_request_bytes"),
-    "another output": (_body({"outputs": [{"name": "z"}]}), {}, 422, "alone"),
+    "another output": (_body({"outputs": [{"name": "z"}]}), {}, 422, "the model has only"),
     "classification": (_body({"outputs": [{"name": "?", "parameters": {"classification": 3}}]}), {}, 422, "classification"),
     "shared memory": (_body(parameters={"shared_memory_region": "a"}), {}, 422, "shared_memory"),
     "a name of lists": (_body({"id": [1]}), {}, 400, "id"),
     "compressed": (_body(), {"Content-Encoding": "gzip"}, 415, "compressed"),
     "length of words": (_body(), {HEADER: "-1"}, 400, "number of bytes"),
     "length past the end": (_body(), {HEADER: "999999"}, 400, "the body has"),
-    "binary without its length": (_body(**BINARY), {}, 400, "belong together"),
-    "binary cut": (_body(**BINARY), {HEADER: str(len(_body(**BINARY)))}, 422, "0 came"),
+    "binary without its length": (_body(**BINARY), {}, 400, "must be given together"),
+    "binary cut": (_body(**BINARY), {HEADER: str(len(_body(**BINARY)))}, 422, "the body has 0"),
     "binary NaN": (_body(**BINARY) + NAN, {HEADER: str(len(_body(**BINARY)))}, 422, "NaN"),
     "nothing": (b"", {}, 422, "0 bytes"),
 }  # fmt: skip
@@ -189,6 +189,6 @@ def test_errors_of_addresses_and_access(asked, exported, predictor, tmp_path):
 def test_an_output_too_large_for_json(asked, monkeypatch):
     monkeypatch.setattr("paddle_dnl.serving.pipeline.MAX_JSON_NUMBERS", 2000)
     found = asked.post("/v2/models/model/infer", content=_body())
-    assert found.status_code == 413 and "ask for a binary output" in found.json()["error"]
+    assert found.status_code == 413 and "request a binary output" in found.json()["error"]
     binary = asked.post("/v2/models/model/infer", content=_body({"parameters": {"binary_data_output": True}}))
     assert binary.status_code == 200 and len(binary.content) == int(binary.headers[HEADER]) + 4 * 32 * 64

@@ -136,7 +136,7 @@ BAD = {
     "cut off jpeg": (png(_IMAGE, ".jpg")[:-60], 422, "damaged JPEG"),
     "100 megapixels": (_giant(10_000, 10_000), 413, "10000x10000 = 100000000 pixels, allowed are 25000000"),
     "bomb": (_giant(60_000, 60_000), 413, "60000x60000 = 3600000000 pixels, allowed are 25000000"),
-    "many bytes": (bytes(300_001), 413, "more than the 300000 bytes"),
+    "many bytes": (bytes(300_001), 413, "larger than 300000 bytes"),
 }
 
 
@@ -146,7 +146,7 @@ def test_bad_pictures_have_a_status_and_a_reason(client, what, form):
     content, status, text = BAD[what]
     if form and what == "many bytes":
         content += bytes(20_000)
-        text = "more than the 310000 bytes"
+        text = "larger than 310000 bytes"
     for path in POSTS:
         given = {"files": {"image": ("a", content)}} if form else {"content": content}
         found = client.post(path, **given)

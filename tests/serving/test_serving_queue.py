@@ -50,7 +50,9 @@ def test_a_full_house_says_429_and_stopping_finishes_what_is_in_it(exported, pre
         waiting = [pool.submit(client.post, "/v1/label", content=good) for _ in range(3)]
         _until(lambda: len(pipeline.queue) == 2)
         full = client.post("/v1/label", content=good)
-        assert full.status_code == 429 and full.headers["retry-after"] == "1" and "3 places" in full.json()["detail"]
+        assert (
+            full.status_code == 429 and full.headers["retry-after"] == "1" and "(3 requests)" in full.json()["detail"]
+        )
         assert client.get("/healthz").status_code == 200
         stopping = threading.Thread(target=pipeline.queue.stop)
         stopping.start()

@@ -119,7 +119,7 @@ def test_bad_pictures(work, tmp_path):
 
 WRONG = {
     "no file": (("nowhere.parquet", "jpeg", None), "nowhere.parquet: no such file"),
-    "no Parquet": (("photos/list.txt", "jpeg", None), "--column: is for Parquet files"),
+    "no Parquet": (("photos/list.txt", "jpeg", None), "is neither a Parquet file nor"),
     "no folder of Parquet": (("photos", "jpeg", None), "no Parquet file"),
     "no such column": (("a.parquet", "picture", None), "has no column 'picture', it has jpeg, id, path, number"),
     "a column of numbers": (("a.parquet", "number", None), "expected paths"),
