@@ -69,12 +69,21 @@ def revived(kind: str, text: str) -> PaddleDnlError:
 _PARSERS = ("argparse", "_sitebuiltins", "pydantic_settings", "typing")
 
 
-def exit_of_component(error: SystemExit) -> str | None:
-    """Where code of others ended the program, such as `exit(1) in net.py, line 7`; None where this package or argparse did."""
+def exit_of_component(error: SystemExit, program: str = "") -> str | None:
+    """Where a component ended the program, such as `exit(1) in net.py, line 7`.
+
+    Args:
+        error: the exception of the call of `exit()`.
+        program: module of the program that runs, if it is not in this package.
+
+    Returns:
+        None if this package, `program` or the command-line parser of either called it.
+    """
+    owners = (__package__, program)
     frames = [(frame, line) for frame, line in traceback.walk_tb(error.__traceback__)]
     while frames and frames[-1][0].f_globals.get("__name__", "").split(".")[0] in _PARSERS:
         frames.pop()
-    if not frames or frames[-1][0].f_globals.get("__name__", "").split(".")[0] == __package__:
+    if not frames or frames[-1][0].f_globals.get("__name__", "").split(".")[0] in owners:
         return None
     frame, line = frames[-1]
     return f"exit({'' if error.code is None else error.code!r}) in {frame.f_code.co_filename}, line {line}"

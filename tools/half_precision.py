@@ -110,7 +110,7 @@ def main(argv=None) -> int:
     from paddle_dnl.gpu.simulation import small_config, train_in
 
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", default="data/mini_cityscapes", help="as made by tools/data/make_mini_cityscapes.py")
+    parser.add_argument("--data", default="data/mini_cityscapes", help="as made by `paddle-dnl data mini-cityscapes`")
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--families", nargs="+", choices=list(FAMILIES), default=list(FAMILIES))
     parser.add_argument("--page", type=Path, default=ROOT / "docs/half_precision.md", help="to add the rows to")

@@ -77,7 +77,7 @@ def _status_of(module: str, argv: list[str] | None) -> int:
         less = "a smaller --crop_size" if "--is_slide" in given else "sliding evaluation (--is_slide)"
         status = _fail(f"out of memory; a smaller --batch_size or {less} needs less", 1)
     except SystemExit as error:
-        place = exit_of_component(error)
+        place = exit_of_component(error, module)
         if place is None:  # argparse: --help, or wrong flags
             write_out("")
             raise

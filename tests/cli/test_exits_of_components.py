@@ -87,6 +87,24 @@ def test_flags_and_help_keep_their_status(folder):
     assert _run(folder, "", "train", "--save_dir")[0] == 2
 
 
+TOOLS = [
+    path
+    for path in sorted(ROOT.glob("tools/*.py"))
+    if "    run(" in path.read_text() and "argparse" in path.read_text()
+]
+
+
+@pytest.mark.parametrize("tool", TOOLS, ids=lambda path: path.name)
+def test_flags_and_help_of_the_repository_s_tools(tool):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    for flag, status, said in (("--help", 0, ""), ("--nonsense", 2, "unrecognized arguments: --nonsense")):
+        done = subprocess.run(
+            [sys.executable, tool, flag], env=environment, capture_output=True, text=True, timeout=100
+        )
+        assert done.returncode == status, done.stderr
+        assert "Error" not in done.stderr and done.stderr.strip().endswith(said), done.stderr
+
+
 def test_whose_exit_it_is():
     parser = argparse.ArgumentParser()
 
