@@ -62,8 +62,7 @@ def predict(folder, image_path):
         session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         return session.run(None, {session.get_inputs()[0].name: x.transpose(2, 0, 1)[None].copy()})[0][0]
 
-    with ThreadPoolExecutor(1) as thread:  # its own, for that option changes all later arithmetic of the thread
-        output = thread.submit(run).result()
+    output = ThreadPoolExecutor(1).submit(run).result()  # its own thread: the option changes all later arithmetic of it
     if output.ndim == 3:  # exported with scores: resized before the best class is taken
         output = resized(output.transpose(1, 2, 0), size).argmax(-1)
     label = output.astype(np.uint8 if output.max() < 256 else np.uint16)
@@ -71,4 +70,7 @@ def predict(folder, image_path):
 
 
 if __name__ == "__main__":
-    cv2.imwrite(sys.argv[3], predict(sys.argv[1], sys.argv[2]))
+    if len(sys.argv) != 4:
+        raise SystemExit("usage: python predict_onnx.py FOLDER IMAGE LABEL.png")
+    if not cv2.imwrite(sys.argv[3], predict(sys.argv[1], sys.argv[2])):
+        raise SystemExit(f"{sys.argv[3]}: cannot be written; the folder must exist")

@@ -63,6 +63,19 @@ def test_same_classes_as_predictor(tmp_path, example, output_op, transforms, sha
         assert (found == Predictor(folder, wrong_size="resize").predict([photo])[0]).mean() > 0.999
 
 
+def test_as_a_program(tmp_path):
+    folder, photo = _export(tmp_path / "export"), _photo(tmp_path / "a.png")
+    for words, text in (
+        ([folder, photo, tmp_path / "label.png"], ""),
+        (["--help"], "usage: python predict_onnx.py FOLDER IMAGE LABEL.png"),
+        ([folder, photo, tmp_path / "none" / "label.png"], "label.png: cannot be written"),
+    ):
+        done = subprocess.run([sys.executable, PROGRAM, *words], capture_output=True, text=True, timeout=100)
+        assert (done.returncode == 0) == (text == "") and text in done.stderr, done.stderr
+        assert "Traceback" not in done.stderr
+    assert (tmp_path / "label.png").is_file()
+
+
 @pytest.mark.parametrize("channels, ending", [(1, "png"), (3, "png"), (5, "npy")])
 @pytest.mark.parametrize("value_range", [None, (0.0, 4095.0)])
 def test_reads_as_the_package_does(tmp_path, example, channels, ending, value_range):
