@@ -9,23 +9,23 @@ from paddle_dnl.errors import UsageError
 from paddle_dnl.log import logger
 
 DEVICES = ("cpu", "gpu", "xpu", "npu", "mlu")
-# Flags of predict.py and infer.py, as keywords of `add_argument`.
+# Keyword arguments of `add_argument` for flags of predict.py and infer.py.
 SAVE_PROB = {
     "nargs": "?",
     "const": "float16",
     "choices": ("float16", "uint8"),
-    "help": "also probabilities/NAME.npz with probabilities [K, h, w]; uint8 holds them times 255",
+    "help": "also write probabilities/NAME.npz with probabilities [K, H, W]; uint8 stores round(255 * p)",
 }
 VALUE_RANGE = {
     "nargs": 2,
     "type": float,
     "metavar": ("LO", "HI"),
-    "help": "numbers of the picture files that become black and white; default: the dataset's or deploy.yaml's",
+    "help": "pixel values that are mapped to black and white; default: from the dataset or deploy.yaml",
 }
 
 
 def true_or_false(text: str) -> bool:
-    """`True`, `true`, `1` and their opposites, as scripts pass them."""
+    """Parses `True`, `true`, `1`, `yes` and their opposites, as scripts pass them."""
     values = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
     if text.lower() not in values:
         raise argparse.ArgumentTypeError(f"expected True or False, got {text!r}")
@@ -33,7 +33,7 @@ def true_or_false(text: str) -> bool:
 
 
 def width_and_height(text: str) -> tuple[int, int]:
-    """`512x256` as two positive numbers."""
+    """Parses `512x256` into two positive numbers."""
     found = re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", text)
     if not found:
         raise argparse.ArgumentTypeError(f"expected WIDTHxHEIGHT such as 1024x512, got {text!r}")
@@ -41,21 +41,21 @@ def width_and_height(text: str) -> tuple[int, int]:
 
 
 def add_switch(parser: argparse.ArgumentParser, name: str, default: bool | None, help: str) -> None:
-    """A flag in both of PaddleSeg's forms, `--flag` and `--flag True`, as scripts and TIPC type them."""
+    """Adds a flag in both of PaddleSeg's forms, `--flag` and `--flag True`, which scripts and TIPC use."""
     parser.add_argument(
         name, type=true_or_false, nargs="?", const=True, default=default, metavar="True|False", help=help
     )
 
 
 def add_renamed(parser: argparse.ArgumentParser, name: str, former: str, **options) -> None:
-    """A flag that is also read under its former name, which --help does not show."""
+    """Adds a flag that is also accepted under its deprecated name, which --help does not show."""
     parser.add_argument(name, **options)
     hidden = {"dest": name.lstrip("-"), "default": argparse.SUPPRESS, "help": argparse.SUPPRESS}
     parser.add_argument(former, **options | hidden)
 
 
 def add_backend(parser: argparse.ArgumentParser, default: str | None, help: str) -> None:
-    """--backend, what runs an exported model."""
+    """Adds --backend, which selects the backend of an exported model."""
     add_renamed(
         parser,
         "--backend",
@@ -67,7 +67,7 @@ def add_backend(parser: argparse.ArgumentParser, default: str | None, help: str)
 
 
 def require_at_least(args: argparse.Namespace, least: int, *names: str) -> None:
-    """Refuses numbers below `least`, also in lists; flags that were not given are passed over.
+    """Refuses numbers below `least`, also in lists; ignores flags that were not given.
 
     Raises:
         UsageError: names the flag.
@@ -80,27 +80,27 @@ def require_at_least(args: argparse.Namespace, least: int, *names: str) -> None:
 
 
 def add_shares(parser: argparse.ArgumentParser) -> None:
-    """Flags of predict.py and infer.py for many pictures and several processes."""
+    """Adds the flags of predict.py and infer.py for many pictures and several processes."""
     parser.add_argument(
         "--shard",
         metavar="I/N",
-        help="only images I, I+N, I+2N, ...; default: the rank under paddle.distributed.launch, or the task of a SLURM array",
+        help="process images I, I+N, I+2N, ...; default: the rank under paddle.distributed.launch, or the task of a SLURM array",
     )
-    parser.add_argument("--skip_existing", action="store_true", help="leave out images whose results are there")
-    parser.add_argument(
-        "--skip_bad_samples", action="store_true", help="go on without images that cannot be read; names them"
-    )
-    parser.add_argument("--no_overlay", action="store_true", help="write no added_prediction")
+    parser.add_argument("--skip_existing", action="store_true", help="skip images whose results exist")
+    parser.add_argument("--skip_bad_samples", action="store_true", help="skip images that cannot be read, and log them")
+    parser.add_argument("--no_overlay", action="store_true", help="do not write added_prediction")
 
 
 def add_multilabel(parser: argparse.ArgumentParser) -> None:
-    """--use_multilabel, of PaddleSeg's programs."""
-    text = "several classes may hold for one pixel: labels are masks side by side, classes are predicted one by one"
+    """Adds --use_multilabel of PaddleSeg's programs."""
+    text = (
+        "a pixel may have several classes: label files have one mask per class, and each class is predicted separately"
+    )
     parser.add_argument("--use_multilabel", action="store_true", help=text)
 
 
 def add_config(parser: argparse.ArgumentParser, help: str = "YAML configuration", **options) -> None:
-    """--config, --opts, --custom_imports and --trust_config, of programs that read a configuration with `make_config`.
+    """Adds --config, --opts, --custom_imports and --trust_config; `make_config` reads them.
 
     Args:
         help: what the configuration is for.
@@ -113,25 +113,28 @@ def add_config(parser: argparse.ArgumentParser, help: str = "YAML configuration"
 
 
 def add_overrides(parser: argparse.ArgumentParser) -> None:
-    """--opts, --custom_imports and --trust_config, of programs whose configuration is a positional argument."""
+    """Adds --opts, --custom_imports and --trust_config, for programs whose configuration is a positional argument."""
     parser.add_argument("--opts", nargs="+", metavar="KEY=VALUE", help="replace values of the configuration")
     parser.add_argument(
-        "--custom_imports", nargs="+", metavar="MODULE", help="your .py files and modules, which register components"
+        "--custom_imports", nargs="+", metavar="MODULE", help=".py files and modules that register your components"
     )
-    parser.add_argument("--trust_config", action="store_true", help="import also what the configuration's key names")
+    parser.add_argument(
+        "--trust_config", action="store_true", help="also import the modules that the configuration names"
+    )
 
 
 def add_export_imports(parser: argparse.ArgumentParser) -> None:
     """--custom_imports of programs that run an exported folder; `user_code.import_for_export` follows it."""
-    text = "your .py files and modules with transforms of the model"
+    text = ".py files and modules that define transforms of the model"
     parser.add_argument("--custom_imports", nargs="+", default=[], metavar="MODULE", help=text)
 
 
 def make_config(args: argparse.Namespace, path=None, **replacements):
-    """The `Config` that the flags of `add_config` describe.
+    """Creates the `Config` that the flags of `add_config` describe.
 
     Args:
-        path: in place of `--config`.
+        args: parsed flags.
+        path: path of the configuration; default: `--config`.
         replacements: further arguments of `Config`.
 
     Raises:
@@ -149,7 +152,7 @@ def make_config(args: argparse.Namespace, path=None, **replacements):
 
 
 def _complete_config(prefix: str, **_) -> list[str]:
-    """For argcomplete: names of the model zoo and YAML files."""
+    """Completions for argcomplete: configurations of the model zoo and YAML files."""
     from paddle_dnl.config.lookup import zoo_configs
 
     from argcomplete.completers import FilesCompleter
@@ -158,9 +161,9 @@ def _complete_config(prefix: str, **_) -> list[str]:
 
 
 def add_common(parser: argparse.ArgumentParser, precisions: tuple[str, ...] = ("fp32", "fp16", "bf16")) -> None:
-    """--config, --opts, --device, --precision, --amp_level, --data_format."""
+    """Adds --config, --opts, --device, --precision, --amp_level and --data_format."""
     add_config(parser)
-    parser.add_argument("--device", choices=DEVICES, help="default: gpu when Paddle has one, else cpu")
+    parser.add_argument("--device", choices=DEVICES, help="default: gpu if available, else cpu")
     parser.add_argument("--precision", choices=precisions, default="fp32")
     parser.add_argument("--amp_level", choices=("O1", "O2"), default="O1")
     parser.add_argument(
@@ -173,34 +176,41 @@ def add_common(parser: argparse.ArgumentParser, precisions: tuple[str, ...] = ("
 
 
 def add_augmented(parser: argparse.ArgumentParser, switch: str) -> None:
-    """Sliding windows, several scales, flips. A flag that was not typed is None: `test_config` decides."""
+    """Adds flags of sliding windows and test-time augmentation; None where not given, see `test_settings`."""
     either = {"action": argparse.BooleanOptionalAction}
-    parser.add_argument(f"--{switch}", **either, help="use scales and flips; a typed --scales or flip implies it")
-    parser.add_argument("--scales", nargs="+", type=float, help="default: those of test_config, else 1.0")
-    parser.add_argument("--flip_horizontal", **either, help="also flipped left to right")
-    parser.add_argument("--flip_vertical", **either, help="also flipped upside down")
-    parser.add_argument("--is_slide", **either, help="sliding windows of --crop_size every --stride")
-    parser.add_argument("--crop_size", nargs=2, type=int, metavar=("W", "H"))
-    parser.add_argument("--stride", nargs=2, type=int, metavar=("W", "H"))
+    parser.add_argument(
+        f"--{switch}", **either, help="augment with scales and flips; implied by --scales and --flip_..."
+    )
+    parser.add_argument(
+        "--scales", nargs="+", type=float, help="scales of the augmentation; default: from test_config, else 1.0"
+    )
+    parser.add_argument("--flip_horizontal", **either, help="also predict images that are flipped left to right")
+    parser.add_argument("--flip_vertical", **either, help="also predict images that are flipped upside down")
+    parser.add_argument("--is_slide", **either, help="sliding windows of --crop_size at steps of --stride")
+    parser.add_argument("--crop_size", nargs=2, type=int, metavar=("W", "H"), help="size of the windows in pixels")
+    parser.add_argument("--stride", nargs=2, type=int, metavar=("W", "H"), help="step of the windows in pixels")
     parser.add_argument(
         "--average",
         choices=AVERAGES,
-        help="how scales and flips are averaged: PaddleSeg's rule (logits, the default), mmsegmentation's and DGMN2's "
-        "(softmax), the DNL authors' (official)",
+        help="how scales and flips are averaged: as in PaddleSeg (logits, the default), mmsegmentation and DGMN2 "
+        "(softmax), or the DNL authors' code (official)",
     )
 
 
 def add_geotiff(parser: argparse.ArgumentParser) -> None:
-    """--geotiff, label maps with the georeference of their pictures."""
+    """Adds --geotiff, which writes label maps with the georeference of their pictures."""
     parser.add_argument(
         "--geotiff",
         action="store_true",
-        help="of GeoTIFFs: also geotiff/NAME.tif with the picture's transform and reference system",
+        help="for GeoTIFFs: also write geotiff/NAME.tif with the picture's transform and reference system",
     )
 
 
 def select_device(device: str | None) -> str:
-    """Makes `device` Paddle's current one; None means a GPU when there is one. Returns its name.
+    """Sets Paddle's current device and returns its name.
+
+    Args:
+        device: name of the device; None: a GPU if available, else the CPU.
 
     Raises:
         UsageError: this Paddle or this machine does not have the device.
@@ -225,18 +235,19 @@ _AUGMENTATIONS = ("scales", "flip_horizontal", "flip_vertical")
 
 
 def test_settings(args: argparse.Namespace, config, switch: str) -> dict:
-    """Arguments of `evaluate` and `predict`: the configuration's `test_config`, replaced by every flag that was typed.
+    """Returns the arguments of `evaluate` and `predict`: the configuration's `test_config`, replaced by the flags
+    given.
 
-    A typed scale or flip switches augmentation on: PaddleSeg ignores it without the switch and so reports the score of a
-    plain evaluation under the name of an augmented one.
+    A scale or flip on the command line enables the augmentation. PaddleSeg ignores it without the switch and reports
+    the score of a plain evaluation.
 
     Args:
-        args: flags of `add_augmented`; None where a flag was not typed.
+        args: flags of `add_augmented`; None where a flag was not given.
         config: a `paddle_dnl.config.Config`.
-        switch: `aug_eval` or `aug_pred`, the flag that switches scales and flips.
+        switch: `aug_eval` or `aug_pred`, the flag that enables scales and flips.
 
     Raises:
-        UsageError: --is_slide without --crop_size and --stride anywhere, or scales and flips with the switch off.
+        UsageError: --is_slide without --crop_size and --stride, or scales and flips with the switch off.
     """
     settings = config.test_config
     typed = {name: getattr(args, name) for name in _TEST_FLAGS if getattr(args, name) is not None}
@@ -258,23 +269,23 @@ def test_settings(args: argparse.Namespace, config, switch: str) -> dict:
             settings.pop(name, None)
     elif getattr(args, switch) and not _effective(settings):
         logger.warning(
-            f"--{switch} changes nothing: neither flags nor test_config give scales or flips; add for instance "
+            f"--{switch} changes nothing: neither flags nor test_config give scales or flips; add, for example, "
             "--scales 0.75 1.0 1.25 --flip_horizontal"
         )
     return settings
 
 
 def _effective(settings: dict) -> list[str]:
-    """Names of the scales and flips in `settings` with which an augmented evaluation differs from a plain one."""
+    """Returns the names of the scales and flips in `settings` that change the result."""
     plain = {"scales": (None, 1.0, [1.0])}
     return [name for name in _AUGMENTATIONS if settings.get(name) not in plain.get(name, (None, False))]
 
 
 def require_model_path(args: argparse.Namespace) -> str:
-    """--model_path, which may not be left out: random weights are never evaluated or exported.
+    """Returns --model_path, without which random weights would be evaluated or exported.
 
     Raises:
-        UsageError: it is missing.
+        UsageError: the flag is missing.
     """
     if not args.model_path:
         raise UsageError("--model_path is required: the .pdparams or .safetensors file of trained weights")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Wrapper around the `main` of every program: process setup, errors as one line, exit status."""
+"""Runs the `main` of a program: sets up the process, reports errors in one line, and sets the exit status."""
 
 import errno
 import importlib
@@ -10,21 +10,21 @@ import sys
 import traceback
 import warnings
 
-# Errors without a file name that are caused by the state of the machine, not by a bug.
+# Codes of errors that are caused by the state of the machine, not by a bug.
 _OF_THE_MACHINE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
 def run(module: str, argv: list[str] | None = None) -> None:
-    """Imports `module`, runs its `main(argv)` and ends the process with the right status.
+    """Imports `module`, runs its `main(argv)` and exits with its status.
 
-    Under `paddle.distributed.launch` the module's `UNDER_LAUNCH` says what a rank does: `group`, all work together and end
-    together; `share`, each does its share of the pictures (`data/images/pending_images.py`); without it rank 0 does all and the
-    others end at once.
+    The exit status is 0 for success, 2 for wrong flags and 1 for other failures. A failure that the user can correct is
+    reported in one line on stderr.
 
-    0 is success, 2 wrong use of the command line, 1 any other failure; a failure that the user can act on is one line on
-    stderr.
+    Under `paddle.distributed.launch`, the module's `UNDER_LAUNCH` says what a rank does: `group`: all ranks work and
+    end together; `share`: each rank processes its share of the pictures (`data/images/pending_images.py`); by default
+    rank 0 does all the work and the others exit.
     """
-    # Warnings of Paddle for developers of operators and layers.
+    # Paddle's warnings for developers of operators and layers.
     for message in ("No ccache found", "When training, we now always track global mean"):
         warnings.filterwarnings("ignore", message=message)
     _open_streams()
@@ -34,14 +34,14 @@ def run(module: str, argv: list[str] | None = None) -> None:
         termination.install()
         status = _status_of(module, argv)
     except KeyboardInterrupt:
-        status = _fail("", 1, termination.seen() or signal.SIGINT)  # Paddle's tracing makes another exception of ours
+        status = _fail("", 1, termination.seen() or signal.SIGINT)  # Paddle's tracing converts the exception
     termination.uninstall()
     _end_in_group(status or 0)
     sys.exit(status)
 
 
 def _status_of(module: str, argv: list[str] | None) -> int:
-    """Runs a program; every exception but the signals' becomes a line and an exit status."""
+    """Runs a program and returns its exit status; reports every exception except those of signals."""
     from paddle_dnl import optional
     from paddle_dnl.errors import PaddleDnlError, exit_of_component
     from paddle_dnl.files.caches import provide_home
@@ -75,7 +75,7 @@ def _status_of(module: str, argv: list[str] | None) -> int:
     except MemoryError:
         given = sys.argv[1:] if argv is None else argv
         less = "a smaller --crop_size" if "--is_slide" in given else "sliding evaluation (--is_slide)"
-        status = _fail(f"out of memory; a smaller --batch_size or {less} needs less", 1)
+        status = _fail(f"out of memory; use a smaller --batch_size or {less}", 1)
     except SystemExit as error:
         place = exit_of_component(error, module)
         if place is None:  # argparse: --help, or wrong flags
@@ -83,12 +83,12 @@ def _status_of(module: str, argv: list[str] | None) -> int:
             raise
         status = _fail(f"a component ended the program: {place}", 1)
     except Exception as error:
-        # An error caused by the end of another rank, about which the watchdog has written a line.
+        # An error caused by the end of another rank, which the watchdog has reported.
         watch = sys.modules.get("paddle_dnl.distributed.watch")
         text = str(error).lower()
         if watch is not None and any(word in text for word in watch.COMMUNICATION) and watch.others_ended(seconds=5):
             _end_in_group(1)
-        # Before Python 3.13 `Path.resolve` raises this, not an OSError, for a link that leads to itself.
+        # Before Python 3.13 `Path.resolve` raises RuntimeError instead of OSError for a loop of links.
         link = (
             re.match(r"Symlink loop from '(.*)'$", str(error), re.DOTALL) if isinstance(error, RuntimeError) else None
         )
@@ -97,7 +97,7 @@ def _status_of(module: str, argv: list[str] | None) -> int:
 
 
 def write_out(text: str) -> None:
-    """Writes to stdout and flushes; a pipe whose reader has ended, such as `head`, is no error."""
+    """Writes to stdout and flushes; ignores a closed pipe, as with `head`."""
     try:
         sys.stdout.write(text)
         sys.stdout.flush()
@@ -106,19 +106,19 @@ def write_out(text: str) -> None:
 
 
 def _close_output() -> None:
-    """Redirects stdout to the null device after a broken pipe, so that the flush at the exit does not fail."""
+    """Redirects stdout to the null device after a broken pipe, so that the flush at exit does not fail."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _has_work(under_launch: str) -> bool:
-    """Sets up this rank as `UNDER_LAUNCH` says; returns whether this process has work to do."""
+    """Sets up this rank according to `UNDER_LAUNCH`; returns whether this process has work to do."""
     rank = os.environ.get("PADDLE_TRAINER_ID", "0")
     if not _in_group():
         return True
     from paddle_dnl.distributed import launched
 
     launched.require_sound()  # before Paddle is imported, which reads the same variables
-    if under_launch == "group":  # first, so that the other ranks are told about all later errors
+    if under_launch == "group":  # first, so that all later errors are reported to the other ranks
         from paddle_dnl.distributed import collectives
 
         collectives.initialise()
@@ -130,15 +130,15 @@ def _has_work(under_launch: str) -> bool:
 
 
 def _open_streams() -> None:
-    """Opens standard streams that were closed at the start on the null device, before other files get their descriptors.
+    """Opens standard streams that are closed on the null device, before other files get their descriptors.
 
-    Characters that a stream cannot encode are written as escapes.
+    Streams write characters that they cannot encode as escape sequences.
     """
     for number in (0, 1, 2):
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # gets the smallest free descriptor
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free descriptor
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
@@ -170,12 +170,12 @@ def _in_group() -> bool:
 
 
 def _fail(text: str, status: int, number: int | None = None) -> int:
-    """Prints the one line of error and returns the exit status.
+    """Prints the error in one line and returns the exit status.
 
     Args:
-        text: what went wrong.
-        status: to exit with.
-        number: of the signal that ended the program, in place of both.
+        text: error message.
+        status: exit status.
+        number: number of the signal that ended the program; determines text and status.
     """
     watch = sys.modules.get("paddle_dnl.distributed.watch")
     if watch is not None and watch.others_ended():
@@ -183,7 +183,7 @@ def _fail(text: str, status: int, number: int | None = None) -> int:
     from paddle_dnl.log import printable
     from paddle_dnl.startup import termination
 
-    number = number or termination.seen()  # a library may have replaced the signal's exception by another one
+    number = number or termination.seen()  # a library may have replaced the signal's exception
     if number is not None:
         text, status = termination.describe(number)
         if termination.parent_reports():
@@ -198,7 +198,7 @@ def _fail(text: str, status: int, number: int | None = None) -> int:
 
 
 def _tell_other_ranks(text: str) -> None:
-    """Reports the failure to the watchdog, if it runs; failures before that are seen by the launcher only."""
+    """Reports the failure to the watchdog; before the watchdog runs, only the launcher detects failures."""
     watch = sys.modules.get("paddle_dnl.distributed.watch")
     if watch is not None:
         watch.report_failure(text)

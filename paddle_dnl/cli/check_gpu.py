@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Command line of `paddle-dnl check-gpu`: whether everything that a GPU is used for works on this machine."""
+"""Command line of `paddle-dnl check-gpu`: tests all GPU features on this machine."""
 
 import argparse
 from pathlib import Path
@@ -9,22 +9,22 @@ from paddle_dnl.errors import UsageError, nearest
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The flags of `paddle-dnl check-gpu`."""
+    """Creates the parser of `paddle-dnl check-gpu`."""
     parser = argparse.ArgumentParser(
-        description="Trains in every precision, on one card and on all, resumes, exports, measures each stage beside plain "
-        "PaddleSeg, and compares. Ends with a table, results.json and a line that begins with PASS or FAIL."
+        description="Trains in every precision on one GPU and on all, resumes, exports, and compares results and speed with "
+        "plain PaddleSeg. Writes a table, results.json and a line that begins with PASS or FAIL."
     )
     add = parser.add_argument
     add(
         "--device",
         choices=("gpu", "cpu"),
-        help="default: gpu when Paddle has one, else cpu, which tries the program itself",
+        help="default: gpu if available, else cpu, which only tests this program itself",
     )
-    add("--steps", type=int, default=50, help="of each training")
+    add("--steps", type=int, default=50, help="steps of each training")
     add("--crop", type=int, default=256, help="side of the images in pixels")
-    add("--save_dir", default="output/check_gpu", help="folder of results and logs; must be new or empty")
-    add("--only", nargs="+", metavar="CHECK", help="only these checks, and what they are compared with")
-    add("--time_limit", type=float, default=1800.0, metavar="SECONDS", help="for each program that is run")
+    add("--save_dir", default="output/check_gpu", help="output folder of results and logs; must be new or empty")
+    add("--only", nargs="+", metavar="CHECK", help="run only these checks and those that they are compared with")
+    add("--time_limit", type=float, default=1800.0, metavar="SECONDS", help="time limit for each program that is run")
     return parser
 
 

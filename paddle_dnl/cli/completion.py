@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Command line of `paddle-dnl completion`, and the completion itself, by argcomplete."""
+"""Command line of `paddle-dnl completion`, and the shell completion itself, with argcomplete."""
 
 import argparse
 import importlib
@@ -10,7 +10,7 @@ from paddle_dnl.optional import not_installed
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The flags of `paddle-dnl completion`."""
+    """Creates the parser of `paddle-dnl completion`."""
     parser = argparse.ArgumentParser(
         description="Prints code that completes programs, flags, configuration names and files; in ~/.bashrc: "
         'eval "$(paddle-dnl completion bash)"'
@@ -31,10 +31,10 @@ def main(argv=None) -> int:
 
 
 def complete() -> None:
-    """Prints the completions for `COMP_LINE` and ends the process."""
+    """Prints the completions for `COMP_LINE` and exits."""
     import argcomplete
 
-    # A parser of the whole command, with the flags of the typed program only.
+    # A parser of the whole command, but only with the flags of the program in `COMP_LINE`.
     named, _ = split_command(os.environ.get("COMP_LINE", "").split()[1:])
     root = argparse.ArgumentParser(prog="paddle-dnl")
     root.add_argument("--version", action="version", version="")

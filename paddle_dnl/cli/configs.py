@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Command line of `paddle-dnl configs`: the model zoo listed, shown and copied; a new configuration for own data."""
+"""Command line of `paddle-dnl configs`: lists, shows and copies configurations of the model zoo; creates new ones."""
 
 import argparse
 from pathlib import Path
@@ -14,7 +14,7 @@ _COLUMNS = {
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The flags of `paddle-dnl configs`."""
+    """Creates the parser of `paddle-dnl configs`."""
     parser = argparse.ArgumentParser(
         description="Lists the configurations that can be given to --config by name, with the results that their sources "
         "published (this project has not trained on these datasets)."
@@ -22,26 +22,30 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--dataset", help="only this dataset, such as cityscapes, ade20k or voc")
     parser.add_argument("--model", help="only this model, such as dnlnet or setr")
     actions = parser.add_subparsers(dest="action", metavar="show NAME | copy NAME DIR | new")
-    show = actions.add_parser("show", help="print one with its bases merged in", description="Prints a configuration.")
+    show = actions.add_parser(
+        "show", help="print a configuration with its bases merged in", description="Prints a configuration."
+    )
     show.add_argument("name", help="name or path")
     copy = actions.add_parser(
-        "copy", help="write one as a single file to edit", description="Writes a configuration as one file to edit."
+        "copy",
+        help="write a configuration as a single file to edit",
+        description="Writes a configuration as one file to edit.",
     )
     copy.add_argument("name", help="name or path")
     new = actions.add_parser(
-        "new", help="write one for your own data", description="Writes a commented configuration for your own data."
+        "new", help="write a configuration for your data", description="Writes a commented configuration for your data."
     )
-    copy.add_argument("folder", type=Path, help="gets NAME.yml; made if it is not there")
+    copy.add_argument("folder", type=Path, help="output folder of NAME.yml; created if missing")
     new.add_argument("--data", required=True, help="folder with train.txt, val.txt and classes.txt")
     models = "dnlnet_resnet18, _resnet50, _resnet101, dmnet_resnet50 or dmnet_resnet101"
-    # Another dest than the list's filter of the same name, which would overwrite its default.
+    # Another dest than that of the list's filter --model, which would overwrite the default.
     new.add_argument("--model", dest="new_model", default="dnlnet_resnet50", help=models)
-    new.add_argument("--out", required=True, help="the configuration, a .yml file")
+    new.add_argument("--out", required=True, help="configuration to write, a .yml file")
     return parser
 
 
 def _rows() -> list[dict]:
-    """The zoo's rows by name, then the configurations without a published result."""
+    """Returns the rows of the model zoo, then the configurations without a published result."""
     from paddle_dnl.config.lookup import zoo_configs, zoo_folder
     from paddle_dnl.config.zoo import read_rows
 
@@ -63,7 +67,7 @@ def _list(args: argparse.Namespace) -> str:
             known = sorted({str(row[key]) for row in rows if key in row})
             rows = [row for row in rows if _plain(wanted) in _plain(row.get(key, ""))]
             if not rows:
-                raise UsageError(f"--{key} {wanted}: there is none; there are {', '.join(known)}")
+                raise UsageError(f"--{key} {wanted}: there is none; choose one of {', '.join(known)}")
     cells = [["name", *_COLUMNS.values()]]
     for row in rows:
         values = [row.get(key) for key in _COLUMNS]
@@ -76,7 +80,7 @@ def _list(args: argparse.Namespace) -> str:
 
 
 def main(argv=None) -> int:
-    """Lists, shows, copies or writes; returns the exit status."""
+    """Lists, shows, copies or creates configurations; returns the exit status."""
     args = make_parser().parse_args(argv)
     if args.action is None:
         print(_list(args))
@@ -90,10 +94,10 @@ def main(argv=None) -> int:
 
         out = Path(args.out)
         if out.suffix not in (".yml", ".yaml"):
-            raise UsageError(f"--out {out}: a configuration file ends in .yml")
+            raise UsageError(f"--out {out}: the name must end in .yml")
         check_outputs([out], Path(args.data).glob("*.txt"))
         write_text(out, make_config(Path(args.data), args.new_model, free_bytes()))
-        Config(str(out))  # refuses what would not train
+        Config(str(out))  # raises an error for a configuration that cannot be trained
         logger.info(f"{out}: train with `paddle-dnl train --config {out} --do_eval --save_dir output/mine`")
         return 0
     import paddle_dnl
@@ -112,7 +116,7 @@ def main(argv=None) -> int:
         return 0
     target = args.folder / f"{path.stem}.yml"
     if target.exists():
-        raise UsageError(f"{target}: is there already; remove it or give another folder")
+        raise UsageError(f"{target}: exists; remove it or give another folder")
     write_text(target, text)
     print(target)
     return 0

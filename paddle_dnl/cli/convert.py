@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Command line of tools/convert_weights.py: published weights of other projects as files for this one.
+"""Command line of tools/convert_weights.py: converts published weights of other projects.
 
     python tools/convert_weights.py --source mmseg --input dnl_r50-d8_512x1024_40k_cityscapes.pth \
         --config configs/dnlnet/mmseg/dnl_r50-d8_512x1024_40k_cityscapes.yml --output dnl_r50.safetensors
@@ -16,41 +16,41 @@ _PADDLE_FILES = (".pdparams", ".safetensors")
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The flags of tools/convert_weights.py."""
+    """Creates the parser of tools/convert_weights.py."""
     parser = argparse.ArgumentParser(description="Converts published weights to a model of this project.")
-    parser.add_argument("--source", required=True, choices=SOURCES, help="project that the file is from")
+    parser.add_argument("--source", required=True, choices=SOURCES, help="project that published the file")
     parser.add_argument("--input", required=True, help=".pth (both formats), .pdparams or .safetensors")
     _arguments.add_config(parser, "configuration of the model that the weights are for")
     parser.add_argument(
         "--output",
         required=True,
-        help=".safetensors (for sharing: it can hold no code) or .pdparams to write; NAME.conversion.json is the report",
+        help=".safetensors (for sharing: it cannot contain code) or .pdparams file to write, beside NAME.conversion.json",
     )
     parser.add_argument(
         "--part",
         choices=("model", "backbone"),
         default="model",
-        help="backbone: an ImageNet file, or a segmentor's backbone, for model.backbone.pretrained",
+        help="backbone: convert ImageNet weights, or the backbone of a segmentation model, for model.backbone.pretrained",
     )
     parser.add_argument(
-        "--skip_classifier", action="store_true", help="other classes: leave those layers as they start"
+        "--skip_classifier", action="store_true", help="keep the initial weights of the classifier, for other classes"
     )
-    parser.add_argument("--skip_auxiliary", action="store_true", help="leave the auxiliary head as it starts")
+    parser.add_argument("--skip_auxiliary", action="store_true", help="keep the initial weights of the auxiliary head")
     parser.add_argument(
         "--verify",
-        help=".npz with the original's `input` [B, 3, H, W] and `logits` [B, K, H, W] in float32 (or a "
-        "golden case's out.npz beside its spec.json); nothing is written unless ours agree",
+        help=".npz with the original model's `input` [B, 3, H, W] and `logits` [B, K, H, W] in float32 (or a "
+        "golden case's out.npz beside its spec.json); nothing is written unless the converted model agrees",
     )
     return parser
 
 
 def _report_path(output: Path) -> Path:
-    """`NAME.conversion.json`: `NAME.json` may be the graph of an export."""
+    """Returns `NAME.conversion.json`, because `NAME.json` may be the graph of an export."""
     return output.with_name(f"{output.stem}.conversion.json")
 
 
 def main(argv=None) -> int:
-    """Converts, verifies if asked, then writes the weights and their report."""
+    """Converts, optionally verifies, and writes weights and report; returns the exit status."""
     args = make_parser().parse_args(argv)
     from paddle_dnl.errors import CheckpointError, UsageError
     from paddle_dnl.files.atomic import new_file, write_text
@@ -74,7 +74,7 @@ def main(argv=None) -> int:
     spec = args.verify and Path(args.verify).parent / "spec.json"
     check_outputs([output, _report_path(output)], [args.input, *config.files, args.verify, spec])
     if args.part == "backbone" and (args.verify or args.skip_classifier or args.skip_auxiliary):
-        raise UsageError("--part backbone: a backbone has no logits, classes or auxiliary head; drop that flag")
+        raise UsageError("--part backbone: a backbone has no logits, classes or auxiliary head; remove that flag")
     state = read_any(args.input)
     model = build_model(config)
     options = {"skip_classifier": args.skip_classifier, "skip_auxiliary": args.skip_auxiliary}
@@ -96,11 +96,15 @@ def main(argv=None) -> int:
                 write_safetensors({key: value.numpy() for key, value in tensors.items()}, temporary)
             else:
                 paddle.save(tensors, str(temporary))
-        path = report_path  # last: without weights there is no report
+        path = report_path  # written last, so that a report exists only with its weights
         write_text(path, json.dumps(account, indent=1) + "\n")
-    except (OSError, ValueError, RuntimeError) as error:  # of which paddle.save raises the latter two for a full disk
+    except (
+        OSError,
+        ValueError,
+        RuntimeError,
+    ) as error:  # paddle.save raises ValueError or RuntimeError for a full disk
         raise CheckpointError(f"{path}: could not be written ({reason(error, path)})") from error
-    logger.info(f"Weights written to {output}, what became of each tensor to {report_path}")
+    logger.info(f"Weights written to {output}, the report on each tensor to {report_path}")
     return 0
 
 

@@ -10,8 +10,8 @@ from paddle_dnl.errors import ExportError, UsageError
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The flags of export.py, those of PaddleSeg."""
-    parser = argparse.ArgumentParser(description="Writes a static graph for Paddle Inference and checks it.")
+    """Creates the parser of export.py: PaddleSeg's flags and further ones."""
+    parser = argparse.ArgumentParser(description="Exports a static graph for Paddle Inference and verifies it.")
     _arguments.add_config(parser)
     parser.add_argument("--model_path", help=".pdparams or .safetensors file of trained weights")
     parser.add_argument("--save_dir", default="./output/inference_model", help="folder of the exported model")
@@ -20,43 +20,47 @@ def make_parser() -> argparse.ArgumentParser:
         nargs=4,
         type=int,
         metavar=("N", "C", "H", "W"),
-        help="input size, -1 where it is free; default: every batch and size, where the graph then computes the model",
+        help="input shape, -1 for free axes; default: free batch and size, if the graph then computes the same as the model",
     )
     parser.add_argument(
         "--format",
         choices=("paddle", "onnx", "triton"),
         default="paddle",
-        help="onnx: model.onnx as well; triton: also a model repository for NVIDIA Triton, triton/ in the folder",
+        help="onnx: also write model.onnx; triton: also write a model repository for NVIDIA Triton in triton/",
     )
     parser.add_argument(
-        "--triton_name", metavar="NAME", help="of the model in Triton; default: the configuration's name"
+        "--triton_name", metavar="NAME", help="name of the model in Triton; default: name of the configuration"
     )
-    parser.add_argument("--triton_backend", choices=("onnxruntime", "openvino"), help="of Triton; default: onnxruntime")
+    parser.add_argument(
+        "--triton_backend", choices=("onnxruntime", "openvino"), help="Triton's backend; default: onnxruntime"
+    )
     parser.add_argument(
         "--fp16",
         action="store_true",
-        help="with --format onnx or triton: also model_fp16.onnx for GPUs; attention logits in float32",
+        help="with --format onnx or triton: also write model_fp16.onnx for GPUs, with attention logits in float32",
     )
     parser.add_argument("--output_op", choices=("argmax", "softmax", "none"), default="argmax")
     parser.add_argument(
         "--allow_random",
         action="store_true",
-        help="export a model that is random in evaluation, compared within its spread",
+        help="export a model with random numbers in evaluation; the comparison allows its spread",
     )
     parser.add_argument(
         "--verify_images",
         metavar="LIST",
-        help="list file: image and, for mIoU, label per line; backends and precisions are compared on up to 100 of them",
+        help="list file with an image and, for mIoU, a label per line; compares backends and precisions on up to 100 of them",
     )
-    parser.add_argument("--for_fd", action="store_true", help="the names of FastDeploy and PaddleX: inference.yml, ...")
+    parser.add_argument(
+        "--for_fd", action="store_true", help="use the file names of FastDeploy and PaddleX: inference.yml, ..."
+    )
     return parser
 
 
 def parse_args(argv=None) -> argparse.Namespace:
-    """Flags as given, checked.
+    """Parses and checks the flags.
 
     Raises:
-        UsageError: flags that do not fit together.
+        UsageError: flags that cannot be combined.
     """
     args = make_parser().parse_args(argv)
     for flag in ("triton_name", "triton_backend"):
@@ -66,7 +70,7 @@ def parse_args(argv=None) -> argparse.Namespace:
 
 
 def _command(args: argparse.Namespace, config) -> str:
-    """The same export for one size: the batch that was given, and the training's crop."""
+    """Returns the command of the same export for a fixed size: the given batch size and the training's crop size."""
     batch = next((size for size in args.input_shape or () if size > 0), 1)
     dataset = config.train_dataset_cfg or {}
     crops = (step.get("crop_size") for step in dataset.get("transforms") or ())
@@ -100,13 +104,13 @@ def main(argv=None) -> int:
     from paddle_dnl.deployment.model_names import name_from
     from paddle_dnl.models.build import build_model
 
-    # The preprocessing that is stored: `export.transforms`, else that of the validation, which may have none.
+    # The preprocessing to store: `export.transforms`, else that of the val_dataset.
     prepared = config.dic.get("export") or {}
     if "transforms" not in prepared:
         prepared = config.val_dataset_cfg
     if not prepared:
         raise UsageError(
-            f"{config.path}: has no val_dataset, so nothing says how pictures are prepared; name it, for instance "
+            f"{config.path}: has no val_dataset, which would define the preprocessing; define it, for example with "
             "--opts 'export.transforms=[{type: Normalize}]'"
         )
     repository = None
@@ -133,7 +137,7 @@ def main(argv=None) -> int:
             image_check=ImageCheck(pairs) if pairs else None,
         )
     except FreeSizeError as error:
-        raise ExportError(f"{error}. For one size run\n{_command(args, config)}") from error
+        raise ExportError(f"{error}. For a fixed size run\n{_command(args, config)}") from error
     return 0
 
 

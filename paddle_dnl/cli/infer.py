@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Command line of deploy/python/infer.py: an exported folder on pictures, a video or a camera."""
+"""Command line of deploy/python/infer.py: runs an exported model on pictures, a video or a camera."""
 
 import argparse
 from functools import partial
@@ -12,72 +12,89 @@ from paddle_dnl.errors import UsageError
 from paddle_dnl.files.outputs import require_folder
 
 _WARMUP, _REPEATS = 5, 20
-# As in PaddleSeg.
+# Same number as in PaddleSeg.
 _TUNING_IMAGES = 10
-# Below this number the start of a process, which takes seconds, costs more than overlapping reading and writing saves.
+# With fewer pictures, starting a process takes longer than overlapping of reading, inference and writing saves.
 _PROCESS_FROM_IMAGES = 32
 
 UNDER_LAUNCH = "share"
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The flags of infer.py: those of PaddleSeg, and the backend, limits and videos."""
+    """Creates the parser of infer.py: PaddleSeg's flags and further ones."""
     parser = argparse.ArgumentParser(description="Runs an exported model and writes label pictures and overlays.")
     add = parser.add_argument
     switch = partial(add_switch, parser)
     add("--config", required=True, help="deploy.yaml of the exported folder, or the folder")
     _arguments.add_export_imports(parser)
-    add("--image_path", required=True, help="image, folder, .txt list, pattern with *, video, or camera number")
+    add("--image_path", required=True, help="image, folder, .txt list, glob pattern, video, or camera number")
     add("--batch_size", type=int, default=1, help="images, or tiles of an image, per run")
-    add("--save_dir", default="./output", help="folder of the label pictures")
-    add("--device", choices=DEVICES, help="default: gpu where Paddle Inference has one, else cpu")
-    _arguments.add_backend(parser, "paddle", "what runs the model; auto: the fastest that the export verified")
-    switch("--use_trt", False, "TensorRT on GPU (not verified on any machine yet)")
+    add("--save_dir", default="./output", help="output folder")
+    add("--device", choices=DEVICES, help="default: gpu if Paddle Inference has one, else cpu")
+    _arguments.add_backend(parser, "paddle", "backend; auto: the fastest one that the export verified")
+    switch("--use_trt", False, "use TensorRT on a GPU (not verified)")
     add(
         "--precision",
         choices=("fp32", "fp16", "bf16", "int8", "fastest"),
         default="fp32",
-        help="on CPU also int8 (tools/quantize.py), bf16 (openvino), or fastest: what the folder's images verified",
+        help="on a CPU also int8 (after tools/quantize.py), bf16 (openvino), or fastest: the fastest one verified with images",
     )
-    add("--min_subgraph_size", type=int, default=3)
-    switch("--enable_auto_tune", False, "collect shapes for TensorRT first")
-    add("--auto_tuned_shape_file", help="shapes for TensorRT; written by --enable_auto_tune")
-    add("--cpu_threads", type=int, help="default OMP_NUM_THREADS, else one per core")
-    add("--streams", type=int, help="openvino: batches or tiles at the same time; default 1")
-    switch("--enable_mkldnn", False, "oneDNN; only where the export verified it")
-    switch("--benchmark", False, "time the backend on the first image too")
-    add("--model_name", default="", help="name shown by --benchmark")
-    switch("--with_argmax", False, "accepted; scores are always turned into classes")
+    add("--min_subgraph_size", type=int, default=3, help="TensorRT: smallest part of the graph that it runs")
+    switch("--enable_auto_tune", False, "TensorRT: first collect tensor shapes from up to 10 images")
+    add("--auto_tuned_shape_file", help="TensorRT: file of the tensor shapes, written by --enable_auto_tune")
+    add("--cpu_threads", type=int, help="threads of the backend; default: OMP_NUM_THREADS, else the number of cores")
+    add("--streams", type=int, help="openvino: batches or tiles that run concurrently; default: 1")
+    switch("--enable_mkldnn", False, "use oneDNN; only if the export verified it")
+    switch("--benchmark", False, "also measure the backend on the first image")
+    add("--model_name", default="", help="name that --benchmark prints")
+    switch("--with_argmax", False, "ignored; the argmax of scores is always taken")
     switch("--print_detail", True, "log each image")
     add(
         "--wrong_size",
         choices=("resize", "refuse"),
-        help="images a fixed-size model does not take; default: see --tile",
+        help="fixed-size models: what to do with images of another size; default: see --tile",
     )
     add(
         "--tile",
         choices=("auto", "never"),
         default="auto",
-        help="overlapping tiles for images over 1.5 times the model's size",
+        help="auto: overlapping tiles for images over 1.5 times the model's size; never: resize all",
     )
-    add("--tile_overlap", type=float, default=0.25, help="share of a tile that it has in common with its neighbour")
-    add("--max_pixels", type=int, default=80_000_000, help="larger images are refused before they are decoded")
+    add(
+        "--tile_overlap", type=float, default=0.25, help="overlap of neighboring tiles as a share of the tile, 0 to 0.5"
+    )
+    add(
+        "--max_pixels",
+        type=int,
+        default=80_000_000,
+        help="maximum number of pixels of an image, checked before decoding",
+    )
     add("--value_range", **_arguments.VALUE_RANGE)
     add("--save_prob", **_arguments.SAVE_PROB)
     _arguments.add_geotiff(parser)
     _arguments.add_shares(parser)
-    add("--video_output", choices=("video", "frames"), default="video", help="overlay video, or numbered pictures")
-    add("--max_frames", type=int, help="of a video or camera; default all, of a camera until Ctrl-C")
-    add("--stride", type=int, default=1, help="of a video or camera: use every N-th frame; the playing time stays")
-    add("--preview", type=int, metavar="PORT", help="of a video or camera: live overlays for a browser, on 127.0.0.1")
+    add(
+        "--video_output",
+        choices=("video", "frames"),
+        default="video",
+        help="write an overlay video, or numbered pictures",
+    )
+    add("--max_frames", type=int, help="video or camera: number of frames; default: all, for a camera until Ctrl-C")
+    add("--stride", type=int, default=1, help="video or camera: use every N-th frame; the duration stays the same")
+    add(
+        "--preview",
+        type=int,
+        metavar="PORT",
+        help="video or camera: serve live overlays for a browser at 127.0.0.1:PORT",
+    )
     return parser
 
 
 def parse_args(argv=None) -> argparse.Namespace:
-    """Flags as given, checked.
+    """Parses and checks the flags.
 
     Raises:
-        UsageError: values that do not fit; names the flag.
+        UsageError: invalid values; names the flag.
     """
     args = make_parser().parse_args(argv)
     if args.device is None:
@@ -96,14 +113,14 @@ def parse_args(argv=None) -> argparse.Namespace:
             raise UsageError("--precision bf16 on a CPU is run by OpenVINO; add --backend openvino (or auto)")
     elif args.precision != "fp32" and not args.use_trt and args.backend == "paddle":
         raise UsageError(
-            f"--precision {args.precision} is for --use_trt True, or for --backend onnxruntime or openvino; else leave it fp32"
+            f"--precision {args.precision} is for --use_trt True, or for --backend onnxruntime or openvino; otherwise use fp32"
         )
     require_folder(args.save_dir)
     return args
 
 
 def _make_predictor(args: argparse.Namespace, is_long: bool):
-    """The predictor of the flags; for many pictures Paddle Inference runs in a separate process, see `BackendProcess`."""
+    """Creates the predictor; for many pictures Paddle Inference runs in a child process, see `BackendProcess`."""
     from dataclasses import asdict
 
     from paddle_dnl.deployment.runtime.backend_process import BackendProcess
@@ -163,7 +180,7 @@ def _make_job(args: argparse.Namespace, files, inputs: list):
 
 
 def _run(args: argparse.Namespace, predictor, job):
-    """Processes all pictures; results already written are kept after an error. None when a camera was stopped by Ctrl-C."""
+    """Processes all pictures and returns the timing; None if a camera was stopped by Ctrl-C."""
     from paddle_dnl.deployment.runtime.pipeline import run_pipeline
     from paddle_dnl.log import logger, progress
 
@@ -194,7 +211,7 @@ def _run(args: argparse.Namespace, predictor, job):
 
 
 def main(argv=None) -> int:
-    """Predicts everything; returns the exit status."""
+    """Processes all pictures or frames; returns the exit status."""
     args = parse_args(argv)
     import warnings
 
@@ -206,14 +223,14 @@ def main(argv=None) -> int:
 
     from PIL import Image
 
-    # --max_pixels limits the size instead.
+    # --max_pixels limits the size.
     warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
     user_code.import_for_export(args.custom_imports)
     files = read_deploy_config(args.config)
     inputs = [files.folder / name for name in (files.name, *files.file_names)]
     job = _make_job(args, files, inputs)
     if not is_video(args.image_path) and not len(job):
-        logger.info("all images are done")
+        logger.info("there are no images to process")
         return 0
     if args.enable_auto_tune:
         from paddle_dnl.deployment.runtime.predictor import Predictor
@@ -221,7 +238,7 @@ def main(argv=None) -> int:
 
         args.auto_tuned_shape_file = args.auto_tuned_shape_file or str(Path(args.save_dir) / "auto_tuned_shapes.pbtxt")
         check_outputs([args.auto_tuned_shape_file], [args.image_path, *inputs])
-        # A first pass over some images, which writes the shapes that TensorRT is built for.
+        # A first pass over some images, which writes the tensor shapes for TensorRT.
         with new_file(args.auto_tuned_shape_file) as temporary:
             tuning = {"device": args.device, "collect_shapes_file": str(temporary)}
             predictor = Predictor(args.config, value_range=args.value_range, **tuning)

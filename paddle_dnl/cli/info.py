@@ -6,7 +6,7 @@ import importlib.metadata
 import os
 import platform
 
-# Shown in this order; the first group are the required packages.
+# Required packages first.
 _LIBRARIES = (
     "paddlepaddle", "paddlepaddle-gpu", "numpy", "opencv-python", "opencv-python-headless", "pillow", "pyyaml", "safetensors",
     "protobuf", "paddleseg", "visualdl", "onnxruntime", "onnxruntime-gpu", "openvino", "paddle2onnx", "onnx", "scipy",
@@ -15,9 +15,9 @@ _LIBRARIES = (
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The flags of `paddle-dnl info`."""
-    parser = argparse.ArgumentParser(description="Shows versions, devices and libraries, as a bug report needs them.")
-    parser.add_argument("--no_device", action="store_true", help="do not ask Paddle for devices, which takes seconds")
+    """Creates the parser of `paddle-dnl info`."""
+    parser = argparse.ArgumentParser(description="Shows versions, devices and libraries, for bug reports.")
+    parser.add_argument("--no_device", action="store_true", help="do not query Paddle for devices, which takes seconds")
     return parser
 
 

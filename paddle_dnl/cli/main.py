@@ -12,7 +12,7 @@ COMMAND = "paddle-dnl"
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Runs the program that the words name and ends the process with its exit status."""
+    """Runs the program that `argv` names and exits with its status."""
     words = sys.argv[1:] if argv is None else argv
     if "_ARGCOMPLETE" in os.environ:
         from paddle_dnl.cli.completion import complete
@@ -20,7 +20,7 @@ def main(argv: list[str] | None = None) -> None:
         complete()
     name, rest = split_command(words)
     if name is not None:
-        # argparse and the log take the program's name from here.
+        # argparse and the log use this as the program's name.
         sys.argv = [f"{COMMAND} {name}", *rest]
         run(PROGRAMS[name].module)
     if words[:1] in (["--version"], ["-V"]):
@@ -29,9 +29,9 @@ def main(argv: list[str] | None = None) -> None:
     rest = [word for word in words if word not in ("-h", "--help", "help")]
     is_group = len(rest) == 1 and any(name.startswith(f"{rest[0]} ") for name in PROGRAMS)
     if not rest or is_group:
-        # Requested help goes to stdout with status 0, the help after an incomplete command to stderr.
+        # Requested help goes to stdout with status 0, help after an incomplete command to stderr with status 2.
         asked = len(rest) < len(words)
-        group = "".join(rest)  # such as `data`; empty for all programs
+        group = "".join(rest)  # for example `data`; empty: all programs
         chosen = {name: program for name, program in PROGRAMS.items() if name.startswith(f"{group} ".lstrip())}
         width = max(map(len, chosen))
         lines = [f"usage: {COMMAND} {group}".rstrip() + " PROGRAM [flags]", "", "programs:"]

@@ -10,14 +10,16 @@ UNDER_LAUNCH = "share"
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The flags of predict.py, those of PaddleSeg, bf16 and --average."""
-    parser = argparse.ArgumentParser(description="Writes label pictures and overlays for images.")
+    """Creates the parser of predict.py: PaddleSeg's flags and further ones."""
+    parser = argparse.ArgumentParser(description="Predicts images; writes label pictures and overlays.")
     _arguments.add_common(parser)
     parser.add_argument("--model_path", help=".pdparams or .safetensors file of trained weights")
     parser.add_argument("--image_path", required=True, help="an image, a folder, or a .txt list of images")
-    parser.add_argument("--save_dir", default="./output/result", help="folder of the pictures")
-    parser.add_argument("--custom_color", nargs="+", type=int, metavar="N", help="R G B for each class in turn")
-    parser.add_argument("--device_id", type=int, help="number of the GPU; default: the launcher's, else 0")
+    parser.add_argument("--save_dir", default="./output/result", help="output folder")
+    parser.add_argument(
+        "--custom_color", nargs="+", type=int, metavar="N", help="R G B of class 0, R G B of class 1, ..."
+    )
+    parser.add_argument("--device_id", type=int, help="index of the GPU; default: from the launcher, else 0")
     _arguments.add_multilabel(parser)
     _arguments.add_augmented(parser, "aug_pred")
     parser.add_argument("--save_prob", **_arguments.SAVE_PROB)
@@ -38,11 +40,11 @@ def main(argv=None) -> int:
     if args.device == "gpu":
         import paddle
 
-        # Without an index Paddle uses the GPU that the launcher assigned to this rank, else the first.
+        # Without an index Paddle uses the GPU that the launcher assigned to this rank, or the first one.
         paddle.set_device("gpu" if args.device_id is None else f"gpu:{args.device_id}")
     config = _arguments.make_config(args, use_multilabel=args.use_multilabel, for_training=False)
     if not config.val_dataset_cfg:
-        raise UsageError(f"{args.config} has no val_dataset, whose transforms prepare the images")
+        raise UsageError(f"{args.config} has no val_dataset, whose transforms are needed to preprocess the images")
     settings = _arguments.test_settings(args, config, "aug_pred")
     settings = {key: value for key, value in settings.items() if key not in ("auc_roc", "batch_size")}
     from paddle_dnl.evaluation.options import InferenceOptions
@@ -55,7 +57,7 @@ def main(argv=None) -> int:
     amp.set_data_format(model, args.data_format, args.precision)
     channels, options = config.val_dataset_cfg.get("img_channels", 3), InferenceOptions.of(settings)
 
-    @functools.cache  # once for each size
+    @functools.cache  # once per size
     def announce(image: tuple[int, int], original: tuple[int, int]) -> None:
         announce_picture(model, image, original, channels, options)
 

@@ -13,7 +13,7 @@ LOGGERS = ("visualdl", "tensorboard", "wandb")
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The flags of train.py, those of PaddleSeg and bf16."""
+    """Creates the parser of train.py: PaddleSeg's flags and further ones."""
     parser = argparse.ArgumentParser(description="Trains a segmentation model.")
     _arguments.add_common(parser)
     add = parser.add_argument
@@ -26,52 +26,52 @@ def make_parser() -> argparse.ArgumentParser:
         const=0,
         type=int,
         metavar="BATCH",
-        help="multiply the learning rate by the images per update of all processes over BATCH; default: the recipe's",
+        help="multiply the learning rate by (images per update of all processes) / BATCH; default: the recipe's batch size",
     )
-    add("--pretrained", metavar="FILE", help="start weights of the backbone in any format that can be converted")
-    add("--finetune", metavar="FILE", help="start from a trained model; layers for other classes start anew")
-    add("--num_classes", type=int, metavar="N", help="replaces the number of classes of model and datasets")
+    add("--pretrained", metavar="FILE", help="initial weights of the backbone, in any format that `convert` reads")
+    add("--finetune", metavar="FILE", help="initial weights from a trained model, except layers for other classes")
+    add("--num_classes", type=int, metavar="N", help="number of classes; replaces that of model and datasets")
     add(
         "--find_lr",
         nargs="?",
         const=100,
         type=int,
         metavar="STEPS",
-        help="only look for a learning rate: a short training with a growing rate, its curve in SAVE_DIR/find_lr",
+        help="only search a learning rate: train briefly with an increasing rate and write the curve to SAVE_DIR/find_lr",
     )
-    add("--from_scratch", action="store_true", help="no start weights, on purpose")
+    add("--from_scratch", action="store_true", help="train without initial weights")
     add("--save_dir", default="./output", help="folder of checkpoints, logs and curves")
     add("--save_interval", type=int, default=1000, help="steps between checkpoints (and evaluations with --do_eval)")
     add("--resume_model", help="checkpoint folder or folder of a run, or `auto` for the newest in --save_dir")
-    add("--fresh_optimizer", action="store_true", help="with --resume_model: optimizer slots start anew")
-    add("--keep_checkpoint_max", type=int, default=5, help="checkpoints kept beside the best")
+    add("--fresh_optimizer", action="store_true", help="with --resume_model: reset the optimizer's state")
+    add("--keep_checkpoint_max", type=int, default=5, help="number of checkpoints to keep besides the best")
     add("--do_eval", action="store_true", help="evaluate at each checkpoint and keep the best model")
     add("--early_stop_intervals", type=int, help="stop after this many evaluations without a better mIoU")
     add("--log_iters", type=int, default=10, help="steps between log lines")
-    add("--use_vdl", action="store_true", help="the same as --logger visualdl")
-    add("--logger", dest="loggers", nargs="+", choices=LOGGERS, default=[], help="curves and pictures for these too")
+    add("--use_vdl", action="store_true", help="same as --logger visualdl")
+    add("--logger", dest="loggers", nargs="+", choices=LOGGERS, default=[], help="also log curves and pictures there")
     _arguments.add_multilabel(parser)
-    add("--use_ema", action="store_true", help="average the weights and evaluate the average too")
+    add("--use_ema", action="store_true", help="keep a moving average of the weights and evaluate it too")
     add("--num_workers", type=int, default=0, help="processes that load data, per rank")
-    add("--seed", type=int, help="makes the run reproducible, sample order included")
-    add("--repeats", type=int, default=1, help="times that each sample occurs in an epoch")
-    add("--profiler_options", help="for instance 'batch_range=[10,20]; profile_path=model.profile'")
-    add("--skip_bad_samples", action="store_true", help="go on without samples that cannot be read; lists them")
-    add("--allow_recipe_changes", action="store_true", help="resume although model, classes or normalisation differ")
+    add("--seed", type=int, help="seed of sample order, augmentation, dropout and initial weights")
+    add("--repeats", type=int, default=1, help="number of times that each sample occurs in an epoch")
+    add("--profiler_options", help="for example 'batch_range=[10,20]; profile_path=model.profile'")
+    add("--skip_bad_samples", action="store_true", help="skip samples that cannot be read, and list them")
+    add("--allow_recipe_changes", action="store_true", help="resume although model, classes or normalization differ")
     add("--to_static_training", action="store_true", help="train as a static graph")
-    _arguments.add_switch(parser, "--print_mem_info", None, "peak GPU memory in the log lines; default True")
-    add("--log_ranks", help="ranks that write log lines, such as 0,1; default 0")
-    add("--output_op", choices=("argmax", "softmax", "none"), help="accepted; a setting of PaddleX, see export.py")
-    add("--input_shape", nargs="+", type=int, metavar="N", help="accepted; a setting of PaddleX, see export.py")
-    add("--for_fd", action="store_true", help="accepted; a setting of PaddleX, see export.py")
+    _arguments.add_switch(parser, "--print_mem_info", None, "log the peak GPU memory; default True")
+    add("--log_ranks", help="ranks that write log lines, such as 0,1; default: 0")
+    add("--output_op", choices=("argmax", "softmax", "none"), help="ignored; a setting of PaddleX, see export.py")
+    add("--input_shape", nargs="+", type=int, metavar="N", help="ignored; a setting of PaddleX, see export.py")
+    add("--for_fd", action="store_true", help="ignored; a setting of PaddleX, see export.py")
     return parser
 
 
 def parse_args(argv=None) -> argparse.Namespace:
-    """Flags as given, checked.
+    """Parses and checks the flags.
 
     Raises:
-        UsageError: values that do not fit; names the flag.
+        UsageError: invalid values; names the flag.
     """
     args = make_parser().parse_args(argv)
     counts = ("save_interval", "log_iters", "keep_checkpoint_max", "repeats", "early_stop_intervals")
@@ -83,24 +83,22 @@ def parse_args(argv=None) -> argparse.Namespace:
     if len(starts) > 1:
         raise UsageError(f"--{starts[0]} and --{starts[1]} contradict each other: remove one of them")
     if args.find_lr is not None and args.resume_model:
-        raise UsageError("--find_lr starts anew and does not go with --resume_model")
+        raise UsageError("--find_lr starts a new training and cannot be combined with --resume_model")
     if args.early_stop_intervals and not args.do_eval:
         raise UsageError("--early_stop_intervals needs --do_eval")
     if args.scale_lr is not None and args.find_lr is not None:
-        raise UsageError("--find_lr looks for a learning rate and does not go with --scale_lr")
+        raise UsageError("--find_lr searches a learning rate and cannot be combined with --scale_lr")
     exporting = [name for name in ("output_op", "input_shape", "for_fd") if getattr(args, name)]
     if exporting:
-        logger.warning(
-            f"--{exporting[0]} is for PaddleX's export during training, which does not happen here; give it to export.py"
-        )
+        logger.warning(f"--{exporting[0]} is ignored, because train.py does not export; give it to export.py")
     return args
 
 
 def _ranks_of(value: str | int | list[int]) -> set[int]:
-    """The numbers in PaddleSeg's `log_ranks`: `"0,1"`, one number or a list.
+    """Parses PaddleSeg's `log_ranks`: `"0,1"`, one number or a list.
 
     Raises:
-        UsageError: not numbers of ranks.
+        UsageError: not ranks.
     """
     words = value.split(",") if isinstance(value, str) else value if isinstance(value, list | tuple) else [value]
     try:
@@ -130,7 +128,7 @@ def main(argv=None) -> int:
     if args.resume_model is None:
         from paddle_dnl.models.start_weights import require_start_weights
 
-        require_start_weights(config)  # before the data are checked
+        require_start_weights(config)  # before the check of the dataset, which takes longer
     args.to_static_training = args.to_static_training or config.to_static_training
     log.choose_ranks(_ranks_of(config.dic.get("log_ranks", "0") if args.log_ranks is None else args.log_ranks))
     if args.print_mem_info is None:

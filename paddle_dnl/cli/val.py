@@ -7,44 +7,48 @@ from pathlib import Path
 from paddle_dnl.cli import _arguments
 from paddle_dnl.errors import UsageError
 
-# Only for exported folders.
+# Precisions of exported models only.
 _EXPORTED_PRECISIONS = ("int8", "fastest")
 
 UNDER_LAUNCH = "group"
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The flags of val.py: those of PaddleSeg, bf16, --average, files of scores, and exported models."""
+    """Creates the parser of val.py: PaddleSeg's flags and further ones."""
     parser = argparse.ArgumentParser(
-        description="Evaluates a model, or an exported folder, on the val_dataset of a configuration."
+        description="Evaluates a model or an exported model on the val_dataset of a configuration."
     )
     _arguments.add_common(parser, ("fp32", "fp16", "bf16", *_EXPORTED_PRECISIONS))
     parser.add_argument("--model_path", help=".pdparams or .safetensors file of trained weights")
     parser.add_argument(
-        "--exported", metavar="DIR", help="in place of --model_path: a folder of export.py, as deployed"
+        "--exported", metavar="DIR", help="evaluate a folder written by export.py instead of --model_path"
     )
-    _arguments.add_backend(parser, None, "what runs --exported; default: paddle")
+    _arguments.add_backend(parser, None, "backend of --exported; default: paddle")
     parser.add_argument("--num_workers", type=int, default=0, help="processes that load data")
-    parser.add_argument("--batch_size", type=int, help="images at once, of equal size; default: test_config's, else 1")
-    _arguments.add_switch(parser, "--auc_roc", None, "also the area under the ROC curve; default: test_config's")
+    parser.add_argument(
+        "--batch_size", type=int, help="images of equal size per batch; default: from test_config, else 1"
+    )
+    _arguments.add_switch(
+        parser, "--auc_roc", None, "also compute the area under the ROC curve; default: from test_config"
+    )
     _arguments.add_multilabel(parser)
     _arguments.add_augmented(parser, "aug_eval")
-    parser.add_argument("--save_dir", help="write scores.json, classes.csv, confusion.csv and .png, images.csv there")
+    parser.add_argument("--save_dir", help="folder for scores.json, classes.csv, confusion.csv and .png, images.csv")
     parser.add_argument(
-        "--save_pred", action="store_true", help="with --save_dir: label pictures or masks, pred/NAME.png"
+        "--save_pred", action="store_true", help="with --save_dir: also write label pictures or masks, pred/NAME.png"
     )
-    text = "with --save_dir: probabilities [K, h, w], prob/NAME.npz; uint8 holds them times 255"
+    text = "with --save_dir: also write probabilities [K, H, W], prob/NAME.npz; uint8 stores round(255 * p)"
     parser.add_argument("--save_prob", **_arguments.SAVE_PROB | {"help": text})
     parser.add_argument(
         "--cityscapes_submission",
         action="store_true",
-        help="with --save_dir: cityscapes_submission.zip with labelIds for the test server",
+        help="with --save_dir: also write cityscapes_submission.zip with labelIds for the test server",
     )
     return parser
 
 
 def _exported(args: argparse.Namespace, settings: dict, dataset_cfg: dict) -> tuple:
-    """The exported folder as a model, and the dataset's settings with its preprocessing."""
+    """Returns the exported model, and the dataset's configuration with the transforms of the exported model."""
     from paddle_dnl.deployment.exported_model import ExportedModel
     from paddle_dnl.deployment.runtime.devices import default_device
     from paddle_dnl.log import logger
@@ -55,7 +59,7 @@ def _exported(args: argparse.Namespace, settings: dict, dataset_cfg: dict) -> tu
     model.require_settings(settings | {"save_prob": args.save_prob})
     if list(dataset_cfg.get("transforms") or []) != model.files.transforms:
         logger.warning(
-            f"val_dataset.transforms differ from those of {args.exported}, which are what is deployed and are used here"
+            f"val_dataset.transforms differ from those of {args.exported}; the latter are used, as in deployment"
         )
     return model, dataset_cfg | {"transforms": model.files.transforms}
 
@@ -89,7 +93,7 @@ def main(argv=None) -> int:
         if getattr(args, name) and not args.save_dir:
             raise UsageError(f"--{name} needs --save_dir")
         if getattr(args, name) and name != "save_pred" and settings.get("use_multilabel"):
-            raise UsageError(f"--{name} is for one class per pixel; with --use_multilabel leave it out")
+            raise UsageError(f"--{name} is for one class per pixel; remove it, or --use_multilabel")
     from paddle_dnl.data.checking.check import check_dataset
     from paddle_dnl.data.checking.ranks import Ranks
     from paddle_dnl.distributed import collectives
@@ -113,7 +117,7 @@ def main(argv=None) -> int:
     if model is not None:
         model.require_dataset(dataset)
         about = {"exported": args.exported, "backend": model.predictor.backend, "backend_precision": args.precision}
-        settings["precision"] = "fp32"  # that of the evaluation code around the backend
+        settings["precision"] = "fp32"  # of the evaluation code; the backend has its own precision
     else:
         model = build_model(config, pretrained=args.model_path)
         amp.set_data_format(model, args.data_format, args.precision)

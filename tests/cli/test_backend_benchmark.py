@@ -96,7 +96,7 @@ def test_what_is_left_out_and_what_is_refused(tmp_path, folder, monkeypatch, cap
     shape = [1, 3, 32, 64]
     assert measured == [(name, n, shape) for n in (1, 2) for name in ("paddle", "onnxruntime", "openvino")]
     text = capsys.readouterr().out
-    assert "onednn left out: Unimplemented here" in text and "int8 left out: no int8 file" in text
+    assert "skipping onednn: Unimplemented here" in text and "skipping int8: no int8 file" in text
     with pytest.raises(UsageError, match="--backends int8: .*tools/quantize.py"):
         main([*flags, "--backends", "int8"])
     with pytest.raises(UsageError, match="batch of 1"):

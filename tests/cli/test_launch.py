@@ -46,7 +46,7 @@ def free_port():
         ("--nnodes 2 --master 10.0.0.1:99999 train", "the port must be from 1 to 65535"),
         ("--nnodes 2 --master no.such.host.invalid:29500 --rank 0 train", "no.such.host.invalid has no address here"),
         ("--nnodes 2 --master 192.0.2.1:29500 --rank 0 train", "192.0.2.1 is no address of this machine"),
-        ("trian --config x.yml", "trian is no program of paddle-dnl and no file. Did you mean 'train'?"),
+        ("trian --config x.yml", "trian is neither a program of paddle-dnl nor a file. Did you mean 'train'?"),
     ],
 )
 def test_what_does_not_fit_is_one_line(monkeypatch, flags, message):

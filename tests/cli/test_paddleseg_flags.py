@@ -129,7 +129,7 @@ def test_settings_of_paddlex(tmp_path, monkeypatch, lines):
     """PaddleSeg's train.py reads them only where PaddleX has it export at each checkpoint."""
     flags = ("--output_op", "softmax", "--input_shape", "1", "3", "64", "64", "--for_fd")
     _run_train(tmp_path, monkeypatch, *flags)
-    assert sum("--output_op is for PaddleX's export" in line for line in lines) == 1
+    assert sum("--output_op is ignored, because train.py does not export" in line for line in lines) == 1
     with pytest.raises(SystemExit):
         train.parse_args(["--config", "c", "--output_op", "sigmoid"])
 

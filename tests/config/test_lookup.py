@@ -84,7 +84,7 @@ def test_listing(capsys):
     assert [line.split()[0] for line in lines[1:]] == [Path(row["config"]).stem for row in rows]
     best = next(line for line in lines if line.startswith("dmnet_r101-d8_512x512_160k_ade20k"))
     assert "45.42" in best and "46.76" in best and best.endswith("mmsegmentation")
-    with pytest.raises(UsageError, match="--dataset kitti: there is none; there are ADE20K"):
+    with pytest.raises(UsageError, match="--dataset kitti: there is none; choose one of ADE20K"):
         configs(["--dataset", "kitti"])
 
 
@@ -94,7 +94,7 @@ def test_a_copy_is_whole_and_the_same(capsys, elsewhere):
     assert copied == Path("mine/new") / f"{NAME}.yml"
     assert read_config(copied) == read_config(NAME) and "_base_" not in copied.read_text()
     assert Config(copied).dump() == Config(NAME).dump()
-    with pytest.raises(UsageError, match="is there already"):
+    with pytest.raises(UsageError, match="exists; remove it"):
         configs(["copy", NAME, "mine/new"])
     configs(["show", NAME])
     shown = capsys.readouterr().out

@@ -153,5 +153,5 @@ def test_find_lr(tmp_path, said):
     assert (tmp_path / "run" / "find_lr" / "find_lr.png").stat().st_size > 5000
     assert not list((tmp_path / "run").glob("**/*.pdparams"))
     assert any("try --learning_rate" in text for text in said().splitlines())
-    with pytest.raises(UsageError, match="does not go with --resume_model"):
+    with pytest.raises(UsageError, match="cannot be combined with --resume_model"):
         train_program.main([*arguments, "--find_lr", "--resume_model", "auto"])

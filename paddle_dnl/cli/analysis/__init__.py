@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Command lines that look at models and runs: attention maps, reports, multiply-accumulates."""
+"""Command lines that analyze models and runs: attention maps, reports, multiply-accumulates."""

@@ -7,8 +7,10 @@ from paddle_dnl.cli import _arguments
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The flags of tools/count_macs.py."""
-    parser = argparse.ArgumentParser(description="Prints parameters and multiply-accumulate operations of a model.")
+    """Creates the parser of tools/count_macs.py."""
+    parser = argparse.ArgumentParser(
+        description="Prints the numbers of parameters and multiply-accumulate operations of a model."
+    )
     _arguments.add_config(parser)
     parser.add_argument(
         "--input_shape", nargs=4, type=int, required=True, metavar=("B", "C", "H", "W"), help="such as 1 3 512 1024"

@@ -11,40 +11,42 @@ from paddle_dnl.errors import UsageError
 
 
 def point(text: str) -> tuple[int, int]:
-    """`x,y` in pixels."""
+    """Parses `x,y` in pixels."""
     found = re.fullmatch(r"(\d+),(\d+)", text)
     if not found:
-        raise argparse.ArgumentTypeError(f"expected x,y in pixels, for instance 320,180; got {text!r}")
+        raise argparse.ArgumentTypeError(f"expected x,y in pixels, for example 320,180; got {text!r}")
     return int(found[1]), int(found[2])
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The flags of tools/visualize_attention.py."""
+    """Creates the parser of tools/visualize_attention.py."""
     parser = argparse.ArgumentParser(
-        description="Shows what a model attends to: maps of non-local blocks for the points that are given, with a page "
-        "to explore them; sampled points of DGMN2; filters of DMNet."
+        description="Draws the attention of a model: maps of non-local blocks for the given query points, with an interactive "
+        "page; sampled points of DGMN2; filters of DMNet."
     )
     _arguments.add_config(parser)
     parser.add_argument("--model_path", help=".pdparams or .safetensors file of trained weights")
     parser.add_argument("--image_path", required=True, help="an image, a folder, or a .txt list of images")
-    parser.add_argument("--points", nargs="+", type=point, metavar="X,Y", help="queries in pixels; default: the middle")
+    parser.add_argument(
+        "--points", nargs="+", type=point, metavar="X,Y", help="query points in pixels; default: the center"
+    )
     parser.add_argument("--layers", nargs="+", help="DGMN2: names of attention layers; default: the last of each stage")
-    parser.add_argument("--save_dir", default="./output/attention", help="one folder per image is written here")
-    parser.add_argument("--device", choices=_arguments.DEVICES, help="default: gpu when Paddle has one, else cpu")
+    parser.add_argument("--save_dir", default="./output/attention", help="output folder; contains a folder per image")
+    parser.add_argument("--device", choices=_arguments.DEVICES, help="default: gpu if available, else cpu")
     return parser
 
 
 def last_of_each_stage(names: list[str]) -> list[str]:
-    """`backbone.block3.5.attn` of all `backbone.block3.*`; the order stays."""
+    """Returns the last attention layer of each stage in order, for example `backbone.block3.5.attn`."""
     stages = {re.sub(r"\.\d+\.attn$", "", name): name for name in names}
     return list(stages.values())
 
 
 def chosen_layers(layers: list, names: list[str] | None) -> list:
-    """The named layers, or the last of each stage.
+    """Returns the named layers, or the last layer of each stage.
 
     Raises:
-        UsageError: no such layer.
+        UsageError: a layer does not exist.
     """
     known = [layer.name for layer in layers]
     unknown = sorted(set(names or ()) - set(known))
@@ -55,17 +57,17 @@ def chosen_layers(layers: list, names: list[str] | None) -> list:
 
 
 def visualize(model, prepared, scene, names: list[str] | None, class_names=None) -> None:
-    """Writes the pictures for the kind of attention layers that a model has, with one pass of the model.
+    """Draws the attention of an image with one pass of the model.
 
     Args:
-        model: with layers of one of the kinds.
+        model: model with attention layers of one of the known kinds.
         prepared: the image, see `paddle_dnl.analysis.images.Prepared`.
         scene: the image for the renderers, see `paddle_dnl.analysis.render.Scene`.
-        names: of the layers that are shown, for DGMN2.
-        class_names: array of the names, with which the class that the model gives each pixel is shown as well.
+        names: names of the layers to draw, for DGMN2.
+        class_names: array of class names, to also show the predicted class of each pixel; None: do not.
 
     Raises:
-        UsageError: it has no layers of a known kind.
+        UsageError: the model has no layers of a known kind.
     """
     from paddle_dnl.analysis.capture import layers_of
     from paddle_dnl.analysis.filters import dynamic_filters
@@ -106,7 +108,7 @@ def visualize(model, prepared, scene, names: list[str] | None, class_names=None)
 
 
 def main(argv=None) -> int:
-    """Writes the pictures of all images; returns the exit status."""
+    """Draws the attention of all images; returns the exit status."""
     args = make_parser().parse_args(argv)
     model_path = _arguments.require_model_path(args)
 
@@ -124,7 +126,7 @@ def main(argv=None) -> int:
 
     prepare = Preparation(config)
     images = find_images(args.image_path, prepare.image_format.endings)
-    # The names of the pictures depend on the model; these two are always written.
+    # Other file names depend on the model; these are always written.
     folders = [Path(args.save_dir) / name.with_suffix("") for _, name in images]
     read = [*config.files, model_path, args.image_path, *(path for path, _ in images)]
     check_outputs([folder / name for folder in folders for name in COMMON], read, root=args.save_dir)
@@ -138,7 +140,7 @@ def main(argv=None) -> int:
                 raise UsageError(f"--points {x},{y} lies outside {path}, which is {width} wide and {height} high")
         folder = Path(args.save_dir) / name.with_suffix("")
         visualize(model, prepared, Scene(prepared.picture, points, folder, path.name), args.layers, names)
-    logger.info(f"Pictures of {len(images)} images are in {args.save_dir}")
+    logger.info(f"attention of {len(images)} images is drawn in {args.save_dir}")
     return 0
 
 

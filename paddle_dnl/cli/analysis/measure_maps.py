@@ -10,36 +10,40 @@ from paddle_dnl.errors import UsageError
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The flags of tools/attention_statistics.py."""
+    """Creates the parser of tools/attention_statistics.py."""
     parser = argparse.ArgumentParser(
-        description="Measures on the val_dataset how much attention falls on the query's category and on boundaries; "
+        description="Measures on the val_dataset the share of attention on the query's category and on boundaries; "
         "docs/attention.md defines the measures."
     )
     _arguments.add_config(parser, "one YAML configuration per model", nargs="+")
     parser.add_argument("--model_path", required=True, nargs="+", help="weights, in the order of --config")
-    parser.add_argument("--name", nargs="+", help="names in the table; default: those of the configurations")
-    parser.add_argument("--queries", type=int, default=64, help="query points per image")
-    parser.add_argument("--num_images", type=int, help="the first images only; default: all")
-    parser.add_argument("--boundary_width", type=int, default=5, help="pixels of a boundary on each side, of the label")
-    parser.add_argument("--seed", type=int, default=0, help="of the choice of query points")
     parser.add_argument(
-        "--save_dir", default="./output/attention", help="folder of attention_statistics.json, .md, .png"
+        "--name", nargs="+", help="names of the models in the table; default: names of the configurations"
     )
-    parser.add_argument("--device", choices=_arguments.DEVICES, help="default: gpu when Paddle has one, else cpu")
+    parser.add_argument("--queries", type=int, default=64, help="query points per image")
+    parser.add_argument("--num_images", type=int, help="use only the first images; default: all")
+    parser.add_argument("--boundary_width", type=int, default=5, help="pixels on each side of a boundary in the label")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the choice of query points")
+    parser.add_argument(
+        "--save_dir", default="./output/attention", help="output folder of attention_statistics.json, .md, .png"
+    )
+    parser.add_argument("--device", choices=_arguments.DEVICES, help="default: gpu if available, else cpu")
     return parser
 
 
 def parse_args(argv=None) -> argparse.Namespace:
-    """Flags as given, checked.
+    """Parses and checks the flags.
 
     Raises:
-        UsageError: values that do not fit; names the flag.
+        UsageError: invalid values; names the flag.
     """
     args = make_parser().parse_args(argv)
     args.name = args.name or [Path(config).stem for config in args.config]
     for flag in ("model_path", "name"):
         if len(getattr(args, flag)) != len(args.config):
-            raise UsageError(f"--{flag}: {len(args.config)} --config need as many, got {len(getattr(args, flag))}")
+            raise UsageError(
+                f"--{flag}: expected {len(args.config)}, one for each --config; got {len(getattr(args, flag))}"
+            )
     if len(set(args.name)) < len(args.name):
         raise UsageError("--name: names must differ")
     _arguments.require_at_least(args, 1, "queries", "num_images", "boundary_width")
@@ -47,7 +51,7 @@ def parse_args(argv=None) -> argparse.Namespace:
 
 
 def measure(config, model_path: str, args: argparse.Namespace) -> dict:
-    """The statistics of one model, image after image."""
+    """Returns the statistics of one model on the val_dataset."""
     from paddle_dnl import registry
     from paddle_dnl.analysis.geometry import Geometry
     from paddle_dnl.analysis.nonlocal_maps import nonlocal_attention
@@ -70,7 +74,7 @@ def measure(config, model_path: str, args: argparse.Namespace) -> dict:
         image = paddle.to_tensor(sample["img"][None])
         block, *others = nonlocal_attention(model, image)
         if others:
-            raise UsageError(f"{args.config}: the model has {1 + len(others)} blocks; the statistics are for one")
+            raise UsageError(f"{args.config}: the model has {1 + len(others)} blocks; the statistics support one")
         align = getattr(model, "align_corners", False)
         geometry = Geometry(image.shape[2:], block.size, sample["trans_info"], align)
         found.add(block, sample["label"][0], geometry.cells())

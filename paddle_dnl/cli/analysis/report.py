@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Command line of tools/report.py: a report of a training run as a single HTML file."""
+"""Command line of tools/report.py: writes a report of a training run as a single HTML file."""
 
 import argparse
 from pathlib import Path
@@ -10,31 +10,29 @@ from paddle_dnl.files.reading import parse_json, read_bytes
 
 import numpy as np
 
-# Pixels: large enough to see errors, small enough for a dozen pictures on a page.
+# Width in pixels: large enough to see errors, small enough for a dozen pictures on a page.
 _PANEL_WIDTH = 640
-_MOST_SECONDS = 1e9  # 30 years
+_MAX_SECONDS = 1e9  # 30 years
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The flags of tools/report.py."""
+    """Creates the parser of tools/report.py."""
     parser = argparse.ArgumentParser(description="Writes a report of a run: scores, pictures, curves, timings.")
-    parser.add_argument("--run_dir", required=True, help="--save_dir of train.py")
-    _arguments.add_config(parser, "its val_dataset is the truth; default config.yml of the run", required=False)
-    parser.add_argument("--model_path", help="weights to score; default: best_model/model.pdparams of the run")
-    parser.add_argument("--prediction_dir", help="in place of a model: label pictures of predict.py or infer.py")
-    parser.add_argument("--save_dir", help="folder for report.html and its PNGs; default: the run's")
-    parser.add_argument(
-        "--scores", help="scores.json of val.py --save_dir; default: the one in the run's folder, if any"
-    )
-    parser.add_argument("--timings", help="JSON file of step name -> seconds")
-    parser.add_argument("--num_rows", type=int, default=6, help="images shown from the best to the worst")
-    parser.add_argument("--num_worst", type=int, default=3, help="worst images shown by themselves")
-    parser.add_argument("--device", help="cpu, gpu, ...; default gpu where there is one")
+    parser.add_argument("--run_dir", required=True, help="folder of the run: --save_dir of train.py")
+    _arguments.add_config(parser, "configuration of the val_dataset; default: config.yml of the run", required=False)
+    parser.add_argument("--model_path", help="weights to evaluate; default: best_model/model.pdparams of the run")
+    parser.add_argument("--prediction_dir", help="label pictures of predict.py or infer.py, instead of a model")
+    parser.add_argument("--save_dir", help="output folder of report.html and its PNGs; default: that of the run")
+    parser.add_argument("--scores", help="scores.json of val.py --save_dir; default: that in the run's folder, if any")
+    parser.add_argument("--timings", help="JSON file with a mapping of step name to seconds")
+    parser.add_argument("--num_rows", type=int, default=6, help="number of images to show from the best to the worst")
+    parser.add_argument("--num_worst", type=int, default=3, help="number of worst images to show separately")
+    parser.add_argument("--device", help="cpu, gpu, ...; default: gpu if available")
     return parser
 
 
 def _source(args: argparse.Namespace, config, dataset):
-    """The predicted label of an image as a function of its index, and the report's sentence on where it comes from."""
+    """Returns a function from an image's index to its predicted label, and the report's sentence about their source."""
     from paddle_dnl.errors import UsageError
     from paddle_dnl.evaluation.image_scores import ModelLabels, StoredLabels
     from paddle_dnl.evaluation.options import InferenceOptions
@@ -53,7 +51,7 @@ def _source(args: argparse.Namespace, config, dataset):
 
 
 def _more_scores(args: argparse.Namespace) -> list[tuple[str, str]]:
-    """Rows of boundary and calibration scores that val.py --save_dir wrote."""
+    """Returns the rows of boundary and calibration scores that val.py --save_dir wrote."""
     path = Path(args.scores or Path(args.run_dir) / "scores.json")
     if not path.is_file():
         if args.scores:
@@ -66,16 +64,21 @@ def _more_scores(args: argparse.Namespace) -> list[tuple[str, str]]:
             (f"{text} ({path.name})", f"{found[key]:.4f}") for key, text in names.items() if found.get(key) is not None
         ]
     except (OSError, ValueError, AttributeError, TypeError) as error:
-        raise DataError(f"{path}: is no scores.json of val.py ({error})") from error
+        raise DataError(f"{path}: is not a scores.json of val.py ({error})") from error
 
 
 def training_times(scalars: dict[str, tuple[list[int], list[float]]], batch_size: int) -> list[tuple[str, str]]:
-    """Rows of a run's speed, from its VisualDL files, of which each point is the mean of the steps since the one before."""
+    """Returns the rows about a run's speed.
+
+    Args:
+        scalars: name -> (steps, values), from the VisualDL files; each value is the mean since the previous step.
+        batch_size: images per step and process.
+    """
     if "Train/batch_cost" not in scalars:
         return []
     steps, seconds = (np.asarray(values, np.float64) for values in scalars["Train/batch_cost"])
     counts = np.diff(steps, prepend=0)
-    if len(counts) > 1:  # the files of a resumed run need not start at 0
+    if len(counts) > 1:  # the files of a resumed run may not start at 0
         counts[0] = min(counts[:2])
     total = float(counts @ seconds)
     rows = [
@@ -90,14 +93,14 @@ def training_times(scalars: dict[str, tuple[list[int], list[float]]], batch_size
 
 
 def _pictures(dataset, scores, predicted, colors, chosen, prefix: Path) -> list[tuple[Path, str]]:
-    """PNG files of image, truth and prediction side by side, with captions."""
+    """Writes PNG files of image, label and prediction side by side; returns their paths and captions."""
     from paddle_dnl.data.images.image_format import ImageFormat
     from paddle_dnl.data.overlay import colorize, displayed, save_image
     from paddle_dnl.evaluation.image_scores import true_label
 
     import cv2
 
-    # Labels are reduced by nearest neighbour, so that no colours are mixed; the photograph by averaging.
+    # Nearest neighbor for labels, so that colors are not mixed; averaging for the image.
     ways = (cv2.INTER_AREA, cv2.INTER_NEAREST, cv2.INTER_NEAREST)
     rows = []
     for number, place in enumerate(chosen):
@@ -116,7 +119,7 @@ def _pictures(dataset, scores, predicted, colors, chosen, prefix: Path) -> list[
 
 
 def _result_sections(args, config, out: Path, more_scores: list[tuple[str, str]]) -> list:
-    """Scores, pictures of an even sample, the worst images, and the classes."""
+    """Returns the sections about scores, an even sample of images, the worst images, and the classes."""
     from paddle_dnl import registry
     from paddle_dnl.data.classes import IGNORED_COLOR, classes_of
     from paddle_dnl.data.file_list import even_indices, files_of
@@ -169,10 +172,10 @@ def _result_sections(args, config, out: Path, more_scores: list[tuple[str, str]]
 
 
 def _timings(path: str | None) -> dict[str, float]:
-    """The seconds of each step.
+    """Reads the seconds of each step.
 
     Raises:
-        DataError: not a JSON mapping of finite times from 0.
+        DataError: not a JSON mapping to finite times from 0.
     """
     if path is None:
         return {}
@@ -181,14 +184,14 @@ def _timings(path: str | None) -> dict[str, float]:
     except (OSError, ValueError) as error:
         raise DataError(f"--timings {path}: cannot be read as JSON ({error})") from error
     if not isinstance(found, dict) or not all(
-        type(value) in (int, float) and 0 <= value <= _MOST_SECONDS for value in found.values()
+        type(value) in (int, float) and 0 <= value <= _MAX_SECONDS for value in found.values()
     ):
-        raise DataError(f'--timings {path}: expected names of steps with their seconds, for instance {{"train": 12.5}}')
+        raise DataError(f'--timings {path}: expected a mapping of step names to seconds, for example {{"train": 12.5}}')
     return found
 
 
 def _names(args: argparse.Namespace) -> list[str]:
-    """All files that a report may consist of."""
+    """Returns the names of all files that a report may consist of."""
     pictures = [
         f"{kind}_{i}.png" for kind, n in (("prediction", args.num_rows), ("worst", args.num_worst)) for i in range(n)
     ]
@@ -218,7 +221,7 @@ def main(argv=None) -> int:
     check_outputs(
         [out / name for name in _names(args)], [*config.files, args.model_path, args.timings, args.scores], root=out
     )
-    timings, more_scores = _timings(args.timings), _more_scores(args)  # before the work of minutes
+    timings, more_scores = _timings(args.timings), _more_scores(args)  # before the evaluation, which takes minutes
     scalars = curves.read_scalars(args.run_dir)
     result, sample, worst, classes = _result_sections(args, config, out, more_scores)
     curves.draw_training(scalars, out / "training.png")

@@ -7,11 +7,13 @@ from paddle_dnl.cli._arguments import require_at_least
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The flags of tools/data/convert_cityscapes.py."""
-    parser = argparse.ArgumentParser(description="Cityscapes polygons to *_labelTrainIds.png; skips what is done.")
-    parser.add_argument("--cityscapes_path", required=True, help="folder that holds gtFine")
-    parser.add_argument("--num_workers", type=int, default=8, help="processes")
-    parser.add_argument("--force", action="store_true", help="convert also what is done")
+    """Creates the parser of tools/data/convert_cityscapes.py."""
+    parser = argparse.ArgumentParser(
+        description="Converts Cityscapes polygons to *_labelTrainIds.png; skips existing files."
+    )
+    parser.add_argument("--cityscapes_path", required=True, help="folder that contains gtFine")
+    parser.add_argument("--num_workers", type=int, default=8, help="number of processes")
+    parser.add_argument("--force", action="store_true", help="convert again where the result exists")
     return parser
 
 

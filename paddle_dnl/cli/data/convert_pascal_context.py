@@ -5,11 +5,13 @@ import argparse
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The flags of tools/data/convert_pascal_context.py."""
-    parser = argparse.ArgumentParser(description="PASCAL Context annotations to VOC2010/Context; skips what is done.")
+    """Creates the parser of tools/data/convert_pascal_context.py."""
+    parser = argparse.ArgumentParser(
+        description="Converts PASCAL Context annotations to VOC2010/Context; skips existing files."
+    )
     parser.add_argument("--voc_path", required=True, help="the VOC2010 folder")
-    parser.add_argument("--annotation", help="the JSON file; trainval_merged.json in the VOC2010 folder if not given")
-    parser.add_argument("--force", action="store_true", help="convert also what is done")
+    parser.add_argument("--annotation", help="JSON file; default: trainval_merged.json in the VOC2010 folder")
+    parser.add_argument("--force", action="store_true", help="convert again where the result exists")
     return parser
 
 

@@ -7,27 +7,33 @@ from paddle_dnl.errors import UsageError
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The flags of tools/data/create_dataset_list.py."""
+    """Creates the parser of tools/data/create_dataset_list.py."""
     parser = argparse.ArgumentParser(description="Writes train.txt, val.txt and test.txt of a dataset.")
-    parser.add_argument("dataset_root", help="the dataset; lists are written into it")
+    parser.add_argument("dataset_root", help="folder of the dataset; also the output folder of the lists")
     parser.add_argument(
         "--type",
         choices=("cityscapes", "camvid", "custom"),
         default="custom",
-        help="camvid: folders `train` beside `trainannot`",
+        help="layout of the folders; camvid: `train` beside `trainannot`",
     )
     parser.add_argument("--folder", nargs=2, default=("images", "annotations"), metavar=("IMAGES", "LABELS"))
     parser.add_argument(
-        "--second_folder", nargs="+", default=("train", "val", "test"), help="folders below these, one list each"
+        "--second_folder", nargs="+", default=("train", "val", "test"), help="sub-folders, one list each"
     )
     parser.add_argument(
-        "--pairs", nargs="+", metavar="IMAGES:LABELS", help="in place of --folder: pairs of folders, one list each"
+        "--pairs", nargs="+", metavar="IMAGES:LABELS", help="pairs of folders instead of --folder, one list each"
     )
     parser.add_argument(
-        "--format", nargs=2, metavar=("IMAGE", "LABEL"), help="file endings, default jpg png (camvid: png png)"
+        "--format", nargs=2, metavar=("IMAGE", "LABEL"), help="file extensions; default: jpg png (camvid: png png)"
     )
-    parser.add_argument("--postfix", nargs=2, default=("", ""), metavar=("IMAGE", "LABEL"), help="ends of file stems")
-    parser.add_argument("--separator", default=" ", help="between image and label")
+    parser.add_argument(
+        "--postfix",
+        nargs=2,
+        default=("", ""),
+        metavar=("IMAGE", "LABEL"),
+        help="suffixes of the file names before the extension",
+    )
+    parser.add_argument("--separator", default=" ", help="text between image and label in a line")
     return parser
 
 
@@ -48,7 +54,7 @@ def main(argv=None) -> int:
         for pair in args.pairs:
             images, separator, labels = pair.partition(":")
             if not (images and separator and labels):
-                raise UsageError(f"--pairs {pair}: expected IMAGES:LABELS, for instance train:trainannot")
+                raise UsageError(f"--pairs {pair}: expected IMAGES:LABELS, for example train:trainannot")
             splits.append(file_lists.SplitFolders(images.strip("/").replace("/", "_"), images, labels))
     elif args.type == "camvid":
         splits = file_lists.camvid_folders(args.second_folder)

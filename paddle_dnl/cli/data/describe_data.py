@@ -8,23 +8,23 @@ from paddle_dnl.cli import _arguments
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The flags of `data describe`."""
+    """Creates the parser of `data describe`."""
     parser = argparse.ArgumentParser(
-        description="Counts pixels and images of each class, sizes, duplicates; suggests class weights and a crop size."
+        description="Counts pixels and images per class, image sizes and duplicates; suggests class weights and a crop size."
     )
     add = parser.add_argument
     add("source", help="a configuration, or a folder with train.txt, val.txt and classes.txt")
-    add("--save_dir", help="write describe.json and describe.html there")
-    add("--samples", type=int, default=6, help="pictures of each split on the page")
-    add("--num_workers", type=int, default=0, help="processes that read")
-    add("--skip_bad_samples", action="store_true", help="go on without samples that cannot be used; lists them")
+    add("--save_dir", help="output folder of describe.json and describe.html")
+    add("--samples", type=int, default=6, help="number of pictures per split on the page")
+    add("--num_workers", type=int, default=0, help="number of processes that read")
+    add("--skip_bad_samples", action="store_true", help="skip samples that cannot be used, and list them")
     _arguments.add_multilabel(parser)
     _arguments.add_overrides(parser)
     return parser
 
 
 def datasets_of(args: argparse.Namespace) -> dict:
-    """The datasets that `source` means, by split."""
+    """Returns split -> dataset of `source`."""
     from paddle_dnl.data.prepare import sources
 
     if Path(args.source).is_dir():
@@ -33,7 +33,7 @@ def datasets_of(args: argparse.Namespace) -> dict:
 
 
 def main(argv=None) -> int:
-    """Describes; returns the exit status."""
+    """Prints and writes the description; returns the exit status."""
     args = make_parser().parse_args(argv)
     from paddle_dnl.data.file_list import files_of
     from paddle_dnl.data.prepare import describe

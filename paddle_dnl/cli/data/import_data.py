@@ -10,14 +10,14 @@ from paddle_dnl.errors import UsageError
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The flags of `data import`."""
+    """Creates the parser of `data import`."""
     parser = argparse.ArgumentParser(
-        description="Turns annotations into pictures, label pictures and classes.txt. The source is not changed; a second "
-        "run does what is missing."
+        description="Converts annotations to pictures, label pictures and classes.txt. Does not change the source; a second "
+        "run only converts what is missing."
     )
     add = parser.add_argument
-    add("source", help="folder or file of annotations")
-    add("--to", required=True, help="folder of the result, new or of the same import")
+    add("source", help="folder or file with the annotations")
+    add("--to", required=True, help="output folder, new or from an earlier run of the same import")
     add(
         "--format",
         required=True,
@@ -27,26 +27,28 @@ def make_parser() -> argparse.ArgumentParser:
     add(
         "--classes",
         nargs="+",
-        help="names in the order of their numbers, or a classes.txt with colours; default: what is found",
+        help="class names in the order of their numbers, or a classes.txt with colors; default: the classes found",
     )
-    add("--images", help="folder of the pictures, where it is not where the format has it")
-    add("--labels", help="folder of the masks, where it is not where the format has it")
-    add("--threshold", type=int, help="binary masks with soft edges: values from here on are 1")
-    add("--num_workers", type=int, default=os.cpu_count() or 1, help="processes; default: one per core")
-    add("--skip_bad_samples", action="store_true", help="go on without samples that cannot be used; lists them")
+    add("--images", help="folder of the pictures; default: as the format defines it")
+    add("--labels", help="folder of the masks; default: as the format defines it")
+    add("--threshold", type=int, help="binary masks with soft edges: minimum value of class 1")
+    add(
+        "--num_workers", type=int, default=os.cpu_count() or 1, help="number of processes; default: the number of cores"
+    )
+    add("--skip_bad_samples", action="store_true", help="skip samples that cannot be used, and list them")
     return parser
 
 
 def main(argv=None) -> int:
-    """Imports; returns the exit status."""
+    """Imports the annotations; returns the exit status."""
     args = make_parser().parse_args(argv)
     require_at_least(args, 1, "num_workers")
     if args.threshold is not None and args.format != "binary-masks":
-        raise UsageError("--threshold goes with --format binary-masks")
+        raise UsageError("--threshold is for --format binary-masks")
     if args.images and args.format == "voc":
-        raise UsageError("--images does not go with --format voc, whose pictures are in JPEGImages")
+        raise UsageError("--images cannot be used with --format voc, whose pictures are in JPEGImages")
     if args.labels and args.format not in ("masks", "color-masks", "binary-masks"):
-        raise UsageError(f"--labels goes with masks, not with --format {args.format}")
+        raise UsageError(f"--labels is for masks, not for --format {args.format}")
     for name in ("images", "labels"):
         folder = getattr(args, name)
         if folder and not Path(folder).is_dir():
@@ -59,7 +61,7 @@ def main(argv=None) -> int:
         is_file = len(args.classes) == 1 and Path(args.classes[0]).suffix == ".txt"
         classes = read_classes(args.classes[0]) if is_file else named_classes(args.classes)
         if args.format == "color-masks" and not is_file:
-            raise UsageError("--classes: masks of colours need a classes.txt with `name red green blue` lines")
+            raise UsageError("--classes: color masks need a classes.txt with lines `name red green blue`")
     options = ImportOptions(
         args.format,
         classes,

@@ -7,9 +7,11 @@ from paddle_dnl.cli._arguments import width_and_height
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The flags of `paddle-dnl data mini-cityscapes`."""
-    parser = argparse.ArgumentParser(description="Generates street scenes in the Cityscapes folder tree.")
-    parser.add_argument("--out", required=True, help="folder of the dataset")
+    """Creates the parser of `paddle-dnl data mini-cityscapes`."""
+    parser = argparse.ArgumentParser(
+        description="Generates synthetic street scenes in the folder layout of Cityscapes."
+    )
+    parser.add_argument("--out", required=True, help="output folder")
     parser.add_argument("--train", type=int, default=64, help="number of training images")
     parser.add_argument("--val", type=int, default=16, help="number of validation images")
     parser.add_argument("--size", type=width_and_height, default=(512, 256), metavar="WIDTHxHEIGHT")

@@ -8,16 +8,16 @@ from paddle_dnl.cli import _arguments
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The flags of `data preview`."""
+    """Creates the parser of `data preview`."""
     parser = argparse.ArgumentParser(
-        description="Shows pictures as the network will see them, before and after augmentation, with labels drawn over."
+        description="Writes a page with pictures before and after augmentation, overlaid with their labels."
     )
     add = parser.add_argument
     add("config", help="a configuration")
-    add("--out", default="preview.html", help="the page")
-    add("--samples", type=int, default=6, help="pictures of each dataset")
-    add("--times", type=int, default=4, help="augmented versions of each training picture")
-    add("--seed", type=int, default=0, help="of the augmentation")
+    add("--out", default="preview.html", help="page to write")
+    add("--samples", type=int, default=6, help="number of pictures per dataset")
+    add("--times", type=int, default=4, help="number of augmented versions per training picture")
+    add("--seed", type=int, default=0, help="seed of the augmentation")
     _arguments.add_multilabel(parser)
     _arguments.add_overrides(parser)
     return parser

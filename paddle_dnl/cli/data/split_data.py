@@ -5,18 +5,21 @@ import argparse
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The flags of `data split`."""
+    """Creates the parser of `data split`."""
     parser = argparse.ArgumentParser(
         description="Writes train.txt, val.txt and test.txt of a folder with pictures and label pictures, paired by name, "
-        "so that each class is in each list as far as possible."
+        "so that each list has all classes if possible."
     )
     add = parser.add_argument
-    add("folder", help="the data, such as `data import` writes it")
-    add("--val", type=float, default=0.2, help="share for validation")
-    add("--test", type=float, default=0.0, help="share for testing")
+    add("folder", help="folder of the data, for example written by `data import`")
+    add("--val", type=float, default=0.2, help="share of the validation list")
+    add("--test", type=float, default=0.0, help="share of the test list")
     add("--seed", type=int, default=0, help="the same seed gives the same lists")
     add(
-        "--group-by", "--group_by", dest="group_by", help="regular expression on names; what it finds stays in one list"
+        "--group-by",
+        "--group_by",
+        dest="group_by",
+        help="regular expression; names with the same match are in the same list",
     )
     add("--images", help="folder of the pictures below FOLDER; default: the usual names")
     add("--labels", help="folder of the labels below FOLDER; default: the usual names")
@@ -24,7 +27,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main(argv=None) -> int:
-    """Splits; returns the exit status."""
+    """Writes the lists; returns the exit status."""
     args = make_parser().parse_args(argv)
     from paddle_dnl.data.prepare.split import split_folder
 

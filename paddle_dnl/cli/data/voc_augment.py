@@ -5,11 +5,13 @@ import argparse
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The flags of tools/data/voc_augment.py."""
-    parser = argparse.ArgumentParser(description="SBD labels as VOC2012/SegmentationClassAug; skips what is done.")
-    parser.add_argument("--voc_path", required=True, help="the VOCdevkit folder, which holds VOC2012")
+    """Creates the parser of tools/data/voc_augment.py."""
+    parser = argparse.ArgumentParser(
+        description="Converts SBD labels to VOC2012/SegmentationClassAug; skips existing files."
+    )
+    parser.add_argument("--voc_path", required=True, help="VOCdevkit folder, which contains VOC2012")
     parser.add_argument("--sbd_path", required=True, help="SBD's benchmark_RELEASE folder")
-    parser.add_argument("--force", action="store_true", help="convert also what is done")
+    parser.add_argument("--force", action="store_true", help="convert again where the result exists")
     return parser
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Command line of tools/benchmark.py: speed and memory of an exported folder in each backend."""
+"""Command line of tools/benchmark.py: measures speed and memory of an exported model in each backend."""
 
 import argparse
 import json
@@ -13,9 +13,9 @@ _BACKENDS = ("paddle", "onednn", "onnxruntime", "int8", "openvino", "openvino_bf
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The flags of benchmark.py."""
+    """Creates the parser of benchmark.py."""
     parser = argparse.ArgumentParser(
-        description="Latency, throughput and peak memory of an exported model, each setting in a process of its own."
+        description="Measures latency, throughput and peak memory of an exported model, each setting in its own process."
     )
     add = parser.add_argument
     add("--config", required=True, help="deploy.yaml of the exported folder, or the folder")
@@ -26,22 +26,32 @@ def make_parser() -> argparse.ArgumentParser:
         "--engines",
         nargs="+",
         choices=_BACKENDS,
-        help="default: all that the folder has and its export verified",
+        help="backends; default: all that the export verified",
     )
-    add("--threads", nargs="+", type=int, help="default: one per core")
-    add("--batch_sizes", nargs="+", type=int, help="for exports with a free batch; default 1")
-    add("--sizes", nargs="+", type=width_and_height, metavar="WIDTHxHEIGHT", help="for exports that take every size")
-    add("--warmup", type=int, default=3, help="runs that are not timed")
-    add("--repeats", type=int, default=20, help="runs that are")
-    add("--save_dir", default="./output/backend_benchmark", help="gets results.md, results.json and results.png")
+    add("--threads", nargs="+", type=int, help="numbers of threads; default: the number of cores")
+    add("--batch_sizes", nargs="+", type=int, help="batch sizes, for models with a free batch size; default: 1")
+    add(
+        "--sizes",
+        nargs="+",
+        type=width_and_height,
+        metavar="WIDTHxHEIGHT",
+        help="input sizes, for models with a free input size",
+    )
+    add("--warmup", type=int, default=3, help="number of untimed runs")
+    add("--repeats", type=int, default=20, help="number of timed runs")
+    add(
+        "--save_dir",
+        default="./output/backend_benchmark",
+        help="output folder of results.md, results.json and results.png",
+    )
     return parser
 
 
 def parse_args(argv=None) -> argparse.Namespace:
-    """Flags as given, checked.
+    """Parses and checks the flags.
 
     Raises:
-        UsageError: values that do not fit; names the flag.
+        UsageError: invalid values; names the flag.
     """
     args = make_parser().parse_args(argv)
     require_at_least(args, 1, "threads", "batch_sizes", "repeats")
@@ -73,7 +83,7 @@ def main(argv=None) -> int:
         if why and args.backends:
             raise UsageError(f"--backends {name}: {files.folder}: {why}")
         if why:
-            logger.info(f"{name} left out: {why}")
+            logger.info(f"skipping {name}: {why}")
         else:
             wanted.append(name)
     rows, sizes = [], [(height, width) for width, height in args.sizes or ()]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Command line of `paddle-dnl predict-dataset`: an exported folder on millions of pictures, with Ray Data."""
+"""Command line of `paddle-dnl predict-dataset`: predicts millions of pictures with an exported model and Ray Data."""
 
 import argparse
 import time
@@ -11,14 +11,14 @@ from paddle_dnl.cli import _arguments
 from paddle_dnl.errors import revived
 from paddle_dnl.files.outputs import require_folder
 
-# Between two lines about how far it is.
+# Seconds between two progress lines.
 _LINE_SECONDS = 10
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The flags of predict-dataset; those of infer.py have its meanings."""
+    """Creates the parser of predict-dataset; flags of infer.py have the same meaning."""
     parser = argparse.ArgumentParser(
-        description="Labels a list, folder or Parquet file of pictures with many processes, on one machine or a Ray cluster."
+        description="Predicts the pictures of a list, folder or Parquet file with many processes on one machine or a Ray cluster."
     )
     add = parser.add_argument
     add("--config", required=True, help="deploy.yaml of the exported folder, or the folder; readable on every machine")
@@ -26,20 +26,33 @@ def make_parser() -> argparse.ArgumentParser:
     add(
         "--image_path",
         required=True,
-        help="folder, .txt list, pattern with *, Parquet file, or folder of Parquet files",
+        help="folder, .txt list, glob pattern, Parquet file, or folder of Parquet files",
     )
     add(
         "--column",
-        help="of Parquet: paths or picture files' content; default path; needed for a folder of Parquet files",
+        help="Parquet column of paths or encoded pictures; default: path; required for a folder of Parquet files",
     )
-    add("--name_column", help="of Parquet: names of the results; default: those of the paths, or file name and row")
-    add("--save_dir", required=True, help="folder of the results; writable on every machine")
-    add("--format", choices=("png", "parquet"), default="png", help="label pictures, or Parquet shards of them")
-    add("--chunk_size", type=int, default=256, help="pictures per task and Parquet shard")
-    add("--address", help="of a Ray cluster, or auto for the one of this machine; default: one is started here")
-    add("--actors", type=int, help="most processes with a model; default: as many as there is room for")
-    add("--cpus_per_actor", type=int, default=1, help="cores that each reserves, and threads of its backend")
-    add("--gpus_per_actor", type=float, help="GPUs that each reserves; default: 1 with --device gpu, else 0")
+    add(
+        "--name_column",
+        help="Parquet column of the results' names; default: from the paths, or file name and row number",
+    )
+    add("--save_dir", required=True, help="output folder, writable on every machine")
+    add(
+        "--format",
+        choices=("png", "parquet"),
+        default="png",
+        help="png: a label picture per picture; parquet: a Parquet file per chunk",
+    )
+    add("--chunk_size", type=int, default=256, help="pictures per task and Parquet file")
+    add("--address", help="address of a Ray cluster, or auto for that of this machine; default: start a local cluster")
+    add("--actors", type=int, help="maximum number of worker processes; default: as many as fit")
+    add(
+        "--cpus_per_actor",
+        type=int,
+        default=1,
+        help="cores reserved per worker; also the number of threads of its backend",
+    )
+    add("--gpus_per_actor", type=float, help="GPUs reserved per worker; default: 1 with --device gpu, else 0")
     add("--batch_size", type=int, default=1, help="pictures per run")
     add("--device", choices=("cpu", "gpu"), default="cpu")
     add("--backend", choices=("paddle", "onnxruntime", "openvino", "auto"), default="paddle")
@@ -47,17 +60,22 @@ def make_parser() -> argparse.ArgumentParser:
     add("--wrong_size", choices=("resize", "refuse"), help="see infer.py")
     add("--tile", choices=("auto", "never"), default="auto", help="see infer.py")
     add("--tile_overlap", type=float, default=0.25, help="see infer.py")
-    add("--max_pixels", type=int, default=80_000_000, help="larger pictures are refused before they are decoded")
+    add(
+        "--max_pixels",
+        type=int,
+        default=80_000_000,
+        help="maximum number of pixels of a picture, checked before decoding",
+    )
     add("--value_range", **_arguments.VALUE_RANGE)
-    add("--skip_bad_samples", action="store_true", help="go on without pictures that cannot be read; names them")
+    add("--skip_bad_samples", action="store_true", help="skip pictures that cannot be read, and log them")
     return parser
 
 
 def parse_args(argv=None) -> argparse.Namespace:
-    """Flags as given, checked.
+    """Parses and checks the flags.
 
     Raises:
-        UsageError: values that do not fit; names the flag.
+        UsageError: invalid values; names the flag.
     """
     args = make_parser().parse_args(argv)
     _arguments.require_at_least(args, 1, "chunk_size", "actors", "cpus_per_actor", "batch_size", "max_pixels")
@@ -69,7 +87,7 @@ def parse_args(argv=None) -> argparse.Namespace:
 
 
 def _settings(args: argparse.Namespace, files):
-    """What each worker needs, with the backend chosen here, so that all take the same one."""
+    """Returns the settings of the workers; resolves `auto` here, so that all workers use the same backend."""
     from paddle_dnl.deployment.bulk.worker import WorkerSettings
     from paddle_dnl.deployment.runtime.options import BackendOptions
     from paddle_dnl.deployment.runtime.selection import resolve_backend
@@ -84,17 +102,20 @@ def _settings(args: argparse.Namespace, files):
         format=args.format,
         skip_bad=args.skip_bad_samples,
         batch_size=args.batch_size,
-        # Actors have another working directory.
+        # Workers have another working directory.
         custom_imports=tuple(str(Path(m).absolute()) if m.endswith(".py") else m for m in args.custom_imports),
         predictor=predictor | {"backend": backend} | asdict(options),
     )
 
 
 def _report(reports, plan) -> tuple[dict[str, int], int]:
-    """Passes on what the workers say; returns the sums of `done`, `there` and `unreadable`, and how many nodes there were.
+    """Logs messages and progress of the workers.
+
+    Returns:
+        Sums of `done`, `there` and `unreadable`, and the number of nodes.
 
     Raises:
-        PaddleDnlError: what ended a chunk.
+        PaddleDnlError: the error that ended a chunk.
     """
     from paddle_dnl.log import logger
 
@@ -113,13 +134,13 @@ def _report(reports, plan) -> tuple[dict[str, int], int]:
             last = now
             logger.info(
                 f"chunk {number} of {len(plan.packed)}: {sum(sums.values())} of {plan.pictures} pictures, "
-                f"{sums['done'] / (now - began):.2f} labelled per second"
+                f"{sums['done'] / (now - began):.2f} per second"
             )
     return sums, len(nodes)
 
 
 def main(argv=None) -> int:
-    """Labels all pictures; returns the exit status."""
+    """Predicts all pictures; returns the exit status."""
     args = parse_args(argv)
     from paddle_dnl import user_code
     from paddle_dnl.data.images.image_format import ImageFormat
@@ -144,7 +165,7 @@ def main(argv=None) -> int:
         raise DataError(f"{args.image_path}: no pictures")
     record = {"model": model_digests(files), "format": args.format, "precision": settings.predictor["precision"]}
     record |= {name: getattr(args, name) for name in ("wrong_size", "tile", "tile_overlap", "value_range")}
-    if args.format == "parquet":  # a shard is of certain pictures; label pictures may be added to
+    if args.format == "parquet":  # a Parquet file belongs to fixed pictures; label pictures can be added to
         record["pictures"] = plan.digest
     agree(Path(args.save_dir), record)
     forget_tries(args.save_dir)
@@ -153,11 +174,11 @@ def main(argv=None) -> int:
     began = time.perf_counter()
     sums, nodes = _report(on_ray.run(plan, partial(ChunkWorker, settings), cluster), plan)
     if sums["unreadable"] == plan.pictures:
-        raise DataError(f"none of the {plan.pictures} images can be used")
+        raise DataError(f"none of the {plan.pictures} pictures can be read")
     where = f"{nodes} node{'s' if nodes != 1 else ''}"
     logger.info(
-        f"{sums['done']} pictures labelled in {time.perf_counter() - began:.1f} s on {where}, {sums['there']} were there "
-        f"already, {sums['unreadable']} cannot be used; results in {args.save_dir}"
+        f"{sums['done']} pictures predicted in {time.perf_counter() - began:.1f} s on {where}, {sums['there']} results existed "
+        f"already, {sums['unreadable']} pictures cannot be read; results in {args.save_dir}"
     )
     return 0
 

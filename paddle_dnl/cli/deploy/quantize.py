@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Command line of tools/quantize.py: an exported ONNX model to int8, with accuracy and speed before and after."""
+"""Command line of tools/quantize.py: quantizes an exported ONNX model to int8, and compares accuracy and speed."""
 
 import argparse
 import shutil
@@ -10,30 +10,35 @@ from paddle_dnl.cli._arguments import add_export_imports, require_at_least
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The flags of quantize.py."""
+    """Creates the parser of quantize.py."""
     parser = argparse.ArgumentParser(
-        description="Quantises the ONNX graph of an exported folder to 8 bits for ONNX Runtime and OpenVINO on CPU "
-        "(static, after training) and prints accuracy and speed of both. Attention logits and classifier stay in float."
+        description="Quantizes the ONNX graph of an exported model to 8 bits for ONNX Runtime and OpenVINO on CPUs "
+        "(static post-training quantization); prints accuracy and speed of both. Attention logits and classifier stay in float."
     )
     add = parser.add_argument
     add("--config", required=True, help="deploy.yaml of the exported folder (export.py --format onnx), or the folder")
     add_export_imports(parser)
     add(
-        "--image_list", required=True, help="list file: image per line, as for training; activations are measured on it"
+        "--image_list",
+        required=True,
+        help="list file with an image per line, for calibration: images like those of the training",
     )
-    add("--eval_list", help="list file: image and, for mIoU, label per line; default: --image_list")
-    add("--save_dir", help="write a copy of the folder there; default: the folder itself")
-    add("--num_calibration", type=int, default=32, help="images used of --image_list, spread over it")
-    add("--num_eval", type=int, default=100, help="images compared of --eval_list, spread over it")
-    add("--cpu_threads", type=int, help="default OMP_NUM_THREADS, else one per core")
+    add(
+        "--eval_list",
+        help="list file with an image and, for mIoU, a label per line, for the comparison; default: --image_list",
+    )
+    add("--save_dir", help="write a copy of the folder; default: change the folder itself")
+    add("--num_calibration", type=int, default=32, help="number of images of --image_list to use, evenly spaced")
+    add("--num_eval", type=int, default=100, help="number of images of --eval_list to compare, evenly spaced")
+    add("--cpu_threads", type=int, help="threads of both models; default: OMP_NUM_THREADS, else the number of cores")
     return parser
 
 
 def parse_args(argv=None) -> argparse.Namespace:
-    """Flags as given, checked.
+    """Parses and checks the flags.
 
     Raises:
-        UsageError: values that do not fit; names the flag.
+        UsageError: invalid values; names the flag.
     """
     args = make_parser().parse_args(argv)
     require_at_least(args, 1, "num_calibration", "num_eval", "cpu_threads")
@@ -41,7 +46,7 @@ def parse_args(argv=None) -> argparse.Namespace:
 
 
 def main(argv=None) -> int:
-    """Quantises, compares, records; returns the exit status."""
+    """Quantizes, compares and records the results; returns the exit status."""
     args = parse_args(argv)
     from dataclasses import asdict, replace
 
@@ -81,12 +86,12 @@ def main(argv=None) -> int:
         options = BackendOptions(precision="int8", cpu_threads=threads)
         small = Predictor(files.folder, backend=OnnxBackend(made, options))
         shared = len({image for image, _ in evaluation} & set(calibration))
-        note = f", {shared} of them were calibrated on" if shared else ""
+        note = f", {shared} of which were used for calibration" if shared else ""
         logger.info(f"comparing on {len(evaluation)} images{note}")
         classes = len(files.classes.names) if files.classes else 256
         images = ScoredImages(plain, evaluation, files, classes)
         report = int8.compare(images, plain, small, len(calibration), threads)
-        # A complete folder, because OpenVINO reads it in another process.
+        # OpenVINO needs a complete folder, because it runs in another process.
         for name in others:
             (export / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(files.folder / name, export / name)

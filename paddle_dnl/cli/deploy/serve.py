@@ -9,7 +9,7 @@ from paddle_dnl.optional import not_installed
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The flags of the service, made from its settings.
+    """Creates the parser of the service from its settings.
 
     Raises:
         UsageError: the libraries of the service are not installed.
@@ -22,7 +22,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main(argv=None) -> int:
-    """Serves until a signal; returns the exit status."""
+    """Runs the service until a signal; returns the exit status."""
     argv = sys.argv[1:] if argv is None else argv
     try:
         from paddle_dnl.serving.settings import read_settings

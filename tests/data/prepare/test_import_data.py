@@ -174,8 +174,8 @@ def test_labelme_files_in_a_folder_of_their_own(tmp_path):
         _import(source, tmp_path / name, "--format", "labelme", "--images", folder)
         assert _agree(_label(tmp_path / name, "sub/scene_01"), annotated.truth(1)) > 0.99
     for flags, message in (
-        (("labelme", "--labels", source), "--labels goes with masks"),
-        (("voc", "--images", source), "--images does not go with --format voc"),
+        (("labelme", "--labels", source), "--labels is for masks"),
+        (("voc", "--images", source), "--images cannot be used with --format voc"),
         (("coco", "--images", tmp_path / "none"), "--images .*none: no such folder"),
     ):
         with pytest.raises(UsageError, match=message):

@@ -45,7 +45,7 @@ def test_on_this_machine(tmp_path):
     run = [*flags, "--save_dir", tmp_path / "out", "--chunk_size", 2, "--actors", 1]
     done = _predict_dataset(*run)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "6 pictures labelled" in done.stdout + done.stderr
+    assert "6 pictures predicted" in done.stdout + done.stderr
     assert _labels(tmp_path / "out") == _labels(tmp_path / "infer")
     # What is wrong in an actor is one line of the program.
     (tmp_path / "photos" / "a9.png").write_bytes(b"no picture")

@@ -48,7 +48,7 @@ def test_an_export_classifies_as_val_does(tmp_path, steps):
 
 def test_without_a_validation_the_export_asks(tmp_path):
     given = _make(tmp_path, lambda content: content.pop("val_dataset"))
-    with pytest.raises(UsageError, match="has no val_dataset, so nothing says how pictures are prepared"):
+    with pytest.raises(UsageError, match="has no val_dataset, which would define the preprocessing"):
         export.main([*given, "--save_dir", str(tmp_path / "out")])
     assert not (tmp_path / "out").exists()
     told = "export.transforms=[{type: Normalize, mean: [0.1,0.1,0.1]}]"
