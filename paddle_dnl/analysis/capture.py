@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Captures the inputs of layers during one forward pass by temporary hooks."""
+"""Captures the inputs of layers during one forward pass with temporary hooks."""
 
 import contextlib
 from collections.abc import Callable
@@ -11,22 +11,22 @@ import paddle
 
 
 def layers_of(model: paddle.nn.Layer, kind: type) -> dict[str, paddle.nn.Layer]:
-    """Name -> layer for all layers of a class, in the order of the model."""
+    """Returns name -> layer for all layers of a class, in the order of the model."""
     return {name: layer for name, layer in model.named_sublayers(include_self=True) if isinstance(layer, kind)}
 
 
 def layers_with_inputs(
     model: paddle.nn.Layer, image: paddle.Tensor, kind: type, lacking: str, run: Callable | None = None
 ) -> list[tuple]:
-    """(name, layer, its positional inputs) for all layers of a class, of one pass as by `capture_inputs`.
+    """Returns (name, layer, positional inputs) for all layers of a class, from one pass as in `capture_inputs`.
 
     Args:
         model, image, run: see `capture_inputs`.
-        kind: the class.
-        lacking: for the error.
+        kind: class of the layers.
+        lacking: text for the error message, after the name of the model.
 
     Raises:
-        UsageError: the model has none, with `lacking` behind its name; or as `capture_inputs`.
+        UsageError: the model has no such layers; or see `capture_inputs`.
     """
     layers = layers_of(model, kind)
     if not layers:
@@ -42,19 +42,19 @@ def capture_inputs(
     layers: dict[str, paddle.nn.Layer],
     run: Callable[[paddle.Tensor], object] | None = None,
 ) -> dict:
-    """Runs the model once, in evaluation mode, and returns name -> positional inputs of the named layers.
+    """Runs the model once in evaluation mode, and returns name -> positional inputs of the given layers.
 
     Args:
-        model: maps images to a list of logits; its layers are left in the modes they were in.
-        image: `[1, 3, H, W]`, prepared as for the model.
-        layers: as from `layers_of`.
-        run: makes the pass of `image` in place of `model`, for instance to keep what it returns.
+        model: maps images to a list of logits; the modes of its layers are restored.
+        image: `[1, 3, H, W]`, preprocessed for the model.
+        layers: see `layers_of`.
+        run: runs `image` instead of `model`, for example to keep the output.
 
     Raises:
-        UsageError: a batch, or a layer that the pass does not reach.
+        UsageError: a batch of several images, or a layer that the pass does not reach.
     """
     if image.shape[0] != 1:
-        raise UsageError(f"attention is looked at one image at a time, got a batch of {image.shape[0]}")
+        raise UsageError(f"attention is analyzed one image at a time, got a batch of {image.shape[0]}")
     found: dict[str, tuple] = {}
 
     def keep(name):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The table and the chart of tools/attention_statistics.py."""
+"""Table and chart of tools/attention_statistics.py."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
 import numpy as np  # noqa: E402
 
-# Measure -> heading, in the order of table and chart, and the measure of even attention beside it.
+# Measure -> (heading, corresponding measure of even attention), in the order of table and chart.
 COLUMNS = {
     "pairwise_category": ("pairwise, category", "random_category"),
     "pairwise_boundary": ("pairwise, boundary", "random_boundary"),
@@ -23,13 +23,13 @@ _BARS = ("#2f6db5", "#c2571a", "#3c8d5a", "#7a5195", "#b8a01f", "#5b6873")
 
 
 def random_row(results: dict[str, dict]) -> dict[str, dict]:
-    """Measure -> that of even attention; the first model's, since all look at the same queries."""
+    """Returns measure -> its value for even attention, from the first model, because all have the same queries."""
     measures = next(iter(results.values()))["measures"]
     return {name: measures[random] for name, (_, random) in COLUMNS.items() if random in measures}
 
 
 def _cell(value: dict | None) -> str:
-    """`mean ± standard error`."""
+    """Formats `mean ± standard error`."""
     if value is None:
         return "-"
     error = "" if value["standard_error"] is None else f" ± {value['standard_error']:.3f}"
@@ -37,7 +37,7 @@ def _cell(value: dict | None) -> str:
 
 
 def table(results: dict[str, dict]) -> str:
-    """Markdown: a row per model and one for even attention; mean ± standard error over images.
+    """Returns a Markdown table with a row per model and one for even attention; mean ± standard error over images.
 
     Args:
         results: model name -> `AttentionStatistics.result()`.
@@ -52,7 +52,7 @@ def table(results: dict[str, dict]) -> str:
 
 
 def draw_chart(results: dict[str, dict], path: str | Path) -> None:
-    """Bars of every measure by model, with a line at the value of uniform attention; written as a PNG."""
+    """Writes a PNG with a bar per measure and model, and a line at the value of even attention."""
     figure, axes = plt.subplots(figsize=(9, 3.8), dpi=110)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", alpha=0.25)
@@ -62,8 +62,8 @@ def draw_chart(results: dict[str, dict], path: str | Path) -> None:
         places = [i - 0.4 + (number + 0.5) * width for i, value in enumerate(found) if value]
         means = [value["mean"] for value in found if value]
         errors = [value["standard_error"] or 0 for value in found if value]
-        colour = _BARS[number % len(_BARS)]
-        axes.bar(places, means, width * 0.92, yerr=errors, label=name, color=colour, error_kw={"elinewidth": 1})
+        color = _BARS[number % len(_BARS)]
+        axes.bar(places, means, width * 0.92, yerr=errors, label=name, color=color, error_kw={"elinewidth": 1})
     for place, column in enumerate(COLUMNS):
         if column in random:
             label = "even attention" if place == 0 else None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The filters that a DMNet makes for one image."""
+"""Filters that DMNet generates for an image."""
 
 from collections.abc import Callable
 
@@ -12,19 +12,19 @@ import paddle
 
 @paddle.no_grad()
 def dynamic_filters(model: paddle.nn.Layer, image: paddle.Tensor, run: Callable | None = None) -> dict[str, np.ndarray]:
-    """Name of the module -> its filters for one image `[1, 3, H, W]`: `[channels, k, k]`, as in the order of the model.
+    """Returns module name -> its filters `[channels, k, k]` for an image `[1, 3, H, W]`, in the order of the model.
 
     Args:
         model, image, run: see `paddle_dnl.analysis.capture.capture_inputs`.
 
     Raises:
-        UsageError: the model makes no filters.
+        UsageError: the model has no dynamic filters.
     """
     found = layers_with_inputs(model, image, DynamicFilter, "makes no filters", run)
     return {name: layer.filters(x)[0].numpy() for name, layer, (x,) in found}
 
 
 def strongest(filters: np.ndarray, count: int) -> np.ndarray:
-    """The `count` filters with the largest norm, largest first; of equal ones the first."""
+    """Returns the `count` filters with the largest norm in descending order; equal ones in their original order."""
     norms = np.sqrt((filters.astype(np.float64) ** 2).sum((1, 2)))
     return filters[np.argsort(-norms, kind="stable")[:count]]

@@ -12,16 +12,16 @@ import paddle
 
 
 class Geometry:
-    """Original image -> transforms -> network input -> feature map, for one image.
+    """Maps pixels of the original image to positions of a feature map and back, for one image.
 
-    A position stands for the pixels whose logits it would give if the map were enlarged to the input, so the rule is
-    that of the model's own last resize.
+    A position corresponds to the pixels whose logits it would determine if the map were enlarged to the input, as in
+    the last resize of the model.
 
     Args:
         input_size: (height, width) of the network input.
         map_size: (height, width) of the feature map.
-        trans_info: what the transforms did, see `paddle_dnl.evaluation.inference.restore`.
-        align_corners: of the model.
+        trans_info: sizes before each transform, see `paddle_dnl.evaluation.inference.restore`.
+        align_corners: setting of the model.
     """
 
     def __init__(self, input_size, map_size, trans_info: Sequence = (), align_corners: bool = False):
@@ -30,12 +30,12 @@ class Geometry:
         self._cells, self._plans = None, {}
 
     def cells(self) -> np.ndarray:
-        """The position of every pixel of the original image, `[H, W]` int64."""
+        """Returns the position of each pixel of the original image, `[H, W]` int64."""
         if self._cells is None:
             height, width = self.input_size
             ramps = np.empty((1, 2, height, width), np.float32)
             ramps[0, 0], ramps[0, 1] = np.arange(height, dtype=np.float32)[:, None], np.arange(width, dtype=np.float32)
-            # Position of each original pixel in the network's input: the coordinate ramps are resized like logits.
+            # Coordinates of each original pixel in the network input: coordinate ramps are resized like logits.
             y, x = restore(paddle.to_tensor(ramps), self.trans_info).numpy()[0]
             self._cells = self._along(y, 0) * self.map_size[1] + self._along(x, 1)
         return self._cells
@@ -49,10 +49,10 @@ class Geometry:
         return found.astype(np.int64).clip(0, cells - 1)
 
     def position(self, x: int, y: int) -> int:
-        """The position of one pixel of the original image.
+        """Returns the position of one pixel of the original image.
 
         Raises:
-            UsageError: a pixel outside.
+            UsageError: the pixel is outside the image.
         """
         height, width = self.cells().shape
         if not (0 <= x < width and 0 <= y < height):
@@ -60,7 +60,7 @@ class Geometry:
         return int(self.cells()[y, x])
 
     def pixels(self, rows: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(x, y) in the network input, in pixels, of fractional (row, column) coordinates of the feature map."""
+        """Converts fractional (row, column) of the feature map to (x, y) in pixels of the network input."""
         found = []
         for coordinate, length, cells in zip((columns, rows), self.input_size[::-1], self.map_size[::-1], strict=True):
             if self.align_corners:
@@ -70,30 +70,31 @@ class Geometry:
         return found[0], found[1]
 
     def original_pixels(self, rows: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(x, y) in the original image, in pixels, of fractional (row, column) coordinates of the feature map."""
+        """Converts fractional (row, column) of the feature map to (x, y) in pixels of the original image."""
         x, y = self.pixels(rows, columns)
         size = self.input_size
         for name, before in reversed(list(self.trans_info)):
-            if name == "resize":  # padding lies at the right and bottom, so it moves nothing
+            if name == "resize":  # padding is on the right and at the bottom, so coordinates do not change
                 x = (x + 0.5) * (before[1] / size[1]) - 0.5
                 y = (y + 0.5) * (before[0] / size[0]) - 0.5
             size = before
         return x, y
 
     def enlarge(self, maps: np.ndarray) -> np.ndarray:
-        """Maps `[n, h, w]` at the original image's size, `[n, H, W]` float32, interpolated as logits are."""
+        """Interpolates maps `[n, h, w]` like logits to the size of the original image, `[n, H, W]` float32."""
         large = resize(paddle.to_tensor(maps[None].astype(np.float32)), list(self.input_size), self.align_corners)
         return restore(large, self.trans_info).numpy()[0]
 
     def extent(self) -> tuple[int, int]:
-        """How many rows and columns of positions the original image covers."""
+        """Returns the numbers of rows and columns of positions that the original image covers."""
         cells = self.cells()
         return int(cells.max() // self.map_size[1]) + 1, int((cells % self.map_size[1]).max()) + 1
 
     def regrid(self, maps: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-        """Weights `[n, h, w]` summed into an even grid over the original image, `[n, *size]`.
+        """Sums weights `[n, h, w]` in a regular grid over the original image, `[n, *size]`.
 
-        A position's weight is spread evenly over its pixels, so that sums are kept; weight on padding is dropped.
+        The weight of a position is distributed evenly over its pixels, so that sums are preserved; weight on padding is
+        dropped.
         """
         source, target, share = self._plan(tuple(size))
         flat = maps.reshape(len(maps), -1)
@@ -101,7 +102,7 @@ class Geometry:
         return np.stack(summed).reshape(len(maps), *size)
 
     def _plan(self, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Which position gives which share of its weight to which cell of a grid; kept for the next maps."""
+        """Returns and caches the positions, the grid cells and the shares of weight that they receive, for `regrid`."""
         if size not in self._plans:
             cells = self.cells()
             height, width = cells.shape

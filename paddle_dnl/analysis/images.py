@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images as a model's configuration prepares them for validation."""
+"""Preprocesses images as a model's configuration defines for validation."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,13 @@ import paddle
 
 @dataclass
 class Prepared:
-    """A picture for the screen, BGR uint8 `[H, W, 3]`, and what the network gets: `[1, C, h, w]`, with what was done to it."""
+    """A preprocessed image.
+
+    Attributes:
+        picture: the image for display, BGR uint8 `[H, W, 3]`.
+        tensor: network input `[1, C, h, w]`.
+        trans_info: sizes before each transform.
+    """
 
     picture: np.ndarray
     tensor: paddle.Tensor
@@ -25,7 +31,7 @@ class Prepared:
 
 
 class Preparation:
-    """The validation transforms of a configuration.
+    """Applies the validation transforms of a configuration.
 
     Raises:
         UsageError: the configuration has no val_dataset.
@@ -34,16 +40,18 @@ class Preparation:
     def __init__(self, config):
         dataset = config.val_dataset_cfg
         if not dataset:
-            raise UsageError("the configuration has no val_dataset, whose transforms prepare the images")
+            raise UsageError(
+                "the configuration has no val_dataset, whose transforms are needed to preprocess the images"
+            )
         transforms = [registry.build(cfg, "transform") for cfg in dataset.get("transforms", [])]
         self.image_format = ImageFormat.of(dataset)
         self._compose = Compose(transforms, img_channels=self.image_format.channels)
 
     def __call__(self, path: str | Path) -> Prepared:
-        """Reads and prepares one image.
+        """Reads and preprocesses one image.
 
         Raises:
-            DataError: it cannot be read, or the transforms cannot take it.
+            DataError: the image cannot be read, or the transforms do not accept it.
         """
         picture = self.image_format.read(path)
         return Prepared(displayed(picture), *network_input(self._compose, picture, path))

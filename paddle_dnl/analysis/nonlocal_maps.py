@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Attention weights of a disentangled or plain non-local block for given queries.
 
-Everything is computed from the queries, keys and unary logits of one image, row by row: memory is linear in the number of
-positions, whatever the size of the image.
+Weights are computed in groups of rows from queries, keys and unary logits of one image, so that memory is linear in the
+number of positions.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ from paddle_dnl.nn.disentangled_nonlocal import SOFTMAX_MODES, DisentangledNonLo
 import numpy as np
 import paddle
 
-# Numbers of one block of rows: 32 MiB in float64.
+# Numbers in one group of rows: 32 MiB in float64.
 _BLOCK = 4 << 20
 
 
@@ -27,19 +27,19 @@ def _softmax(logits: np.ndarray) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class BlockAttention:
-    """One block's weights on one image; all arrays float64. Positions count row by row through the feature map.
+    """Weights of one block on one image; all arrays are float64. Positions are numbered row by row in the feature map.
 
     Attributes:
-        name: of the block in the model.
+        name: name of the block in the model.
         size: (height, width) of the feature map, N positions.
         mode, combine: see `DisentangledNonLocal2D`.
         scale: factor on the pairwise logits.
-        query: `[N, d]`, whitened as the block does it; None without a pairwise term.
+        query: `[N, d]`, whitened if the block whitens it; None without a pairwise term.
         key: `[M, d]`; None without a pairwise term.
         mask: unary logits `[M]`; None without a unary term.
-        gate: the factor on the pairwise term (`gamma`), 1 without one.
-        pooled: keys and values lie on the 2x2 pooled map, M = (height // 2) (width // 2).
-        concat: for mode `concatenation`: weights of query and key and the norm's factor and shift.
+        gate: factor on the pairwise term (`gamma`); 1 without a gate.
+        pooled: whether keys and values are on the 2x2 pooled map, M = (height // 2) (width // 2).
+        concat: for mode `concatenation`: weights of query and key, and factor and shift of the norm.
     """
 
     name: str
@@ -56,21 +56,21 @@ class BlockAttention:
 
     @property
     def has_pairwise(self) -> bool:
-        """Whether there is a term that depends on the query."""
+        """Whether the block has a term that depends on the query."""
         return self.query is not None
 
     @property
     def has_unary(self) -> bool:
-        """Whether there is a term that is the same for all queries."""
+        """Whether the block has a term that is the same for all queries."""
         return self.mask is not None
 
     @property
-    def is_normalised(self) -> bool:
+    def is_normalized(self) -> bool:
         """Whether each term's weights are positive and sum to 1."""
         return not self.has_pairwise or self.mode in SOFTMAX_MODES
 
     def pairwise(self, positions) -> np.ndarray:
-        """The pairwise weights of some queries over all positions, `[n, height, width]`.
+        """Returns the pairwise weights of queries at `positions`, `[n, height, width]`.
 
         Raises:
             UsageError: the block has no pairwise term.
@@ -80,7 +80,7 @@ class BlockAttention:
         return self._by_blocks(positions, self._pairwise_rows)
 
     def unary(self) -> np.ndarray:
-        """The unary weights, the same for all queries, `[height, width]`.
+        """Returns the unary weights, which are the same for all queries, `[height, width]`.
 
         Raises:
             UsageError: the block has no unary term.
@@ -90,18 +90,19 @@ class BlockAttention:
         return self._to_map(_softmax(self.mask)[None])[0]
 
     def weights(self, positions) -> np.ndarray:
-        """What the values are multiplied with: both terms together, `[n, height, width]`."""
+        """Returns the weights of the values for queries at `positions`, with both terms, `[n, height, width]`."""
         return self._by_blocks(positions, self._weight_rows)
 
     def factors(self) -> "BlockAttention":
-        """The same weights as a product of a whitened pairwise and a unary factor, where they are one.
+        """Splits the weights of a plain non-local block into a whitened pairwise and a unary factor.
 
-        A plain non-local block has no unary term of its own, but its logits hold one: q_i . k_j is
-        (q_i - mean q) . k_j + mean q . k_j. Other blocks are returned as they are.
+        A plain block has no separate unary term, but its logits contain one: q_i . k_j = (q_i - mean q) . k_j + mean q
+            . k_j.
+        Other blocks are returned unchanged.
         """
         is_plain = self.has_pairwise and not self.has_unary and self.mode in SOFTMAX_MODES
         mean = self.query.mean(0) if is_plain else None
-        # The mean of a whitened query is 0 up to float32 rounding.
+        # The mean of whitened queries is 0 up to rounding in float32.
         if not is_plain or np.abs(mean).max() <= 1e-5 * max(np.abs(self.query).max(), 1e-30):
             return self
         mask = self.scale * (self.key @ mean)
@@ -134,7 +135,7 @@ class BlockAttention:
         return self.gate * self._pairwise_rows(positions) + unary
 
     def _to_map(self, rows: np.ndarray) -> np.ndarray:
-        """`[n, M]` to `[n, height, width]`; a pooled key's weight is spread over its four positions."""
+        """Converts `[n, M]` to `[n, height, width]`; the weight of a pooled key is divided among its four positions."""
         height, width = self.size
         if not self.pooled:
             return rows.reshape(-1, height, width)
@@ -144,7 +145,7 @@ class BlockAttention:
 
 
 def _concat_weights(block: DisentangledNonLocal2D) -> tuple[np.ndarray, np.ndarray, float, float]:
-    """The weights of query and key, and the batch norm as a factor and a shift."""
+    """Returns the weights of query and key, and the batch norm as a factor and a shift."""
     project = block.concat_project
     weight = project._conv.weight.numpy().astype(np.float64).reshape(-1)
     half, norm = len(weight) // 2, project._batch_norm
@@ -164,7 +165,7 @@ def _array(tensor) -> np.ndarray | None:
 
 @paddle.no_grad()
 def block_attention(name: str, block: DisentangledNonLocal2D, x: paddle.Tensor) -> BlockAttention:
-    """The weights of one block for its input `x` `[1, C, H, W]`."""
+    """Computes the weights of one block for its input `x` `[1, C, H, W]`."""
     terms = block.terms(x)
     mask = _array(terms.mask)
     return BlockAttention(
@@ -185,7 +186,7 @@ def block_attention(name: str, block: DisentangledNonLocal2D, x: paddle.Tensor) 
 def nonlocal_attention(
     model: paddle.nn.Layer, image: paddle.Tensor, run: Callable | None = None
 ) -> Iterator[BlockAttention]:
-    """The weights of every non-local block of a model on one image `[1, 3, H, W]`.
+    """Yields the weights of each non-local block of a model on one image `[1, 3, H, W]`.
 
     Args:
         model, image, run: see `paddle_dnl.analysis.capture.capture_inputs`.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Attention maps, sampled points and filters as pictures. Pictures are BGR uint8, as OpenCV has them."""
+"""Draws attention maps, sampled points and filters. Pictures are BGR uint8 `[H, W, 3]`, as in OpenCV."""
 
 from collections.abc import Sequence
 
@@ -10,67 +10,67 @@ _WHITE, _BLACK = (255, 255, 255), (0, 0, 0)
 
 
 def colors() -> np.ndarray:
-    """256 BGR colours from black over red to pale yellow, `[256, 3]`."""
+    """Returns 256 BGR colors from black through red to pale yellow, `[256, 3]`."""
     return cv2.applyColorMap(np.arange(256, dtype=np.uint8)[:, None], cv2.COLORMAP_INFERNO)[:, 0]
 
 
 def relative(heat: np.ndarray) -> np.ndarray:
-    """A map scaled so that 99.5 % of it lie in [0, 1]; larger values become 1, negative ones 0."""
-    # One position may have nearly all the weight: the percentile of the non-zero positions keeps the others visible.
+    """Scales a map by its 99.5th percentile of positive values and clips it to [0, 1]."""
+    # One position may have nearly all the weight; the percentile of the positive values keeps the others visible.
     positive = heat[heat > 0]
     top = float(np.percentile(positive, 99.5)) if positive.size else 0.0
     return np.clip(heat / top, 0, 1) if top > 0 else np.zeros(heat.shape)
 
 
 def heat_overlay(picture: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """The picture in grey under a map: the stronger the weight, the brighter and more opaque its colour.
+    """Overlays the gray picture with a map: the larger the weight, the brighter and more opaque the color.
 
     Args:
         picture: `[H, W, 3]`.
         heat: `[H, W]` in [0, 1].
     """
-    grey = cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)[..., None].repeat(3, axis=2)
+    gray = cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)[..., None].repeat(3, axis=2)
     color = colors()[np.rint(heat * 255).astype(np.uint8)]
     opacity = (0.35 + 0.6 * heat)[..., None]
-    return np.rint(grey * (1 - opacity) + color * opacity).astype(np.uint8)
+    return np.rint(gray * (1 - opacity) + color * opacity).astype(np.uint8)
 
 
 def mark(picture: np.ndarray, x: int, y: int) -> np.ndarray:
-    """A copy with a cross in a ring around a pixel, visible on any ground."""
+    """Returns a copy with a cross and a ring around a pixel, in black and white to be visible on any background."""
     picture, size = picture.copy(), max(4, round(min(picture.shape[:2]) / 40))
-    for colour, extra in ((_BLACK, 2), (_WHITE, 0)):
+    for color, extra in ((_BLACK, 2), (_WHITE, 0)):
         thickness = max(1, size // 6) + extra
-        cv2.circle(picture, (x, y), size, colour, thickness, cv2.LINE_AA)
+        cv2.circle(picture, (x, y), size, color, thickness, cv2.LINE_AA)
         for dx, dy in ((1, 0), (0, 1)):
             start, stop = (x - 2 * size * dx, y - 2 * size * dy), (x + 2 * size * dx, y + 2 * size * dy)
-            cv2.line(picture, start, stop, colour, thickness, cv2.LINE_AA)
+            cv2.line(picture, start, stop, color, thickness, cv2.LINE_AA)
     return picture
 
 
 def draw_samples(picture: np.ndarray, x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Sampled points over a picture: one colour per head, area as the weight.
+    """Draws sampled points over a picture: one color per head, area proportional to the weight.
 
     Args:
         picture: `[H, W, 3]`.
-        x, y: pixels, `[heads, points]`; points outside are left out by the border.
-        weights: they sum to 1 per head.
+        x, y: coordinates in pixels, `[heads, points]`; points outside are clipped.
+        weights: `[heads, points]`; they sum to 1 per head.
     """
-    scale = 4  # fractional positions: drawn on a larger picture
+    scale = 4  # draws on a larger picture, for fractional coordinates
     canvas = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR)
     largest = scale * max(4.0, min(picture.shape[:2]) / 40)
     heads = cv2.applyColorMap(np.linspace(20, 235, len(x)).astype(np.uint8)[:, None], cv2.COLORMAP_RAINBOW)[:, 0]
-    for xs, ys, ws, colour in zip(x, y, weights, heads.tolist(), strict=True):
+    for xs, ys, ws, color in zip(x, y, weights, heads.tolist(), strict=True):
         for px, py, weight in zip(xs, ys, ws, strict=True):
-            centre = (round(float(px + 0.5) * scale), round(float(py + 0.5) * scale))
+            center = (round(float(px + 0.5) * scale), round(float(py + 0.5) * scale))
             radius = max(2, round(largest * float(weight) ** 0.5))
-            if abs(centre[0]) < 1 << 20 and abs(centre[1]) < 1 << 20:
-                cv2.circle(canvas, centre, radius + 2, _WHITE, -1, cv2.LINE_AA)
-                cv2.circle(canvas, centre, radius, colour, -1, cv2.LINE_AA)
+            if abs(center[0]) < 1 << 20 and abs(center[1]) < 1 << 20:
+                cv2.circle(canvas, center, radius + 2, _WHITE, -1, cv2.LINE_AA)
+                cv2.circle(canvas, center, radius, color, -1, cv2.LINE_AA)
     return cv2.resize(canvas, (picture.shape[1], picture.shape[0]), interpolation=cv2.INTER_AREA)
 
 
 def draw_filters(filters: np.ndarray, columns: int = 8, cell: int = 56) -> np.ndarray:
-    """Kernels `[n, k, k]` in a grid: red is positive, blue negative, white zero, one scale for all."""
+    """Draws kernels `[n, k, k]` in a grid with a common scale: red is positive, blue negative, white zero."""
     top = max(float(np.abs(filters).max()), 1e-30)
     rows, size = -(-len(filters) // columns), filters.shape[-1]
     step = max(1, cell // size) * size + 6
@@ -86,7 +86,7 @@ def draw_filters(filters: np.ndarray, columns: int = 8, cell: int = 56) -> np.nd
 
 
 def sheet(rows: Sequence[Sequence[tuple[np.ndarray, str]]], width: int = 420) -> np.ndarray:
-    """Rows of titled pictures of one size, each made `width` wide; shorter rows end in white."""
+    """Arranges rows of (picture, title), each scaled to `width`; shorter rows are padded with white."""
     made, bar, gap = [], 24, 6
     for row in rows:
         panels = []

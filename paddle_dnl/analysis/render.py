@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Output files of tools/visualize_attention.py for one image."""
+"""Writes the output files of tools/visualize_attention.py for one image."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,21 +16,21 @@ from paddle_dnl.data.overlay import save_image
 import numpy as np
 
 Point = tuple[int, int]
-_QUERIES_AT_ONCE = 32
+_QUERIES_PER_GROUP = 32
 FILTERS_SHOWN = 32
 COMMON = ("overview.png", "viewer.html")
 
 
 @dataclass(frozen=True)
 class Scene:
-    """One image.
+    """An image and its query points.
 
     Attributes:
-        picture: `[H, W, 3]` BGR.
-        points: (x, y) in it.
-        folder: that is written.
-        title: of pages.
-        predicted: the name of the class that the model gives each pixel, `[H, W]`; None where that is not known.
+        picture: `[H, W, 3]` BGR uint8.
+        points: (x, y) of the query points in pixels.
+        folder: output folder.
+        title: title of pages.
+        predicted: name of the predicted class of each pixel, `[H, W]`; None if unknown.
     """
 
     picture: np.ndarray
@@ -40,14 +40,15 @@ class Scene:
     predicted: np.ndarray | None = None
 
     def name_point(self, x: int, y: int) -> str:
-        """A point and the class predicted there, for titles."""
+        """Returns a title for a point: its coordinates and predicted class."""
         return f"query {x},{y}" + ("" if self.predicted is None else f": {self.predicted[y, x]}")
 
 
 def render_nonlocal(attention: BlockAttention, geometry: Geometry, scene: Scene) -> None:
-    """`unary.png`, and for each point `pairwise_X_Y.png` and `both_X_Y.png`; `overview.png` and `viewer.html`.
+    """Writes `unary.png`, `overview.png`, `viewer.html`, and `pairwise_X_Y.png` and `both_X_Y.png` for each point.
 
-    A plain non-local block is shown as its two factors, see `BlockAttention.factors`; `both` are its weights.
+    For a plain non-local block, pairwise and unary are its two factors, see `BlockAttention.factors`; `both` are its
+    weights.
     """
     parts = attention.factors()
     unary, unary_title = None, ""
@@ -55,7 +56,7 @@ def render_nonlocal(attention: BlockAttention, geometry: Geometry, scene: Scene)
         heat = parts.unary()
         unary, unary_title = (
             _overlay(heat, geometry, scene.picture),
-            f"unary, {heat.max() * heat.size:.1f} x even at most",
+            f"unary, maximum {heat.max() * heat.size:.1f} x uniform",
         )
         save_image(scene.folder / "unary.png", unary)
     rows = []
@@ -68,7 +69,7 @@ def render_nonlocal(attention: BlockAttention, geometry: Geometry, scene: Scene)
         for name, heat in shown.items():
             made = draw.mark(_overlay(heat, geometry, scene.picture), x, y)
             save_image(scene.folder / f"{name}_{x}_{y}.png", made)
-            row.append((made, f"{name}, {heat.max() * heat.size:.1f} x even at most"))
+            row.append((made, f"{name}, maximum {heat.max() * heat.size:.1f} x uniform"))
         if unary is not None:
             row.insert(min(2, len(row)), (unary, unary_title))
         rows.append(row)
@@ -95,16 +96,16 @@ def _write_viewer(parts: BlockAttention, geometry: Geometry, scene: Scene) -> No
 
 
 def _on_grid(rows, grid: tuple[int, int], size: tuple[int, int], geometry: Geometry) -> np.ndarray:
-    """The maps of an even grid of queries over the image, reduced to `size`: `[*grid, *size]`."""
+    """Returns the maps of a regular grid of queries over the image, reduced to `size`: `[*grid, *size]`."""
     cells = geometry.cells()
     positions = cells[viewer.grid_places(grid, cells.shape)].reshape(-1)
-    # In groups of queries, so that only reduced maps are kept in memory.
-    groups = [positions[i : i + _QUERIES_AT_ONCE] for i in range(0, len(positions), _QUERIES_AT_ONCE)]
+    # In groups, so that only the reduced maps of all queries are in memory.
+    groups = [positions[i : i + _QUERIES_PER_GROUP] for i in range(0, len(positions), _QUERIES_PER_GROUP)]
     return np.concatenate([geometry.regrid(rows(group), size) for group in groups]).reshape(*grid, *size)
 
 
 def render_samples(layers: Sequence[tuple[SampledAttention, Geometry]], scene: Scene) -> None:
-    """`samples_LAYER_X_Y.png` for each point and layer, and `overview.png` with all of them."""
+    """Writes `samples_LAYER_X_Y.png` for each point and layer, and `overview.png` with all of them."""
     rows = []
     for x, y in scene.points:
         row = [(draw.mark(scene.picture, x, y), scene.name_point(x, y))]
@@ -119,7 +120,7 @@ def render_samples(layers: Sequence[tuple[SampledAttention, Geometry]], scene: S
 
 
 def render_filters(filters: dict[str, np.ndarray], scene: Scene) -> None:
-    """`filters_NAME.png`: the strongest filters of each module; `overview.png` with all of them beside the picture."""
+    """Writes `filters_NAME.png` with the strongest filters of each module, and `overview.png` with all of them."""
     sheets = []
     for name, kernels in filters.items():
         made = draw.draw_filters(strongest(kernels, FILTERS_SHOWN))

@@ -18,10 +18,10 @@ class SampledAttention:
     """One attention layer on one image.
 
     Attributes:
-        name: of the layer in the model.
-        size: (height, width) of its map.
-        rows, columns: where each sample lies, in positions of the map, fractional: `[heads, 9, height, width]`.
-        weights: of each sample, they sum to 1 per head: `[heads, 9, height, width]`.
+        name: name of the layer in the model.
+        size: (height, width) of its feature map.
+        rows, columns: location of each sample in fractional positions of the feature map, `[heads, 9, height, width]`.
+        weights: weight of each sample, `[heads, 9, height, width]`; they sum to 1 per head.
     """
 
     name: str
@@ -31,10 +31,10 @@ class SampledAttention:
     weights: np.ndarray
 
     def at(self, position: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Rows, columns and weights of one query, `[heads, 9]` each.
+        """Returns rows, columns and weights of one query, `[heads, 9]` each.
 
         Raises:
-            UsageError: no such position.
+            UsageError: the position does not exist.
         """
         if not 0 <= position < self.size[0] * self.size[1]:
             raise UsageError(f"{self.name}: positions must lie in [0, {self.size[0] * self.size[1]})")
@@ -44,7 +44,7 @@ class SampledAttention:
 
 @paddle.no_grad()
 def layer_samples(name: str, layer: DGMN2Attention, x: paddle.Tensor, height: int, width: int) -> SampledAttention:
-    """The samples of one layer for its input tokens `[1, height * width, C]`."""
+    """Computes the samples of one layer for its input tokens `[1, height * width, C]`."""
     offset, weights, _ = layer.attention_weights(x, height, width)
     offset = offset.numpy().astype(np.float64).reshape(-1, SAMPLES, 2, height, width)
     tap = np.arange(SAMPLES)[:, None, None]
@@ -56,7 +56,7 @@ def layer_samples(name: str, layer: DGMN2Attention, x: paddle.Tensor, height: in
 def sampled_attention(
     model: paddle.nn.Layer, image: paddle.Tensor, run: Callable | None = None
 ) -> Iterator[SampledAttention]:
-    """All DGMN2 attention layers of a model on one image `[1, 3, H, W]`, from the first to the last.
+    """Yields all DGMN2 attention layers of a model on one image `[1, 3, H, W]`, in the order of the model.
 
     Args:
         model, image, run: see `paddle_dnl.analysis.capture.capture_inputs`.

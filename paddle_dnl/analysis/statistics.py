@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How much attention falls on the query's category and on boundaries: definitions in docs/attention.md.
+"""Measures the share of attention on the query's category and on boundaries; docs/attention.md defines the measures.
 
-An overlap is a share of attention. Let w_j be the weights of one map over the positions j of the feature map, and R a region
-of labelled pixels. Each weight is spread evenly over the pixels of its position; pixels to be ignored do not count:
+An overlap is a share of attention. Let w_j be the weights of a map at the positions j of the feature map, and R a
+region of labeled pixels. Each weight is distributed evenly over the pixels of its position; ignored pixels are
+excluded:
 
-    overlap(w, R) = sum_j w_j r_j / sum_j w_j l_j,   r_j, l_j: share of position j's pixels in R, with a label at all
+    overlap(w, R) = sum_j w_j r_j / sum_j w_j l_j,   r_j, l_j: share of position j's pixels that are in R, or labeled
 
-For equal weights this is the share of R in the labelled area: the overlap of attention that knows nothing. `top` replaces
-the weights by 1 for the tenth of the positions with the largest ones and by 0 for the others.
+For uniform weights the overlap is the share of R in the labeled area. `top` replaces the weights by 1 for the tenth of
+the positions with the largest weights, and by 0 for the others.
 """
 
 from dataclasses import dataclass, field
@@ -22,11 +23,11 @@ TOP = 0.1
 
 
 def boundary_region(label: np.ndarray, width: int, ignore_index: int = 255) -> np.ndarray:
-    """Pixels near a change of category, `[H, W]` bool.
+    """Returns the pixels near a change of category, `[H, W]` bool.
 
-    A pixel lies on the contour if one of its four neighbours has another category; pixels to be ignored are of no
-    category. The region is all labelled pixels less than `width` pixels (Euclidean, between centres) from the contour;
-    width 1 is the contour itself.
+    A pixel is on the contour if one of its four neighbors has another category; ignored pixels have no category. The
+    region consists of all labeled pixels less than `width` pixels (Euclidean distance between centers) from the
+    contour; width 1 is the contour itself.
     """
     labelled = label != ignore_index
     contour = np.zeros(label.shape, bool)
@@ -42,23 +43,23 @@ def boundary_region(label: np.ndarray, width: int, ignore_index: int = 255) -> n
 
 
 def shares(region: np.ndarray, cells: np.ndarray, positions: int) -> np.ndarray:
-    """The share of each position's pixels that lie in a region, `[positions]`; 0 where a position has no pixels.
+    """Returns the share of each position's pixels that are in a region, `[positions]`; 0 for positions without pixels.
 
     Args:
         region: `[H, W]` bool.
-        cells: the position of each pixel, `[H, W]`.
-        positions: how many there are.
+        cells: position of each pixel, `[H, W]`.
+        positions: number of positions.
     """
     inside = np.bincount(cells[region].reshape(-1), minlength=positions)
     return inside / np.maximum(np.bincount(cells.reshape(-1), minlength=positions), 1)
 
 
 def overlap(weights: np.ndarray, region: np.ndarray, labelled: np.ndarray) -> np.ndarray:
-    """Share of attention on a region, `[n]`; NaN where no attention falls on labelled pixels.
+    """Returns the share of attention on a region, `[n]`; NaN if no attention is on labeled pixels.
 
     Args:
         weights: `[n, N]`.
-        region, labelled: shares of the positions' pixels, `[N]`, or `[n, N]` for a region that depends on the query.
+        region, labelled: shares of each position's pixels, `[N]`, or `[n, N]` for a region that depends on the query.
     """
     total = (weights * labelled).sum(-1)
     inside = (weights * region).sum(-1)
@@ -66,7 +67,7 @@ def overlap(weights: np.ndarray, region: np.ndarray, labelled: np.ndarray) -> np
 
 
 def top_weights(weights: np.ndarray, fraction: float = TOP) -> np.ndarray:
-    """1 for the largest weights of each row, at least one, and 0 for the others; of equal weights the first count."""
+    """Returns 1 for the largest weights of each row (at least one; the first of equal ones) and 0 for the others."""
     count = max(1, round(fraction * weights.shape[-1]))
     chosen = np.argsort(-weights, axis=-1, kind="stable")[..., :count]
     result = np.zeros(weights.shape)
@@ -75,7 +76,7 @@ def top_weights(weights: np.ndarray, fraction: float = TOP) -> np.ndarray:
 
 
 def sample_queries(label: np.ndarray, count: int, seed: int, index: int, ignore_index: int = 255) -> np.ndarray:
-    """Flat indices of labelled pixels, drawn evenly with replacement; image `index` of a seed always gives the same."""
+    """Draws flat indices of labeled pixels uniformly with replacement; reproducible by `seed` and image `index`."""
     candidates = np.flatnonzero(label.reshape(-1) != ignore_index)
     if not len(candidates):
         return candidates
@@ -84,13 +85,13 @@ def sample_queries(label: np.ndarray, count: int, seed: int, index: int, ignore_
 
 @dataclass
 class AttentionStatistics:
-    """Sums over images; every image counts the same, whatever its number of queries.
+    """Statistics over images; all images have the same weight.
 
     Args:
-        queries: per image.
-        seed: of their choice.
+        queries: number of queries per image.
+        seed: seed of their choice.
         boundary_width: see `boundary_region`.
-        ignore_index: label that does not count.
+        ignore_index: label of ignored pixels.
     """
 
     queries: int
@@ -101,17 +102,17 @@ class AttentionStatistics:
     _values: dict[str, list[float]] = field(default_factory=dict)
 
     def add(self, attention: BlockAttention, label: np.ndarray, cells: np.ndarray) -> None:
-        """One image.
+        """Adds one image.
 
         Args:
-            attention: weights of its block; a plain block is taken apart into its two factors.
+            attention: weights of the block; a plain block is split into its two factors.
             label: `[H, W]` categories.
             cells: position of each pixel, see `paddle_dnl.analysis.geometry`.
 
         Raises:
-            UsageError: a block whose weights are no shares (modes without softmax).
+            UsageError: the weights are not shares (modes without softmax).
         """
-        if not attention.is_normalised:
+        if not attention.is_normalized:
             raise UsageError(f"mode {attention.mode} has no shares of attention; the statistics need a softmax mode")
         index, self.images = self.images, self.images + 1
         pixels = sample_queries(label, self.queries, self.seed, index, self.ignore_index)
@@ -146,7 +147,7 @@ class AttentionStatistics:
             self._values.setdefault(name, []).append(float(np.nanmean(values)))
 
     def result(self) -> dict:
-        """Settings, and for each measure its mean over images and the standard error of that mean."""
+        """Returns the settings, and for each measure the mean over images and its standard error."""
         measures = {}
         for name, values in self._values.items():
             error = float(np.std(values, ddof=1) / np.sqrt(len(values))) if len(values) > 1 else None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Interactive viewer in one HTML file: shows the pairwise attention map of the position under the mouse."""
+"""Writes an interactive page, one HTML file, with the pairwise attention map of the position under the mouse."""
 
 import base64
 import html
@@ -21,15 +21,16 @@ TITLES = {"pairwise": "pairwise", "unary": "unary", "both": "both together"}
 
 @dataclass
 class ViewerMaps:
-    """What the page holds.
+    """Content of the page.
 
     Attributes:
         picture: `[H, W, 3]` BGR; the maps cover all of it.
-        pairwise: `[rows, columns, h, w]`, the map of each grid point, or None.
+        pairwise: map of each grid point, `[rows, columns, h, w]`, or None.
         unary: `[h, w]` or None.
-        gate: factor of the pairwise map in the sum of the two.
-        both: `[rows, columns, h, w]`, where both together are not that sum: a product of bytes would be too coarse.
-        predicted: name of the class that the model gives each pixel of the picture, `[H, W]`, or None.
+        gate: factor of the pairwise map in the sum of both maps.
+        both: `[rows, columns, h, w]` if both terms are multiplied, because a product of stored bytes would be too
+            coarse.
+        predicted: name of the predicted class of each pixel, `[H, W]`, or None.
     """
 
     picture: np.ndarray
@@ -41,7 +42,7 @@ class ViewerMaps:
 
 
 def fit(height: int, width: int, limit: int) -> tuple[int, int]:
-    """The size of at most `limit` cells that a map of this size is reduced to: both sides by one integer factor."""
+    """Returns the size to which a map is reduced by one integer factor for both axes, with at most `limit` cells."""
     factor = 1
     while -(-height // factor) * -(-width // factor) > limit:
         factor += 1
@@ -49,13 +50,13 @@ def fit(height: int, width: int, limit: int) -> tuple[int, int]:
 
 
 def grid_places(grid: tuple[int, int], size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Index of the pixels in the middle of each cell of an even grid over a picture `[H, W]`, both (rows, columns)."""
+    """Returns indices (rows, columns) of the central pixels of the cells of a regular grid over a picture `[H, W]`."""
     ys, xs = (((np.arange(count) + 0.5) * side / count).astype(int) for count, side in zip(grid, size, strict=True))
     return np.ix_(ys, xs)
 
 
 def _bytes(maps: np.ndarray) -> tuple[str, np.ndarray]:
-    """Base64 of maps `[n, cells]` as shares of each one's largest weight, and those weights."""
+    """Returns maps `[n, cells]` as base64 of bytes relative to each map's largest weight, and those weights `[n]`."""
     top = maps.max(1)
     scaled = np.rint(np.clip(maps, 0, None) / np.where(top > 0, top, 1)[:, None] * 255).astype(np.uint8)
     return base64.b64encode(scaled.tobytes()).decode(), top
@@ -98,9 +99,9 @@ def write_viewer(path: str | Path, title: str, note: str, maps: ViewerMaps) -> N
     """Writes the page.
 
     Args:
-        path: of the HTML file; it needs nothing beside it.
-        title, note: its head, and a line under the picture.
-        maps: of a size that a browser holds easily: at most `QUERIES` points of `POSITIONS` cells, see `fit`.
+        path: path of the HTML file, which needs no other files.
+        title, note: title of the page, and a line below the picture.
+        maps: content; at most `QUERIES` grid points and `POSITIONS` cells, see `fit`, for browsers to load it quickly.
 
     Raises:
         ValueError: neither a pairwise nor a unary map.
@@ -108,7 +109,7 @@ def write_viewer(path: str | Path, title: str, note: str, maps: ViewerMaps) -> N
     if maps.pairwise is None and maps.unary is None:
         raise ValueError("the viewer needs a pairwise or a unary map")
     page = resources.files(__package__).joinpath("viewer.html").read_text(encoding="utf-8")
-    # The data are inserted last, so that no placeholders are searched in them.
+    # Inserts the data last, so that text in the data is not taken for a placeholder.
     for mark, text in (("__TITLE__", html.escape(title)), ("__NOTE__", html.escape(note))):
         page = page.replace(mark, text)
     page = page.replace("__DATA__", json.dumps(_content(maps)).replace("</", "<\\/"))

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The bridge to PaddleSeg: its components by name, refusals of harmful arguments, a plug-in for its own tools."""
+"""Bridge to PaddleSeg: its components by name, checks of their arguments, and a plugin for PaddleSeg's own tools."""

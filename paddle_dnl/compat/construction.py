@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Building models and backbones of PaddleSeg without their start weights, which only our own reader reads.
+"""Builds models and backbones of PaddleSeg without initial weights, which only the safe reader of this package loads.
 
-Their constructors fetch and unpickle `pretrained`. Most accept None; some insist on a file: they read it in `init_weight`, to
-resize a position embedding. Those are built with the functions that read files replaced by ones that read nothing, and get
-their weights later from a local file, in the same way, by the safe reader.
+Their constructors download and unpickle `pretrained`. Most accept None. Some require a file, which they read in
+`init_weight` to resize a position embedding. These are built while the functions that read files are replaced, and
+later get their weights from a local file in the same way with the safe reader.
 """
 
 import contextlib
@@ -12,11 +12,11 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping
 from unittest import mock
 
-_INSISTS = "pretrained_is_read_by_init_weight"
+_REQUIRES_FILE = "pretrained_is_read_by_init_weight"
 
 
 def construct(cls: Callable, arguments: dict):
-    """`cls(**arguments)` for a model or backbone of PaddleSeg, `pretrained` left out of `arguments`."""
+    """Returns `cls(**arguments)` for a model or backbone of PaddleSeg; `arguments` must not have `pretrained`."""
     parameters = inspect.signature(cls).parameters
     if "pretrained" in parameters and parameters["pretrained"].default is inspect.Parameter.empty:
         arguments = {**arguments, "pretrained": None}
@@ -27,14 +27,15 @@ def construct(cls: Callable, arguments: dict):
             raise
     with _reading_by(lambda path: {}, lambda layer, path: None):
         layer = cls(**{**arguments, "pretrained": ""})
-    setattr(layer, _INSISTS, True)
+    setattr(layer, _REQUIRES_FILE, True)
     return _for_this_device(layer)
 
 
 def _for_this_device(layer):
-    """Batch norm in place of `nn.SyncBatchNorm` on a CPU, which has no kernel for it; the same parameters and buffers.
+    """Replaces `nn.SyncBatchNorm`, which has no CPU kernel, on a CPU by batch norm with the same parameters and
+    buffers.
 
-    Some models ask for it by name, where PaddleSeg's own wrapper would have chosen by device.
+    Some models use it directly, instead of PaddleSeg's wrapper, which chooses by device.
     """
     paddle = importlib.import_module("paddle")
     if paddle.get_device() != "cpu" or not isinstance(layer, paddle.nn.Layer):
@@ -49,19 +50,19 @@ def _for_this_device(layer):
     return layer
 
 
-def insists(layer) -> bool:
-    """Whether a layer's `init_weight` wants a file: then `read_into` reads its start weights."""
-    return getattr(layer, _INSISTS, False)
+def requires_file(layer) -> bool:
+    """Whether the layer's `init_weight` requires a file; `read_into` then loads its initial weights."""
+    return getattr(layer, _REQUIRES_FILE, False)
 
 
 def read_into(layer, path: str, read: Callable[[str], Mapping], load: Callable) -> None:
-    """Start weights into a layer that insists on them, as its constructor does.
+    """Loads initial weights into a layer whose `init_weight` requires a file, in the same way as its constructor.
 
     Args:
-        layer: a Paddle layer, see `insists`.
+        layer: a Paddle layer, see `requires_file`.
         path: a local file.
-        read: path to mapping of arrays.
-        load: puts what fits of a file into a layer: `load(layer, path)`.
+        read: function from a path to a mapping of arrays.
+        load: function `load(layer, path)` that copies the matching weights of a file into a layer.
     """
     with _reading_by(read, load):
         layer.pretrained = path
@@ -70,7 +71,7 @@ def read_into(layer, path: str, read: Callable[[str], Mapping], load: Callable) 
 
 @contextlib.contextmanager
 def _reading_by(read: Callable, load: Callable) -> Iterator[None]:
-    """PaddleSeg's and Paddle's readers replaced, for as long as one layer is built."""
+    """Replaces the readers of PaddleSeg and Paddle during the block."""
     utils = importlib.import_module("paddleseg.utils.utils")
     with (
         mock.patch.object(importlib.import_module("paddle"), "load", read),

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Components of an installed PaddleSeg by name: the release on PyPI (2.8.0) or a git checkout of its develop branch.
 
-The only place from which PaddleSeg is imported, and only when something asks for one of its names.
+Only this module imports PaddleSeg, and only when one of its components is requested.
 """
 
 import functools
@@ -23,17 +23,17 @@ _MANAGERS = {
     "loss": "LOSSES",
     "optimizer": "OPTIMIZERS",
 }
-# Their import fills PaddleSeg's registries.
+# Submodules whose import fills PaddleSeg's registries.
 _MODULES = ("models", "datasets", "transforms", "optimizers")
 
 
 def is_installed() -> bool:
-    """Whether there is a PaddleSeg to import; it is not imported."""
+    """Whether PaddleSeg is installed; does not import it."""
     return importlib.util.find_spec(PACKAGE) is not None
 
 
 def version() -> str:
-    """The installed version, `not installed`, or `unknown version` of a checkout on the search path."""
+    """Returns the installed version, `not installed`, or `unknown version` for a checkout on the search path."""
     if not is_installed():
         return "not installed"
     try:
@@ -43,7 +43,7 @@ def version() -> str:
 
 
 def install_hint() -> str:
-    """A sentence for errors about unknown names: what to install where PaddleSeg is missing, else an empty string."""
+    """Returns a sentence for errors about unknown names: how to install PaddleSeg if it is missing, else empty."""
     return "" if is_installed() else f" If it is one of PaddleSeg's: {INSTALL}"
 
 
@@ -51,19 +51,19 @@ def install_hint() -> str:
 def _manager():
     try:
         for name in _MODULES:
-            if importlib.util.find_spec(f"{PACKAGE}.{name}") is not None:  # up to 2.7 there are no optimizers
+            if importlib.util.find_spec(f"{PACKAGE}.{name}") is not None:  # up to 2.7 there is no module `optimizers`
                 importlib.import_module(f"{PACKAGE}.{name}")
         return importlib.import_module(f"{PACKAGE}.cvlibs.manager")
-    # Importing it runs code of OpenCV, SciPy, scikit-learn and others, whose versions may not fit together.
+    # The import runs code of OpenCV, SciPy, scikit-learn and others, whose versions may be incompatible.
     except Exception as error:
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
         raise ConfigError(
-            f"the installed PaddleSeg ({version()}) cannot be imported ({reason}); install a matching set: {INSTALL}"
+            f"the installed PaddleSeg ({version()}) cannot be imported ({reason}); install compatible versions: {INSTALL}"
         ) from error
 
 
 def manager(kind: str):
-    """PaddleSeg's registry of one kind.
+    """Returns PaddleSeg's registry of one kind.
 
     Raises:
         ConfigError: PaddleSeg is missing or cannot be imported.
@@ -75,14 +75,14 @@ def manager(kind: str):
 
 
 def names(kind: str) -> list[str]:
-    """Names in PaddleSeg's registry of one kind; none where it is not installed."""
+    """Returns the names in PaddleSeg's registry of one kind; none if it is not installed."""
     return list(manager(kind).components_dict) if is_installed() else []
 
 
 def find(name: str, kind: str):
-    """PaddleSeg's component of this name, or None.
+    """Returns PaddleSeg's component of this name, or None.
 
     Raises:
-        ConfigError: PaddleSeg is installed and cannot be imported.
+        ConfigError: PaddleSeg is installed but cannot be imported.
     """
     return manager(kind).components_dict.get(name) if is_installed() else None

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """`import paddle_dnl.paddleseg_plugin` makes this project's components available to PaddleSeg's own tools.
 
-Names that PaddleSeg does not have are added to its registries. Names that it has keep PaddleSeg's components until they are
-asked for:
+Names that PaddleSeg does not have are added to its registries. For other names PaddleSeg keeps its own components
+unless they are replaced:
 
     from paddle_dnl import paddleseg_plugin
     paddleseg_plugin.replace("DNLNet", "CrossEntropyLoss")
 
-In PaddleSeg a model reads its start weights (`pretrained`) itself, here the programs load them; so what is registered
-there builds our component and then gives it its weights, URLs included.
+In PaddleSeg a model loads its initial weights (`pretrained`) itself; in this package the programs load them. The
+registered function therefore builds the component and then loads its weights, also from URLs.
 """
 
 import functools
@@ -19,13 +19,13 @@ from paddle_dnl.errors import ConfigError
 
 
 def _pairs():
-    """Our registry and PaddleSeg's, for each kind."""
+    """Returns the registry of this package and that of PaddleSeg for each kind."""
     registry.load_components()
     return [(ours, paddleseg.manager(kind)) for kind, ours in registry.REGISTRIES.items()]
 
 
 def _for_paddleseg(component):
-    """What PaddleSeg calls: the component, for models and backbones with start weights."""
+    """Returns what PaddleSeg calls: the component; for models and backbones a function that also loads weights."""
     if component not in (*registry.MODELS.components_dict.values(), *registry.BACKBONES.components_dict.values()):
         return component
 
@@ -44,10 +44,10 @@ def _for_paddleseg(component):
 
 
 def add_new() -> list[str]:
-    """Adds what PaddleSeg lacks to its registries; returns the names."""
+    """Adds the components that PaddleSeg does not have to its registries; returns their names."""
     added = []
     for ours, theirs in _pairs():
-        # PaddleSeg looks a name up in all its registries in turn, so a name may exist in one only.
+        # PaddleSeg searches a name in all registries, so a name must exist in only one of them.
         taken = {name for _, other in _pairs() for name in other.components_dict}
         for name, component in ours.components_dict.items():
             if name not in taken:
@@ -57,16 +57,16 @@ def add_new() -> list[str]:
 
 
 def replace(*names: str) -> None:
-    """Puts our component in the place of PaddleSeg's of the same name.
+    """Replaces PaddleSeg's components by those of the same name in this package.
 
     Raises:
-        ConfigError: we have no component of that name.
+        ConfigError: this package has no component of that name.
     """
     for name in names:
         found = [(ours, theirs) for ours, theirs in _pairs() if name in ours.components_dict]
         if not found:
             known = sorted(n for ours, _ in _pairs() for n in ours.components_dict)
-            raise ConfigError(f"paddleseg_plugin.replace: there is no {name!r} here.{registry.nearest(name, known)}")
+            raise ConfigError(f"paddleseg_plugin.replace: paddle_dnl has no {name!r}.{registry.nearest(name, known)}")
         for ours, theirs in found:
             theirs.components_dict[name] = _for_paddleseg(ours.components_dict[name])
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Arguments with which a component of PaddleSeg would run text as code, unpickle weights or unpack a fetched archive.
+"""Refuses arguments with which a PaddleSeg component would run text as code, unpickle weights or unpack a download.
 
-A configuration may come from a stranger; ours do none of this with theirs.
+A configuration may come from an untrusted source. Components of this package do none of this with their arguments.
 """
 
 import inspect
@@ -11,25 +11,25 @@ import reprlib
 
 from paddle_dnl.errors import ConfigError
 
-# String arguments of PaddleSeg's components are words such as `bilinear` or `NCHW`. Some components evaluate them as Python
-# code, so other strings are refused.
+# String arguments of PaddleSeg's components are words such as `bilinear` or `NCHW`. Some components evaluate strings as
+# Python code, so other strings are refused.
 _WORD = re.compile(r"[\w.-]*", re.ASCII)
 _LAYER = re.compile(r"nn\.[A-Za-z]\w*", re.ASCII)
 
 
 def is_of_paddleseg(cls) -> bool:
-    """Not ours, and not a user's own that was put into PaddleSeg's registries."""
+    """Whether PaddleSeg itself defines a component; its registries may also have components of the user."""
     return cls.__module__.split(".")[0] == "paddleseg"
 
 
 def _refuse_value(key: str, value, where: str) -> None:
-    """One argument of a component of PaddleSeg, with all mappings and lists in it."""
+    """Checks an argument of a PaddleSeg component, including nested mappings and lists."""
     if key == "pretrained" and value is not None:
         raise ConfigError(f"{where}: start weights are read for `model` and `model.backbone` only; remove this key")
     if isinstance(value, dict):
         for inner, item in value.items():
             _refuse_value(inner, item, f"{where}.{inner}")
-    elif isinstance(value, list | tuple | set):  # YAML has `!!pairs` and `!!set` too
+    elif isinstance(value, list | tuple | set):  # YAML also has `!!pairs` and `!!set`
         for i, item in enumerate(value):
             _refuse_value(key, item, f"{where}.{i}")
     elif isinstance(value, str | bytes):
@@ -41,10 +41,10 @@ def _refuse_value(key: str, value, where: str) -> None:
 
 
 def refuse_harmful(cfg: dict, where: str) -> None:
-    """Looks at every argument of a component of PaddleSeg, nested components left out.
+    """Checks every argument of a PaddleSeg component except nested components.
 
     Raises:
-        ConfigError: names the dotted key, the value and what may stand there.
+        ConfigError: names the dotted key, the value and what is allowed.
     """
     for key, value in cfg.items():
         items = {f"{where}.{key}": value}
@@ -57,7 +57,8 @@ def refuse_harmful(cfg: dict, where: str) -> None:
 
 
 def refuse_fetching(cls: type, cfg: dict, where: str) -> None:
-    """Refuses a dataset of PaddleSeg without its folder: it would fetch an archive and unpack it wherever its names lead.
+    """Refuses a PaddleSeg dataset without its folder: PaddleSeg would download an archive and unpack it without path
+    checks.
 
     Raises:
         ConfigError: `dataset_root` is not an existing folder.

@@ -80,7 +80,7 @@ def load_start_weights(model: paddle.nn.Layer, model_cfg: dict) -> None:
         CheckpointError: an unreadable file, or one of another model.
     """
     path, what = (model_cfg.get("backbone") or {}).get("pretrained"), "model.backbone.pretrained"
-    if path and construction.insists(model.backbone):
+    if path and construction.requires_file(model.backbone):
         load = functools.partial(load_partly, what=what)
         construction.read_into(model.backbone, path, read_params, load)
     elif path:

@@ -90,7 +90,7 @@ def test_a_node_that_is_lost_loses_no_picture(tmp_path, cluster):
     _end(second, signal.SIGKILL)
     there = len(list(out.glob("*.png")))
     status, said = run.wait(240), (tmp_path / "run.log").read_text()
-    assert status == 0 and f"{_PICTURES} pictures labelled" in said and "Traceback" not in said, said
+    assert status == 0 and f"{_PICTURES} pictures predicted" in said and "Traceback" not in said, said
     assert there < _PICTURES - 4  # the node was lost in the middle
     expected = {path.name: path.read_bytes() for path in (tmp_path / "infer").rglob("*.png")}
     assert {path.name: path.read_bytes() for path in out.glob("*.png")} == expected
