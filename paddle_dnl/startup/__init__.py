@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Process setup before Paddle is imported: number of threads, allocator, CPU kernels.
 
-Importing `paddle_dnl` changes nothing in the process. Programs of this package, and processes that it starts, call
-`configure_process`; so may anyone who uses it as a library:
+Importing `paddle_dnl` does not change the process. Programs of this package and their child processes call
+`configure_process`; other programs can do so, too:
 
     from paddle_dnl import startup
 
@@ -11,12 +11,12 @@ Importing `paddle_dnl` changes nothing in the process. Programs of this package,
 
 
 def configure_process() -> None:
-    """Sets this process up for computing on a CPU; variables that the user has set are kept.
+    """Configures this process for computing on a CPU; keeps environment variables that the user has set.
 
-    `OMP_NUM_THREADS` becomes this process's share of the cores (Paddle takes one thread without it), glibc's allocator keeps
-    memory from layer to layer, MKL takes its AVX2 kernels on AMD processors, and Paddle's two lines of warning about
-    `OMP_NUM_THREADS` are suppressed. Threads and kernels have an effect only before Paddle is imported. Children inherit threads
-    and kernels, not the allocator's setting.
+    Sets `OMP_NUM_THREADS` to this process's share of the cores (without it Paddle uses one thread), configures glibc's
+    allocator to keep freed memory, makes MKL use its AVX2 kernels on AMD processors, and suppresses Paddle's two
+    warning lines about `OMP_NUM_THREADS`. Threads and kernels only have an effect before Paddle is imported; child
+    processes inherit them, but not the allocator's settings.
     """
     from paddle_dnl.startup import allocator, cpu_kernels, omp_warning, threads
 

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Child processes that end with their parent, leave signals to it, and are killed when late and when the program exits.
+"""Child processes that end with their parent, leave signals to it, and are killed after a time limit or at exit.
 
-A program of this project that runs another one, such as the quick start, does so by `running_program`.
+Programs of this project run other ones, for example in the quick start, with `running_program`.
 
-Python waits at its exit for daemon processes that ignore SIGTERM, and a process that is busy in native code notices neither a
-closed connection nor a Python signal handler: only SIGKILL ends it.
+At exit Python waits for daemon processes that ignore SIGTERM, and a process that is busy in native code notices neither
+a closed connection nor a Python signal handler: only SIGKILL ends it.
 """
 
 import atexit
@@ -24,31 +24,34 @@ from pathlib import Path
 
 from paddle_dnl.startup import termination
 
-# From SIGTERM to SIGKILL; a training saves a checkpoint before it ends.
+# Seconds from SIGTERM to SIGKILL; a training saves a checkpoint in this time.
 _SECONDS_TO_END = 60
-# From a closed connection to the end of the process.
+# Seconds from a closed connection to the end of the process.
 _SECONDS_TO_STOP = 5
 
-# Linux sends the parent-death signal at the end of the *thread* that started the child. This thread lives as long as the process.
+# Linux sends the parent-death signal when the *thread* that started the child ends. This thread lives as long as the
+# process.
 _starter = ThreadPoolExecutor(1, thread_name_prefix="starts processes")
 
 
-# Signals for the whole process group; Windows has no signal masks.
+# Signals that a terminal or service manager sends to the whole process group; Windows has no signal masks.
 _OF_THE_GROUP = {signal.SIGINT, signal.SIGTERM} if hasattr(signal, "pthread_sigmask") else set()
 
 
 def start(process: BaseProcess) -> None:
-    """Starts a process that calls `die_with` and `leave_signals_to_parent`, from a thread that does not end before this process.
+    """Starts a process that calls `die_with` and `leave_signals_to_parent`, from a thread that lives as long as this
+    process.
 
-    The signals of the second are blocked in it from its start, since Python would print a traceback while it starts.
+    The signals of `leave_signals_to_parent` are blocked from the start, because Python would print a traceback during
+    its startup.
     """
     _starter.submit(_start, process).result()
 
 
 def _start(process: BaseProcess) -> None:
     if _OF_THE_GROUP:
-        resource_tracker.ensure_running()  # whose start, otherwise a part of the process's, ends with unblocking them
-        signal.pthread_sigmask(signal.SIG_BLOCK, _OF_THE_GROUP)  # of this thread, which the process inherits
+        resource_tracker.ensure_running()  # its start unblocks the signals, so it must not be part of the process's start
+        signal.pthread_sigmask(signal.SIG_BLOCK, _OF_THE_GROUP)  # the process inherits the mask of this thread
     process.start()
 
 
@@ -63,31 +66,32 @@ runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 
 def module_command(module: str, *arguments: str) -> list[str]:
-    """Command line that runs a module of this copy of the package in a new interpreter, from any working folder.
+    """Returns a command line that runs a module of this copy of the package in a new interpreter, from any working
+    directory.
 
-    PYTHONPATH is not used for it: the folder of an installed package is site-packages, and ahead of the standard library a
-    file there such as `typing.py`, which cityscapesscripts installs, would replace Python's own.
+    It does not use PYTHONPATH: for an installed package that is site-packages, where a file such as `typing.py`, which
+    cityscapesscripts installs, would take precedence over the standard library.
     """
     root = str(Path(__file__).resolve().parents[2])
     return [sys.executable, "-c", _RUN_MODULE, root, module, *arguments]
 
 
 def signal_on_parent_death(number: int) -> None:
-    """Makes the kernel send this process the signal `number` when its parent ends; does nothing outside Linux."""
+    """Makes the kernel send signal `number` to this process when its parent ends; does nothing outside Linux."""
     if sys.platform == "linux":
         set_parent_death_signal = 1
         ctypes.CDLL(None).prctl(set_parent_death_signal, number, 0, 0, 0)
 
 
 def die_with(parent: int) -> None:
-    """Makes the kernel kill this process when its parent, of process ID `parent`, ends; does nothing outside Linux."""
+    """Makes the kernel kill this process when its parent (process ID `parent`) ends; does nothing outside Linux."""
     signal_on_parent_death(signal.SIGKILL)
-    if sys.platform == "linux" and os.getppid() != parent:  # it ended before that call
+    if sys.platform == "linux" and os.getppid() != parent:  # the parent ended before that call
         os._exit(1)
 
 
 def leave_signals_to_parent() -> None:
-    """Ignores Ctrl-C and a service manager's SIGTERM, which reach the whole process group: the parent ends this process."""
+    """Ignores SIGINT and SIGTERM, which reach the whole process group, because the parent ends this process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if _OF_THE_GROUP:
@@ -95,7 +99,7 @@ def leave_signals_to_parent() -> None:
 
 
 def how_it_ended(process: BaseProcess) -> str:
-    """How a process ended that has closed its connection: `by signal 9` or `with status 1`."""
+    """Returns how a process that has closed its connection ended: `by signal 9` or `with status 1`."""
     process.join(_SECONDS_TO_STOP)
     code = process.exitcode
     return f"by signal {-code}" if code is not None and code < 0 else f"with status {code}"
@@ -103,14 +107,14 @@ def how_it_ended(process: BaseProcess) -> str:
 
 @contextlib.contextmanager
 def running_program(command: list[str], **options) -> Iterator[subprocess.Popen]:
-    """Starts a program of this project; if it still runs when the block ends, it gets SIGTERM and, if needed, SIGKILL.
+    """Starts a program of this project; at the end of the block it gets SIGTERM if it still runs, and later SIGKILL.
 
-    A signal that asks this process to end is reported by this process only, and the program does not outlive this process.
-    `termination.install` in the program does both.
+    Only this process reports a signal that asks both to end, and the program does not outlive this process: the
+    program's `termination.install` ensures both.
 
     Args:
-        command: the words.
-        options: of `subprocess.Popen`; a variable is added to `env`.
+        command: words of the command line.
+        options: options of `subprocess.Popen`; a variable is added to `env`.
     """
     environment = options.pop("env", os.environ) | {termination.PARENT: str(os.getpid())}
     process = subprocess.Popen(command, env=environment, **options)
@@ -128,14 +132,14 @@ def running_program(command: list[str], **options) -> Iterator[subprocess.Popen]
 
 @contextlib.contextmanager
 def killed_after(process: BaseProcess | subprocess.Popen, seconds: float | None) -> Iterator[threading.Event]:
-    """Kills `process` when the block takes longer than `seconds`, which ends every wait for it.
+    """Kills `process` if the block takes longer than `seconds`, which ends every wait for the process.
 
     Args:
         process: a started process.
-        seconds: None for no limit.
+        seconds: time limit; None: no limit.
 
     Yields:
-        An event that is set when the process was killed.
+        An event that is set when the process has been killed.
     """
     late = threading.Event()
     if seconds is None:
@@ -156,12 +160,14 @@ def killed_after(process: BaseProcess | subprocess.Popen, seconds: float | None)
 
 
 def at_end_of(owner: object, end: Callable[..., None], *arguments) -> None:
-    """Calls `end(*arguments)` when `owner` is garbage-collected, at the latest at Python's exit before it waits for processes.
+    """Calls `end(*arguments)` when `owner` is garbage-collected, at the latest at exit, before Python waits for
+    processes.
 
-    A forked copy of this process does not call it: what it would end belongs to this one.
+    A fork of this process does not call it, because the resources belong to this process.
 
     Args:
         owner: must not be referenced by `arguments`.
+        end: called once.
     """
     registered = os.getpid()
 

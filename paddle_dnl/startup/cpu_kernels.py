@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Lets Paddle's matrix products use AVX2 on AMD processors.
+"""Makes Paddle's matrix products use AVX2 on AMD processors.
 
-Paddle's wheels contain Intel's MKL-ML of 2019. It checks the processor's vendor, and selects its oldest kernels on processors of
-other vendors: 46 instead of 162 GFLOP/s on 2 cores of an EPYC. `MKL_DEBUG_CPU_TYPE=5`, which releases of that year read at
-their first product, selects the AVX2 kernels; newer releases and other libraries ignore the variable.
+Paddle's wheels contain Intel's MKL-ML of 2019. It selects its oldest kernels on processors of other vendors: 46 instead
+of 162 GFLOP/s on 2 cores of an EPYC. `MKL_DEBUG_CPU_TYPE=5`, which MKL of that year reads at its first product, selects
+the AVX2 kernels; newer releases and other libraries ignore the variable.
 """
 
 import itertools
@@ -15,9 +15,9 @@ _NEEDED = {"avx2", "fma"}
 
 
 def processor(path: str = "/proc/cpuinfo") -> dict[str, str]:
-    """Fields of the first processor in /proc/cpuinfo; empty on other systems than Linux."""
+    """Returns the fields of the first processor in /proc/cpuinfo; empty on systems other than Linux."""
     try:
-        # Only up to the first blank line: for the other processors' lines the kernel would have to query every core.
+        # Reads only up to the first blank line, because the kernel queries each core for the lines that follow.
         with open(path) as file:
             fields = [line.split(":", 1) for line in itertools.takewhile(str.strip, file) if ":" in line]
     except OSError:
@@ -32,6 +32,6 @@ def needs_help(fields: dict[str, str]) -> bool:
 
 
 def choose() -> None:
-    """Sets the variable where it helps and the user has not set it; child processes inherit it."""
+    """Sets the variable if it helps and the user has not set it; child processes inherit it."""
     if VARIABLE not in os.environ and needs_help(processor()):
         os.environ[VARIABLE] = _AVX2

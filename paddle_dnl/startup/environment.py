@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The environment of a run, for its log: versions, machine, device."""
+"""Logs the environment of a run: versions, machine, device."""
 
 import os
 import platform
@@ -16,7 +16,7 @@ import paddle
 
 
 def describe() -> dict[str, str]:
-    """Versions and machine, by name."""
+    """Returns versions and machine by name."""
     found = {
         "platform": platform.platform(),
         "Python": sys.version.split()[0],

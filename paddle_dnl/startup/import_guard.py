@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Two ways in which importing Paddle can end a process, turned into messages.
+"""Converts two ways in which importing Paddle can end a process into error messages.
 
-Paddle 2.6's library holds zlib 1.2.8 and exports its functions. If the system's libz is loaded only as a dependency of it,
-libz's own calls go to those old functions, and whatever compresses next (PNG, gzip, scipy) crashes. Loading zlib before
-Paddle prevents it, which is why `import zlib` is the first line of this package; a program that imported Paddle before
-this package cannot be repaired.
+Paddle 2.6's library contains zlib 1.2.8 and exports its functions. If the system's libz is loaded only as a dependency
+of Paddle, calls inside libz go to those old functions, and the next compression (PNG, gzip, scipy) crashes. Loading
+zlib before Paddle prevents this, so `import zlib` is the first line of this package. A program that imported Paddle
+before this package cannot be repaired.
 """
 
 import ctypes
@@ -12,7 +12,7 @@ import sys
 
 
 def _loaded_libraries() -> list[str]:
-    """Shared libraries of this process, in the order in which symbols are looked up; empty where that is not known."""
+    """Returns the shared libraries of this process in the order of symbol lookup; empty if unknown."""
     try:
         iterate = ctypes.CDLL(None).dl_iterate_phdr
     except (AttributeError, OSError, TypeError):
@@ -33,10 +33,10 @@ def _loaded_libraries() -> list[str]:
 
 
 def refuse_shadowed_zlib() -> None:
-    """Raises when Paddle 2 was imported before zlib in this process; does nothing otherwise.
+    """Raises an error if Paddle 2 was imported before zlib in this process.
 
     Raises:
-        ImportError: says which import has to come first.
+        ImportError: says which import must come first.
     """
     paddle = sys.modules.get("paddle")
     if not str(getattr(paddle, "__version__", "")).startswith("2."):
@@ -52,7 +52,7 @@ def refuse_shadowed_zlib() -> None:
 
 
 def explain(error: ImportError) -> str | None:
-    """What to install when a library of the system is missing; None when it is something else."""
+    """Returns what to install if a system library is missing; None for other errors."""
     text = str(error)
     needed = {
         "libGL": "libgl1", "libgthread": "libglib2.0-0", "libglib": "libglib2.0-0", "libgomp": "libgomp1",

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Suppresses the two warning lines that Paddle prints at its import when `OMP_NUM_THREADS` is above 1.
 
-They warn of oversubscribed cores in data parallel training and of OpenBLAS. `threads.choose` divides the cores among the ranks,
-and Paddle's wheels compute with MKL or oneDNN; the number of threads is in the log of every training.
+They warn about oversubscribed cores in data-parallel training and about OpenBLAS. `threads.choose` divides the cores
+among the ranks, and Paddle's wheels use MKL or oneDNN; the log of every training has the number of threads.
 """
 
 import sys
@@ -11,7 +11,7 @@ _LINES = ("WARNING: OMP_NUM_THREADS set to", "PLEASE USE OMP_NUM_THREADS WISELY.
 
 
 class _Filter:
-    """A stream that drops `_LINES`, forwards everything else, and removes itself from `sys.stderr` after the last of them."""
+    """A stream that drops `_LINES`, forwards other text, and removes itself from `sys.stderr` after the last line."""
 
     def __init__(self, stream):
         self._stream = stream
@@ -33,6 +33,6 @@ class _Filter:
 
 
 def leave_out() -> None:
-    """Filters `sys.stderr` until Paddle has been imported; does nothing when it has been, or without a stderr."""
+    """Filters `sys.stderr` until Paddle is imported; does nothing if Paddle is already imported or stderr is None."""
     if "paddle" not in sys.modules and sys.stderr is not None and not isinstance(sys.stderr, _Filter):
         sys.stderr = _Filter(sys.stderr)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Signals that end a program: SIGTERM, SIGINT and SIGHUP become exceptions, so that `finally` blocks remove partial files.
+"""Converts the signals SIGTERM, SIGINT and SIGHUP to exceptions, so that `finally` blocks remove partial files.
 
-Paddle's library installs its own handler for SIGTERM when it is loaded, which prints a C++ stack trace and ends the process; it
-is replaced right after each of the imports that may install it.
+When Paddle's library is loaded, it installs a handler for SIGTERM that prints a C++ stack trace and ends the process;
+the handler is replaced after each import that may install it.
 """
 
 import contextlib
@@ -16,20 +16,21 @@ import time
 from collections.abc import Iterator
 
 _LIBRARIES = ("paddle", "cv2")
-_PARTS = ("paddle.base.core", "paddle.base")  # after which Paddle's handlers are replaced, before the rest is imported
-# A launcher repeats its signal within a second; a later repetition by the user ends the program at once.
+_PARTS = ("paddle.base.core", "paddle.base")  # Paddle's handlers are also replaced after these parts of its import
+# A launcher repeats its signal within a second; a later repetition by the user ends the program immediately.
 _REPEATED_SECONDS = 2.0
 _AGAIN_SECONDS = 0.02
 _TEXTS = {"SIGINT": "interrupted", "SIGTERM": "terminated (SIGTERM)", "SIGHUP": "the terminal is gone (SIGHUP)"}
 
-# Number of the process of ours that started this one and reports signals for both, see `child_processes.running_program`.
+# Variable with the ID of the process that started this one and reports signals for both, see
+# `child_processes.running_program`.
 PARENT = "PADDLE_DNL_PARENT"
 
 _state: dict = {"signal": None, "at": 0.0, "owner": 0}
 
 
 class Terminated(KeyboardInterrupt):
-    """A signal has asked this program to end; `number` is the signal's."""
+    """A signal has asked this program to end; `number` is its number."""
 
     def __init__(self, number: int):
         super().__init__(number)
@@ -37,17 +38,17 @@ class Terminated(KeyboardInterrupt):
 
 
 def seen() -> int | None:
-    """Number of the signal that has asked this process to end, or None."""
+    """Returns the number of the signal that has asked this process to end, or None."""
     return _state["signal"]
 
 
 def parent_reports() -> bool:
-    """Whether the program that started this one reports that both were asked to end."""
+    """Whether the program that started this one reports signals for both."""
     return os.environ.get(PARENT) == str(os.getppid())
 
 
 def describe(number: int) -> tuple[str, int]:
-    """Text for a signal, and the exit status of a program that it ended: 128 plus its number."""
+    """Returns the text for a signal, and the exit status of a program that it ends: 128 plus its number."""
     return _TEXTS.get(signal.Signals(number).name, signal.Signals(number).name), 128 + number
 
 
@@ -62,28 +63,29 @@ def _end(number: int, frame) -> None:
 
 
 def _send_again(unraisable) -> None:
-    """For `sys.unraisablehook`: repeats a signal whose exception a finalizer or callback has swallowed, such as importlib's."""
+    """Hook for `sys.unraisablehook`: repeats a signal whose exception was swallowed by a finalizer or callback."""
     if not isinstance(unraisable.exc_value, Terminated):
         sys.__unraisablehook__(unraisable)
         return
     number = unraisable.exc_value.number
     _state.update(signal=None)
-    # From another thread and later, since the exception must not be raised in this function.
+    # Later and from another thread, because the exception must not be raised in this function.
     threading.Timer(_AGAIN_SECONDS, os.kill, (os.getpid(), number)).start()
 
 
 def _numbers() -> list[int]:
-    """The signals that exist on this system and are not ignored; `nohup` and shells ignore some for background jobs."""
+    """Returns the signals that exist on this system and are not ignored; `nohup`, for example, ignores SIGHUP."""
     found = [getattr(signal, name) for name in _TEXTS if hasattr(signal, name)]
     return [number for number in found if signal.getsignal(number) is not signal.SIG_IGN]
 
 
 @contextlib.contextmanager
 def held_signals() -> Iterator[None]:
-    """Delays signals that arrive during the block to its end; handlers that native code sets in the block are replaced.
+    """Delays signals during the block until its end; replaces handlers that native code installs in the block.
 
-    For the import of a library that would report the exception as a failure of its own, or that sets its own handlers. An
-    exception that ends the block drops the held signals. Outside the main thread, which alone handles signals, it does nothing.
+    For the import of libraries that install handlers, or would report the exception as a failure of their own. An
+    exception that ends the block drops the delayed signals. Does nothing outside the main thread, because only that one
+    handles signals.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -100,10 +102,10 @@ def held_signals() -> Iterator[None]:
 
 
 class _Loader(importlib.abc.Loader):
-    """Loads a module by its own loader, then restores the signal handlers that were set in Python.
+    """Loads a module with its own loader, then restores the signal handlers that were set in Python.
 
-    Signals are held during the whole import of Paddle or OpenCV, which would report the exception as a library that cannot be
-    imported.
+    Signals are delayed during the whole import of Paddle or OpenCV, which would report the exception as a library that
+    cannot be imported.
     """
 
     def __init__(self, loader):
@@ -139,7 +141,7 @@ class _Finder(importlib.abc.MetaPathFinder):
 
 
 def install() -> None:
-    """Sets the handlers in this process and keeps them over the import of Paddle; does nothing outside the main thread."""
+    """Installs the handlers and keeps them installed when Paddle is imported; does nothing outside the main thread."""
     if threading.current_thread() is not threading.main_thread():
         return
     _state.update(signal=None, owner=os.getpid())
@@ -150,14 +152,14 @@ def install() -> None:
         from paddle_dnl.startup import child_processes
 
         child_processes.signal_on_parent_death(signal.SIGTERM)
-        if not parent_reports():  # it ended before that call
+        if not parent_reports():  # the parent ended before that call
             os.kill(os.getpid(), signal.SIGTERM)
     if "paddle" not in sys.modules and not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Finder())
 
 
 def uninstall() -> None:
-    """Restores the default handlers before the exit: a signal then ends the process at once."""
+    """Restores the default handlers before the exit; a signal then ends the process immediately."""
     if _state["owner"] == os.getpid() and threading.current_thread() is threading.main_thread():
         for number in _numbers():
             signal.signal(number, signal.SIG_DFL)

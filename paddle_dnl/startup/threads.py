@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Number of compute threads of this process, set before Paddle is imported.
+"""Sets the number of compute threads of this process before Paddle is imported.
 
-Passive waiting of OpenMP threads (`OMP_WAIT_POLICY=passive`, `KMP_BLOCKTIME=0`) is left as it is: on two cores with a load of 5 a
-step of a small network took 0.40 and 0.32 s with the default, 0.32 and 0.44 s passive, 0.34 and 0.53 s without spinning.
+The wait policy of OpenMP threads (`OMP_WAIT_POLICY=passive`, `KMP_BLOCKTIME=0`) stays at its default: on two cores with
+a load of 5, a step of a small network took 0.40 and 0.32 s with the default, 0.32 and 0.44 s passive, 0.34 and 0.53 s
+without spinning.
 """
 
 import math
@@ -14,9 +15,11 @@ VARIABLE = "OMP_NUM_THREADS"
 
 
 def choose() -> None:
-    """Sets OMP_NUM_THREADS to this process's share of the cores, unless the user has set it or Paddle is there already.
+    """Sets OMP_NUM_THREADS to this process's share of the cores, unless the user has set it or Paddle is already
+    imported.
 
-    Paddle pins itself to one thread at import when the variable is missing: half the speed of matrix products on two cores.
+    Without the variable Paddle uses one thread from its import on, which halves the speed of matrix products on two
+    cores.
     """
     if "paddle" in sys.modules or (os.environ.get(VARIABLE) and not is_of_launcher()):
         return
@@ -24,19 +27,21 @@ def choose() -> None:
 
 
 def local_ranks() -> int:
-    """Processes of this run on this machine, which share its cores and memory, as Paddle's launcher says.
+    """Returns the number of processes of this run on this machine, which share its cores and memory, from Paddle's
+    launcher.
 
-    Where only the number of all processes is known they are taken to be on this machine: a share of its resources that is too
-    small costs time, one that is too large ends the run.
+    If only the number of all processes is known, all are assumed to be on this machine: too small a share of the
+    resources costs time, too large a share ends the run.
     """
     given = os.environ.get("PADDLE_LOCAL_SIZE") or os.environ.get("PADDLE_TRAINERS_NUM") or ""
     return max(1, int(given)) if given.isdigit() else 1
 
 
 def is_of_launcher() -> bool:
-    """Whether the value comes from `paddle.distributed.launch`, which imports Paddle and so passes a 1 on to all ranks.
+    """Whether OMP_NUM_THREADS comes from `paddle.distributed.launch`, which imports Paddle and so passes 1 to all
+    ranks.
 
-    A value of the user is in the environment with which the launcher was started, which Linux keeps in /proc.
+    A value of the user is also in the environment at the start of the launcher, which Linux provides in /proc.
     """
     if os.environ.get(VARIABLE) != "1" or "PADDLE_TRAINER_ID" not in os.environ:
         return False
@@ -48,17 +53,18 @@ def is_of_launcher() -> bool:
 
 
 def available_cores() -> int:
-    """Cores that this process may use, from its affinity and the CPU quota of its control group (containers)."""
+    """Returns the number of cores that this process may use, by its affinity and the CPU quota of its control group."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, math.floor(min(cores, cpu_quota())))
 
 
 def cpu_quota(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> float:
-    """The smallest CPU quota of this process's control group and those above it, in cores; infinite without one.
+    """Returns the smallest CPU quota, in cores, of this process's control group and its ancestors; infinite without a
+    quota.
 
     Args:
-        root: where control groups are mounted, version 1 or 2.
-        own: lines `ID:CONTROLLERS:PATH` of this process.
+        root: mount point of control groups, version 1 or 2.
+        own: file with lines `ID:CONTROLLERS:PATH` of this process.
     """
     quotas = [math.inf]
     for line in _text(own).splitlines():
@@ -70,7 +76,7 @@ def cpu_quota(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/
         else:
             continue
         for top in tops:
-            # In a container the path may be the host's and not exist; what is mounted is then the own group.
+            # In a container the path may be that of the host and not exist; the mount point is then the own group.
             folder = top / path.lstrip("/")
             quotas += [_quota_of(group) for group in (folder, *folder.parents) if group.is_relative_to(top)]
     return min(quotas)
