@@ -29,17 +29,17 @@ def boundary_region(label: np.ndarray, width: int, ignore_index: int = 255) -> n
     region consists of all labeled pixels less than `width` pixels (Euclidean distance between centers) from the
     contour; width 1 is the contour itself.
     """
-    labelled = label != ignore_index
+    labeled = label != ignore_index
     contour = np.zeros(label.shape, bool)
     for first, second in (((slice(1, None), slice(None)), (slice(None, -1), slice(None))),
                           ((slice(None), slice(1, None)), (slice(None), slice(None, -1)))):  # fmt: skip
-        changes = (label[first] != label[second]) & labelled[first] & labelled[second]
+        changes = (label[first] != label[second]) & labeled[first] & labeled[second]
         contour[first] |= changes
         contour[second] |= changes
     if not contour.any():
         return contour
     distance = cv2.distanceTransform((~contour).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    return labelled & (distance < width)
+    return labeled & (distance < width)
 
 
 def shares(region: np.ndarray, cells: np.ndarray, positions: int) -> np.ndarray:
@@ -54,14 +54,14 @@ def shares(region: np.ndarray, cells: np.ndarray, positions: int) -> np.ndarray:
     return inside / np.maximum(np.bincount(cells.reshape(-1), minlength=positions), 1)
 
 
-def overlap(weights: np.ndarray, region: np.ndarray, labelled: np.ndarray) -> np.ndarray:
+def overlap(weights: np.ndarray, region: np.ndarray, labeled: np.ndarray) -> np.ndarray:
     """Returns the share of attention on a region, `[n]`; NaN if no attention is on labeled pixels.
 
     Args:
         weights: `[n, N]`.
-        region, labelled: shares of each position's pixels, `[N]`, or `[n, N]` for a region that depends on the query.
+        region, labeled: shares of each position's pixels, `[N]`, or `[n, N]` for a region that depends on the query.
     """
-    total = (weights * labelled).sum(-1)
+    total = (weights * labeled).sum(-1)
     inside = (weights * region).sum(-1)
     return np.divide(inside, total, out=np.full(inside.shape, np.nan), where=total > 0)
 
@@ -119,7 +119,7 @@ class AttentionStatistics:
         if not len(pixels):
             return
         count = attention.size[0] * attention.size[1]
-        labelled = shares(label != self.ignore_index, cells, count)
+        labeled = shares(label != self.ignore_index, cells, count)
         boundary = shares(boundary_region(label, self.boundary_width, self.ignore_index), cells, count)
         categories = label.reshape(-1)[pixels]
         by_category = {c: shares(label == c, cells, count) for c in np.unique(categories)}
@@ -127,20 +127,20 @@ class AttentionStatistics:
 
         factors, positions = attention.factors(), cells.reshape(-1)[pixels]
         total = attention.weights(positions).reshape(-1, count)
-        self._record("total", total, own, boundary, labelled)
+        self._record("total", total, own, boundary, labeled)
         if factors.has_pairwise:
-            self._record("pairwise", factors.pairwise(positions).reshape(-1, count), own, boundary, labelled)
+            self._record("pairwise", factors.pairwise(positions).reshape(-1, count), own, boundary, labeled)
         if factors.has_unary:
-            self._record("unary", factors.unary().reshape(1, count), None, boundary, labelled)
+            self._record("unary", factors.unary().reshape(1, count), None, boundary, labeled)
         even = np.ones((1, count))
-        self._keep("random_category", overlap(even, own, labelled))
-        self._keep("random_boundary", overlap(even, boundary, labelled))
+        self._keep("random_category", overlap(even, own, labeled))
+        self._keep("random_boundary", overlap(even, boundary, labeled))
 
-    def _record(self, term: str, weights, own, boundary, labelled) -> None:
+    def _record(self, term: str, weights, own, boundary, labeled) -> None:
         for suffix, chosen in (("", weights), ("_top", top_weights(weights))):
             if own is not None:
-                self._keep(f"{term}_category{suffix}", overlap(chosen, own, labelled))
-            self._keep(f"{term}_boundary{suffix}", overlap(chosen, boundary, labelled))
+                self._keep(f"{term}_category{suffix}", overlap(chosen, own, labeled))
+            self._keep(f"{term}_boundary{suffix}", overlap(chosen, boundary, labeled))
 
     def _keep(self, name: str, values: np.ndarray) -> None:
         if np.isfinite(values).any():

@@ -9,6 +9,9 @@ from paddle_dnl.errors import UsageError
 from paddle_dnl.log import logger
 
 DEVICES = ("cpu", "gpu", "xpu", "npu", "mlu")
+# Choices of programs that run exported models.
+BACKENDS = ("paddle", "onnxruntime", "openvino", "auto")
+EXPORTED_PRECISIONS = ("fp32", "fp16", "bf16", "int8", "fastest")
 # Keyword arguments of `add_argument` for flags of predict.py and infer.py.
 SAVE_PROB = {
     "nargs": "?",
@@ -56,14 +59,32 @@ def add_renamed(parser: argparse.ArgumentParser, name: str, former: str, **optio
 
 def add_backend(parser: argparse.ArgumentParser, default: str | None, help: str) -> None:
     """Adds --backend, which selects the backend of an exported model."""
-    add_renamed(
-        parser,
-        "--backend",
-        "--engine",
-        choices=("paddle", "onnxruntime", "openvino", "auto"),
-        default=default,
-        help=help,
+    add_renamed(parser, "--backend", "--engine", choices=BACKENDS, default=default, help=help)
+
+
+def add_picture_sizes(parser: argparse.ArgumentParser) -> None:
+    """Adds flags that say how an exported model treats pictures of other sizes and scales."""
+    parser.add_argument(
+        "--wrong_size",
+        choices=("resize", "refuse"),
+        help="fixed-size models: what to do with images of another size; default: see --tile",
     )
+    parser.add_argument(
+        "--tile",
+        choices=("auto", "never"),
+        default="auto",
+        help="auto: overlapping tiles for images over 1.5 times the model's size; never: resize all",
+    )
+    parser.add_argument(
+        "--tile_overlap", type=float, default=0.25, help="overlap of neighboring tiles as a share of the tile, 0 to 0.5"
+    )
+    parser.add_argument(
+        "--max_pixels",
+        type=int,
+        default=80_000_000,
+        help="maximum number of pixels of an image, checked before decoding",
+    )
+    parser.add_argument("--value_range", **VALUE_RANGE)
 
 
 def require_at_least(args: argparse.Namespace, least: int, *names: str) -> None:
@@ -164,8 +185,13 @@ def add_common(parser: argparse.ArgumentParser, precisions: tuple[str, ...] = ("
     """Adds --config, --opts, --device, --precision, --amp_level and --data_format."""
     add_config(parser)
     parser.add_argument("--device", choices=DEVICES, help="default: gpu if available, else cpu")
-    parser.add_argument("--precision", choices=precisions, default="fp32")
-    parser.add_argument("--amp_level", choices=("O1", "O2"), default="O1")
+    parser.add_argument("--precision", choices=precisions, default="fp32", help="arithmetic of the model")
+    parser.add_argument(
+        "--amp_level",
+        choices=("O1", "O2"),
+        default="O1",
+        help="with fp16 and bf16: O1 keeps the weights in float32, O2 converts them",
+    )
     parser.add_argument(
         "--data_format",
         choices=("NCHW", "NHWC"),

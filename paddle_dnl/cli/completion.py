@@ -15,7 +15,7 @@ def make_parser() -> argparse.ArgumentParser:
         description="Prints code that completes programs, flags, configuration names and files; in ~/.bashrc: "
         'eval "$(paddle-dnl completion bash)"'
     )
-    parser.add_argument("shell", choices=("bash", "zsh", "tcsh", "fish", "powershell"))
+    parser.add_argument("shell", choices=("bash", "zsh", "tcsh", "fish", "powershell"), help="shell to print code for")
     return parser
 
 

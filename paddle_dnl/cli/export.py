@@ -39,7 +39,12 @@ def make_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="with --format onnx or triton: also write model_fp16.onnx for GPUs, with attention logits in float32",
     )
-    parser.add_argument("--output_op", choices=("argmax", "softmax", "none"), default="argmax")
+    parser.add_argument(
+        "--output_op",
+        choices=("argmax", "softmax", "none"),
+        default="argmax",
+        help="output: class numbers, probabilities or logits",
+    )
     parser.add_argument(
         "--allow_random",
         action="store_true",

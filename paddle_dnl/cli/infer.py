@@ -6,7 +6,6 @@ from functools import partial
 from pathlib import Path
 
 from paddle_dnl.cli import _arguments
-from paddle_dnl.cli._arguments import DEVICES, add_switch
 from paddle_dnl.deployment.runtime.devices import default_device
 from paddle_dnl.errors import UsageError
 from paddle_dnl.files.outputs import require_folder
@@ -24,18 +23,18 @@ def make_parser() -> argparse.ArgumentParser:
     """Creates the parser of infer.py: PaddleSeg's flags and further ones."""
     parser = argparse.ArgumentParser(description="Runs an exported model and writes label pictures and overlays.")
     add = parser.add_argument
-    switch = partial(add_switch, parser)
+    switch = partial(_arguments.add_switch, parser)
     add("--config", required=True, help="deploy.yaml of the exported folder, or the folder")
     _arguments.add_export_imports(parser)
     add("--image_path", required=True, help="image, folder, .txt list, glob pattern, video, or camera number")
     add("--batch_size", type=int, default=1, help="images, or tiles of an image, per run")
     add("--save_dir", default="./output", help="output folder")
-    add("--device", choices=DEVICES, help="default: gpu if Paddle Inference has one, else cpu")
+    add("--device", choices=_arguments.DEVICES, help="default: gpu if Paddle Inference has one, else cpu")
     _arguments.add_backend(parser, "paddle", "backend; auto: the fastest one that the export verified")
     switch("--use_trt", False, "use TensorRT on a GPU (not verified)")
     add(
         "--precision",
-        choices=("fp32", "fp16", "bf16", "int8", "fastest"),
+        choices=_arguments.EXPORTED_PRECISIONS,
         default="fp32",
         help="on a CPU also int8 (after tools/quantize.py), bf16 (openvino), or fastest: the fastest one verified with images",
     )
@@ -49,27 +48,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--model_name", default="", help="name that --benchmark prints")
     switch("--with_argmax", False, "ignored; the argmax of scores is always taken")
     switch("--print_detail", True, "log each image")
-    add(
-        "--wrong_size",
-        choices=("resize", "refuse"),
-        help="fixed-size models: what to do with images of another size; default: see --tile",
-    )
-    add(
-        "--tile",
-        choices=("auto", "never"),
-        default="auto",
-        help="auto: overlapping tiles for images over 1.5 times the model's size; never: resize all",
-    )
-    add(
-        "--tile_overlap", type=float, default=0.25, help="overlap of neighboring tiles as a share of the tile, 0 to 0.5"
-    )
-    add(
-        "--max_pixels",
-        type=int,
-        default=80_000_000,
-        help="maximum number of pixels of an image, checked before decoding",
-    )
-    add("--value_range", **_arguments.VALUE_RANGE)
+    _arguments.add_picture_sizes(parser)
     add("--save_prob", **_arguments.SAVE_PROB)
     _arguments.add_geotiff(parser)
     _arguments.add_shares(parser)

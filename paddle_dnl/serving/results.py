@@ -49,7 +49,7 @@ class Masks(BaseModel):
 
 
 class ClassNames:
-    """Name and colour of each class number, with defaults for those that the export does not name."""
+    """Name and color of each class number, with defaults for classes that the export does not name."""
 
     def __init__(self, classes: ClassInfo | None):
         # A lone surrogate cannot be written as UTF-8.

@@ -16,7 +16,13 @@ def make_parser() -> argparse.ArgumentParser:
         default="custom",
         help="layout of the folders; camvid: `train` beside `trainannot`",
     )
-    parser.add_argument("--folder", nargs=2, default=("images", "annotations"), metavar=("IMAGES", "LABELS"))
+    parser.add_argument(
+        "--folder",
+        nargs=2,
+        default=("images", "annotations"),
+        metavar=("IMAGES", "LABELS"),
+        help="folders of images and labels",
+    )
     parser.add_argument(
         "--second_folder", nargs="+", default=("train", "val", "test"), help="sub-folders, one list each"
     )

@@ -14,8 +14,10 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", required=True, help="output folder")
     parser.add_argument("--train", type=int, default=64, help="number of training images")
     parser.add_argument("--val", type=int, default=16, help="number of validation images")
-    parser.add_argument("--size", type=width_and_height, default=(512, 256), metavar="WIDTHxHEIGHT")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--size", type=width_and_height, default=(512, 256), metavar="WIDTHxHEIGHT", help="size of the images"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the scenes")
     return parser
 
 

@@ -54,19 +54,10 @@ def make_parser() -> argparse.ArgumentParser:
     )
     add("--gpus_per_actor", type=float, help="GPUs reserved per worker; default: 1 with --device gpu, else 0")
     add("--batch_size", type=int, default=1, help="pictures per run")
-    add("--device", choices=("cpu", "gpu"), default="cpu")
-    add("--backend", choices=("paddle", "onnxruntime", "openvino", "auto"), default="paddle")
-    add("--precision", choices=("fp32", "fp16", "bf16", "int8", "fastest"), default="fp32", help="see infer.py")
-    add("--wrong_size", choices=("resize", "refuse"), help="see infer.py")
-    add("--tile", choices=("auto", "never"), default="auto", help="see infer.py")
-    add("--tile_overlap", type=float, default=0.25, help="see infer.py")
-    add(
-        "--max_pixels",
-        type=int,
-        default=80_000_000,
-        help="maximum number of pixels of a picture, checked before decoding",
-    )
-    add("--value_range", **_arguments.VALUE_RANGE)
+    add("--device", choices=("cpu", "gpu"), default="cpu", help="device of the backends")
+    add("--backend", choices=_arguments.BACKENDS, default="paddle", help="see infer.py")
+    add("--precision", choices=_arguments.EXPORTED_PRECISIONS, default="fp32", help="see infer.py")
+    _arguments.add_picture_sizes(parser)
     add("--skip_bad_samples", action="store_true", help="skip pictures that cannot be read, and log them")
     return parser
 

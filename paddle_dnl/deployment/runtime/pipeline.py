@@ -22,6 +22,9 @@ from paddle_dnl.errors import DataError, PaddleDnlError
 
 import numpy as np
 
+# Number of reader threads.
+_READERS = 2
+
 
 @dataclass
 class Picture:
@@ -106,7 +109,6 @@ def run_pipeline(
     write: Callable[[Picture, np.ndarray, np.ndarray, np.ndarray | None], None],
     *,
     batch_size: int = 1,
-    workers: int = 2,
     writers: int = 2,
     with_scores: bool = False,
     unreadable: Callable[[DataError], None] | None = None,
@@ -121,7 +123,6 @@ def run_pipeline(
         write: called in a writer thread with the picture, its pixels, its classes `[H, W]`, and its probabilities
             `[K, H, W]` or None.
         batch_size: pictures per run.
-        workers: number of reader threads.
         writers: number of writer threads; 1 calls `write` in order.
         with_scores: pass probabilities to `write`.
         unreadable: called instead of raising an error when a picture cannot be read or preprocessed; it is then
@@ -137,9 +138,9 @@ def run_pipeline(
     waiting = iter(pictures)
     ahead: deque = deque()
     behind: deque = deque()
-    limit = 2 * batch_size + workers
+    limit = 2 * batch_size + _READERS
     torn: PaddleDnlError | None = None
-    reading, writing = ThreadPoolExecutor(workers, "reader"), ThreadPoolExecutor(writers, "writer")
+    reading, writing = ThreadPoolExecutor(_READERS, "reader"), ThreadPoolExecutor(writers, "writer")
     try:
         while True:
             while torn is None and len(ahead) < batch_size + limit:
