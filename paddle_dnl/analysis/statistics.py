@@ -113,7 +113,7 @@ class AttentionStatistics:
             UsageError: the weights are not shares (modes without softmax).
         """
         if not attention.is_normalized:
-            raise UsageError(f"mode {attention.mode} has no shares of attention; the statistics need a softmax mode")
+            raise UsageError(f"mode {attention.mode}: its weights do not sum to 1; the statistics need a softmax mode")
         index, self.images = self.images, self.images + 1
         pixels = sample_queries(label, self.queries, self.seed, index, self.ignore_index)
         if not len(pixels):

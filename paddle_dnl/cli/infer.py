@@ -85,11 +85,11 @@ def parse_args(argv=None) -> argparse.Namespace:
     if args.device == "cpu" and args.precision == "int8":
         if args.backend == "paddle":
             raise UsageError(
-                "--precision int8 on a CPU is run by ONNX Runtime and OpenVINO; add --backend onnxruntime, openvino or auto"
+                "--precision int8 on a CPU needs ONNX Runtime or OpenVINO; add --backend onnxruntime, openvino or auto"
             )
     elif args.device == "cpu" and args.precision in ("bf16", "fastest"):
         if args.backend not in ("openvino", "auto") and args.precision == "bf16":
-            raise UsageError("--precision bf16 on a CPU is run by OpenVINO; add --backend openvino (or auto)")
+            raise UsageError("--precision bf16 on a CPU needs OpenVINO; add --backend openvino (or auto)")
     elif args.precision != "fp32" and not args.use_trt and args.backend == "paddle":
         raise UsageError(
             f"--precision {args.precision} is for --use_trt True, or for --backend onnxruntime or openvino; otherwise use fp32"

@@ -37,7 +37,7 @@ def make_parser() -> argparse.ArgumentParser:
         const=100,
         type=int,
         metavar="STEPS",
-        help="only search a learning rate: train briefly with an increasing rate and write the curve to SAVE_DIR/find_lr",
+        help="only search for a learning rate: train briefly with an increasing rate and write the curve to SAVE_DIR/find_lr",
     )
     add("--from_scratch", action="store_true", help="train without initial weights")
     add("--save_dir", default="./output", help="folder of checkpoints, logs and curves")
@@ -87,7 +87,7 @@ def parse_args(argv=None) -> argparse.Namespace:
     if args.early_stop_intervals and not args.do_eval:
         raise UsageError("--early_stop_intervals needs --do_eval")
     if args.scale_lr is not None and args.find_lr is not None:
-        raise UsageError("--find_lr searches a learning rate and cannot be combined with --scale_lr")
+        raise UsageError("--find_lr searches for a learning rate and cannot be combined with --scale_lr")
     exporting = [name for name in ("output_op", "input_shape", "for_fd") if getattr(args, name)]
     if exporting:
         logger.warning(f"--{exporting[0]} is ignored, because train.py does not export; give it to export.py")

@@ -35,9 +35,7 @@ def _refuse_value(key: str, value, where: str) -> None:
     elif isinstance(value, str | bytes):
         allowed, example = (_LAYER, "nn.LayerNorm") if key == "norm_layer" else (_WORD, "bilinear")
         if isinstance(value, bytes) or not allowed.fullmatch(value):
-            raise ConfigError(
-                f"{where}: {reprlib.repr(value)} is not the kind of name that belongs here; write one such as {example}"
-            )
+            raise ConfigError(f"{where}: {reprlib.repr(value)} is not allowed here; use a name such as {example}")
 
 
 def refuse_harmful(cfg: dict, where: str) -> None:
@@ -68,5 +66,5 @@ def refuse_fetching(cls: type, cfg: dict, where: str) -> None:
     root = cfg.get("dataset_root")
     if not isinstance(root, str) or not os.path.isdir(root):
         raise ConfigError(
-            f"{where}.dataset_root: {reprlib.repr(root)} is no folder; put the data of {cfg['type']} there first"
+            f"{where}.dataset_root: {reprlib.repr(root)} is not a folder; put the data of {cfg['type']} there first"
         )

@@ -55,7 +55,7 @@ class _Work:
             Refusal: 499.
         """
         if not self.wanted:
-            raise Refusal(499, "the client left")
+            raise Refusal(499, "the client has disconnected")
 
     @contextlib.contextmanager
     def step(self, name: str):

@@ -42,7 +42,7 @@ async def _unless_gone(request: Request, work) -> bytes:
     try:
         while not task.done():
             if await request.is_disconnected():
-                raise Refusal(499, "the client left")
+                raise Refusal(499, "the client has disconnected")
             await asyncio.wait([task], timeout=_LOOK_SECONDS)
         return task.result()
     finally:
@@ -124,7 +124,7 @@ class Service:
             timing = ", ".join(f"{step};dur={value:.1f}" for step, value in work.milliseconds.items())
             return Response(answer, headers={**work.headers, "Server-Timing": timing})
         except ClientDisconnect:
-            return error_response(path, 499, "the client left")
+            return error_response(path, 499, "the client has disconnected")
         except Refusal as refusal:
             retry = {} if refusal.retry_after is None else {"Retry-After": str(refusal.retry_after)}
             # Does not wait again for a client that was too slow.

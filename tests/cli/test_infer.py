@@ -201,9 +201,9 @@ def test_former_names_of_flags_are_read_and_not_shown(program, name, words):
         ("--precision fp16", "--precision fp16 is for --use_trt True"),
         (
             "--precision int8",
-            "--precision int8 on a CPU is run by ONNX Runtime and OpenVINO; add --backend onnxruntime",
+            "--precision int8 on a CPU needs ONNX Runtime or OpenVINO; add --backend onnxruntime",
         ),
-        ("--precision bf16", "--precision bf16 on a CPU is run by OpenVINO; add --backend openvino"),
+        ("--precision bf16", "--precision bf16 on a CPU needs OpenVINO; add --backend openvino"),
         ("--device gpu --precision int8", "--precision int8 is for --use_trt True"),
     ],
 )

@@ -111,7 +111,7 @@ def test_a_fixed_batch_is_filled_up_and_deployed_transforms_are_used(made, tmp_p
     ("none", 48, ["--use_multilabel", "--opts", "loss.types=[{type: BCELoss}]"], "one class per pixel"),
     ("none", 48, ["--opts", *(f"{name}.num_classes=4" for name in ("model", "train_dataset", "val_dataset"))], "has 3 classes"),
     ("none", 48, ["--model_path", "m"], "--model_path and --exported: give one of them"),
-    ("none", 48, ["--precision", "bf16"], "bf16 on a CPU is run by the backend openvino"),
+    ("none", 48, ["--precision", "bf16"], "bf16 on a CPU needs the backend openvino"),
     ("none", 48, ["--backend", "onnxruntime", "--precision", "int8"], "has no int8 model"),
 ])  # fmt: skip
 def test_refusals(made, tmp_path, monkeypatch, output_op, side, flags, message):

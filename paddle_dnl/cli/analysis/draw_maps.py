@@ -140,7 +140,7 @@ def main(argv=None) -> int:
                 raise UsageError(f"--points {x},{y} lies outside {path}, which is {width} wide and {height} high")
         folder = Path(args.save_dir) / name.with_suffix("")
         visualize(model, prepared, Scene(prepared.picture, points, folder, path.name), args.layers, names)
-    logger.info(f"attention of {len(images)} images is drawn in {args.save_dir}")
+    logger.info(f"attention maps of {len(images)} images written to {args.save_dir}")
     return 0
 
 

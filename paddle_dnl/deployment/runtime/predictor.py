@@ -98,7 +98,7 @@ class Predictor:
         try:
             steps = [registry.build(step, "transform", "Deploy.transforms") for step in self.files.transforms]
         except ConfigError as error:
-            raise ConfigError(f"{self.files.folder / 'deploy.yaml'}: {error}") from error
+            raise ConfigError(f"{self.files.folder / self.files.name}: {error}") from error
         self._compose = Compose(steps, img_channels=self.image_format.channels)
         self.output_kind: tuple[str, int | None] | None = None
         self._tiles = tile == "auto" and wrong_size is None and self._keeps_size()

@@ -61,7 +61,7 @@ class Preview:
         try:
             self._server = ThreadingHTTPServer((_HOST, port), _Handler)
         except (OSError, OverflowError) as error:
-            raise UsageError(f"--preview {port}: the port cannot be taken ({error})") from error
+            raise UsageError(f"--preview {port}: the port is not available ({error})") from error
         self._server.daemon_threads, self._server.preview = True, self
         self.port = self._server.server_address[1]
         threading.Thread(target=self._server.serve_forever, name="preview", daemon=True).start()

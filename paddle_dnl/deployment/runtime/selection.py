@@ -45,12 +45,10 @@ def _make(name: str, files: DeployConfig, options: BackendOptions):
             raise UsageError("only the backend openvino has streams, the backend paddle has none")
         if options.device == "cpu":
             if options.precision == "int8":
-                raise UsageError(
-                    "int8 on a CPU is run by the backends onnxruntime and openvino; use one of them, or auto"
-                )
+                raise UsageError("int8 on a CPU needs the backend onnxruntime or openvino; use one of them, or auto")
             if options.precision != "fp32":
                 raise UsageError(
-                    f"{options.precision} on a CPU is run by the backend openvino; use --backend openvino or auto"
+                    f"{options.precision} on a CPU needs the backend openvino; use --backend openvino or auto"
                 )
             obstacle = mkldnn_obstacle(files) if options.enable_mkldnn else None
             if obstacle:

@@ -50,7 +50,7 @@ def test_each_viewer_gets_the_newest_frame(preview):
 
 def test_the_end_and_other_hosts(preview):
     assert _ask(preview, "attacker.example").status == 421
-    with pytest.raises(UsageError, match=f"--preview {preview.port}: the port cannot be taken"):
+    with pytest.raises(UsageError, match=f"--preview {preview.port}: the port is not available"):
         Preview(preview.port)
     before = threading.active_count()
     other = Preview(0)

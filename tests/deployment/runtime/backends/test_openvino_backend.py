@@ -99,7 +99,7 @@ def test_what_cannot_be_used(folder, exported, monkeypatch):
         Predictor(folder, backend="openvino", precision="int4")
     with pytest.raises(ExportError, match="has no int8 model"):
         Predictor(folder, backend="openvino", precision="int8")
-    with pytest.raises(UsageError, match="bf16 on a CPU is run by the backend openvino"):
+    with pytest.raises(UsageError, match="bf16 on a CPU needs the backend openvino"):
         Predictor(folder, backend="paddle", precision="bf16")
     monkeypatch.setattr(
         openvino_backend, "require_known_operators", lambda path: (_ for _ in ()).throw(ExportError("strange operator"))
