@@ -231,4 +231,4 @@ def test_the_whole_service_stops_when_its_requests_are_answered(exported):
             np.testing.assert_array_equal(label_of(future.result()), label)
         stopping.join(30)
         assert service.process.returncode == 0
-        assert "all requests are answered" in service.lines[-1] and not backend.is_running()
+        assert "all requests are finished" in service.lines[-1] and not backend.is_running()
