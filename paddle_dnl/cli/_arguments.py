@@ -261,8 +261,7 @@ _AUGMENTATIONS = ("scales", "flip_horizontal", "flip_vertical")
 
 
 def test_settings(args: argparse.Namespace, config, switch: str) -> dict:
-    """Returns the arguments of `evaluate` and `predict`: the configuration's `test_config`, replaced by the flags
-    given.
+    """Returns arguments of `evaluate` and `predict`: `test_config`, replaced by the flags that were given.
 
     A scale or flip on the command line enables the augmentation. PaddleSeg ignores it without the switch and reports
     the score of a plain evaluation.

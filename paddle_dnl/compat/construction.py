@@ -32,8 +32,7 @@ def construct(cls: Callable, arguments: dict):
 
 
 def _for_this_device(layer):
-    """Replaces `nn.SyncBatchNorm`, which has no CPU kernel, on a CPU by batch norm with the same parameters and
-    buffers.
+    """On a CPU, replaces `nn.SyncBatchNorm`, which has no CPU kernel, by batch norm with the same tensors.
 
     Some models use it directly, instead of PaddleSeg's wrapper, which chooses by device.
     """

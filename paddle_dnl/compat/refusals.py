@@ -55,8 +55,7 @@ def refuse_harmful(cfg: dict, where: str) -> None:
 
 
 def refuse_fetching(cls: type, cfg: dict, where: str) -> None:
-    """Refuses a PaddleSeg dataset without its folder: PaddleSeg would download an archive and unpack it without path
-    checks.
+    """Refuses a PaddleSeg dataset without its folder: PaddleSeg would unpack a download without path checks.
 
     Raises:
         ConfigError: `dataset_root` is not an existing folder.

@@ -27,8 +27,7 @@ _STATUS = {UnknownFormat: 415, TooLarge: 413}
 
 
 class DecodePool:
-    """Decodes untrusted pictures and tensors in worker processes; replaces a process that exceeds the time limit or
-    dies.
+    """Decodes untrusted pictures and tensors in worker processes; replaces processes that are too slow or die.
 
     Args:
         workers: number of processes; `decode` blocks while all are busy.

@@ -76,8 +76,7 @@ class Asked(NamedTuple):
 
 @dataclass(frozen=True)
 class TensorReader:
-    """Reads an inference request of the Open Inference Protocol: JSON, or JSON followed by binary numbers (binary
-    extension).
+    """Reads an inference request of the Open Inference Protocol: JSON, or JSON followed by binary numbers.
 
     Attributes:
         input, output: tensors of the graph; the input is float32 `[N, C, H, W]`.

@@ -39,8 +39,7 @@ _OF_THE_GROUP = {signal.SIGINT, signal.SIGTERM} if hasattr(signal, "pthread_sigm
 
 
 def start(process: BaseProcess) -> None:
-    """Starts a process that calls `die_with` and `leave_signals_to_parent`, from a thread that lives as long as this
-    process.
+    """Starts a process that calls `die_with` and `leave_signals_to_parent`, from a thread that does not end.
 
     The signals of `leave_signals_to_parent` are blocked from the start, because Python would print a traceback during
     its startup.
@@ -66,8 +65,7 @@ runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 
 def module_command(module: str, *arguments: str) -> list[str]:
-    """Returns a command line that runs a module of this copy of the package in a new interpreter, from any working
-    directory.
+    """Returns a command line that runs a module of this copy of the package from any working directory.
 
     It does not use PYTHONPATH: for an installed package that is site-packages, where a file such as `typing.py`, which
     cityscapesscripts installs, would take precedence over the standard library.
@@ -160,8 +158,7 @@ def killed_after(process: BaseProcess | subprocess.Popen, seconds: float | None)
 
 
 def at_end_of(owner: object, end: Callable[..., None], *arguments) -> None:
-    """Calls `end(*arguments)` when `owner` is garbage-collected, at the latest at exit, before Python waits for
-    processes.
+    """Calls `end(*arguments)` when `owner` is garbage-collected, or before Python waits for processes at exit.
 
     A fork of this process does not call it, because the resources belong to this process.
 

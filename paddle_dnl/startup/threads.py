@@ -15,8 +15,7 @@ VARIABLE = "OMP_NUM_THREADS"
 
 
 def choose() -> None:
-    """Sets OMP_NUM_THREADS to this process's share of the cores, unless the user has set it or Paddle is already
-    imported.
+    """Sets OMP_NUM_THREADS to this process's share of the cores, unless it is set or Paddle is imported.
 
     Without the variable Paddle uses one thread from its import on, which halves the speed of matrix products on two
     cores.
@@ -27,8 +26,7 @@ def choose() -> None:
 
 
 def local_ranks() -> int:
-    """Returns the number of processes of this run on this machine, which share its cores and memory, from Paddle's
-    launcher.
+    """Returns the number of this run's processes on this machine, which share its cores and memory.
 
     If only the number of all processes is known, all are assumed to be on this machine: too small a share of the
     resources costs time, too large a share ends the run.
@@ -38,8 +36,7 @@ def local_ranks() -> int:
 
 
 def is_of_launcher() -> bool:
-    """Whether OMP_NUM_THREADS comes from `paddle.distributed.launch`, which imports Paddle and so passes 1 to all
-    ranks.
+    """Whether OMP_NUM_THREADS comes from `paddle.distributed.launch`, which passes 1 to all ranks.
 
     A value of the user is also in the environment at the start of the launcher, which Linux provides in /proc.
     """
@@ -59,8 +56,7 @@ def available_cores() -> int:
 
 
 def cpu_quota(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> float:
-    """Returns the smallest CPU quota, in cores, of this process's control group and its ancestors; infinite without a
-    quota.
+    """Returns the smallest CPU quota of this process's control group and its ancestors in cores, or infinity.
 
     Args:
         root: mount point of control groups, version 1 or 2.

@@ -22,8 +22,7 @@ import numpy as np
 
 
 def measure(setting: dict) -> dict:
-    """Returns the seconds of each timed run, and the memory of the process in bytes before loading the model and at its
-    peak.
+    """Returns the seconds of each timed run, and the process's bytes before loading the model and at its peak.
 
     Raises:
         PaddleDnlError: the backend cannot be used for the folder.

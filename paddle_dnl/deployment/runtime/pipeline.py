@@ -118,7 +118,7 @@ def run_pipeline(
 
     Args:
         predictor: a `Predictor`. Paddle Inference holds Python's global interpreter lock while it runs, so reading and
-            writing overlap only with ONNX Runtime, OpenVINO or a `BackendProcess`.
+            writing overlap only with ONNX Runtime or a `BackendProcess`.
         pictures: pictures in order.
         write: called in a writer thread with the picture, its pixels, its classes `[H, W]`, and its probabilities
             `[K, H, W]` or None.

@@ -357,8 +357,7 @@ class Predictor:
         return outputs
 
     def benchmark(self, image, warmup: int = 5, repeats: int = 20, batch_size: int = 1) -> dict[str, float]:
-        """Measures seconds per run of the backend alone: median, mean, p90, p99; and `ips`, images per second from the
-        median.
+        """Measures seconds per run of the backend (median, mean, p90, p99) and images per second (`ips`).
 
         Args:
             image: file or BGR array.

@@ -18,8 +18,7 @@ if TYPE_CHECKING:
 
 
 def onnx_providers(options: BackendOptions, available: list[str]) -> list:
-    """Returns ONNX Runtime's execution providers for the device in order of preference, each a name or (name,
-    settings).
+    """Returns ONNX Runtime's execution providers in order of preference, each a name or (name, settings).
 
     TensorRT and CUDA were not tested on a GPU.
 

@@ -22,8 +22,8 @@ VARIABLE = "PADDLE_DNL_WINOGRAD"
 _TILE = 4  # outputs of a tile along each axis
 _TAPS = _TILE + 2  # inputs of a tile along each axis
 # Interpolation points of polynomials of degree 5, besides infinity. Rounding errors are 11 times those of direct
-# convolution (root mean square, 512 channels). 5/8 and 3/2 instead of 1 and 2 reduce them to 5 times, but need more
-# multiplications.
+# convolution (root mean square, 512 channels). 5/8 and 3/2 instead of 1 and 2 would reduce them to 5 times
+# at the cost of more multiplications.
 _POINTS = (0, 1, -1, 2, -2)
 
 
