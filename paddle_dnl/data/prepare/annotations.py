@@ -2,7 +2,7 @@
 """Annotations of pictures as polygons and masks, independent of the file format, and their rasterisation to label pictures."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -72,6 +72,25 @@ def read_json(source: Path):
         return parse_json(read_bytes(source))
     except (OSError, ValueError) as error:
         raise DataError(f"{source}: cannot be read as JSON ({error})") from error
+
+
+def unique(entries: Iterable[tuple[object, object, object]], source: Path, what: str) -> dict:
+    """Makes a dict of entries, none of which may be lost because another one has its key; equal entries count once.
+
+    Args:
+        entries: key, value, and the name of the entry in errors.
+        source: the annotation file or folder, for errors.
+        what: meaning of the key, such as `image id`, for errors.
+
+    Raises:
+        DataError: two different entries have one key; names both.
+    """
+    found: dict = {}
+    for key, value, name in entries:
+        other, other_name = found.setdefault(key, (value, name))
+        if other != value:
+            raise DataError(f"{source}: {what} {key!r} belongs to both {other_name} and {name}; give each its own")
+    return {key: value for key, (value, _) in found.items()}
 
 
 def picture_path(name: str, folders: Sequence[Path], source: Path, what: str) -> Path:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from paddle_dnl.data.classes import PASCAL_CONTEXT_59
 from paddle_dnl.data.images.list_files import read_image_set
-from paddle_dnl.data.prepare.annotations import read_json
+from paddle_dnl.data.prepare.annotations import read_json, unique
 from paddle_dnl.data.prepare.label_files import is_done, write_label, write_names
 from paddle_dnl.errors import DataError
 from paddle_dnl.files.outputs import check_outputs
@@ -74,7 +74,8 @@ def _class_numbers(categories: list[dict], path: Path) -> dict[int, int]:
 
     Categories are found by name. A class with another name is found by its published id, if all other ids are as published.
     """
-    names = {_id(entry, "category_id"): str(entry["name"]).strip() for entry in categories}
+    named = ((_id(entry, "category_id"), str(entry["name"]).strip(), repr(entry["name"])) for entry in categories)
+    names = unique(named, path, "category id")
     found = {number: _NUMBERS[name] for number, name in names.items() if name in _NUMBERS}
     missing = [name for name in PASCAL_CONTEXT_59 if _NUMBERS[name] not in found.values()]
     published = dict(zip(_PUBLISHED_IDS, _NUMBERS.values(), strict=True))
@@ -140,6 +141,8 @@ def convert(voc_path: str | Path, annotation: str | Path | None = None, force: b
     images = content["images"]
     try:
         numbers = _class_numbers(content["categories"], path)
+        unique(((_id(i, "image_id"), i["file_name"], i["file_name"]) for i in images), path, "image id")
+        unique(((Path(i["file_name"]).stem, i["file_name"], i["file_name"]) for i in images), path, "the name")
         splits = _splits(images, sets, path)
         by_image = defaultdict(list)
         for entry in annotations:

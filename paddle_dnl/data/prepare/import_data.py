@@ -295,5 +295,7 @@ def _require_names(plan: Plan) -> None:
         if re.search(r"[\0-\x1f\x7f]", sample.name + sample.image.suffix):
             raise DataError(f"{sample.source}: the picture's name {sample.name!r} holds control characters; rename it")
         other = seen.setdefault(sample.name, sample)
+        if other is not sample and other.image == sample.image:
+            raise DataError(f"{sample.source}: lists {sample.image} twice; remove one entry")
         if other is not sample:
-            raise DataError(f"{other.source} and {sample.source} would both become {sample.name}; rename one")
+            raise DataError(f"{other.image} and {sample.image} would both become {sample.name}; rename one")

@@ -105,6 +105,27 @@ CASES = {
     "labelme, 400 digits": ("labelme", _labelme(shape_type="circle", points=[[10**400, 0], [7, 5]]), "two points"),
     "labelme, infinite": ("labelme", _labelme(shape_type="mask", points=[[float("-inf"), 0], [7, 5]]), "two points"),
     "cvat, infinite box": ("cvat", _cvat("<box label='car' xtl='nan' ytl='1' xbr='4' ybr='1e30'/>"), "a coordinate"),
+    # Entries that would replace each other.
+    "coco, image id twice": (
+        "coco",
+        _coco(images=[{"id": 1, "file_name": "a.png"}, {"id": 1, "file_name": "b.png"}]),
+        "a.json: image id 1 belongs to both 'a.png' and 'b.png'",
+    ),
+    "coco, category id twice": (
+        "coco",
+        _coco(categories=[{"id": 1, "name": "car"}, {"id": 1, "name": "bus"}]),
+        "a.json: category id 1 belongs to both 'car' and 'bus'",
+    ),
+    "coco, image twice": (
+        "coco",
+        _coco(images=[{"id": 1, "file_name": "a.png"}, {"id": 2, "file_name": "a.png"}]),
+        "a.json: lists .*a.png twice",
+    ),
+    "coco, images of one name": (
+        "coco",
+        _coco(images=[{"id": 1, "file_name": "a.png"}, {"id": 2, "file_name": "a.jpg"}]),
+        "a.png and .*a.jpg would both become a",
+    ),
     "cvat, colour": (
         "cvat",
         _cvat(labels="<labels><label><name>car</name><color>#zz</color></label></labels>"),
@@ -137,10 +158,25 @@ def test_one_hostile_value_is_one_error(tmp_path, case):
 
 
 def test_harmless_ones_are_imported(tmp_path):
-    for kind, content in (("coco", _coco()), ("labelme", _labelme()), ("cvat", _cvat())):
-        source = _write(tmp_path / kind, kind, content)
-        assert import_data.main([str(source), "--to", str(tmp_path / f"{kind}_to"), "--format", kind]) == 0
-        assert (tmp_path / f"{kind}_to" / "labels" / "a.png").is_file()
+    repeated = _coco(images=[{"id": 1, "file_name": "a.png"}] * 2, categories=[{"id": 1, "name": "car"}] * 2)
+    cases = {"coco": ("coco", _coco()), "labelme": ("labelme", _labelme()), "cvat": ("cvat", _cvat())}
+    for name, (kind, content) in (cases | {"merged": ("coco", repeated)}).items():
+        source = _write(tmp_path / name, kind, content)
+        assert import_data.main([str(source), "--to", str(tmp_path / f"{name}_to"), "--format", kind]) == 0
+        assert (tmp_path / f"{name}_to" / "labels" / "a.png").is_file()
+
+
+@pytest.mark.parametrize("kind", ["voc", "masks", "labelme"])
+def test_two_pictures_for_one_mask_are_both_named(tmp_path, kind):
+    for name in ("JPEGImages/a.png", "JPEGImages/a.jpg", "SegmentationClass/a.png"):
+        (tmp_path / "source" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.zeros((6, 8), np.uint8)).save(tmp_path / "source" / name)
+    source = tmp_path / "source"
+    if kind == "labelme":
+        source = source / "JPEGImages"
+        (source / "a.json").write_text(_labelme().replace("a.png", "moved.png"))
+    with pytest.raises(DataError, match="JPEGImages/a.jpg and .*JPEGImages/a.png"):
+        import_data.main([str(source), "--to", str(tmp_path / "to"), "--format", kind, "--num_workers", "1"])
 
 
 @pytest.mark.parametrize(

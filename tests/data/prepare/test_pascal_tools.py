@@ -169,6 +169,8 @@ def test_context_errors_name_the_file(tmp_path):
         ({"annos_segmentation": [entry | {"segmentation": {"size": [5, 6], "counts": [5, 10]}}]}, "y.jpg.*15 pixels"),
         ({"categories": content["categories"][1:]}, "without wood"),
         ({"images": []}, "needs images"),
+        ({"images": [i | {"id": 1} for i in content["images"]]}, "image id 1 belongs to both x.jpg and y.jpg"),
+        ({"categories": [c | {"id": 1} for c in content["categories"]]}, "category id 1 belongs to both"),
         ({"annos_segmentation": [{"id": 1}]}, "no key 'image_id'"),
     ):
         _context(tmp_path, **change)

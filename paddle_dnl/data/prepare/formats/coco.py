@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 
 from paddle_dnl.data.images.image_files import walk_files
-from paddle_dnl.data.prepare.annotations import Sample, Shape, picture_path, read_json, ring
+from paddle_dnl.data.prepare.annotations import Sample, Shape, picture_path, read_json, ring, unique
 from paddle_dnl.errors import DataError
 from paddle_dnl.optional import not_installed
 
@@ -73,22 +73,24 @@ def read(source: Path, images: Path | None) -> tuple[list[Sample], list[str]]:
             raise DataError(f"{source}: {len(found)} .json files there; name the one to read")
         source = found[0]
     content = _content(source)
-    categories = {entry["id"]: entry.get("name") for entry in content["categories"]}
+    named = [(entry["id"], entry.get("name"), repr(entry.get("name"))) for entry in content["categories"]]
+    categories = unique(named, source, "category id")
     for number, name in categories.items():
         if not isinstance(name, str):
             raise DataError(f"{source}: category {number!r}: has no name")
     categories = dict(sorted(categories.items(), key=lambda item: (isinstance(item[0], str), item[0])))
+    entries = unique(((e["id"], e, repr(e.get("file_name"))) for e in content["images"]), source, "image id")
     samples = {}
-    for entry in content["images"]:
+    for image_id, entry in entries.items():
         file_name = str(entry.get("file_name", ""))
         # Beside the annotations or in one of the usual folders.
         here, above = source.parent, source.parent.parent
         folders = [images] if images else [here, here / "images", above, above / "images"]
-        image = picture_path(file_name, folders, source, f"image {entry['id']}: file_name")
+        image = picture_path(file_name, folders, source, f"image {image_id}: file_name")
         sample = Sample(Path(file_name).with_suffix("").as_posix(), image, source)
         if isinstance(entry.get("width"), int) and isinstance(entry.get("height"), int):
             sample.size = (entry["width"], entry["height"])
-        samples[entry["id"]] = sample
+        samples[image_id] = sample
     for entry in content["annotations"]:
         image_id = entry.get("image_id")
         sample = samples.get(image_id) if isinstance(image_id, int | str) else None

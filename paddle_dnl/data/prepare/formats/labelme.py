@@ -70,6 +70,10 @@ def _image_of(content: dict, source: Path, folder: Path) -> Path:
     same = [path for path in walk_files(folder, depth=0) if path.stem == source.stem]
     if not same:
         raise DataError(f"{source}: its picture {named!r} is not in {folder}; --images names another folder")
+    if len(same) > 1:
+        raise DataError(
+            f"{source}: its picture {named!r} is not there, and {same[0]} and {same[1]} both have its name; correct imagePath"
+        )
     return same[0]
 
 

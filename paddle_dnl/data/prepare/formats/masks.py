@@ -17,7 +17,7 @@ from paddle_dnl.data.classes import (
 from paddle_dnl.data.images.image_files import EXTENSIONS, walk_files
 from paddle_dnl.data.images.list_files import lines
 from paddle_dnl.data.images.reading import open_label, read_label
-from paddle_dnl.data.prepare.annotations import IGNORED_NAMES, Sample
+from paddle_dnl.data.prepare.annotations import IGNORED_NAMES, Sample, unique
 from paddle_dnl.errors import DataError
 
 import numpy as np
@@ -230,9 +230,12 @@ def voc(root: Path) -> tuple[list[Sample], ClassInfo, dict[int, int] | None]:
         raise DataError(
             f"{root}: no folder SegmentationClass; give the folder of VOC2012, or of an export with labelmap.txt"
         )
-    images = {path.stem: path for path in walk_files(root / "JPEGImages")}
+    masks = list(walk_files(labels, (".png",)))
+    wanted = {path.stem for path in masks}
+    pictures = ((path.stem, path, path) for path in walk_files(root / "JPEGImages") if path.stem in wanted)
+    images = unique(pictures, root / "JPEGImages", "the name")
     samples, missing = [], []
-    for path in walk_files(labels, (".png",)):
+    for path in masks:
         if path.stem in images:
             samples.append(Sample(path.stem, images[path.stem], path, label=path))
         else:
