@@ -18,8 +18,10 @@ def read(path, channels, value_range):
     else:
         depth = cv2.IMREAD_ANYDEPTH if value_range else 0
         flag = cv2.IMREAD_GRAYSCALE if channels == 1 else cv2.IMREAD_COLOR
-        picture = cv2.imdecode(np.fromfile(str(path), np.uint8), flag | depth)
-        if picture is None:
+        data = Path(path).read_bytes()
+        picture = cv2.imdecode(np.frombuffer(data, np.uint8), flag | depth)
+        is_cut = data[:2] == b"\xff\xd8" and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda")  # JPEG without its end
+        if picture is None or is_cut:
             raise SystemExit(f"{path}: is not a readable image")
         picture = picture[..., ::-1] if channels == 3 else picture
     picture = picture.reshape(*picture.shape[:2], -1)

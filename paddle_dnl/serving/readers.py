@@ -50,7 +50,7 @@ class PictureReader:
             DataError: the picture cannot be read, see `ImageFormat.decode`.
         """
         data = np.frombuffer(content, np.uint8)
-        picture = self.image_format.decode(data, "picture", max_pixels=self.max_pixels, whole=True)
+        picture = self.image_format.decode(data, "picture", max_pixels=self.max_pixels)
         return np.ascontiguousarray(picture), None
 
 

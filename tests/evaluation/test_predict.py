@@ -5,6 +5,7 @@ import inspect
 from types import SimpleNamespace
 
 import paddle_dnl  # noqa: F401
+from paddle_dnl.errors import DataError
 from paddle_dnl.evaluation.evaluator import evaluate
 from paddle_dnl.evaluation.inference import infer, infer_augmented, restore
 from paddle_dnl.evaluation.options import InferenceOptions
@@ -149,3 +150,15 @@ def test_overlays_keep_the_ending_of_their_picture(picture, tmp_path):
     assert names["added_prediction"] == {"xjpg.jpg", "xbmp.bmp", "xPNG.PNG", "xwebp.png"}
     assert names["pseudo_color_prediction"] == {"xjpg.png", "xbmp.png", "xPNG.png", "xwebp.png"}
     assert cv2.imread(str(tmp_path / "out/added_prediction/sub/xjpg.jpg")).shape == (40, 61, 3)
+
+
+def test_truncated_jpegs_are_refused_or_skipped(picture, tmp_path, caplog):
+    (tmp_path / "in").mkdir()
+    content = cv2.imencode(".jpg", cv2.imread(str(picture)))[1].tobytes()
+    (tmp_path / "in/whole.jpg").write_bytes(content)
+    (tmp_path / "in/cut.jpg").write_bytes(content[: len(content) // 2])
+    with pytest.raises(DataError, match=r"cut.jpg: is a damaged JPEG"):
+        predict(Grains(), CONFIG, str(tmp_path / "in"), str(tmp_path / "out"))
+    assert predict(Grains(), CONFIG, str(tmp_path / "in"), str(tmp_path / "out"), skip_bad_samples=True) == 1
+    assert "cut.jpg: is a damaged JPEG" in caplog.text
+    assert [p.name for p in (tmp_path / "out" / FOLDERS[0]).glob("*.png")] == ["whole.png"]

@@ -10,7 +10,7 @@ import struct
 import zlib
 
 from paddle_dnl.data.images.image_format import ImageFormat, decode_image
-from paddle_dnl.data.images.reading import read_label, require_whole
+from paddle_dnl.data.images.reading import read_label
 from paddle_dnl.errors import DataError
 
 import numpy as np
@@ -79,8 +79,7 @@ def _read_or_refused(path) -> int:
     for read in (
         read_label,
         ImageFormat().read,
-        require_whole,
-        lambda name: decode_image(content, name, max_pixels=10**6, whole=True),
+        lambda name: decode_image(content, name, max_pixels=10**6),
     ):
         try:
             read(path)

@@ -31,13 +31,13 @@ _ENDS, _TAIL = {"PNG": b"IEND", "JPEG": b"\xff\xd9"}, 1 << 16
 _CACHE = 64 << 20
 
 
-def open_rows(path: str | Path, image_format: "ImageFormat", max_pixels: int | None = None, whole: bool = False):
+def open_rows(path: str | Path, image_format: "ImageFormat", max_pixels: int | None = None):
     """The rows of a picture file: read by blocks if it is large and rasterio is installed, else as a whole.
 
     Args:
         path: the file.
         image_format: how the file is read; rows are equal to those of `image_format.read`.
-        max_pixels, whole: see `paddle_dnl.data.images.image_format.decode_image`.
+        max_pixels: see `paddle_dnl.data.images.image_format.decode_image`.
 
     Returns:
         `BlockRows` or `ArrayRows`.
@@ -59,7 +59,7 @@ def open_rows(path: str | Path, image_format: "ImageFormat", max_pixels: int | N
         if header is not None and _fits(header, file, image_format):
             with contextlib.suppress(ImportError, NotByBlocks):
                 return BlockRows(path, header, image_format)
-    return ArrayRows(image_format.read(path, max_pixels=max_pixels, whole=whole))
+    return ArrayRows(image_format.read(path, max_pixels=max_pixels))
 
 
 class NotByBlocks(Exception):

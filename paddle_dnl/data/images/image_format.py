@@ -17,7 +17,7 @@ from paddle_dnl.data.images.bands import (
     scale,
 )
 from paddle_dnl.data.images.image_files import EXTENSIONS
-from paddle_dnl.data.images.reading import read_bytes
+from paddle_dnl.data.images.reading import read_bytes, require_whole
 from paddle_dnl.data.images.untrusted import UnknownFormat, require_bounded
 from paddle_dnl.errors import DataError
 
@@ -72,7 +72,7 @@ class ImageFormat:
 
         Args:
             path: the file.
-            limits: `max_pixels` and `whole` of `decode_image`.
+            limits: `max_pixels` of `decode_image`.
 
         Raises:
             DataError: the file is missing, damaged or no picture, or does not fit this format.
@@ -121,7 +121,6 @@ def decode_image(
     *,
     value_range: tuple[float, float] | None = None,
     max_pixels: int | None = None,
-    whole: bool = False,
 ) -> np.ndarray:
     """Decodes an image as uint8: BGR `[H, W, 3]`, grey `[H, W]` for one channel, or `[H, W, C]` for other numbers of bands.
 
@@ -136,31 +135,21 @@ def decode_image(
         value_range: stored values that become 0 and 255; the image is then float32, see `paddle_dnl.data.images.bands.scale`.
         max_pixels: for untrusted files: allow only the formats and structures of `paddle_dnl.data.images.untrusted`, and at
             most this number of pixels; checked before decoding.
-        whole: refuse truncated JPEGs, which OpenCV would fill with grey.
 
     Raises:
-        DataError: the file is damaged, too large or no image, or has a dtype that needs a `value_range`.
+        DataError: the file is damaged or truncated, too large or no image, or has a dtype that needs a `value_range`.
     """
     plain = channels in (1, 3) and value_range is None
     if is_npy(content) or (is_tiff(content) and not plain):
         image = scale(read_array(content, path, channels, max_pixels), value_range, path)
         return np.ascontiguousarray(image[..., ::-1]) if channels == 3 else image
-    data = content.tobytes() if whole or max_pixels is not None else b""
     try:
-        size = None if max_pixels is None else require_bounded(data, str(path), max_pixels)
+        size = None if max_pixels is None else require_bounded(content.tobytes(), str(path), max_pixels)
     except UnknownFormat as error:
         # The header is read with Pillow, which does not know float TIFFs with several bands.
         if is_tiff(content):
             raise DataError(f"{path}: {_NO_PLAIN_TIFF}") from error
         raise
-    if whole and data[:2] == b"\xff\xd8":
-        # A cheap form of `require_whole`: the end marker must follow the start of the scan. The header segments before it are
-        # skipped, as they may hold a thumbnail, a whole JPEG of its own.
-        at = 2
-        while at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] != 0xDA:
-            at += 1 if data[at + 1] == 0xFF else 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-        if data.find(b"\xff\xd9", at) < 0:
-            raise DataError(f"{path}: is a damaged JPEG (it ends before the picture does)")
     if is_bigtiff(content):  # OpenCV does not read these
         image = read_array(content, path, channels, max_pixels)
         if channels == 3:
@@ -181,7 +170,8 @@ def decode_image(
 
 
 def _decode(content: np.ndarray, path: str | Path, channels: int, flag: int | None = None) -> np.ndarray:
-    """Decodes a picture file with OpenCV, at its own depth unless `flag` is given."""
+    """Decodes a picture file with OpenCV, at its own depth unless `flag` is given; refuses truncated files."""
+    require_whole(content, path)
     if flag is None:
         kinds = {1: cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH, 3: cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH}
         flag = kinds.get(channels, cv2.IMREAD_UNCHANGED)

@@ -103,18 +103,21 @@ def _reason(error: Exception) -> str:
     return str(error) if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
 
 
-def require_whole(path: str | Path) -> None:
-    """Refuses truncated JPEGs, which OpenCV silently fills with grey.
+def require_whole(content: np.ndarray, path: str | Path) -> None:
+    """Refuses truncated JPEGs, which OpenCV silently fills with grey. Nothing is decoded, and other formats are not examined.
+
+    Args:
+        content: content of the file, uint8.
+        path: name of the file in errors.
 
     Raises:
-        DataError: the file is a truncated JPEG.
+        DataError: the file is a JPEG without an end marker after the start of its scan.
     """
-    try:
-        with open(path, "rb") as file:
-            if file.read(2) != b"\xff\xd8":
-                return
-            file.seek(0)
-            with Image.open(file, formats=("JPEG", "MPO")) as picture:
-                picture.load()
-    except Exception as error:  # as in `open_label`
-        raise DataError(f"{path}: is a damaged JPEG ({_reason(error)})") from error
+    if bytes(content[:2]) != b"\xff\xd8":
+        return
+    # The header segments before the scan are skipped, as they may hold a thumbnail, a whole JPEG of its own.
+    at = 2
+    while at + 4 <= len(content) and content[at] == 0xFF and content[at + 1] != 0xDA:
+        at += 1 if content[at + 1] == 0xFF else 2 + int.from_bytes(content[at + 2 : at + 4].tobytes(), "big")
+    if content[at:].tobytes().find(b"\xff\xd9") < 0:
+        raise DataError(f"{path}: is a damaged JPEG (it ends before the picture does)")

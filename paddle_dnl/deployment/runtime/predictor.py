@@ -112,7 +112,7 @@ class Predictor:
         Raises:
             DataError: the file is missing, empty, damaged, truncated, not a picture, or larger than `max_pixels`.
         """
-        return self.image_format.read(path, max_pixels=self._max_pixels, whole=True)
+        return self.image_format.read(path, max_pixels=self._max_pixels)
 
     def open(self, path: str | Path) -> np.ndarray | Tiled:
         """Like `read`, but returns a `Tiled` for a picture that is processed in tiles.
@@ -122,7 +122,7 @@ class Predictor:
         """
         if not self._tiles:
             return self.read(path)
-        rows = open_rows(path, self.image_format, max_pixels=self._max_pixels, whole=True)
+        rows = open_rows(path, self.image_format, max_pixels=self._max_pixels)
         if self._is_large(*rows.size):
             return Tiled(rows)
         with contextlib.closing(rows):
@@ -131,7 +131,7 @@ class Predictor:
     def decode(self, content: bytes, name: str = "picture") -> np.ndarray:
         """Like `read`, for the content of a file (at least one byte); `name` is used in error messages."""
         data = np.frombuffer(content, np.uint8)
-        return self.image_format.decode(data, name, max_pixels=self._max_pixels, whole=True)
+        return self.image_format.decode(data, name, max_pixels=self._max_pixels)
 
     def _keeps_size(self) -> bool:
         """Whether Deploy.transforms keep the size of pictures that are larger than the model's input."""

@@ -89,7 +89,7 @@ def test_the_same_numbers(name, tmp_path):
     ending = path.suffix
     write, image_format = {**BY_BLOCKS, **WHOLE}[name]
     write(path)
-    rows = open_rows(path, image_format, max_pixels=10**6, whole=True)
+    rows = open_rows(path, image_format, max_pixels=10**6)
     assert isinstance(rows, BlockRows if name in BY_BLOCKS else ArrayRows)
     whole = image_format.read(path)
     assert tuple(rows.size) == whole.shape[:2]
@@ -159,7 +159,7 @@ def test_a_damaged_file_is_one_line(ending, tmp_path):
     content = bytearray(path.read_bytes())
     path.write_bytes(content[: len(content) * 2 // 3])
     with pytest.raises(DataError, match=f"a{ending}"):
-        rows = open_rows(path, ImageFormat(), max_pixels=10**6, whole=True)
+        rows = open_rows(path, ImageFormat(), max_pixels=10**6)
         rows.read(0, 400)
 
 

@@ -7,7 +7,8 @@ import time
 
 import paddle_dnl  # noqa: F401
 from paddle_dnl.data.images import bands
-from paddle_dnl.data.images.image_format import ImageFormat
+from paddle_dnl.data.images.block_rows import open_rows
+from paddle_dnl.data.images.image_format import ImageFormat, read_as_stored
 from paddle_dnl.data.images.untrusted import TooLarge
 from paddle_dnl.data.overlay import displayed, overlay
 from paddle_dnl.data.transforms import Compose
@@ -214,3 +215,22 @@ def test_every_transform_takes_any_number_of_bands_or_says_that_it_does_not(chan
         assert found.shape[0] == channels and np.isfinite(found).all(), name
         if name == "Padding":
             assert (found[:, 30:] == 127.5).all() and (found[:, :, 40:] == 127.5).all()
+
+
+@pytest.mark.parametrize("share", [0.4, 0.99])
+@pytest.mark.parametrize("progressive", [False, True])
+def test_every_reader_refuses_truncated_jpegs(tmp_path, progressive, share):
+    """OpenCV fills the rest with grey. The thumbnail in the header has an end marker of its own."""
+    picture = cv2.GaussianBlur(RNG.integers(0, 256, (80, 120, 3), np.uint8), (0, 0), 2)
+    small = cv2.imencode(".jpg", picture[:8, :8])[1].tobytes()
+    content = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_PROGRESSIVE, int(progressive)])[1].tobytes()
+    content = content[:2] + b"\xff\xe2" + struct.pack(">H", len(small) + 2) + small + content[2:]
+    whole, cut = tmp_path / "whole.jpg", tmp_path / "cut.jpg"
+    whole.write_bytes(content)
+    cut.write_bytes(content[: int(share * len(content))])
+    readers = [ImageFormat().read, ImageFormat(1).read, read_as_stored, lambda path: open_rows(path, ImageFormat())]
+    readers.append(lambda path: ImageFormat().read(path, max_pixels=10**6))
+    for read in readers:
+        read(whole)
+        with pytest.raises(DataError, match=r"cut.jpg: is a damaged JPEG"):
+            read(cut)
