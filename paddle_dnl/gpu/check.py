@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from paddle_dnl.data.prepare.convert_cityscapes import convert_tree
+from paddle_dnl.data.prepare.convert_cityscapes import convert_tree, official
 from paddle_dnl.data.scenes.mini_cityscapes import generate
 from paddle_dnl.errors import PaddleDnlError
 from paddle_dnl.files.atomic import new_file, write_text
@@ -69,6 +69,7 @@ class Bench:
     def prepare(self) -> None:
         """Writes scenes and configuration."""
         crop = self.crop
+        official()  # before anything is written
         scenes = generate(self.folder / "data", train=16, val=2, size=(2 * crop, crop), seed=0)
         convert_tree(scenes, num_workers=1)
         text = json.dumps({

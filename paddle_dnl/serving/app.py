@@ -15,7 +15,7 @@ from paddle_dnl.data.overlay import encode_image, encode_label_png, overlay
 from paddle_dnl.data.probability_files import probability_file
 from paddle_dnl.errors import UsageError
 from paddle_dnl.log import logger
-from paddle_dnl.serving.guard import Guard
+from paddle_dnl.serving.guard import Guard, read_token
 from paddle_dnl.serving.kserve import add_kserve
 from paddle_dnl.serving.metrics import Metrics
 from paddle_dnl.serving.pipeline import PictureWork, Pipeline
@@ -293,7 +293,7 @@ def create_app(models: "Predictor | Mapping[str, Predictor]", settings: "Setting
     _add_information(app, service)
     add_kserve(app, service)
 
-    app.add_middleware(Guard, settings=settings)
+    app.add_middleware(Guard, settings=settings, token=read_token(settings.token_file))
     app.add_middleware(_Count, metrics=service.metrics)
 
     @app.exception_handler(RequestValidationError)

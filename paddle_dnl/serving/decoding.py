@@ -152,32 +152,28 @@ def _limit_memory(extra: int) -> None:
 
 def _work(connection, parent: int, memory: int) -> None:
     """Main function of the worker process: decodes until the connection closes."""
-    child_processes.die_with(parent)
-    child_processes.leave_signals_to_parent()
-    cv2.setNumThreads(1)
-    _limit_memory(_MEMORY + memory)
-    # Discards stderr: OpenCV prints a line for every unreadable picture, which the response already reports.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-    connection.send_bytes(b"ready")
-    while True:
-        try:
-            reader = connection.recv()
-            content = connection.recv_bytes()
-        except (EOFError, OSError):
-            return
-        array, answer = None, None
-        try:
-            array, more = reader.read(content)
-            answer = (200, (array.shape, array.dtype.str, more))
-        except Refusal as refusal:
-            answer = (refusal.status, refusal.text)
-        except PaddleDnlError as error:  # for example DataError, or a missing library
-            answer = (_STATUS.get(type(error), 422), str(error))
-        except (MemoryError, cv2.error):
-            array, answer = None, (422, "needs more memory to decode than is allowed")
-        try:
+    with child_processes.working_for(parent):
+        cv2.setNumThreads(1)
+        _limit_memory(_MEMORY + memory)
+        # Discards stderr: OpenCV prints a line for every unreadable picture, which the response already reports.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+        connection.send_bytes(b"ready")
+        while True:
+            try:
+                reader = connection.recv()
+                content = connection.recv_bytes()
+            except (EOFError, OSError):
+                return
+            array, answer = None, None
+            try:
+                array, more = reader.read(content)
+                answer = (200, (array.shape, array.dtype.str, more))
+            except Refusal as refusal:
+                answer = (refusal.status, refusal.text)
+            except PaddleDnlError as error:  # for example DataError, or a missing library
+                answer = (_STATUS.get(type(error), 422), str(error))
+            except (MemoryError, cv2.error):
+                array, answer = None, (422, "needs more memory to decode than is allowed")
             connection.send(answer)
             if array is not None:
                 connection.send_bytes(array.data.cast("B") if array.size else b"")
-        except OSError:
-            return

@@ -49,11 +49,12 @@ class Guard:
     Args:
         app: the wrapped application.
         settings: see `Settings`.
+        token: bearer token that requests must have; None for no check.
     """
 
-    def __init__(self, app, settings: "Settings"):
-        self._app = app
-        self._token = read_token(settings.token_file)
+    # Starlette creates middleware only with the first request: nothing here may fail.
+    def __init__(self, app, settings: "Settings", token: str | None):
+        self._app, self._token = app, token
         self._hosts = set(settings.allowed_hosts)
         if not self._hosts and is_loopback(settings.host):
             self._hosts = {*_LOOPBACK_NAMES, settings.host}

@@ -4,6 +4,7 @@
 import logging
 import os
 import signal
+import ssl
 import threading
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from paddle_dnl.deployment.runtime.predictor import Predictor
 from paddle_dnl.errors import UsageError
 from paddle_dnl.log import logger
 from paddle_dnl.serving.app import create_app
+from paddle_dnl.serving.guard import read_token
 from paddle_dnl.serving.pipeline import WARM_UP
 from paddle_dnl.serving.protocol import ConnectionLimits, RateLimit, limited_protocol
 from paddle_dnl.serving.settings import Settings, find_models
@@ -90,18 +92,37 @@ class _Server(uvicorn.Server):
         super().handle_exit(sig, frame)
 
 
+def _require_certificate(settings: Settings) -> None:
+    """Checks the certificate and its key.
+
+    Raises:
+        UsageError: only one of them is given, a file is missing, or they cannot be used.
+    """
+    pair = (settings.tls_certificate, settings.tls_key)
+    if pair == (None, None):
+        return
+    if None in pair:
+        raise UsageError("--tls_certificate and --tls_key must be given together")
+    for name, path in zip(("tls_certificate", "tls_key"), pair, strict=True):
+        if not path.is_file():
+            raise UsageError(f"--{name} {path}: no such file")
+    try:  # with an empty password, because OpenSSL would ask for one on the terminal
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(*pair, password="")
+    except (ssl.SSLError, OSError) as error:
+        raise UsageError(
+            f"--tls_certificate {pair[0]} --tls_key {pair[1]}: cannot be used ({error}); they must be PEM files of a "
+            "certificate and of its private key without a password"
+        ) from error
+
+
 def serve(settings: Settings) -> int:
     """Runs the service until a signal; returns the exit status.
 
     Raises:
         ConfigError, ExportError, UsageError: a folder, setting or address that cannot be used.
     """
-    if (settings.tls_certificate is None) != (settings.tls_key is None):
-        raise UsageError("--tls_certificate and --tls_key must be given together")
-    for name in ("tls_certificate", "tls_key"):
-        path = getattr(settings, name)
-        if path is not None and not path.is_file():
-            raise UsageError(f"--{name} {path}: no such file")
+    _require_certificate(settings)
+    read_token(settings.token_file)  # before the models are loaded
     if not is_loopback(settings.host) and settings.token_file is None:
         logger.warning(f"--host {settings.host}: requests from other machines need no token; set --token_file")
     for name in ("asyncio", "uvicorn.error"):

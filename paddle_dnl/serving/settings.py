@@ -2,6 +2,7 @@
 """Settings of the service: flags (`--port 8080`) and environment variables (`SERVING_PORT=8080`); a flag wins."""
 
 import argparse
+import itertools
 import os
 import re
 import sys
@@ -132,6 +133,13 @@ def read_settings(argv: list[str]) -> Settings:
         raise UsageError(_explain(error)) from error
 
 
+def _split_paths(text: str) -> list[str]:
+    """Splits several values that the command-line parser has joined with commas; a path may have commas of its own."""
+    parts = text.split(",")
+    exists = [Path(part).exists() or Path(re.sub(rf"^{NAME}=", "", part)).exists() for part in parts]
+    return parts if any(exists) and not Path(text).exists() else [text]
+
+
 def find_models(given: Iterable[str]) -> dict[str, Path]:
     """Returns the models that `--model` names: DIR, NAME=DIR, or a folder of exported folders in alphabetical order.
 
@@ -146,7 +154,7 @@ def find_models(given: Iterable[str]) -> dict[str, Path]:
     from paddle_dnl.deployment.runtime.deploy_yaml import is_exported  # imports OpenCV, which --help does not need
 
     found: dict[str, Path] = {}
-    for text in given:
+    for text in itertools.chain.from_iterable(map(_split_paths, given)):
         path, named = Path(text), re.fullmatch(rf"({NAME})=(.+)", text, re.S)
         if named and not path.exists():
             models = [(named[1], Path(named[2]))]

@@ -104,6 +104,22 @@ def how_it_ended(process: BaseProcess) -> str:
 
 
 @contextlib.contextmanager
+def working_for(parent: int) -> Iterator[None]:
+    """Context for the main function of a child process that talks to its parent through a connection.
+
+    The process ends with its parent and leaves signals to it. An answer to a parent that has closed the connection ends
+    the block without a traceback.
+
+    Args:
+        parent: process ID.
+    """
+    die_with(parent)
+    leave_signals_to_parent()
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        yield
+
+
+@contextlib.contextmanager
 def running_program(command: list[str], **options) -> Iterator[subprocess.Popen]:
     """Starts a program of this project; at the end of the block it gets SIGTERM if it still runs, and later SIGKILL.
 

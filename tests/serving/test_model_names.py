@@ -31,6 +31,11 @@ def test_names_of_models(tmp_path):
     ):
         assert find_models(map(str, given)) == wanted, given
         assert list(find_models(map(str, given))) == list(wanted)
+    # As the parser of several flags joins them.
+    both = read_settings(["--model", str(zoo / "small"), "--model", str(tmp_path / "zoo.2")]).model
+    assert find_models(both) == {"small": zoo / "small", "zoo.2": tmp_path / "zoo.2"}
+    _exported(tmp_path, "x,y", "x")
+    assert find_models([str(tmp_path / "x,y")]) == {"x_y": tmp_path / "x,y"}
     with pytest.raises(UsageError, match="two models are called small.*--model NAME="):
         find_models([str(zoo), f"small={zoo / 'small'}"])
     _exported(zoo, "large_model")  # as "large model" is called

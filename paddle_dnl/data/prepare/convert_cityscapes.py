@@ -17,8 +17,12 @@ _POLYGONS = "_gtFine_polygons.json"
 _LABELS = "_gtFine_labelTrainIds.png"
 
 
-def _official():
-    """The official functions (annotation reader, painter)."""
+def official():
+    """Imports the official annotation reader and painter.
+
+    Raises:
+        UsageError: cityscapesscripts is not installed.
+    """
     try:
         from cityscapesscripts.helpers.annotation import Annotation
         from cityscapesscripts.preparation.json2labelImg import createLabelImage
@@ -37,7 +41,7 @@ def convert_file(polygons: Path, force: bool = False) -> str | None:
     target = polygons.with_name(polygons.name[: -len(_POLYGONS)] + _LABELS)
     if not force and is_done(polygons, target):
         return None
-    annotation_class, create_label_image = _official()
+    annotation_class, create_label_image = official()
     try:
         annotation = annotation_class()
         annotation.fromJsonFile(str(polygons))
@@ -70,7 +74,7 @@ def convert_tree(root: str | Path, num_workers: int = 8, force: bool = False) ->
         DataError: nothing to convert, or files that cannot be converted (named).
         UsageError: cityscapesscripts is not installed.
     """
-    _official()
+    official()
     files = list(walk_files(Path(root) / "gtFine", (_POLYGONS.lower(),), depth=2))
     if not files:
         raise DataError(f"{root}: no gtFine/SPLIT/CITY/*{_POLYGONS}; give the folder that holds gtFine")

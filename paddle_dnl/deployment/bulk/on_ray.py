@@ -130,14 +130,13 @@ def run(plan: Plan, make_worker: Callable, cluster: Cluster) -> Iterator[dict]:
 
 def _drive(connection, parent: int, *arguments) -> None:
     """Main function of the child process: sends the reports, then `end`; or an error that ended them."""
-    child_processes.die_with(parent)
-    child_processes.leave_signals_to_parent()
-    try:
-        for report in _reports(*arguments):
-            connection.send(("report", report))
-        connection.send(("end", None))
-    except PaddleDnlError as error:
-        connection.send(sendable(error))
+    with child_processes.working_for(parent):
+        try:
+            for report in _reports(*arguments):
+                connection.send(("report", report))
+            connection.send(("end", None))
+        except PaddleDnlError as error:
+            connection.send(sendable(error))
 
 
 def _reports(plan: Plan, make_worker: Callable, cluster: Cluster) -> Iterator[dict]:

@@ -125,28 +125,24 @@ class BackendProcess:
 
 def _work(connection, parent: int, folder: str, name: str, options: BackendOptions) -> None:
     """Main function of the child process: runs batches until the connection closes."""
-    child_processes.die_with(parent)
-    child_processes.leave_signals_to_parent()
-    configure_process()
-    warnings.filterwarnings("ignore", message="No ccache found")  # Paddle's warning for those who compile operators
-    try:
-        backend = make_backend(name, read_deploy_config(folder), options)
-    except PaddleDnlError as error:
-        connection.send(sendable(error))
-        return
-    child_processes.leave_signals_to_parent()  # again, because importing Paddle installs its own handlers
-    description = (backend.name, getattr(backend, "parallel", 1), backend.input_name, backend.output_name)
-    connection.send(("ready", description))
-    while True:
+    with child_processes.working_for(parent):
+        configure_process()
+        warnings.filterwarnings("ignore", message="No ccache found")  # Paddle's warning for those who compile operators
         try:
-            batch = connection.recv()
-        except (EOFError, OSError):
-            return
-        try:
-            answer = ("done", backend.run(batch))
+            backend = make_backend(name, read_deploy_config(folder), options)
         except PaddleDnlError as error:
-            answer = sendable(error)
-        try:
-            connection.send(answer)
-        except OSError:
+            connection.send(sendable(error))
             return
+        child_processes.leave_signals_to_parent()  # again, because importing Paddle installs its own handlers
+        description = (backend.name, getattr(backend, "parallel", 1), backend.input_name, backend.output_name)
+        connection.send(("ready", description))
+        while True:
+            try:
+                batch = connection.recv()
+            except (EOFError, OSError):
+                return
+            try:
+                answer = ("done", backend.run(batch))
+            except PaddleDnlError as error:
+                answer = sendable(error)
+            connection.send(answer)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """BackendProcess: the same numbers as the backend here, other threads that move, and ends of the process that are survived."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -9,9 +10,12 @@ import threading
 import time
 
 from paddle_dnl.data.images.untrusted import TooLarge
+from paddle_dnl.deployment.runtime import backend_process
 from paddle_dnl.deployment.runtime.backend_process import BackendProcess
+from paddle_dnl.deployment.runtime.options import BackendOptions
 from paddle_dnl.deployment.runtime.predictor import Predictor
 from paddle_dnl.errors import ConfigError, DataError, ExportError, UsageError, revived, sendable
+from paddle_dnl.startup import child_processes
 
 import numpy as np
 import pytest
@@ -115,3 +119,16 @@ def test_a_program_that_forgets_to_close_it_ends(exported, tmp_path):
 def test_an_error_of_a_class_elsewhere_crosses_as_its_nearest_known_one():
     error = revived(*sendable(TooLarge("a.png: too many pixels")))
     assert type(error) is DataError and str(error) == "a.png: too many pixels"
+
+
+def test_an_answer_to_a_parent_that_has_closed_the_connection_is_no_traceback(tmp_path, capfd):
+    """As after a signal: the parent has removed the exported folder and no longer listens."""
+    context = multiprocessing.get_context("spawn")
+    connection, other = context.Pipe()
+    what = (other, os.getpid(), str(tmp_path / "removed"), "paddle", BackendOptions())
+    process = context.Process(target=backend_process._work, args=what)
+    child_processes.start(process)
+    other.close()
+    connection.close()
+    process.join(60)
+    assert process.exitcode == 0 and capfd.readouterr().err == ""
