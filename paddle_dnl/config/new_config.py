@@ -1,18 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """`configs new`: a commented configuration for the user's data, with crop and batch chosen for the free memory."""
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 from paddle_dnl.config.reading import to_yaml
 from paddle_dnl.data.classes import FILE_NAME, read_classes
+from paddle_dnl.data.images.bands import require_finite
 from paddle_dnl.data.images.image_format import read_as_stored
 from paddle_dnl.data.images.list_files import lines, names_of
 from paddle_dnl.data.statistics import suggest_crop
-from paddle_dnl.errors import UsageError
+from paddle_dnl.errors import DataError, UsageError
 
 import numpy as np
 
+_READ = 50  # pictures that are read, at most
 _SSLD = "https://bj.bcebos.com/paddleseg/dygraph"
 
 
@@ -55,26 +58,63 @@ def choose_batch(free: int | None, crop: list[int], bytes_per_pixel: int, images
     return max(2, min(8, fits, images))
 
 
-def _image_format(root: Path, images: list[Path]) -> dict:
-    """`img_channels` and `value_range` that pictures other than 8-bit ones of one or three bands need; a guess from ten."""
-    found = [read_as_stored(root / path) for path in images[:: max(1, len(images) // 10)]]
-    bands = 1 if found[0].ndim == 2 else found[0].shape[2]
-    is_plain = all(image.dtype == np.uint8 for image in found)
-    if is_plain and bands in (1, 3):
+@dataclass(frozen=True)
+class _Picture:
+    """Size, bands and values of a picture as it is stored."""
+
+    path: Path
+    size: tuple[int, int]  # width, height
+    bands: int
+    dtype: np.dtype
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, path: Path) -> "_Picture":
+        image = read_as_stored(path)
+        require_finite(image, path)
+        bands = 1 if image.ndim == 2 else image.shape[2]
+        size = (image.shape[1], image.shape[0])
+        return cls(path, size, bands, image.dtype, float(image.min()), float(image.max()))
+
+
+def _value_range(pictures: list[_Picture]) -> list[float]:
+    """From 0 to 1, 255, 1023, 4095, 16383 or 65535, the first that contains all values; else the range of the values."""
+    low, high = min(picture.low for picture in pictures), max(picture.high for picture in pictures)
+    tops = (1.0, 255.0, 1023.0, 4095.0, 16383.0, 65535.0)
+    top = next((top for top in tops if low >= 0 and high <= top), None)
+    return [low, high] if top is None else [0, top]
+
+
+def _image_format(pictures: list[_Picture]) -> dict:
+    """`img_channels` and `value_range` that pictures other than 8-bit ones of one or three bands need, a guess from some.
+
+    Raises:
+        DataError: 8-bit pictures beside others of another scale, for which there is no one `value_range`.
+    """
+    bands = pictures[0].bands
+    plain = [picture for picture in pictures if picture.dtype == np.uint8]
+    others = [picture for picture in pictures if picture.dtype != np.uint8]
+    if not others and bands in (1, 3):
         return {}
     wanted: dict = {"img_channels": bands}
-    if not is_plain:
-        low, high = min(float(image.min()) for image in found), max(float(image.max()) for image in found)
-        tops = (1.0, 255.0, 1023.0, 4095.0, 16383.0, 65535.0)
-        top = next((top for top in tops if low >= 0 and high <= top), None)
-        wanted["value_range"] = [low, high] if top is None else [0, top]
+    if others:
+        wanted["value_range"] = found = _value_range(others)
+        if plain and found != [0, 255]:
+            raise DataError(
+                f"{plain[0].path} has 8 bits, {others[0].path} holds {others[0].dtype} up to {others[0].high:g}; one value_range "
+                "holds for all pictures of a dataset: convert them to one depth first"
+            )
     return wanted
 
 
 def _listed(path: Path) -> list[Path]:
     if not path.is_file():
         raise UsageError(f"{path}: no such list; `paddle-dnl data split {path.parent}` writes it")
-    return [Path(names_of(line, path.parent, "\t", labelled=False)[0]) for _, line in lines(path)]
+    found = [Path(names_of(line, path.parent, "\t", labelled=False)[0]) for _, line in lines(path)]
+    if not found:
+        raise DataError(f"{path}: lists no pictures; `paddle-dnl data split {path.parent}` writes it")
+    return found
 
 
 def make_config(root: Path, model: str, free: int | None) -> str:
@@ -87,7 +127,7 @@ def make_config(root: Path, model: str, free: int | None) -> str:
 
     Raises:
         UsageError: an unknown model, or a list or `classes.txt` is missing.
-        DataError: an image that cannot be read.
+        DataError: an image that cannot be read, or images of different depths.
     """
     if model not in MODELS:
         raise UsageError(f"--model {model}: there is none of that name; there are {', '.join(MODELS)}")
@@ -97,17 +137,13 @@ def make_config(root: Path, model: str, free: int | None) -> str:
         )
     choice, classes = MODELS[model], read_classes(root / FILE_NAME)
     train, val = _listed(root / "train.txt"), _listed(root / "val.txt")
-    # (width, height) -> number of images, of at most 50.
-    sizes: dict[tuple[int, int], int] = {}
-    for path in train[:: max(1, len(train) // 50)]:
-        height, width = read_as_stored(root / path).shape[:2]
-        sizes[(width, height)] = sizes.get((width, height), 0) + 1
-    crop = suggest_crop(sizes)
+    pictures = [_Picture.of(root / path) for path in train[:: -(-len(train) // _READ)]]
+    crop = suggest_crop(Counter(picture.size for picture in pictures))
     batch = choose_batch(free, crop, choice.bytes_per_pixel, len(train))
     iters = max(1000, min(40_000, 100 * len(train) // batch // 500 * 500))
     # Class names stay in one place, classes.txt; the configuration finds it beside the lists.
     names = ", ".join(f"{i} {name}" for i, name in enumerate(classes.names))
-    image_format = _image_format(root, train)
+    image_format = _image_format(pictures)
     data = {"type": "Dataset", "dataset_root": str(root), "separator": "\t", "num_classes": len(classes.names)}
     if classes.ignore_index not in (None, 255):
         data["ignore_index"] = classes.ignore_index
@@ -129,7 +165,7 @@ def make_config(root: Path, model: str, free: int | None) -> str:
                 f"# Names and colours of the classes are in {FILE_NAME}; the number of classes goes from here to the model.",
                 "# crop_size: of the median picture; the last size that every sample of a batch gets.",
                 *(
-                    ["# value_range: the numbers that become 0 and 255, a guess from ten pictures."]
+                    ["# value_range: the numbers that become 0 and 255, a guess from some pictures."]
                     if image_format
                     else []
                 ),

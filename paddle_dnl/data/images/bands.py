@@ -25,6 +25,8 @@ _ALPHA = (1, 2)  # values of TIFF's ExtraSamples
 # Values of at most 14 bits use at most a quarter of the 16-bit range: 64 of 256 grey levels.
 _FEW_LEVELS = 1 << 14
 _said, _said_few = threading.Event(), threading.Event()
+# value_range -> whether a picture has 8 bits -> the first such picture of this process.
+_depths: dict[tuple[float, float], dict[bool, str]] = {}
 
 
 def is_npy(content: np.ndarray) -> bool:
@@ -56,20 +58,31 @@ def require_value_range(value, where: str = "value_range") -> tuple[float, float
     return (float(value[0]), float(value[1]))
 
 
-def scale(image: np.ndarray, value_range: tuple[float, float] | None, path: str | Path) -> np.ndarray:
-    """Scales the values of a picture to 0..255, which the transforms expect.
-
-    With `value_range` (lo, hi): (image - lo) * 255 / (hi - lo), float32, without clipping. Without it 8-bit values are
-    unchanged, and 16-bit values are divided by 257, which is logged once.
+def require_finite(image: np.ndarray, path: str | Path) -> None:
+    """Refuses a picture that contains NaN or infinity.
 
     Raises:
-        DataError: NaN or infinity, or a dtype that needs a `value_range`.
+        DataError: it does; names the picture.
     """
     if image.dtype.kind == "f" and not np.isfinite(image).all():
         count = int(np.count_nonzero(~np.isfinite(image)))
         raise DataError(f"{path}: holds NaN or infinity at {count} places; give missing pixels a number, such as 0")
+
+
+def scale(image: np.ndarray, value_range: tuple[float, float] | None, path: str | Path) -> np.ndarray:
+    """Scales the values of a picture to 0..255, which the transforms expect.
+
+    With `value_range` (lo, hi): (image - lo) * 255 / (hi - lo), float32, without clipping; an 8-bit picture with a hi above
+    255 is logged once. Without it 8-bit values are unchanged, and 16-bit values are divided by 257, which is logged once.
+
+    Raises:
+        DataError: NaN or infinity, or a dtype that needs a `value_range`.
+    """
+    require_finite(image, path)
     if value_range is not None:
         low, high = value_range
+        if high > 255:
+            _compare_depths(path, image.dtype == np.uint8, value_range)
         wide = np.float64 if image.dtype.itemsize > 4 or image.dtype in (np.int32, np.uint32) else np.float32
         return ((image.astype(wide) - wide(low)) * wide(255 / (high - low))).astype(np.float32, copy=False)
     if image.dtype == np.uint8:
@@ -81,6 +94,25 @@ def scale(image: np.ndarray, value_range: tuple[float, float] | None, path: str 
         f"{path}: holds {image.dtype} numbers, whose scale is not known; say which become black and white with value_range "
         "[LO, HI] in the dataset (--value_range LO HI)"
     )
+
+
+def _compare_depths(path: str | Path, is_eight: bool, value_range: tuple[float, float]) -> None:
+    """Warns, once per process, of an 8-bit picture that a `value_range` above 255 makes dark; names one of more bits, if any."""
+    seen = _depths.setdefault(value_range, {})
+    if is_eight in seen:
+        return
+    seen[is_eight] = str(path)
+    low, high = value_range
+    if len(seen) == 2:
+        logger.warning(
+            f"{seen[True]} has 8 bits, {seen[False]} more; value_range [{low:g}, {high:g}] holds for both and makes 255 a "
+            f"{(255 - low) * 255 / (high - low):.0f} on the scale 0 to 255: give all pictures one depth"
+        )
+    elif is_eight:
+        logger.warning(
+            f"{path}: has 8 bits; value_range [{low:g}, {high:g}] makes its 255 a {(255 - low) * 255 / (high - low):.0f} on the "
+            "scale 0 to 255: is it meant for this picture?"
+        )
 
 
 def say_sixteen_bits(path: str | Path, image: np.ndarray) -> None:
@@ -97,7 +129,8 @@ def say_sixteen_bits(path: str | Path, image: np.ndarray) -> None:
             bits = largest.bit_length()
             logger.warning(
                 f"{path}: has 16 bits but no number above {largest}, which fill {largest // 256 + 1} of 256 grey levels. "
-                f"Set the scale: value_range [LO, HI] in the dataset (--value_range 0 {(1 << bits) - 1} for {bits} bits)"
+                f"Set the scale: value_range [LO, HI] in the dataset (--value_range 0 {(1 << bits) - 1} for {bits} bits), which "
+                "holds for all pictures: give those of 8 bits, if there are any, the same depth first"
             )
     elif not _said.is_set():
         _said.set()

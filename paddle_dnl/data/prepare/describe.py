@@ -15,6 +15,7 @@ from paddle_dnl.data.page import Section, write_page
 from paddle_dnl.data.statistics import class_weights, shared_images, suggest_crop
 from paddle_dnl.errors import DataError
 from paddle_dnl.files.atomic import write_bytes
+from paddle_dnl.log import logger
 
 import cv2
 import numpy as np
@@ -25,15 +26,24 @@ _SAMPLE_WIDTH = 480
 _LOWEST_SHARE = 1e-5  # start of the logarithmic scale of the bars
 
 
-def _channels(dataset) -> dict[str, int]:
-    """Pillow's mode (`RGB`, `L`, `I;16`, ...) -> number of image files."""
+def _channels(dataset, split: str) -> dict[str, int]:
+    """Pillow's mode (`RGB`, `L`, `I;16`, ...) -> number of image files; warns of pictures with 8 bits beside others."""
     modes: Counter = Counter()
+    first: dict[bool, str] = {}
     for image, _ in dataset.file_list:
         try:
             with Image.open(image) as picture:
-                modes[picture.mode] += 1
+                mode = picture.mode
         except Exception:  # a format that only OpenCV reads
             modes["other"] += 1
+            continue
+        modes[mode] += 1
+        first.setdefault(mode.startswith(("I", "F")), image)
+    if len(first) == 2:
+        logger.warning(
+            f"{split}: pictures of different depths: {first[False]} has 8 bits, {first[True]} more. One scale (value_range) "
+            "holds for all pictures of a dataset: convert them to one depth"
+        )
     return dict(modes.most_common())
 
 
@@ -85,7 +95,7 @@ def describe(datasets: dict[str, object], num_workers: int = 0, skip_bad: bool =
                 "absent": [names[i] for i in s.absent()],
                 "rare": [names[i] for i in s.rare()],
                 "sizes": [{"width": w, "height": h, "images": n} for (w, h), n in s.sizes.items()],
-                "channels": _channels(datasets[split]),
+                "channels": _channels(datasets[split], split),
             }
             for split, s in statistics.items()
         },

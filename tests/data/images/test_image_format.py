@@ -98,6 +98,24 @@ def test_sixteen_bits_without_a_range_are_said_once(tmp_path, monkeypatch, caplo
     np.testing.assert_allclose(ImageFormat(6).read(_write(tmp_path / "a.npy", many)), many / 257.0, rtol=1e-6)
 
 
+def test_eight_bits_in_a_range_of_twelve_are_said_once(tmp_path, monkeypatch, caplog):
+    paths = {bits: _write(tmp_path / f"{bits}.png", np.full((5, 7), 200, f"uint{bits}")) for bits in (8, 16)}
+    for order, messages in (
+        ((16,), []),
+        ((8,), ["8.png: has 8 bits; value_range [0, 4095] makes its 255 a 16 on the scale 0 to 255"]),
+        ((16, 8), ["8.png has 8 bits, TMP/16.png more; value_range [0, 4095] holds for both and makes 255 a 16"]),
+        ((8, 16), ["8.png: has 8 bits", "8.png has 8 bits, TMP/16.png more"]),
+    ):
+        monkeypatch.setattr(bands, "_depths", {})
+        caplog.clear()
+        with caplog.at_level(logging.WARNING, "paddle_dnl"):
+            for bits in order * 3:
+                ImageFormat(1, (0, 4095)).read(paths[bits])
+                ImageFormat(1, (0, 255)).read(paths[bits])
+        said = [record.getMessage().replace(str(tmp_path), "TMP") for record in caplog.records]
+        assert len(said) == len(messages) and all(part in text for part, text in zip(messages, said, strict=True))
+
+
 @pytest.mark.parametrize(
     "array, image_format, message",
     [

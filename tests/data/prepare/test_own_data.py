@@ -6,12 +6,13 @@ import re
 from pathlib import Path
 
 import paddle_dnl
+from paddle_dnl import log
 from paddle_dnl.cli import configs, export
 from paddle_dnl.cli.data import describe_data, import_data, preview_data, split_data
 from paddle_dnl.config import Config
 from paddle_dnl.config.new_config import MODELS, choose_batch
 from paddle_dnl.data.statistics import class_weights, suggest_crop
-from paddle_dnl.errors import UsageError
+from paddle_dnl.errors import DataError, UsageError
 
 import annotated
 import numpy as np
@@ -119,6 +120,45 @@ def test_five_bands_from_import_to_a_first_step(tmp_path, dtype, top, wanted):
     assert section["img_channels"] == 5 and section.get("value_range") == wanted
     progress = paddle_dnl.train(str(config), save_dir=str(tmp_path / "run"), iters=1, batch_size=2, do_eval=True)
     assert progress.iteration == 1
+
+
+def _written(root, images):
+    """A folder with these pictures (name -> array), one class, and the same list for training and validation."""
+    lines = []
+    for name, image in images.items():
+        (root / "images").mkdir(parents=True, exist_ok=True)
+        path = root / "images" / name
+        np.save(path, image) if name.endswith(".npy") else Image.fromarray(image).save(path)
+        Image.fromarray(np.eye(32, dtype=np.uint8)).save(root / f"{name}_mask.png")
+        lines.append(f"images/{name}\t{name}_mask.png\n")
+    for split in ("train", "val"):
+        (root / f"{split}.txt").write_text("".join(lines))
+    (root / "classes.txt").write_text("ground\nthing\n")
+    return root
+
+
+def test_one_value_range_is_not_guessed_for_pictures_of_two_depths(tmp_path, caplog, monkeypatch):
+    ramp = np.arange(1024).reshape(32, 32)
+    eight, twelve = (ramp // 4).astype(np.uint8), (ramp * 3 + 900).astype(np.uint16)
+    mixed = {f"a{i}.png": eight for i in range(9)} | {"b.png": twelve}
+    words = ["new", "--model", "dnlnet_resnet18", "--out", str(tmp_path / "my.yml"), "--data"]
+    for images, message in (
+        (mixed, "a0.png has 8 bits, .*b.png holds uint16 up to 3969; one value_range"),
+        ({"a.npy": eight, "b.npy": ramp / 1023}, "a.npy has 8 bits, .*b.npy holds float64 up to 1;"),
+        (
+            {"a.npy": ramp / 1023, "b.npy": np.where(ramp > 9, ramp, np.nan)},
+            "b.npy: holds NaN or infinity at 10 places",
+        ),
+    ):
+        with pytest.raises(DataError, match=message):
+            configs.main([*words, str(_written(tmp_path / f"d{len(message)}", images))])
+        assert not (tmp_path / "my.yml").exists()
+    root = _written(tmp_path / "same scale", {"a.npy": eight, "b.npy": ramp / 5})
+    configs.main([*words, str(root)])
+    assert Config(str(tmp_path / "my.yml")).train_dataset_cfg["value_range"] == [0, 255]
+    monkeypatch.setattr(log.logger, "propagate", True)
+    describe_data.main([str(_written(tmp_path / "mixed", mixed))])
+    assert re.search("train: pictures of different depths: .*a0.png has 8 bits, .*b.png more", caplog.text)
 
 
 def test_300_classes_from_import_to_two_steps(tmp_path, capsys):
