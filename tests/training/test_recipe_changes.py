@@ -1,8 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """A run that resumes with another configuration says so, keeps the old one, and refuses another function."""
 
-from paddle_dnl.cli import train
+import shutil
+
+from paddle_dnl.cli import export, predict, train, val
+from paddle_dnl.config import Config
 from paddle_dnl.errors import CheckpointError, PaddleDnlError
+from paddle_dnl.models.build import build_model
 
 import pytest
 import tiny_training
@@ -62,3 +66,49 @@ def test_a_refused_resume_changes_no_file_of_the_run(tmp_path, flags, message):
     with pytest.raises(PaddleDnlError, match=message):
         train.main([*run, *flags, "--resume_model", resumed])
     assert files() == before
+
+
+def _weights(tmp_path) -> str:
+    tiny_training.write_config(tmp_path)
+    names = [f"{section}.class_names=[road,car,sky]" for section in ("train_dataset", "val_dataset")]
+    tiny_training.train(tmp_path, ["iters=2", *names])
+    (found,) = (tmp_path / "output").glob("iter_2/model.pdparams")
+    return str(found)
+
+
+def test_other_values_than_those_of_the_training_are_warned_of(tmp_path, said):
+    """By val.py, predict.py and export.py, which all build their model in one function."""
+    weights, config = _weights(tmp_path), str(tmp_path / "config.yml")
+    given = ["--config", config, "--model_path", weights]
+    same = ["train_dataset.class_names=[road,car,sky]", "val_dataset.class_names=[road,car,sky]"]
+    assert val.main([*given, "--device", "cpu", "--opts", *same, "model.dropout=0.1", "iters=7"]) == 0
+    assert "trained with other values" not in said()
+    changes = ["val_dataset.transforms.0.mean=[0.1,0.2,0.3]", "val_dataset.class_names=[car,road,sky]"]
+    changes += ["train_dataset.class_names=[car,road,sky]", "model.poison=99"]
+    image = str(tmp_path / "data" / "image_0.png")
+    programs = {
+        val: ["--device", "cpu"],
+        predict: ["--device", "cpu", "--image_path", image, "--save_dir", str(tmp_path / "predicted")],
+        export: ["--save_dir", str(tmp_path / "exported"), "--input_shape", "1", "3", "24", "24"],
+    }
+    for i, (program, flags) in enumerate(programs.items()):
+        assert program.main([*given, *flags, "--opts", *changes]) == 0
+        (line, *others) = [line for line in said().splitlines() if "trained with other values" in line][i:]
+        assert not others and line.startswith(weights) and config in line
+        assert "model.poison None -> 99" in line
+        assert "val_dataset.transforms.Normalize.mean None -> [0.1, 0.2, 0.3]" in line
+        assert "val_dataset.class_names ['road', 'car', 'sky'] -> ['car', 'road', 'sky']" in line
+
+
+def test_weights_without_a_configuration_are_not_compared(tmp_path, said):
+    weights, config = _weights(tmp_path), Config(tiny_training.write_config(tmp_path), opts=["model.poison=99"])
+    (tmp_path / "alone").mkdir()
+    for content in (None, "_base_: other.yml", "a: b", "model: x"):
+        alone = shutil.copy(weights, tmp_path / "alone" / "model.pdparams")
+        if content:
+            (tmp_path / "alone" / "config.yml").write_text(content)
+        build_model(config, pretrained=alone)
+    assert "trained with" not in said()
+    (tmp_path / "alone" / "config.yml").write_text("a: [")
+    build_model(config, pretrained=alone)
+    assert "the configuration of the weights is not known" in said()
