@@ -10,6 +10,7 @@ from paddle_dnl.data.classes import FILE_NAME, read_classes
 from paddle_dnl.data.images.bands import require_finite
 from paddle_dnl.data.images.image_format import read_as_stored
 from paddle_dnl.data.images.list_files import lines, names_of
+from paddle_dnl.data.prepare.import_note import require_complete
 from paddle_dnl.data.statistics import suggest_crop
 from paddle_dnl.errors import DataError, UsageError
 
@@ -127,10 +128,14 @@ def make_config(root: Path, model: str, free: int | None) -> str:
 
     Raises:
         UsageError: an unknown model, or a list or `classes.txt` is missing.
-        DataError: an image that cannot be read, or images of different depths.
+        DataError: an image that cannot be read, or images of different depths, or an import that is
+            incomplete.
     """
     if model not in MODELS:
         raise UsageError(f"--model {model}: there is none of that name; there are {', '.join(MODELS)}")
+    if not root.is_dir():
+        raise UsageError(f"--data {root}: no such folder")
+    require_complete(root)
     if not (root / FILE_NAME).is_file():
         raise UsageError(
             f"{root}: has no {FILE_NAME}; `paddle-dnl data import` writes it, one `name red green blue` per line"

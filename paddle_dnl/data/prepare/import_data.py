@@ -22,6 +22,7 @@ from paddle_dnl.data.overlay import encode_label_png
 from paddle_dnl.data.prepare import annotations
 from paddle_dnl.data.prepare.annotations import Sample
 from paddle_dnl.data.prepare.formats import coco, cvat, labelme, masks
+from paddle_dnl.data.prepare.import_note import NOTE, UNFINISHED
 from paddle_dnl.data.prepare.label_files import is_done
 from paddle_dnl.data.processes import map_in_processes
 from paddle_dnl.errors import DataError, UsageError
@@ -32,7 +33,7 @@ import numpy as np
 from tqdm import tqdm
 
 FORMATS = ("labelme", "coco", "voc", "cvat", "masks", "color-masks", "binary-masks")
-NOTE, LIST, CLASSES = "import.json", "all.txt", "classes.txt"
+LIST, CLASSES = "all.txt", "classes.txt"
 _SHOWN = 5
 
 
@@ -252,7 +253,7 @@ def import_data(source: str | Path, to: str | Path, options: ImportOptions) -> N
         )
     )
     # Written first, so that the folder of an interrupted import is recognised.
-    write_bytes(root / NOTE, json.dumps(settings if not fresh else settings | {"unfinished": True}, indent=2).encode())
+    write_bytes(root / NOTE, json.dumps(settings if not fresh else settings | {UNFINISHED: True}, indent=2).encode())
     result, lines = ImportResult(0, 0), []
     done = map_in_processes(
         _convert,

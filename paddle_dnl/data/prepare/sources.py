@@ -8,6 +8,7 @@ from paddle_dnl import registry
 from paddle_dnl.data.classes import FILE_NAME, ClassInfo, class_info, count_classes, read_classes
 from paddle_dnl.data.images.list_files import read_list
 from paddle_dnl.data.images.reading import read_label
+from paddle_dnl.data.prepare.import_note import require_complete
 from paddle_dnl.errors import UsageError
 
 SPLITS = ("train", "val", "test", "all")
@@ -24,8 +25,9 @@ def of_folder(root: Path, multilabel: bool = False) -> dict[str, object]:
 
     Raises:
         UsageError: there are no lists, or masks but no classes.txt.
-        DataError: a list or label cannot be read.
+        DataError: a list or label cannot be read, or an import into the folder is incomplete.
     """
+    require_complete(root)
     lists = {split: root / f"{split}.txt" for split in SPLITS if (root / f"{split}.txt").is_file()}
     if len(lists) > 1:
         lists.pop("all", None)

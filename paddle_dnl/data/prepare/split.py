@@ -5,12 +5,14 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from paddle_dnl.data.images import list_files
 from paddle_dnl.data.images.image_files import walk_files
 from paddle_dnl.data.images.reading import read_label
 from paddle_dnl.data.prepare.formats import masks
-from paddle_dnl.errors import UsageError
+from paddle_dnl.data.prepare.import_note import require_complete
+from paddle_dnl.errors import OutputError, UsageError
 from paddle_dnl.files.atomic import write_text
-from paddle_dnl.files.outputs import check_outputs
+from paddle_dnl.files.outputs import check_outputs, is_ours
 from paddle_dnl.log import logger, progress
 
 import numpy as np
@@ -89,6 +91,31 @@ def assign(presence: np.ndarray, groups: Sequence[str], shares: dict[str, float]
     return [chosen[group] for group in members.tolist()]
 
 
+def _require_no_stale(root: Path, found: dict[str, list[str]]) -> None:
+    """Refuses a list of an earlier split that the new one does not replace; warns of a list by hand with the same pictures.
+
+    Args:
+        root: the folder.
+        found: split -> lines of the new lists.
+
+    Raises:
+        OutputError: names the list.
+    """
+    now = {line.partition("\t")[0]: split for split, lines in found.items() for line in lines}
+    for split in SPLITS:
+        path = root / f"{split}.txt"
+        if split in found or not path.is_file():
+            continue
+        names = (list_files.names_of(line, root, "\t", labelled=False)[0] for _, line in list_files.lines(path))
+        shared = [name for name in names if name in now]
+        if not shared:
+            continue
+        text = f"{path}: lists {len(shared)} pictures, such as {shared[0]}, that are now in {now[shared[0]]}.txt"
+        if is_ours(path):
+            raise OutputError(f"{text}; give --{split} again, or delete this list of an earlier split")
+        logger.warning(f"{text}; it was written by hand and stays as it is")
+
+
 def split_folder(
     root: str | Path,
     *,
@@ -110,15 +137,17 @@ def split_folder(
         images, labels: folders below `root`; by default those that `data import` writes, or other usual names.
 
     Raises:
-        OutputError: a list exists that this package did not write; nothing was written.
+        OutputError: a list exists that this package did not write, or one of an earlier split that this one does not replace;
+            nothing was written.
         UsageError: no share is left for training, or there are fewer groups than splits.
-        DataError: labels are missing or cannot be read.
+        DataError: labels are missing or cannot be read, or an import into the folder is incomplete.
     """
     root = Path(root)
     if not root.is_dir():
         raise UsageError(f"{root}: no such folder")
     if not 0 <= val < 1 or not 0 <= test < 1 or val + test >= 1 or val + test == 0:
         raise UsageError(f"--val {val} --test {test}: must be shares from 0 that leave something to train on")
+    require_complete(root)
     outside = [path for path in walk_files(root) if root.resolve() not in path.resolve().parents]
     if outside:
         logger.info(
@@ -140,6 +169,7 @@ def split_folder(
         ]
     found = {split: lines for split, lines in found.items() if lines}
     check_outputs((root / f"{split}.txt" for split in found), ())
+    _require_no_stale(root, found)
     for split, lines in found.items():
         write_text(root / f"{split}.txt", "".join(f"{line}\n" for line in lines))
         logger.info(f"{root / f'{split}.txt'}: {len(lines)} pairs")

@@ -6,7 +6,6 @@ import re
 from pathlib import Path
 
 import paddle_dnl
-from paddle_dnl import log
 from paddle_dnl.cli import configs, export
 from paddle_dnl.cli.data import describe_data, import_data, preview_data, split_data
 from paddle_dnl.config import Config
@@ -73,6 +72,8 @@ def test_every_offered_model_reads_back(data, tmp_path, model):
     assert (tmp_path / "my.yml").read_text().count("num_classes") == 2, "once for each dataset, never for the model"
     with pytest.raises(UsageError, match="--model dnlnet: there is none"):
         configs.main(["new", "--data", str(data), "--model", "dnlnet", "--out", str(tmp_path / "b.yml")])
+    with pytest.raises(UsageError, match="--data .*none: no such folder"):
+        configs.main(["new", "--data", str(tmp_path / "none"), "--out", str(tmp_path / "b.yml")])
 
 
 def test_worked_example(data, tmp_path):
@@ -122,6 +123,29 @@ def test_five_bands_from_import_to_a_first_step(tmp_path, dtype, top, wanted):
     assert progress.iteration == 1
 
 
+@pytest.mark.parametrize("more", [[], ["--classes", "background", "disc", "box"]], ids=["new", "again"])
+def test_nothing_goes_on_from_an_import_that_failed(tmp_path, more):
+    source, root = annotated.write_labelme(tmp_path / "source", 3), tmp_path / "data"
+    words = [str(source), "--to", str(root), "--format", "labelme", "--num_workers", "1"]
+    config = ["new", "--data", str(root), "--out", str(tmp_path / "my.yml")]
+    if more:
+        import_data.main(words)
+        split_data.main([str(root)])
+    good = (source / "scene_01.json").read_text()
+    (source / "scene_01.json").write_text("{")
+    with pytest.raises(DataError, match="1 of 3 samples cannot be imported"):
+        import_data.main([*words, *more])
+    for program, flags in ((split_data, [str(root)]), (describe_data, [str(root)]), (configs, config)):
+        with pytest.raises(
+            DataError, match="data: the import from .*source is incomplete; run `paddle-dnl data import`"
+        ):
+            program.main(flags)
+    (source / "scene_01.json").write_text(good)
+    import_data.main([*words, *more])
+    split_data.main([str(root)])
+    describe_data.main([str(root)])
+
+
 def _written(root, images):
     """A folder with these pictures (name -> array), one class, and the same list for training and validation."""
     lines = []
@@ -137,7 +161,7 @@ def _written(root, images):
     return root
 
 
-def test_one_value_range_is_not_guessed_for_pictures_of_two_depths(tmp_path, caplog, monkeypatch):
+def test_one_value_range_is_not_guessed_for_pictures_of_two_depths(tmp_path, caplog):
     ramp = np.arange(1024).reshape(32, 32)
     eight, twelve = (ramp // 4).astype(np.uint8), (ramp * 3 + 900).astype(np.uint16)
     mixed = {f"a{i}.png": eight for i in range(9)} | {"b.png": twelve}
@@ -156,7 +180,6 @@ def test_one_value_range_is_not_guessed_for_pictures_of_two_depths(tmp_path, cap
     root = _written(tmp_path / "same scale", {"a.npy": eight, "b.npy": ramp / 5})
     configs.main([*words, str(root)])
     assert Config(str(tmp_path / "my.yml")).train_dataset_cfg["value_range"] == [0, 255]
-    monkeypatch.setattr(log.logger, "propagate", True)
     describe_data.main([str(_written(tmp_path / "mixed", mixed))])
     assert re.search("train: pictures of different depths: .*a0.png has 8 bits, .*b.png more", caplog.text)
 

@@ -3,7 +3,7 @@
 
 from paddle_dnl.cli.data import split_data
 from paddle_dnl.data.prepare.split import assign
-from paddle_dnl.errors import DataError, UsageError
+from paddle_dnl.errors import DataError, OutputError, UsageError
 
 import numpy as np
 import pytest
@@ -78,3 +78,26 @@ def test_what_cannot_be_split(tmp_path):
         with pytest.raises(UsageError, match=message):
             split_data.main([str(tmp_path), *arguments])
     assert not list(tmp_path.glob("*.txt"))
+
+
+def test_a_list_of_an_earlier_split_does_not_stay_beside_the_new_ones(tmp_path, caplog):
+    _data(tmp_path)
+    split_data.main([str(tmp_path), "--test", "0.2"])
+    lists = {path: path.read_text() for path in tmp_path.glob("*.txt")}
+    with pytest.raises(
+        OutputError, match=r"test.txt: lists \d pictures, such as images/v.*, that are now in .*--test again"
+    ):
+        split_data.main([str(tmp_path), "--seed", "3"])
+    with pytest.raises(OutputError, match="val.txt: lists .* give --val again"):
+        split_data.main([str(tmp_path), "--val", "0", "--test", "0.2", "--seed", "3"])
+    assert {path: path.read_text() for path in tmp_path.glob("*.txt")} == lists
+    split_data.main([str(tmp_path), "--test", "0.2", "--seed", "3"])
+    (tmp_path / "test.txt").unlink()
+    (tmp_path / "test.txt").write_text("images/v0 f0.JPG\tlabels/v0 f0.png\n")
+    split_data.main([str(tmp_path)])
+    assert "test.txt: lists 1 pictures, such as images/v0 f0.JPG, that are now in" in caplog.text
+    assert (tmp_path / "test.txt").read_text() == "images/v0 f0.JPG\tlabels/v0 f0.png\n"
+    caplog.clear()
+    (tmp_path / "test.txt").write_text("elsewhere/a.jpg elsewhere/a.png\n")
+    split_data.main([str(tmp_path)])
+    assert "test.txt" not in caplog.text
