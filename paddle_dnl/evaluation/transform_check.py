@@ -13,6 +13,8 @@ import numpy as np
 _HEIGHT, _WIDTH = 97, 131
 _TRIALS = 8
 _SQUASHED = 1.1
+# Largest slope, in rows per column, of what was a row: about 6 degrees.
+_SKEW = 0.1
 
 
 def _ramp(channels: int) -> np.ndarray:
@@ -25,6 +27,53 @@ def _apply(step, sample: dict, seed: int) -> dict:
     random.seed(seed)
     np.random.seed(seed)
     return step(copy.deepcopy(sample))
+
+
+def _moves(step, sample: dict, result: dict) -> bool:
+    """Whether a transform mirrors or turns pictures: whether marks to the right and below are found elsewhere afterwards.
+
+    Only the places of the marks count, not their values, so that changes of colours pass (inversion, gamma, channel order);
+    so do resizing and padding.
+
+    Args:
+        step: the transform.
+        sample: its input.
+        result: its output for `sample`.
+    """
+    (corner, right, below) = (_mark_after(step, sample, result, *place) for place in ((1, 1), (1, 6), (6, 1)))
+    if corner is None or right is None or below is None:  # cut off, or without influence
+        return False
+    to_right, down = right - corner, below - corner  # (rows, columns)
+    return to_right[1] <= 0 or abs(to_right[0]) > _SKEW * to_right[1] or down[0] <= 0 or abs(down[1]) > _SKEW * down[0]
+
+
+def _mark_after(step, sample: dict, result: dict, row: int, column: int) -> np.ndarray | None:
+    """Row and column in the transform's output of a mark in its input; None if the output is the same without it.
+
+    Args:
+        step: the transform.
+        sample: its input.
+        result: its output for `sample`.
+        row, column: of the mark, which covers one of 8 x 8 equal fields of the input.
+    """
+    image = sample["img"].copy()
+    height, width = (size // 8 for size in image.shape[:2])
+    field = image[row * height : (row + 1) * height, column * width : (column + 1) * width]
+    low, high = image.min(), image.max()  # the range stays the same, for transforms that stretch it
+    field[...] = np.where(field < low / 2 + high / 2, high, low)
+    marked, plain = (
+        np.nan_to_num(found["img"].astype(np.float64)) for found in (_apply(step, {**sample, "img": image}, 0), result)
+    )
+    if marked.shape != plain.shape:
+        return None
+    change = np.abs(marked - plain)
+    change = change if change.ndim == 2 else change.sum(2)
+    # Transforms that depend on the whole picture also change other pixels, by less.
+    change = np.where(change > change.max() / 2, change, 0)
+    if not change.any():
+        return None
+    rows, columns = np.indices(change.shape)
+    return np.array([(change * rows).sum(), (change * columns).sum()]) / change.sum()
 
 
 def _apply_checked(step, sample: dict, place: str) -> dict:
@@ -44,11 +93,7 @@ def _apply_checked(step, sample: dict, place: str) -> dict:
             f"{place}: {name} turns a picture of {before[1]}x{before[0]} into {after[1]}x{after[0]} without a way back to the "
             "label's size; remove it from the validation (use Resize or Padding)"
         )
-    # A mirrored or rotated ramp gets brighter to the left or to the top. Medians of the upper left part ignore padding.
-    image = first["img"]
-    grey = image if image.ndim == 2 else image.mean(2)
-    part = grey[: grey.shape[0] // 2 + 1, : grey.shape[1] // 2 + 1]
-    if np.median(np.diff(part, axis=1)) < 0 or np.median(np.diff(part, axis=0)) < 0:
+    if _moves(step, sample, first):
         raise ConfigError(
             f"{place}: {name} mirrors or turns pictures, but not their labels; remove it from the validation"
         )

@@ -2,8 +2,10 @@
 """What makes a training useless is refused or said before its first step; on the code before, each of these trained."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 from paddle_dnl.errors import ConfigError, DataError, PaddleDnlError
+from paddle_dnl.evaluation.transform_check import require_restorable
 from paddle_dnl.registry import MODELS
 from paddle_dnl.training import trainer
 
@@ -111,6 +113,65 @@ def test_numbers_of_classes_disagree(tmp_path, no_step, section):
 def test_validation_transforms_that_cannot_be_undone(tmp_path, no_step, step, message):
     with pytest.raises(ConfigError, match=rf"val_dataset.transforms.0: {message}"):
         _train(tmp_path, _val(step))
+
+
+class _Own:
+    """A transform of a user: a function of the image."""
+
+    def __init__(self, function):
+        self.function = function
+
+    def __call__(self, data):
+        return {**data, "img": self.function(data["img"])}
+
+
+def _equalised(image):
+    order = np.argsort(image.ravel(), kind="stable")
+    ranks = np.empty(order.size, np.float32)
+    ranks[order] = np.linspace(0, 255, order.size)
+    return ranks.reshape(image.shape)
+
+
+PHOTOMETRIC = {
+    "inversion": lambda image: 255 - image,
+    "gamma": lambda image: 255 * (image / 255) ** 2.2,
+    "contrast": lambda image: np.clip((image - 128) * -3 + 128, 0, 255),
+    "channel order": lambda image: image[..., ::-1],
+    "one channel": lambda image: np.repeat(image[..., 1:2], 3, 2),
+    "binary": lambda image: np.where(image > 128, 0.0, 255.0),
+    "stretched": lambda image: (image.max() - image) / (image.max() - image.min()),
+    "standardised": lambda image: (image.mean() - image) / image.std(),
+    "equalised": _equalised,
+    "edges": lambda image: cv2.Laplacian(image, cv2.CV_32F),
+    "blur": lambda image: cv2.GaussianBlur(image, (0, 0), 3),
+    "clahe": lambda image: np.repeat(cv2.createCLAHE(4).apply(image[..., 0].astype(np.uint8))[..., None], 3, 2),
+    "constant": lambda image: np.zeros_like(image),
+}
+GEOMETRIC = {
+    "mirrored": lambda image: image[:, ::-1],
+    "upside down": lambda image: image[::-1],
+    "turned by 180": lambda image: image[::-1, ::-1],
+    "mirrored and inverted": lambda image: 255 - image[:, ::-1],
+    "transposed to the same size": lambda image: cv2.resize(image.transpose(1, 0, 2), image.shape[1::-1]),
+    "turned by 90 to the same size": lambda image: cv2.resize(np.rot90(image).copy(), image.shape[1::-1]),
+    "turned by 15": lambda image: cv2.warpAffine(image, cv2.getRotationMatrix2D((65, 48), 15, 1), image.shape[1::-1]),
+}
+
+
+def _checked(*functions):
+    require_restorable(SimpleNamespace(transforms=SimpleNamespace(transforms=[_Own(f) for f in functions])))
+
+
+@pytest.mark.parametrize("name", PHOTOMETRIC)
+def test_changes_of_colours_pass(name):
+    _checked(PHOTOMETRIC[name], PHOTOMETRIC["inversion"])
+
+
+@pytest.mark.parametrize("name", GEOMETRIC)
+def test_changes_of_geometry_are_refused(name):
+    for before in ([], [PHOTOMETRIC["inversion"]], [PHOTOMETRIC["binary"]]):
+        with pytest.raises(ConfigError, match=rf"transforms.{len(before)}: _Own mirrors or turns pictures"):
+            _checked(*before, GEOMETRIC[name])
 
 
 def test_validation_transforms_that_can(tmp_path):
