@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     from paddle_dnl.deployment.runtime.predictor import Predictor
     from paddle_dnl.serving.settings import Settings
 
-CONTENT_TYPES = ("image/png", "image/jpeg", "image/bmp", "image/tiff", "image/webp")
+_PORTABLE = ("image/x-portable-pixmap", "image/x-portable-graymap")
+CONTENT_TYPES = ("image/png", "image/jpeg", "image/bmp", "image/tiff", "image/webp", *_PORTABLE)
 _PNG_HEADERS, _JSON_HEADERS = {"Content-Type": "image/png"}, {"Content-Type": "application/json"}
 ModelName = Annotated[str | None, Query(description="name of the model; default: the first one")]
 

@@ -130,7 +130,7 @@ BAD = {
     "text": (b"no picture", 415, "not a picture"),
     "head only": (png(_IMAGE)[:20], 415, "not a picture"),
     "gif": (_pillow(_IMAGE, "P", "GIF"), 415, "not a picture"),
-    "ppm": (png(_IMAGE, ".ppm"), 415, "not a picture"),
+    "pbm": (b"P4\n8 8\n" + bytes(8), 415, "not a picture"),
     "hdr": (png(_IMAGE.astype(np.float32), ".hdr"), 415, "not a picture"),
     "cut off png": (png(_IMAGE)[:-40], 422, "damaged"),
     "cut off jpeg": (png(_IMAGE, ".jpg")[:-60], 422, "damaged JPEG"),

@@ -16,7 +16,9 @@ from paddle_dnl.errors import DataError
 from PIL import Image
 
 # Pillow's names. OpenCV decodes all of these at the size in the header.
-FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "TIFF")
+FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "TIFF", "PPM")
+# Grey and colours, as text and as bytes; Pillow counts bitmaps, floats and others as PPM too.
+_PPM_STARTS = (b"P2", b"P3", b"P5", b"P6")
 # The limit that libjpeg-turbo recommends against denial of service; cameras and encoders write at most 10.
 MAX_JPEG_SCANS = 100
 # Encoders put at least a few kilobytes of image data into a chunk, and write few other chunks.
@@ -105,6 +107,8 @@ def _open(file: BinaryIO, start: bytes) -> Image.Image:
     Image.init()
     for kind in FORMATS:
         factory, accept = Image.OPEN[kind]
+        if kind == "PPM" and not start.startswith(_PPM_STARTS):
+            continue
         if accept is None or accept(start) is True:
             file.seek(0)
             return factory(file, "")

@@ -3,7 +3,7 @@
 
 import time
 
-from paddle_dnl.data.images.image_format import decode_image
+from paddle_dnl.data.images.image_format import ImageFormat, decode_image
 from paddle_dnl.data.images.untrusted import TooLarge, UnknownFormat, require_bounded
 from paddle_dnl.errors import DataError
 
@@ -41,3 +41,22 @@ def test_a_decoder_that_finds_another_size_than_the_header_is_not_believed(monke
     monkeypatch.setattr(cv2, "imdecode", lambda *_: np.zeros((99, 64, 3), np.uint8))
     with pytest.raises(DataError, match="64x99 after decoding, its header says 64x32"):
         decode_image(np.frombuffer(encoded(), np.uint8), "a.png", max_pixels=10_000)
+
+
+@pytest.mark.parametrize("ending", ImageFormat().endings)
+def test_every_listed_format_is_read_within_limits(tmp_path, ending):
+    """As infer.py and the service read, and as predict.py does."""
+    image = np.random.default_rng(0).integers(0, 256, (6, 8) if ending == ".pgm" else (6, 8, 3), np.uint8)
+    path = tmp_path / f"a{ending}"
+    assert cv2.imwrite(str(path), image)
+    read = ImageFormat().read(path, max_pixels=100)
+    np.testing.assert_array_equal(read, ImageFormat().read(path))
+    assert read.shape == (6, 8, 3)
+    with pytest.raises(TooLarge, match="8x6 = 48 pixels"):
+        ImageFormat().read(path, max_pixels=40)
+
+
+@pytest.mark.parametrize("text", [b"P2\n# grey\n2 1\n255\n7 200\n", b"P3 2 1 255 7 7 7 200 200 200\n"])
+def test_portable_pixmaps_as_text(text):
+    read = decode_image(np.frombuffer(text, np.uint8), "a.ppm", max_pixels=100)
+    np.testing.assert_array_equal(read, np.uint8([[[7] * 3, [200] * 3]]))
