@@ -162,7 +162,7 @@ def _default_colors(count: int, names: Sequence[str] = ()) -> tuple[tuple[int, i
 
 
 def named_classes(names: Sequence[str], colors: Sequence[Sequence[int]] | None = None) -> ClassInfo:
-    """Names and colours given by a user; by default PASCAL VOC's colours.
+    """Names, without blanks around them, and colours given by a user; by default PASCAL VOC's colours.
 
     Raises:
         DataError: a name that is empty, contains a line break or tab or occurs twice, or colours that are not one
@@ -173,6 +173,7 @@ def named_classes(names: Sequence[str], colors: Sequence[Sequence[int]] | None =
     broken = next((name for name in names if len(name.splitlines()) > 1 or "\t" in name), None)
     if broken is not None:
         raise DataError(f"class_names: {broken!r} holds a line break or tab")
+    names = [name.strip() for name in names]  # a classes.txt could not tell `car` from `car `
     twice = next((name for i, name in enumerate(names) if name in names[:i]), None)
     if twice is not None:
         raise DataError(f"class_names: {twice!r} is given twice")

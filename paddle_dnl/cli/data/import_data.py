@@ -42,7 +42,7 @@ def make_parser() -> argparse.ArgumentParser:
 def main(argv=None) -> int:
     """Imports the annotations; returns the exit status."""
     args = make_parser().parse_args(argv)
-    require_at_least(args, 1, "num_workers")
+    require_at_least(args, 1, "num_workers", "threshold")
     if args.threshold is not None and args.format != "binary-masks":
         raise UsageError("--threshold is for --format binary-masks")
     if args.images and args.format == "voc":

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from paddle_dnl.data.classes import BACKGROUND_COLOR, ClassInfo, ignored_number
+from paddle_dnl.data.classes import BACKGROUND_COLOR, ClassInfo, ignored_number, named_classes
 from paddle_dnl.errors import DataError
 from paddle_dnl.files.reading import parse_json, read_bytes
 
@@ -199,6 +199,18 @@ def paint(sample: Sample, numbers: dict[str, int], height: int, width: int, unla
             )
         label[mask] = numbers[shape.label]
     return label
+
+
+def source_classes(names: Sequence[str], colors: Sequence[Sequence[int]] | None, source: Path) -> ClassInfo:
+    """The classes that an annotation file lists.
+
+    Raises:
+        DataError: see `named_classes`; names the file.
+    """
+    try:
+        return named_classes(names, colors)
+    except DataError as error:
+        raise DataError(f"{source}: {error}") from error
 
 
 def with_background(found: ClassInfo) -> ClassInfo:

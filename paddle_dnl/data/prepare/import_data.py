@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 
 from paddle_dnl.data.classes import LARGEST_NUMBER, ClassInfo, classes_text, ignored_number, named_classes
+from paddle_dnl.data.images.image_files import walk_files
 from paddle_dnl.data.images.image_format import read_as_stored
 from paddle_dnl.data.overlay import encode_label_png
 from paddle_dnl.data.prepare import annotations
@@ -90,7 +91,9 @@ def _mapped(sample: Sample, height: int, width: int, read: Callable[[Path], np.n
     return read(sample.label)
 
 
-def _shape_plan(samples: list[Sample], given: ClassInfo | None, found: ClassInfo | None, listed: list[str]) -> Plan:
+def _shape_plan(
+    source: Path, samples: list[Sample], given: ClassInfo | None, found: ClassInfo | None, listed: list[str]
+) -> Plan:
     """Plan for samples with shapes: classes from the user, else from the format's own list, else from the labels."""
     labels = {shape.label for sample in samples for shape in sample.shapes}
     if given is None and found is not None:
@@ -100,7 +103,9 @@ def _shape_plan(samples: list[Sample], given: ClassInfo | None, found: ClassInfo
         left_out = (*annotations.BACKGROUND_NAMES, *annotations.IGNORED_NAMES)
         names = ["background", *(name for name in listed if name.lower() not in left_out)]
     names, numbers, unlabelled = annotations.class_numbers(names, labels)
-    classes = given if given is not None and list(given.names) == names else named_classes(names)
+    classes = (
+        given if given is not None and list(given.names) == names else annotations.source_classes(names, None, source)
+    )
     table = [f"{label!r} -> {number}" for label, number in sorted(numbers.items(), key=lambda item: item[1])]
     what = "ignored" if unlabelled == ignored_number(len(names)) else names[unlabelled]
     table.append(f"pixels without a label -> {unlabelled} ({what})")
@@ -115,13 +120,13 @@ def make_plan(source: Path, options: ImportOptions) -> Plan:
     """
     given = options.classes
     if options.format == "labelme":
-        return _shape_plan(labelme.read(source, options.images), given, None, [])
+        return _shape_plan(source, labelme.read(source, options.images), given, None, [])
     if options.format == "coco":
         samples, listed = coco.read(source, options.images)
-        return _shape_plan(samples, given, None, listed)
+        return _shape_plan(source, samples, given, None, listed)
     if options.format == "cvat":
         samples, found = cvat.read(source, options.images)
-        return _shape_plan(samples, given, found, [])
+        return _shape_plan(source, samples, given, found, [])
     if options.format == "voc":
         samples, found, numbers = masks.voc(source)
         classes = given or found
@@ -154,8 +159,9 @@ def _color_plan(samples: list[Sample], classes: ClassInfo, numbers: dict[int, in
 
 def _number_plan(samples: list[Sample], classes: ClassInfo) -> Plan:
     ignored = {classes.ignored, LARGEST_NUMBER}  # never class numbers
+    shown = ignored if len(classes.names) > 255 or masks.has_sixteen_bits(samples) else {classes.ignored}
     table = [f"{i} ({name})" for i, name in enumerate(classes.names)]
-    table += [f"{number} -> {ignored_number(len(classes.names))} (ignored)" for number in sorted(ignored)]
+    table += [f"{number} -> {ignored_number(len(classes.names))} (ignored)" for number in sorted(shown)]
     read = partial(masks.from_numbers, count=len(classes.names), ignored=ignored)
     return Plan(samples, classes, table, partial(_mapped, read=read))
 
@@ -164,17 +170,23 @@ def _targets(root: Path, sample: Sample) -> tuple[Path, Path]:
     return root / "images" / f"{sample.name}{sample.image.suffix}", root / "labels" / f"{sample.name}.png"
 
 
-def _convert(shared: tuple[Path, Plan, bool], index: int) -> tuple[bool, str | None]:
-    """Writes the files of one sample of the plan. Returns whether files were written, and an error message or None."""
+def _convert(shared: tuple[Path, Plan, bool], index: int) -> tuple[set[int] | None, str | None]:
+    """Writes the files of one sample of the plan.
+
+    Returns:
+        The numbers in the label picture if the files were written; and an error message or None.
+    """
     root, plan, fresh = shared
     sample = plan.samples[index]
     if sample.problem:
-        return False, sample.problem
+        return None, sample.problem
     image_to, label_to = _targets(root, sample)
     sources = (sample.image, sample.source)
     try:
         if not fresh and image_to.exists() and all(is_done(path, label_to) for path in sources if path.exists()):
-            return False, None
+            return None, None
+        if not sample.image.is_file():
+            raise DataError(f"{sample.source}: its picture {sample.image} is not there; --images names another folder")
         height, width = read_as_stored(sample.image).shape[:2]
         if sample.size is not None and sample.size != (width, height):
             raise DataError(
@@ -186,12 +198,42 @@ def _convert(shared: tuple[Path, Plan, bool], index: int) -> tuple[bool, str | N
                 f"{sample.label}: is {label.shape[1]}x{label.shape[0]}, its image {sample.image} is {width}x{height}"
             )
     except DataError as error:
-        return False, str(error)
+        return None, str(error)
     if not is_done(sample.image, image_to) or image_to.stat().st_size != sample.image.stat().st_size:
         write_bytes(image_to, sample.image.read_bytes())
     # Written last and never older than its sources: if it exists, the pair is complete.
     write_bytes(label_to, encode_label_png(label, plan.classes.colors))
-    return True, None
+    return set(np.unique(label).tolist()), None
+
+
+def _left_out(source: Path, options: ImportOptions, samples: list[Sample]) -> list[Path]:
+    """Pictures in the folders of the samples without an annotation; for labelme also those in other subfolders."""
+    used = {path.resolve() for sample in samples for path in (sample.image, sample.label) if path is not None}
+    if options.format == "labelme":
+        pictures = list(walk_files(options.images or source))
+        # An unreadable annotation is a problem of its own.
+        broken = {sample.source.stem for sample in samples if sample.problem}
+        pictures = [path for path in pictures if path.stem not in broken]
+    else:
+        folders = sorted({sample.image.parent for sample in samples})
+        pictures = [path for folder in folders for path in walk_files(folder, depth=0)]
+    return [path for path in pictures if path.resolve() not in used]
+
+
+def _warn_of_classes(classes: ClassInfo, numbers: set[int] | None) -> None:
+    """Warns of names that differ only in upper and lower case, and of labels without any object.
+
+    Args:
+        classes: the classes of the result.
+        numbers: all numbers in the label pictures, None if not all are known.
+    """
+    seen: dict[str, str] = {}
+    for name in classes.names:
+        other = seen.setdefault(name.lower(), name)
+        if other != name:
+            logger.warning(f"classes {other!r} and {name!r} differ only in upper and lower case; are they one class?")
+    if numbers == {0}:
+        logger.warning(f"all pixels of all labels are class 0 ({classes.names[0]}); are the annotations complete?")
 
 
 def _require_own_folder(root: Path, settings: dict) -> bool:
@@ -254,7 +296,7 @@ def import_data(source: str | Path, to: str | Path, options: ImportOptions) -> N
     )
     # Written first, so that the folder of an interrupted import is recognised.
     write_bytes(root / NOTE, json.dumps(settings if not fresh else settings | {UNFINISHED: True}, indent=2).encode())
-    result, lines = ImportResult(0, 0), []
+    result, lines, numbers = ImportResult(0, 0), [], set()
     done = map_in_processes(
         _convert,
         (root, plan, fresh),
@@ -265,12 +307,13 @@ def import_data(source: str | Path, to: str | Path, options: ImportOptions) -> N
         name=lambda index: str(plan.samples[index].source),
     )
     done = progress(done, "import", len(plan.samples))
-    for sample, (written, problem) in zip(plan.samples, done, strict=True):
+    for sample, (found, problem) in zip(plan.samples, done, strict=True):
         if problem:
             result.problems.append(problem)
             continue
-        result.written += written
-        result.kept += not written
+        result.written += found is not None
+        result.kept += found is None
+        numbers |= found or set()
         lines.append("\t".join(path.relative_to(root).as_posix() for path in _targets(root, sample)))
     if result.problems and (not options.skip_bad or not lines):
         bad = len(result.problems)
@@ -283,14 +326,20 @@ def import_data(source: str | Path, to: str | Path, options: ImportOptions) -> N
     write_bytes(root / CLASSES, classes_text(classes).encode())
     write_text(root / LIST, "".join(f"{line}\n" for line in lines))
     write_bytes(root / NOTE, json.dumps(settings, indent=2).encode())
+    _warn_of_classes(classes, None if result.kept else numbers)
+    left = _left_out(source, options, plan.samples)
+    without = f"{len(left)} pictures without annotation left out, first {left[0]}; " if left else ""
     logger.info(
-        f"{root}: {result.written} pairs written, {result.kept} were there, {len(result.problems)} skipped; "
+        f"{root}: {result.written} pairs written, {result.kept} were there, {len(result.problems)} skipped; {without}"
         f"{len(plan.classes.names)} classes in {CLASSES}"
     )
 
 
 def _require_names(plan: Plan) -> None:
-    """Raises DataError if two samples would be written to the same file, or if a list file cannot contain a name."""
+    """Raises DataError if two samples would be written to the same file, or if a file of the result cannot contain a name."""
+    comment = next((name for name in plan.classes.names if name.startswith("#")), None)
+    if comment is not None:
+        raise DataError(f"class {comment!r}: begins with #, as comments of {CLASSES} do; rename it")
     seen: dict[str, Sample] = {}
     for sample in plan.samples:
         if re.search(r"[\0-\x1f\x7f]", sample.name + sample.image.suffix):

@@ -76,8 +76,9 @@ def read(source: Path, images: Path | None) -> tuple[list[Sample], list[str]]:
     named = [(entry["id"], entry.get("name"), repr(entry.get("name"))) for entry in content["categories"]]
     categories = unique(named, source, "category id")
     for number, name in categories.items():
-        if not isinstance(name, str):
+        if not isinstance(name, str) or not name.strip():
             raise DataError(f"{source}: category {number!r}: has no name")
+        categories[number] = name.strip()
     categories = dict(sorted(categories.items(), key=lambda item: (isinstance(item[0], str), item[0])))
     entries = unique(((e["id"], e, repr(e.get("file_name"))) for e in content["images"]), source, "image id")
     samples = {}

@@ -7,8 +7,17 @@ from pathlib import Path
 from xml.etree import ElementTree
 from xml.parsers import expat
 
-from paddle_dnl.data.classes import ClassInfo, named_classes
-from paddle_dnl.data.prepare.annotations import Sample, Shape, ellipse, picture_path, rectangle, ring, rotated
+from paddle_dnl.data.classes import ClassInfo
+from paddle_dnl.data.prepare.annotations import (
+    Sample,
+    Shape,
+    ellipse,
+    picture_path,
+    rectangle,
+    ring,
+    rotated,
+    source_classes,
+)
 from paddle_dnl.errors import DataError
 from paddle_dnl.files.reading import read_bytes
 
@@ -32,7 +41,7 @@ def _mask(
 
 
 def _shape(entry: ElementTree.Element, number: int, source: Path, image: str) -> Shape:
-    label = entry.get("label") or ""
+    label = (entry.get("label") or "").strip()
     where = f"image {image}, {entry.tag} {number} ({label})"
     if not label:
         raise DataError(f"{source}: {where}: has no label")
@@ -55,14 +64,14 @@ def _shape(entry: ElementTree.Element, number: int, source: Path, image: str) ->
 def _classes(root: ElementTree.Element, source: Path) -> ClassInfo | None:
     names, colors = [], []
     for label in root.iterfind(".//labels/label"):
-        names.append(label.findtext("name", ""))
+        names.append(label.findtext("name", "").strip())
         text = (label.findtext("color") or "").lstrip("#")
         if text and not re.fullmatch("[0-9a-fA-F]{6}", text):
             raise DataError(f"{source}: label {names[-1]!r}: its color {text!r} is not of the form #rrggbb")
         colors.append([int(text[i : i + 2], 16) for i in (0, 2, 4)] if text else None)
     if not names:
         return None
-    return named_classes(names, None if None in colors else colors)
+    return source_classes(names, None if None in colors else colors, source)
 
 
 def _root(source: Path) -> ElementTree.Element:

@@ -37,16 +37,17 @@ def _mask(height: int, width: int, text: str, source: Path, where: str) -> np.nd
 
 def _shape(entry, number: int, source: Path) -> Shape:
     where = f"shape {number}"
-    if not isinstance(entry, dict) or not isinstance(entry.get("label"), str):
+    label = entry.get("label") if isinstance(entry, dict) else None
+    if not isinstance(label, str) or not (label := label.strip()):
         raise DataError(f"{source}: {where}: has no label")
-    where = f"{where} ({entry['label']})"
+    where = f"{where} ({label})"
     kind, points = entry.get("shape_type") or "polygon", entry.get("points")
     if kind in _NO_AREA:
         raise DataError(f"{source}: {where}: is a {kind}, which has no area; remove it or draw a polygon")
     if kind not in ("polygon", "rectangle", "circle", "mask"):
         raise DataError(f"{source}: {where}: unknown shape_type {kind!r}")
     if kind == "polygon":
-        return Shape(entry["label"], where, (ring(points, source, where),))
+        return Shape(label, where, (ring(points, source, where),))
     try:
         (x0, y0), (x1, y1) = np.asarray(points, np.float64)[:2]
         corner = (round(min(x0, x1)), round(min(y0, y1)))
@@ -54,9 +55,9 @@ def _shape(entry, number: int, source: Path) -> Shape:
         raise DataError(f"{source}: {where}: a {kind} has two points, got {reprlib.repr(points)}") from error
     if kind == "mask":
         text = entry.get("mask")
-        return Shape(entry["label"], where, mask=partial(_mask, text=text, source=source, where=where), corner=corner)
+        return Shape(label, where, mask=partial(_mask, text=text, source=source, where=where), corner=corner)
     made = circle((x0, y0), (x1, y1)) if kind == "circle" else rectangle(x0, y0, x1, y1)
-    return Shape(entry["label"], where, (ring(made, source, where),))
+    return Shape(label, where, (ring(made, source, where),))
 
 
 def _image_of(content: dict, source: Path, folder: Path) -> Path:

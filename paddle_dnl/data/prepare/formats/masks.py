@@ -17,8 +17,9 @@ from paddle_dnl.data.classes import (
 from paddle_dnl.data.images.image_files import EXTENSIONS, walk_files
 from paddle_dnl.data.images.list_files import lines
 from paddle_dnl.data.images.reading import open_label, read_label
-from paddle_dnl.data.prepare.annotations import IGNORED_NAMES, Sample, unique
+from paddle_dnl.data.prepare.annotations import IGNORED_NAMES, Sample, source_classes, unique
 from paddle_dnl.errors import DataError
+from paddle_dnl.log import logger
 
 import numpy as np
 
@@ -28,6 +29,8 @@ _LABEL_SUFFIXES = ("", "_mask", "_label", "_labels", "_gt", "_seg", "_segmentati
 _IMAGE_SUFFIXES = ("", "_image", "_img", "_rgb", "_leftImg8bit")
 # More colours than this are no classes, but a photograph or noise of a JPEG.
 _MOST_COLORS = 256
+# Masks of class numbers hold at least one of so many numbers.
+_FEW = 4
 
 
 def _folder(root: Path, given: Path | None, names: tuple[str, ...], what: str) -> Path:
@@ -81,6 +84,10 @@ def pairs(root: Path, images: Path | None, labels: Path | None) -> list[Sample]:
         )
     if not samples:
         raise DataError(f"{images}: no images there")
+    paired = {sample.name for sample in samples}
+    alone = [path for name, path in by_name.items() if name not in paired]
+    if alone:
+        logger.warning(f"{labels}: {len(alone)} labels belong to no picture in {images}, first {alone[0]}")
     return samples
 
 
@@ -172,11 +179,16 @@ def from_binary(path: Path, threshold: int | None) -> np.ndarray:
         threshold: for masks with more than two values, such as those with soft edges: values >= threshold are 1.
 
     Raises:
-        DataError: more than two values and no threshold.
+        DataError: more than two values and no threshold, or a threshold that no value of the mask's type reaches.
     """
     with open_label(path, lossy=("JPEG",)) as picture:  # a threshold removes the noise of a JPEG
-        values = np.array(picture if picture.mode in ("1", "P", "I", "I;16", "L") else picture.convert("L"))
+        values = np.array(picture if picture.mode in ("P", "I", "I;16", "L") else picture.convert("L"))
     if threshold is not None:
+        bits = 8 if values.dtype == np.uint8 else 16
+        if threshold >= 1 << bits:
+            raise DataError(
+                f"{path}: has {bits} bits, no value reaches --threshold {threshold}; give 1 to {2**bits - 1}"
+            )
         return (values >= threshold).astype(np.uint8)
     found = np.unique(values)
     if len(found) > 2 or (len(found) == 2 and found[0] != 0):
@@ -206,14 +218,41 @@ def from_numbers(path: Path, count: int, ignored: set[int]) -> np.ndarray:
 
 
 def number_classes(samples: list[Sample]) -> ClassInfo:
-    """`class_0`, `class_1`, ... up to the largest number in the masks, see `count_classes`."""
+    """`class_0`, `class_1`, ... up to the largest number in the masks, see `count_classes`.
+
+    Warns of numbers that look like grey levels, and of masks without a 0.
+    """
+    seen: set[int] = set()
 
     def readable() -> Iterator[np.ndarray]:
         for sample in samples:
             with contextlib.suppress(DataError):  # the conversion reports it
-                yield read_label(sample.label)
+                label = read_label(sample.label)
+                seen.update(np.unique(label).tolist())
+                yield label
 
-    return named_classes([f"class_{i}" for i in range(count_classes(readable()))])
+    count = count_classes(readable())
+    held = sorted(number for number in seen if number < count)
+    folder = samples[0].label.parent
+    if _FEW * len(held) < count:
+        numbers = ", ".join(map(str, held[:5])) + (", ..." if len(held) > 5 else "")
+        logger.warning(
+            f"{folder}: only {len(held)} of {count} class numbers occur ({numbers}). If they are grey levels and no class "
+            "numbers, use --format color-masks, or binary-masks for two classes"
+        )
+    elif held and held[0] > 0:
+        empty = "class_0 has" if held[0] == 1 else f"class_0 to class_{held[0] - 1} have"
+        logger.warning(f"{folder}: the smallest class number is {held[0]}; {empty} no pixel. Class numbers start at 0")
+    return named_classes([f"class_{i}" for i in range(count)])
+
+
+def has_sixteen_bits(samples: list[Sample]) -> bool:
+    """Whether a mask has 16 bits, so that numbers above 255 can occur."""
+    for sample in samples:
+        with contextlib.suppress(DataError), open_label(sample.label) as picture:
+            if picture.mode.startswith("I"):
+                return True
+    return False
 
 
 def voc(root: Path) -> tuple[list[Sample], ClassInfo, dict[int, int] | None]:
@@ -252,7 +291,7 @@ def voc(root: Path) -> tuple[list[Sample], ClassInfo, dict[int, int] | None]:
         parts = line.split(":")
         try:
             colors.append([int(v) for v in parts[1].split(",")])
-            names.append(parts[0])
+            names.append(parts[0].strip())
         except (ValueError, IndexError) as error:
             raise DataError(f"{labelmap}, line {number}: expected name:red,green,blue:parts:actions") from error
-    return samples, *color_classes(samples, named_classes(names, colors))
+    return samples, *color_classes(samples, source_classes(names, colors, labelmap))
