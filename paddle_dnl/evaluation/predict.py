@@ -9,7 +9,7 @@ from paddle_dnl import registry
 from paddle_dnl.data.classes import BACKGROUND_COLOR, Colors, classes_of_config
 from paddle_dnl.data.images.block_rows import open_rows
 from paddle_dnl.data.images.geo_files import save_geotiff
-from paddle_dnl.data.images.image_files import iter_images
+from paddle_dnl.data.images.image_files import iter_images, require_outside
 from paddle_dnl.data.images.image_format import ImageFormat
 from paddle_dnl.data.images.pending_images import PendingImages, Shard
 from paddle_dnl.data.images.raster_files import Place
@@ -120,8 +120,9 @@ def predict(
 
     Raises:
         DataError, OutputError: as `predict_images`.
-        UsageError: see `colors_of`.
+        UsageError: see `colors_of` and `require_outside`.
     """
+    require_outside(save_dir, image_path)
     colors = colors_of(config, custom_color)
     compose, image_format = preparation(config, value_range)
     inputs = [*inputs, image_path]

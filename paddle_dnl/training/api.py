@@ -9,7 +9,7 @@ from paddle_dnl import registry
 from paddle_dnl.config.config import Config
 from paddle_dnl.data.checking.check import check_dataset
 from paddle_dnl.data.classes import bit_palette
-from paddle_dnl.data.images.image_files import find_images
+from paddle_dnl.data.images.image_files import find_images, require_outside
 from paddle_dnl.data.images.image_format import ImageFormat
 from paddle_dnl.data.transforms.compose import Compose
 from paddle_dnl.errors import DataError, UsageError
@@ -200,6 +200,8 @@ def predict(
         model, inputs = build_model(config, pretrained=str(model_path)), [*config.files, model_path]
         kept = ("auc_roc", "batch_size", "aug_eval")
         settings = {k: v for k, v in config.test_config.items() if k not in kept} | settings
+    if isinstance(image_list, str | os.PathLike):
+        require_outside(save_dir, image_list)
     images = _images(image_list, image_dir, image_format)
     return prediction.predict_images(
         model, compose, lambda: images, save_dir, colors, image_format, inputs=inputs, **settings

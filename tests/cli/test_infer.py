@@ -235,8 +235,13 @@ def test_failures_name_what_failed(tmp_path, exported, pictures):
         _infer(exported, tmp_path / "in", tmp_path / "file")
     (tmp_path / "in" / "added_prediction").mkdir()
     cv2.imwrite(str(tmp_path / "in" / "added_prediction" / "1.png"), blocks(1, 1, 8)[0])
-    with pytest.raises(UsageError, match="added_prediction"):
+    with pytest.raises(
+        UsageError, match="added_prediction has the name of an output folder; rename it, or give a list"
+    ):
         _infer(exported, tmp_path / "in", out)
+    for place in (tmp_path / "in", tmp_path / "in" / "results"):
+        with pytest.raises(UsageError, match="--save_dir .* the folder of pictures .*; give a folder outside of it"):
+            _infer(exported, tmp_path / "in", place)
     cv2.imwrite(str(tmp_path / "in" / "a" / "1.jpg"), blocks(1, 1, 8)[0])
     with pytest.raises(DataError, match="would both be stored as"):
         _infer(exported, tmp_path / "in" / "a", out)

@@ -5,7 +5,7 @@ import inspect
 from types import SimpleNamespace
 
 import paddle_dnl  # noqa: F401
-from paddle_dnl.errors import DataError
+from paddle_dnl.errors import DataError, UsageError
 from paddle_dnl.evaluation.evaluator import evaluate
 from paddle_dnl.evaluation.inference import infer, infer_augmented, restore
 from paddle_dnl.evaluation.options import InferenceOptions
@@ -150,6 +150,22 @@ def test_overlays_keep_the_ending_of_their_picture(picture, tmp_path):
     assert names["added_prediction"] == {"xjpg.jpg", "xbmp.bmp", "xPNG.PNG", "xwebp.png"}
     assert names["pseudo_color_prediction"] == {"xjpg.png", "xbmp.png", "xPNG.png", "xwebp.png"}
     assert cv2.imread(str(tmp_path / "out/added_prediction/sub/xjpg.jpg")).shape == (40, 61, 3)
+
+
+@pytest.mark.parametrize("place", [".", "out", "sub/out"])
+def test_results_are_not_written_among_the_pictures(picture, tmp_path, place):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    cv2.imwrite(str(folder / "a.png"), cv2.imread(str(picture)))
+    with pytest.raises(UsageError, match=r"--save_dir .* the folder of pictures .*; give a folder outside"):
+        predict(Grains(), CONFIG, str(folder), str(folder / place))
+    assert [path.name for path in folder.iterdir()] == ["a.png"]
+    assert predict(Grains(), CONFIG, str(folder / "a.png"), str(folder / place)) == 1  # a single picture
+    assert predict(Grains(), CONFIG, str(folder / "*.png"), str(folder / place)) == 1
+    (tmp_path / "in2").mkdir()  # hidden folders are not searched, and a similar name is another folder
+    (tmp_path / "in2" / "a.png").write_bytes(picture.read_bytes())
+    for target in (tmp_path / "in2" / ".out", tmp_path / "in22"):
+        assert predict(Grains(), CONFIG, str(tmp_path / "in2"), str(target)) == 1
 
 
 def test_truncated_jpegs_are_refused_or_skipped(picture, tmp_path, caplog):

@@ -117,7 +117,7 @@ def main(argv=None) -> int:
     from paddle_dnl.analysis.images import Preparation
     from paddle_dnl.analysis.render import COMMON, Scene
     from paddle_dnl.data.classes import classes_of_config
-    from paddle_dnl.data.images.image_files import find_images
+    from paddle_dnl.data.images.image_files import find_images, require_outside
     from paddle_dnl.files.outputs import check_outputs
     from paddle_dnl.log import logger, progress
     from paddle_dnl.models.build import build_model
@@ -125,6 +125,7 @@ def main(argv=None) -> int:
     import numpy as np
 
     prepare = Preparation(config)
+    require_outside(args.save_dir, args.image_path)
     images = find_images(args.image_path, prepare.image_format.endings)
     # Other file names depend on the model; these are always written.
     folders = [Path(args.save_dir) / name.with_suffix("") for _, name in images]

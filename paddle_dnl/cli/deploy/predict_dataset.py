@@ -134,6 +134,7 @@ def main(argv=None) -> int:
     """Predicts all pictures; returns the exit status."""
     args = parse_args(argv)
     from paddle_dnl import user_code
+    from paddle_dnl.data.images.image_files import require_outside
     from paddle_dnl.data.images.image_format import ImageFormat
     from paddle_dnl.deployment.bulk import on_ray
     from paddle_dnl.deployment.bulk.chunks import Plan, Source
@@ -145,6 +146,7 @@ def main(argv=None) -> int:
     from paddle_dnl.log import logger
 
     on_ray.require_ray()
+    require_outside(args.save_dir, args.image_path)
     user_code.import_for_export(args.custom_imports)
     files = read_deploy_config(args.config)
     require_modules(files)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from paddle_dnl.data.images import list_files
-from paddle_dnl.errors import DataError
+from paddle_dnl.errors import DataError, UsageError
 from paddle_dnl.log import logger
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
@@ -150,6 +150,25 @@ def iter_images(path: str | Path, endings: tuple[str, ...] = EXTENSIONS) -> Iter
 def find_images(path: str | Path, endings: tuple[str, ...] = EXTENSIONS) -> list[tuple[Path, Path]]:
     """`iter_images` as a list."""
     return list(iter_images(path, endings))
+
+
+def require_outside(save_dir: str | Path, image_path: str | Path) -> None:
+    """Refuses an output folder that is an input folder or lies below it: the next run would take its results for pictures.
+
+    Hidden folders are allowed, because `walk_files` skips them.
+
+    Raises:
+        UsageError: names both folders.
+    """
+    if not os.path.isdir(image_path):
+        return
+    source, target = Path(image_path).resolve(), Path(save_dir).resolve()
+    if target.is_relative_to(source) and not any(map(is_hidden, target.relative_to(source).parts)):
+        where = "is" if source == target else "lies inside of"
+        raise UsageError(
+            f"--save_dir {save_dir}: {where} the folder of pictures (--image_path {image_path}), so that the next run would "
+            "take results for pictures; give a folder outside of it"
+        )
 
 
 def all_names_differ(path: str, endings: tuple[str, ...]) -> bool:

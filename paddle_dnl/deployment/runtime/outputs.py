@@ -8,7 +8,7 @@ from pathlib import Path
 
 from paddle_dnl.data.classes import Colors
 from paddle_dnl.data.images.geo_files import save_geotiff
-from paddle_dnl.data.images.image_files import EXTENSIONS, all_names_differ, iter_results
+from paddle_dnl.data.images.image_files import EXTENSIONS, all_names_differ, iter_results, require_outside
 from paddle_dnl.data.images.pending_images import PendingImages
 from paddle_dnl.data.images.strip_results import StripResults
 from paddle_dnl.data.images.video_files import Video
@@ -63,7 +63,7 @@ class PictureJob:
     Raises:
         DataError: no picture found, or two pictures with the same output name.
         OutputError: an output file would replace an input or a file that this package did not write.
-        UsageError: a folder of pictures has the name of an output folder.
+        UsageError: a folder of pictures has the name of an output folder, or the output folder lies inside of `path`.
     """
 
     writers = 2
@@ -80,6 +80,7 @@ class PictureJob:
     ):
         self._path, self._to = path, to
         self._save_prob, self._with_overlays, self._with_geotiff = save_prob, with_overlays, with_geotiff
+        require_outside(to.folder, path)
         is_flat = all_names_differ(path, endings)
         self._images = PendingImages(
             lambda: iter_results(path, endings, is_flat), self._files, [*to.inputs, path], to.folder, **which
@@ -88,7 +89,10 @@ class PictureJob:
     def _results(self, name: Path) -> dict[str, Path]:
         """Returns output folder -> file. The label picture (key "") is last; it marks the outputs as complete."""
         if name.parts[0] in (OVERLAYS, PROBABILITIES, GEOTIFFS) and len(name.parts) > 1:
-            raise UsageError(f"--image_path {self._path}: its folder {name.parts[0]} has the name of an output folder")
+            raise UsageError(
+                f"--image_path {self._path}: its folder {name.parts[0]} has the name of an output folder; rename it, or give a "
+                "list or the folders of the pictures one by one"
+            )
         endings = {PROBABILITIES: self._save_prob and ".npz", OVERLAYS: self._with_overlays and ".png"}
         endings |= {GEOTIFFS: self._with_geotiff and ".tif", "": ".png"}
         return {folder: self._to.folder / folder / name.with_suffix(end) for folder, end in endings.items() if end}

@@ -77,6 +77,7 @@ def test_what_is_wrong_is_told_before_ray_is_started(tmp_path):
     for more, text in (
         (["--actors", 0], "--actors must be at least 1"),
         (["--column", "jpeg"], "no Parquet file"),
+        (["--image_path", tmp_path], "lies inside of the folder of pictures"),
         (["--address", "127.0.0.1:1"], "--address 127.0.0.1:1: no Ray cluster can be reached"),
     ):
         done = _predict_dataset(*flags, *more)
