@@ -22,6 +22,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tools")]
 
+from paddle_dnl.cli import _arguments  # noqa: E402
 from paddle_dnl.cli._run import run as run_program  # noqa: E402
 from paddle_dnl.errors import DataError, UsageError  # noqa: E402
 from paddle_dnl.files.atomic import write_text  # noqa: E402
@@ -177,7 +178,7 @@ def main(argv=None) -> int:
     """Runs the stages, seed after seed, so that an interrupted experiment compares all variants on equal terms."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--save_dir", default="output/ablation", help="folder of the runs")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--seeds", nargs="+", type=_arguments.seed, default=[0, 1, 2])
     parser.add_argument("--variants", nargs="+", choices=tuple(VARIANTS), default=list(VARIANTS))
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=list(STAGES))
     parser.add_argument("--report", default="docs/ablation.md", help="page whose tables are written")

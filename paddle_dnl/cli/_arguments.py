@@ -4,7 +4,7 @@
 import argparse
 import re
 
-from paddle_dnl.config.choices import AVERAGES
+from paddle_dnl.config.choices import AVERAGES, LARGEST_SEED
 from paddle_dnl.errors import UsageError
 from paddle_dnl.log import logger
 
@@ -41,6 +41,17 @@ def width_and_height(text: str) -> tuple[int, int]:
     if not found:
         raise argparse.ArgumentTypeError(f"expected WIDTHxHEIGHT such as 1024x512, got {text!r}")
     return int(found[1]), int(found[2])
+
+
+def seed(text: str) -> int:
+    """Parses the value of --seed."""
+    try:
+        value = int(text)
+    except ValueError:
+        value = -1
+    if not 0 <= value <= LARGEST_SEED:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 0 to {LARGEST_SEED}, got {text!r}")
+    return value
 
 
 def add_switch(parser: argparse.ArgumentParser, name: str, default: bool | None, help: str) -> None:

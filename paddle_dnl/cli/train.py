@@ -53,7 +53,7 @@ def make_parser() -> argparse.ArgumentParser:
     _arguments.add_multilabel(parser)
     add("--use_ema", action="store_true", help="keep a moving average of the weights and evaluate it too")
     add("--num_workers", type=int, default=0, help="processes that load data, per rank")
-    add("--seed", type=int, help="seed of sample order, augmentation, dropout and initial weights")
+    add("--seed", type=_arguments.seed, help="seed of sample order, augmentation, dropout and initial weights")
     add("--repeats", type=int, default=1, help="number of times that each sample occurs in an epoch")
     add("--profiler_options", help="for example 'batch_range=[10,20]; profile_path=model.profile'")
     add("--skip_bad_samples", action="store_true", help="skip samples that cannot be read, and list them")

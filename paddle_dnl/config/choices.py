@@ -3,3 +3,4 @@
 
 # Averages over passes, as in the code of PaddleSeg, of mmsegmentation and DGMN2, and of the DNL authors.
 AVERAGES = ("logits", "softmax", "official")
+LARGEST_SEED = 2**32 - 1  # of NumPy

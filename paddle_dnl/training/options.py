@@ -1,12 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """TrainOptions: flags of a run. TrainState: what a checkpoint stores besides weights and optimizer."""
 
+import operator
 from dataclasses import dataclass, field
+
+from paddle_dnl.config.choices import LARGEST_SEED
+from paddle_dnl.errors import UsageError
 
 
 @dataclass
 class TrainOptions:
-    """Flags of train.py; everything else is in the configuration."""
+    """Flags of train.py; everything else is in the configuration.
+
+    Raises:
+        UsageError: `seed` is no whole number from 0 to `LARGEST_SEED`.
+    """
 
     save_dir: str = "./output"
     do_eval: bool = False
@@ -31,6 +39,16 @@ class TrainOptions:
     scale_lr: int | None = None  # see `batch_scaling.scale_rates`
     print_mem_info: bool = True
     loggers: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        if self.seed is None:
+            return
+        try:
+            fits = 0 <= operator.index(self.seed) <= LARGEST_SEED
+        except TypeError:
+            fits = False
+        if not fits:
+            raise UsageError(f"seed: expected a whole number from 0 to {LARGEST_SEED}, got {self.seed!r}")
 
     @classmethod
     def of(cls, args) -> "TrainOptions":

@@ -2,6 +2,7 @@
 """`paddle-dnl`: every program by its name, its module and its launcher; help without Paddle; completion."""
 
 import ast
+import importlib
 import os
 import re
 import subprocess
@@ -59,6 +60,24 @@ def test_help_is_quick_and_by_both_ways(name, tmp_path):
     by_module = _run("-m", PROGRAMS[name].module, "--help", cwd=tmp_path)
     flags = [done.stdout.replace("\n", " ").split("[-h]")[1].split()[:5] for done in (by_name, by_module)]
     assert flags[0] == flags[1]
+
+
+def test_seeds_are_those_of_numpy_in_every_program(capsys):
+    with_seed = set()
+    for name, program in PROGRAMS.items():
+        parser = importlib.import_module(program.module).make_parser()
+        if "--seed" not in parser._option_string_actions:
+            continue
+        with_seed.add(name)
+        action = parser._option_string_actions["--seed"]
+        assert parser._get_values(action, [str(2**32 - 1)]) == 2**32 - 1
+        for wrong in ("-1", str(2**32), "1.5"):
+            with pytest.raises(SystemExit) as ended:
+                parser.parse_args(["--seed", wrong])
+            assert ended.value.code == 2
+            said = capsys.readouterr().err
+            assert f"argument --seed: expected a whole number from 0 to 4294967295, got {wrong!r}" in said, name
+    assert with_seed == {"train", "data split", "data preview", "data mini-cityscapes", "attention statistics"}
 
 
 def test_a_module_as_program_really_runs(tmp_path):

@@ -142,6 +142,9 @@ def test_what_does_not_fit_is_one_line(folder):
         (lambda: paddle_dnl.train(**{**given, "losses": CrossEntropyLoss()}), "losses must be {'types'"),
         (lambda: paddle_dnl.train(**{**given, "losses": {"types": [abs, abs], "coef": [1]}}), "2 types for 1 coef"),
         (lambda: paddle_dnl.train(**given, iters=-1), "iters must be a positive integer, got -1"),
+        (lambda: paddle_dnl.train(**given, seed=-1), "seed: expected a whole number from 0 to 4294967295, got -1"),
+        (lambda: paddle_dnl.train(folder / "config.yml", seed=2**32), "seed: expected a whole number"),
+        (lambda: paddle_dnl.train(folder / "config.yml", seed=1.0), "seed: expected a whole number"),
         (lambda: paddle_dnl.train(**given, save_interva=1), "unknown option save_interva"),
         (lambda: paddle_dnl.train(**given, opts=["iters=3"]), "opts: not beside a layer"),
         (

@@ -23,7 +23,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--queries", type=int, default=64, help="query points per image")
     parser.add_argument("--num_images", type=int, help="use only the first images; default: all")
     parser.add_argument("--boundary_width", type=int, default=5, help="pixels on each side of a boundary in the label")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the choice of query points")
+    parser.add_argument("--seed", type=_arguments.seed, default=0, help="seed of the choice of query points")
     parser.add_argument(
         "--save_dir", default="./output/attention", help="output folder of attention_statistics.json, .md, .png"
     )

@@ -3,7 +3,7 @@
 
 import argparse
 
-from paddle_dnl.cli._arguments import width_and_height
+from paddle_dnl.cli import _arguments
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -15,9 +15,13 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--train", type=int, default=64, help="number of training images")
     parser.add_argument("--val", type=int, default=16, help="number of validation images")
     parser.add_argument(
-        "--size", type=width_and_height, default=(512, 256), metavar="WIDTHxHEIGHT", help="size of the images"
+        "--size",
+        type=_arguments.width_and_height,
+        default=(512, 256),
+        metavar="WIDTHxHEIGHT",
+        help="size of the images",
     )
-    parser.add_argument("--seed", type=int, default=0, help="seed of the scenes")
+    parser.add_argument("--seed", type=_arguments.seed, default=0, help="seed of the scenes")
     return parser
 
 

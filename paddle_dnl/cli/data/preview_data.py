@@ -17,7 +17,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--out", default="preview.html", help="page to write")
     add("--samples", type=int, default=6, help="number of pictures per dataset")
     add("--times", type=int, default=4, help="number of augmented versions per training picture")
-    add("--seed", type=int, default=0, help="seed of the augmentation")
+    add("--seed", type=_arguments.seed, default=0, help="seed of the augmentation")
     _arguments.add_multilabel(parser)
     _arguments.add_overrides(parser)
     return parser

@@ -3,6 +3,8 @@
 
 import argparse
 
+from paddle_dnl.cli import _arguments
+
 
 def make_parser() -> argparse.ArgumentParser:
     """Creates the parser of `data split`."""
@@ -14,7 +16,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("folder", help="folder of the data, for example written by `data import`")
     add("--val", type=float, default=0.2, help="share of the validation list")
     add("--test", type=float, default=0.0, help="share of the test list")
-    add("--seed", type=int, default=0, help="the same seed gives the same lists")
+    add("--seed", type=_arguments.seed, default=0, help="the same seed gives the same lists")
     add(
         "--group-by",
         "--group_by",

@@ -83,7 +83,7 @@ def write_preview(
                 panels = []
                 for version in range(count):
                     random.seed(seed + version)
-                    np.random.seed(seed + version)
+                    np.random.seed((seed + version) % 2**32)
                     panels.append(_panel(dataset, index, classes.colors))
             except DataError:
                 raise
