@@ -12,7 +12,7 @@ from paddle_dnl.cli import configs, convert, export, infer, predict, val
 from paddle_dnl.cli import train as train_program
 from paddle_dnl.cli.analysis import report
 from paddle_dnl.cli.data import create_list, describe_data, import_data, preview_data, split_data
-from paddle_dnl.errors import CheckpointError, OutputError, PaddleDnlError
+from paddle_dnl.errors import CheckpointError, OutputError, PaddleDnlError, UsageError
 from paddle_dnl.files.outputs import JOURNAL
 from paddle_dnl.models.build import build_model
 
