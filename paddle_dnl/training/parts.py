@@ -20,6 +20,8 @@ from paddle_dnl.training import freezing
 import paddle
 
 _NORMALISERS = ("Normalize", "SubtractMeanBGR")
+# Means and standard deviations of colours in 0..1 are below 1; with a value_range, which does not clip, a little above.
+_LARGEST_STATISTIC = 3
 
 
 class ConfiguredParts:
@@ -86,6 +88,13 @@ def check_config(config) -> None:
         if not places:
             logger.warning(f"{section}.transforms: no Normalize; the network gets numbers up to 255")
             continue
+        for i in places:
+            for key in ("mean", "std") if steps[i]["type"] == "Normalize" else ():
+                if any(abs(value) > _LARGEST_STATISTIC for value in steps[i].get(key, ())):
+                    logger.warning(
+                        f"{section}.transforms.{i}.{key}: {steps[i][key]} looks like colours in 0..255, but Normalize divides "
+                        "pictures by 255 first; divide mean and std by 255 too"
+                    )
         for i, step in enumerate(steps[places[0] + 1 :], places[0] + 1):
             pads = "Pad" in step["type"] or "im_padding_value" in step
             value = step.get("im_padding_value", 127.5)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What makes a training useless is refused or said before its first step; on the code before, each of these trained."""
 
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -180,6 +181,26 @@ def test_validation_transforms_that_can(tmp_path):
         {"type": "Padding", "target_size": [32, 32], "im_padding_value": 0},
     ]
     _train(tmp_path, _val(*steps))
+
+
+def test_a_normalisation_of_another_scale_is_said(tmp_path, said):
+    def change(content):
+        for section in ("train_dataset", "val_dataset"):
+            steps = [step for step in content[section]["transforms"] if step["type"] != "Normalize"]
+            content[section]["transforms"] = [*steps, normalize]
+
+    normalize = {"type": "Normalize", "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
+    _train(tmp_path, change)
+    assert "looks like colours" not in said()
+    normalize["mean"] = [123.675, 116.28, 103.53]
+    _train(tmp_path, change)
+    assert "val_dataset.transforms.0.mean: [123.675, 116.28, 103.53] looks like colours in 0..255" in said()
+    assert (
+        re.search(r"train_dataset.transforms.\d.mean: .* divide mean and std by 255", said()) and ".std:" not in said()
+    )
+    normalize["std"] = [58.395, 57.12, 57.375]
+    _train(tmp_path, change)
+    assert "val_dataset.transforms.0.std: [58.395, 57.12, 57.375] looks like" in said()
 
 
 def test_what_is_said(tmp_path, said):

@@ -24,7 +24,9 @@ def make_parser() -> argparse.ArgumentParser:
         help="folders of images and labels",
     )
     parser.add_argument(
-        "--second_folder", nargs="+", default=("train", "val", "test"), help="sub-folders, one list each"
+        "--second_folder",
+        nargs="+",
+        help="sub-folders, one list each; default: those of train, val and test that exist",
     )
     parser.add_argument(
         "--pairs", nargs="+", metavar="IMAGES:LABELS", help="pairs of folders instead of --folder, one list each"
@@ -50,10 +52,11 @@ def main(argv=None) -> int:
         raise UsageError("--separator must not be empty")
     from paddle_dnl.data.prepare import file_lists
 
+    second = args.second_folder or ("train", "val", "test")
     endings = args.format or (("png", "png") if args.type == "camvid" else ("jpg", "png"))
     image_end, label_end = (f"{p}.{f.lstrip('.')}" for p, f in zip(args.postfix, endings, strict=True))
     if args.type == "cityscapes":
-        splits = file_lists.split_folders("leftImg8bit", "gtFine", args.second_folder)
+        splits = file_lists.split_folders("leftImg8bit", "gtFine", second)
         image_end, label_end = file_lists.CITYSCAPES_ENDINGS
     elif args.pairs:
         splits = []
@@ -63,11 +66,16 @@ def main(argv=None) -> int:
                 raise UsageError(f"--pairs {pair}: expected IMAGES:LABELS, for example train:trainannot")
             splits.append(file_lists.SplitFolders(images.strip("/").replace("/", "_"), images, labels))
     elif args.type == "camvid":
-        splits = file_lists.camvid_folders(args.second_folder)
+        splits = file_lists.camvid_folders(second)
     else:
-        splits = file_lists.split_folders(*args.folder, args.second_folder)
+        splits = file_lists.split_folders(*args.folder, second)
     file_lists.write_lists(
-        args.dataset_root, splits, image_end=image_end, label_end=label_end, separator=args.separator
+        args.dataset_root,
+        splits,
+        image_end=image_end,
+        label_end=label_end,
+        separator=args.separator,
+        all_exist=bool(args.second_folder or args.pairs),
     )
     return 0
 

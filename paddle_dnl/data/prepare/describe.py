@@ -127,8 +127,8 @@ def facts(found: dict) -> list[tuple[str, str]]:
         sizes = f"all {widths[0]}x{heights[0]}"
         if len(s["sizes"]) > 1:
             sizes = (
-                f"{len(s['sizes'])} sizes from {min(widths)}x{min(heights)} to {max(widths)}x{max(heights)}, most often "
-                f"{widths[0]}x{heights[0]} ({s['sizes'][0]['images']})"
+                f"{len(s['sizes'])} sizes, widths {min(widths)} to {max(widths)}, heights {min(heights)} to {max(heights)}, most "
+                f"often {widths[0]}x{heights[0]} ({s['sizes'][0]['images']})"
             )
         modes = ", ".join(f"{n} {mode}" for mode, n in s["channels"].items())
         rows.append((split, f"{s['images']} images, {sizes}, {modes}"))

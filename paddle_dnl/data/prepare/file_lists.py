@@ -64,7 +64,13 @@ def _one_split(root: Path, split: SplitFolders, image_end: str, label_end: str, 
 
 
 def write_lists(
-    root: str | Path, splits: Sequence[SplitFolders], *, image_end: str, label_end: str, separator: str = " "
+    root: str | Path,
+    splits: Sequence[SplitFolders],
+    *,
+    image_end: str,
+    label_end: str,
+    separator: str = " ",
+    all_exist: bool = False,
 ) -> dict[str, int]:
     """Writes a list for each split that has images. Returns the number of lines of each.
 
@@ -73,21 +79,25 @@ def write_lists(
         splits: folders of the splits; images of `test` need no labels.
         image_end, label_end: endings of file names, such as `.jpg` and `.png`; that of images is case-insensitive.
         separator: between image and label.
+        all_exist: refuse a missing folder of any split; otherwise one folder must exist.
 
     Raises:
-        DataError: there are no images, labels are missing, an image would be its own label, or a file name contains the
+        DataError: a folder, all images or a label are missing, an image would be its own label, or a file name contains the
             separator.
         OutputError: a list of this name exists that this package did not write, for instance one written by hand.
     """
     root = Path(root)
-    if not any((root / split.images).is_dir() for split in splits):
-        raise DataError(f"{root / splits[0].images}: no such folder of images")
+    absent = [root / split.images for split in splits if not (root / split.images).is_dir()]
+    if absent and (all_exist or len(absent) == len(splits)):
+        raise DataError(f"{absent[0]}: no such folder of images")
     found, missing = {}, []
     for split in splits:
         lines, lost = _one_split(root, split, image_end, label_end, separator)
         missing += lost
         if lines:
             found[split.name] = lines
+        elif (root / split.images).is_dir() and not lost:
+            logger.warning(f"{root / split.images}: no *{image_end} there; no {split.name}.txt is written")
     if missing:
         raise DataError(f"{len(missing)} labels are missing, first {missing[0]}; convert or remove the images first")
     if not found:

@@ -2,6 +2,7 @@
 """The tools that make Cityscapes labels and lists: right pixels, what is done stays, errors that name the file."""
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -103,6 +104,20 @@ def test_lists_of_folders_of_ones_own(tmp_path):
     assert (tmp_path / "one.txt").read_text() == "pictures/one/x/a_rgb.jpg,annotations/one/x/a_mask.png\n"
     assert (tmp_path / "two.txt").read_text() == "pictures/two/b_rgb.jpg,annotations/two/b_mask.png\n"
     assert (tmp_path / "test.txt").read_text() == "pictures/test/c_rgb.jpg\n"
+
+
+def test_a_folder_that_is_named_must_exist(tmp_path, caplog):
+    _picture(tmp_path / "images/train/a.jpg")
+    _picture(tmp_path / "annotations/train/a.png")
+    (tmp_path / "images/val").mkdir()
+    for flags in (["--second_folder", "train", "vla"], ["--pairs", "images/train:annotations/train", "images/vla:b"]):
+        with pytest.raises(DataError, match="images/vla: no such folder of images"):
+            list_program.main([str(tmp_path), *flags])
+        assert not list(tmp_path.glob("*.txt"))
+    with caplog.at_level(logging.WARNING, "paddle_dnl"):
+        assert list_program.main([str(tmp_path)]) == 0, "by default those that exist"
+    assert "images/val: no *.jpg there; no val.txt is written" in caplog.text and "test" not in caplog.messages[0][-30:]
+    assert [path.name for path in tmp_path.glob("*.txt")] == ["train.txt"]
 
 
 def test_an_empty_separator_is_refused(tmp_path):

@@ -10,6 +10,7 @@ from paddle_dnl.cli import configs, export
 from paddle_dnl.cli.data import describe_data, import_data, preview_data, split_data
 from paddle_dnl.config import Config
 from paddle_dnl.config.new_config import MODELS, choose_batch
+from paddle_dnl.data.prepare.describe import facts
 from paddle_dnl.data.statistics import class_weights, suggest_crop
 from paddle_dnl.errors import DataError, UsageError
 
@@ -46,6 +47,18 @@ def test_describe(data, tmp_path, capsys):
     finally:
         (data / "test.txt").unlink()
     assert "is in train too" in capsys.readouterr().out
+
+
+def test_sizes_of_pictures_in_both_orientations():
+    sizes = [{"width": 96, "height": 72, "images": 3}, {"width": 72, "height": 96, "images": 1}]
+    split = {"images": 4, "ignored_share": 0, "absent": [], "rare": [], "sizes": sizes, "channels": {"RGB": 4}}
+    found = {
+        "splits": {"train": split},
+        "duplicates": [],
+        "suggested_class_weights": None,
+        "suggested_crop_size": [64, 64],
+    }
+    assert facts(found)[0][1] == "4 images, 2 sizes, widths 72 to 96, heights 72 to 96, most often 96x72 (3), 4 RGB"
 
 
 def _labels(data, split):
