@@ -239,9 +239,12 @@ def test_failures_name_what_failed(tmp_path, exported, pictures):
         UsageError, match="added_prediction has the name of an output folder; rename it, or give a list"
     ):
         _infer(exported, tmp_path / "in", out)
-    for place in (tmp_path / "in", tmp_path / "in" / "results"):
-        with pytest.raises(UsageError, match="--save_dir .* the folder of pictures .*; give a folder outside of it"):
-            _infer(exported, tmp_path / "in", place)
+    for place, text in (
+        (".", "is the folder of pictures"),
+        ("added_prediction", "lies in the folder of pictures .*1.png"),
+    ):
+        with pytest.raises(UsageError, match=f"--save_dir .*{text}"):
+            _infer(exported, tmp_path / "in", tmp_path / "in" / place)
     cv2.imwrite(str(tmp_path / "in" / "a" / "1.jpg"), blocks(1, 1, 8)[0])
     with pytest.raises(DataError, match="would both be stored as"):
         _infer(exported, tmp_path / "in" / "a", out)

@@ -152,20 +152,29 @@ def test_overlays_keep_the_ending_of_their_picture(picture, tmp_path):
     assert cv2.imread(str(tmp_path / "out/added_prediction/sub/xjpg.jpg")).shape == (40, 61, 3)
 
 
-@pytest.mark.parametrize("place", [".", "out", "sub/out"])
-def test_results_are_not_written_among_the_pictures(picture, tmp_path, place):
+@pytest.mark.parametrize("place", ["out", "sub/out"])
+def test_results_are_not_taken_for_pictures(picture, tmp_path, place):
     folder = tmp_path / "in"
     folder.mkdir()
-    cv2.imwrite(str(folder / "a.png"), cv2.imread(str(picture)))
-    with pytest.raises(UsageError, match=r"--save_dir .* the folder of pictures .*; give a folder outside"):
-        predict(Grains(), CONFIG, str(folder), str(folder / place))
+    (folder / "a.png").write_bytes(picture.read_bytes())
+    with pytest.raises(UsageError, match="--save_dir .*in: is the folder of pictures"):
+        predict(Grains(), CONFIG, str(folder), str(folder))
     assert [path.name for path in folder.iterdir()] == ["a.png"]
-    assert predict(Grains(), CONFIG, str(folder / "a.png"), str(folder / place)) == 1  # a single picture
+    assert predict(Grains(), CONFIG, str(folder), str(folder / place)) == 1  # as `--image_path . --save_dir out`
+    before = sorted(folder.rglob("*"))
+    with pytest.raises(
+        UsageError, match="--save_dir .*out: lies in the folder of pictures .*png would be taken for one"
+    ):
+        predict(Grains(), CONFIG, str(folder), str(folder / place))
+    assert sorted(folder.rglob("*")) == before
     assert predict(Grains(), CONFIG, str(folder / "*.png"), str(folder / place)) == 1
-    (tmp_path / "in2").mkdir()  # hidden folders are not searched, and a similar name is another folder
-    (tmp_path / "in2" / "a.png").write_bytes(picture.read_bytes())
-    for target in (tmp_path / "in2" / ".out", tmp_path / "in22"):
-        assert predict(Grains(), CONFIG, str(tmp_path / "in2"), str(target)) == 1
+    for target in (
+        folder / ".out",
+        tmp_path / "in2",
+    ):  # hidden folders are not searched; a similar name is another folder
+        (folder / "again").mkdir(exist_ok=True)
+        (folder / "again" / "b.png").write_bytes(picture.read_bytes())
+        assert predict(Grains(), CONFIG, str(folder / "again"), str(target)) == 1
 
 
 def test_truncated_jpegs_are_refused_or_skipped(picture, tmp_path, caplog):

@@ -153,9 +153,10 @@ def find_images(path: str | Path, endings: tuple[str, ...] = EXTENSIONS) -> list
 
 
 def require_outside(save_dir: str | Path, image_path: str | Path) -> None:
-    """Refuses an output folder that is an input folder or lies below it: the next run would take its results for pictures.
+    """Refuses an output folder that is the input folder, or that lies below it and has pictures: they would be taken as inputs.
 
-    Hidden folders are allowed, because `walk_files` skips them.
+    An empty or missing folder below the input folder is allowed, as in `--image_path . --save_dir output`; so are hidden
+    folders, because `walk_files` skips them.
 
     Raises:
         UsageError: names both folders.
@@ -163,11 +164,14 @@ def require_outside(save_dir: str | Path, image_path: str | Path) -> None:
     if not os.path.isdir(image_path):
         return
     source, target = Path(image_path).resolve(), Path(save_dir).resolve()
-    if target.is_relative_to(source) and not any(map(is_hidden, target.relative_to(source).parts)):
-        where = "is" if source == target else "lies inside of"
+    if source == target:
+        raise UsageError(f"--save_dir {save_dir}: is the folder of pictures (--image_path); give another folder")
+    if not target.is_relative_to(source) or any(map(is_hidden, target.relative_to(source).parts)):
+        return
+    if (found := next(walk_files(target), None)) is not None:
         raise UsageError(
-            f"--save_dir {save_dir}: {where} the folder of pictures (--image_path {image_path}), so that the next run would "
-            "take results for pictures; give a folder outside of it"
+            f"--save_dir {save_dir}: lies in the folder of pictures (--image_path {image_path}), so that {found} would be "
+            "taken for one of them; give a folder outside of it, or empty it"
         )
 
 

@@ -74,10 +74,11 @@ def test_a_driver_that_is_killed_is_one_line(tmp_path):
 
 def test_what_is_wrong_is_told_before_ray_is_started(tmp_path):
     flags = [*_photos(tmp_path, 1), "--save_dir", tmp_path / "out"]
+    (tmp_path / "out").mkdir()
     for more, text in (
         (["--actors", 0], "--actors must be at least 1"),
         (["--column", "jpeg"], "no Parquet file"),
-        (["--image_path", tmp_path], "lies inside of the folder of pictures"),
+        (["--image_path", tmp_path / "out"], "is the folder of pictures"),
         (["--address", "127.0.0.1:1"], "--address 127.0.0.1:1: no Ray cluster can be reached"),
     ):
         done = _predict_dataset(*flags, *more)
