@@ -11,6 +11,7 @@ DIR/import.json       source and settings of the import; running it again does o
 import json
 import re
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -123,6 +124,11 @@ def make_plan(source: Path, options: ImportOptions) -> Plan:
         return _shape_plan(source, labelme.read(source, options.images), given, None, [])
     if options.format == "coco":
         samples, listed = coco.read(source, options.images)
+        twice = [name for name, count in Counter(listed).items() if count > 1]
+        if twice and given is None:
+            raise DataError(
+                f"{source}: two categories are called {twice[0]!r}; rename one, or make them one with --classes"
+            )
         return _shape_plan(source, samples, given, None, listed)
     if options.format == "cvat":
         samples, found = cvat.read(source, options.images)

@@ -116,6 +116,11 @@ CASES = {
         _coco(categories=[{"id": 1, "name": "car"}, {"id": 1, "name": "bus"}]),
         "a.json: category id 1 belongs to both 'car' and 'bus'",
     ),
+    "coco, category name twice": (
+        "coco",
+        _coco(categories=[{"id": 1, "name": "car"}, {"id": 2, "name": "car "}]),
+        "source: two categories are called 'car'; rename one, or make them one with --classes",
+    ),
     "coco, image twice": (
         "coco",
         _coco(images=[{"id": 1, "file_name": "a.png"}, {"id": 2, "file_name": "a.png"}]),
