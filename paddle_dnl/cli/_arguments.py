@@ -11,7 +11,6 @@ from paddle_dnl.log import logger
 DEVICES = ("cpu", "gpu", "xpu", "npu", "mlu")
 # Choices of programs that run exported models.
 BACKENDS = ("paddle", "onnxruntime", "openvino", "auto")
-EXPORTED_PRECISIONS = ("fp32", "fp16", "bf16", "int8", "fastest")
 # Keyword arguments of `add_argument` for flags of predict.py and infer.py.
 SAVE_PROB = {
     "nargs": "?",

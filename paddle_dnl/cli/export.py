@@ -42,9 +42,12 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--output_op",
         choices=("argmax", "softmax", "none"),
-        default="argmax",
-        help="output: class numbers, probabilities or logits",
+        help="output: class numbers (the default), probabilities or logits",
     )
+    # PaddleSeg 2.5's form of --output_op.
+    text = "the same as --output_op none, or softmax with --with_softmax"
+    parser.add_argument("--without_argmax", action="store_true", help=text)
+    parser.add_argument("--with_softmax", action="store_true", help="with --without_argmax: --output_op softmax")
     parser.add_argument(
         "--allow_random",
         action="store_true",
@@ -71,6 +74,12 @@ def parse_args(argv=None) -> argparse.Namespace:
     for flag in ("triton_name", "triton_backend"):
         if getattr(args, flag) and args.format != "triton":
             raise UsageError(f"--{flag}: is for --format triton")
+    for flag in ("without_argmax", "with_softmax"):
+        if getattr(args, flag) and args.output_op is not None:
+            raise UsageError(f"--{flag}: is PaddleSeg 2.5's form of --output_op; give one of them")
+    if args.output_op is None:
+        scores = "softmax" if args.with_softmax else "none"
+        args.output_op = scores if args.without_argmax else "argmax"
     return args
 
 

@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from paddle_dnl.cli import _arguments
+from paddle_dnl.config.choices import EXPORTED_PRECISIONS
 from paddle_dnl.deployment.runtime.devices import default_device
 from paddle_dnl.errors import UsageError
 from paddle_dnl.files.outputs import require_folder
@@ -34,7 +35,7 @@ def make_parser() -> argparse.ArgumentParser:
     switch("--use_trt", False, "use TensorRT on a GPU (not verified)")
     add(
         "--precision",
-        choices=_arguments.EXPORTED_PRECISIONS,
+        choices=EXPORTED_PRECISIONS,
         default="fp32",
         help="on a CPU also int8 (after tools/quantize.py), bf16 (openvino), or fastest: the fastest one verified with images",
     )

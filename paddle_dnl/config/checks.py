@@ -98,6 +98,13 @@ def check_component(cfg, kind: str, where: str, owner=None) -> None:
         items = cfg.get(key)
         if items is not None and (not isinstance(items, list) or not all(registry.is_component(i) for i in items)):
             raise ConfigError(f"{where}.{key}: expected a list of mappings with a `type` key")
+    for key, value in cfg.items():
+        if isinstance(value, str) and key != "type" and registry.kind_of(key, "") == "backbone":
+            is_own = cls.__module__.startswith("paddle_dnl.")
+            if is_own or value in registry.names("backbone"):
+                raise ConfigError(
+                    f"{where}.{key}: expected a mapping with a `type` key, got {value!r}; write `{key}: {{type: {value}}}`"
+                )
     for inner, inner_kind, inner_where in registry.nested(cfg, kind, where):
         check_component(inner, inner_kind, inner_where, cls)
 
@@ -187,6 +194,10 @@ def _check_test_config(cfg: dict, where: str = "test_config") -> None:
         cfg = {**{key: value for key, value in cfg.items() if key != "while_training"}, **inner}
     if cfg.get("average", "logits") not in AVERAGES:
         raise ConfigError(f"{where}.average: must be one of {', '.join(AVERAGES)}, got {cfg['average']!r}")
+    scales = cfg.get("scales")
+    items = scales if isinstance(scales, list) else [scales]
+    if scales is not None and not (items and all(_is_number(v) and 0 < v < math.inf for v in items)):
+        raise ConfigError(f"{where}.scales: expected a positive number or a list of them, got {scales!r}")
     for key in ("crop_size", "stride"):
         value = cfg.get(key)
         if value is None and cfg.get("is_slide"):

@@ -3,4 +3,6 @@
 
 # Averages over passes, as in the code of PaddleSeg, of mmsegmentation and DGMN2, and of the DNL authors.
 AVERAGES = ("logits", "softmax", "official")
+# Precisions of exported models. Which of them a backend has depends on the device and the export.
+EXPORTED_PRECISIONS = ("fp32", "fp16", "bf16", "int8", "fastest")
 LARGEST_SEED = 2**32 - 1  # of NumPy

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from paddle_dnl import user_code
 from paddle_dnl.config import checks, dataset_values, multilabel, training_keys
-from paddle_dnl.config.lookup import find_config
+from paddle_dnl.config.lookup import find_config, shown
 from paddle_dnl.config.overrides import apply_overrides
-from paddle_dnl.config.reading import read_config, to_yaml
+from paddle_dnl.config.reading import INHERIT_KEY, inherited_from, read_config, to_yaml
 from paddle_dnl.config.spellings import modernise
 from paddle_dnl.errors import ConfigError
 from paddle_dnl.optim import optimizers
@@ -110,7 +110,17 @@ class Config:
             training_keys.check_class_weights(config.get("class_weights"), losses, num_classes)
             training_keys.check_freeze(config.get("freeze"))
         except ConfigError as error:
-            raise ConfigError(f"{self.path}: {error}") from error.__cause__
+            raise ConfigError(f"{self.path}: {error}{self._origin(str(error))}") from error.__cause__
+
+    def _origin(self, error: str) -> str:
+        """Names the base that an unknown key is inherited from; empty for other errors and for keys of the file itself."""
+        key, separator, _ = error.partition(": unknown key")
+        base = inherited_from(key, self.files) if separator else None
+        if base is None:
+            return ""
+        section = key.rpartition(".")[0]
+        advice = f"; with `{INHERIT_KEY}: False` in {section} nothing is inherited there" if section else ""
+        return f". The key is inherited from {shown(base)}{advice}"
 
     @contextlib.contextmanager
     def named_in_errors(self):

@@ -29,6 +29,9 @@ _MAX_FILES = 64
 _MAX_BASES_IN_A_ROW = 16
 
 
+_MISSING = object()
+
+
 class _Loader(yaml.SafeLoader):
     """SafeLoader with YAML 1.2's numbers: `4e-5` is a float, `1:30` and dates are strings; duplicate keys are refused."""
 
@@ -213,6 +216,22 @@ def _read_with_bases(path: Path, children: tuple[Path, ...], done: list[Path]) -
             raise ConfigError(f"{name}: {BASE_KEY}: {shown(base_path)} {problem}")
         config = merge(config, _read_with_bases(base_path, (*children, here), done))
     return config
+
+
+def inherited_from(key: str, files: list[Path]) -> Path | None:
+    """The base that gives a dotted key to a configuration; None if its own file, or no file, has the key.
+
+    Args:
+        key: dotted key, without indices of lists.
+        files: of the configuration, as from `read_config`.
+    """
+    for path in files:
+        value = read_yaml_mapping(path)
+        for part in key.split("."):
+            value = value.get(part, _MISSING) if isinstance(value, dict) else _MISSING
+        if value is not _MISSING:
+            return None if path == files[0] else path
+    return None
 
 
 class _Dumper(yaml.SafeDumper):

@@ -29,7 +29,7 @@ class InferenceOptions:
         align_corners: of restoring for the first two; True where the published model resizes so.
 
     Raises:
-        UsageError: `is_slide` without sizes, sizes that are not positive, or an unknown rule.
+        UsageError: `is_slide` without sizes, sizes that are not positive, scales that are no numbers, or an unknown rule.
     """
 
     is_slide: bool = False
@@ -44,7 +44,10 @@ class InferenceOptions:
 
     def __post_init__(self):
         given = self.scales if isinstance(self.scales, list | tuple) else (self.scales,)
-        object.__setattr__(self, "scales", tuple(map(float, given)))
+        try:
+            object.__setattr__(self, "scales", tuple(map(float, given)))
+        except (TypeError, ValueError):
+            raise UsageError(f"scales: expected a number or a list of them, got {self.scales!r}") from None
         if self.average not in AVERAGES:
             raise UsageError(f"average must be one of {', '.join(AVERAGES)}, got {self.average!r}")
         if self.is_slide:

@@ -112,11 +112,16 @@ class DNLNet(nn.Layer):
         self.backbone = backbone
         self.backbone_indices = tuple(backbone_indices)
         channels = getattr(backbone, "feat_channels", ())
+        name = f"{type(backbone).__module__}.{type(backbone).__name__}"
+        if not channels:
+            raise ConfigError(
+                f"DNLNet: model.backbone: {name} does not name the channels of its feature maps (`feat_channels`); use a "
+                "ResNet of paddle_dnl"
+            )
         if not all(-len(channels) <= i < len(channels) for i in self.backbone_indices):
             raise ConfigError(
-                f"DNLNet: model.backbone: {type(backbone).__module__}.{type(backbone).__name__} names the channels of "
-                f"{len(channels)} feature maps (`feat_channels`), and backbone_indices {list(self.backbone_indices)} do not "
-                "fit them; use a ResNet of paddle_dnl"
+                f"DNLNet: model.backbone_indices: {list(self.backbone_indices)} do not fit the {len(channels)} feature maps of "
+                f"{name}; give indices from 0 to {len(channels) - 1}"
             )
         self.head = DNLHead(
             num_classes,

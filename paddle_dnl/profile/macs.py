@@ -102,7 +102,7 @@ def count_macs(model: nn.Layer, input_shape: list[int] | tuple[int, ...]) -> int
         input_shape: shape of that tensor, for images `[B, 3, H, W]`.
 
     Raises:
-        UsageError: a shape with something else than positive integers.
+        UsageError: a shape with something else than positive integers, or with another number of channels than the model's.
         ExportError: the model cannot be traced with that shape.
     """
     shape = list(input_shape)
@@ -112,6 +112,11 @@ def count_macs(model: nn.Layer, input_shape: list[int] | tuple[int, ...]) -> int
 
     def add(layer, inputs, output):
         nonlocal total
+        if isinstance(layer, nn.Conv2D) and layer._data_format == "NCHW" and inputs[0].shape[1] != layer._in_channels:
+            raise UsageError(
+                f"input_shape {shape}: a convolution of {type(model).__name__} takes {layer._in_channels} channels and gets "
+                f"{inputs[0].shape[1]}; give the number of channels of the model's images"
+            )
         total += next(_COUNTERS[kind] for kind in type(layer).__mro__ if kind in _COUNTERS)(layer, inputs, output)
 
     layers = model.sublayers(include_self=True)

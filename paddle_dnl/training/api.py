@@ -170,6 +170,11 @@ def predict(
     Raises:
         PaddleDnlError: the one-line error of predict.py.
     """
+    if transforms is not None and not isinstance(model, paddle.nn.Layer):
+        raise UsageError(
+            "predict: transforms, the third argument, is for a layer; a configuration has its own. Name the images: "
+            "image_list=[...]"
+        )
     if image_list is None:
         raise UsageError("predict: image_list is missing: files, or an image, a folder, a .txt list")
     settings["aug_eval"] = aug_pred or settings.get("aug_eval", False)
@@ -190,7 +195,6 @@ def predict(
         colors = (*first, *bit_palette(257)[1 + len(first) :])  # PaddleSeg's begin with that of 1
         image_format, inputs = ImageFormat.of({"img_channels": compose.img_channels}), [model_path]
     else:
-        _refuse({"transforms": transforms}, "a configuration")
         if model_path is None:
             raise UsageError("predict: model_path is missing: the .pdparams or .safetensors file of trained weights")
         config = _config(model, opts=opts)

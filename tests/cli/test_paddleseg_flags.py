@@ -6,10 +6,11 @@ import re
 import types
 
 from paddle_dnl import log
-from paddle_dnl.cli import infer, train, val
+from paddle_dnl.cli import export, infer, train, val
 from paddle_dnl.deployment.runtime import devices
 from paddle_dnl.errors import ConfigError, UsageError
 from paddle_dnl.training.records.logs import TrainLog
+from paddle_dnl.training.records.profiling import StepProfiler
 
 import numpy as np
 import paddle
@@ -55,6 +56,32 @@ def test_area_under_the_curve_through_val(tmp_path, lines):
         yes, no = probability[k][label == k], probability[k][label != k]
         areas.append(np.mean((yes[:, None] > no) + 0.5 * (yes[:, None] == no)))
     assert abs(said - np.mean(areas)) < 6e-4
+
+
+@pytest.mark.parametrize("options, named", [
+    ("foo", "foo"), ("bach_range=[1,2]", r"bach_range=\[1,2\]"), ("batch_range=[1,2];foo=3", "foo=3"),
+])  # fmt: skip
+def test_unknown_options_of_the_profiler_are_refused(tmp_path, options, named):
+    with pytest.raises(UsageError, match=f"{named} is not one of batch_range=..., profile_path=..."):
+        StepProfiler(options, tmp_path)
+
+
+def test_options_of_paddlesegs_profiler_are_accepted(tmp_path, lines):
+    StepProfiler("batch_range=[3, 5]; state=GPU; tracer_option=Default; profile_path=a;", tmp_path).stop()
+    assert [line for line in lines if "ignored" in line and "state" in line]
+
+
+@pytest.mark.parametrize("flags, wanted", [
+    ("", "argmax"), ("--without_argmax", "none"), ("--without_argmax --with_softmax", "softmax"),
+    ("--with_softmax", "argmax"), ("--output_op softmax", "softmax"),
+])  # fmt: skip
+def test_outputs_of_paddleseg_2_5s_export(flags, wanted):
+    assert export.parse_args(["--config", "c", *flags.split()]).output_op == wanted
+
+
+def test_both_forms_of_the_output_are_refused():
+    with pytest.raises(UsageError, match="--without_argmax: is PaddleSeg 2.5's form of --output_op; give one of them"):
+        export.parse_args("--config c --without_argmax --output_op none".split())
 
 
 def _log_line(tmp_path, lines, **options):

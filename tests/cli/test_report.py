@@ -119,6 +119,8 @@ def test_refusals(run, predictions, tmp_path):
         main(["--run_dir", folder, "--model_path", "a", "--prediction_dir", "b"])
     with pytest.raises(UsageError, match="config.yml: no such configuration"):
         main(["--run_dir", str(tmp_path)])
+    with pytest.raises(UsageError, match="--run_dir nothere: no such folder"):
+        main(["--run_dir", "nothere"])
     with pytest.raises(DataError, match="no scalars.csv"):
         main(["--run_dir", str(tmp_path), "--config", str(run / "config.yml")])
     with pytest.raises(UsageError, match="--num_rows"):

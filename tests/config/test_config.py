@@ -129,6 +129,9 @@ BAD_OPTIONS = [
     ("loss.types.0.ignore=5", "loss.types.0.ignore: unknown key"),
     ("test_config.is_slide=true", "test_config.crop_size: missing"),
     ("test_config.slide=true", "test_config.slide: unknown key. Did you mean 'is_slide'?"),
+    ("test_config.scales=abc", "test_config.scales: expected a positive number or a list of them, got 'abc'"),
+    ("test_config.scales=[1, 0]", "test_config.scales: expected a positive number"),
+    ("model.backbone=ResNet18", "with a `type` key, got 'ResNet18'; write `backbone: {type: ResNet18}`"),
     ("test_config.average=mean", "test_config.average: must be one of logits, softmax, official"),
     ("model=5", "model: expected a mapping"),
     ("train_dataset.transforms=5", "train_dataset.transforms: expected a list"),
@@ -149,6 +152,25 @@ def test_bad_values_are_named(base, option, message):
     assert message in str(caught.value)
     if not option.startswith(("iters.", "=", "a..", "train_dataset.transforms.7")) and "=" in option:
         assert str(base) in str(caught.value)
+
+
+def test_an_unknown_key_names_the_base_that_has_it(base, tmp_path):
+    content = f"_base_: {base}\nlr_scheduler: {{type: StepDecay, learning_rate: 0.1, step_size: 3}}\n"
+    (tmp_path / "child.yml").write_text(content)
+    (tmp_path / "grandchild.yml").write_text("_base_: child.yml\n")
+    for name in ("child.yml", "grandchild.yml"):
+        with pytest.raises(ConfigError) as caught:
+            Config(tmp_path / name)
+        text = str(caught.value)
+        assert f"{name}: lr_scheduler.end_lr: unknown key" in text and f"inherited from {base}" in text, text
+        assert "with `_inherited_: False` in lr_scheduler nothing is inherited there" in text
+    (tmp_path / "child.yml").write_text(content.replace("{type", "{_inherited_: False, type"))
+    assert Config(tmp_path / "child.yml").lr_scheduler_cfg["type"] == "StepDecay"
+    for where, opts in (("own.yml", []), ("child.yml", ["lr_scheduler.last=1"])):  # not of a base
+        (tmp_path / "own.yml").write_text(f"_base_: {base}\nlr_scheduler: {{last: 1}}\n")
+        with pytest.raises(ConfigError, match="lr_scheduler.last: unknown key") as caught:
+            Config(tmp_path / where, opts=opts)
+        assert "inherited from" not in str(caught.value)
 
 
 BAD_FILES = {

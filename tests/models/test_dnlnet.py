@@ -125,7 +125,11 @@ def test_refusals():
     with pytest.raises(ValueError, match="dialect"):
         _small(dialect="torch")
     headless = paddle.nn.Layer()  # as a ResNet of PaddleSeg for other models
-    with pytest.raises(ConfigError, match="Layer names the channels of 0 feature maps"):
+    with pytest.raises(ConfigError, match="Layer does not name the channels of its feature maps"):
         DNLNet(5, headless)
+    with pytest.raises(
+        ConfigError, match=r"\[2, 9\] do not fit the 4 feature maps of .*ResNet.*; give indices from 0 to 3"
+    ):
+        _small(backbone_indices=(2, 9))
     with pytest.raises(ValueError, match="backbone_indices"):
         _small(backbone_indices=(3,))

@@ -123,6 +123,8 @@ def test_bad_shapes_are_named():
         count_macs(nn.Linear(3, 3), [0, 3])
     with pytest.raises(ExportError, match=r"Flatten.*\[4\]"):
         count_macs(nn.Flatten(5, 7), [4])
+    with pytest.raises(UsageError, match=r"input_shape \[1, 5, 8, 8\]: .* takes 3 channels and gets 5"):
+        count_macs(nn.Sequential(nn.Conv2D(3, 4, 3)), [1, 5, 8, 8])
 
 
 def test_command_line(capsys):

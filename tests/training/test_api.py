@@ -155,6 +155,7 @@ def test_what_does_not_fit_is_one_line(folder):
         (lambda: paddle_dnl.evaluate(folder / "config.yml"), "model_path is missing"),
         (lambda: paddle_dnl.predict(given["model"], image_list=["a.png"]), "a layer needs transforms"),
         (lambda: paddle_dnl.predict(folder / "config.yml", "m.pdparams"), "image_list is missing"),
+        (lambda: paddle_dnl.predict(folder / "config.yml", "m.pdparams", ["a.png"]), r"Name the images: image_list=\["),
     ]
     for call, message in wrong:
         with pytest.raises(UsageError, match=message):

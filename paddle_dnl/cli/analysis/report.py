@@ -212,6 +212,8 @@ def main(argv=None) -> int:
 
     _arguments.require_at_least(args, 1, "num_rows")
     _arguments.require_at_least(args, 0, "num_worst")
+    if not Path(args.run_dir).is_dir():
+        raise UsageError(f"--run_dir {args.run_dir}: no such folder; give the --save_dir of a training")
     path = find_config(args.config) if args.config else config_of(args.run_dir)
     if not path.is_file():
         raise UsageError(f"{path}: no such configuration; give --config")

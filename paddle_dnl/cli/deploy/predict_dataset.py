@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from paddle_dnl.cli import _arguments
+from paddle_dnl.config.choices import EXPORTED_PRECISIONS
 from paddle_dnl.errors import revived
 from paddle_dnl.files.outputs import require_folder
 
@@ -56,7 +57,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--batch_size", type=int, default=1, help="pictures per run")
     add("--device", choices=("cpu", "gpu"), default="cpu", help="device of the backends")
     add("--backend", choices=_arguments.BACKENDS, default="paddle", help="see infer.py")
-    add("--precision", choices=_arguments.EXPORTED_PRECISIONS, default="fp32", help="see infer.py")
+    add("--precision", choices=EXPORTED_PRECISIONS, default="fp32", help="see infer.py")
     _arguments.add_picture_sizes(parser)
     add("--skip_bad_samples", action="store_true", help="skip pictures that cannot be read, and log them")
     return parser

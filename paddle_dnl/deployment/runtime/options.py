@@ -4,6 +4,9 @@
 import os
 from dataclasses import dataclass
 
+from paddle_dnl.config.choices import EXPORTED_PRECISIONS
+from paddle_dnl.errors import UsageError
+
 
 @dataclass
 class BackendOptions:
@@ -21,6 +24,9 @@ class BackendOptions:
         min_subgraph_size, auto_tuned_shape_file: settings of TensorRT in Paddle Inference.
         collect_shapes_file: file to which the tensor shapes of the graph are written, for a later run with
             `auto_tuned_shape_file`.
+
+    Raises:
+        UsageError: an unknown precision.
     """
 
     device: str = "cpu"
@@ -32,6 +38,10 @@ class BackendOptions:
     min_subgraph_size: int = 3
     auto_tuned_shape_file: str | None = None
     collect_shapes_file: str | None = None
+
+    def __post_init__(self):
+        if self.precision not in EXPORTED_PRECISIONS:
+            raise UsageError(f"precision {self.precision!r}: must be one of {', '.join(EXPORTED_PRECISIONS)}")
 
 
 def default_threads() -> int:

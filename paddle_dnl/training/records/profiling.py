@@ -9,6 +9,10 @@ import ast
 from pathlib import Path
 
 from paddle_dnl.errors import UsageError
+from paddle_dnl.log import logger
+
+# Options of PaddleSeg's profiler that have no counterpart here.
+_IGNORED = ("state", "sorted_key", "tracer_option", "exit_on_finished", "timer_only")
 
 
 class StepProfiler:
@@ -24,8 +28,17 @@ class StepProfiler:
             return
         values = {"batch_range": "[10, 20]", "profile_path": "model.profile"}
         for part in filter(None, (part.strip() for part in options.split(";"))):
-            key, _, value = part.partition("=")
-            values[key.strip()] = value.strip()
+            key, separator, value = (word.strip() for word in part.partition("="))
+            if not separator or key not in (*values, *_IGNORED):
+                raise UsageError(
+                    f"--profiler_options: {part} is not one of {', '.join(f'{name}=...' for name in values)}; several are "
+                    "separated by semicolons"
+                )
+            if key in _IGNORED:
+                logger.warning(
+                    f"--profiler_options: {key} is ignored; the profile has the CPU, and the GPU where there is one"
+                )
+            values[key] = value
         try:
             first, last = ast.literal_eval(values["batch_range"])
             if not 0 <= first < last:

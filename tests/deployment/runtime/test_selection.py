@@ -176,3 +176,9 @@ def test_real_measurement(folder, lines):
     backend = Predictor(folder, backend="auto").backend
     assert f"backend auto: {backend}" in "\n".join(lines).replace("paddle with oneDNN", "paddle")
     assert all(name in "\n".join(lines) for name in ("paddle ", "onnxruntime ", "measured now"))
+
+
+@pytest.mark.parametrize("backend", ["paddle", "auto"])
+def test_an_unknown_precision_is_named_with_the_known_ones(exported, backend):
+    with pytest.raises(UsageError, match="precision 'int4': must be one of fp32, fp16, bf16, int8, fastest"):
+        Predictor(exported, backend=backend, precision="int4")
