@@ -352,6 +352,8 @@ def _require_names(plan: Plan) -> None:
             raise DataError(f"{sample.source}: the picture's name {sample.name!r} holds control characters; rename it")
         other = seen.setdefault(sample.name, sample)
         if other is not sample and other.image == sample.image:
-            raise DataError(f"{sample.source}: lists {sample.image} twice; remove one entry")
+            if other.source == sample.source:
+                raise DataError(f"{sample.source}: lists {sample.image} twice; remove one entry")
+            raise DataError(f"{other.source} and {sample.source} both belong to {sample.image}; remove one")
         if other is not sample:
             raise DataError(f"{other.image} and {sample.image} would both become {sample.name}; rename one")

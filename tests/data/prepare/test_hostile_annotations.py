@@ -180,8 +180,17 @@ def test_two_pictures_for_one_mask_are_both_named(tmp_path, kind):
     if kind == "labelme":
         source = source / "JPEGImages"
         (source / "a.json").write_text(_labelme().replace("a.png", "moved.png"))
+    words = [str(source), "--to", str(tmp_path / "to"), "--format", kind, "--num_workers", "1"]
     with pytest.raises(DataError, match="JPEGImages/a.jpg and .*JPEGImages/a.png"):
-        import_data.main([str(source), "--to", str(tmp_path / "to"), "--format", kind, "--num_workers", "1"])
+        import_data.main(words)
+    if kind == "voc":
+        (source / "JPEGImages/a.jpg").unlink()
+        (source / "SegmentationClass/b").mkdir()
+        (source / "SegmentationClass/b/a.png").write_bytes((source / "SegmentationClass/a.png").read_bytes())
+        with pytest.raises(
+            DataError, match="Class/a.png and .*Class/b/a.png both belong to .*JPEGImages/a.png; remove one"
+        ):
+            import_data.main(words)
 
 
 @pytest.mark.parametrize(
