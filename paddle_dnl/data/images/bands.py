@@ -99,9 +99,9 @@ def scale(image: np.ndarray, value_range: tuple[float, float] | None, path: str 
 def _compare_depths(path: str | Path, is_eight: bool, value_range: tuple[float, float]) -> None:
     """Warns, once per process, of an 8-bit picture that a `value_range` above 255 makes dark; names one of more bits, if any."""
     seen = _depths.setdefault(value_range, {})
-    if is_eight in seen:
+    name = str(path)
+    if is_eight in seen or seen.setdefault(is_eight, name) is not name:  # another thread was first
         return
-    seen[is_eight] = str(path)
     low, high = value_range
     if len(seen) == 2:
         logger.warning(
