@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Compares two configurations: which keys differ, and which of them change what trained weights compute or mean."""
 
+import inspect
 from collections.abc import Iterator
 from pathlib import Path
 
+from paddle_dnl import registry
 from paddle_dnl.config.reading import BASE_KEY, read_yaml_mapping
 from paddle_dnl.errors import ConfigError
 from paddle_dnl.log import logger
@@ -58,6 +60,28 @@ def changes_function(key: str) -> bool:
     return parts[0] == "model" or parts[-1] in ("num_classes", "ignore_index", "img_channels", "class_names")
 
 
+def _filled(cfg: dict, kind: str, owner: type | None = None) -> dict:
+    """The configuration of a component with the defaults of the arguments that it does not give, nested components too."""
+    try:
+        cls = registry.find(cfg.get("type"), kind, kind, owner)
+    except ConfigError:  # for instance a component of a module that is not imported here
+        return cfg
+    defaults = {key: p.default for key, p in inspect.signature(cls).parameters.items() if p.default is not p.empty}
+    filled = {key: list(value) if isinstance(value, tuple) else value for key, value in defaults.items()}
+    for key, value in cfg.items():
+        is_part = registry.is_component(value)
+        filled[key] = _filled(value, registry.kind_of(key, kind, value["type"]), cls) if is_part else value
+    return filled
+
+
+def _per_channel(step: dict, config: dict) -> dict:
+    """A normalisation with one number per channel where one stands for all."""
+    channels = _mapping(config, "val_dataset").get("img_channels", 3)
+    return {
+        key: value * channels if isinstance(value, list) and len(value) == 1 else value for key, value in step.items()
+    }
+
+
 def evaluation_changes(before: dict, now: dict) -> dict[str, tuple]:
     """As `differences`, but only what changes the predictions of trained weights or the meaning of their classes.
 
@@ -66,7 +90,8 @@ def evaluation_changes(before: dict, now: dict) -> dict[str, tuple]:
         now: the resolved configuration of an evaluation, prediction or export.
     """
     found = {}
-    for key, values in differences({"model": before["model"]}, {"model": now["model"]}).items():
+    models = ({"model": _filled(config["model"], "model")} for config in (before, now))
+    for key, values in differences(*models).items():
         last = key.rsplit(".", 1)[-1]
         if changes_function(key) and last not in _WITHOUT_EFFECT and not last.startswith("drop"):
             found[key] = values
@@ -74,7 +99,10 @@ def evaluation_changes(before: dict, now: dict) -> dict[str, tuple]:
     old, new = _mapping(before, section), _mapping(now, section)
     if not old or not new:
         return found
-    steps = ({step["type"]: step for step in preprocessing(config, section)} for config in (before, now))
+    steps = (
+        {step["type"]: _per_channel(_filled(step, "transform"), config) for step in preprocessing(config, section)}
+        for config in (before, now)
+    )
     found |= {f"{section}.transforms.{key}": values for key, values in differences(*steps).items()}
     if old.get("value_range") != new.get("value_range"):
         found[f"{section}.value_range"] = old.get("value_range"), new.get("value_range")

@@ -108,15 +108,12 @@ def count_macs(model: nn.Layer, input_shape: list[int] | tuple[int, ...]) -> int
     shape = list(input_shape)
     if not shape or any(isinstance(n, bool) or not isinstance(n, int) or n < 1 for n in shape):
         raise UsageError(f"input_shape {shape}: expected positive integers, for instance 1 3 512 1024")
-    total = 0
+    total, refused = 0, []
 
     def add(layer, inputs, output):
         nonlocal total
         if isinstance(layer, nn.Conv2D) and layer._data_format == "NCHW" and inputs[0].shape[1] != layer._in_channels:
-            raise UsageError(
-                f"input_shape {shape}: a convolution of {type(model).__name__} takes {layer._in_channels} channels and gets "
-                f"{inputs[0].shape[1]}; give the number of channels of the model's images"
-            )
+            refused.append((layer._in_channels, inputs[0].shape[1]))  # Paddle would put an exception into its own words
         total += next(_COUNTERS[kind] for kind in type(layer).__mro__ if kind in _COUNTERS)(layer, inputs, output)
 
     layers = model.sublayers(include_self=True)
@@ -131,6 +128,11 @@ def count_macs(model: nn.Layer, input_shape: list[int] | tuple[int, ...]) -> int
             layer.training = training
             if forward is None:  # tracing may leave its own version in the object
                 layer.__dict__.pop("forward", None)
+    if refused:
+        raise UsageError(
+            f"input_shape {shape}: a convolution of {type(model).__name__} takes {refused[0][0]} channels and gets "
+            f"{refused[0][1]}; give the number of channels of the model's images"
+        )
     return total
 
 

@@ -125,6 +125,8 @@ def test_bad_shapes_are_named():
         count_macs(nn.Flatten(5, 7), [4])
     with pytest.raises(UsageError, match=r"input_shape \[1, 5, 8, 8\]: .* takes 3 channels and gets 5"):
         count_macs(nn.Sequential(nn.Conv2D(3, 4, 3)), [1, 5, 8, 8])
+    with pytest.raises(UsageError, match=r"^input_shape \[1, 5, 64, 64\]: a convolution of DNLNet takes 3 channels"):
+        main(["--config", "dnlnet_resnet50_os8_cityscapes_1024x512_80k", "--input_shape", *"1 5 64 64".split()])
 
 
 def test_command_line(capsys):

@@ -81,6 +81,7 @@ def test_other_values_than_those_of_the_training_are_warned_of(tmp_path, said):
     weights, config = _weights(tmp_path), str(tmp_path / "config.yml")
     given = ["--config", config, "--model_path", weights]
     same = ["train_dataset.class_names=[road,car,sky]", "val_dataset.class_names=[road,car,sky]"]
+    same += ["model.in_channels=3", "val_dataset.transforms.0.mean=[0.5,0.5,0.5]"]  # the defaults
     assert val.main([*given, "--device", "cpu", "--opts", *same, "model.dropout=0.1", "iters=7"]) == 0
     assert "trained with other values" not in said()
     changes = ["val_dataset.transforms.0.mean=[0.1,0.2,0.3]", "val_dataset.class_names=[car,road,sky]"]
@@ -96,7 +97,7 @@ def test_other_values_than_those_of_the_training_are_warned_of(tmp_path, said):
         (line, *others) = [line for line in said().splitlines() if "trained with other values" in line][i:]
         assert not others and line.startswith(weights) and config in line
         assert "model.poison None -> 99" in line
-        assert "val_dataset.transforms.Normalize.mean None -> [0.1, 0.2, 0.3]" in line
+        assert "val_dataset.transforms.Normalize.mean [0.5, 0.5, 0.5] -> [0.1, 0.2, 0.3]" in line
         assert "val_dataset.class_names ['road', 'car', 'sky'] -> ['car', 'road', 'sky']" in line
 
 
