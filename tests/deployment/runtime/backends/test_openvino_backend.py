@@ -95,7 +95,7 @@ def test_what_cannot_be_used(folder, exported, monkeypatch):
         Predictor(exported, backend="openvino")
     with pytest.raises(UsageError, match="no device gpu; OpenVINO found cpu"):
         Predictor(folder, backend="openvino", device="gpu")
-    with pytest.raises(UsageError, match="has no precision int4"):
+    with pytest.raises(UsageError, match="precision .int4.: must be one of fp32, fp16, bf16, int8, fastest"):
         Predictor(folder, backend="openvino", precision="int4")
     with pytest.raises(ExportError, match="has no int8 model"):
         Predictor(folder, backend="openvino", precision="int8")
