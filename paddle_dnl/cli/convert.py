@@ -98,11 +98,7 @@ def main(argv=None) -> int:
                 paddle.save(tensors, str(temporary))
         path = report_path  # written last, so that a report exists only with its weights
         write_text(path, json.dumps(account, indent=1) + "\n")
-    except (
-        OSError,
-        ValueError,
-        RuntimeError,
-    ) as error:  # paddle.save raises ValueError or RuntimeError for a full disk
+    except (OSError, ValueError, RuntimeError) as error:  # the latter two from paddle.save for a full disk
         raise CheckpointError(f"{path}: could not be written ({reason(error, path)})") from error
     logger.info(f"Weights written to {output}, the report on each tensor to {report_path}")
     return 0

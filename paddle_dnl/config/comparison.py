@@ -6,17 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from paddle_dnl import registry
+from paddle_dnl.config.choices import CONFIG_NAME, NORMALIZATIONS
 from paddle_dnl.config.reading import BASE_KEY, read_yaml_mapping
 from paddle_dnl.errors import ConfigError
 from paddle_dnl.log import logger
 
-# Name of the configuration in a checkpoint folder.
-FILE_NAME = "config.yml"
 _SHOWN = 5
 # Start weights are replaced by the checkpoint's; folders may move; file names are compared by the layout of the run.
 _NO_PART_OF_THE_RECIPE = ("pretrained", "pretrained_sha256", "dataset_root", "train_path", "val_path", "test_path")
-# Transforms that determine the network's input; with other values the trained weights compute something else.
-_PREPROCESSING = ("Normalize", "SubtractMeanBGR")
 # Keys of models that act in training only, or choose between implementations of the same function. Another num_classes
 # does not fit the weights.
 _WITHOUT_EFFECT = ("num_classes", "enable_auxiliary_loss", "data_format", "attention")
@@ -51,7 +48,7 @@ def preprocessing(config: dict, section: str) -> list[dict]:
     """The transforms of a dataset's section that determine the values of the network's input."""
     steps = _mapping(config, section).get("transforms")
     steps = steps if isinstance(steps, list) else []
-    return [step for step in steps if isinstance(step, dict) and step.get("type") in _PREPROCESSING]
+    return [step for step in steps if isinstance(step, dict) and step.get("type") in NORMALIZATIONS]
 
 
 def changes_function(key: str) -> bool:
@@ -121,7 +118,7 @@ def warn_of_changes(weights: str | Path, config) -> None:
         weights: the file; without a `config.yml` of a training beside it, nothing is compared.
         config: the `Config` with which they are used.
     """
-    path = Path(weights).parent / FILE_NAME
+    path = Path(weights).parent / CONFIG_NAME
     if not path.is_file() or (Path(config.path).is_file() and path.samefile(config.path)):
         return
     try:

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Decodes pictures in worker processes with limits of time and memory; unlike threads, processes can be killed."""
 
-import multiprocessing
 import os
 import queue
 import signal
@@ -112,14 +111,7 @@ class _Worker:
 
     def start(self) -> None:
         """Starts the process; optional, and at most once before `decode`."""
-        # Forking a process that has threads can deadlock.
-        context = multiprocessing.get_context("spawn")
-        self._connection, other = context.Pipe()
-        self._process = context.Process(
-            target=_work, args=(other, os.getpid(), self._memory), daemon=True, name="decoder"
-        )
-        child_processes.start(self._process)
-        other.close()
+        self._process, self._connection = child_processes.start_connected(_work, self._memory, name="decoder")
         self._ready = False
 
     def kill(self) -> None:

@@ -10,6 +10,7 @@ a closed connection nor a Python signal handler: only SIGKILL ends it.
 import atexit
 import contextlib
 import ctypes
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -19,6 +20,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import resource_tracker
+from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -52,6 +54,30 @@ def _start(process: BaseProcess) -> None:
         resource_tracker.ensure_running()  # its start unblocks the signals, so it must not be part of the process's start
         signal.pthread_sigmask(signal.SIG_BLOCK, _OF_THE_GROUP)  # the process inherits the mask of this thread
     process.start()
+
+
+def start_connected(
+    target: Callable[..., None], *arguments, name: str, daemon: bool = True
+) -> tuple[BaseProcess, Connection]:
+    """Starts a process that runs `target(connection, parent, *arguments)`, which calls `working_for(parent)`.
+
+    It is a new interpreter, because a forked copy of a process with threads or a loaded Paddle can hang.
+
+    Args:
+        target: a function at module level.
+        arguments: are pickled.
+        name: of the process.
+        daemon: whether Python ends the process at its exit; a daemon cannot start processes by multiprocessing.
+
+    Returns:
+        The process, and the connection to it, on which the end of the process is an end of file.
+    """
+    context = multiprocessing.get_context("spawn")
+    connection, child_end = context.Pipe()
+    process = context.Process(target=target, args=(child_end, os.getpid(), *arguments), name=name, daemon=daemon)
+    start(process)
+    child_end.close()  # as long as it is open here, the end of the process is no end of file
+    return process, connection
 
 
 _RUN_MODULE = """\

@@ -4,6 +4,7 @@
 from pathlib import Path
 
 from paddle_dnl import registry
+from paddle_dnl.config.choices import NORMALIZATIONS
 from paddle_dnl.config.reading import to_yaml
 from paddle_dnl.config.training_keys import weighted_losses
 from paddle_dnl.data.classes import classes_of
@@ -19,7 +20,6 @@ from paddle_dnl.training import freezing
 
 import paddle
 
-_NORMALISERS = ("Normalize", "SubtractMeanBGR")
 # Means and standard deviations of colours in 0..1 are below 1; with a value_range, which does not clip, a little above.
 _LARGEST_STATISTIC = 3
 
@@ -83,7 +83,7 @@ def check_config(config) -> None:
     normalisers = {}
     for section in filter(config.dic.get, ("train_dataset", "val_dataset")):
         steps = config.dic[section].get("transforms") or []
-        places = [i for i, step in enumerate(steps) if step["type"] in _NORMALISERS]
+        places = [i for i, step in enumerate(steps) if step["type"] in NORMALIZATIONS]
         normalisers[section] = [steps[i] for i in places]
         if not places:
             logger.warning(f"{section}.transforms: no Normalize; the network gets numbers up to 255")

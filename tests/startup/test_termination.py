@@ -34,16 +34,10 @@ except termination.Terminated as error:
 """
 
 
-@pytest.mark.parametrize("library", ["paddle", "cv2"])
-@pytest.mark.parametrize("name, status", [("SIGTERM", 143), ("SIGINT", 130)])
-def test_a_signal_while_a_library_is_loaded_is_one_line(tmp_path, name, status, library):
-    (tmp_path / "cv2.py").write_text(LIBRARY.format(name=name))
-    (tmp_path / "paddle/base").mkdir(parents=True)
-    (tmp_path / "paddle/__init__.py").write_text("from paddle import base")
-    (tmp_path / "paddle/base/__init__.py").write_text("from paddle.base import core")
-    (tmp_path / "paddle/base/core.py").write_text(LIBRARY.format(name=name))
+def _require_one_line(program: str, status: int) -> None:
+    """Runs a program that prints what `termination.describe` says, and nothing else."""
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM.format(root=str(ROOT), folder=str(tmp_path), library=library)],
+        [sys.executable, "-c", program],
         capture_output=True,
         text=True,
         timeout=60,
@@ -52,6 +46,17 @@ def test_a_signal_while_a_library_is_loaded_is_one_line(tmp_path, name, status, 
     )
     assert done.stderr == ""
     assert done.stdout.endswith(f", {status})\n") and done.stdout.count("\n") == 1
+
+
+@pytest.mark.parametrize("library", ["paddle", "cv2"])
+@pytest.mark.parametrize("name, status", [("SIGTERM", 143), ("SIGINT", 130)])
+def test_a_signal_while_a_library_is_loaded_is_one_line(tmp_path, name, status, library):
+    (tmp_path / "cv2.py").write_text(LIBRARY.format(name=name))
+    (tmp_path / "paddle/base").mkdir(parents=True)
+    (tmp_path / "paddle/__init__.py").write_text("from paddle import base")
+    (tmp_path / "paddle/base/__init__.py").write_text("from paddle.base import core")
+    (tmp_path / "paddle/base/core.py").write_text(LIBRARY.format(name=name))
+    _require_one_line(PROGRAM.format(root=str(ROOT), folder=str(tmp_path), library=library), status)
 
 
 IGNORED = """
@@ -75,13 +80,4 @@ except termination.Terminated as error:
 
 @pytest.mark.parametrize("name, status", [("SIGTERM", 143), ("SIGINT", 130)])
 def test_a_signal_in_a_finalizer_takes_effect_after_it(name, status):
-    done = subprocess.run(
-        [sys.executable, "-c", IGNORED.format(root=str(ROOT), name=name)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        preexec_fn=default_signals,
-        check=False,
-    )
-    assert done.stderr == ""
-    assert done.stdout.endswith(f", {status})\n") and done.stdout.count("\n") == 1
+    _require_one_line(IGNORED.format(root=str(ROOT), name=name), status)

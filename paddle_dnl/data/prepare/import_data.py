@@ -176,11 +176,11 @@ def _targets(root: Path, sample: Sample) -> tuple[Path, Path]:
     return root / "images" / f"{sample.name}{sample.image.suffix}", root / "labels" / f"{sample.name}.png"
 
 
-def _convert(shared: tuple[Path, Plan, bool], index: int) -> tuple[set[int] | None, str | None]:
+def _convert(shared: tuple[Path, Plan, bool], index: int) -> tuple[bool | None, str | None]:
     """Writes the files of one sample of the plan.
 
     Returns:
-        The numbers in the label picture if the files were written; and an error message or None.
+        Whether the label picture has another number than 0, None if the files were not written; and an error message or None.
     """
     root, plan, fresh = shared
     sample = plan.samples[index]
@@ -209,7 +209,7 @@ def _convert(shared: tuple[Path, Plan, bool], index: int) -> tuple[set[int] | No
         write_bytes(image_to, sample.image.read_bytes())
     # Written last and never older than its sources: if it exists, the pair is complete.
     write_bytes(label_to, encode_label_png(label, plan.classes.colors))
-    return set(np.unique(label).tolist()), None
+    return bool(label.any()), None
 
 
 def _left_out(source: Path, options: ImportOptions, samples: list[Sample]) -> list[Path]:
@@ -226,19 +226,19 @@ def _left_out(source: Path, options: ImportOptions, samples: list[Sample]) -> li
     return [path for path in pictures if path.resolve() not in used]
 
 
-def _warn_of_classes(classes: ClassInfo, numbers: set[int] | None) -> None:
+def _warn_of_classes(classes: ClassInfo, all_background: bool) -> None:
     """Warns of names that differ only in upper and lower case, and of labels without any object.
 
     Args:
         classes: the classes of the result.
-        numbers: all numbers in the label pictures, None if not all are known.
+        all_background: whether all label pictures contain only 0.
     """
     seen: dict[str, str] = {}
     for name in classes.names:
         other = seen.setdefault(name.lower(), name)
         if other != name:
             logger.warning(f"classes {other!r} and {name!r} differ only in upper and lower case; are they one class?")
-    if numbers == {0}:
+    if all_background:
         logger.warning(f"all pixels of all labels are class 0 ({classes.names[0]}); are the annotations complete?")
 
 
@@ -302,7 +302,7 @@ def import_data(source: str | Path, to: str | Path, options: ImportOptions) -> N
     )
     # Written first, so that the folder of an interrupted import is recognised.
     write_bytes(root / NOTE, json.dumps(settings if not fresh else settings | {UNFINISHED: True}, indent=2).encode())
-    result, lines, numbers = ImportResult(0, 0), [], set()
+    result, lines, all_background = ImportResult(0, 0), [], True
     done = map_in_processes(
         _convert,
         (root, plan, fresh),
@@ -319,7 +319,7 @@ def import_data(source: str | Path, to: str | Path, options: ImportOptions) -> N
             continue
         result.written += found is not None
         result.kept += found is None
-        numbers |= found or set()
+        all_background &= found is False
         lines.append("\t".join(path.relative_to(root).as_posix() for path in _targets(root, sample)))
     if result.problems and (not options.skip_bad or not lines):
         bad = len(result.problems)
@@ -332,7 +332,7 @@ def import_data(source: str | Path, to: str | Path, options: ImportOptions) -> N
     write_bytes(root / CLASSES, classes_text(classes).encode())
     write_text(root / LIST, "".join(f"{line}\n" for line in lines))
     write_bytes(root / NOTE, json.dumps(settings, indent=2).encode())
-    _warn_of_classes(classes, None if result.kept else numbers)
+    _warn_of_classes(classes, all_background)
     left = _left_out(source, options, plan.samples)
     without = f"{len(left)} pictures without annotation left out, first {left[0]}; " if left else ""
     logger.info(

@@ -8,7 +8,6 @@ handler of SIGTERM aborts the process; here signals only reach the program, whic
 import contextlib
 import logging
 import math
-import multiprocessing
 import os
 import pickle
 import socket
@@ -107,11 +106,9 @@ def run(plan: Plan, make_worker: Callable, cluster: Cluster) -> Iterator[dict]:
         ExportError: an actor died again and again.
     """
     require_ray()
-    context = multiprocessing.get_context("spawn")
-    connection, other = context.Pipe(duplex=False)
-    driver = context.Process(target=_drive, args=(other, os.getpid(), plan, make_worker, cluster), name="Ray driver")
-    child_processes.start(driver)
-    other.close()
+    driver, connection = child_processes.start_connected(
+        _drive, plan, make_worker, cluster, name="Ray driver", daemon=False
+    )
     try:
         while True:
             kind, value = connection.recv()

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """`BackendProcess`: a backend in a child process, so that the caller's threads can work while it runs."""
 
-import multiprocessing
-import os
 import threading
 import warnings
 from pathlib import Path
@@ -53,15 +51,8 @@ class BackendProcess:
         self._start()
 
     def _start(self) -> None:
-        # Forking a process that has threads or has loaded Paddle can deadlock.
-        context = multiprocessing.get_context("spawn")
-        self._connection, child_end = context.Pipe()
-        arguments = (child_end, os.getpid(), *self._arguments)
-        self._process = context.Process(target=_work, args=arguments, daemon=True, name="backend")
-        child_processes.start(self._process)
+        self._process, self._connection = child_processes.start_connected(_work, *self._arguments, name="backend")
         child_processes.at_end_of(self, self._process.kill)  # for callers that never call `close`
-        # While this copy is open, `recv` does not raise EOFError when the process ends.
-        child_end.close()
         self.starts += 1
         with child_processes.killed_after(self._process, LOAD_SECONDS) as late:
             try:

@@ -24,6 +24,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import paddle_dnl
+from paddle_dnl.config.choices import CONFIG_NAME
 from paddle_dnl.errors import CheckpointError
 from paddle_dnl.files.atomic import discard, flush, make_temporary, put_in_place, remove_folder
 from paddle_dnl.files.problems import reason
@@ -37,8 +38,7 @@ import numpy as np
 import paddle
 
 PARAMS, OPTIMIZER, STATES, EMA = "model.pdparams", "model.pdopt", "model.pdstates", "ema_model.pdparams"
-CONFIG = "config.yml"
-MEMBERS = (PARAMS, OPTIMIZER, STATES, EMA, CONFIG, MANIFEST)
+MEMBERS = (PARAMS, OPTIMIZER, STATES, EMA, CONFIG_NAME, MANIFEST)
 
 
 # ---------------------------------------------------------------------------------------------- writing
@@ -102,7 +102,7 @@ def write_snapshot(folder: str | Path, snapshot: Snapshot) -> Path:
         if snapshot.ema is not None:
             paddle.save(snapshot.ema, str(temporary / EMA))
         (temporary / STATES).write_bytes(pickle.dumps(snapshot.states, protocol=4))
-        (temporary / CONFIG).write_text(snapshot.config_text, encoding="utf-8")
+        (temporary / CONFIG_NAME).write_text(snapshot.config_text, encoding="utf-8")
         _write_manifest(temporary, folder.parent, snapshot.states["iteration"], snapshot.optimizer_name, {})
         for path in temporary.iterdir():
             flush(path)
@@ -199,7 +199,7 @@ def verify(folder: str | Path) -> dict | None:
     if not (folder / PARAMS).is_file():
         raise CheckpointError(f"{folder}: not a checkpoint folder, there is no {PARAMS} in it")
     if not (folder / MANIFEST).is_file():
-        ours = [name for name in (STATES, CONFIG) if (folder / name).exists()]
+        ours = [name for name in (STATES, CONFIG_NAME) if (folder / name).exists()]
         if ours and not is_of_paddleseg(folder):
             raise CheckpointError(f"{folder}: damaged, {MANIFEST} is missing beside {ours[0]}; use another checkpoint")
         return None

@@ -9,6 +9,7 @@ beside them after an evaluation: `{"mIoU": .., "Acc": .., "iter": N}`; with `uni
 import re
 from pathlib import Path
 
+from paddle_dnl.config.choices import CONFIG_NAME
 from paddle_dnl.errors import CheckpointError
 from paddle_dnl.weights.safe_pickle import read_pickle
 
@@ -28,7 +29,7 @@ def _states(folder: Path) -> dict | None:
 
 def is_of_paddleseg(folder: Path) -> bool:
     """Whether the states in a folder without a manifest are PaddleSeg's, and so nothing of ours is lost."""
-    return _states(folder) is not None and not (folder / "config.yml").exists()
+    return _states(folder) is not None and not (folder / CONFIG_NAME).exists()
 
 
 def paddleseg_iteration(folder: Path) -> int:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TextIO
 
+from paddle_dnl.config.choices import CONFIG_NAME
 from paddle_dnl.errors import CheckpointError, OutputError, UsageError
 from paddle_dnl.files import outputs
 from paddle_dnl.files.appending import open_appended
@@ -17,7 +18,6 @@ from paddle_dnl.files.atomic import recover, write_bytes, write_text
 from paddle_dnl.files.problems import reason
 from paddle_dnl.log import logger
 from paddle_dnl.training.checkpoints import file_lock
-from paddle_dnl.training.checkpoints.checkpoint import CONFIG
 
 # Where config.yml is not ours, for instance a hand-written one.
 OTHER_CONFIG = "resolved_config.yml"
@@ -28,7 +28,7 @@ _OWNER = "process "  # start of the lock file's content
 def config_of(run_dir: str | Path) -> Path:
     """Path of a run's resolved configuration, see `RunFolder.write_config`; the file need not exist."""
     other = Path(run_dir) / OTHER_CONFIG
-    return other if other.is_file() else Path(run_dir) / CONFIG
+    return other if other.is_file() else Path(run_dir) / CONFIG_NAME
 
 
 class RunFolder:
@@ -111,7 +111,7 @@ class RunFolder:
         Raises:
             CheckpointError: it cannot be written, or both names are taken.
         """
-        path = self.path / CONFIG
+        path = self.path / CONFIG_NAME
         try:
             if path.is_file() and path.read_bytes() == text.encode():
                 return
@@ -120,7 +120,7 @@ class RunFolder:
             except OutputError:
                 path = self.path / OTHER_CONFIG
                 logger.warning(
-                    f"{self.path / CONFIG}: was not written by this run and is kept; the configuration is in {path.name}"
+                    f"{self.path / CONFIG_NAME}: was not written by this run and is kept; the configuration is in {path.name}"
                 )
                 outputs.check_outputs([path], read, root=self.path)
             if path.is_file() and path.read_bytes() != text.encode():

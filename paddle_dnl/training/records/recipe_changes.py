@@ -3,7 +3,8 @@
 
 from pathlib import Path
 
-from paddle_dnl.config.comparison import FILE_NAME, changes_function, differences, preprocessing
+from paddle_dnl.config.choices import CONFIG_NAME
+from paddle_dnl.config.comparison import changes_function, differences, preprocessing
 from paddle_dnl.config.reading import read_yaml_mapping
 from paddle_dnl.errors import CheckpointError, ConfigError
 from paddle_dnl.log import logger
@@ -25,7 +26,7 @@ def review(folder: Path, config: dict, allowed: bool) -> bool:
     Raises:
         CheckpointError: network, classes or normalisation differ without `allowed`.
     """
-    path = Path(folder) / FILE_NAME
+    path = Path(folder) / CONFIG_NAME
     if not path.is_file():
         return False
     try:

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """BackendProcess: the same numbers as the backend here, other threads that move, and ends of the process that are survived."""
 
-import multiprocessing
 import os
 import signal
 import subprocess
@@ -123,12 +122,8 @@ def test_an_error_of_a_class_elsewhere_crosses_as_its_nearest_known_one():
 
 def test_an_answer_to_a_parent_that_has_closed_the_connection_is_no_traceback(tmp_path, capfd):
     """As after a signal: the parent has removed the exported folder and no longer listens."""
-    context = multiprocessing.get_context("spawn")
-    connection, other = context.Pipe()
-    what = (other, os.getpid(), str(tmp_path / "removed"), "paddle", BackendOptions())
-    process = context.Process(target=backend_process._work, args=what)
-    child_processes.start(process)
-    other.close()
+    what = (str(tmp_path / "removed"), "paddle", BackendOptions())
+    process, connection = child_processes.start_connected(backend_process._work, *what, name="backend")
     connection.close()
     process.join(60)
     assert process.exitcode == 0 and capfd.readouterr().err == ""
